@@ -1,0 +1,1 @@
+"""The terminal: arguments in, one pipeline call, printed result out."""

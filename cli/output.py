@@ -1,0 +1,133 @@
+"""What the terminal sees: data on stdout, everything else on stderr. No torch, and rich only where it draws."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def emit_json(value: Any) -> None:
+    """One JSON value on a line of stdout."""
+    print(json.dumps(plain(value), ensure_ascii=False), flush=True)
+
+
+def emit_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
+    """Rows as a table on a terminal, as JSON lines when stdout is piped."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            emit_json(row)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
+    for name in names:
+        numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell(row.get(name))) for name in names))
+    Console().print(table)
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) >= 10 or (value and abs(value) < 1e-3) else f"{value:.3f}"
+    return str(value)
+
+
+class Progress(Protocol):
+    """Told of each step by a pipeline; draws it or keeps silent."""
+
+    def step(self, done: int, total: int, **shown: float) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class PlainProgress:
+    """Lines at growing intervals, for logs and pipes."""
+
+    def __init__(self, every: float = 10.0) -> None:
+        import time
+
+        self.clock, self.every, self.start = time.monotonic, every, time.monotonic()
+        self.next = self.start + 1
+
+    def step(self, done: int, total: int, **shown: float) -> None:
+        now = self.clock()
+        if now < self.next and done < total:
+            return
+        self.next = now + self.every
+        values = "  ".join(f"{key} {cell(value)}" for key, value in shown.items())
+        note(f"step {done}/{total}  {values}  {now - self.start:.0f}s")
+
+    def say(self, text: str) -> None:
+        note(text)
+
+
+class BarProgress:
+    """A live bar with loss, rate and time left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bar
+
+        self.bar = Bar(
+            TextColumn("training"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[values]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.task = self.bar.add_task("train", total=None, values="")
+
+    def step(self, done: int, total: int, **shown: float) -> None:
+        values = "  ".join(f"{key} {cell(value)}" for key, value in shown.items())
+        self.bar.update(self.task, completed=done, total=total, values=values)
+
+    def say(self, text: str) -> None:
+        self.bar.console.print(text, markup=False, highlight=False)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A bar when stderr is a terminal that can draw one, plain lines otherwise."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        drawn = BarProgress()
+        with drawn.bar:
+            yield drawn
+    else:
+        yield PlainProgress()

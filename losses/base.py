@@ -1,0 +1,208 @@
+"""What every objective is: a dataclass of hyperparameters that is also a module, found by its name."""
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import torch
+from annotated_types import Gt
+from torch import Tensor, nn
+
+from clx.losses.streaming import unit
+
+Embeddings = dict[str, Tensor]
+"""Embeddings `[B, D]` by name; views of one modality are names too: `image/0`, `image/1`."""
+
+
+@dataclass(eq=False)  # eq=False keeps nn.Module hashable
+class Loss(nn.Module):
+    """An objective on embeddings. Subclasses are keyword-only dataclasses; their fields are the parameters.
+
+    `forward(z, *, ...)` takes `Embeddings` and returns a scalar. Its keyword-only arguments declare what it
+    needs besides, and nothing else is passed to it; one with a default is passed where there is such a thing.
+    Any of
+
+    - `labels` `[B]` int64, -1 where a row has none;
+    - `targets` `[B, K]` float, NaN where a row has none;
+    - `predictions` `[B, K]` float, from the head that is trained jointly;
+    - `present` `{name: [B] bool}`, False where a row lacks that input (its embedding is then meaningless);
+    - `sample_id` `[B]` int64, the row's number in the training data;
+    - `steps` `{name: ([B, T, D], [B, T] bool)}`, embeddings per time step with their mask;
+    - `generator`, for whatever randomness the formula has.
+
+    A loss normalises for itself when its formula wants unit rows, works in float32 under autocast, and never
+    knows its rank: rows of all processes are gathered before it is called.
+    """
+
+    family: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    formula: ClassVar[str] = ""  # u: unit rows, t: temperature, lse: log-sum-exp
+    cost: ClassVar[str] = ""  # time and memory, of B rows of width D under V names
+    use: ClassVar[str] = ""  # when to choose it
+
+    def __post_init__(self) -> None:
+        nn.Module.__init__(self)
+        self.log: dict[str, float] = {}  # counts of the last forward, e.g. dropped anchors
+
+    def __call__(self, z: Embeddings, **extras: Any) -> Tensor:
+        """Run `forward` in float32 (float64 stays), whatever the autocast around it.
+
+        Raises:
+            ValueError: if the embeddings are not `[B, D]` tensors of one shape.
+        """
+        shapes = {tuple(rows.shape) for rows in z.values()}
+        if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+            raise ValueError(f"embeddings must share one shape [B, D], got { {n: [*r.shape] for n, r in z.items()} }")
+        self.log.clear()
+        device = next(iter(z.values())).device.type
+        with torch.autocast(device, enabled=False):
+            full = {name: rows if rows.dtype == torch.float64 else rows.float() for name, rows in z.items()}
+            result: Tensor = super().__call__(full, **extras)
+            return result
+
+    @classmethod
+    def needs(cls) -> set[str]:
+        """Names of the keyword-only arguments of `forward`."""
+        parameters = inspect.signature(cls.forward).parameters.values()
+        return {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    def setup(self, names: Sequence[str], dim: int) -> None:
+        """Create what depends on the inputs' names and the embedding width. Called once, before training."""
+
+    def fuse(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
+        """Several inputs of one item as one query `[B, D]`: its dot product with unit candidates scores them.
+
+        Pairwise spaces add unit rows, so the score is the sum of cosines; absent inputs add nothing.
+        """
+        rows = [nn.functional.normalize(z[name].float(), dim=-1) * present[name][:, None] for name in z]
+        return torch.stack(rows).sum(0)
+
+
+LOSSES: dict[str, type[Loss]] = {}
+L = TypeVar("L", bound=type[Loss])
+
+
+def register(name: str) -> Callable[[L], L]:
+    """Make a loss known by `name`; two losses of one name are an error."""
+
+    def add(cls: L) -> L:
+        if name in LOSSES:
+            raise ValueError(f"loss {name!r} is defined in {LOSSES[name].__module__} and in {cls.__module__}")
+        LOSSES[name] = cls
+        return cls
+
+    return add
+
+
+@dataclass(eq=False, kw_only=True)
+class Tempered(Loss):
+    """A loss whose similarities are divided by a temperature, fixed or learned as its logarithm."""
+
+    temperature: Annotated[float, Gt(0)] = 0.07
+    learn_temperature: bool = False
+    min_temperature: Annotated[float, Gt(0)] = 0.01  # CLIP's clamp of the logit scale at 100
+    max_temperature: Annotated[float, Gt(0)] = 10.0
+    log_temperature: nn.Parameter = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_temperature > self.max_temperature:
+            raise ValueError(f"min_temperature {self.min_temperature} is above max_temperature {self.max_temperature}")
+        if self.learn_temperature:
+            if not self.min_temperature <= self.temperature <= self.max_temperature:
+                raise ValueError(
+                    f"temperature {self.temperature} is learned, so it must start between min_temperature "
+                    f"{self.min_temperature} and max_temperature {self.max_temperature}"
+                )
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(self.temperature)))
+
+    @property
+    def tau(self) -> Tensor | float:
+        """The temperature in force: a number when fixed, a scalar tensor when learned."""
+        if not self.learn_temperature:
+            return self.temperature
+        # The parameter itself is clamped: a clamp in the graph would hold it at the limit, without gradient.
+        with torch.no_grad():
+            self.log_temperature.clamp_(math.log(self.min_temperature), math.log(self.max_temperature))
+        return self.log_temperature.exp()
+
+
+Exclude = Literal["none", "sample_id", "labels"]
+
+
+def item_ids(exclude: Exclude, size: int, labels: Tensor | None, sample_id: Tensor | None) -> Tensor | None:
+    """Ids `[B]`: rows of equal id are no negatives of each other. None if that holds for a row itself only.
+
+    Rows without a label (-1) get an id of their own.
+    """
+    if exclude == "none":
+        return None
+    ids = labels if exclude == "labels" else sample_id
+    if ids is None:
+        raise ValueError(f"exclude is {exclude!r}, but the batch has no {exclude}")
+    return torch.where(ids < 0, -1 - torch.arange(size, device=ids.device), ids)
+
+
+def several(z: Embeddings) -> None:
+    """Raise ValueError unless there are two names or more."""
+    if len(z) < 2:
+        raise ValueError(f"this loss compares two inputs or more, got only {', '.join(z) or 'none'}")
+
+
+def nothing(z: Embeddings) -> Tensor:
+    """Zero that backward can be called on."""
+    return torch.stack([rows[:0].sum() for rows in z.values()]).sum()
+
+
+def flat(z: Embeddings, present: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """All present rows of all names under each other, `[N, D]`, and the item `[N]` each belongs to."""
+    size = len(next(iter(z.values())))
+    items = torch.arange(size, device=next(iter(z.values())).device).repeat(len(z))
+    rows = torch.cat(list(z.values()))
+    if present is None:
+        return rows, items
+    there = torch.cat([present[name] for name in z])
+    return (rows, items) if bool(there.all()) else (rows[there], items[there])
+
+
+@dataclass(eq=False, kw_only=True)
+class Pairwise(Tempered):
+    """Mean of a two-input loss over all unordered pairs of names, each on the rows where both are present.
+
+    `exclude` takes rows of equal `sample_id` or `labels` out of each other's negatives. Pairs with fewer than
+    two common rows count for nothing and are logged as `skipped_pairs`; with none left the loss is 0.
+    """
+
+    exclude: Exclude = "none"
+
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        present: dict[str, Tensor] | None = None,
+        labels: Tensor | None = None,
+        sample_id: Tensor | None = None,
+    ) -> Tensor:
+        several(z)
+        size = len(next(iter(z.values())))
+        ids = item_ids(self.exclude, size, labels, sample_id)
+        terms = []
+        for a, b in itertools.combinations(z, 2):
+            both = None if present is None else present[a] & present[b]
+            if both is None or bool(both.all()):
+                x, y, pair_ids = z[a], z[b], ids
+            else:
+                x, y, pair_ids = z[a][both], z[b][both], None if ids is None else ids[both]
+            if len(x) > 1:
+                terms.append(self.pair(unit(x), unit(y), pair_ids))
+        skipped = math.comb(len(z), 2) - len(terms)
+        if skipped:
+            self.log["skipped_pairs"] = skipped
+        return torch.stack(terms).mean() if terms else nothing(z)
+
+    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
+        """The loss of unit rows `x`, `y` `[B, D]`, row by row of one item; `ids` as `item_ids` gives them."""
+        raise NotImplementedError

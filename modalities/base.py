@@ -1,0 +1,114 @@
+"""What every modality is: a dataclass of hyperparameters that can read a cell, vary it, batch it and encode it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import torch
+from annotated_types import Ge
+from torch import Generator, Tensor, nn
+
+Input = dict[str, Tensor]
+"""One collated modality: `x` `[N, ...]` and, where lengths differ, `mask` `[N, T]` (True where real)."""
+
+
+class CellError(ValueError):
+    """A cell that cannot be read. The message is the reason alone; the caller adds file and row."""
+
+
+class Encoder(nn.Module):
+    """Maps one modality's input to features: `forward(x, mask=None) -> [N, width]`."""
+
+    width: int
+
+    def blocks(self) -> list[nn.Module]:
+        """Trainable parts from input to output, for partial freezing; together they hold every parameter."""
+        return [self]
+
+
+def masked_pool(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean and maximum `[N, 2 C]` over the real steps of `x` `[N, T, C]`; a row needs at least one."""
+    mean = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    return torch.cat([mean, x.masked_fill(~mask[..., None], -torch.inf).amax(1)], 1)
+
+
+@dataclass(kw_only=True)
+class Modality:
+    """One input of the model. Fields are the config keys below `modalities.NAME`."""
+
+    kind: ClassVar[str]
+    default_encoder: ClassVar[str]
+    files: ClassVar[bool] = False
+    """Whether a text cell is the path of a file (then `read` gets a `pathlib.Path`)."""
+
+    column: str | None = None
+    """Manifest column; the modality's own name when not given."""
+    encoder: str = ""
+    pretrained: str | None = None
+    freeze: bool = False
+    """Keep the encoder as it is (LiT); the projection head still learns."""
+    unlocked: Annotated[int, Ge(0)] = 0
+    """With `freeze`, how many of the encoder's last blocks learn all the same."""
+    head: Literal["linear", "mlp", "none"] = "linear"
+    views: Annotated[int, Ge(1)] = 1
+    augmentation: Literal["none", "mild", "strong"] = "mild"
+
+    def __post_init__(self) -> None:
+        self.encoder = self.encoder or self.default_encoder
+
+    def fit(self, cells: Iterable[Any]) -> None:
+        """Learn statistics (scales, categories) from the training split's cells; unreadable cells are passed over."""
+
+    def state(self) -> dict[str, Any]:
+        """What `fit` learned, as JSON values; saved with the run."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Undo `state`."""
+
+    def read(self, cell: Any) -> Any:
+        """One sample from a cell (a path, bytes, an array or text): no randomness. Raises `CellError`."""
+        raise NotImplementedError
+
+    def augment(self, samples: list[Any], generator: Generator) -> list[Any]:
+        """One random view of each sample of a batch; all randomness comes from `generator`."""
+        return samples
+
+    def collate(self, samples: Sequence[Any]) -> Input:
+        """Samples as one padded batch."""
+        raise NotImplementedError
+
+    def build_encoder(self, load: bool = True) -> Encoder:
+        """The encoder by its name; without `load` the architecture alone, for weights that come from a run. Raises `ValueError` for an unknown name or unavailable weights."""
+        raise NotImplementedError
+
+    @classmethod
+    def encoders(cls) -> dict[str, str]:
+        """Encoders by name with a one-line description; `family:NAME` stands for a whole library."""
+        raise NotImplementedError
+
+    @classmethod
+    def family(cls, prefix: str) -> list[str]:
+        """Every full name of a family such as `open_clip`; imports the library."""
+        return []
+
+
+MODALITIES: dict[str, type[Modality]] = {}
+M = TypeVar("M", bound=type[Modality])
+
+
+def register(cls: M) -> M:
+    """Make a modality known by its kind."""
+    if cls.kind in MODALITIES:
+        raise ValueError(f"modality {cls.kind!r} is defined twice: {MODALITIES[cls.kind]} and {cls}")
+    MODALITIES[cls.kind] = cls
+    return cls
+
+
+def unknown_encoder(modality: type[Modality], name: str) -> ValueError:
+    """The error for an encoder that a modality does not have, with the nearest name it does have."""
+    prefix, colon, _ = name.partition(":")
+    names = modality.family(prefix) if colon else []
+    near = get_close_matches(name, names or list(modality.encoders()), n=1, cutoff=0.0)
+    return ValueError(f"{modality.kind} has no encoder {name!r}; the nearest is {near[0]!r} (see `clx encoders`)")

@@ -1,0 +1,1 @@
+"""From manifest to model, training, evaluation and use."""

@@ -1,0 +1,305 @@
+"""The configuration: one schema, read from a recipe or file, overridden key by key, strict about every name.
+
+Nothing here imports torch, so a mistyped key costs a fraction of a second.
+"""
+
+import dataclasses
+import difflib
+import json
+import re
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+
+T = TypeVar("T")
+
+
+class BadInput(ValueError):
+    """Wrong usage, config or data: one line for the user."""
+
+    exit_code = 2
+
+
+class Refused(Exception):
+    """The run finished but its result is refused: one line for the user."""
+
+    exit_code = 3
+
+
+class Stopped(Exception):
+    """A signal ended the run, after a checkpoint was saved."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """A hint such as ` (did you mean 'epochs'?)`, or the choices when nothing is near."""
+    choices = sorted(options)
+    near = difflib.get_close_matches(name, choices, n=1)
+    if near:
+        return f" (did you mean {near[0]!r}?)"
+    return f" (one of: {', '.join(choices[:12])}{', ...' if len(choices) > 12 else ''})" if choices else ""
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Fraction(Section):
+    """A share of the training rows, drawn with `train.seed` and kept out of training."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Data(Section):
+    """Where rows come from and what their columns mean."""
+
+    train: str
+    """A manifest, a folder or the name of built-in data. Its `split` column, if any, is obeyed."""
+    val: str | Fraction | None = None
+    test: str | None = None
+    split: str = "split"
+    """Name of the column that says train, val or test."""
+    label: str | None = None
+    """Column with the class of a row; its values are the class names of zero-shot evaluation."""
+    target: list[str] = []
+    """Numeric columns to predict."""
+    missing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of training cells to leave out at random, to see how a model bears missing inputs."""
+    on_bad_row: Literal["fail", "skip"] = "fail"
+    bad_row_budget: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """With `skip`, the share of training rows that may be bad before the run stops."""
+    allow_outside: bool = False
+    """Accept paths that lead out of the manifest's folder."""
+    cache: bool = False
+    """Keep decoded samples in memory after their first use."""
+
+
+class Term(BaseModel):
+    """One objective of the weighted sum; further keys are the loss's own parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    inputs: list[str] | None = None
+    """Modalities this term looks at; all of them when not given."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Train(Section):
+    """The loop."""
+
+    epochs: Annotated[int, Field(ge=1)] = 10
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """Total optimiser steps; overrides `epochs`."""
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Batches per optimiser step; each batch is contrasted on its own."""
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of all steps over which the rate rises linearly."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest gradient norm; null turns clipping off."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of the averaged weights that are evaluated and saved as the model; 0 turns it off."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read data; 0 reads in the training process."""
+    seed: int = 0
+    validate_every: Annotated[int, Field(ge=1)] | None = None
+    """Steps between validations; once per epoch when not given."""
+    save_every: Annotated[int, Field(ge=1)] | None = None
+    """Steps between checkpoints, besides those after each validation."""
+    save_minutes: Annotated[float, Field(gt=0)] = 15.0
+    keep: Annotated[int, Field(ge=1)] = 2
+    """How many of the newest checkpoints stay, besides the best."""
+    bad_steps: Annotated[int, Field(ge=0)] = 10
+    """Steps with a non-finite loss or gradient that are skipped before the run stops."""
+    tensorboard: bool = False
+
+
+class Config(Section):
+    """Everything that makes a run."""
+
+    data: Data
+    modalities: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    """Inputs by name; `kind` is the name itself unless given. The other keys are the modality's own."""
+    embed_dim: Annotated[int, Field(ge=1)] = 128
+    objective: Annotated[
+        list[Term],
+        Field(min_length=1),
+        BeforeValidator(lambda value: [value] if isinstance(value, Mapping) else value),
+    ]
+    train: Train = Train()
+    eval: list[Literal["zeroshot", "retrieval"]] = ["zeroshot", "retrieval"]
+    """Tasks of `clx eval` and of the evaluation that ends a training run."""
+
+
+def recipes() -> dict[str, str]:
+    """Text of every built-in recipe by name."""
+    files = resources.files("clx.pipelines.recipes").iterdir()
+    return {f.name.removesuffix(".yaml"): f.read_text() for f in files if f.name.endswith(".yaml")}
+
+
+def read_source(source: str) -> dict[str, Any]:
+    """The raw mapping in a YAML or TOML file, or in the built-in recipe of that name."""
+    path = Path(source)
+    known = recipes()
+    if source in known:
+        text, is_toml = known[source], False
+    elif path.is_file():
+        try:
+            text, is_toml = path.read_text(encoding="utf-8"), path.suffix == ".toml"
+        except UnicodeDecodeError as error:
+            raise BadInput(
+                f"config {source}: not UTF-8 text ({error.reason} at byte {error.start})"
+            ) from None
+        except OSError as error:
+            raise BadInput(f"config {source}: {error.strerror}") from None
+    elif path.suffix or "/" in source:
+        raise BadInput(f"config {source}: no such file")
+    else:
+        raise BadInput(f"no recipe and no file named {source!r}{nearest(source, known)}")
+    try:
+        raw = tomllib.loads(text) if is_toml else yaml.safe_load(text)
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadInput(f"config {source}: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"config {source}: expected keys and values, found {type(raw).__name__}")
+    return raw
+
+
+def override(raw: dict[str, Any], setting: str) -> None:
+    """Apply one `a.b=c` in place; `c` is read as YAML, a number in the key counts list items from 0."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise BadInput(f"-s {setting}: expected key.path=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInput(f"-s {setting}: {' '.join(str(error).split())}") from None
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[\d.]+[eE][+-]?\d+", value):
+        value = float(value)  # YAML 1.1 reads 1e-3 as text
+    at: Any = raw
+    *parents, last = key.split(".")
+    for parent in parents:
+        at = _item(at, parent, setting) if isinstance(at, list) else at.setdefault(parent, {})
+        if not isinstance(at, dict | list):
+            raise BadInput(f"-s {setting}: {parent!r} holds a value, not keys")
+    if isinstance(at, list):
+        _item(at, last, setting)
+        at[int(last)] = value
+    else:
+        at[last] = value
+
+
+def _item(items: list[Any], index: str, setting: str) -> Any:
+    if not index.isdigit() or int(index) >= len(items):
+        raise BadInput(f"-s {setting}: {index!r} is no item of a list of {len(items)} (count from 0)")
+    return items[int(index)]
+
+
+def load_config(source: str, settings: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
+    """Defaults < recipe or file < `-s` settings < flags given on the command line.
+
+    `flags` maps dotted keys to values; None means not given. Relative data paths of a file count from the
+    working directory, as they would in the shell. Raises `BadInput`.
+    """
+    raw = read_source(source)
+    for setting in settings:
+        override(raw, setting)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            override(raw, f"{key}={json.dumps(value)}")
+    return parse(Config, raw, f"config {source}")
+
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def parse(model: type[B], raw: Any, where: str) -> B:
+    """Validate `raw`, or raise `BadInput` with one line that names the first wrong key."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {_explain(model, error)}") from None
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> str:
+    # A union reports every member's complaint; an unknown or missing key says most, so it goes first.
+    problems = sorted(error.errors(), key=lambda e: e["type"] not in ("extra_forbidden", "missing"))
+    first, rest = problems[0], len(problems) - 1
+    path = [str(part) for part in first["loc"]]
+    key, said = ".".join(path), first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "extra_forbidden":
+        text = f"unknown key {key!r}{nearest(path[-1], _fields_at(model, path[:-1]))}"
+    elif first["type"] == "missing":
+        text = f"key {key!r} is required"
+    elif first["msg"].startswith("Input should be"):
+        text = f"{key} = {first['input']!r}: should be {said}"
+    else:
+        text = f"{key} = {first['input']!r}: {said[0].lower()}{said[1:]}"
+    return text + (f" (and {rest} more)" if rest else "")
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    at: type[BaseModel] = model
+    for part in path:
+        field = at.model_fields.get(part)
+        found = field.annotation if field else None
+        members = [found, *typing.get_args(found)]
+        at = next((m for m in members if isinstance(m, type) and issubclass(m, BaseModel)), at)
+    return list(at.model_fields)
+
+
+def options_model(cls: type[Any]) -> type[BaseModel]:
+    """The schema of a dataclass's fields, so that losses and modalities are checked like the rest."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        if not field.init:
+            continue
+        if field.default_factory is not dataclasses.MISSING:
+            default: Any = Field(default_factory=field.default_factory)
+        elif field.default is not dataclasses.MISSING:
+            default = field.default
+        else:
+            default = ...
+        fields[field.name] = (hints[field.name], default)
+    return create_model(cls.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def construct(cls: type[T], options: Mapping[str, Any], where: str) -> T:
+    """An instance of a dataclass from config options; `BadInput` names the key, its value and its range."""
+    checked = parse(options_model(cls), dict(options), where)
+    try:
+        return cls(**{name: getattr(checked, name) for name in type(checked).model_fields})
+    except ValueError as error:
+        raise BadInput(f"{where}: {error}") from None
+
+
+def options_of(instance: Any) -> dict[str, Any]:
+    """The fields a dataclass was made with, as plain values for a config file."""
+    return {f.name: getattr(instance, f.name) for f in dataclasses.fields(instance) if f.init}
+
+
+def dump(config: Config) -> str:
+    """The config as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
