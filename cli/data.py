@@ -1,0 +1,122 @@
+"""`clx data` and `clx init`: look at data before time is spent on it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clx.cli.output import emit_json, emit_table, note
+
+app = typer.Typer(no_args_is_help=True, help="Check, make and list data.")
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+SHOWN = 50  # findings in a table; --json has them all
+
+
+@app.command()
+def check(
+    source: Annotated[
+        str | None, typer.Argument(metavar="SOURCE", help="Manifest, folder or name of built-in data.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", help="Recipe or config file that says what the columns are.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Open every cell; name each bad one, count rows, classes and lengths, find leaks between splits.
+
+    Ends with exit code 3 if anything is wrong. Without --config the columns are guessed, as by clx init.
+    Without SOURCE the data of the config is checked, its val and test files too. Examples:
+
+    clx data check pairs.csv
+
+    clx data check --config my.yaml
+    """
+    from clx.pipelines.check import check_source, summary
+    from clx.pipelines.config import Refused
+
+    report = check_source(source, config, show_progress if sys.stderr.isatty() else lambda done, total: None)
+    if json:
+        emit_json(report)
+    else:
+        emit_table(summary(report), title=report["data"])
+        if report["findings"]:
+            emit_table(report["findings"][:SHOWN], title="findings")
+        hidden = sum(report["counts"].values()) - len(report["findings"][:SHOWN])
+        if hidden > 0:
+            note(f"{hidden} more findings not shown (--json)")
+    if not report["ok"]:
+        raise Refused(f"{report['data']}: " + ", ".join(f"{n} {what}" for what, n in report["errors"].items()))
+    note(f"{report['data']}: nothing wrong")
+
+
+def show_progress(done: int, total: int) -> None:
+    """A line on stderr that is rewritten now and then, and wiped at the end."""
+    if done == total:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    elif done % 256 == 0:
+        print(f"\rchecked {done} of {total} rows", end="", file=sys.stderr, flush=True)
+
+
+@app.command()
+def make(
+    name: Annotated[str, typer.Argument(help="Built-in data; clx data list names it.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write into; it must be new or empty.")],
+    json: Json = False,
+) -> None:
+    """Write built-in data as files (PNG, WAV, NPY) and a manifest.csv.
+
+    Example: clx data make digits mydigits
+    """
+    from clx.pipelines.builtin import write
+
+    manifest = write(name, out)
+    if json:
+        emit_json({"name": name, "manifest": str(manifest)})
+    else:
+        print(manifest)
+
+
+@app.command("list")
+def list_data(json: Json = False) -> None:
+    """List the built-in data: name, modalities, rows per split."""
+    from clx.pipelines.builtin import describe
+
+    found = describe()
+    if json:
+        emit_json({"data": found})
+        return
+    emit_table(
+        [
+            {
+                "name": entry["name"],
+                "modalities": " ".join(entry["modalities"]),
+                "rows": " ".join(f"{split} {count}" for split, count in entry["rows"].items()),
+                "about": entry["about"],
+            }
+            for entry in found
+        ],
+        title="built-in data",
+    )
+
+
+def init(
+    source: Annotated[str, typer.Argument(metavar="DATA", help="Manifest, folder or name of built-in data.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="New file for the recipe [default: print it].")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Look at data and write a recipe for it.
+
+    Example: clx init photos/ -o photos.yaml
+    """
+    from clx.pipelines.infer import recipe_for, write_recipe
+
+    text = recipe_for(source) if out is None else write_recipe(source, out)
+    if json:
+        emit_json({"data": source, "out": None if out is None else str(out), "recipe": text})
+    elif out is None:
+        print(text, end="")
+    else:
+        note(f"wrote {out}; next: clx train {out}")

@@ -1,0 +1,288 @@
+"""Data that needs no download: made here, or packaged in scikit-learn and aeon.
+
+Cells hold what files would hold (PNG and WAV bytes, series as lists, plain numbers), so built-in data goes the
+same way through the program as anybody's own.
+"""
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clx.pipelines import digits
+from clx.pipelines.config import BadInput, nearest
+from clx.pipelines.rows import Manifest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DRAWS = {"train": 4, "val": 1, "test": 3}  # rows of `digits` per handwritten scan
+SUM_ROWS = {"train": 200, "val": 5, "test": 20}  # rows of `digits-sum` per pair of digits
+POOL = {"train": 200, "val": 20, "test": 50}  # tones of `digits-sum` per digit
+Tables = dict[str, "pa.Table"]
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """One set of built-in data."""
+
+    name: str
+    modalities: tuple[str, ...]
+    rows: dict[str, int]
+    """Rows per split."""
+    about: str
+    make: Callable[[str], Tables]
+
+
+def is_builtin(source: str) -> bool:
+    """Whether `source` names built-in data, or means to: `aeon:` and `sklearn:` are never paths."""
+    return source in BUILTIN or source.startswith(("aeon:", "sklearn:"))
+
+
+def load_builtin(name: str) -> dict[str, Manifest]:
+    """The splits of built-in data. Raises `BadInput` with the nearest name when there is none so called."""
+    if name not in BUILTIN:
+        raise BadInput(f"no built-in data named {name!r}{nearest(name, BUILTIN)}")
+    tables = BUILTIN[name].make(name.partition(":")[2])
+    return {
+        split: Manifest(f"{name} {split}", Path(), table, np.arange(len(table), dtype=np.int64))
+        for split, table in tables.items()
+    }
+
+
+def describe() -> list[dict[str, Any]]:
+    """What there is, for `clx data list`: name, modalities, rows per split and one line."""
+    return [
+        {"name": b.name, "modalities": list(b.modalities), "rows": dict(b.rows), "about": b.about}
+        for b in BUILTIN.values()
+    ]
+
+
+def _digits(_: str) -> Tables:
+    """One concept, five senses: each scan with several independent draws of the other senses."""
+    import pyarrow as pa
+
+    tables = {}
+    for number, (split, (files, labels)) in enumerate(digits.scans().items()):
+        senses = [np.random.default_rng([7, number, sense]) for sense in range(5)]
+        source = np.tile(np.arange(len(files)), DRAWS[split])
+        y = labels[source]
+        signal, offsets = digits.morse(y, senses[1])
+        measured = digits.readings(y, senses[2])
+        columns: dict[str, Any] = {
+            "image": _shared(pa.array(files, pa.binary()), source),
+            "audio": _binary(digits.tones(y, senses[0])),
+            "series": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(signal)),
+        }
+        columns |= {name: pa.array(measured[:, i], from_pandas=True) for i, name in enumerate(digits.SEGMENTS)}
+        columns["display"] = np.array(["red", "green", "blue"])[senses[3].integers(3, size=len(y))].tolist()
+        columns["text"] = digits.words(y, senses[4])
+        columns["label"] = digits.ENGLISH[y].tolist()
+        columns["split"] = [split] * len(y)
+        tables[split] = pa.table(columns)
+    return tables
+
+
+def _digits_sum(_: str) -> Tables:
+    """Image a, audio b, text (a + b) mod 10, with every pair (a, b) equally often in every split."""
+    import pyarrow as pa
+
+    tables = {}
+    for number, (split, (files, labels)) in enumerate(digits.scans().items()):
+        rng = np.random.default_rng([11, number])
+        pairs = rng.permutation(np.repeat(np.arange(100), SUM_ROWS[split]))
+        a, b = pairs // 10, pairs % 10
+        of_digit = [np.flatnonzero(labels == digit) for digit in range(10)]
+        image = np.array([of_digit[digit][pick % len(of_digit[digit])] for digit, pick in zip(
+            a.tolist(), rng.integers(2**31, size=len(a)).tolist(), strict=True
+        )])  # fmt: skip
+        pool = _binary(digits.tones(np.repeat(np.arange(10), POOL[split]), rng))
+        words = digits.ENGLISH[(a + b) % 10].tolist()
+        columns = {
+            "image": _shared(pa.array(files, pa.binary()), image),
+            "audio": _shared(pool, b * POOL[split] + rng.integers(POOL[split], size=len(b))),
+            "text": words,
+            "label": words,
+            "split": [split] * len(words),
+        }
+        tables[split] = pa.table(columns)
+    return tables
+
+
+def _shared(values: "pa.Array", indices: NDArray[np.int64]) -> "pa.Array":
+    """A column whose rows refer to a few stored values."""
+    import pyarrow as pa
+
+    return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), values)
+
+
+def _binary(files: NDArray[np.uint8]) -> "pa.Array":
+    """Equally long files `[N, bytes]` as a column."""
+    import pyarrow as pa
+
+    offsets = np.arange(len(files) + 1, dtype=np.int32) * np.int32(files.shape[1])
+    data = pa.py_buffer(np.ascontiguousarray(files))
+    return pa.Array.from_buffers(pa.binary(), len(files), [None, pa.py_buffer(offsets), data])
+
+
+def _aeon(name: str) -> Tables:
+    """A set that the aeon package carries: `series` `[T]` or `[T, C]`, and `label` or `target`."""
+    import aeon
+    import pyarrow as pa
+    from aeon.datasets import load_from_ts_file
+
+    folder = Path(aeon.__file__).parent / "datasets" / "data" / name
+    tables = {}
+    for split in ("train", "test"):
+        path = folder / f"{name}_{split.upper()}.ts"
+        if not path.is_file():
+            raise BadInput(f"aeon:{name}: the installed aeon does not carry {path.name}")
+        series, y = load_from_ts_file(str(path))
+        answers = {"target": y} if y.dtype.kind == "f" else {"label": y.astype(str).tolist()}
+        tables[split] = pa.table({"series": _series(series), **answers, "split": [split] * len(series)})
+    return tables
+
+
+def _series(rows: Sequence[NDArray[np.float64]]) -> "pa.Array":
+    """Rows `[C, T]` as a column of `[T]` lists, or of `[T, C]` lists where there are several channels."""
+    import pyarrow as pa
+
+    offsets = np.concatenate([[0], np.cumsum([row.shape[1] for row in rows])])
+    values: Any = pa.array(np.concatenate([row.T.ravel() for row in rows]).astype(np.float32))
+    channels = rows[0].shape[0]
+    if channels > 1:
+        steps = np.arange(offsets[-1] + 1) * channels
+        values = pa.ListArray.from_arrays(pa.array(steps, pa.int32()), values)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+
+
+def _sklearn(name: str) -> Tables:
+    """A table that scikit-learn carries, with a fixed fifth of the rows (of each class) as test split."""
+    import pyarrow as pa
+    from sklearn import datasets
+    from sklearn.model_selection import train_test_split
+
+    options = {"scaled": False} if name == "diabetes" else {}
+    bunch = getattr(datasets, f"load_{name}")(**options)
+    columns = {_tidy(column): bunch.data[:, i] for i, column in enumerate(bunch.feature_names)}
+    classes: NDArray[Any] | None = None
+    if name == "linnerud":
+        columns |= {_tidy(column): bunch.target[:, i] for i, column in enumerate(bunch.target_names)}
+    elif name == "diabetes":
+        columns["target"] = bunch.target
+    else:
+        classes = np.array([str(word) for word in bunch.target_names])[bunch.target]
+        columns["label"] = classes
+    train, test = train_test_split(np.arange(len(bunch.data)), test_size=0.2, random_state=0, stratify=classes)
+    tables = {}
+    for split, rows in (("train", np.sort(train)), ("test", np.sort(test))):
+        chosen = {column: values[rows].tolist() for column, values in columns.items()}
+        tables[split] = pa.table({**chosen, "split": [split] * len(rows)})
+    return tables
+
+
+def _tidy(column: str) -> str:
+    """`sepal length (cm)` as `sepal_length_cm`, to be written in a recipe without quotes."""
+    return "_".join("".join(c if c.isalnum() else " " for c in column.lower()).split())
+
+
+def _registry() -> dict[str, Builtin]:
+    senses = ("image", "audio", "series", "table", "text")
+    found = [
+        Builtin(
+            "digits",
+            senses,
+            {split: count * DRAWS[split] for split, count in digits.SOURCES.items()},
+            "ten digits in five senses: handwriting, telephone tones, Morse, seven segments, words",
+            _digits,
+        ),
+        Builtin(
+            "digits-sum",
+            ("image", "audio", "text"),
+            {split: 100 * count for split, count in SUM_ROWS.items()},
+            "image a, audio b, text a+b mod 10: only all three together tell anything",
+            _digits_sum,
+        ),
+    ]
+    for name, train, test, about in AEON:
+        found.append(Builtin(f"aeon:{name}", ("series",), {"train": train, "test": test}, about, _aeon))
+    for name, train, test, about in SKLEARN:
+        found.append(Builtin(f"sklearn:{name}", ("table",), {"train": train, "test": test}, about, _sklearn))
+    return {entry.name: entry for entry in found}
+
+
+AEON = [
+    ("ACSF1", 100, 100, "power use of 10 kinds of appliances"),
+    ("ArrowHead", 36, 175, "outlines of arrowheads, 3 classes"),
+    ("BasicMotions", 40, 40, "6 channels of a smart watch, 4 activities"),
+    ("CardanoSentiment", 74, 33, "2 channels, target: sentiment about a currency"),
+    ("Covid3Month", 140, 61, "daily cases of 3 months, target: death rate"),
+    ("Covid3Month_disc", 140, 61, "daily cases of 3 months, death rate in 3 classes"),
+    ("GunPoint", 50, 150, "hand movement, 2 classes"),
+    ("ItalyPowerDemand", 67, 1029, "power demand of a day, 2 classes"),
+    ("JapaneseVowels", 270, 370, "12 channels of unequal length, 9 speakers"),
+    ("OSULeaf", 200, 242, "outlines of leaves, 6 classes"),
+    ("PickupGestureWiimoteZ", 50, 50, "acceleration of unequal length, 10 gestures"),
+    ("UnitTest", 20, 22, "20 rows for tests, 2 classes"),
+]
+SKLEARN = [
+    ("breast_cancer", 455, 114, "30 numbers, 2 classes"),
+    ("diabetes", 353, 89, "10 numbers, target: progression of the disease"),
+    ("digits", 1437, 360, "64 pixels, 10 classes"),
+    ("iris", 120, 30, "4 numbers, 3 classes"),
+    ("linnerud", 16, 4, "3 exercises, targets: weight, waist, pulse"),
+    ("wine", 142, 36, "13 numbers, 3 classes"),
+]
+BUILTIN = _registry()
+
+
+def write(name: str, out: Path) -> Path:
+    """Write built-in data as files (PNG, WAV, NPY) with a `manifest.csv`, whose path is returned.
+
+    Rows that share a file name the same one. The manifest comes last, under its name only when whole, so a
+    folder with a manifest is complete. Raises `BadInput` when `out` holds anything already.
+    """
+    splits = load_builtin(name)
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise BadInput(f"{out}: exists and is not an empty folder; name another")
+        out.mkdir(parents=True, exist_ok=True)
+        unfinished, manifest = out / "manifest.csv.part", out / "manifest.csv"
+        with unfinished.open("w", encoding="utf-8", newline="") as file:
+            lines = csv.writer(file, lineterminator="\n")
+            lines.writerow(splits["train"].columns)
+            known: dict[bytes, str] = {}
+            for rows in splits.values():
+                for i in range(len(rows)):
+                    cells = rows.row(i)
+                    lines.writerow([_as_text(cell, column, out, known) for column, cell in cells.items()])
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, manifest)
+    except OSError as error:
+        raise BadInput(f"{error.filename or out}: {error.strerror}") from None
+    return manifest
+
+
+def _as_text(cell: Any, column: str, out: Path, known: dict[bytes, str]) -> str:
+    """The cell of a CSV; bytes and arrays go to a file of their own, whose path is the cell."""
+    if cell is None:
+        return ""
+    if not isinstance(cell, bytes | np.ndarray):
+        return str(cell)
+    key = cell if isinstance(cell, bytes) else b"series" + cell.tobytes()
+    if key not in known:
+        suffix = "npy" if isinstance(cell, np.ndarray) else "png" if cell[:4] == b"\x89PNG" else "wav"
+        known[key] = f"{column}/{len(known):06d}.{suffix}"
+        path = out / known[key]
+        path.parent.mkdir(exist_ok=True)
+        if isinstance(cell, bytes):
+            path.write_bytes(cell)
+        else:
+            np.save(path, cell)
+    return known[key]

@@ -1,0 +1,289 @@
+"""Every cell opened before GPU hours are spent: what cannot be read, and what leaks from one split to another."""
+
+import hashlib
+import io
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clx.modalities.base import Modality
+from clx.pipelines.batch import cell_of, column_of
+from clx.pipelines.build import check_columns, make_modalities
+from clx.pipelines.config import BadInput, Config, load_config, parse
+from clx.pipelines.infer import infer_config
+from clx.pipelines.manifest import load_splits
+from clx.pipelines.rows import Manifest
+
+LISTED = 1000  # findings of one sort that are listed; all are counted
+CLASSES = 1000
+UNITS = {"text": "characters", "audio": "seconds", "series": "steps"}
+Told = Callable[[int, int], None]
+
+
+@dataclass
+class _Column:
+    """What the cells of one modality in one split hold."""
+
+    missing: int = 0
+    bad: int = 0
+    lengths: "array[float]" = field(default_factory=lambda: array("d"))
+    hashes: "array[int]" = field(default_factory=lambda: array("Q"))
+    rows: "array[int]" = field(default_factory=lambda: array("q"))
+    """Rows of `hashes`."""
+
+
+@dataclass
+class Findings:
+    """What is wrong (`error`) or odd (`warning`): the first of each sort, and how many."""
+
+    listed: list[dict[str, str]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def add(self, what: str, where: str, column: str, reason: str, *, error: bool) -> None:
+        self.counts[what] += 1
+        self.errors[what] += error
+        if self.counts[what] <= LISTED:
+            level = "error" if error else "warning"
+            self.listed.append({"level": level, "what": what, "where": where, "column": column, "reason": reason})
+
+
+def check_source(source: str | None, config: str | None, told: Told = lambda done, total: None) -> dict[str, Any]:
+    """The report of `check` on a source, on the data of a config, or on a source read as a config says.
+
+    Without a config the meaning of the columns is guessed. Raises `BadInput` for data that cannot be opened.
+    """
+    if config is not None:
+        known = load_config(config)
+        if source is not None and source != known.data.train:
+            known = known.model_copy(
+                update={"data": known.data.model_copy(update={"train": source, "val": None, "test": None})}
+            )
+        splits = load_splits(known.data, known.train.seed)
+    elif source is not None:
+        raw, _, splits = infer_config(source)
+        known = parse(Config, raw, f"data {source}")
+    else:
+        raise BadInput("name the data to check, or a config with --config")
+    modalities = make_modalities(known)
+    for manifest in splits.values():
+        check_columns(known, modalities, manifest)
+    report = check(splits, modalities, known.data.label, known.data.target, told)
+    return {"data": known.data.train, **report}
+
+
+def check(
+    splits: Mapping[str, Manifest],
+    modalities: Mapping[str, Modality],
+    label: str | None = None,
+    target: Sequence[str] = (),
+    told: Told = lambda done, total: None,
+) -> dict[str, Any]:
+    """Open every cell of every split.
+
+    Returns `ok` (no errors), `splits` (rows, and by input cells, missing, bad and lengths; classes), `findings`
+    (at most 1000 of a sort), `counts` and `errors` (how many of each sort). Bad cells and content that occurs in
+    two splits are errors; content repeated within a split, classes that training lacks and rows without any
+    input are warnings.
+    """
+    for name, modality in modalities.items():
+        try:
+            modality.fit(_present(splits["train"], name, modality))
+        except ValueError as error:
+            raise BadInput(f"{splits['train'].name}, modalities.{name}: {error}") from None
+    findings = Findings()
+    found, classes = _open_all(splits, modalities, label, target, findings, told)
+    for name, modality in modalities.items():
+        _compare(name, _spoken(column_of(name, modality)), splits, found, findings)
+    _unknown_classes(classes, splits, label, findings)
+    return {
+        "ok": not findings.errors.total(),
+        "splits": {
+            split: {
+                "rows": len(manifest),
+                "inputs": {n: _describe(n, m, found[split][n], len(manifest)) for n, m in modalities.items()},
+                "classes": dict(classes[split].most_common(CLASSES)),
+            }
+            for split, manifest in splits.items()
+        },
+        "findings": sorted(findings.listed, key=lambda finding: finding["level"]),
+        "counts": dict(findings.counts),
+        "errors": {what: count for what, count in findings.errors.items() if count},
+    }
+
+
+def _open_all(
+    splits: Mapping[str, Manifest],
+    modalities: Mapping[str, Modality],
+    label: str | None,
+    target: Sequence[str],
+    findings: Findings,
+    told: Told,
+) -> tuple[dict[str, dict[str, _Column]], dict[str, Counter[str]]]:
+    """What the cells hold, and how many rows each class has, by split."""
+    found = {split: {name: _Column() for name in modalities} for split in splits}
+    classes: dict[str, Counter[str]] = {split: Counter() for split in splits}
+    total, done = sum(map(len, splits.values())), 0
+    for split, manifest in splits.items():
+        for i in range(len(manifest)):
+            row = manifest.row(i)
+            _check_row(manifest, i, row, modalities, found[split], findings)
+            for column in target:
+                _check_target(manifest, i, column, row[column], findings)
+            if label and row[label] is not None:
+                classes[split][str(row[label])] += 1
+            done += 1
+            told(done, total)
+    return found, classes
+
+
+def _present(manifest: Manifest, name: str, modality: Modality) -> Iterator[Any]:
+    """Cells to fit on; those that may not be opened are named later, with their row."""
+    for i in range(len(manifest)):
+        try:
+            cell = cell_of(manifest.row(i), name, modality, manifest)
+        except BadInput:
+            continue
+        if cell is not None:
+            yield cell
+
+
+def _check_row(
+    manifest: Manifest,
+    i: int,
+    row: dict[str, Any],
+    modalities: Mapping[str, Modality],
+    found: dict[str, _Column],
+    findings: Findings,
+) -> None:
+    empty = 0
+    for name, modality in modalities.items():
+        at, column = found[name], column_of(name, modality)
+        try:
+            cell = cell_of(row, name, modality, manifest)
+            if cell is None:
+                at.missing += 1
+                empty += 1
+                continue
+            sample = modality.read(cell)
+            length = _length(modality.kind, cell, sample)
+            content = _content(cell) if modality.files else None
+        except Exception as error:  # decoders raise what they like, and one bad file must not hide the others
+            at.bad += 1
+            named = row[column] if isinstance(column, str) else None
+            file = f"{named}: " if isinstance(named, str) and modality.files else ""
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            findings.add("bad cell", manifest.where(i), _spoken(column), file + reason, error=True)
+            continue
+        if length is not None:
+            at.lengths.append(length)
+        if content is not None:
+            at.hashes.append(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big"))
+            at.rows.append(i)
+    if empty == len(modalities):
+        findings.add("empty row", manifest.where(i), "", "no input at all", error=False)
+
+
+def _check_target(manifest: Manifest, i: int, column: str, value: Any, findings: Findings) -> None:
+    try:
+        value is None or float(value)
+    except (TypeError, ValueError):
+        findings.add("bad cell", manifest.where(i), column, f"{value!r} is not a number", error=True)
+
+
+def _spoken(column: str | list[str]) -> str:
+    return column if isinstance(column, str) else ", ".join(column)
+
+
+def _length(kind: str, cell: Any, sample: Any) -> float | None:
+    """Characters of a text, seconds of a recording as stored, time steps of a series; None for the rest."""
+    if kind == "text":
+        return float(len(cell))
+    if kind == "audio":
+        import soundfile
+
+        info = soundfile.info(io.BytesIO(cell) if isinstance(cell, bytes) else str(cell))
+        return float(info.frames / info.samplerate)
+    return float(len(sample)) if kind == "series" else None
+
+
+def _content(cell: Any) -> bytes | None:
+    if isinstance(cell, Path):
+        return cell.read_bytes()
+    if isinstance(cell, np.ndarray):
+        return str(cell.shape).encode() + cell.tobytes()
+    return cell if isinstance(cell, bytes) else None
+
+
+def _compare(
+    name: str,
+    column: str,
+    splits: Mapping[str, Manifest],
+    found: Mapping[str, Mapping[str, _Column]],
+    findings: Findings,
+) -> None:
+    """Equal content within a split (counted) and across splits (each listed)."""
+    hashes, first = {}, {}
+    for split, manifest in splits.items():
+        at = found[split][name]
+        hashes[split], first[split] = np.unique(np.frombuffer(at.hashes, dtype=np.uint64), return_index=True)
+        again = len(at.hashes) - len(hashes[split])
+        if again:
+            repeated = f"{again} of {len(at.hashes)} cells repeat the content of another row of {split}"
+            findings.add("duplicate", manifest.name, column, repeated, error=False)
+    for one, other in combinations(splits, 2):
+        _, left, right = np.intersect1d(hashes[one], hashes[other], assume_unique=True, return_indices=True)
+        for k, m in zip(left, right, strict=True):
+            here = splits[other].where(found[other][name].rows[int(first[other][m])])
+            there = splits[one].where(found[one][name].rows[int(first[one][k])])
+            findings.add("leak", here, column, f"{other} has the same content as {there} of {one}", error=True)
+
+
+def _unknown_classes(
+    classes: Mapping[str, Counter[str]], splits: Mapping[str, Manifest], label: str | None, findings: Findings
+) -> None:
+    for split, manifest in splits.items():
+        for value in sorted(set(classes[split]) - set(classes["train"])):
+            reason = f"{classes[split][value]} rows of {split} have the class {value!r}, which training lacks"
+            findings.add("unknown class", manifest.name, label or "", reason, error=False)
+
+
+def _describe(name: str, modality: Modality, at: _Column, rows: int) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "kind": modality.kind,
+        "column": column_of(name, modality),
+        "cells": rows - at.missing,
+        "missing": at.missing,
+        "bad": at.bad,
+    }
+    if at.lengths:
+        low, middle, high = np.quantile(np.frombuffer(at.lengths), [0, 0.5, 1]).tolist()
+        described["length"] = {"unit": UNITS[modality.kind], "min": low, "median": middle, "max": high}
+    return described
+
+
+def summary(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The report as rows of a table: one for each input of each split."""
+    rows = []
+    for split, described in report["splits"].items():
+        for name, at in described["inputs"].items():
+            length = at.get("length", {})
+            rows.append(
+                {
+                    "split": split,
+                    "rows": described["rows"],
+                    "classes": len(described["classes"]) or None,
+                    "input": name,
+                    "cells": at["cells"],
+                    "missing": at["missing"],
+                    "bad": at["bad"],
+                    **{key: length.get(key) for key in ("min", "median", "max", "unit")},
+                }
+            )
+    return rows

@@ -1,0 +1,127 @@
+"""From what the user names (a file, a folder, built-in data) to splits of rows."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clx.pipelines.builtin import BUILTIN, is_builtin, load_builtin
+from clx.pipelines.config import BadInput, Data, Fraction, nearest
+from clx.pipelines.readers import SPLITS, read_file, read_folder
+from clx.pipelines.rows import Manifest, resolve
+
+__all__ = ["Manifest", "load_manifest", "load_splits", "resolve"]
+
+LISTS = [f"{stem}.{suffix}" for stem in ("metadata", "manifest") for suffix in ("csv", "tsv", "jsonl", "parquet")]
+
+
+def load_manifest(source: str, *, allow_outside: bool = False) -> Manifest:
+    """Every row of a manifest file, or of a folder (its `metadata.csv` or `manifest.csv`, else class folders).
+
+    Raises `BadInput` for anything that is not a well-formed table with at least one row.
+    """
+    path, name = Path(source).expanduser(), source
+    if path.is_dir():
+        listed = next((path / file for file in LISTS if (path / file).is_file()), None)
+        if listed is None:
+            table, kind = read_folder(path, source)
+            rows = np.arange(table.num_rows, dtype=np.int64)
+            return Manifest(source, path, table, rows, allow_outside, path_column=kind)
+        path, name = listed, str(Path(source) / listed.name)
+    elif not path.exists():
+        raise BadInput(f"data {source}: no such file or folder")
+    table = read_file(path, name)
+    return Manifest(name, path.parent, table, np.arange(table.num_rows, dtype=np.int64), allow_outside)
+
+
+def load_splits(data: Data, seed: int) -> dict[str, Manifest]:
+    """Rows by split: `train`, and `val` and `test` where there are any; none of them is empty.
+
+    `data.train` may name built-in data. Its `split` column is obeyed; `data.val` and `data.test` add files (of
+    which the rows of that split count, if they have a split column) or draw a share of the training rows with
+    `seed`. Raises `BadInput` when a split is empty or is given twice.
+    """
+    splits = _source(data.train, data)
+    if "train" not in splits:
+        raise BadInput(f"{data.train}: no row has the split 'train' (found: {', '.join(splits)})")
+    for split, given in (("val", data.val), ("test", data.test)):
+        if given is None:
+            continue
+        if split in splits:
+            raise BadInput(
+                f"data.{split} is given, but {len(splits[split])} rows of {data.train} already have that split: "
+                f"leave out data.{split}, or name another column in data.split"
+            )
+        if isinstance(given, Fraction):
+            splits["train"], splits[split] = _draw(splits["train"], given.fraction, seed)
+        else:
+            splits[split] = _holdout(given, split, data)
+    return {split: splits[split] for split in ("train", "val", "test") if split in splits}
+
+
+def _source(source: str, data: Data) -> dict[str, Manifest]:
+    """The splits of the training source; rows of a source without a split column are all `train`."""
+    if is_builtin(source):
+        return load_builtin(source)
+    manifest = _open(source, data)
+    if data.split in manifest.columns or data.split != "split":
+        return split_by(manifest, data.split)
+    return {"train": manifest}
+
+
+def _holdout(source: str, split: str, data: Data) -> Manifest:
+    """Rows of a source given for one split: those of that split, or all when it has no split column."""
+    if is_builtin(source):
+        splits = load_builtin(source)
+    else:
+        manifest = _open(source, data)
+        if data.split not in manifest.columns:
+            return manifest
+        splits = split_by(manifest, data.split)
+    if split not in splits:
+        raise BadInput(f"{source}: no row has the split {split!r} (found: {', '.join(splits)})")
+    return splits[split]
+
+
+def _open(source: str, data: Data) -> Manifest:
+    if not Path(source).expanduser().exists() and not Path(source).suffix and "/" not in source:
+        raise BadInput(f"no file, folder or built-in data named {source!r}{nearest(source, BUILTIN)}")
+    return load_manifest(source, allow_outside=data.allow_outside)
+
+
+def split_by(manifest: Manifest, column: str) -> dict[str, Manifest]:
+    """Rows by the value of a split column: train, val (valid, validation, dev) or test, in any case."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    manifest.require(column)
+    cells = manifest.table.column(column)
+    if pa.types.is_dictionary(cells.type):
+        cells = cells.cast(cells.type.value_type)
+    if not (pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)):
+        raise BadInput(f"{manifest.name}: column {column!r} should hold train, val or test, found {cells.type}")
+    masks: dict[str, NDArray[np.bool_]] = {}
+    for value in pc.unique(cells).to_pylist():
+        same = pc.is_null(cells) if value is None else pc.equal(cells, value).fill_null(False)
+        mask = same.to_numpy()[manifest.rows]
+        split = SPLITS.get((value or "").strip().lower())
+        if split is None and mask.any():
+            where = manifest.where(int(mask.argmax()))
+            shown = repr(value) if value else "empty"
+            raise BadInput(f"{where}: {column} is {shown}, but a split is one of {', '.join(SPLITS)}")
+        if split is not None:
+            masks[split] = masks[split] | mask if split in masks else mask
+    order = [split for split in ("train", "val", "test") if split in masks and masks[split].any()]
+    return {split: manifest.take(np.flatnonzero(masks[split])) for split in order}
+
+
+def _draw(train: Manifest, fraction: float, seed: int) -> tuple[Manifest, Manifest]:
+    """Training rows without a random share, and that share; both in the order of the file."""
+    count = max(1, round(len(train) * fraction))
+    if count >= len(train):
+        raise BadInput(
+            f"data.val.fraction = {fraction}: a share of the {len(train)} training rows of {train.name} "
+            "leaves none to train on"
+        )
+    order = np.random.default_rng(seed).permutation(len(train))
+    return train.take(np.sort(order[count:])), train.take(np.sort(order[:count]))

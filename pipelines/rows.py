@@ -1,0 +1,183 @@
+"""Rows of data: an Arrow table, where it came from, and which of its rows are meant.
+
+A manifest of ten million rows stays one compact table that worker processes share; splits are row numbers into it.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from clx.pipelines.config import BadInput, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """Some rows of a table. Rows are addressed 0 to `len(manifest) - 1`, in the order of `rows`."""
+
+    name: str
+    """What the user named, for messages."""
+    root: Path
+    """Folder from which relative paths in cells count."""
+    table: "pa.Table"
+    rows: NDArray[np.int64]
+    """Indices into `table`; they survive splitting, so messages can name the row of the file."""
+    allow_outside: bool = False
+    """Accept paths that lead out of `root`."""
+    path_column: str | None = None
+    """Column that names a row in messages, for class folders, whose rows have no number anybody knows."""
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.table.column_names)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def cell(self, i: int, column: str) -> Any:
+        """One cell of row `i`, as `row` gives it."""
+        cells, convert = self._cells[column]
+        return convert(cells[int(self.rows[i])])
+
+    def row(self, i: int, columns: Iterable[str] | None = None) -> dict[str, Any]:
+        """The cells of row `i` as the file has them, of all columns or of those named.
+
+        Null, NaN and blank text are None; `{bytes, path}` cells are their bytes, or the path where those are
+        null; lists of numbers are arrays `[T]` or `[T, C]`.
+        """
+        at, known = int(self.rows[i]), self._cells
+        found = {}
+        for name in known if columns is None else columns:
+            cells, convert = known[name]
+            found[name] = convert(cells[at])
+        return found
+
+    @cached_property
+    def _cells(self) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
+        """Columns with what turns their scalars into cells: chosen once, since every row asks."""
+        chunked = {name: self.table.column(name) for name in self.table.column_names}
+        return {
+            name: (cells.chunk(0) if cells.num_chunks == 1 else cells, _converter(cells.type))
+            for name, cells in chunked.items()
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_cells"}
+
+    def where(self, i: int) -> str:
+        """Where row `i` stands, such as `pairs.csv row 7`: row 1 is the first row of data, below any header."""
+        if self.path_column:
+            return str(Path(self.name) / self.cell(i, self.path_column))
+        return f"{self.name} row {int(self.rows[i]) + 1}"
+
+    def take(self, indices: ArrayLike) -> "Manifest":
+        """The rows at `indices` (into this manifest), sharing the table."""
+        return replace(self, rows=self.rows[np.asarray(indices, dtype=np.int64)])
+
+    def require(self, column: str) -> None:
+        """Raise `BadInput` when there is no such column."""
+        if column not in self.table.column_names:
+            found = ", ".join(map(repr, self.columns[:12])) + (", ..." if len(self.columns) > 12 else "")
+            hint = nearest(column, self.columns) if len(self.columns) > 1 else ""
+            hint = hint if hint.startswith(" (did") else ""
+            raise BadInput(f"{self.name}: no column {column!r}{hint}; its columns are {found}")
+
+    def column(self, name: str) -> list[Any]:
+        """All cells of a column, as `row` gives them. Raises `BadInput` when there is no such column."""
+        self.require(name)
+        cells, convert = self.table.column(name), self._cells[name][1]
+        starts = np.cumsum([0, *(len(chunk) for chunk in cells.chunks)])
+        chunk_of = np.searchsorted(starts, self.rows, side="right") - 1
+        found: list[Any] = []
+        # Run by run of rows in one chunk: `take` over all chunks at once would first join them.
+        for run in np.split(np.arange(len(self)), np.flatnonzero(np.diff(chunk_of)) + 1):
+            if len(run):
+                at = chunk_of[run[0]]
+                found += map(convert, cells.chunk(int(at)).take(self.rows[run] - starts[at]))
+        return found
+
+
+def _converter(kind: "pa.DataType") -> Callable[[Any], Any]:
+    import pyarrow.types as types
+
+    if types.is_string(kind) or types.is_large_string(kind):
+        return _text
+    if types.is_dictionary(kind):
+        convert = _converter(kind.value_type)
+        return lambda scalar: convert(scalar.value) if scalar.is_valid else None
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return lambda scalar: _array(scalar.values) if scalar.is_valid else None
+    if types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}:
+        return _file
+    return _number if types.is_floating(kind) else _as_it_is
+
+
+def _text(scalar: "pa.Scalar") -> str | None:
+    text: str | None = scalar.as_py()
+    return text if text and not text.isspace() else None
+
+
+def _number(scalar: "pa.Scalar") -> float | None:
+    value: float | None = scalar.as_py()
+    return None if value is None or math.isnan(value) else value
+
+
+def _file(scalar: "pa.Scalar") -> bytes | str | None:
+    if not scalar.is_valid:
+        return None
+    content: bytes | None = scalar["bytes"].as_py()
+    return _text(scalar["path"]) if content is None else content
+
+
+def _as_it_is(scalar: "pa.Scalar") -> Any:
+    return scalar.as_py()
+
+
+def _array(values: "pa.Array") -> Any:
+    """Numbers as `[T]`, equally long lists of numbers as `[T, C]` (null is NaN), anything else as Python lists."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = values.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        # A copy, since Arrow's memory is read-only and torch warns about tensors over such memory.
+        return np.array(values.to_numpy(zero_copy_only=False))
+    if hasattr(kind, "value_type") and values.null_count == 0 and len(values):
+        widths = set(pc.list_value_length(values).to_pylist())
+        inner = values.flatten()
+        if len(widths) == 1 and (pa.types.is_integer(inner.type) or pa.types.is_floating(inner.type)):
+            return np.array(inner.to_numpy(zero_copy_only=False)).reshape(len(values), -1)
+    return values.to_pylist()
+
+
+@lru_cache(maxsize=64)
+def _real_root(root: Path) -> str:
+    return os.path.realpath(root)
+
+
+def resolve(cell: Any, manifest: Manifest) -> Any:
+    """A cell ready for a modality that reads files: text becomes a path below the manifest's root.
+
+    Bytes, arrays and None pass through. Raises `BadInput`, with the reason alone, for a path that leaves the
+    root by `..`, as an absolute path or through a symbolic link, unless the manifest allows that. Whether the
+    file exists is for the reader to find out.
+    """
+    if not isinstance(cell, str):
+        return cell
+    path = manifest.root / cell
+    if "\0" in cell:
+        raise BadInput(f"{cell!r} is no path")
+    if not manifest.allow_outside:
+        root = _real_root(manifest.root)
+        if not os.path.realpath(path).startswith(root.rstrip(os.sep) + os.sep):
+            raise BadInput(f"path {cell!r} leaves {manifest.root} (data.allow_outside: true accepts that)")
+    return path

@@ -1,0 +1,286 @@
+"""Manifests: every format read, every malformed file refused with its row, splits disjoint and stable."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clx.pipelines.config import BadInput, Data, Fraction
+from clx.pipelines.manifest import Manifest, load_manifest, load_splits, resolve
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def made(name: str, content: str | bytes) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return made
+
+
+def rows(manifest: Manifest) -> list[dict]:
+    return [manifest.row(i) for i in range(len(manifest))]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separator_is_sniffed_and_quotes_may_hold_it(write, separator) -> None:
+    lines = [["image", "text"], ["a.png", f'"one{separator} two"'], ["b.png", "x,y" if separator != "," else "x"]]
+    source = write("a.csv", "\n".join(separator.join(line) for line in lines))
+    assert load_manifest(source).row(0) == {"image": "a.png", "text": f"one{separator} two"}
+
+
+def test_csv_with_bom_crlf_newlines_and_quotes_in_cells(write) -> None:
+    source = write("a.csv", b'\xef\xbb\xbfimage, text\r\na.png,"two\r\nlines"\r\n\r\nb.png,"say ""x"""\r\n')
+    manifest = load_manifest(source)
+    assert manifest.columns == ["image", "text"]
+    assert rows(manifest) == [{"image": "a.png", "text": "two\r\nlines"}, {"image": "b.png", "text": 'say "x"'}]
+
+
+def test_csv_cells_are_text_and_blank_cells_none(write) -> None:
+    manifest = load_manifest(write("a.csv", 'a,b,c\n007,1.50,\n  ,NaN,""\n'))
+    assert rows(manifest) == [{"a": "007", "b": "1.50", "c": None}, {"a": None, "b": "NaN", "c": None}]
+
+
+def test_tsv_with_commas(write) -> None:
+    assert load_manifest(write("a.tsv", "a,b\tc\n1,2\t3\n")).row(0) == {"a,b": "1,2", "c": "3"}
+
+
+def test_one_column_without_separator(write) -> None:
+    assert load_manifest(write("a.csv", "text\nhello\nworld\n")).column("text") == ["hello", "world"]
+
+
+def test_jsonl_keeps_types_and_does_not_make_dates_of_text(write) -> None:
+    lines = [{"n": 1, "x": 0.5, "t": "2020-01-01", "s": [1, 2, None]}, {"n": 2, "x": None, "t": " ", "s": [3.5]}]
+    manifest = load_manifest(write("a.jsonl", "\n".join(map(json.dumps, lines))))
+    first, second = rows(manifest)
+    assert (first["n"], first["x"], first["t"]) == (1, 0.5, "2020-01-01")
+    assert isinstance(first["n"], int)
+    np.testing.assert_array_equal(first["s"], [1, 2, np.nan])
+    assert second["x"] is None
+    assert second["t"] is None
+    np.testing.assert_array_equal(second["s"], [3.5])
+
+
+def test_parquet_with_bytes_paths_and_series(tmp_path) -> None:
+    table = pa.table(
+        {
+            "image": [{"bytes": b"x", "path": "a.png"}, {"bytes": None, "path": "b.png"}, None],
+            "series": [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]], None],
+            "word": pa.array(["a", "b", None]).dictionary_encode(),
+            "number": [1.5, float("nan"), None],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    first, second, third = rows(load_manifest(str(tmp_path / "a.parquet")))
+    assert (first["image"], second["image"]) == (b"x", "b.png")
+    assert first["series"].shape == (2, 2)
+    assert first["series"].flags.writeable
+    assert second["series"].tolist() == [[5.0, 6.0]]
+    assert (first["word"], first["number"], second["number"]) == ("a", 1.5, None)
+    assert set(third.values()) == {None}
+
+
+def test_parquet_in_a_folder_named_like_a_partition_gains_no_column(tmp_path) -> None:
+    (tmp_path / "split=train").mkdir()
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "split=train" / "a.parquet")
+    assert load_manifest(str(tmp_path / "split=train" / "a.parquet")).columns == ["text"]
+
+
+def test_class_folders(write, tmp_path) -> None:
+    for name in ("cat/1.png", "cat/deep/2.JPG", "dog/3.png", "dog/notes.md", ".hidden/4.png"):
+        write(name, b"x")
+    manifest = load_manifest(str(tmp_path))
+    found = {(row["image"], row["label"]) for row in rows(manifest)}
+    assert found == {("cat/1.png", "cat"), ("cat/deep/2.JPG", "cat"), ("dog/3.png", "dog")}
+    assert manifest.where(0) == f"{tmp_path}/cat/1.png"
+
+
+def test_class_folders_by_split(write, tmp_path) -> None:
+    for name in ("train/a/1.wav", "train/b/2.wav", "validation/a/3.wav", "test/b/4.wav"):
+        write(name, b"x")
+    splits = load_splits(Data(train=str(tmp_path)), seed=0)
+    assert {split: m.column("audio") for split, m in splits.items()} == {
+        "train": ["train/a/1.wav", "train/b/2.wav"],
+        "val": ["validation/a/3.wav"],
+        "test": ["test/b/4.wav"],
+    }
+
+
+def test_classes_named_like_splits_are_classes(write, tmp_path) -> None:
+    write("train/1.png", b"x")
+    write("plane/2.png", b"x")
+    assert sorted(load_manifest(str(tmp_path)).column("label")) == ["plane", "train"]
+
+
+def test_flat_folder_has_no_labels(write, tmp_path) -> None:
+    write("1.npy", b"x")
+    assert load_manifest(str(tmp_path)).columns == ["series"]
+
+
+def test_folder_with_metadata(write, tmp_path) -> None:
+    write("metadata.csv", "file_name,split\na.wav,train\nb.wav,test\n")
+    splits = load_splits(Data(train=str(tmp_path)), seed=0)
+    assert splits["test"].where(0) == f"{tmp_path}/metadata.csv row 2"
+    assert resolve(splits["test"].cell(0, "file_name"), splits["test"]) == tmp_path / "b.wav"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.csv", b"", "the file is empty"),
+        ("a.csv", b"\xef\xbb\xbf \n", "the file is empty"),
+        ("a.csv", "a,b", "a header but no rows"),
+        ("a.csv", "a,b\n", "a header but no rows"),
+        ("a.csv", "a,b\n1,2\n\n3\n", "row 2: 1 cells where the header has 2 columns: '3'"),
+        ("a.csv", 'a,b\n1,"2\n2"\n3,4,5\n', "row 2: 3 cells where the header has 2 columns"),
+        ("a.csv", 'a,b\n1,2\n3,"4\n5,6\n', "row 2: a quote opens and is never closed"),
+        ("a.csv", "a,b,a\n1,2,3\n", "column 'a' appears more than once"),
+        ("a.csv", "a,b\n1,2\n3,é\n".encode("latin-1"), "line 3: not UTF-8 text (invalid"),
+        ("a.csv", "a,é\n1,2\n".encode("latin-1"), "line 1: not UTF-8"),
+        ("a.csv", "a,b\n1,2\n".encode("utf-16"), "begins like UTF-16"),
+        ("a.jsonl", '{"a": 1}\n\n{"a": 2,}\n', "line 3: not JSON: "),
+        ("a.jsonl", '[{"a": 1}]\n', "line 1: expected one JSON object per line, found a list"),
+        ("a.jsonl", '{"a": 1}\n{"a": "x"}\n', "line 2: 'a' is text here and a number in line 1"),
+        ("a.jsonl", b'{"a": "x"}\n{"a": "\xff"}\n', "line 2: not UTF-8 text"),
+        ("a.jsonl", "\n\n", "there are no rows of data"),
+        ("a.parquet", b"PAR1 no", "not a Parquet file"),
+        ("a.xlsx", b"x", "expected a folder or a file ending in .csv"),
+        ("a.csv", "a,split\n1,train\n2,tset\n", "row 2: split is 'tset', but a split is one of train, val"),
+        ("a.csv", "a,split\n1,train\n2,\n", "row 2: split is empty"),
+        ("a.csv", "a,split\n1,test\n", "no row has the split 'train' (found: test)"),
+        ("a.jsonl", '{"split": 1}\n', "column 'split' should hold train, val or test"),
+    ],
+)
+def test_malformed_files_are_refused_with_one_line(write, name, content, says) -> None:
+    source = write(name, content)
+    with pytest.raises(BadInput) as error:
+        load_splits(Data(train=source), seed=0)
+    assert says in str(error.value)
+    assert source in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_byte_is_counted_over_the_whole_file(write) -> None:
+    filler = "é,x\n" * 5_000_000  # more than one block, cut in the middle of a letter
+    source = write("a.csv", b"ab,c\n" + filler.encode() + b"\xff,y\n")
+    with pytest.raises(BadInput, match=f"line 5000002: .* at byte {5 + 25_000_000}"):
+        load_manifest(source)
+
+
+def test_absent_sources(tmp_path) -> None:
+    with pytest.raises(BadInput, match="no such file or folder"):
+        load_manifest(str(tmp_path / "a.csv"))
+    with pytest.raises(BadInput, match="no image, audio or series files in this folder"):
+        load_manifest(str(tmp_path))
+    with pytest.raises(BadInput, match="did you mean 'digits'"):
+        load_splits(Data(train="digit"), seed=0)
+    with pytest.raises(BadInput, match="did you mean 'aeon:GunPoint'"):
+        load_splits(Data(train="aeon:Gunpoint"), seed=0)
+
+
+def test_folder_of_two_kinds_is_refused(write, tmp_path) -> None:
+    write("a/1.png", b"x")
+    write("a/1.wav", b"x")
+    with pytest.raises(BadInput, match="1 image and 1 audio files"):
+        load_manifest(str(tmp_path))
+
+
+def test_missing_column_names_the_nearest(write) -> None:
+    manifest = load_manifest(write("a.csv", "caption,photo\na,b\n"))
+    with pytest.raises(BadInput, match=r"no column 'captoin' \(did you mean 'caption'\?\); its columns are"):
+        manifest.column("captoin")
+
+
+def test_split_column_is_obeyed_in_any_case(write) -> None:
+    source = write("a.csv", "a,split\n0,train\n1,Dev\n2,TEST\n3,train\n4,valid\n")
+    splits = load_splits(Data(train=source), seed=0)
+    assert {k: m.column("a") for k, m in splits.items()} == {"train": ["0", "3"], "val": ["1", "4"], "test": ["2"]}
+    assert splits["test"].where(0) == f"{source} row 3"
+
+
+def test_split_column_of_another_name(write) -> None:
+    source = write("a.csv", "a,fold\n0,train\n1,test\n")
+    assert set(load_splits(Data(train=source), seed=0)) == {"train"}
+    assert set(load_splits(Data(train=source, split="fold"), seed=0)) == {"train", "test"}
+    with pytest.raises(BadInput, match="no column 'flod'"):
+        load_splits(Data(train=source, split="flod"), seed=0)
+
+
+def test_fraction_is_disjoint_stable_and_takes_training_rows_only(write) -> None:
+    source = write("a.csv", "a,split\n" + "".join(f"{i},{'test' if i % 4 == 0 else 'train'}\n" for i in range(100)))
+    data = Data(train=source, val=Fraction(fraction=0.2))
+    splits, again = load_splits(data, seed=3), load_splits(data, seed=3)
+    assert {k: len(m) for k, m in splits.items()} == {"train": 60, "val": 15, "test": 25}
+    assert len(set().union(*(m.column("a") for m in splits.values()))) == 100
+    assert all((splits[k].rows == again[k].rows).all() for k in splits)
+    assert set(load_splits(data, seed=4)["val"].rows) != set(splits["val"].rows)
+
+
+def test_fraction_of_almost_nothing(write) -> None:
+    two, one = write("two.csv", "a\n1\n2\n"), write("one.csv", "a\n1\n")
+    assert len(load_splits(Data(train=two, val=Fraction(fraction=0.01)), seed=0)["val"]) == 1
+    with pytest.raises(BadInput, match="leaves none to train on"):
+        load_splits(Data(train=one, val=Fraction(fraction=0.5)), seed=0)
+
+
+def test_splits_from_separate_files(write) -> None:
+    train, val = write("train.csv", "a\n1\n"), write("val.csv", "a\n2\n")
+    test = write("test.csv", "a,split\n3,test\n4,train\n")
+    splits = load_splits(Data(train=train, val=val, test=test), seed=0)
+    assert {k: m.column("a") for k, m in splits.items()} == {"train": ["1"], "val": ["2"], "test": ["3"]}
+    with pytest.raises(BadInput, match="no row has the split 'val'"):
+        load_splits(Data(train=train, val=test), seed=0)
+    with pytest.raises(BadInput, match="already have that split"):
+        load_splits(Data(train=test, test=val), seed=0)
+
+
+def test_paths_stay_in_the_folder(write, tmp_path) -> None:
+    write("outside.png", b"x")
+    source = write("data/a.csv", "image\nin/x.png\n")
+    write("data/in/x.png", b"x")
+    (tmp_path / "data" / "link.png").symlink_to(tmp_path / "outside.png")
+    manifest = load_manifest(source)
+    assert resolve("in/x.png", manifest) == tmp_path / "data" / "in" / "x.png"
+    assert resolve("in/../absent.png", manifest).name == "absent.png"
+    assert resolve(str(tmp_path / "data" / "in" / "x.png"), manifest).exists()
+    assert resolve(b"x", manifest) == b"x"
+    for path in ("../outside.png", "in/../../outside.png", str(tmp_path / "outside.png"), "link.png", "../data"):
+        with pytest.raises(BadInput, match="leaves"):
+            resolve(path, manifest)
+        assert resolve(path, load_manifest(source, allow_outside=True))
+    with pytest.raises(BadInput, match="no path"):
+        resolve("a\0b", manifest)
+
+
+def test_take_keeps_row_numbers_and_pickling_keeps_rows(write) -> None:
+    manifest = load_manifest(write("a.csv", "a\n0\n1\n2\n3\n")).take([3, 1])
+    manifest.row(0)
+    copy = pickle.loads(pickle.dumps(manifest))
+    assert copy.column("a") == ["3", "1"]
+    assert copy.where(0).endswith("row 4")
+    assert copy.take([1]).row(0) == {"a": "1"}
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+@pytest.mark.parametrize(
+    ("source", "counts"),
+    [
+        ("fsdd", {"train": 2700, "test": 300}),
+        ("mnist10k/mnist10k.parquet", {"train": 8000, "test": 2000}),
+        ("cifar10/test.parquet", {"train": 10000}),
+        ("uci/bike.csv", {"train": 15642, "test": 1737}),
+        ("stsb_dir/val.csv", {"train": 1000}),
+    ],
+)
+def test_real_data(source, counts) -> None:
+    splits = load_splits(Data(train=str(DATA / source)), seed=0)
+    assert {split: len(manifest) for split, manifest in splits.items()} == counts
+    assert None not in splits["train"].row(5).values()
