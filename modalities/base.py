@@ -1,6 +1,6 @@
 """What every modality is: a dataclass of hyperparameters that can read a cell, vary it, batch it and encode it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -80,7 +80,10 @@ class Modality:
         raise NotImplementedError
 
     def build_encoder(self, load: bool = True) -> Encoder:
-        """The encoder by its name; without `load` the architecture alone, for weights that come from a run. Raises `ValueError` for an unknown name or unavailable weights."""
+        """The encoder by its name; without `load` the architecture alone, for weights that come from a run.
+
+        Raises `ValueError` for an unknown name or weights that cannot be had.
+        """
         raise NotImplementedError
 
     @classmethod

@@ -1,0 +1,254 @@
+"""Images: files or arrays in, `[N, C, H, W]` floats out."""
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from torch import Generator, Tensor
+
+from clx.modalities import image_views, openclip
+from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
+from clx.modalities.image_encoders import Cnn, timm_encoder
+
+LARGEST = 50_000_000
+"""Pixels above which a file is refused unread: well below what Pillow itself warns of."""
+NARROWEST = 100
+"""How many times longer than the other a side may be: resizing the shorter one multiplies the longer."""
+SIGNATURES = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"GIF8": "GIF",
+    b"RIFF": "WebP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+
+
+class Preprocessing(NamedTuple):
+    """How an encoder wants its images."""
+
+    fit: Callable[[Any], Any]
+    """A Pillow image brought to the encoder's size."""
+    size: tuple[int, int]
+    """Height and width."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@register
+@dataclass(kw_only=True)
+class Image(Modality):
+    """Photographs, drawings, scans: any format that Pillow reads, or uint8 arrays `[H, W]` or `[H, W, C]`."""
+
+    kind: ClassVar[str] = "image"
+    default_encoder: ClassVar[str] = "cnn"
+    files: ClassVar[bool] = True
+
+    size: Annotated[int, Ge(4)] | None = None
+    """Side in pixels (shorter side resized, centre cropped). The encoder's own when not given; `cnn`: 32."""
+    channels: Literal[1, 3] = 3
+    flip: bool = False
+    """Mirror half of the views. Not for digits, letters or anything else that has a handedness."""
+    width: Annotated[int, Ge(4)] = 32
+    """Channels of the first layer of `cnn`; its features are four times as wide."""
+    depth: Annotated[int, Ge(1)] = 1
+    """Residual pairs per stage of `cnn`."""
+
+    def read(self, cell: Any) -> Tensor:
+        """Path, bytes of a file, or array -> uint8 `[C, H, W]`, upright, on white where it was transparent."""
+        if isinstance(cell, np.ndarray):
+            picture = _from_array(cell)
+        else:
+            picture = _decode(_content(cell) if isinstance(cell, Path) else bytes(cell))
+        if max(picture.size) > NARROWEST * min(picture.size):
+            raise CellError(f"{picture.width} x {picture.height} pixels: one side over {NARROWEST} times the other")
+        mode = "L" if self.channels == 1 else "RGB"
+        picture = self.preprocessing.fit(picture if picture.mode == mode else picture.convert(mode))
+        pixels = torch.from_numpy(np.array(picture))
+        return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+    def augment(self, samples: list[Tensor], generator: Generator) -> list[Tensor]:
+        """Views of uint8 images `[C, H, W]`; see `image_views` for what mild and strong do."""
+        if self.augmentation == "none" or not samples:
+            return samples
+        view = image_views.mild if self.augmentation == "mild" else image_views.strong
+        return list(view(torch.stack(samples), self.flip, generator))
+
+    def collate(self, samples: Sequence[Tensor]) -> Input:
+        """uint8 images `[C, H, W]` -> `x` `[N, C, H, W]`, normalised as the encoder wants it."""
+        _, _, mean, std = self.preprocessing
+        shift, scale = (torch.tensor(values)[:, None, None] * 255 for values in (mean, std))
+        return {"x": torch.stack(list(samples)).float().sub_(shift).div_(scale)}
+
+    def build_encoder(self, load: bool = True) -> Encoder:
+        """The encoder by its name; without `load` the architecture alone, for weights that come from a run."""
+        preprocessing = self.preprocessing  # now, so that workers do not import the encoder's library for it
+        family, _, name = self.encoder.partition(":")
+        if family == "open_clip":
+            return openclip.tower("image", name, self.pretrained, self.size, load)
+        if family == "timm":
+            return timm_encoder(name, self.pretrained, self.channels, self.size, load)
+        if self.pretrained and load:
+            raise ValueError("encoder `cnn` has no pretrained weights")
+        return Cnn(self.channels, min(preprocessing.size), self.width, self.depth)
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """What the encoder's own evaluation does with an image. Raises `ValueError` for an unknown encoder."""
+        family, colon, name = self.encoder.partition(":")
+        if self.encoder != "cnn" and not (colon and self.encoder in self.family(family)):
+            raise unknown_encoder(type(self), self.encoder)
+        if family == "open_clip":
+            if self.channels != 3:
+                raise ValueError(f"{self.encoder} wants channels: 3")
+            return _open_clip_preprocessing(name, self.pretrained, self.size)
+        if family == "timm":
+            return _timm_preprocessing(name, self.size, self.channels)
+        side = self.size or 32
+        return Preprocessing(CentreCrop(side), (side, side), (0.5,) * self.channels, (0.25,) * self.channels)
+
+    @classmethod
+    def encoders(cls) -> dict[str, str]:
+        """Names with a description."""
+        return {
+            "cnn": "small residual network, trains on a CPU; `size`, `width`, `depth`",
+            "open_clip:NAME": "visual tower of an OpenCLIP model; `pretrained`: a tag or a checkpoint file",
+            "timm:NAME": "any model of timm; `pretrained`: true or a checkpoint file",
+        }
+
+    @classmethod
+    def family(cls, prefix: str) -> list[str]:
+        """Full names of open_clip's or timm's models."""
+        if prefix == "open_clip":
+            import open_clip
+
+            return [f"open_clip:{name}" for name in open_clip.list_models()]
+        if prefix == "timm":
+            import timm
+
+            names = [*timm.list_models(), *timm.list_pretrained()]
+            return [f"timm:{name}" for name in dict.fromkeys(names)]
+        return []
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """Shorter side to `side` by bicubic resampling, then the square in the middle."""
+
+    side: int
+
+    def __call__(self, picture: Any) -> Any:
+        """A Pillow image -> one of `side` x `side`."""
+        from PIL import Image as pillow
+
+        width, height = picture.size
+        short = min(width, height)
+        if (width, height) == (self.side, self.side):
+            return picture
+        left, top = (width - short) // 2, (height - short) // 2
+        box = (left, top, left + short, top + short)
+        return picture.resize((self.side, self.side), pillow.Resampling.BICUBIC, box=box)
+
+
+def _open_clip_preprocessing(name: str, pretrained: str | None, size: int | None) -> Preprocessing:
+    from open_clip import transform
+    from torchvision.transforms import Compose
+
+    config = openclip.preprocessing(name, pretrained, size)
+    steps = transform.image_transform_v2(config, is_train=False).transforms
+    return Preprocessing(Compose(steps[:-3]), config.input_size[1:], tuple(config.mean), tuple(config.std))
+
+
+def _timm_preprocessing(name: str, size: int | None, channels: int) -> Preprocessing:
+    import timm
+    from timm.data import create_transform, resolve_data_config
+    from torchvision.transforms import Compose
+
+    tag = timm.get_pretrained_cfg(name)
+    config = resolve_data_config({"img_size": size} if size else {}, pretrained_cfg=tag.to_dict() if tag else {})
+    steps = create_transform(**config).transforms
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    if channels == 1:
+        mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+    return Preprocessing(Compose(steps[:-2]), tuple(config["input_size"][1:]), mean, std)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise CellError("no such file") from None
+    except IsADirectoryError:
+        raise CellError("a folder, not an image") from None
+    except OSError as error:
+        raise CellError(error.strerror or "cannot be opened") from error
+
+
+def _decode(content: bytes) -> Any:
+    """The first frame of an image file, upright, as 8-bit greys or colours on white."""
+    from PIL import Image as pillow
+    from PIL import ImageOps, UnidentifiedImageError
+
+    if not content:
+        raise CellError("zero bytes")
+    name = next((name for start, name in SIGNATURES.items() if content.startswith(start)), "image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pillow.DecompressionBombWarning)
+            picture = pillow.open(io.BytesIO(content))
+        if picture.width * picture.height > LARGEST:
+            raise CellError(f"larger than {LARGEST // 1_000_000} megapixels")
+        picture.load()
+        ImageOps.exif_transpose(picture, in_place=True)
+        return _eight_bits(picture)
+    except (pillow.DecompressionBombWarning, pillow.DecompressionBombError):
+        raise CellError(f"larger than {LARGEST // 1_000_000} megapixels") from None
+    except CellError:
+        raise
+    except UnidentifiedImageError:
+        raise CellError("not an image" if name == "image" else f"truncated {name}") from None
+    except Exception as error:  # decoders of damaged files raise anything from SyntaxError to struct.error
+        truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
+        raise CellError(f"{'truncated' if truncated else 'damaged'} {name}") from error
+
+
+def _eight_bits(picture: Any) -> Any:
+    """16-bit and float pixels scaled to 8 bits, transparency laid on white."""
+    from PIL import Image as pillow
+
+    if picture.mode.startswith(("I", "F")):
+        pixels = np.asarray(picture)
+        whole = picture.mode != "F" and pixels.min() >= 0 and pixels.max() <= 65535
+        return _from_array(pixels.astype(np.uint16) if whole else pixels)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return pillow.alpha_composite(pillow.new("RGBA", picture.size, "white"), picture)
+    return picture
+
+
+def _from_array(pixels: np.ndarray[Any, Any]) -> Any:
+    """uint8, bool, uint16 or floats in 0..1, `[H, W]` or `[H, W, 1 | 3 | 4]`, as a Pillow image."""
+    from PIL import Image as pillow
+
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.size == 0 or pixels.ndim not in {2, 3} or (pixels.ndim == 3 and pixels.shape[2] not in {3, 4}):
+        raise CellError(f"an array of shape {list(pixels.shape)} is not an image")
+    if pixels.dtype == np.uint16:
+        pixels = pixels / 65535
+    if pixels.dtype.kind == "f":
+        if not (pixels.min() >= 0 and pixels.max() <= 1):  # also refuses NaN
+            raise CellError("float pixels outside 0..1")
+        pixels = np.rint(pixels * 255)
+    elif pixels.dtype == bool:
+        pixels = pixels * 255
+    elif pixels.dtype != np.uint8:
+        raise CellError(f"pixels of type {pixels.dtype}: want uint8, uint16, bool or floats in 0..1")
+    return _eight_bits(pillow.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)))

