@@ -45,7 +45,8 @@ class Modality:
     column: str | None = None
     """Manifest column; the modality's own name when not given."""
     encoder: str = ""
-    pretrained: str | None = None
+    pretrained: bool | str | None = None
+    """A tag, a path, or true for the library's own weights."""
     freeze: bool = False
     """Keep the encoder as it is (LiT); the projection head still learns."""
     unlocked: Annotated[int, Ge(0)] = 0
@@ -56,6 +57,13 @@ class Modality:
 
     def __post_init__(self) -> None:
         self.encoder = self.encoder or self.default_encoder
+
+    @property
+    def weights(self) -> str | None:
+        """`pretrained` as text, `true` for a library's own weights; None for random ones."""
+        if isinstance(self.pretrained, bool):
+            return "true" if self.pretrained else None
+        return self.pretrained
 
     def fit(self, cells: Iterable[Any]) -> None:
         """Learn statistics (scales, categories) from the training split's cells; unreadable cells are passed over."""
@@ -113,5 +121,6 @@ def unknown_encoder(modality: type[Modality], name: str) -> ValueError:
     """The error for an encoder that a modality does not have, with the nearest name it does have."""
     prefix, colon, _ = name.partition(":")
     names = modality.family(prefix) if colon else []
-    near = get_close_matches(name, names or list(modality.encoders()), n=1, cutoff=0.0)
+    # without a colon a plain name is meant, not a pattern such as `timm:NAME`
+    near = get_close_matches(name, names or [n for n in modality.encoders() if colon or ":" not in n], n=1, cutoff=0.0)
     return ValueError(f"{modality.kind} has no encoder {name!r}; the nearest is {near[0]!r} (see `clx encoders`)")

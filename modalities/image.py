@@ -92,10 +92,10 @@ class Image(Modality):
         preprocessing = self.preprocessing  # now, so that workers do not import the encoder's library for it
         family, _, name = self.encoder.partition(":")
         if family == "open_clip":
-            return openclip.tower("image", name, self.pretrained, self.size, load)
+            return openclip.tower("image", name, self.weights, self.size, load)
         if family == "timm":
-            return timm_encoder(name, self.pretrained, self.channels, self.size, load)
-        if self.pretrained and load:
+            return timm_encoder(name, self.weights, self.channels, self.size, load)
+        if self.weights and load:
             raise ValueError("encoder `cnn` has no pretrained weights")
         return Cnn(self.channels, min(preprocessing.size), self.width, self.depth)
 
@@ -108,7 +108,7 @@ class Image(Modality):
         if family == "open_clip":
             if self.channels != 3:
                 raise ValueError(f"{self.encoder} wants channels: 3")
-            return _open_clip_preprocessing(name, self.pretrained, self.size)
+            return _open_clip_preprocessing(name, self.weights, self.size)
         if family == "timm":
             return _timm_preprocessing(name, self.size, self.channels)
         side = self.size or 32

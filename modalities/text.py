@@ -90,7 +90,7 @@ class Text(Modality):
         family, colon, name = self.encoder.partition(":")
         if family == "hf" and name:
             _ = self.tokenizer  # now, so that workers do not import the library for it
-            if load and self.pretrained != "false":
+            if load and self.weights != "false":
                 return HuggingFace(hugging_face("model", name), self.pooling)
             from transformers import AutoModel
 
@@ -99,10 +99,10 @@ class Text(Modality):
             if self.max_length is not None:
                 raise ValueError(f"{self.encoder} has a text length of its own: leave max_length out")
             _ = self.tokenizer
-            return openclip.tower("text", name, self.pretrained, load=load)
+            return openclip.tower("text", name, self.weights, load=load)
         if self.encoder != "transformer":
             raise unknown_encoder(type(self), self.encoder)
-        if self.pretrained and load:
+        if self.weights and load:
             raise ValueError("encoder `transformer` has no pretrained weights")
         return ByteTransformer(self.max_length or 128, self.width, self.layers, self.dropout)
 

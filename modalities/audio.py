@@ -1,0 +1,219 @@
+"""Audio: wav, flac, ogg and mp3 files, or samples as numbers."""
+
+import io
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, ClassVar
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Interval, MultipleOf
+from numpy.typing import NDArray
+from torch import Generator, Tensor, nn
+
+from clx.modalities.audio_encoders import Bundle, MelCNN, MelTransformer, bundle_names
+from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
+
+EXTENSIONS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"}
+
+
+@register
+@dataclass(kw_only=True)
+class Audio(Modality):
+    """Sound as one channel. A sample is a waveform `[S]` at `sample_rate`, in the range -1 to 1."""
+
+    kind: ClassVar[str] = "audio"
+    default_encoder: ClassVar[str] = "mel-cnn"
+    files: ClassVar[bool] = True
+
+    sample_rate: Annotated[int, Interval(ge=1000, le=192_000)] = 16_000
+    """Hz, of what the encoder hears; numbers in place of a file are taken to have it already."""
+    seconds: Annotated[float, Ge(0.02)] | None = None
+    """Length the encoder hears: a random window of longer clips in training, the middle one otherwise; shorter
+    ones are padded. Whole clips when not given."""
+    max_seconds: Annotated[float, Gt(0)] = 30.0
+    """How much of a file is read, from its beginning: one long recording must not fill the memory."""
+    mels: Annotated[int, Interval(ge=8, le=256)] = 64
+    """Frequency bands of the `mel-` encoders."""
+    width: Annotated[int, Ge(32), MultipleOf(32)] = 128
+    """Features of the `mel-` encoders."""
+    layers: Annotated[int, Ge(1)] = 3
+    """Layers of `mel-transformer`."""
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+    """Dropout of the `mel-` encoders."""
+
+    def read(self, cell: Any) -> Tensor:
+        """The waveform of a file (a path or its bytes), or of numbers `[S]` or `[S, channels]`."""
+        if isinstance(cell, (str, Path, bytes)):
+            wave, rate = _decode(Path(cell) if isinstance(cell, str) else cell, self.max_seconds)
+        else:
+            wave, rate = _numbers(cell)[: round(self.max_seconds * self.sample_rate)], self.sample_rate
+        if len(wave) < 0.01 * rate:
+            raise CellError(f"{len(wave)} sample{'s' * (len(wave) != 1)} is too short (0.01 s at least)")
+        if not np.isfinite(wave).all():
+            raise CellError("NaN or infinite samples")
+        mono = torch.from_numpy(wave.mean(1) if wave.ndim == 2 else wave)
+        if rate != self.sample_rate:
+            mono = _resampler(rate, self.sample_rate)(mono)
+        return mono
+
+    def augment(self, samples: list[Tensor], generator: Generator) -> list[Tensor]:
+        """Another window, level, tone colour and noise.
+
+        Mild: window of `seconds` (else up to 50 ms cut from each end), +-6 dB, noise 15 to 40 dB below the
+        clip, a tilt of the spectrum. Strong: up to a quarter cut from each end, +-12 dB, noise 0 to 30 dB
+        below, a steeper tilt, a tenth of the clip silenced.
+        """
+        if self.augmentation == "none":
+            return samples
+        strong = self.augmentation == "strong"
+        n = len(samples)
+        start, end, gain, noise, tilt, hole = torch.rand(6, n, generator=generator)
+        lengths = torch.tensor([len(sample) for sample in samples])
+        window = self._window(lengths)
+        spare = lengths - window
+        edge = (lengths * 0.25 if strong else (lengths * 0.1).clamp_max(0.05 * self.sample_rate)) * (spare == 0)
+        first = (start * torch.where(spare > 0, spare + 1, edge)).long()
+        last = torch.where(spare > 0, first + window, lengths - (end * edge).long())
+        ends = zip(samples, first.tolist(), last.tolist(), strict=True)
+        kept = last - first
+        x = torch.cat(
+            [sample[a:b] for sample, a, b in ends]
+        )  # end to end: clips of one batch may differ much in length
+        owner = torch.repeat_interleave(kept)
+        level = (torch.zeros(n).index_add_(0, owner, x.square()) / kept).sqrt()
+        decibels = noise * (30 if strong else 25) + (0 if strong else 15)
+        x = x + torch.randn(len(x), generator=generator) * (level * 10 ** (-decibels / 20))[owner]
+        before = x.roll(1)
+        before[kept.cumsum(0) - kept] = 0
+        x = x + before * ((tilt * 2 - 1) * (0.6 if strong else 0.3))[owner]
+        x *= (10 ** ((gain * 2 - 1) * (12 if strong else 6) / 20))[owner]
+        views = list(x.split(kept.tolist()))
+        if strong:
+            for view, place in zip(views, hole.tolist(), strict=True):
+                start = int(place * 0.9 * len(view))
+                view[start : start + len(view) // 10] = 0
+        return views
+
+    def collate(self, samples: Sequence[Tensor]) -> Input:
+        """`x` `[N, S]` and `mask` `[N, S]`; every row has `seconds` when they are given."""
+        lengths = torch.tensor([len(sample) for sample in samples])
+        window = self._window(lengths)
+        first = ((lengths - window) // 2).tolist()
+        cut = [s[a : a + w] for s, a, w in zip(samples, first, window.tolist(), strict=True)]
+        x, mask = _pad(cut, 0 if self.seconds is None else round(self.seconds * self.sample_rate))
+        return {"x": x, "mask": mask}
+
+    def _window(self, lengths: Tensor) -> Tensor:
+        """How many samples of each clip the encoder hears."""
+        return lengths if self.seconds is None else lengths.clamp_max(round(self.seconds * self.sample_rate))
+
+    def build_encoder(self, load: bool = True) -> Encoder:
+        """The encoder by its name; without `load` the architecture alone, for weights that come from a run."""
+        family, _, name = self.encoder.partition(":")
+        if family == "torchaudio" and self.encoder in self.family(family):
+            return Bundle(name, self.sample_rate, self.weights if load else None)
+        if self.encoder not in ("mel-cnn", "mel-transformer"):
+            raise unknown_encoder(type(self), self.encoder)
+        if self.weights and load:
+            raise ValueError(f"encoder `{self.encoder}` has no pretrained weights")
+        if self.encoder == "mel-cnn":
+            return MelCNN(self.sample_rate, self.mels, self.width, self.dropout)
+        return MelTransformer(self.sample_rate, self.mels, self.width, self.layers, self.dropout)
+
+    @classmethod
+    def encoders(cls) -> dict[str, str]:
+        """Names with a description."""
+        return {
+            "mel-cnn": "log-mel and four convolutions over time; `mels`, `width`, `dropout`",
+            "mel-transformer": "log-mel and self-attention; `mels`, `width`, `layers`, `dropout`",
+            "torchaudio:NAME": "wav2vec2, HuBERT or WavLM; `pretrained`: true (download) or a file",
+        }
+
+    @classmethod
+    def family(cls, prefix: str) -> list[str]:
+        """Full names of torchaudio's bundles."""
+        return [f"torchaudio:{name}" for name in bundle_names()] if prefix == "torchaudio" else []
+
+
+def _decode(source: Path | bytes, max_seconds: float) -> tuple[NDArray[np.float32], int]:
+    """The first `max_seconds` of a file, `[S, channels]`, and its rate in Hz."""
+    import soundfile
+
+    size = len(source) if isinstance(source, bytes) else _size(source)
+    if size == 0:
+        raise CellError("zero bytes")
+    stream: AbstractContextManager[BinaryIO]
+    stream = nullcontext(io.BytesIO(source)) if isinstance(source, bytes) else source.open("rb")
+    with stream as raw:
+        if missing := _missing_bytes(raw, size):
+            raise CellError(f"truncated WAV: {missing} bytes are missing")
+        try:
+            with soundfile.SoundFile(raw) as file:
+                wanted = min(file.frames, round(max_seconds * file.samplerate))
+                wave = file.read(wanted, dtype="float32", always_2d=True)
+                if len(wave) < wanted:
+                    raise CellError(f"truncated {file.format}: {len(wave)} of {wanted} samples")
+                return wave, int(file.samplerate)
+        except soundfile.LibsndfileError as error:
+            suffix = source.suffix.lower() if isinstance(source, Path) else ""
+            if suffix and suffix not in EXTENSIONS:
+                raise CellError(f"unknown extension {suffix}") from error
+            reason = error.error_string.rstrip(".").removeprefix("Error : ").lower()
+            raise CellError(f"not readable as audio: {reason}"[:88]) from error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise CellError((error.strerror or "cannot be opened").lower()) from error
+
+
+def _missing_bytes(raw: BinaryIO, size: int) -> int:
+    """How many bytes a WAV file lacks of its data chunk; libsndfile reads such a file without a word."""
+    head = raw.read(12)
+    missing = 0
+    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        while len(chunk := raw.read(8)) == 8:
+            length = int.from_bytes(chunk[4:], "little")
+            if chunk[:4] == b"data":
+                streamed = length >= 0xFFFFFF00 or length == 0  # written to a pipe: the length is not known
+                missing = 0 if streamed else max(0, raw.tell() + length - size)
+                break
+            raw.seek(length + length % 2, io.SEEK_CUR)
+    raw.seek(0)
+    return missing
+
+
+def _numbers(cell: Any) -> NDArray[np.float32]:
+    """Samples from an array or a list; integers are scaled by their type's range."""
+    try:
+        wave = np.asarray(cell)
+        scale = np.iinfo(wave.dtype).max if wave.dtype in (np.int16, np.int32) else 1
+        wave = np.ascontiguousarray(wave, dtype=np.float32) / np.float32(scale)
+    except (TypeError, ValueError) as error:
+        raise CellError("not a list of numbers") from error
+    if wave.ndim not in (1, 2):
+        raise CellError(f"samples of {wave.ndim} dimensions: 1, or 2 with channels last, are understood")
+    return wave
+
+
+@lru_cache(maxsize=16)
+def _resampler(source: int, target: int) -> nn.Module:
+    """Windowed-sinc resampling between two rates in Hz; its filter costs more to make than to use."""
+    from torchaudio.transforms import Resample
+
+    resample: nn.Module = Resample(source, target)
+    return resample
+
+
+def _pad(waves: Sequence[Tensor], at_least: int = 0) -> tuple[Tensor, Tensor]:
+    """`[N, S]`, zero after each end, and its mask."""
+    x = torch.zeros(len(waves), max(at_least, *(len(wave) for wave in waves), 0))
+    for row, wave in zip(x, waves, strict=True):
+        row[: len(wave)] = wave
+    return x, torch.arange(x.shape[1]) < torch.tensor([len(wave) for wave in waves])[:, None]

@@ -1,0 +1,270 @@
+"""Time series: numbers over time in one or more channels, of any length, with gaps."""
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge, Interval, MultipleOf
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
+from clx.modalities.series_encoders import TCN, TSAI, Tsai
+
+Values = NDArray[np.float64]
+GAPS = {"", "na", "n/a", "nan", "null", "none", "?"}
+
+
+@register
+@dataclass(kw_only=True)
+class Series(Modality):
+    """Series of one or more channels. A sample is `[T, C]`, scaled and without gaps.
+
+    A gap (NaN, an empty cell) is bridged by a straight line, at the ends by the nearest value; with `gaps:
+    indicate` C more channels follow that are 1 where a value was measured and 0 in a gap.
+    """
+
+    kind: ClassVar[str] = "series"
+    default_encoder: ClassVar[str] = "tcn"
+    files: ClassVar[bool] = True
+
+    scale: Literal["global", "per-series", "none"] = "global"
+    """Each channel to mean 0 and deviation 1: over all training series, over each series alone, or not at all."""
+    gaps: Literal["interpolate", "indicate"] = "interpolate"
+    """Whether the encoder is told where values are missing."""
+    max_steps: Annotated[int, Ge(2)] = 10_000
+    """How much of a series is read, from its beginning."""
+    width: Annotated[int, Ge(8), MultipleOf(2)] = 128
+    """Features of the encoder."""
+    layers: Annotated[int, Interval(ge=1, le=8)] = 3
+    """Dilated convolutions of `tcn`."""
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Dropout of `tcn`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._channels = 0
+        self._length = 128
+        self._mean: list[float] = []
+        self._deviation: list[float] = []
+
+    def fit(self, cells: Iterable[Any]) -> None:
+        """Channel count (the most frequent one), each channel's mean and deviation, and the longest length."""
+        found: dict[int, list[tuple[int, Values]]] = {}
+        for cell in cells:
+            try:
+                values = self._values(cell)
+            except CellError:
+                continue
+            moments = np.stack([np.isfinite(values).sum(0), np.nanmean(values, 0), np.nanvar(values, 0)])
+            found.setdefault(values.shape[1], []).append((len(values), moments))
+        if not found:
+            return
+        self._channels = max(found, key=lambda channels: len(found[channels]))
+        self._length = max(2, *(length for length, _ in found[self._channels]))
+        counts, means, variances = np.stack([moments for _, moments in found[self._channels]], 1)
+        mean = (counts * means).sum(0) / counts.sum(0)
+        variance = (counts * (variances + (means - mean) ** 2)).sum(0) / counts.sum(0)
+        self._mean, self._deviation = mean.tolist(), _or_one(np.sqrt(variance), mean).tolist()
+
+    def state(self) -> dict[str, Any]:
+        """What `fit` found."""
+        return {
+            "channels": self._channels,
+            "length": self._length,
+            "mean": self._mean,
+            "deviation": self._deviation,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Undo `state`."""
+        self._channels, self._length = state["channels"], state["length"]
+        self._mean, self._deviation = state["mean"], state["deviation"]
+
+    def read(self, cell: Any) -> Tensor:
+        """The series of a `.npy` or text file (a path or its bytes), of numbers `[T]` or `[T, C]`, or of such a
+        list as JSON text."""
+        values = self._values(cell)
+        if self._channels and values.shape[1] != self._channels:
+            raise CellError(f"{values.shape[1]} channels; the training data have {self._channels}")
+        measured = np.isfinite(values)
+        steps = np.arange(len(values))
+        for c in np.flatnonzero(~measured.all(0)):
+            values[:, c] = np.interp(steps, steps[measured[:, c]], values[measured[:, c], c])
+        if self.scale == "per-series":
+            mean = values.mean(0)
+            values = (values - mean) / _or_one(values.std(0), mean)
+        elif self.scale == "global" and self._channels:
+            values = (values - self._mean) / self._deviation
+        if self.gaps == "indicate":
+            values = np.concatenate([values, measured], 1)
+        return torch.from_numpy(values.astype(np.float32))
+
+    def _values(self, cell: Any) -> Values:
+        """`[T, C]` with NaN in gaps; no channel is all gap."""
+        try:
+            values = _numbers(cell, self.max_steps)
+        except UnicodeDecodeError as error:
+            raise CellError("neither .npy nor UTF-8 text") from error
+        except OSError as error:
+            raise CellError((error.strerror or str(error)).lower()) from error
+        if len(values) < 2:
+            raise CellError("no values" if values.size == 0 else "1 step is too short")
+        if np.isinf(values).any():
+            raise CellError(f"infinite value at step {np.argwhere(np.isinf(values))[0][0] + 1}")
+        empty = np.flatnonzero(np.isnan(values).all(0))
+        if len(empty):
+            raise CellError(f"NaN in channel {empty[0] + 1} everywhere")
+        return values
+
+    def augment(self, samples: list[Tensor], generator: Generator) -> list[Tensor]:
+        """Another size, noise and beginning; deviations are those of each channel of the series.
+
+        Mild: scaled by 0.9 to 1.1, noise of 0.05 deviations, up to 5 % cut from each end. Strong: by 0.6 to
+        1.4, noise of 0.2 deviations, up to 20 % cut, and a tenth of the steps hidden behind the mean.
+        """
+        if self.augmentation == "none":
+            return samples
+        strong = self.augmentation == "strong"
+        first, last, size, hole = torch.rand(4, len(samples), generator=generator)
+        lengths = torch.tensor([len(sample) for sample in samples])
+        edge = lengths * (0.2 if strong else 0.05)
+        ends = zip(samples, (first * edge).long().tolist(), (lengths - (last * edge).long()).tolist(), strict=True)
+        x, mask = _pad([sample[a:b] for sample, a, b in ends])
+        measured = x.shape[2] // (2 if self.gaps == "indicate" else 1)
+        values, real = x[..., :measured], mask[..., None]
+        kept = mask.sum(1)[:, None, None]
+        mean = values.sum(1, keepdim=True) / kept
+        deviation = ((values - mean).square() * real).sum(1, keepdim=True).div(kept).sqrt()
+        noise = torch.randn(values.shape, generator=generator) * deviation * (0.2 if strong else 0.05)
+        values = values * (1 + (2 * size - 1) * (0.4 if strong else 0.1))[:, None, None] + noise
+        if strong:
+            start = (hole[:, None] * 0.9 * kept[..., 0]).long()
+            steps = torch.arange(x.shape[1])
+            hidden = (steps >= start) & (steps < start + kept[..., 0] // 10)
+            values = torch.where(hidden[..., None], mean, values)
+        x = torch.cat([values, x[..., measured:]], 2)
+        return [row[:length] for row, length in zip(x, kept.flatten().tolist(), strict=True)]
+
+    def collate(self, samples: Sequence[Tensor]) -> Input:
+        """`x` `[N, T, C]`, zero after each end, and `mask` `[N, T]`."""
+        x, mask = _pad(samples)
+        return {"x": x, "mask": mask}
+
+    def build_encoder(self, load: bool = True) -> Encoder:
+        """The encoder by its name, for the channels and the length that were fitted."""
+        channels = max(1, self._channels) * (2 if self.gaps == "indicate" else 1)
+        if self.encoder != "tcn" and self.encoder not in self.family("tsai"):
+            raise unknown_encoder(type(self), self.encoder)
+        if self.weights and load:
+            raise ValueError(f"encoder `{self.encoder}` has no pretrained weights")
+        if self.encoder == "tcn":
+            return TCN(channels, self._length, self.width, self.layers, self.dropout)
+        return Tsai(self.encoder.removeprefix("tsai:"), channels, self._length, self.width)
+
+    @classmethod
+    def encoders(cls) -> dict[str, str]:
+        """Names with a description."""
+        return {
+            "tcn": "dilated convolutions of any length; `width`, `layers`, `dropout`",
+            "tsai:NAME": "InceptionTimePlus, TSTPlus, PatchTST and others of tsai; `width`",
+        }
+
+    @classmethod
+    def family(cls, prefix: str) -> list[str]:
+        """Full names of tsai's architectures."""
+        return [f"tsai:{name}" for name in sorted(TSAI)] if prefix == "tsai" else []
+
+
+def _or_one(deviation: Values, mean: Values) -> Values:
+    """Deviations to divide by; 1 for a channel that is constant up to rounding."""
+    return np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
+
+
+def _numbers(cell: Any, longest: int) -> Values:
+    """The first `longest` steps of a cell, `[T, C]`."""
+    if isinstance(cell, Path):
+        suffix = cell.suffix.lower()
+        if suffix not in {".npy", ".csv", ".tsv", ".txt"}:
+            raise CellError(f"unknown extension {suffix}" if suffix else "a file without an extension")
+        if cell.stat().st_size == 0:
+            raise CellError("zero bytes")
+        return _npy(cell, longest) if suffix == ".npy" else _text(cell.read_text("utf-8-sig"), longest)
+    if isinstance(cell, bytes):
+        npy = cell.startswith(b"\x93NUMPY")
+        return _npy(io.BytesIO(cell), longest) if npy else _text(cell.decode("utf-8-sig"), longest)
+    if isinstance(cell, str):
+        try:
+            cell = json.loads(cell)
+        except ValueError as error:
+            raise CellError("not a JSON list") from error
+    return _array(cell, longest)
+
+
+def _npy(source: Path | io.BytesIO, longest: int) -> Values:
+    try:
+        return _array(np.load(source, allow_pickle=False), longest)
+    except CellError:
+        raise
+    except (ValueError, EOFError) as error:
+        pickled = "allow_pickle" in str(error)
+        raise CellError("Python objects, not numbers" if pickled else "not a whole .npy file") from error
+
+
+def _array(cell: Any, longest: int) -> Values:
+    try:
+        rows = cell[:longest]
+        widths = dict.fromkeys(len(row) if isinstance(row, (list, tuple, np.ndarray)) else 0 for row in rows)
+        if len(widths) > 1:
+            raise CellError(_ragged(widths))
+        values = np.array(rows, dtype=np.float64)
+    except (TypeError, IndexError, OverflowError) as error:
+        raise CellError("not a list of numbers") from error
+    except ValueError as error:
+        raise error if isinstance(error, CellError) else CellError("not a list of numbers") from error
+    if values.ndim not in (1, 2):
+        raise CellError(f"{values.ndim} dimensions: [steps] or [steps, channels] are understood")
+    return values.reshape(len(values), -1) if values.size else np.empty((0, 1))
+
+
+def _text(text: str, longest: int) -> Values:
+    """A step per line, a channel per column; the first line may name the channels."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise CellError("no values")
+    separator = next((mark for mark in "\t;," if mark in lines[0]), None)
+    rows = [[_value(part) for part in line.split(separator)] for line in lines[: longest + 1]]
+    first = 1 if any(value is None for value in rows[0]) else 0
+    rows = rows[first : first + longest]
+    widths = dict.fromkeys(map(len, rows))
+    if len(widths) > 1:
+        raise CellError(_ragged(widths))
+    for number, row in enumerate(rows, first + 1):
+        if None in row:
+            raise CellError(f"line {number}, column {row.index(None) + 1} is not a number")
+    return np.array(rows, dtype=np.float64) if rows else np.empty((0, 1))
+
+
+def _value(part: str) -> float | None:
+    """A number, NaN for an empty or NA cell, None for any other text."""
+    part = part.strip().strip('"')
+    try:
+        return np.nan if part.lower() in GAPS else float(part)
+    except ValueError:
+        return None
+
+
+def _ragged(widths: Iterable[int]) -> str:
+    first, second, *_ = widths
+    return f"ragged: rows of {first} and {second} values"
+
+
+def _pad(samples: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """`[N, T, C]`, zero after each end, and its mask `[N, T]`."""
+    x = torch.nn.utils.rnn.pad_sequence(list(samples), batch_first=True)
+    return x, torch.arange(x.shape[1]) < torch.tensor([len(sample) for sample in samples])[:, None]

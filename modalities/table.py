@@ -1,0 +1,218 @@
+"""Tables: the numbers, categories and gaps of one row."""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Interval, MultipleOf
+from torch import Generator, Tensor
+
+from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
+from clx.modalities.table_encoders import Cells, FTTransformer, Numeric, TableMLP
+
+ABSENT = {"", "na", "n/a", "nan", "null", "none", "?"}
+"""What a missing cell looks like, in lower case."""
+QUANTILES = 256
+CELL_WIDTH = 16  # of the embeddings that `mlp` puts side by side
+
+
+class Numbers(NamedTuple):
+    """What is kept of a numeric column's training cells."""
+
+    mean: float
+    deviation: float
+    quantiles: list[float]
+    """`QUANTILES + 1` of them, from the smallest to the largest."""
+
+
+@register
+@dataclass(kw_only=True)
+class Table(Modality):
+    """Columns of one row. A sample is `[2 K + C]`: K scaled numbers (0 where missing), K flags (1 where
+    missing), C category numbers: 0 missing, 1 not seen in training, then the known ones, most frequent first.
+
+    A column is categorical when it is listed so, or when most of its training cells are not numbers.
+    """
+
+    kind: ClassVar[str] = "table"
+    default_encoder: ClassVar[str] = "mlp"
+
+    columns: list[str] = field(default_factory=list)
+    """The manifest's columns that belong to it, or patterns of them; when empty, all in the training cells."""
+    categorical: list[str] | None = None
+    """Which of them hold categories; found from the training cells when not given."""
+    scale: Literal["standard", "quantile", "none"] = "standard"
+    """Numbers to mean 0 and deviation 1, to a normal distribution by rank, or as they are."""
+    max_categories: Annotated[int, Ge(1)] = 1000
+    """Categories kept per column; rarer ones count as unknown."""
+    numeric: Numeric = "piecewise"
+    """How encoders embed a number."""
+    bins: Annotated[int, Interval(ge=2, le=QUANTILES)] = 32
+    """Pieces of `piecewise`."""
+    frequency: Annotated[float, Gt(0)] = 0.1
+    """Deviation of the frequencies that `periodic` starts from."""
+    width: Annotated[int, Ge(32), MultipleOf(32)] = 128
+    """Features of the encoder."""
+    layers: Annotated[int, Ge(1)] = 2
+    """Layers of the encoder."""
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+    """Dropout of the encoder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._numbers: dict[str, Numbers] = {}
+        self._categories: dict[str, dict[str, int]] = {}
+
+    def fit(self, cells: Iterable[dict[str, Any]]) -> None:
+        """Types, categories and quantiles of the columns."""
+        seen: dict[str, list[Any]] = {column: [] for column in self.columns}
+        for cell in cells:
+            for column in self.columns or cell:
+                if not _absent(value := cell.get(column)):
+                    seen.setdefault(column, []).append(value)
+        if stray := set(self.categorical or []) - set(seen):
+            raise ValueError(f"categorical column {min(stray)!r} is not among the columns")
+        self._numbers, self._categories = {}, {}
+        for column, values in seen.items():
+            numbers = [number for value in values if math.isfinite(number := _number(value))]
+            mostly_text = self.categorical is None and 2 * len(numbers) < len(values)
+            if mostly_text or column in (self.categorical or []):
+                common = Counter(map(_category, values)).most_common(self.max_categories)
+                self._categories[column] = {name: code for code, (name, _) in enumerate(common, 2)}
+            else:
+                self._numbers[column] = _statistics(numbers)
+
+    def state(self) -> dict[str, Any]:
+        """Mean, deviation and quantiles of each numeric column; the categories of each other one."""
+        return {
+            "numbers": {column: list(numbers) for column, numbers in self._numbers.items()},
+            "categories": {column: list(names) for column, names in self._categories.items()},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Undo `state`."""
+        self._numbers = {column: Numbers(*numbers) for column, numbers in state["numbers"].items()}
+        self._categories = {
+            column: {name: code for code, name in enumerate(names, 2)} for column, names in state["categories"].items()
+        }
+
+    def read(self, cell: dict[str, Any]) -> Tensor:
+        """The row `{column: text, number or None}` as `[2 K + C]`, by what `fit` learned."""
+        numbers, flags, codes = [], [], []
+        for column, known in self._numbers.items():
+            absent = _absent(value := cell.get(column))
+            number = known.mean if absent else _number(value)
+            if math.isnan(number):
+                raise CellError(f"column {column[:30]!r}: {str(value)[:20]!r} is not a number")
+            if math.isinf(number):
+                raise CellError(f"column {column[:30]!r}: {value} is infinite")
+            numbers.append(0.0 if absent else self._scaled(known, number))
+            flags.append(float(absent))
+        for column, names in self._categories.items():
+            absent = _absent(value := cell.get(column))
+            codes.append(0.0 if absent else float(names.get(_category(value), 1)))
+        return torch.tensor(numbers + flags + codes)
+
+    def _scaled(self, known: Numbers, number: float) -> float:
+        if self.scale == "standard":
+            return (number - known.mean) / known.deviation
+        return _normal_rank(known.quantiles, number) if self.scale == "quantile" else number
+
+    def augment(self, samples: list[Tensor], generator: Generator) -> list[Tensor]:
+        """Cells taken from other rows of the batch (SCARF, Bahri et al. 2022), and noise on the numbers.
+
+        Mild: one cell in twenty, noise of 0.05 deviations. Strong: three in ten, noise of 0.1 deviations.
+        """
+        if self.augmentation == "none":
+            return samples
+        rate, noise = (0.05, 0.05) if self.augmentation == "mild" else (0.3, 0.1)
+        x = torch.stack(samples)
+        n, k = len(x), len(self._numbers)
+        cells = x.shape[1] - k
+        order = torch.rand(n, cells, generator=generator).argsort(0)
+        order = torch.where(torch.rand(n, cells, generator=generator) < rate, order, torch.arange(n)[:, None])
+        x = x.gather(0, torch.cat([order[:, :k], order], 1))  # a number and its flag come from one row
+        spread = [known.deviation if self.scale == "none" else 1.0 for known in self._numbers.values()]
+        jitter = torch.randn(n, k, generator=generator) * noise * torch.tensor(spread)
+        x[:, :k] += jitter * (x[:, k : 2 * k] == 0)
+        return list(x)
+
+    def collate(self, samples: Sequence[Tensor]) -> Input:
+        """`x` `[N, 2 K + C]`."""
+        return {"x": torch.stack(list(samples))}
+
+    def build_encoder(self, load: bool = True) -> Encoder:
+        """The encoder by its name, for the columns that were fitted."""
+        if self.encoder not in self.encoders():
+            raise unknown_encoder(type(self), self.encoder)
+        if self.weights and load:
+            raise ValueError(f"encoder `{self.encoder}` has no pretrained weights")
+        edges = [self._edges(known) for known in self._numbers.values()]
+        sizes = [len(names) + 2 for names in self._categories.values()]
+        d = CELL_WIDTH if self.encoder == "mlp" else self.width
+        cells = Cells(edges, sizes, d, self.numeric, self.frequency)
+        if self.encoder == "mlp":
+            return TableMLP(cells, d * (len(edges) + len(sizes)), self.width, self.layers, self.dropout)
+        return FTTransformer(cells, self.width, self.layers, self.dropout)
+
+    def _edges(self, known: Numbers) -> list[float]:
+        """Edges of at least two pieces, scaled, that hold alike many training cells each."""
+        chosen = np.linspace(0, QUANTILES, self.bins + 1).round().astype(int)
+        scaled = np.array([self._scaled(known, known.quantiles[i]) for i in chosen], dtype=np.float32)
+        edges: list[float] = np.unique(scaled).tolist()
+        if len(edges) == 1:
+            edges = [edges[0] - 1, edges[0] + 1]
+        return edges if len(edges) > 2 else [edges[0], (edges[0] + edges[1]) / 2, edges[1]]
+
+    @classmethod
+    def encoders(cls) -> dict[str, str]:
+        """Names with a description."""
+        return {
+            "mlp": "perceptron over embedded cells; `numeric`, `bins`, `width`, `layers`, `dropout`",
+            "ft-transformer": "attention between cells; `numeric`, `bins`, `width`, `layers`, `dropout`",
+        }
+
+
+def _absent(value: Any) -> bool:
+    return value is None or value != value or (isinstance(value, str) and value.strip().lower() in ABSENT)
+
+
+def _number(value: Any) -> float:
+    """A cell as a number; NaN where it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _category(value: Any) -> str:
+    """A category by its text, so that 3 in one file and 3.0 in another are the same."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _statistics(numbers: Sequence[float]) -> Numbers:
+    values = np.array(numbers or [0.0])
+    deviation = float(values.std())
+    quantiles = np.quantile(values, np.linspace(0, 1, QUANTILES + 1))
+    return Numbers(float(values.mean()), deviation if deviation > 0 else 1.0, quantiles.tolist())
+
+
+def _normal_rank(quantiles: list[float], number: float) -> float:
+    """Where a number stands among the quantiles, as a normal deviate between -3.1 and 3.1."""
+    first, after = bisect_left(quantiles, number), bisect_right(quantiles, number)
+    if first < after:
+        rank = (first + after - 1) / 2
+    elif 0 < first < len(quantiles):
+        below, above = quantiles[first - 1], quantiles[first]
+        rank = first - 1 + (number - below) / (above - below)
+    else:
+        rank = 0 if first == 0 else len(quantiles) - 1
+    return NormalDist().inv_cdf(min(max(rank / (len(quantiles) - 1), 0.001), 0.999))
