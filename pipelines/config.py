@@ -18,6 +18,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 T = TypeVar("T")
+Task = Literal["zeroshot", "retrieval"]
+TASKS: tuple[Task, ...] = typing.get_args(Task)
 
 
 class BadInput(ValueError):
@@ -122,7 +124,7 @@ class Train(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read data; 0 reads in the training process."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     validate_every: Annotated[int, Field(ge=1)] | None = None
     """Steps between validations; once per epoch when not given."""
     save_every: Annotated[int, Field(ge=1)] | None = None
@@ -148,7 +150,7 @@ class Config(Section):
         BeforeValidator(lambda value: [value] if isinstance(value, Mapping) else value),
     ]
     train: Train = Train()
-    eval: list[Literal["zeroshot", "retrieval"]] = ["zeroshot", "retrieval"]
+    eval: list[Task] = ["zeroshot", "retrieval"]
     """Tasks of `clx eval` and of the evaluation that ends a training run."""
 
 

@@ -1,0 +1,94 @@
+"""The `clx` command: registers the subcommands and turns every error into one line and an exit code."""
+
+import os
+import signal
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from clx.cli import data, evaluate, show, train, zeroshot
+from clx.cli.output import note
+
+app = typer.Typer(
+    name="clx",
+    help="Contrastive learning over any mix of image, text, audio, time series and tables.",
+    epilog="Examples:  clx train digits  |  clx zeroshot runs/digits a.png --labels zero,one  |  clx recipes",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"clx {version('clx')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    ctx: typer.Context,
+    show: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+) -> None:
+    ctx.obj = debug
+    if debug:
+        os.environ["CLX_DEBUG"] = "1"
+
+
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("zeroshot")(zeroshot.zeroshot)
+app.add_typer(data.app, name="data")
+app.command("init")(data.init)
+app.command("losses")(show.losses)
+app.command("encoders")(show.encoders)
+app.command("recipes")(show.recipes)
+
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # Threads that wait by spinning make a machine with other work on it several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A pipe closed by its reader (`| head`) ends the command quietly, as it does for other tools.
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(run())
+
+
+def run() -> int:
+    """Run the app; the exit code of whatever happened."""
+    try:
+        return app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+    except KeyboardInterrupt:
+        return fail("interrupted", 130)
+    except Exception as error:
+        if os.environ.get("CLX_DEBUG"):
+            raise
+        return fail(*explain(error))
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """One line for the user and the exit code. Errors that know their code carry it as `exit_code`."""
+    code = getattr(error, "exit_code", 1)
+    if hasattr(error, "format_message"):  # a usage error of the command line
+        return error.format_message(), code
+    if hasattr(error, "exit_code"):
+        return str(error), code
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror, code
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory: lower train.batch_size or raise train.accumulate", code
+    said = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {said} (clx --debug shows the traceback)", code
+
+
+def fail(message: str, code: int) -> int:
+    note(message if message.startswith("Usage:") else f"error: {message}")
+    return code

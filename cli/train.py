@@ -1,0 +1,96 @@
+"""`clx train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clx.cli.output import cell, emit_json, emit_table, note, progress
+
+Settings = Annotated[
+    list[str],
+    typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override a config key, e.g. train.lr=1e-3."),
+]
+
+
+def train(
+    source: Annotated[
+        str | None, typer.Argument(metavar="RECIPE|FILE", help="Recipe name, or YAML/TOML file.")
+    ] = None,
+    settings: Settings = [],  # noqa: B006 (Typer wants the literal)
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder [default: runs/NAME].")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the run in the folder.")] = False,
+    epochs: Annotated[int | None, typer.Option(help="train.epochs")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="train.batch_size")] = None,
+    device: Annotated[str | None, typer.Option(help="train.device: auto, cpu, cuda, cuda:1, mps")] = None,
+    seed: Annotated[int | None, typer.Option(help="train.seed")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print what would be done, and stop.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Train encoders into one space; ends with an evaluation.
+
+    Flags win over -s, -s over the file. Examples:
+
+    clx train digits
+
+    clx train my.yaml -s objective.temperature=0.1 --device cuda
+    """
+    from clx.pipelines.config import BadInput, load_config
+
+    flags = {
+        "train.epochs": epochs,
+        "train.batch_size": batch_size,
+        "train.device": device,
+        "train.seed": seed,
+    }
+    if resume is not None:
+        given = [key for key, value in flags.items() if value is not None and key != "train.device"]
+        if source or settings or out or overwrite or given:
+            raise BadInput("--resume continues a run as it is: it goes with --device and --json alone")
+        from clx.pipelines.checkpoint import last, read_config
+
+        config, folder = read_config(resume), resume
+        last(resume)
+        if device:
+            config = config.model_copy(update={"train": config.train.model_copy(update={"device": device})})
+    elif source is None:
+        raise BadInput("say what to train: a recipe (clx recipes lists them) or a config file")
+    else:
+        config = load_config(source, settings, flags)
+        folder = out or Path("runs") / Path(source).stem
+    from clx.pipelines import train as pipeline
+
+    if dry_run:
+        show_plan(pipeline.dry_run(config), json)
+        return
+    with progress() as shown:
+        summary = pipeline.train(config, folder, shown, resume=resume is not None, overwrite=overwrite)
+    from clx.pipelines.evaluate import table
+
+    if json:
+        emit_json(summary)
+        return
+    evaluation = summary.get("evaluation", {})
+    for task, reason in evaluation.get("skipped", {}).items():
+        note(f"{task} skipped: {reason}")
+    emit_table(table(evaluation), title=f"{summary['run']} on {summary['split']} rows")
+    note(
+        f"{summary['steps']} steps in {summary['seconds']} s, {summary['rows_per_s']} rows/s; saved in {folder}"
+    )
+
+
+def show_plan(plan: dict[str, object], json: bool) -> None:
+    if json:
+        emit_json(plan)
+        return
+    import yaml
+
+    print(yaml.safe_dump(plan.pop("config"), sort_keys=False, allow_unicode=True))
+    memory = plan.pop("memory")
+    assert isinstance(memory, dict)
+    lines = [{"what": key, "value": str(value)} for key, value in plan.items()]
+    lines += [
+        {"what": f"memory: {key}", "value": f"{cell(value / 2**20)} MiB"} for key, value in memory.items()
+    ]
+    emit_table(lines)

@@ -1,0 +1,293 @@
+"""From manifest rows to batches: which rows, in which order, decoded, varied, collated, with what is missing masked."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from clx.modalities.base import CellError, Input, Modality
+from clx.pipelines.config import BadInput
+from clx.pipelines.manifest import Manifest, resolve
+
+
+class Key(NamedTuple):
+    """One batch: its place in the run, which seeds its randomness, and its rows."""
+
+    epoch: int
+    number: int
+    rows: np.ndarray
+
+
+class BadRow(NamedTuple):
+    """A row that could not be used, and why."""
+
+    row: int
+    where: str
+    column: str
+    reason: str
+
+
+@dataclass
+class Batch:
+    """Inputs by view name, who is present, and what the objectives may ask for.
+
+    `inputs[name]` holds only the rows where `present[name]` `[B]` is True, in order.
+    """
+
+    inputs: dict[str, Input]
+    present: dict[str, Tensor]
+    labels: Tensor
+    targets: Tensor
+    sample_id: Tensor
+    bad: list[BadRow] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device; copies from pinned memory overlap with computation."""
+
+        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: t.to(device, non_blocking=True) for name, t in tensors.items()}
+
+        return Batch(
+            {name: move(value) for name, value in self.inputs.items()},
+            move(self.present),
+            **move({"labels": self.labels, "targets": self.targets, "sample_id": self.sample_id}),
+            bad=self.bad,
+        )
+
+    def pin_memory(self) -> "Batch":
+        for value in self.inputs.values():
+            value.update({name: t.pin_memory() for name, t in value.items()})
+        return self
+
+
+def column_of(name: str, modality: Modality) -> str | list[str]:
+    """The manifest column, or columns, that feed a modality."""
+    return getattr(modality, "columns", None) or modality.column or name
+
+
+def cell_of(row: dict[str, Any], name: str, modality: Modality, manifest: Manifest) -> Any:
+    """The resolved cell of one modality in a raw row; None when it is missing."""
+    column = column_of(name, modality)
+    if isinstance(column, list):
+        cells = {each: row[each] for each in column}
+        return cells if any(value is not None for value in cells.values()) else None
+    value = row[column]
+    return resolve(value, manifest) if value is not None and modality.files else value
+
+
+def cells(manifest: Manifest, name: str, modality: Modality) -> Iterator[Any]:
+    """Every present cell of one modality, for `Modality.fit`; paths that are refused are passed over."""
+    columns = columns_of({name: modality})
+    for i in range(len(manifest)):
+        with suppress(BadInput):
+            cell = cell_of(manifest.row(i, columns), name, modality, manifest)
+            if cell is not None:
+                yield cell
+
+
+def columns_of(modalities: dict[str, Modality], *more: str | None) -> list[str]:
+    """All manifest columns that the modalities read, and `more` where given."""
+    wanted: list[str] = []
+    for name, modality in modalities.items():
+        column = column_of(name, modality)
+        wanted += column if isinstance(column, list) else [column]
+    return list(dict.fromkeys([*wanted, *(name for name in more if name)]))
+
+
+@dataclass
+class Rows(Dataset[Batch]):
+    """Batches of a manifest, by `Key`. A batch depends on its key and the seed alone, not on who makes it."""
+
+    manifest: Manifest
+    modalities: dict[str, Modality]
+    label: str | None = None
+    classes: dict[str, int] = field(default_factory=dict)
+    target: list[str] = field(default_factory=list)
+    augment: bool = False
+    """Random views, `views` of each modality; without it one plain view named like the modality."""
+    on_bad: Literal["fail", "skip", "replace"] = "fail"
+    """A bad row ends the batch, is left out, or gives its place to a row drawn at random."""
+    missing: float = 0.0
+    seed: int = 0
+    cache: bool = False
+
+    def __post_init__(self) -> None:
+        self.kept: dict[int, _Decoded] = {}
+        self.columns = columns_of(self.modalities, self.label, *self.target)
+        self.dropped: dict[str, np.ndarray] = {}
+        if self.missing:
+            draw = np.random.default_rng([self.seed, 1]).random((len(self.modalities), len(self.manifest)))
+            draw[0, (draw < self.missing).all(0)] = 1  # a row keeps at least one of its cells
+            self.dropped = {name: draw[k] < self.missing for k, name in enumerate(self.modalities)}
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def sample(self, i: int) -> "_Decoded":
+        """Decoded present inputs by modality, class index (-1 for none) and targets of row `i`."""
+        if i in self.kept:
+            return self.kept[i]
+        row = self.manifest.row(i, self.columns)
+        inputs = {}
+        for name, modality in self.modalities.items():
+            if name in self.dropped and self.dropped[name][i]:
+                continue
+            try:
+                cell = cell_of(row, name, modality, self.manifest)
+                if cell is not None:
+                    inputs[name] = modality.read(cell)
+            except (CellError, BadInput) as error:
+                column = column_of(name, modality)
+                raise _Bad(i, ",".join(column) if isinstance(column, list) else column, str(error)) from None
+        label = -1 if self.label is None else self.classes.get(str(row[self.label]), -1)
+        targets = [self._number(i, name, row[name]) for name in self.target]
+        decoded = inputs, label, targets
+        if self.cache:
+            self.kept[i] = decoded
+        return decoded
+
+    def _number(self, i: int, column: str, value: Any) -> float:
+        try:
+            return float("nan") if value is None else float(value)
+        except (TypeError, ValueError):
+            raise _Bad(i, column, f"{value!r} is not a number") from None
+
+    def __getitem__(self, key: Key) -> Batch:
+        generator = torch.Generator().manual_seed(_mix(self.seed, key.epoch, key.number))
+        rows: list[int] = []
+        samples: list[_Decoded] = []
+        bad: list[BadRow] = []
+        for i in key.rows.tolist():
+            while True:
+                try:
+                    samples.append(self.sample(i))
+                    rows.append(i)
+                    break
+                except _Bad as error:
+                    bad.append(BadRow(i, self.manifest.where(i), error.column, error.reason))
+                    if self.on_bad == "skip":
+                        break
+                    if self.on_bad == "fail" or len(bad) > 10 * len(key.rows):
+                        return self._collate([], [], None, bad)
+                    i = int(torch.randint(len(self), (), generator=generator))
+        return self._collate(rows, samples, generator if self.augment else None, bad)
+
+    def _collate(
+        self, rows: list[int], samples: list["_Decoded"], generator: torch.Generator | None, bad: list[BadRow]
+    ) -> Batch:
+        inputs: dict[str, Input] = {}
+        present: dict[str, Tensor] = {}
+        for name, modality in self.modalities.items():
+            here = torch.tensor([name in s[0] for s in samples], dtype=torch.bool)
+            values = [s[0][name] for s in samples if name in s[0]]
+            for view in view_names(name, modality) if generator else [name]:
+                present[view] = here
+                if values:
+                    varied = values
+                    if generator is not None and modality.augmentation != "none":
+                        varied = modality.augment(list(values), generator)
+                    inputs[view] = modality.collate(varied)
+        return Batch(
+            inputs,
+            present,
+            labels=torch.tensor([s[1] for s in samples], dtype=torch.long),
+            targets=torch.tensor([s[2] for s in samples], dtype=torch.float32),
+            sample_id=torch.tensor([int(self.manifest.rows[i]) for i in rows], dtype=torch.long),
+            bad=bad,
+        )
+
+
+_Decoded = tuple[dict[str, Any], int, list[float]]
+
+
+class _Bad(Exception):
+    def __init__(self, row: int, column: str, reason: str) -> None:
+        super().__init__(reason)
+        self.row, self.column, self.reason = row, column, reason
+
+
+def _mix(*numbers: int) -> int:
+    """One seed from several, well spread."""
+    return int(np.random.SeedSequence([n % 2**32 for n in numbers]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def view_names(name: str, modality: Modality) -> list[str]:
+    """Names of a modality's views: itself, or `name/0`, `name/1` and so on."""
+    return [name] if modality.views == 1 else [f"{name}/{v}" for v in range(modality.views)]
+
+
+@dataclass
+class Order(Sampler[Key]):
+    """Keys of a training run in order: a new permutation each epoch, whole batches only.
+
+    Nothing but counters decides what comes next, so a run resumes in the middle of an epoch by `start`.
+    """
+
+    rows: int
+    batch_size: int
+    seed: int
+    start: int
+    """Batches already consumed, over all epochs."""
+    stop: int
+    """Batches of the whole run."""
+
+    @property
+    def per_epoch(self) -> int:
+        return self.rows // self.batch_size
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[Key]:
+        epoch = -1
+        for done in range(self.start, self.stop):
+            if done // self.per_epoch != epoch:
+                epoch = done // self.per_epoch
+                shuffled = np.random.default_rng([self.seed, 2, epoch]).permutation(self.rows)
+            at = done % self.per_epoch
+            yield Key(epoch, at, shuffled[at * self.batch_size : (at + 1) * self.batch_size])
+
+
+def in_order(rows: int, batch_size: int) -> list[Key]:
+    """Keys that pass over every row once, the last batch as short as it must be."""
+    starts = range(0, rows, batch_size)
+    return [Key(0, k, np.arange(start, min(start + batch_size, rows))) for k, start in enumerate(starts)]
+
+
+def batches(
+    data: Rows,
+    keys: Sampler[Key] | Sequence[Key],
+    workers: int = 0,
+    pin: bool = False,
+    report: Callable[[list[BadRow]], None] = lambda bad: None,
+) -> Iterator[Batch]:
+    """Batches in the order of `keys`, made by `workers` processes (0: by this one).
+
+    Each batch's bad rows are told to `report`; where the policy allows none, or no usable row was found,
+    `BadInput` names the first.
+    """
+    made = DataLoader(
+        data,
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # its base seed must not draw from the run's random stream
+    )
+    for batch in made:
+        if batch.bad:
+            report(batch.bad)
+            if data.on_bad == "fail" or (data.on_bad == "replace" and not len(batch)):
+                first = batch.bad[0]
+                raise BadInput(f"{first.where}, column {first.column}: {first.reason}")
+        if len(batch):
+            yield batch

@@ -1,0 +1,224 @@
+"""The one place where names become objects: a config and the training data in, a run ready for its loop out."""
+
+import fnmatch
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from clx.losses.base import LOSSES, Loss
+from clx.modalities.base import MODALITIES, Modality
+from clx.pipelines.batch import cells, column_of, view_names
+from clx.pipelines.config import BadInput, Config, Term, construct, nearest, options_model, options_of
+from clx.pipelines.manifest import Manifest
+from clx.pipelines.model import Embedder, Objective
+
+
+@dataclass
+class Facts:
+    """What the training data taught, saved with the run so that it rebuilds without them."""
+
+    states: dict[str, dict[str, Any]]
+    """Fitted statistics of each modality."""
+    classes: list[str]
+    """Values of the label column in the training split, sorted."""
+    target_mean: list[float]
+    target_scale: list[float]
+
+
+@dataclass
+class Run:
+    """Finished objects: everything that trains, evaluates or classifies."""
+
+    config: Config
+    facts: Facts
+    modalities: dict[str, Modality]
+    model: Embedder
+    objective: Objective
+
+    @property
+    def class_index(self) -> dict[str, int]:
+        return {name: k for k, name in enumerate(self.facts.classes)}
+
+
+def build(
+    config: Config, facts: Facts, modalities: dict[str, Modality] | None = None, load: bool = True
+) -> Run:
+    """Model and objective of a config. New weights are drawn from `train.seed`; pretrained ones are read only
+    with `load`. Raises `BadInput`."""
+    modalities = modalities or make_modalities(config)
+    for name, state in facts.states.items():
+        modalities[name].load_state(state)
+    losses = make_losses(config)
+    names = [view for name, modality in modalities.items() for view in view_names(name, modality)]
+    torch.manual_seed(config.train.seed)
+    try:
+        for term, loss in zip(config.objective, losses, strict=True):
+            loss.setup(
+                [n for n in names if term.inputs is None or n.partition("/")[0] in term.inputs],
+                config.embed_dim,
+            )
+        objective = Objective(config.objective, losses)
+        outputs = 0
+        if "predictions" in objective.needs():
+            outputs = len(config.data.target) or len(facts.classes)
+        model = Embedder(modalities, config.embed_dim, outputs, load)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    if config.data.target and outputs:
+        model.get_buffer("target_mean").copy_(torch.tensor(facts.target_mean))
+        model.get_buffer("target_scale").copy_(torch.tensor(facts.target_scale))
+    return Run(resolved(config, modalities, losses), facts, modalities, model, objective)
+
+
+def make_modalities(config: Config) -> dict[str, Modality]:
+    """The modalities by name, each option checked against its dataclass."""
+    made = {}
+    for name, options in config.modalities.items():
+        if not name.isidentifier():
+            raise BadInput(f"modalities.{name}: a name must be letters, digits and underscores")
+        kind = options.get("kind", name)
+        if kind not in MODALITIES:
+            raise BadInput(f"modalities.{name}: unknown kind {kind!r}{nearest(str(kind), MODALITIES)}")
+        rest = {key: value for key, value in options.items() if key != "kind"}
+        made[name] = construct(MODALITIES[kind], rest, f"modalities.{name}")
+    return made
+
+
+def make_losses(config: Config) -> list[Loss]:
+    """The losses of all terms, each option checked against its dataclass."""
+    losses = []
+    for k, term in enumerate(config.objective):
+        where = "objective" if len(config.objective) == 1 else f"objective.{k}"
+        if term.name not in LOSSES:
+            raise BadInput(f"{where}.name: unknown loss {term.name!r}{nearest(term.name, LOSSES)}")
+        for name in term.inputs or []:
+            if name not in config.modalities:
+                raise BadInput(f"{where}.inputs: unknown modality {name!r}{nearest(name, config.modalities)}")
+        losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})"))
+    return losses
+
+
+def resolved(config: Config, modalities: Mapping[str, Modality], losses: list[Loss]) -> Config:
+    """The config with every default of its modalities and losses written out."""
+    return config.model_copy(
+        update={
+            "modalities": {n: {"kind": m.kind, **options_of(m)} for n, m in modalities.items()},
+            "objective": [
+                Term(name=term.name, weight=term.weight, inputs=term.inputs, **options_of(loss))
+                for term, loss in zip(config.objective, losses, strict=True)
+            ],
+        }
+    )
+
+
+def prepare(config: Config, splits: dict[str, Manifest]) -> Run:
+    """Check the data against the config, learn the statistics of the training split, and build."""
+    modalities = make_modalities(config)
+    losses = make_losses(config)
+    for manifest in splits.values():
+        check_columns(config, modalities, manifest)
+    check_needs(config, losses, splits["train"])
+    train = splits["train"]
+    for name, modality in modalities.items():
+        try:
+            modality.fit(cells(train, name, modality))
+        except ValueError as error:
+            raise BadInput(f"{train.name}, modalities.{name}: {error}") from None
+    means, scales = target_statistics(config, train)
+    facts = Facts({n: m.state() for n, m in modalities.items()}, class_names(config, train), means, scales)
+    return build(config, facts, modalities)
+
+
+def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: Manifest) -> None:
+    """Every column that the config names must be there; patterns such as `x*` become the columns they match."""
+    columns = manifest.columns
+    taken = {config.data.label, config.data.split, *config.data.target}
+    for name, modality in modalities.items():
+        wanted = column_of(name, modality)
+        if isinstance(wanted, list):
+            matched = [c for w in wanted for c in _matching(w, columns, taken) or [w]]
+            modality.columns = wanted = list(dict.fromkeys(matched))  # type: ignore[attr-defined]
+        for column in [wanted] if isinstance(wanted, str) else wanted:
+            _require(column, f"modalities.{name}", manifest)
+    if config.data.label:
+        _require(config.data.label, "data.label", manifest)
+    for column in config.data.target:
+        _require(column, "data.target", manifest)
+
+
+def _matching(pattern: str, columns: list[str], taken: set[str | None]) -> list[str]:
+    if pattern in columns or not set(pattern) & set("*?["):
+        return [pattern]
+    return [c for c in columns if fnmatch.fnmatchcase(c, pattern) and c not in taken]
+
+
+def _require(column: str, asker: str, manifest: Manifest) -> None:
+    if column not in manifest.columns:
+        found = ", ".join(manifest.columns)
+        hint = nearest(column, manifest.columns) if len(manifest.columns) > 1 else ""
+        near = hint if "did you mean" in hint else ""
+        raise BadInput(f"{asker}: no column {column!r} in {manifest.name}{near}; its columns are {found}")
+
+
+def required(loss: type[Loss]) -> set[str]:
+    """The needs of a loss that have no default."""
+    parameters = inspect.signature(loss.forward).parameters
+    return {name for name in loss.needs() if parameters[name].default is inspect.Parameter.empty}
+
+
+def check_needs(config: Config, losses: list[Loss], manifest: Manifest) -> None:
+    """What the losses need must be in the manifest, before the first step."""
+    for term, loss in zip(config.objective, losses, strict=True):
+        for need in required(type(loss)):
+            lacking = (
+                (need == "labels" and not config.data.label)
+                or (need == "targets" and not config.data.target)
+                or (need == "predictions" and not (config.data.label or config.data.target))
+            )
+            if lacking:
+                key = "data.label" if need == "labels" else "data.target"
+                columns = ", ".join(manifest.columns)
+                raise BadInput(
+                    f"loss {term.name!r} needs {need}: set {key} to a column of {manifest.name} ({columns})"
+                )
+
+
+def class_names(config: Config, manifest: Manifest) -> list[str]:
+    """The distinct labels of a manifest, sorted."""
+    if not config.data.label:
+        return []
+    values = manifest.column(config.data.label)
+    return sorted({str(value) for value in values if value is not None})
+
+
+def target_statistics(config: Config, manifest: Manifest) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each target column over the training rows that have it."""
+    means, scales = [], []
+    for column in config.data.target:
+        try:
+            values = torch.tensor(
+                [float(v) for v in manifest.column(column) if v is not None], dtype=torch.float64
+            )
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"{manifest.name}, column {column}: {error}") from None
+        values = values[values.isfinite()]
+        if len(values) < 2 or values.std() == 0:
+            raise BadInput(f"{manifest.name}: target {column!r} has no two different values to learn from")
+        means.append(values.mean().item())
+        scales.append(values.std().item())
+    return means, scales
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a config file, with the options of every modality and loss."""
+    whole = Config.model_json_schema()
+    definitions = whole.setdefault("$defs", {})
+    for group, registry in (("modality", MODALITIES), ("loss", LOSSES)):
+        for name, cls in registry.items():
+            part = options_model(cls).model_json_schema()
+            definitions |= part.pop("$defs", {})
+            definitions[f"{group}:{name}"] = part
+    return whole

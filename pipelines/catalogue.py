@@ -1,0 +1,94 @@
+"""What there is to choose from: losses and encoders, described from their own declarations."""
+
+import typing
+from typing import Any
+
+import torch
+
+from clx.losses.base import LOSSES
+from clx.modalities.base import MODALITIES
+from clx.pipelines.build import required
+from clx.pipelines.config import BadInput, nearest, options_model
+
+
+def list_losses() -> list[dict[str, Any]]:
+    """One row per loss, by family."""
+    rows = [
+        {"family": cls.family, "loss": name, "needs": ", ".join(sorted(required(cls))), "paper": cls.paper}
+        for name, cls in LOSSES.items()
+    ]
+    return sorted(rows, key=lambda row: (row["family"], row["loss"]))
+
+
+def describe_loss(name: str) -> dict[str, Any]:
+    """Everything a loss says of itself."""
+    if name not in LOSSES:
+        raise BadInput(f"unknown loss {name!r}{nearest(name, LOSSES)}")
+    cls = LOSSES[name]
+    said = {key: getattr(cls, key) for key in ("family", "paper", "formula", "cost", "use")}
+    optional = cls.needs() - required(cls)
+    needs = ", ".join(sorted(required(cls))) or "embeddings alone"
+    needs += f" (also uses {', '.join(sorted(optional))})" if optional else ""
+    return {"loss": name, **said, "needs": needs, "parameters": parameters(cls)}
+
+
+def parameters(cls: type[Any]) -> list[dict[str, Any]]:
+    """Fields of a dataclass with type, default and range."""
+    rows = []
+    for name, field in options_model(cls).model_fields.items():
+        allowed = typing.get_args(field.annotation)
+        kind = getattr(field.annotation, "__name__", str(field.annotation))
+        default = field.get_default(call_default_factory=True)
+        limits = ", ".join(_limit(m) for m in field.metadata)
+        choices = (
+            " | ".join(str(a) for a in allowed)
+            if typing.get_origin(field.annotation) is typing.Literal
+            else ""
+        )
+        rows.append({"parameter": name, "type": "choice" if choices else kind, "default": str(default)})
+        rows[-1]["range"] = choices or limits
+    return rows
+
+
+def _limit(bound: Any) -> str:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    return ", ".join(f"{sign} {getattr(bound, key)}" for key, sign in signs.items() if hasattr(bound, key))
+
+
+def list_encoders(name: str | None = None) -> list[dict[str, Any]]:
+    """One row per encoder or family; all members of the family, or the one encoder, called `name`."""
+    rows = []
+    for kind, cls in MODALITIES.items():
+        for encoder, about in cls.encoders().items():
+            row = {"modality": kind, "encoder": encoder, "about": about}
+            if name is None:
+                rows.append(row | {"parameters": None if ":" in encoder else count(kind, encoder)})
+            elif encoder == name or (":" in name and encoder.partition(":")[0] == name.partition(":")[0]):
+                rows.append(
+                    {"modality": kind, "encoder": name, "about": about, "parameters": count(kind, name)}
+                )
+            elif encoder.partition(":")[0] == name and ":" in encoder:
+                rows += [{"modality": kind, "encoder": member} for member in cls.family(name)]
+    if not rows:
+        known = {encoder.partition(":")[0] for cls in MODALITIES.values() for encoder in cls.encoders()}
+        raise BadInput(f"unknown encoder {name!r}{nearest(str(name), known)}")
+    return rows
+
+
+def _typical(kind: str) -> list[Any]:
+    """Cells to fit a modality on when there are no data."""
+    if kind == "table":
+        return [{f"x{k}": float(row + k) for k in range(8)} for row in range(64)]
+    return [[float(t) for t in range(64)]] if kind == "series" else []
+
+
+def count(kind: str, encoder: str) -> int | None:
+    """Parameters of an encoder for typical input: 8 table columns, one series channel; built without memory."""
+    modality = MODALITIES[kind](encoder=encoder)
+    modality.fit(_typical(kind))
+    try:
+        with torch.device("meta"):
+            built = modality.build_encoder(load=False)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    return sum(p.numel() for p in built.parameters())

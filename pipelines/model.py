@@ -1,0 +1,160 @@
+"""The model: one encoder and projection head per modality. Inputs in, one embedding per name out."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clx.losses.base import Embeddings, Loss
+from clx.modalities.base import Encoder, Input, Modality
+from clx.pipelines.config import Term
+
+
+def modality_of(name: str) -> str:
+    """The modality a view belongs to: `image` for `image/1`."""
+    return name.partition("/")[0]
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm that bears a batch of one row, as a rare modality gives: it then uses the running statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) < 2:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
+class Tower(nn.Module):
+    """An encoder, frozen as far as asked, and the head that projects into the shared space."""
+
+    def __init__(self, modality: Modality, embed_dim: int, load: bool = True) -> None:
+        super().__init__()
+        self.encoder: Encoder = modality.build_encoder(load)
+        width = self.encoder.width
+        self.head: nn.Module
+        if modality.head == "none":
+            if width != embed_dim:
+                raise ValueError(f"head none needs embed_dim {width}, the encoder's width; it is {embed_dim}")
+            self.head = nn.Identity()
+        elif modality.head == "linear":
+            self.head = nn.Linear(width, embed_dim, bias=False)
+        else:
+            self.head = nn.Sequential(
+                nn.Linear(width, width, bias=False),
+                BatchNorm(width),
+                nn.ReLU(),
+                nn.Linear(width, embed_dim, bias=False),
+                BatchNorm(embed_dim, affine=False),
+            )
+        blocks = self.encoder.blocks()
+        if modality.unlocked > len(blocks):
+            raise ValueError(f"unlocked = {modality.unlocked}, but the encoder has {len(blocks)} blocks")
+        self.frozen = blocks[: len(blocks) - modality.unlocked] if modality.freeze else []
+        self.locked = modality.freeze and not modality.unlocked
+        for block in self.frozen:
+            block.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> "Tower":
+        super().train(mode)
+        for block in self.frozen:  # frozen batch norms and dropout stay as they are in use
+            block.eval()
+        if self.locked:
+            self.encoder.eval()
+        return self
+
+    def forward(self, value: Input) -> Tensor:
+        """`[N, embed_dim]` for the N collated rows of one modality."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.locked):
+            features = self.encoder(**value)
+        return self.head(features)  # type: ignore[no-any-return]
+
+
+class Embedder(nn.Module):
+    """All towers, and a linear predictor when an objective asks for predictions.
+
+    Without `load` pretrained weights are not looked for, since others will take their place.
+    """
+
+    def __init__(
+        self, modalities: dict[str, Modality], embed_dim: int, outputs: int = 0, load: bool = True
+    ) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.towers = nn.ModuleDict()
+        for name, modality in modalities.items():
+            try:
+                self.towers[name] = Tower(modality, embed_dim, load)
+            except ValueError as error:
+                raise ValueError(f"modalities.{name}: {error}") from None
+        self.predictor = nn.Linear(embed_dim, outputs) if outputs else None
+        # Predictions are in the target's own units: the predictor's output is scaled by training statistics.
+        self.register_buffer("target_mean", torch.zeros(outputs))
+        self.register_buffer("target_scale", torch.ones(outputs))
+
+    def forward(self, inputs: dict[str, Input], present: dict[str, Tensor]) -> Embeddings:
+        """Embeddings `[B, embed_dim]` by view name; rows where the input is absent are zero."""
+        z: Embeddings = {}
+        for name, here in present.items():
+            if name in inputs:
+                rows = self.towers[modality_of(name)](inputs[name])
+                z[name] = rows if len(rows) == len(here) else _scatter(rows, here)
+            else:
+                weight = next(self.parameters())
+                z[name] = torch.zeros(len(here), self.embed_dim, device=here.device, dtype=weight.dtype)
+        return z
+
+    def predict(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
+        """Predictions `[B, outputs]` from the mean of the embeddings that are present."""
+        assert self.predictor is not None
+        here = torch.stack([present[name] for name in z]).to(next(iter(z.values())).dtype)  # [V, B]
+        mean = (torch.stack(list(z.values())) * here[..., None]).sum(0) / here.sum(0).clamp(min=1)[:, None]
+        scale, shift = self.get_buffer("target_scale"), self.get_buffer("target_mean")
+        return self.predictor(mean).float() * scale + shift  # type: ignore[no-any-return]
+
+
+def _scatter(rows: Tensor, here: Tensor) -> Tensor:
+    """Rows `[N, D]` at the N True places of `here` `[B]`, zeros elsewhere."""
+    full = rows.new_zeros(len(here), rows.shape[1])
+    full[here] = rows
+    return full
+
+
+class Objective(nn.Module):
+    """A weighted sum of losses, each given exactly what its signature asks for."""
+
+    def __init__(self, terms: list[Term], losses: list[Loss]) -> None:
+        super().__init__()
+        self.terms = terms
+        self.losses = nn.ModuleList(losses)
+
+    def needs(self) -> set[str]:
+        """Everything that some loss asks for."""
+        return set().union(*(type(loss).needs() for loss in self.losses))  # type: ignore[attr-defined]
+
+    def forward(self, z: Embeddings, extras: dict[str, object]) -> tuple[Tensor, dict[str, float]]:
+        """The sum `[]`, and what each loss counted in this batch, by `loss.count`."""
+        total = torch.zeros((), device=next(iter(z.values())).device)
+        counts: dict[str, float] = {}
+        for term, loss in zip(self.terms, self.losses, strict=True):
+            assert isinstance(loss, Loss)
+            seen = {k: v for k, v in z.items() if term.inputs is None or modality_of(k) in term.inputs}
+            given = {k: v for k, v in extras.items() if k in type(loss).needs()}
+            total = total + term.weight * loss(seen, **given)
+            counts |= {f"{term.name}.{key}": value for key, value in loss.log.items()}
+        return total, counts
+
+    @property
+    def leading(self) -> Loss:
+        """The loss whose geometry the space has: the first that is not a supervised head's."""
+        losses = [loss for loss in self.losses if isinstance(loss, Loss)]
+        return next((loss for loss in losses if type(loss).family != "supervised"), losses[0])
+
+
+def averaged(model: nn.Module, objective: nn.Module, decay: float) -> "torch.optim.swa_utils.AveragedModel":
+    """An exponential moving average of model and objective, buffers included."""
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    both = nn.ModuleDict({"model": model, "objective": objective})
+    return AveragedModel(copy.deepcopy(both), multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -1,0 +1,44 @@
+"""Help and usage errors are quick and import nothing heavy."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CLX = str(Path(sys.executable).with_name("clx"))
+HEAVY = ["torch", "numpy", "open_clip", "pyarrow", "sklearn", "tsai", "torchaudio", "PIL"]
+
+
+def cpu_seconds(*args: str) -> float:
+    """CPU time of one call, user and system."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([CLX, *args], capture_output=True, check=False, timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["train", "--help"], ["trian"], ["train", "--epohcs"], ["--version"]])
+def test_help_and_typos_are_cheap(args: list[str]) -> None:
+    assert min(cpu_seconds(*args) for _ in range(3)) <= 0.5
+
+
+@pytest.mark.parametrize("args", [["--help"], ["trian"], ["train", "--epohcs", "3"], ["eval", "--help"]])
+def test_help_and_typos_import_nothing_heavy(args: list[str]) -> None:
+    code = (
+        "import sys, json; sys.argv = ['clx', *json.loads(sys.argv[1])]\n"
+        "from clx.cli.main import run\n"
+        "run()\n"
+        f"print('\\nHEAVY', [m for m in {HEAVY} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(args)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("HEAVY []\n"), done.stderr
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    done = subprocess.run(f"{CLX} data list | head -1", shell=True, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["name"] == "digits"

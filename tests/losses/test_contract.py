@@ -1,0 +1,272 @@
+"""What holds for every registered loss, whatever it computes."""
+
+import dataclasses
+from typing import Any, get_type_hints
+
+import pytest
+import torch
+from torch import Tensor
+
+from clx.losses.base import LOSSES, Loss
+
+EVERY = sorted(LOSSES)
+NAMES = ("image", "text", "audio/0")
+TEMPERED = [n for n in EVERY if "temperature" in {f.name for f in dataclasses.fields(LOSSES[n])}]
+ON_EMBEDDINGS = [n for n in EVERY if LOSSES[n].family != "supervised heads"]
+# parts that are constants to the gradient by definition, switched off where the value is differentiated
+DIFFERENTIABLE: dict[str, dict[str, Any]] = {"dclw": {"sigma": 1e9}, "supremix": {"mixing": "none"}}
+# draws belong to places in the batch, so a permuted batch has other ones
+WITHOUT_DRAWS: dict[str, dict[str, Any]] = {"supremix": {"mixing": "positive"}}
+
+
+def make(name: str, width: int = 4, **fields: Any) -> Loss:
+    loss = LOSSES[name](**fields)
+    torch.manual_seed(0)
+    loss.setup(NAMES, width)
+    return loss
+
+
+def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, seed: int = 1) -> dict[str, Any]:
+    g = torch.Generator().manual_seed(seed)
+    z = {name: torch.randn(size, width, generator=g, dtype=torch.float64).to(dtype) for name in NAMES}
+    return {
+        "z": z,
+        "labels": torch.arange(size) % 3,
+        "targets": (torch.arange(size) % 4).to(torch.float64)[:, None],
+        "predictions": torch.randn(size, 1, generator=g, dtype=torch.float64),
+        "present": {name: torch.ones(size, dtype=torch.bool) for name in NAMES},
+        "sample_id": torch.arange(size),
+        "steps": None,
+    }
+
+
+def call(loss: Loss, data: dict[str, Any]) -> Tensor:
+    extras = {key: data[key] for key in loss.needs() - {"generator"}}
+    if "generator" in loss.needs():
+        extras["generator"] = torch.Generator().manual_seed(5)
+    if "predictions" in extras and "labels" in extras:
+        extras["predictions"] = torch.cat([data["predictions"] * k for k in (1.0, -1.0, 0.5)], 1)
+    return loss(data["z"], **extras)
+
+
+def gradients(loss: Loss, data: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    data["z"] = {name: x.detach().clone().requires_grad_() for name, x in data["z"].items()}
+    value = call(loss, data)
+    grads = torch.autograd.grad(value, list(data["z"].values()), allow_unused=True) if value.requires_grad else ()
+    return value.detach(), {n: g for n, g in zip(data["z"], grads, strict=False) if g is not None}
+
+
+def assert_finite(loss: Loss, data: dict[str, Any]) -> None:
+    value, grads = gradients(loss, data)
+    assert value.isfinite(), f"value {value}"
+    for name, g in grads.items():
+        assert g.isfinite().all(), f"gradient of {name}: {g}"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_scalar_of_the_right_kind(name: str) -> None:
+    for dtype in (torch.float64, torch.float32):
+        value = call(make(name), batch(dtype=dtype))
+        assert value.shape == ()
+        assert value.isfinite()
+        if name in ON_EMBEDDINGS:
+            assert value.dtype == dtype
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_described(name: str) -> None:
+    cls = LOSSES[name]
+    for attribute in ("family", "paper", "formula", "cost", "use", "__doc__"):
+        assert getattr(cls, attribute), f"{name} has no {attribute}"
+    hints = get_type_hints(cls, include_extras=True)
+    for f in dataclasses.fields(cls):
+        assert f.kw_only
+        if f.init and hints[f.name] is float:
+            assert f.name == "bias", f"{name}.{f.name} has no range"
+    known = {"labels", "targets", "predictions", "present", "sample_id", "steps", "generator"}
+    assert cls.needs() <= known
+
+
+@pytest.mark.parametrize("name", ON_EMBEDDINGS)
+@pytest.mark.parametrize("missing", [False, True])
+def test_gradcheck(name: str, missing: bool) -> None:
+    loss = make(name, **DIFFERENTIABLE.get(name, {})).double()
+    data = batch()
+    if missing:
+        data["present"]["text"][:2] = False
+        data["present"]["image"][3] = False
+    parameters = list(loss.parameters())
+    inputs = [x.clone().requires_grad_() for x in data["z"].values()]
+
+    def value(*tensors: Tensor) -> Tensor:
+        data["z"] = dict(zip(NAMES, tensors, strict=False))
+        return call(loss, data)
+
+    assert torch.autograd.gradcheck(value, (*inputs, *parameters), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_row_order_does_not_matter(name: str) -> None:
+    loss, data = make(name, **WITHOUT_DRAWS.get(name, {})), batch()
+    data["present"]["text"][1] = False
+    before = call(loss, data)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(2))
+    for key in ("labels", "targets", "predictions", "sample_id"):
+        data[key] = data[key][order]
+    for key in ("z", "present"):
+        data[key] = {n: x[order] for n, x in data[key].items()}
+    torch.testing.assert_close(call(loss, data), before)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_inputs_stay_as_they_were(name: str) -> None:
+    loss, data = make(name), batch()
+    before = {n: x.clone() for n, x in data["z"].items()}
+    gradients(loss, data)
+    assert all(torch.equal(before[n], x) for n, x in data["z"].items())
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(name: str, dtype: torch.dtype) -> None:
+    loss, data = make(name), batch(dtype=dtype)
+    assert_finite(loss, data)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, grads = gradients(loss, data)
+    data["z"] = {n: x.float() for n, x in data["z"].items()}
+    exact, expected = gradients(loss, data)
+    torch.testing.assert_close(value.float(), exact.float(), rtol=1e-5, atol=1e-6)
+    for n, g in grads.items():  # half precision is in the inputs and in the gradients handed back, not between
+        torch.testing.assert_close(g.float(), expected[n], rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_batch_of_one(name: str) -> None:
+    loss, data = make(name), batch(size=1)
+    assert_finite(loss, data)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_nobody_has_a_positive(name: str) -> None:
+    loss, data = make(name), batch()
+    data["labels"], data["targets"] = torch.arange(6) % 3, torch.arange(6.0, dtype=torch.float64)[:, None] * 1e3
+    data["present"]["text"][:] = False
+    data["present"]["audio/0"][:] = False
+    assert_finite(loss, data)
+    data["labels"] = torch.full((6,), -1)
+    data["targets"] = torch.full((6, 1), torch.nan, dtype=torch.float64)
+    assert_finite(loss, data)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("rows", ["collapsed", "duplicates", "zeros", "one class", "huge"])
+def test_degenerate_rows(name: str, rows: str) -> None:
+    loss, data = make(name), batch(dtype=torch.float32)
+    if rows == "collapsed":
+        data["z"] = {n: torch.ones(6, 4) for n in NAMES}
+    elif rows == "duplicates":
+        data["z"] = {n: x[[0, 0, 0, 1, 1, 2]] for n, x in data["z"].items()}
+    elif rows == "zeros":
+        data["z"] = {n: x * torch.tensor([0, 0, 1, 1, 0, 1.0])[:, None] for n, x in data["z"].items()}
+    elif rows == "huge":
+        data["z"] = {n: x * 1e4 for n, x in data["z"].items()}
+    else:
+        data["labels"], data["targets"] = torch.zeros(6, dtype=torch.long), torch.zeros(6, 1)
+    assert_finite(loss, data)
+
+
+@pytest.mark.parametrize("name", TEMPERED)
+@pytest.mark.parametrize("learned", [False, True])
+def test_temperature_sweep(name: str, learned: bool) -> None:
+    for temperature in (0.005, 0.01, 0.07, 1.0, 10.0):
+        data = batch(size=12, width=8, dtype=torch.float32)
+        data["z"]["text"] = data["z"]["image"].clone()  # cosines of 1: logits of 200 at 0.005
+        data["z"]["audio/0"][:4] = -data["z"]["image"][:4]
+        loss = make(name, width=8, temperature=temperature, learn_temperature=learned, min_temperature=0.001)
+        assert_finite(loss, data)
+        if learned:
+            value = call(loss, data)
+            (g,) = torch.autograd.grad(value, [loss.log_temperature])
+            assert g.isfinite()
+
+
+@pytest.mark.parametrize("name", TEMPERED)
+def test_temperature_is_held_between_its_limits_and_leaves_them_again(name: str) -> None:
+    loss = make(name, temperature=1.0, learn_temperature=True, min_temperature=0.5, max_temperature=2.0)
+    with torch.no_grad():
+        loss.log_temperature.fill_(9.0)
+    assert float(loss.tau.detach()) == pytest.approx(2.0)
+    assert loss.tau.requires_grad
+    (g,) = torch.autograd.grad(loss.tau, [loss.log_temperature])
+    assert g == pytest.approx(2.0)  # no dead clamp
+    with pytest.raises(ValueError, match="must start between"):
+        make(name, temperature=3.0, learn_temperature=True, max_temperature=2.0)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_state_round_trip(name: str) -> None:
+    fields = {"learn_temperature": True} if name in TEMPERED else {}
+    loss, other = make(name, **fields), make(name, **fields)
+    with torch.no_grad():
+        for p in loss.parameters():
+            p.add_(0.1)
+    other.load_state_dict(loss.state_dict())
+    data = batch()
+    data["present"]["text"][1] = False
+    assert torch.equal(call(loss, data), call(other, data))
+
+
+@pytest.mark.parametrize("name", ON_EMBEDDINGS)
+def test_absent_rows_are_never_looked_at(name: str) -> None:
+    loss = make(name)
+    data, other = batch(), batch()
+    for d, filler in ((data, torch.nan), (other, 7.0)):
+        d["present"]["text"][:3] = False
+        d["present"]["image"][4] = False
+        for n in NAMES:
+            d["present"][n][5] = False  # an item that has nothing at all
+            d["z"][n][~d["present"][n]] = filler
+    value, grads = gradients(loss, data)
+    assert value.isfinite()
+    torch.testing.assert_close(value, gradients(loss, other)[0])
+    for n, g in grads.items():
+        assert g.isfinite().all()
+        assert (g[~data["present"][n]] == 0).all()
+
+
+@pytest.mark.parametrize("name", ON_EMBEDDINGS)
+def test_all_present_is_the_same_as_not_saying_so(name: str) -> None:
+    loss, data = make(name), batch()
+    said = call(loss, data)
+    data["present"] = None
+    torch.testing.assert_close(call(loss, data), said)
+
+
+@pytest.mark.parametrize("name", ON_EMBEDDINGS)
+def test_backward_twice(name: str) -> None:
+    loss, data = make(name), batch()
+    data["z"] = {n: x.requires_grad_() for n, x in data["z"].items()}
+    value = call(loss, data)
+    first = torch.autograd.grad(value, list(data["z"].values()), retain_graph=True, allow_unused=True)
+    second = torch.autograd.grad(value, list(data["z"].values()), allow_unused=True)
+    for a, b in zip(first, second, strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_shapes_are_checked(name: str) -> None:
+    data = batch()
+    data["z"]["text"] = data["z"]["text"][:, :3]
+    if name in ON_EMBEDDINGS:
+        with pytest.raises(ValueError, match="share one shape"):
+            call(make(name), data)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_fuse(name: str) -> None:
+    loss, data = make(name), batch(dtype=torch.float32)
+    data["present"]["text"][0] = False
+    two = {n: data["z"][n] for n in NAMES[:2]}
+    fused = loss.fuse(two, {n: data["present"][n] for n in two})
+    assert fused.shape == (6, 4)
+    assert fused.isfinite().all()

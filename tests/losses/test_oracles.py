@@ -1,0 +1,524 @@
+"""Every loss against plain loops over its formula, in float64, some rows missing; values and gradients."""
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clx.losses.base import LOSSES
+from clx.losses.supremix import SupReMix
+from clx.losses.symile import Symile
+
+B, D = 5, 4
+NAMES = ("image", "text", "audio")
+Rows = dict[str, list[Tensor | None]]
+
+
+def lse(terms: list[Tensor]) -> Tensor:
+    return torch.stack(terms).logsumexp(0)
+
+
+def mean(terms: list[Tensor]) -> Tensor:
+    return torch.stack(terms).mean()
+
+
+def nll(positive: Tensor, others: list[Tensor]) -> Tensor:
+    return lse([positive, *others]) - positive
+
+
+def unit_rows(z: dict[str, Tensor], present: dict[str, Tensor]) -> Rows:
+    return {n: [x[i] / x[i].norm() if present[n][i] else None for i in range(len(x))] for n, x in z.items()}
+
+
+def pairs_of(rows: Rows, loss: Any) -> Tensor:
+    """Mean over pairs of names of a loss on the items that have both."""
+    terms = []
+    for a, b in itertools.combinations(rows, 2):
+        both = [i for i in range(B) if rows[a][i] is not None and rows[b][i] is not None]
+        if len(both) > 1:
+            terms.append(loss([rows[a][i] for i in both], [rows[b][i] for i in both]))
+    return mean(terms)
+
+
+def infonce(x: list[Tensor], y: list[Tensor], t: Tensor) -> Tensor:
+    n = range(len(x))
+    return mean([nll(x[i] @ y[i] / t, [x[i] @ y[j] / t for j in n if j != i]) for i in n])
+
+
+def two_n(x: list[Tensor], y: list[Tensor], t: Tensor) -> list[tuple[int, Tensor, list[Tensor]]]:
+    """For each of the 2n rows: its item, its positive and its negatives."""
+    rows, n = [*x, *y], len(x)
+    return [
+        (
+            k % n,
+            rows[k] @ rows[(k + n) % (2 * n)] / t,
+            [rows[k] @ rows[m] / t for m in range(2 * n) if m % n != k % n],
+        )
+        for k in range(2 * n)
+    ]
+
+
+def dclw(x: list[Tensor], y: list[Tensor], t: Tensor, sigma: float) -> Tensor:
+    softmax = torch.stack([a @ b / sigma for a, b in zip(x, y, strict=True)]).softmax(0)
+    w = (2 - len(x) * softmax).detach()
+    return mean([lse(negative) - w[i] * positive for i, positive, negative in two_n(x, y, t)])
+
+
+def siglip(x: list[Tensor], y: list[Tensor], t: Tensor, bias: Tensor) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for i in range(len(x)):
+        for j in range(len(y)):
+            logit = x[i] @ y[j] / t + bias
+            total = total + torch.log1p(torch.exp(-logit if i == j else logit))
+    return total / len(x)
+
+
+def hard(x: list[Tensor], y: list[Tensor], t: Tensor, tau_plus: float, beta: float) -> Tensor:
+    terms = []
+    for _, positive, negative in two_n(x, y, t):
+        e = torch.stack(negative).exp()
+        weights = e**beta / (e**beta).mean()
+        p, n = positive.exp(), len(negative)
+        g = torch.maximum(((weights * e).mean() - tau_plus * p) / (1 - tau_plus), torch.exp(-1 / t))
+        terms.append(-torch.log(p / (p + n * g)))
+    return mean(terms)
+
+
+def alignment_uniformity(rows: Rows, alpha: float, t: float, weight: float) -> Tensor:
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).square().sum()
+
+    align = pairs_of(rows, lambda x, y: mean([distance(a, b) ** (alpha / 2) for a, b in zip(x, y, strict=True)]))
+    spread = []
+    for views in rows.values():
+        there = [v for v in views if v is not None]
+        potentials = [torch.exp(-t * distance(a, b)) for a, b in itertools.combinations(there, 2)]
+        spread.append(mean(potentials).log())
+    return align + weight * mean(spread)
+
+
+def by_item(rows: Rows) -> list[dict[str, Tensor]]:
+    return [{n: r for n in rows if (r := rows[n][i]) is not None} for i in range(B)]
+
+
+def mv_infonce(rows: Rows, t: Tensor) -> Tensor:
+    items, terms = by_item(rows), []
+    for i, own in enumerate(items):
+        if len(own) > 1:
+            positive = [own[a] @ own[b] / t for a in own for b in own if a != b]
+            others = [u @ v / t for u in own.values() for j in range(B) if j != i for v in items[j].values()]
+            terms.append(lse([*positive, *others]) - lse(positive))
+    return mean(terms)
+
+
+def mv_dhel(rows: Rows, t: Tensor) -> Tensor:
+    items, terms = by_item(rows), []
+    for i, own in enumerate(items):
+        if len(own) > 1:
+            positive = lse([own[a] @ own[b] / t for a, b in itertools.combinations(own, 2)])
+            total = -positive
+            for n in own:
+                total = total + lse([own[n] @ items[j][n] / t for j in range(B) if j != i and n in items[j]])
+            terms.append(total)
+    return mean(terms)
+
+
+def poly_view(rows: Rows, t: Tensor, form: str) -> Tensor:
+    items, terms = by_item(rows), []
+    for i, own in enumerate(items):
+        for a in own:
+            if form == "sufficient":
+                terms.extend(sufficient(items, i, a, t))
+                continue
+            others = [own[a] @ v / t for j in range(B) if j != i for v in items[j].values()]
+            losses = [nll(own[a] @ own[b] / t, others) for b in own if b != a]
+            if form == "geometric":
+                terms.extend(losses)
+            elif losses:
+                terms.append(-torch.log(torch.stack([torch.exp(-x) for x in losses]).mean()))
+    return mean(terms)
+
+
+def mean_of_others(own: dict[str, Tensor], a: str) -> Tensor:
+    return torch.stack([v for n, v in own.items() if n != a]).mean(0)
+
+
+def sufficient(items: list[dict[str, Tensor]], i: int, a: str, t: Tensor) -> list[Tensor]:
+    if len(items[i]) < 2:
+        return []
+    means = {j: (m := mean_of_others(own, a)) / m.norm() for j, own in enumerate(items) if a in own and len(own) > 1}
+    u = items[i][a]
+    return [nll(u @ means[i] / t, [u @ means[j] / t for j in means if j != i])]
+
+
+def average_view(rows: Rows, t: Tensor, of: Any, renormalise: bool) -> Tensor:
+    items, terms = by_item(rows), []
+    for a in rows:
+        usable = [own for own in items if a in own and len(own) > 1]
+        means = [mean_of_others(own, a) for own in usable]
+        means = [m / m.norm() for m in means] if renormalise else means
+        terms.append(of([own[a] for own in usable], means))
+    return mean(terms)
+
+
+def dhel_of_two(x: list[Tensor], y: list[Tensor], t: Tensor) -> Tensor:
+    n, terms = range(len(x)), []
+    for i in n:
+        spread = lse([x[i] @ x[j] / t for j in n if j != i]) + lse([y[i] @ y[j] / t for j in n if j != i])
+        terms.append(spread - x[i] @ y[i] / t)
+    return mean(terms)
+
+
+def flat(rows: Rows) -> list[tuple[int, Tensor]]:
+    return [(i, r) for n in rows for i, r in enumerate(rows[n]) if r is not None]
+
+
+def supcon(rows: Rows, labels: Tensor, t: Tensor, form: str) -> Tensor:
+    every, terms = flat(rows), []
+    for k, (i, u) in enumerate(every):
+        others = [(j, v) for m, (j, v) in enumerate(every) if m != k]
+        alike = [v for j, v in others if j == i or (labels[i] >= 0 and labels[j] == labels[i])]
+        if not alike:
+            continue
+        below = lse([u @ v / t for _, v in others])
+        if form == "out":
+            terms.append(mean([below - u @ v / t for v in alike]))
+        else:
+            terms.append(below - (lse([u @ v / t for v in alike]) - math.log(len(alike))))
+    return mean(terms)
+
+
+def symile(factors: list[list[Tensor]], t: Tensor, orders: Any = None) -> Tensor:
+    count, n = len(factors), len(factors[0])
+
+    def score(rows: tuple[int, ...]) -> Tensor:
+        return torch.stack([factors[m][i] for m, i in enumerate(rows)]).prod(0).sum() / t
+
+    terms = []
+    for m in range(count):
+        for i in range(n):
+            positive = score((i,) * count)
+            if orders is None:
+                tuples = [r for r in itertools.product(range(n), repeat=count) if r[m] == i and r != (i,) * count]
+            else:
+                tuples = []
+                for j in range(n):
+                    if j != i:
+                        rest = iter(int(order[j]) for order in orders[m])
+                        tuples.append(tuple(i if k == m else next(rest) for k in range(count)))
+            terms.append(nll(positive, [score(r) for r in tuples]))
+    return mean(terms)
+
+
+def rank_n_contrast(every: list[tuple[int, Tensor]], y: Tensor, t: Tensor) -> Tensor:
+    terms, n = [], range(len(every))
+
+    def far(a: int, b: int) -> Tensor:
+        return (y[every[a][0]] - y[every[b][0]]).abs().sum()
+
+    def s(a: int, b: int) -> Tensor:
+        return -(every[a][1] - every[b][1]).norm() / t
+
+    for i in n:
+        for j in n:
+            if i != j:
+                terms.append(lse([s(i, k) for k in n if k != i and far(i, k) >= far(i, j)]) - s(i, j))
+    return mean(terms)
+
+
+def conr(every: list[tuple[int, Tensor]], y: Tensor, p: Tensor, t: Tensor, w: float, e: float) -> Tensor:
+    terms = []
+    for k, (i, u) in enumerate(every):
+        positive, negative = [], []
+        for m, (j, v) in enumerate(every):
+            if m == k:
+                continue
+            if (y[i] - y[j]).norm() <= w:
+                positive.append(u @ v / t)
+            elif (p[i] - p[j]).norm() <= w:
+                negative.append(u @ v / t + e * (y[i] - y[j]).norm())
+        if positive and negative:
+            terms.append(lse(positive + negative) - mean(positive))
+    return mean(terms)
+
+
+def supremix(
+    every: list[tuple[int, Tensor]], y: Tensor, t: Tensor, share: Tensor | None, w: float | None, squared: bool
+) -> Tensor:
+    """With the mixtures made, as constants."""
+    terms, label = [], [float(y[i]) for i, _ in every]
+
+    def growth(distance: float) -> float:
+        return math.log1p(distance**2 if squared else distance)
+
+    for i, (_, u) in enumerate(every):
+        columns, positive = [], []
+        for k, (_, v) in enumerate(every):
+            if k == i:
+                continue
+            columns.append(u @ v / t + growth(abs(label[i] - label[k])))
+            if label[k] == label[i]:
+                positive.append(u @ v / t)
+            elif share is not None:
+                a = share[i, k]
+                target = a * label[i] + (1 - a) * label[k]
+                mixture = (a * u + (1 - a) * v).detach()
+                columns.append(u @ mixture / t + growth(abs(label[i] - target)))
+        for (j, (_, a_)), (k, (_, b_)) in itertools.product(enumerate(every), repeat=2):
+            if w is not None and label[j] < label[i] < label[k] and label[i] - label[j] < w > label[k] - label[i]:
+                a = (label[k] - label[i]) / (label[k] - label[j])
+                s = u @ (a * a_ + (1 - a) * b_).detach() / t
+                columns.append(s)
+                positive.append(s)
+        if positive:
+            terms.append(lse(columns) - mean(positive))
+    return mean(terms)
+
+
+def data(missing: bool) -> dict[str, Any]:
+    g = torch.Generator().manual_seed(11)
+    present = {n: torch.ones(B, dtype=torch.bool) for n in NAMES}
+    if missing:
+        present["text"][1] = present["audio"][0] = present["audio"][1] = False
+    return {
+        "z": {n: torch.randn(B, D, generator=g, dtype=torch.float64).requires_grad_() for n in NAMES},
+        "present": present,
+        "labels": torch.tensor([0, 1, 0, -1, 1]),
+        "targets": torch.tensor([[1.0], [2.0], [2.0], [3.5], [9.0]], dtype=torch.float64),
+        "predictions": torch.tensor([[1.0], [1.5], [8.5], [3.0], [2.5]], dtype=torch.float64),
+        "sample_id": torch.arange(B),
+    }
+
+
+T = 0.3
+CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "infonce": ("infonce", {}, lambda r, d, t: pairs_of(r, lambda x, y: infonce(x, y, t))),
+    "clip": ("clip", {}, lambda r, d, t: pairs_of(r, lambda x, y: (infonce(x, y, t) + infonce(y, x, t)) / 2)),
+    "nt-xent": (
+        "nt-xent",
+        {},
+        lambda r, d, t: pairs_of(r, lambda x, y: mean([nll(p, n) for _, p, n in two_n(x, y, t)])),
+    ),
+    "dcl": ("dcl", {}, lambda r, d, t: pairs_of(r, lambda x, y: mean([lse(n) - p for _, p, n in two_n(x, y, t)]))),
+    "dclw": ("dclw", {"sigma": 0.5}, lambda r, d, t: pairs_of(r, lambda x, y: dclw(x, y, t, 0.5))),
+    "siglip": (
+        "siglip",
+        {"bias": -2.0},
+        lambda r, d, t: pairs_of(r, lambda x, y: siglip(x, y, t, torch.tensor(-2.0))),
+    ),
+    "debiased": (
+        "debiased",
+        {"tau_plus": 0.2},
+        lambda r, d, t: pairs_of(r, lambda x, y: hard(x, y, t, 0.2, 0)),
+    ),
+    "hcl": ("hcl", {"beta": 0.7}, lambda r, d, t: pairs_of(r, lambda x, y: hard(x, y, t, 0.1, 0.7))),
+    "align-uniform": (
+        "align-uniform",
+        {"alpha": 1.5, "kernel": 1.2, "weight": 0.4},
+        lambda r, d, t: alignment_uniformity(r, 1.5, 1.2, 0.4),
+    ),
+    "mv-infonce": ("mv-infonce", {}, lambda r, d, t: mv_infonce(r, t)),
+    "mv-dhel": ("mv-dhel", {}, lambda r, d, t: mv_dhel(r, t)),
+    "poly-view geometric": ("poly-view", {}, lambda r, d, t: poly_view(r, t, "geometric")),
+    "poly-view arithmetic": (
+        "poly-view",
+        {"form": "arithmetic"},
+        lambda r, d, t: poly_view(r, t, "arithmetic"),
+    ),
+    "poly-view sufficient": (
+        "poly-view",
+        {"form": "sufficient"},
+        lambda r, d, t: poly_view(r, t, "sufficient"),
+    ),
+    "average-view nt-xent": (
+        "average-view",
+        {},
+        lambda r, d, t: average_view(r, t, lambda x, y: mean([nll(p, n) for _, p, n in two_n(x, y, t)]), False),
+    ),
+    "average-view mv-dhel": (
+        "average-view",
+        {"of": "mv-dhel", "renormalise": True},
+        lambda r, d, t: average_view(r, t, lambda x, y: dhel_of_two(x, y, t), True),
+    ),
+    "pairwise": (
+        "pairwise",
+        {"of": "mv-dhel"},
+        lambda r, d, t: pairs_of(r, lambda x, y: dhel_of_two(x, y, t)),
+    ),
+    "supcon out": ("supcon", {}, lambda r, d, t: supcon(r, d["labels"], t, "out")),
+    "supcon in": ("supcon", {"form": "in"}, lambda r, d, t: supcon(r, d["labels"], t, "in")),
+    "rank-n-contrast": (
+        "rank-n-contrast",
+        {},
+        lambda r, d, t: rank_n_contrast(
+            [(i, d["z"][n][i]) for n in NAMES for i in range(B) if d["present"][n][i]], d["targets"], t
+        ),
+    ),
+    "conr": (
+        "conr",
+        {"pushing": 0.3},
+        lambda r, d, t: conr(flat(r), d["targets"], d["predictions"], t, 1.0, 0.3),
+    ),
+    "supremix positives": (
+        "supremix",
+        {"mixing": "positive", "window": 3.0, "magnify": "squared"},
+        lambda r, d, t: supremix(flat(r), d["targets"], t, None, 3.0, True),
+    ),
+    "supremix none": (
+        "supremix",
+        {"mixing": "none"},
+        lambda r, d, t: supremix(flat(r), d["targets"], t, None, None, False),
+    ),
+}
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_loops(case: str, missing: bool) -> None:
+    name, fields, oracle = CASES[case]
+    d = data(missing)
+    if name != "align-uniform":
+        fields = {"temperature": T, "learn_temperature": True, **fields}
+    loss = LOSSES[name](**fields).double()
+    value = loss(d["z"], **{k: d[k] for k in loss.needs() - {"generator"}})
+    temperature = torch.tensor(T, dtype=torch.float64, requires_grad=True)
+    expected = oracle(unit_rows(d["z"], d["present"]), d, temperature)
+    torch.testing.assert_close(value, expected, rtol=1e-7, atol=1e-9)
+    leaves = list(d["z"].values())
+    got = torch.autograd.grad(value, leaves, retain_graph=True)
+    for a, b in zip(got, torch.autograd.grad(expected, leaves, retain_graph=True), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+    if name != "align-uniform":
+        (a,) = torch.autograd.grad(value, [loss.log_temperature])
+        (b,) = torch.autograd.grad(expected, [temperature])
+        torch.testing.assert_close(a, b * T, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("negatives", ["all", "shuffled"])
+def test_symile_equals_the_loops(count: int, negatives: str) -> None:
+    names = [f"m{k}" for k in range(count)]
+    g = torch.Generator().manual_seed(3)
+    z = {n: torch.randn(4, D, generator=g, dtype=torch.float64).requires_grad_() for n in names}
+    present = {n: torch.ones(4, dtype=torch.bool) for n in names}
+    present["m1"][2] = present["m0"][0] = False
+    loss = Symile(temperature=T, negatives=negatives).double()
+    loss.setup(names, D)
+    loss.double()
+    value = loss(z, present=present, generator=torch.Generator().manual_seed(7))
+    absent = loss.absent / loss.absent.norm(dim=1, keepdim=True)
+    factors = [
+        [z[n][i] / z[n][i].norm() if present[n][i] else absent[m] for i in range(4)] for m, n in enumerate(names)
+    ]
+    again = torch.Generator().manual_seed(7)
+    orders = [[torch.randperm(4, generator=again) for _ in names[1:]] for _ in names]
+    expected = symile(factors, loss.tau, None if negatives == "all" else orders)
+    torch.testing.assert_close(value, expected)
+    leaves = [*z.values(), loss.absent, loss.log_temperature]
+    for a, b in zip(
+        torch.autograd.grad(value, leaves, retain_graph=True),
+        torch.autograd.grad(expected, leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+
+
+def test_symile_of_two_is_clip() -> None:
+    d = data(missing=False)
+    z = {n: d["z"][n] for n in NAMES[:2]}
+    torch.testing.assert_close(LOSSES["symile"](temperature=T)(z), LOSSES["clip"](temperature=T)(z))
+
+
+@pytest.mark.parametrize("mixing", ["negative", "both"])
+def test_supremix_equals_made_mixtures(mixing: str) -> None:
+    d = data(missing=True)
+    loss = SupReMix(temperature=T, mixing=mixing, window=3.0).double()  # type: ignore[arg-type]
+    kwargs = {"targets": d["targets"], "present": d["present"]}
+    value = loss(d["z"], **kwargs, generator=torch.Generator().manual_seed(4))
+    every = flat(unit_rows(d["z"], d["present"]))
+    share = loss.draw_shares(len(every), every[0][1], torch.Generator().manual_seed(4))
+    window = 3.0 if mixing == "both" else None
+    expected = supremix(every, d["targets"], torch.tensor(T, dtype=torch.float64), share, window, False)
+    torch.testing.assert_close(value, expected)
+    leaves = list(d["z"].values())
+    for a, b in zip(torch.autograd.grad(value, leaves), torch.autograd.grad(expected, leaves), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+
+
+def test_supremix_draws_hard_positives_beyond_the_cap() -> None:
+    d = data(missing=False)
+    some = SupReMix(mixing="positive", max_positives=2)
+    value = some(d["z"], targets=d["targets"], generator=torch.Generator().manual_seed(1))
+    again = some(d["z"], targets=d["targets"], generator=torch.Generator().manual_seed(1))
+    assert torch.equal(value, again)
+    assert value != SupReMix(mixing="positive")(d["z"], targets=d["targets"])
+
+
+@pytest.mark.parametrize("name", ["infonce", "clip", "siglip", "nt-xent", "dcl", "debiased", "hcl"])
+@pytest.mark.parametrize("exclude", ["labels", "sample_id"])
+def test_false_negatives_can_be_left_out(name: str, exclude: str) -> None:
+    """Two rows of one id are not compared: moving one of them does not move the other."""
+    d = data(missing=False)
+    z = {n: d["z"][n] for n in NAMES[:2]}
+    ids = torch.tensor([3, 4, 3, -1, -1])
+    loss = LOSSES[name](exclude=exclude)
+    value = loss(z, **{exclude: ids})
+    assert value != LOSSES[name](exclude="none")(z)
+    # an id per row says nothing
+    torch.testing.assert_close(loss(z, **{exclude: torch.arange(B)}), LOSSES[name]()(z))
+    torch.testing.assert_close(loss(z, **{exclude: torch.full((B,), -1)}), LOSSES[name]()(z))
+    with pytest.raises(ValueError, match="has no"):
+        loss(z)
+    loops = {
+        "infonce": lambda x, y, t, keep: mean(
+            [nll(x[i] @ y[i] / t, [x[i] @ y[j] / t for j in range(B) if keep(i, j)]) for i in range(B)]
+        ),
+    }
+    if name in loops:
+        rows = unit_rows(z, {n: torch.ones(B, dtype=torch.bool) for n in z})
+        expected = loops[name](
+            rows["image"],
+            rows["text"],
+            torch.tensor(loss.temperature),
+            lambda i, j: i != j and (ids[i] != ids[j] or ids[i] < 0),
+        )
+        torch.testing.assert_close(value, expected)
+
+
+def test_supervised_heads() -> None:
+    p = torch.tensor([[1.0, 5.0], [2.0, -3.0]])
+    y = torch.tensor([[1.5, torch.nan], [5.0, -3.0]])
+    z = {"image": torch.randn(2, 3)}
+    errors = torch.tensor([0.5, 3.0, 0.0])
+    assert LOSSES["l1"]()(z, predictions=p, targets=y) == pytest.approx(errors.mean().item())
+    assert LOSSES["mse"]()(z, predictions=p, targets=y) == pytest.approx(errors.square().mean().item())
+    expected = (0.5 * 0.25 + (3 - 0.5)) / 3
+    assert LOSSES["huber"]()(z, predictions=p, targets=y) == pytest.approx(expected)
+    loss = LOSSES["cross-entropy"]()
+    assert loss(z, predictions=p, labels=torch.tensor([-1, 0])) == pytest.approx(math.log1p(math.exp(-5)))
+    assert loss.log == {"dropped_labels": 1}
+    with pytest.raises(ValueError, match="beyond"):
+        loss(z, predictions=p, labels=torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match="differ in shape"):
+        LOSSES["l1"]()(z, predictions=p, targets=y[:, :1])
+
+
+def test_what_is_dropped_is_counted() -> None:
+    d = data(missing=False)
+    d["present"]["text"][:] = False
+    clip = LOSSES["clip"]()
+    clip(d["z"], present=d["present"])
+    assert clip.log == {"skipped_pairs": 2}
+    d["present"]["audio"][1:] = False
+    dhel = LOSSES["mv-dhel"]()
+    dhel(d["z"], present=d["present"])
+    assert dhel.log == {"dropped_anchors": 4}
+    supcon = LOSSES["supcon"]()
+    supcon({"image": d["z"]["image"]}, labels=torch.tensor([0, 0, 1, -1, 2]))
+    assert supcon.log == {"dropped_anchors": 3}
+    conr = LOSSES["conr"]()
+    conr({"image": d["z"]["image"]}, targets=d["targets"], predictions=d["predictions"])
+    assert conr.log["dropped_anchors"] > 0

@@ -1,0 +1,39 @@
+"""The comparison itself, at sizes that take no time; what it measures at real sizes is in its report."""
+
+import importlib.util
+
+import pytest
+
+from clx.pipelines import bench
+
+HERE = {b.peer: " " in b.peer or importlib.util.find_spec(b.peer.replace("-", "_")) for b in bench.BOUTS}
+
+
+@pytest.mark.filterwarnings("ignore")  # the peers' own
+@pytest.mark.parametrize("bout", bench.BOUTS, ids=lambda b: b.label or b.loss)
+def test_both_sides_compute_the_same(bout: bench.Bout) -> None:
+    if not HERE[bout.peer]:
+        pytest.skip(f"{bout.peer} is not installed")
+    rows = bench.bench_losses([bout.loss], batch=24, width=16, repeats=1, memory=False)
+    row = next(r for r in rows if r["loss"] == (bout.label or bout.loss))
+    assert row["value_error"] < 1e-5
+    assert row["gradient_error"] < 1e-5
+    assert row["speedup"] > 0
+
+
+def test_memory_is_measured_in_another_process() -> None:
+    (row,) = bench.bench_losses(["mv-dhel"], batch=512, width=16, repeats=1)
+    if "mib" not in row:
+        pytest.skip(row["memory"])
+    assert 0 < row["mib"] < row["peer_mib"]
+
+
+def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    (row,) = bench.bench_losses(["clip"])
+    assert row["skipped"] == "open_clip is not installed"
+
+
+def test_a_loss_without_peer() -> None:
+    with pytest.raises(ValueError, match="no peer"):
+        bench.bench_losses(["l1"])

@@ -1,0 +1,197 @@
+"""The loop: it learns, resumes as if never stopped, skips what is not finite, and refuses to train nothing."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clx.pipelines import checkpoint
+from clx.pipelines import train as pipeline
+from clx.pipelines.config import BadInput, Refused, Stopped
+from clx.pipelines.train import Trainer, plan, rate_at, train
+
+Make = Callable[..., Any]
+
+
+def final_weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint.last(out).path / "model.safetensors")
+
+
+class StopAt:
+    """Progress that sends this process a signal after a step."""
+
+    def __init__(self, step: int, number: int = signal.SIGTERM) -> None:
+        self.at, self.number = step, number
+
+    def step(self, done: int, total: int, **shown: float) -> None:
+        if done == self.at:
+            os.kill(os.getpid(), self.number)
+
+    def say(self, text: str) -> None:
+        pass
+
+
+def test_learns_and_reports(digits_run: Path) -> None:
+    result = json.loads((digits_run / "results.json").read_text())
+    assert result["zeroshot"]["table"]["top1"] > 0.5  # chance is 0.1
+    lines = [json.loads(line) for line in (digits_run / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0] - 0.5
+    assert lines[-1]["step"] == 60
+    assert (digits_run / "config.yaml").exists()
+
+
+def test_objective_parameters_are_trained(digits_run: Path) -> None:
+    lines = [json.loads(line) for line in (digits_run / "metrics.jsonl").read_text().splitlines()]
+    temperatures = [line["clip.temperature"] for line in lines if "clip.temperature" in line]
+    assert len(set(temperatures)) == len(temperatures) > 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"train__workers": 2, "train__accumulate": 2},
+        {"train__ema": 0.9, "data__missing": 0.3, "modalities__image": {"encoder": "cnn", "width": 4, "views": 2}},
+    ],
+    ids=["plain", "workers and accumulation", "ema, missing cells and views"],
+)
+def test_stopped_and_resumed_equals_unbroken(
+    tmp_path: Path, make_config: Make, silent: Any, changes: dict[str, Any]
+) -> None:
+    config = make_config(eval=[], **changes)
+    train(config, tmp_path / "whole", silent)
+    with pytest.raises(Stopped, match="--resume") as stopped:
+        train(config, tmp_path / "parts", StopAt(4))
+    assert stopped.value.exit_code == 143
+    assert checkpoint.last(tmp_path / "parts").step == 4
+    train(checkpoint.read_config(tmp_path / "parts"), tmp_path / "parts", silent, resume=True)
+    whole, parts = final_weights(tmp_path / "whole"), final_weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
+    assert logs[0] == logs[1]
+
+
+def test_interrupt_says_130(tmp_path: Path, make_config: Make) -> None:
+    with pytest.raises(Stopped) as stopped:
+        train(make_config(eval=[]), tmp_path / "run", StopAt(2, signal.SIGINT))
+    assert stopped.value.exit_code == 130
+
+
+def test_usr1_saves_and_goes_on(tmp_path: Path, make_config: Make) -> None:
+    config = make_config(eval=[], data={"train": "sklearn:iris", "label": "label"}, train__keep=9)
+    config = config.model_copy(update={"modalities": {"table": {"columns": ["*"], "views": 2}}})
+    train(config, tmp_path / "run", StopAt(2, signal.SIGUSR1))
+    assert [c.step for c in checkpoint.checkpoints(tmp_path / "run")] == [2, 6]
+
+
+def test_unbroken_runs_are_equal(tmp_path: Path, make_config: Make, silent: Any) -> None:
+    config = make_config(eval=[], train__steps=3)
+    for name in ("a", "b"):
+        train(config, tmp_path / name, silent)
+    a, b = final_weights(tmp_path / "a"), final_weights(tmp_path / "b")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_load_gives_the_saved_model(digits_run: Path) -> None:
+    run = checkpoint.load(digits_run, "last")
+    saved = final_weights(digits_run)
+    state = checkpoint.weights(run.model, run.objective)
+    assert all(torch.equal(saved[name], state[name]) for name in saved)
+
+
+def test_non_finite_steps_are_skipped_then_refused(
+    tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken: set[int] = set()
+    plain = Trainer.loss
+
+    def loss(self: Trainer, *given: Any) -> Any:
+        total, counts = plain(self, *given)
+        return (total * float("nan") if self.step in broken else total), counts
+
+    monkeypatch.setattr(Trainer, "loss", loss)
+    broken.update({1, 2})
+    train(make_config(eval=[], train__bad_steps=2), tmp_path / "few", silent)
+    skipped = [line for line in (tmp_path / "few" / "metrics.jsonl").read_text().splitlines() if "skipped" in line]
+    assert len(skipped) == 2
+    assert len(json.loads(skipped[0])["rows"]) == 32
+    assert all(torch.isfinite(t).all() for t in final_weights(tmp_path / "few").values())
+    broken.update(range(4, 6))
+    with pytest.raises(Refused, match="non-finite"):
+        train(make_config(eval=[], train__bad_steps=2), tmp_path / "many", silent)
+    assert checkpoint.last(tmp_path / "many").step == 3
+
+
+def test_nothing_to_train_is_refused_before_anything_is_written(
+    tmp_path: Path, make_config: Make, silent: Any
+) -> None:
+    with pytest.raises(BadInput, match="only 5188 training rows"):
+        train(make_config(train__batch_size=6000), tmp_path / "run", silent)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(BadInput, match="accumulate"):
+        plan(make_config(train={"epochs": 1, "batch_size": 10, "accumulate": 3}), 20)
+
+
+def test_existing_folders(tmp_path: Path, make_config: Make, silent: Any) -> None:
+    out = tmp_path / "run"
+    config = make_config(eval=[], train__steps=1)
+    train(config, out, silent)
+    with pytest.raises(BadInput, match="--overwrite"):
+        train(config, out, silent)
+    train(config, out, silent, overwrite=True)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("x")
+    with pytest.raises(BadInput, match="not a run folder"):
+        train(config, tmp_path / "precious", silent, overwrite=True)
+    assert (tmp_path / "precious" / "thesis.txt").exists()
+
+
+def test_rate_rises_then_falls(make_config: Make) -> None:
+    settings = make_config(train={"lr": 1.0, "warmup": 0.1, "steps": 100}).train
+    rates = [rate_at(step, 100, settings) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[10] == 1.0
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[-1] < 0.001
+
+
+def test_frozen_towers_do_not_move(tmp_path: Path, make_config: Make, silent: Any) -> None:
+    image = {"encoder": "cnn", "width": 4, "size": 8, "freeze": True}
+    config = make_config(eval=[], modalities__image=image)
+    run = pipeline.prepare(config, pipeline.load_splits(config.data, 0))
+    before = {n: p.clone() for n, p in run.model.towers["image"].encoder.state_dict().items()}
+    train(config, tmp_path / "run", silent)
+    after = checkpoint.load(tmp_path / "run", "last").model.towers["image"].encoder.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)  # batch norm statistics too
+
+
+def test_partly_frozen_towers_move_at_the_end(tmp_path: Path, make_config: Make, silent: Any) -> None:
+    image = {"encoder": "cnn", "width": 4, "size": 8, "freeze": True, "unlocked": 1}
+    config = make_config(eval=[], modalities__image=image)
+    run = pipeline.prepare(config, pipeline.load_splits(config.data, 0))
+    blocks = run.model.towers["image"].encoder.blocks()
+    assert not any(p.requires_grad for block in blocks[:-1] for p in block.parameters())
+    assert all(p.requires_grad for p in blocks[-1].parameters())
+
+
+def test_predictions_train_in_the_units_of_the_target(tmp_path: Path, make_config: Make, silent: Any) -> None:
+    config = make_config(
+        data={"train": "sklearn:diabetes", "target": ["target"]},
+        objective=[{"name": "l1"}],
+        eval=[],
+        train={"steps": 60, "batch_size": 64, "lr": 0.01},
+    )
+    config = config.model_copy(update={"modalities": {"table": {"columns": ["*"], "encoder": "mlp"}}})
+    train(config, tmp_path / "run", silent)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[0] > 50  # the target's spread is about 77
+    assert losses[-1] < losses[0] * 0.9
