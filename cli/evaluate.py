@@ -10,12 +10,8 @@ from clx.cli.output import emit_json, emit_table, note
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    task: Annotated[
-        list[str], typer.Option(help="zeroshot or retrieval; repeatable [default: the run's own]")
-    ] = [],  # noqa: B006
-    data: Annotated[
-        str | None, typer.Option(help="A manifest with the run's columns [default: the run's own]")
-    ] = None,
+    task: Annotated[list[str], typer.Option(help="zeroshot or retrieval; repeatable [default: the run's own]")] = [],  # noqa: B006
+    data: Annotated[str | None, typer.Option(help="A manifest with the run's columns [default: the run's own]")] = None,
     split: Annotated[str | None, typer.Option(help="train, val or test [default: test, else val]")] = None,
     checkpoint: Annotated[str, typer.Option(help="best, last, or a step")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",

@@ -49,7 +49,7 @@ app.command("init")(data.init)
 app.command("losses")(show.losses)
 app.command("encoders")(show.encoders)
 app.command("recipes")(show.recipes)
-
+app.add_typer(show.bench, name="bench")
 
 
 def main() -> None:

@@ -64,6 +64,44 @@ def recipes(
         print(known[name], end="")
 
 
+bench = typer.Typer(no_args_is_help=True, help="Time clx on this machine against the installed peers.")
+
+
+@bench.callback()
+def benchmarks() -> None:
+    """Keeps `losses` a command of its own."""
+
+
+@bench.command("losses")
+def bench_losses(
+    names: Annotated[list[str] | None, typer.Argument(help="Losses [default: all that have a peer]")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Rows [default: the usual size of each]")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Embedding width [default: the usual]")] = None,
+    repeats: Annotated[int, typer.Option(min=3, help="Timed runs of each side.")] = 9,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory too (Linux).")] = True,
+    keep: Annotated[bool, typer.Option(help="Keep tiles for backward, whatever they need.")] = False,
+    json: Json = False,
+) -> None:
+    """Compare losses with open_clip, lightly, pytorch-metric-learning and symile, where these are installed.
+
+    Both sides run alternately in one process, forward and backward, float32, one thread; ratios above 1 mean
+    that clx is faster or smaller. Example:
+
+    clx bench losses clip --batch 1024 --json
+    """
+    from clx.cli.output import note
+    from clx.pipelines import bench as pipeline
+    from clx.pipelines.config import BadInput
+
+    try:
+        rows = pipeline.bench_losses(
+            names, batch, width, repeats, memory, keep, seen=lambda row: note(f"{row['loss']} measured")
+        )
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    show(rows, json, "losses against peers")
+
+
 def show(rows: list[dict[str, Any]], json: bool, title: str) -> None:
     if json:
         emit_json(rows)

@@ -14,9 +14,7 @@ Settings = Annotated[
 
 
 def train(
-    source: Annotated[
-        str | None, typer.Argument(metavar="RECIPE|FILE", help="Recipe name, or YAML/TOML file.")
-    ] = None,
+    source: Annotated[str | None, typer.Argument(metavar="RECIPE|FILE", help="Recipe name, or YAML/TOML file.")] = None,
     settings: Settings = [],  # noqa: B006 (Typer wants the literal)
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder [default: runs/NAME].")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
@@ -75,9 +73,7 @@ def train(
     for task, reason in evaluation.get("skipped", {}).items():
         note(f"{task} skipped: {reason}")
     emit_table(table(evaluation), title=f"{summary['run']} on {summary['split']} rows")
-    note(
-        f"{summary['steps']} steps in {summary['seconds']} s, {summary['rows_per_s']} rows/s; saved in {folder}"
-    )
+    note(f"{summary['steps']} steps in {summary['seconds']} s, {summary['rows_per_s']} rows/s; saved in {folder}")
 
 
 def show_plan(plan: dict[str, object], json: bool) -> None:
@@ -89,8 +85,9 @@ def show_plan(plan: dict[str, object], json: bool) -> None:
     print(yaml.safe_dump(plan.pop("config"), sort_keys=False, allow_unicode=True))
     memory = plan.pop("memory")
     assert isinstance(memory, dict)
-    lines = [{"what": key, "value": str(value)} for key, value in plan.items()]
-    lines += [
-        {"what": f"memory: {key}", "value": f"{cell(value / 2**20)} MiB"} for key, value in memory.items()
+    lines = [
+        {"what": key, "value": ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value}
+        for key, value in plan.items()
     ]
+    lines += [{"what": f"memory: {key}", "value": f"{cell(value / 2**20)} MiB"} for key, value in memory.items()]
     emit_table(lines)

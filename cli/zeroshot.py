@@ -32,9 +32,7 @@ def zeroshot(
     modality: Annotated[
         str | None, typer.Option("--as", help="Modality of the inputs, where the file name does not tell.")
     ] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(help="Tag or checkpoint file of an OpenCLIP model.")
-    ] = None,
+    pretrained: Annotated[str | None, typer.Option(help="Tag or checkpoint file of an OpenCLIP model.")] = None,
     checkpoint: Annotated[str, typer.Option(help="Of a run: best, last, or a step.")] = "best",
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 3,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,

@@ -52,6 +52,8 @@ class Modality:
     unlocked: Annotated[int, Ge(0)] = 0
     """With `freeze`, how many of the encoder's last blocks learn all the same."""
     head: Literal["linear", "mlp", "none"] = "linear"
+    """Projection into the shared space; `mlp` is SimCLR's, with batch norms that centre each dimension, which
+    losses of products (Symile) need to leave their starting plateau."""
     views: Annotated[int, Ge(1)] = 1
     augmentation: Literal["none", "mild", "strong"] = "mild"
 

@@ -13,7 +13,7 @@ from clx.modalities.base import MODALITIES, Modality
 from clx.pipelines.batch import cells, column_of, view_names
 from clx.pipelines.config import BadInput, Config, Term, construct, nearest, options_model, options_of
 from clx.pipelines.manifest import Manifest
-from clx.pipelines.model import Embedder, Objective
+from clx.pipelines.model import Embedder, Objective, modality_of
 
 
 @dataclass
@@ -43,9 +43,7 @@ class Run:
         return {name: k for k, name in enumerate(self.facts.classes)}
 
 
-def build(
-    config: Config, facts: Facts, modalities: dict[str, Modality] | None = None, load: bool = True
-) -> Run:
+def build(config: Config, facts: Facts, modalities: dict[str, Modality] | None = None, load: bool = True) -> Run:
     """Model and objective of a config. New weights are drawn from `train.seed`; pretrained ones are read only
     with `load`. Raises `BadInput`."""
     modalities = modalities or make_modalities(config)
@@ -56,10 +54,7 @@ def build(
     torch.manual_seed(config.train.seed)
     try:
         for term, loss in zip(config.objective, losses, strict=True):
-            loss.setup(
-                [n for n in names if term.inputs is None or n.partition("/")[0] in term.inputs],
-                config.embed_dim,
-            )
+            loss.setup([n for n in names if term.inputs is None or modality_of(n) in term.inputs], config.embed_dim)
         objective = Objective(config.objective, losses)
         outputs = 0
         if "predictions" in objective.needs():
@@ -128,8 +123,33 @@ def prepare(config: Config, splits: dict[str, Manifest]) -> Run:
         except ValueError as error:
             raise BadInput(f"{train.name}, modalities.{name}: {error}") from None
     means, scales = target_statistics(config, train)
+    try_objective(config, modalities, losses)
     facts = Facts({n: m.state() for n, m in modalities.items()}, class_names(config, train), means, scales)
     return build(config, facts, modalities)
+
+
+def try_objective(config: Config, modalities: Mapping[str, Modality], losses: list[Loss]) -> None:
+    """Run every loss once on made-up rows, so that one that cannot work with these inputs says so now."""
+    size, width = 4, config.embed_dim
+    draw = torch.Generator().manual_seed(0)
+    outputs = len(config.data.target) or 2
+    names = [view for name, modality in modalities.items() for view in view_names(name, modality)]
+    labels = torch.arange(size) % 2
+    given: dict[str, Any] = {
+        "present": dict.fromkeys(names, torch.ones(size, dtype=torch.bool)),
+        "labels": labels,
+        "targets": torch.arange(1.0, size + 1)[:, None].expand(size, outputs),
+        "predictions": torch.randn(size, outputs, generator=draw),
+        "sample_id": torch.arange(size),
+        "generator": draw,
+    }
+    for term, loss in zip(config.objective, losses, strict=True):
+        seen = [name for name in names if term.inputs is None or modality_of(name) in term.inputs]
+        z = {name: torch.randn(size, width, generator=draw) for name in seen}
+        try:
+            loss(z, **{key: value for key, value in given.items() if key in type(loss).needs()})
+        except ValueError as error:
+            raise BadInput(f"loss {term.name!r}: {error}") from None
 
 
 def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: Manifest) -> None:
@@ -172,7 +192,8 @@ def required(loss: type[Loss]) -> set[str]:
 def check_needs(config: Config, losses: list[Loss], manifest: Manifest) -> None:
     """What the losses need must be in the manifest, before the first step."""
     for term, loss in zip(config.objective, losses, strict=True):
-        for need in required(type(loss)):
+        asked = {"labels"} if getattr(loss, "exclude", "none") == "labels" else set()
+        for need in sorted(required(type(loss)) | asked):
             lacking = (
                 (need == "labels" and not config.data.label)
                 or (need == "targets" and not config.data.target)
@@ -181,9 +202,7 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest) -> None:
             if lacking:
                 key = "data.label" if need == "labels" else "data.target"
                 columns = ", ".join(manifest.columns)
-                raise BadInput(
-                    f"loss {term.name!r} needs {need}: set {key} to a column of {manifest.name} ({columns})"
-                )
+                raise BadInput(f"loss {term.name!r} needs {need}: set {key} to a column of {manifest.name} ({columns})")
 
 
 def class_names(config: Config, manifest: Manifest) -> list[str]:
@@ -199,9 +218,7 @@ def target_statistics(config: Config, manifest: Manifest) -> tuple[list[float], 
     means, scales = [], []
     for column in config.data.target:
         try:
-            values = torch.tensor(
-                [float(v) for v in manifest.column(column) if v is not None], dtype=torch.float64
-            )
+            values = torch.tensor([float(v) for v in manifest.column(column) if v is not None], dtype=torch.float64)
         except (TypeError, ValueError) as error:
             raise BadInput(f"{manifest.name}, column {column}: {error}") from None
         values = values[values.isfinite()]

@@ -40,11 +40,7 @@ def parameters(cls: type[Any]) -> list[dict[str, Any]]:
         kind = getattr(field.annotation, "__name__", str(field.annotation))
         default = field.get_default(call_default_factory=True)
         limits = ", ".join(_limit(m) for m in field.metadata)
-        choices = (
-            " | ".join(str(a) for a in allowed)
-            if typing.get_origin(field.annotation) is typing.Literal
-            else ""
-        )
+        choices = " | ".join(str(a) for a in allowed) if typing.get_origin(field.annotation) is typing.Literal else ""
         rows.append({"parameter": name, "type": "choice" if choices else kind, "default": str(default)})
         rows[-1]["range"] = choices or limits
     return rows
@@ -64,9 +60,7 @@ def list_encoders(name: str | None = None) -> list[dict[str, Any]]:
             if name is None:
                 rows.append(row | {"parameters": None if ":" in encoder else count(kind, encoder)})
             elif encoder == name or (":" in name and encoder.partition(":")[0] == name.partition(":")[0]):
-                rows.append(
-                    {"modality": kind, "encoder": name, "about": about, "parameters": count(kind, name)}
-                )
+                rows.append({"modality": kind, "encoder": name, "about": about, "parameters": count(kind, name)})
             elif encoder.partition(":")[0] == name and ":" in encoder:
                 rows += [{"modality": kind, "encoder": member} for member in cls.family(name)]
     if not rows:

@@ -170,9 +170,7 @@ def read_source(source: str) -> dict[str, Any]:
         try:
             text, is_toml = path.read_text(encoding="utf-8"), path.suffix == ".toml"
         except UnicodeDecodeError as error:
-            raise BadInput(
-                f"config {source}: not UTF-8 text ({error.reason} at byte {error.start})"
-            ) from None
+            raise BadInput(f"config {source}: not UTF-8 text ({error.reason} at byte {error.start})") from None
         except OSError as error:
             raise BadInput(f"config {source}: {error.strerror}") from None
     elif path.suffix or "/" in source:

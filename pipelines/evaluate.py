@@ -215,6 +215,4 @@ def evaluate_run(
 
     on_bad = "skip" if skip_bad else "fail"
     report_to = report if skip_bad else (lambda bad: None)
-    return evaluate(run, splits[name], tasks or run.config.eval, on_bad=on_bad, report=report_to) | {
-        "split": name
-    }
+    return evaluate(run, splits[name], tasks or run.config.eval, on_bad=on_bad, report=report_to) | {"split": name}

@@ -77,9 +77,7 @@ class Embedder(nn.Module):
     Without `load` pretrained weights are not looked for, since others will take their place.
     """
 
-    def __init__(
-        self, modalities: dict[str, Modality], embed_dim: int, outputs: int = 0, load: bool = True
-    ) -> None:
+    def __init__(self, modalities: dict[str, Modality], embed_dim: int, outputs: int = 0, load: bool = True) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         self.towers = nn.ModuleDict()
@@ -149,7 +147,7 @@ class Objective(nn.Module):
     def leading(self) -> Loss:
         """The loss whose geometry the space has: the first that is not a supervised head's."""
         losses = [loss for loss in self.losses if isinstance(loss, Loss)]
-        return next((loss for loss in losses if type(loss).family != "supervised"), losses[0])
+        return next((loss for loss in losses if type(loss).family != "supervised heads"), losses[0])
 
 
 def averaged(model: nn.Module, objective: nn.Module, decay: float) -> "torch.optim.swa_utils.AveragedModel":

@@ -293,9 +293,7 @@ class Trainer:
         if self.ema is not None:  # then the evaluated weights are not the trained ones
             trainer["trained"] = checkpoint.weights(self.model, self.objective)
             trainer["ema_updates"] = int(self.ema.n_averaged)
-        checkpoint.save(
-            self.out, self.step, checkpoint.weights(*used), trainer, self.score, self.settings.keep
-        )
+        checkpoint.save(self.out, self.step, checkpoint.weights(*used), trainer, self.score, self.settings.keep)
 
     def restore(self, source: checkpoint.Checkpoint) -> None:
         """Continue as if the run had never stopped after `source`."""
@@ -351,8 +349,7 @@ class Trainer:
                 saved, signals.save = time.monotonic(), False
             if signals.stop and not done:
                 raise Stopped(
-                    f"stopped at step {self.step} of {self.plan.steps}; continue with "
-                    f"clx train --resume {self.out}",
+                    f"stopped at step {self.step} of {self.plan.steps}; continue with clx train --resume {self.out}",
                     128 + signals.stop,
                 )
         return (
@@ -483,9 +480,7 @@ def dry_run(config: Config) -> dict[str, Any]:
     }
 
 
-def estimate_memory(
-    config: Config, run: Run, manifest: Manifest, learned: int, frozen: int
-) -> dict[str, int]:
+def estimate_memory(config: Config, run: Run, manifest: Manifest, learned: int, frozen: int) -> dict[str, int]:
     """Bytes for weights with gradients and optimiser state, and for one batch's inputs and activations.
 
     Activations are measured: the tensors that autograd keeps for a few rows, scaled to the batch size.

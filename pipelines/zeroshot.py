@@ -45,9 +45,7 @@ def embed(run: Run, name: str, samples: Sequence[Any], batch_size: int = 256) ->
     return torch.cat(found)
 
 
-def class_embeddings(
-    run: Run, phrasings: Mapping[str, Sequence[str]], templates: Sequence[str] = ()
-) -> Tensor:
+def class_embeddings(run: Run, phrasings: Mapping[str, Sequence[str]], templates: Sequence[str] = ()) -> Tensor:
     """One unit row per class `[C, D]`: the mean of the unit embeddings of all its phrasings in all templates.
 
     `templates` hold `{}` where the class goes; the run's own are used when none are given.
@@ -132,9 +130,7 @@ def _classify(
             yield name, read
         else:
             best = next(rows).topk(min(top, len(names)))
-            yield Result(
-                name, [(names[k], p) for k, p in zip(best.indices, best.values.tolist(), strict=True)]
-            )
+            yield Result(name, [(names[k], p) for k, p in zip(best.indices, best.values.tolist(), strict=True)])
 
 
 def embed_items(run: Run, items: Sequence[dict[str, Any]]) -> tuple[Embeddings, dict[str, Tensor]]:
@@ -232,9 +228,7 @@ def modality_of_file(run: Run, path: Path) -> str:
     if len(names) > 1 and tables:  # a CSV with the table's columns is a table, another one a series
         with open(path, encoding="utf-8", errors="replace") as file:
             header = file.readline()
-        names = [
-            n for n in names if (n in tables) == all(c in header for c in column_of_table(run, tables[0]))
-        ]
+        names = [n for n in names if (n in tables) == all(c in header for c in column_of_table(run, tables[0]))]
     if len(names) == 1:
         return names[0]
     if not names:

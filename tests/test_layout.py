@@ -17,10 +17,27 @@ MAY_IMPORT = {
     "losses": {"losses"},
 }
 # In pipelines each file imports only what stands before it.
-ORDER = (
-    "config device rows readers digits builtin manifest batch model build checkpoint metrics zeroshot evaluate "
-    "train catalogue infer check bench"
-).split()
+ORDER = [
+    "config",
+    "device",
+    "rows",
+    "readers",
+    "digits",
+    "builtin",
+    "manifest",
+    "batch",
+    "model",
+    "build",
+    "checkpoint",
+    "metrics",
+    "zeroshot",
+    "evaluate",
+    "train",
+    "catalogue",
+    "infer",
+    "check",
+    "bench",
+]
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
 
 

@@ -17,9 +17,7 @@ COLORS = ["red", "green", "blue"]
 
 
 def clx(*args: object, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [CLX, *map(str, args)], cwd=cwd, input=stdin, capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run([CLX, *map(str, args)], cwd=cwd, input=stdin, capture_output=True, text=True, timeout=120)
 
 
 def write_wav(path: Path, samples: int) -> None:
@@ -115,7 +113,13 @@ MATRIX: list[tuple[str, Callable[[Path], object] | None, list[str], int, list[st
     ("one-sample WAV", lambda f: write_wav(f / "2.wav", 1), [], 2, ["pairs.csv row 3", "audio", "1 sample"]),
     ("NaN series", nan_series, [], 2, ["pairs.csv row 3", "series", "NaN"]),
     ("ragged series", ragged_series, [], 2, ["pairs.csv row 3", "series", "ragged"]),
-    ("text in a number", lambda f: change(f, 3, "size", "big"), ["-s", "modalities.table.categorical=[hue]"], 2, ["big"]),
+    (
+        "text in a number",
+        lambda f: change(f, 3, "size", "big"),
+        ["-s", "modalities.table.categorical=[hue]"],
+        2,
+        ["big"],
+    ),
     ("batch larger than data", None, ["--batch-size", "64"], 2, ["64", "9 training rows"]),
     ("unknown config key", None, ["-s", "train.epohcs=3"], 2, ["'train.epohcs'", "'epochs'"]),
     ("unknown modality option", None, ["-s", "modalities.image.widht=3"], 2, ["'widht'", "'width'"]),

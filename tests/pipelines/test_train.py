@@ -130,9 +130,7 @@ def test_non_finite_steps_are_skipped_then_refused(
     assert checkpoint.last(tmp_path / "many").step == 3
 
 
-def test_nothing_to_train_is_refused_before_anything_is_written(
-    tmp_path: Path, make_config: Make, silent: Any
-) -> None:
+def test_nothing_to_train_is_refused_before_anything_is_written(tmp_path: Path, make_config: Make, silent: Any) -> None:
     with pytest.raises(BadInput, match="only 5188 training rows"):
         train(make_config(train__batch_size=6000), tmp_path / "run", silent)
     assert not (tmp_path / "run").exists()

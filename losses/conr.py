@@ -1,0 +1,124 @@
+"""ConR: a regulariser that parts rows whose predictions are close though their targets are far."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from clx.losses.base import Embeddings, Tempered, flat, nothing, register
+from clx.losses.streaming import gram, mean, off_diagonal, slices, unit
+
+
+def conr(
+    z: Tensor,
+    targets: Tensor,
+    predictions: Tensor,
+    temperature: Tensor | float,
+    window: float = 1.0,
+    pushing: float = 0.01,
+) -> tuple[Tensor, Tensor]:
+    """ConR: positives are rows of a close target, negatives those of a far target but a close prediction.
+
+    -1/|P(i)| sum_{p in P(i)} log( exp(s_ip) / (sum_{P(i)} exp(s_ij) + sum_{N(i)} exp(e |y_i - y_j| + s_ij)) ),
+    s_ij = z_i.z_j / t, P(i) = {j != i: |y_i - y_j| <= w}, N(i) = {j: |y_i - y_j| > w, |p_i - p_j| <= w}
+
+    Args:
+        z: `[N, D]`, unit rows.
+        targets: `[N, K]`, without NaN; differences of several are Euclidean.
+        predictions: `[N, K]`, constants to the gradient.
+        temperature: positive.
+        window: w, in units of the target.
+        pushing: e, how much more a negative counts per unit of target distance.
+
+    Returns:
+        The loss of each row in nats, `[N]`, and whether it is an anchor: has a positive and a negative; 0 where
+        it is none.
+
+    Reference:
+        Keramati et al. 2024, eq. (3), arXiv 2309.06651. Without the published code's exp(0) = 1 for every
+        pair that is no positive.
+    """
+    near = _Near(targets, predictions.detach(), window, pushing)
+    positives, negatives = near.counts()
+    valid = (positives > 0) & (negatives > 0)
+    log_sum, linear = gram(z, temperature, near.weights, near.positives)
+    return torch.where(valid, log_sum - linear / positives.clamp(min=1), 0), valid
+
+
+class _Near:
+    """What ConR asks of a tile of pairs, from targets and predictions."""
+
+    def __init__(self, targets: Tensor, predictions: Tensor, window: float, pushing: float) -> None:
+        self.y, self.p, self.window, self.pushing = targets, predictions, window, pushing
+
+    def positives(self, i: slice, j: slice) -> Tensor:
+        """1 for the pairs of close targets, 0 for others and for a row with itself."""
+        close = self._within(_distance(self.y, i, j))
+        if i.start < j.stop and j.start < i.stop:
+            close.diagonal(i.start - j.start).zero_()
+        return close
+
+    def weights(self, s: Tensor, i: slice, j: slice) -> Tensor:
+        """1 for positives, exp(e |y_i - y_j|) for negatives, 0 for others; a row with itself is masked."""
+        off_diagonal(s, i, j)
+        distance = _distance(self.y, i, j)
+        close, seen = self._within(distance), self._within(_distance(self.p, i, j))
+        pushed = distance.mul_(self.pushing).exp_().mul_(seen)
+        return torch.lerp(pushed, torch.ones_like(pushed), close)
+
+    def _within(self, distance: Tensor) -> Tensor:
+        return torch.le(distance, self.window, out=torch.empty_like(distance))
+
+    def counts(self) -> tuple[Tensor, Tensor]:
+        """How many positives and negatives each row has, `[N]`."""
+        n = len(self.y)
+        every, positives, negatives = slice(0, n), [], []
+        for part in slices(n, max(1, (1 << 19) // n)):
+            close = _distance(self.y, part, every) <= self.window
+            positives.append(close.sum(1) - 1)
+            negatives.append((~close & (_distance(self.p, part, every) <= self.window)).sum(1))
+        return torch.cat(positives), torch.cat(negatives)
+
+
+def _distance(x: Tensor, i: slice, j: slice) -> Tensor:
+    if x.shape[1] == 1:
+        return (x[i] - x[j].T).abs_()
+    return torch.cdist(x[i], x[j], compute_mode="donot_use_mm_for_euclid_dist")
+
+
+@register("conr")
+@dataclass(eq=False, kw_only=True)
+class ConR(Tempered):
+    """ConR over the rows of all names; a regulariser, to be added to a regression loss on the same head."""
+
+    family = "regression"
+    paper = "Keramati et al. 2024, arXiv 2309.06651"
+    formula = "mean_i log(sum_{P(i)} e^{s_ij} + sum_{N(i)} e^{e|y_i-y_j| + s_ij}) - mean_{P(i)} s_ip"
+    cost = "time O(V^2 B^2 (D + K)), memory O(V B D)"
+    use = "imbalanced regression, beside l1 (weight 4 in the paper's age experiments); window in target units"
+
+    temperature: Annotated[float, Gt(0)] = 0.07
+    window: Annotated[float, Gt(0)] = 1.0
+    pushing: Annotated[float, Ge(0)] = 0.01
+
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        targets: Tensor,
+        predictions: Tensor,
+        present: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        x, items = flat(z, present)
+        y, p = targets[items].to(x.dtype), predictions[items].to(x.dtype)
+        known = ~y.isnan().any(1)
+        x, y, p = x[known], y[known], p[known]
+        if not len(x):
+            return nothing(z)
+        terms, valid = conr(unit(x), y, p, self.tau, self.window, self.pushing)
+        dropped = len(known) - int(valid.sum())
+        if dropped:
+            self.log["dropped_anchors"] = dropped
+        return mean(terms[valid])

@@ -1,0 +1,183 @@
+"""Log-sum-exp over all tuples of rows of several factors: one tensor of inner products serves them all."""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from clx.losses import streaming
+from clx.losses.streaming import (
+    Sum,
+    cooling,
+    cross,
+    full,
+    longest,
+    off_diagonal,
+    plain,
+    share,
+    shift_for,
+    slices,
+    trusted,
+)
+
+
+def cube(factors: Sequence[Tensor], temperature: Tensor | float) -> list[Tensor]:
+    """For each of M factors `[B, D]`, log-sum-exp over all tuples of rows of the others, own tuple left out.
+
+    Row i of output m is `log sum_{J != (i,..,i)} exp(<r_m[i], r_0[J_0], ...> / temperature)`, where `<...>`
+    sums the product of all M rows over D. One tensor of inner products serves every factor: B^M D products.
+    """
+    if len(factors) == 2:
+        return list(cross(factors[0], factors[1], temperature, off_diagonal))
+    return list(_Cube.apply(temperature, *map(full, factors)))  # type: ignore[no-untyped-call]
+
+
+def slab_shape(y: Tensor) -> tuple[int, int]:
+    """Most rows of a slab, T * J, and of them J: what was fastest on CPU, and what fills a GPU."""
+    return (1 << 16, 1024) if y.is_cuda else (2048, 128)
+
+
+class _Slabs:
+    """The tensor of inner products of M rows, in slabs `[T * J, K]`.
+
+    T tuples of rows of the leading factors, J rows of the last but one, K rows of the last.
+    """
+
+    def __init__(self, scale: float, factors: tuple[Tensor, ...]) -> None:
+        *self.leading, self.y, self.z = factors
+        n, self.scale, self.kept = len(self.y), scale, list[Tensor]()
+        self.shape = [n] * len(self.leading)
+        powers = [n**k for k in reversed(range(len(self.leading)))]
+        counter = torch.arange(n ** len(self.leading), device=self.y.device)
+        # digits[m][t] is the row of leading factor m in tuple t
+        self.digits = [counter.div(k, rounding_mode="floor").remainder(n) for k in powers]
+        self.stride = sum(powers)  # tuples (v, .., v) are that far apart
+        height, wide = slab_shape(self.y)
+        self.middle = self.last = slices(n, wide)
+        self.blocks = slices(len(counter), max(1, height // min(n, wide)))
+        self.tall = -(-len(counter) // len(self.blocks)) * -(-n // len(self.middle))
+        self.wide = -(-n // len(self.last))
+
+    def bytes(self) -> int:
+        return math.prod(self.shape) * len(self.y) * len(self.z) * self.y.element_size()
+
+    def product(self, t: slice, skip: int | None = None) -> Tensor:
+        """Product of the leading rows of each tuple `[T, D]`, with or without factor `skip`."""
+        parts = [r[c[t]] for m, (r, c) in enumerate(zip(self.leading, self.digits, strict=True)) if m != skip]
+        return functools.reduce(torch.mul, parts) if parts else self.y.new_ones(())
+
+    def buffer(self, width: int) -> Callable[[int, int], Tensor]:
+        room = self.y.new_empty(self.tall * width)
+        return lambda rows, columns: room[: rows * columns].view(rows, columns)
+
+    def own(self, s: Tensor, t: slice, j: slice, k: slice) -> Tensor:
+        """The entries of a slab whose rows all have the same number: a strided view."""
+        first = max(-(-t.start // self.stride), j.start, k.start)
+        stop = max(first, min(-(-t.stop // self.stride), j.stop, k.stop))
+        height, width = j.stop - j.start, k.stop - k.start
+        start = ((first * self.stride - t.start) * height + first - j.start) * width + first - k.start
+        step = (self.stride * height + 1) * width + 1
+        return s.view(-1)[start : start + (stop - first) * step : step] if stop > first else s.view(-1)[:0]
+
+    def logits(self, keep: bool = False) -> Iterator[tuple[slice, slice, slice, Tensor, Tensor]]:
+        """Slabs in order, each with its place and its left side `[T * J, D]`; own tuples are -inf."""
+        left, shaped = self.buffer(self.y.shape[1]), self.buffer(self.wide)
+        for t, j, k, side in self.places(left):
+            s = self.y.new_empty(len(side), k.stop - k.start) if keep else shaped(len(side), k.stop - k.start)
+            torch.addmm(s, side, self.z[k].T, beta=0, alpha=self.scale, out=s)
+            self.own(s, t, j, k).fill_(-math.inf)
+            if keep:
+                self.kept.append(s)
+            yield t, j, k, side, s
+
+    def places(self, left: Callable[[int, int], Tensor]) -> Iterator[tuple[slice, slice, slice, Tensor]]:
+        for t in self.blocks:
+            lead = self.product(t)
+            for j in self.middle:
+                side = left(len(lead) * (j.stop - j.start), self.y.shape[1])
+                torch.mul(lead[:, None], self.y[j], out=side.view(len(lead), -1, self.y.shape[1]))
+                for k in self.last:
+                    yield t, j, k, side
+
+    def exponentials(self, shift: float, keep: bool = False) -> Iterator[tuple[slice, slice, slice, Tensor, Tensor]]:
+        if self.kept:
+            places = self.places(self.buffer(self.y.shape[1]))
+            for (t, j, k, side), e in zip(places, self.kept, strict=True):
+                yield t, j, k, side, e
+            return
+        for t, j, k, side, s in self.logits(keep):
+            yield t, j, k, side, (s.sub_(shift) if shift else s).exp_()
+
+
+class _Cube(Function):
+    @staticmethod
+    @plain
+    def forward(ctx: Any, temperature: Tensor | float, *factors: Tensor) -> tuple[Tensor, ...]:
+        scale, n = 1 / float(temperature), len(factors[0])
+        slabs = _Slabs(scale, factors)
+        shift = shift_for(factors[0], scale * math.prod(map(longest, factors)))
+        tuples = len(slabs.digits[0])
+        lead, y, z = (Sum(factors[0], size, shift) for size in (tuples, n, n))
+        keep = any(ctx.needs_input_grad) and slabs.bytes() <= streaming.keep_bytes
+        for t, j, k, _, e in slabs.exponentials(shift, keep):
+            per_row = e.sum(1).view(t.stop - t.start, -1)
+            lead.total[t] += per_row.sum(1)
+            y.total[j] += per_row.sum(0)
+            z.total[k] += e.sum(0)
+        ctx.exact = not all(trusted(part.total) for part in (lead, y, z))
+        if ctx.exact:
+            lead, y, z = (Sum(factors[0], size, -math.inf) for size in (tuples, n, n))
+            slabs.kept = []
+            for t, j, k, _, s in slabs.logits():
+                per_tuple = s.view(t.stop - t.start, j.stop - j.start, -1)
+                lead.absorb(t, per_tuple.flatten(1), 1)
+                y.absorb(j, per_tuple.transpose(0, 1).flatten(1), 1)
+                z.absorb(k, s, 0)
+        lead.log()
+        sums = [*(lead.fold(slabs.shape, m) for m in range(len(slabs.shape))), y, z]
+        lse = tuple(part.log() for part in sums)
+        ctx.save_for_backward(*factors, *(part.total for part in sums), *(part.peak for part in sums))
+        ctx.scale, ctx.shift, ctx.kept = scale, shift, slabs.kept
+        return lse
+
+    @staticmethod
+    @once_differentiable
+    @plain
+    def backward(ctx: Any, *g: Tensor) -> tuple[Tensor | None, ...]:
+        count = len(g)
+        factors, totals, peaks = (ctx.saved_tensors[count * k : count * (k + 1)] for k in range(3))
+        slabs = _Slabs(ctx.scale, factors)
+        slabs.kept = ctx.kept
+        *lead, b, c = map(share, g, totals)
+        grads = [torch.zeros_like(r) for r in factors]
+        weights, inner = slabs.buffer(slabs.wide), slabs.buffer(factors[0].shape[1])
+        for t, j, k, side, s in slabs.logits() if ctx.exact else slabs.exponentials(ctx.shift):
+            w, v = weights(*s.shape), inner(*side.shape)
+            cells = t.stop - t.start, j.stop - j.start
+            digits = [d[t] for d in slabs.digits]
+            if ctx.exact:
+                w.zero_()
+                for a, p, d in zip(lead, peaks, digits, strict=False):
+                    per_tuple = (s.view(cells[0], -1) - p[d][:, None]).exp_().mul_(a[d][:, None])
+                    w.add_(per_tuple.view_as(w))
+                per_row = (s.view(*cells, -1) - peaks[-2][j, None]).exp_().mul_(b[j, None])
+                w.add_(per_row.view_as(w)).add_((s - peaks[-1][k]).exp_().mul_(c[k]))
+            else:
+                per_tuple = torch.stack([a[d] for a, d in zip(lead, digits, strict=True)]).sum(0)
+                per_row = per_tuple[:, None] + b[j]
+                torch.add(per_row.view(-1, 1), c[k], out=w).mul_(s)
+            torch.addmm(v, w, slabs.z[k], beta=float(k.start > 0), alpha=ctx.scale, out=v)
+            grads[-1][k].addmm_(w.T, side, alpha=ctx.scale)
+            if k.stop == len(slabs.z):  # v is complete: hand it to the two sides of the outer product
+                v3 = v.view(*cells, -1)
+                grads[-2][j] += torch.mul(v3, slabs.product(t)[:, None], out=side.view_as(v3)).sum(0)
+                dt = v3.mul_(slabs.y[j]).sum(1)
+                for m, d in enumerate(digits):
+                    grads[m].index_add_(0, d, dt * slabs.product(t, skip=m))
+        warmer = cooling(grads[-1], slabs.z, ctx.scale) if ctx.needs_input_grad[0] else None
+        return warmer, *grads

@@ -1,0 +1,270 @@
+"""Losses on all views of an item at once; modalities are views like any other.
+
+Every function takes V views `[B, D]` of unit rows, row i of all being one item, and may take `there` `[V, B]`,
+False where an item lacks a view: such a row is neither anchor, nor positive, nor negative. Items with fewer
+than two views are negatives only.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from clx.losses.base import Embeddings, Pairwise, Tempered, nothing, register, several
+from clx.losses.infonce import nt_xent
+from clx.losses.streaming import Apart, gram, lse, mean, off_diagonal, paired, rows, softplus, unit
+
+
+def mv_infonce(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor | None = None) -> Tensor:
+    """MV-InfoNCE: all positives of an item in one numerator, all other rows in one denominator.
+
+    mean_i -log( sum_{l != m} exp(u_li.u_mi / t) / sum_l sum_{(m, j) != (l, i)} exp(u_li.u_mj / t) )
+
+    Returns:
+        Scalar in nats; 0 for a batch of one.
+
+    Reference:
+        Koromilas et al. 2025, arXiv 2507.06979. Rows of the same view are negatives too, as in its code.
+    """
+    there = _everywhere(views) if there is None else there
+    anchors = there.sum(0) > 1
+    positive = lse(_positives(views, temperature, there)[anchors].flatten(1), 1)
+    negative = lse(_negatives(views, temperature, there)[:, anchors], 0)
+    return mean(softplus(negative - positive))
+
+
+def mv_dhel(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor | None = None) -> Tensor:
+    """MV-DHEL: alignment over all pairs of views, uniformity within each view by itself.
+
+    mean_i [ sum_l log sum_{j != i} exp(u_li.u_lj / t) - log sum_{l < m} exp(u_li.u_mi / t) ]
+
+    Returns:
+        Scalar in nats, possibly negative; 0 for a batch of one. An item that is the only one with some view has
+        no term for it, and an item without any negative is left out.
+
+    Reference:
+        Koromilas et al. 2025, arXiv 2507.06979. In log space: the published product of sums overflows.
+    """
+    there = _everywhere(views) if there is None else there
+    pairs = _positives(views, temperature, there)
+    repulsion = torch.stack([_within(v, temperature, t) for v, t in zip(views, there, strict=True)])
+    repelled = repulsion > -torch.inf
+    anchors = (there.sum(0) > 1) & repelled.any(0)
+    alignment = lse(pairs[anchors].flatten(1), 1) - math.log(2)  # every pair is there in both orders
+    return mean(torch.where(repelled, repulsion, 0)[:, anchors].sum(0) - alignment)
+
+
+def poly_view(
+    views: Sequence[Tensor],
+    temperature: Tensor | float,
+    form: Literal["geometric", "arithmetic", "sufficient"] = "geometric",
+    there: Tensor | None = None,
+) -> Tensor:
+    """Poly-View: each view predicts the others, against the rows of other items in every view.
+
+    l_iab = -log( exp(u_ai.u_bi / t) / (exp(u_ai.u_bi / t) + sum_{j != i} sum_c exp(u_ai.u_cj / t)) )
+
+    geometric: mean_{i, a, b != a} l_iab; arithmetic: mean_{i, a} -log( 1/(V-1) sum_{b != a} exp(-l_iab) );
+    sufficient: InfoNCE from u_ai to the mean of the item's other views, at length 1, among such means.
+
+    Returns:
+        Scalar in nats; 0 for a batch of one.
+
+    Reference:
+        Shidani et al. 2024, arXiv 2403.05490. Whether its sufficient statistic is at length 1 is not known here.
+    """
+    there = _everywhere(views) if there is None else there
+    if form == "sufficient":
+        return mean(torch.cat([_to_mean_of_others(views, a, temperature, there) for a in range(len(views))]))
+    positive = _positives(views, temperature, there).transpose(0, 1)  # [V, B, V]
+    negative = _negatives(views, temperature, there)
+    terms = softplus(negative[:, :, None] - positive)
+    usable = positive > -torch.inf
+    if form == "geometric":
+        return mean(terms[usable])
+    anchors = usable.any(2)
+    count = usable.sum(2)[anchors].to(terms.dtype)
+    return mean(count.log() - lse((-terms).masked_fill(~usable, -torch.inf)[anchors], 1))
+
+
+def average_view(
+    views: Sequence[Tensor],
+    temperature: Tensor | float,
+    of: Literal["nt-xent", "mv-dhel"] = "nt-xent",
+    renormalise: bool = False,
+    there: Tensor | None = None,
+) -> Tensor:
+    """Mean over views a of a two-view loss between u_a and the mean of the item's other views.
+
+    Args:
+        of: the two-view loss.
+        renormalise: bring the mean back to length 1; without it disagreeing views weigh less.
+
+    Returns:
+        Scalar in nats; 0 for a batch of one.
+    """
+    there = _everywhere(views) if there is None else there
+    terms = []
+    for a in range(len(views)):
+        x, other = _with_mean_of_others(views, a, there, renormalise)
+        if len(x) > 1:
+            terms.append(nt_xent(x, other, temperature) if of == "nt-xent" else mv_dhel([x, other], temperature))
+    return mean(torch.stack(terms)) if terms else views[0][:0].sum()
+
+
+def _everywhere(views: Sequence[Tensor]) -> Tensor:
+    return torch.ones(len(views), len(views[0]), dtype=torch.bool, device=views[0].device)
+
+
+def _positives(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor) -> Tensor:
+    """Similarities between the views of each item `[B, V, V]`; -inf on the diagonal and for absent views."""
+    stacked = torch.stack(list(views), 1)
+    usable = there.T[:, :, None] & there.T[:, None, :]
+    usable &= ~torch.eye(len(views), dtype=torch.bool, device=there.device)
+    return (torch.bmm(stacked, stacked.mT) / temperature).masked_fill(~usable, -torch.inf)
+
+
+def _negatives(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor) -> Tensor:
+    """Log-sum-exp of every row over all rows of other items, `[V, B]`; -inf for absent rows."""
+    items = torch.arange(len(views[0]), device=there.device).repeat(len(views))
+    return _spread(torch.cat(list(views)), temperature, items, there.flatten()).view(there.shape)
+
+
+def _within(view: Tensor, temperature: Tensor | float, there: Tensor) -> Tensor:
+    """Log-sum-exp of every row over the other rows of its view, `[B]`; -inf for absent rows."""
+    return _spread(view, temperature, None, there)
+
+
+def _spread(u: Tensor, temperature: Tensor | float, items: Tensor | None, there: Tensor) -> Tensor:
+    if bool(there.all()):
+        return gram(u, temperature, off_diagonal if items is None else Apart(items))[0]
+    edit = off_diagonal if items is None else Apart(items[there])
+    full = u.new_full((len(u),), -torch.inf)
+    return full.masked_scatter(there, gram(u[there], temperature, edit)[0])
+
+
+def _with_mean_of_others(views: Sequence[Tensor], a: int, there: Tensor, renormalise: bool) -> tuple[Tensor, Tensor]:
+    """View a and the mean of the others, of the items that have both."""
+    others = [k for k in range(len(views)) if k != a]
+    count = there[others].sum(0)
+    both = there[a] & (count > 0)
+    total = torch.stack([torch.where(there[k, :, None], views[k], 0) for k in others]).sum(0)
+    other = (total / count.clamp(min=1)[:, None])[both]
+    return views[a][both], unit(other) if renormalise else other
+
+
+def _to_mean_of_others(views: Sequence[Tensor], a: int, temperature: Tensor | float, there: Tensor) -> Tensor:
+    x, other = _with_mean_of_others(views, a, there, renormalise=True)
+    return softplus(rows(x, other, temperature, off_diagonal) - paired(x, other, temperature))
+
+
+@dataclass(eq=False, kw_only=True)
+class MultiView(Tempered):
+    """What the losses over all names at once share: unit rows, and the mask of what is present."""
+
+    family = "multi-view"
+    temperature: Annotated[float, Gt(0)] = 0.5
+
+    def forward(self, z: Embeddings, *, present: dict[str, Tensor] | None = None) -> Tensor:
+        several(z)
+        if present is None:
+            return self.of_views([unit(x) for x in z.values()], None)
+        there = torch.stack([present[name] for name in z])
+        dropped = int((there.sum(0) < 2).sum())
+        if dropped:
+            self.log["dropped_anchors"] = dropped
+        # what stands in absent rows may be anything, NaN too
+        views = [unit(torch.where(present[name][:, None], x, 0)) for name, x in z.items()]
+        return self.of_views(views, there) if dropped < there.shape[1] else nothing(z)
+
+    def of_views(self, views: list[Tensor], there: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+
+@register("mv-infonce")
+@dataclass(eq=False, kw_only=True)
+class MVInfoNCE(MultiView):
+    """One softmax per item over all its positives and all other rows."""
+
+    paper = "Koromilas et al. 2025, arXiv 2507.06979"
+    formula = "mean_i lse_{l, (m,j) != (l,i)}(u_li.u_mj / t) - lse_{l != m}(u_li.u_mi / t)"
+    cost = "time O(V^2 B^2 D), memory O(V B D)"
+    use = "three views or more, or several modalities, that should all meet in one point"
+
+    def of_views(self, views: list[Tensor], there: Tensor | None) -> Tensor:
+        return mv_infonce(views, self.tau, there)
+
+
+@register("mv-dhel")
+@dataclass(eq=False, kw_only=True)
+class MVDHEL(MultiView):
+    """Alignment over all views, uniformity in each view by itself."""
+
+    paper = "Koromilas et al. 2025, arXiv 2507.06979"
+    formula = "mean_i sum_l lse_{j != i}(u_li.u_lj / t) - lse_{l < m}(u_li.u_mi / t)"
+    cost = "time O(V B^2 D), memory O(V B D)"
+    use = "many views: cheaper than mv-infonce, and alignment never pulls against uniformity"
+
+    temperature: Annotated[float, Gt(0)] = 0.2
+
+    def of_views(self, views: list[Tensor], there: Tensor | None) -> Tensor:
+        return mv_dhel(views, self.tau, there)
+
+
+@register("poly-view")
+@dataclass(eq=False, kw_only=True)
+class PolyView(MultiView):
+    """Each view predicts the others, by the geometric or arithmetic mean or by sufficient statistics."""
+
+    paper = "Shidani et al. 2024, arXiv 2403.05490"
+    formula = "mean_{i,a,b} log(1 + exp(lse_{j != i, c}(u_ai.u_cj / t) - u_ai.u_bi / t))"
+    cost = "time O(V^2 B^2 D), memory O(V B D + V^2 B)"
+    use = "more views in place of a larger batch"
+
+    form: Literal["geometric", "arithmetic", "sufficient"] = "geometric"
+
+    def of_views(self, views: list[Tensor], there: Tensor | None) -> Tensor:
+        return poly_view(views, self.tau, self.form, there)
+
+
+@register("average-view")
+@dataclass(eq=False, kw_only=True)
+class AverageView(MultiView):
+    """Each view against the mean of the others, by a two-view loss."""
+
+    paper = "a baseline in Koromilas et al. 2025, arXiv 2507.06979"
+    formula = "mean_a loss(u_a, mean_{b != a} u_b)"
+    cost = "time O(V B^2 D), memory O(B D)"
+    use = "a cheap baseline for three views or more"
+
+    of: Literal["nt-xent", "mv-dhel"] = "nt-xent"
+    renormalise: bool = False
+
+    def of_views(self, views: list[Tensor], there: Tensor | None) -> Tensor:
+        return average_view(views, self.tau, self.of, self.renormalise, there)
+
+
+@register("pairwise")
+@dataclass(eq=False, kw_only=True)
+class PairwiseViews(Pairwise):
+    """A two-view loss averaged over all pairs of names."""
+
+    family = "multi-view"
+    paper = "the usual baseline; see Koromilas et al. 2025, arXiv 2507.06979"
+    formula = "mean_{a < b} loss(u_a, u_b)"
+    cost = "time O(V^2 B^2 D), memory O(B D)"
+    use = "the baseline that losses over all views at once are compared with"
+
+    temperature: Annotated[float, Gt(0)] = 0.5
+    of: Literal["nt-xent", "mv-dhel"] = "nt-xent"
+
+    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
+        if self.of == "nt-xent":
+            return nt_xent(x, y, self.tau, ids)
+        if ids is not None:
+            raise ValueError("exclude works with of='nt-xent' only")
+        return mv_dhel([x, y], self.tau)

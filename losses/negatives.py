@@ -1,0 +1,104 @@
+"""NT-Xent with its negatives corrected for false ones (debiased) or weighted by hardness (HCL)."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor
+
+from clx.losses.base import Pairwise, register
+from clx.losses.infonce import negatives
+from clx.losses.streaming import mean, paired, softplus
+
+
+def hard_negatives(
+    x: Tensor,
+    y: Tensor,
+    temperature: Tensor | float,
+    tau_plus: float = 0.1,
+    beta: float = 0.0,
+    ids: Tensor | None = None,
+) -> Tensor:
+    """Debiased contrastive loss, and with `beta` HCL: negatives drawn in proportion to exp(beta s / t).
+
+    mean over the 2B rows of -log( p / (p + N g) ), p = exp(s+ / t), N = 2B - 2,
+    g = max( (sum_j w_j exp(s_j / t) / N - tau_plus p) / (1 - tau_plus), exp(-1 / t) ),
+    w_j = exp(beta s_j / t) / mean_k exp(beta s_k / t)
+
+    Args:
+        x, y: `[B, D]`, unit rows; row i of both is one item.
+        temperature: positive.
+        tau_plus: share of negatives that are false, in [0, 1).
+        beta: hardness, at least 0; 0 weighs all alike and is the debiased loss.
+        ids: `[B]`; rows of equal id are no negatives of each other.
+
+    Returns:
+        Scalar in nats; 0 for a batch of one.
+
+    Reference:
+        Chuang et al. 2020, eq. (8), arXiv 2007.00224; Robinson et al. 2021, eq. (4), arXiv 2010.04592.
+    """
+    count = _count(x, ids)
+    some = count > 0  # a row without negatives has loss 0
+    log_count = count[some].log()
+    positive = paired(x, y, temperature).repeat(2)[some]
+    if beta:
+        harder, hard = (negatives(x, y, temperature / k, ids)[some] for k in (1 + beta, beta))
+        total = log_count + harder - hard
+    else:
+        total = negatives(x, y, temperature, ids)[some]
+    floor = log_count - 1 / temperature
+    if tau_plus:
+        false = positive + log_count + math.log(tau_plus)  # what false negatives are expected to add
+        left = false < total
+        gap = torch.where(left, false - total, -1)
+        corrected = total + torch.log(-torch.expm1(gap)) - math.log1p(-tau_plus)
+        total = torch.where(left, torch.maximum(corrected, floor), floor)
+    else:
+        total = torch.maximum(total, floor)
+    return mean(torch.cat([softplus(total - positive), count[~some]]))
+
+
+def _count(x: Tensor, ids: Tensor | None) -> Tensor:
+    """Negatives of each of the 2B rows."""
+    if ids is None:
+        return x.new_full((2 * len(x),), 2 * len(x) - 2)
+    _, group, sizes = ids.unique(return_inverse=True, return_counts=True)
+    count: Tensor = (2 * len(x) - 2 * sizes[group]).to(x.dtype)
+    return count.repeat(2)
+
+
+@register("debiased")
+@dataclass(eq=False, kw_only=True)
+class Debiased(Pairwise):
+    """NT-Xent corrected for the share of negatives that are of the anchor's own class."""
+
+    family = "negatives"
+    paper = "Chuang et al. 2020, arXiv 2007.00224"
+    formula = "log(1 + N g / p), g = max((mean_j e^{s_j/t} - tau_plus p) / (1 - tau_plus), e^{-1/t}), p = e^{s+/t}"
+    cost = "time O(B^2 D) per pair of names, memory O(B D)"
+    use = "no labels, but few classes: tau_plus is about 1 / number of classes"
+
+    temperature: Annotated[float, Gt(0)] = 0.5
+    tau_plus: Annotated[float, Ge(0), Lt(1)] = 0.1
+
+    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
+        return hard_negatives(x, y, self.tau, self.tau_plus, 0.0, ids)
+
+
+@register("hcl")
+@dataclass(eq=False, kw_only=True)
+class HCL(Debiased):
+    """The debiased loss with negatives weighted by their own similarity."""
+
+    paper = "Robinson et al. 2021, arXiv 2010.04592"
+    formula = "as debiased, with mean_j w_j e^{s_j/t}, w_j = e^{beta s_j/t} / mean_k e^{beta s_k/t}"
+    cost = "time O(B^2 D) per pair of names, twice that of debiased; memory O(B D)"
+    use = "most negatives are easy; beta 0 is the debiased loss"
+
+    beta: Annotated[float, Ge(0)] = 1.0
+
+    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
+        return hard_negatives(x, y, self.tau, self.tau_plus, self.beta, ids)

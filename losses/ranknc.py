@@ -1,0 +1,129 @@
+"""Rank-N-Contrast: for each anchor, rows ordered by their distance in the label."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from clx.losses.base import Embeddings, Tempered, flat, nothing, register
+from clx.losses.streaming import full, plain
+
+
+def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float) -> Tensor:
+    """Rank-N-Contrast: each row is a positive once, against all rows at least as far in the target.
+
+    1/(n (n-1)) sum_i sum_{j != i} -log( exp(s_ij) / sum_{k != i, d_ik >= d_ij} exp(s_ik) ),
+    s_ij = -|z_i - z_j| / t (Euclidean), d_ij = |y_i - y_j| (sum of absolute differences)
+
+    Args:
+        z: `[N, D]`, taken as they are.
+        targets: `[N, K]`, without NaN.
+        temperature: positive.
+
+    Returns:
+        Scalar in nats; 0 for two rows.
+
+    Reference:
+        Zha et al. 2023, eq. (1) and (2), arXiv 2210.01189.
+    """
+    return _RankNC.apply(temperature, targets, full(z))  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _RankNC(Function):
+    """The loss and its gradient in one pass over blocks of anchors, O(N^2 (D + log N)).
+
+    With the others of an anchor sorted by target distance, its denominators are suffix sums of exp(s), and the
+    gradient of s_ik is exp(s_ik) times the sum of 1 / denominator over all j up to k, less 1.
+    """
+
+    @staticmethod
+    @plain
+    def forward(ctx: Any, temperature: Tensor | float, targets: Tensor, z: Tensor) -> Tensor:
+        n, scale = len(z), 1 / float(temperature)
+        dz, total, slope = torch.zeros_like(z), 0.0, 0.0
+        squares = z.square().sum(1)
+        block = max(1, (1 << 24 if z.is_cuda else 1 << 16) // n)
+        for start in range(0, n, block):
+            part = slice(start, min(start + block, n))
+            s = _distances(z, squares, part).mul_(-scale)
+            loss, g = _ranked(s, torch.cdist(targets[part], targets, p=1), start)
+            total += loss
+            if any(ctx.needs_input_grad):
+                slope += float((g * s).sum(dtype=torch.float64))
+                # d|a - b| / da = (a - b) / |a - b|; rows that coincide get no gradient
+                w = torch.where(s < 0, g * scale**2 / s, 0)
+                dz[part] += w.sum(1, keepdim=True) * z[part] - w @ z
+                dz += w.sum(0)[:, None] * z - w.T @ z[part]
+        count = n * (n - 1)
+        ctx.save_for_backward(dz / count, z.new_tensor(-slope * scale / count))
+        return z.new_tensor(total / count)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        dz, dt = ctx.saved_tensors
+        return g * dt if ctx.needs_input_grad[0] else None, None, g * dz
+
+
+def _distances(z: Tensor, squares: Tensor, part: slice) -> Tensor:
+    d = torch.addmm(squares[part, None] + squares, z[part], z.T, alpha=-2).clamp_(min=0).sqrt_()
+    d.diagonal(part.start).zero_()
+    return d
+
+
+def _ties(ordered: Tensor) -> tuple[Tensor, Tensor]:
+    """For each place of the sorted rows, the first and the last place of equal value."""
+    place = torch.arange(ordered.shape[1], device=ordered.device)
+    edge = ordered[:, 1:] != ordered[:, :-1]
+    starts = torch.nn.functional.pad(edge, (1, 0), value=True)
+    ends = torch.nn.functional.pad(edge, (0, 1), value=True)
+    first = torch.where(starts, place, 0).cummax(1).values
+    last = torch.where(ends, place, len(place)).flip(1).cummin(1).values.flip(1)
+    return first, last
+
+
+def _ranked(s: Tensor, distance: Tensor, start: int) -> tuple[float, Tensor]:
+    """Sum of the losses of a block of anchors and its gradient with respect to `s` `[b, N]`."""
+    distance.diagonal(start).fill_(-1)  # the anchor itself sorts first and is cut off
+    ordered, order = distance.sort(1)
+    ordered, order = ordered[:, 1:], order[:, 1:]
+    logits = s.gather(1, order)
+    first, last = _ties(ordered)  # ties share the denominator of the first of them
+    peak = logits.amax(1, keepdim=True)
+    if float((peak - logits).max()) < 60:
+        e = (logits - peak).exp_()
+        denominator = e.flip(1).cumsum(1).flip(1).gather(1, first)
+        loss = (denominator.log() + peak - logits).sum(dtype=torch.float64)
+        g = e.mul_(denominator.reciprocal_().cumsum(1).gather(1, last)).sub_(1)
+    else:  # exponentials of far rows would vanish: stay in logarithms
+        log_sum = logits.flip(1).logcumsumexp(1).flip(1).gather(1, first)
+        loss = (log_sum - logits).sum(dtype=torch.float64)
+        g = (logits + (-log_sum).logcumsumexp(1).gather(1, last)).exp_().sub_(1)
+    return float(loss), torch.zeros_like(s).scatter_(1, order, g)
+
+
+@register("rank-n-contrast")
+@dataclass(eq=False, kw_only=True)
+class RankNContrast(Tempered):
+    """Rank-N-Contrast over the rows of all names."""
+
+    family = "regression"
+    paper = "Zha et al. 2023, arXiv 2210.01189"
+    formula = "mean_{i, j != i} lse_{k: |y_i - y_k| >= |y_i - y_j|}(s_ik) - s_ij, s_ij = -|z_i - z_j| / t"
+    cost = "time O(V^2 B^2 (D + log VB)), memory O(V B D)"
+    use = "a continuous target whose order the embedding should have; follow with a linear head"
+
+    temperature: Annotated[float, Gt(0)] = 2.0
+
+    def forward(self, z: Embeddings, *, targets: Tensor, present: dict[str, Tensor] | None = None) -> Tensor:
+        x, items = flat(z, present)
+        y = full(targets)[items]
+        known = ~y.isnan().any(1)
+        if not bool(known.all()):
+            self.log["dropped_anchors"] = int((~known).sum())
+            x, y = x[known], y[known]
+        return rank_n_contrast(x, y, self.tau) if len(x) > 1 else nothing(z)

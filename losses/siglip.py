@@ -1,0 +1,103 @@
+"""SigLIP: every pair of the batch is a yes-or-no question of its own."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Gt
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from clx.losses.base import Pairwise, register
+from clx.losses.infonce import apart
+from clx.losses.streaming import Edit, Grid, cooling, longest, paired, plain, softplus
+
+
+def siglip(
+    x: Tensor, y: Tensor, temperature: Tensor | float, bias: Tensor | float, ids: Tensor | None = None
+) -> Tensor:
+    """Sigmoid loss over all pairs, divided by the number of rows.
+
+    1/B sum_ij softplus(-s_ij (x_i.y_j / t + b)), s_ij = 1 if i = j, else -1
+
+    Args:
+        x, y: `[B, D]`, unit rows; row i of both is one item.
+        temperature: positive.
+        bias: added to every logit.
+        ids: `[B]`; pairs of different rows with equal id are left out.
+
+    Returns:
+        Scalar in nats; a batch of one leaves its positive term.
+
+    Reference:
+        Zhai et al. 2023, eq. (1), arXiv 2303.15343.
+    """
+    negative: Tensor = _Negatives.apply(temperature, bias, apart(ids), x, y)  # type: ignore[no-untyped-call]
+    return (softplus(-paired(x, y, temperature) - bias).sum() + negative) / len(x)
+
+
+class _Negatives(Function):
+    """Sum of softplus(x y^T / t + b) over what the edit leaves, its gradient made in the same pass."""
+
+    @staticmethod
+    @plain
+    def forward(
+        ctx: Any, temperature: Tensor | float, bias: Tensor | float, edit: Edit, x: Tensor, y: Tensor
+    ) -> Tensor:
+        scale, offset = 1 / float(temperature), float(bias)
+        grid, wanted = Grid(x, y, scale, edit), any(ctx.needs_input_grad)
+        small = scale * longest(x) * longest(y) + abs(offset) < 80  # exp cannot overflow: the fast form will do
+        dx, dy = torch.zeros_like(x), torch.zeros_like(y)
+        total, slope, shaped = 0.0, 0.0, grid.buffer()
+        for i, j, s in grid.logits():
+            s.add_(offset)
+            w = shaped(i, j)
+            if small:
+                total += float(torch.log1p(s.exp_(), out=w).sum())
+                torch.add(s, 1, out=w)
+                torch.div(s, w, out=w)
+            else:
+                total += float(softplus(s).sum())
+                torch.sigmoid(s, out=w)
+            if wanted:
+                slope += float(w.sum())
+                dx[i].addmm_(w, y[j], alpha=scale)
+                dy[j].addmm_(w.T, x[i], alpha=scale)
+        dt = cooling(dx, x, scale) if ctx.needs_input_grad[0] else None
+        ctx.save_for_backward(dt, x.new_tensor(slope), dx, dy)
+        return x.new_tensor(total)
+
+    @staticmethod
+    @once_differentiable
+    @plain
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        dt, db, dx, dy = ctx.saved_tensors
+        db = g * db if ctx.needs_input_grad[1] else None
+        return None if dt is None else g * dt, db, None, g * dx, g * dy
+
+
+@register("siglip")
+@dataclass(eq=False, kw_only=True)
+class SigLIP(Pairwise):
+    """Sigmoid loss over all pairs of names, with temperature and bias learned as in the paper."""
+
+    family = "sigmoid"
+    paper = "Zhai et al. 2023, arXiv 2303.15343"
+    formula = "1/B sum_ij softplus(-s_ij (x_i.y_j / t + b)), s = 1 on the diagonal, else -1"
+    cost = "time O(B^2 D) per pair of names, memory O(B D)"
+    use = "aligning modalities in small or very large batches; each pair counts by itself"
+
+    temperature: Annotated[float, Gt(0)] = 0.1
+    learn_temperature: bool = True
+    bias: float = -10.0
+    learn_bias: bool = True
+    logit_bias: nn.Parameter = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.learn_bias:
+            self.logit_bias = nn.Parameter(torch.tensor(self.bias))
+
+    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
+        return siglip(x, y, self.tau, self.logit_bias if self.learn_bias else self.bias, ids)

@@ -1,0 +1,81 @@
+"""Supervised contrast: rows of one label attract each other."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from clx.losses.base import Embeddings, Tempered, flat, nothing, register
+from clx.losses.streaming import Apart, gram, mean, off_diagonal, softplus, unit
+
+
+def supcon(
+    z: Tensor, labels: Tensor, temperature: Tensor | float, form: Literal["out", "in"] = "out"
+) -> tuple[Tensor, Tensor]:
+    """SupCon, with the mean over positives outside the logarithm or inside.
+
+    out: -1/|P(i)| sum_{p in P(i)} log( exp(z_i.z_p / t) / sum_{a != i} exp(z_i.z_a / t) )
+    in:  -log( 1/|P(i)| sum_{p in P(i)} exp(z_i.z_p / t) / sum_{a != i} exp(z_i.z_a / t) )
+
+    Args:
+        z: `[N, D]`, unit rows.
+        labels: `[N]`; P(i) are the other rows of i's label.
+        temperature: positive.
+
+    Returns:
+        The loss of each anchor in nats, `[N]`, and whether it has a positive; 0 where it has none.
+
+    Reference:
+        Khosla et al. 2020, eq. (2) and (3), arXiv 2004.11362.
+    """
+    _, group, sizes = labels.unique(return_inverse=True, return_counts=True)
+    positives = (sizes[group] - 1).to(z.dtype)
+    valid, count = positives > 0, positives.clamp(min=1)
+    if form == "in":
+        negative, positive = gram(z, temperature, Apart(group))[0], gram(z, temperature, Together(group))[0]
+        terms = softplus(negative - torch.where(valid, positive, 0)) + count.log()
+    else:
+        sums = z.new_zeros(len(sizes), z.shape[1]).index_add(0, group, z)
+        # a row's similarities with all of its label, less the one with itself
+        positive = torch.linalg.vecdot(z, sums[group] - z) / temperature / count
+        terms = gram(z, temperature, off_diagonal)[0] - positive
+    return torch.where(valid, terms, 0), valid
+
+
+class Together:
+    """Edit that leaves pairs of equal id, without those of a row with itself."""
+
+    def __init__(self, ids: Tensor) -> None:
+        self.ids = ids
+
+    def __call__(self, s: Tensor, i: slice, j: slice) -> Tensor:
+        off_diagonal(s, i, j)
+        return (self.ids[i, None] == self.ids[j]).to(s.dtype)
+
+
+@register("supcon")
+@dataclass(eq=False, kw_only=True)
+class SupCon(Tempered):
+    """SupCon over the rows of all names; a row without label has its own item's rows as positives only."""
+
+    family = "supervised"
+    paper = "Khosla et al. 2020, arXiv 2004.11362"
+    formula = "out: mean_i lse_{a != i}(u_i.u_a / t) - mean_{p in P(i)} u_i.u_p / t"
+    cost = "time O(V^2 B^2 D), memory O(V B D); form in: twice the time"
+    use = "class labels are at hand, several rows of one class in a batch"
+
+    temperature: Annotated[float, Gt(0)] = 0.07
+    form: Literal["out", "in"] = "out"
+
+    def forward(self, z: Embeddings, *, labels: Tensor, present: dict[str, Tensor] | None = None) -> Tensor:
+        x, items = flat(z, present)
+        labels = torch.where(labels < 0, -1 - torch.arange(len(labels), device=labels.device), labels)
+        if len(x) < 2:
+            return nothing(z)
+        terms, valid = supcon(unit(x), labels[items], self.tau, self.form)
+        dropped = len(valid) - int(valid.sum())
+        if dropped:
+            self.log["dropped_anchors"] = dropped
+        return mean(terms[valid])

@@ -1,0 +1,103 @@
+"""Losses on the predictions of a head that is trained jointly, alone or beside a contrastive one."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor
+from torch.nn import functional
+
+from clx.losses.base import Embeddings, Loss, register
+from clx.losses.streaming import full, mean
+
+
+@dataclass(eq=False, kw_only=True)
+class Regression(Loss):
+    """Mean over all known targets of an error; NaN targets are left out."""
+
+    family = "supervised heads"
+    cost = "time and memory O(B K)"
+
+    def forward(self, z: Embeddings, *, predictions: Tensor, targets: Tensor) -> Tensor:
+        if predictions.shape != targets.shape:
+            raise ValueError(f"predictions {[*predictions.shape]} and targets {[*targets.shape]} differ in shape")
+        known = ~targets.isnan()
+        if not bool(known.all()):
+            self.log["dropped_targets"] = int((~known).sum())
+        predictions = full(predictions)
+        return mean(self.error(predictions[known] - targets[known].to(predictions.dtype)))
+
+    def error(self, difference: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@register("l1")
+@dataclass(eq=False, kw_only=True)
+class L1(Regression):
+    """Mean absolute error."""
+
+    paper = "textbook"
+    formula = "mean |p - y|"
+    use = "regression with outliers; what most age and similarity benchmarks report"
+
+    def error(self, difference: Tensor) -> Tensor:
+        return difference.abs()
+
+
+@register("mse")
+@dataclass(eq=False, kw_only=True)
+class MSE(Regression):
+    """Mean squared error."""
+
+    paper = "textbook"
+    formula = "mean (p - y)^2"
+    use = "regression with Gaussian noise"
+
+    def error(self, difference: Tensor) -> Tensor:
+        return difference.square()
+
+
+@register("huber")
+@dataclass(eq=False, kw_only=True)
+class Huber(Regression):
+    """Squared error near zero, absolute error beyond `delta`."""
+
+    paper = "Huber 1964, doi 10.1214/aoms/1177703732"
+    formula = "mean h(p - y), h(e) = e^2 / 2 if |e| <= delta else delta (|e| - delta / 2)"
+    use = "regression with some outliers"
+
+    delta: Annotated[float, Gt(0)] = 1.0
+
+    def error(self, difference: Tensor) -> Tensor:
+        size = difference.abs()
+        return torch.where(size <= self.delta, difference.square() / 2, self.delta * (size - self.delta / 2))
+
+
+@register("cross-entropy")
+@dataclass(eq=False, kw_only=True)
+class CrossEntropy(Loss):
+    """Softmax cross-entropy of class predictions; rows labelled -1 are left out."""
+
+    family = "supervised heads"
+    paper = "textbook"
+    formula = "mean_i lse_k(p_ik) - p_i,y_i"
+    cost = "time and memory O(B K)"
+    use = "classes are at hand and a head should tell them"
+
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+
+    def forward(self, z: Embeddings, *, predictions: Tensor, labels: Tensor) -> Tensor:
+        known = labels >= 0
+        if not bool(known.all()):
+            self.log["dropped_labels"] = int((~known).sum())
+        if len(labels) and int(labels.max()) >= predictions.shape[1]:
+            raise ValueError(f"label {int(labels.max())} is beyond the {predictions.shape[1]} predicted classes")
+        return mean(
+            functional.cross_entropy(
+                full(predictions)[known],
+                labels[known],
+                reduction="none",
+                label_smoothing=self.label_smoothing,
+            )
+        )

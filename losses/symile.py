@@ -1,0 +1,126 @@
+"""Symile: contrast on the multilinear inner product of any number of modalities."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from clx.losses.base import Embeddings, Tempered, register, several
+from clx.losses.cube import cube
+from clx.losses.streaming import off_diagonal, rows, softplus, unit
+
+
+def mip(factors: Sequence[Tensor]) -> Tensor:
+    """Multilinear inner product of the rows of all factors `[B, D]`: sum over D of their product, `[B]`."""
+    return functools.reduce(torch.mul, factors).sum(-1)
+
+
+def symile(factors: Sequence[Tensor], temperature: Tensor | float) -> Tensor:
+    """Symile with every tuple of other rows as a negative: B^(M-1) - 1 for each row of each modality.
+
+    mean_m mean_i -log( exp(<r_1i, .., r_Mi> / t) / sum_J exp(<r_mi, other modalities' rows J> / t) )
+
+    Args:
+        factors: M >= 2 tensors `[B, D]`, unit rows; row i of all is one item.
+        temperature: positive.
+
+    Returns:
+        Scalar in nats; 0 for a batch of one. For M = 2 it is CLIP.
+
+    Reference:
+        Saporta et al. 2024, eq. (6), arXiv 2411.01053.
+    """
+    positive = mip(factors) / temperature
+    others = cube(factors, temperature)
+    return torch.stack([softplus(negative - positive).mean() for negative in others]).mean()
+
+
+def symile_shuffled(
+    factors: Sequence[Tensor], temperature: Tensor | float, permutations: Sequence[Sequence[Tensor]]
+) -> Tensor:
+    """Symile with B - 1 negatives per row: products of the other modalities' rows, each shuffled by itself.
+
+    mean_m mean_i -log( exp(p_i) / (exp(p_i) + sum_{j != i} exp(<r_mi, u_mj> / t)) )
+    with p_i = <r_1i, .., r_Mi> / t
+
+    Args:
+        factors, temperature: as `symile`.
+        permutations: for each modality m, the order `[B]` of each of the others, in turn.
+
+    Returns:
+        Scalar in nats; 0 for a batch of one.
+
+    Reference:
+        Saporta et al. 2024, section 3.3, arXiv 2411.01053.
+    """
+    positive = mip(factors) / temperature
+    terms = []
+    for m, orders in enumerate(permutations):
+        others = [r for k, r in enumerate(factors) if k != m]
+        shuffled = functools.reduce(torch.mul, (r[o] for r, o in zip(others, orders, strict=True)))
+        terms.append(softplus(rows(factors[m], shuffled, temperature, off_diagonal) - positive).mean())
+    return torch.stack(terms).mean()
+
+
+@register("symile")
+@dataclass(eq=False, kw_only=True)
+class Symile(Tempered):
+    """Symile over two modalities or more, with a learned embedding for what an item lacks."""
+
+    family = "multilinear"
+    paper = "Saporta et al. 2024, arXiv 2411.01053"
+    formula = "mean_m mean_i lse_J(<u_mi, others_J> / t) - <u_1i, .., u_Mi> / t"
+    cost = "all: time O(B^M D), memory O(B D) for M = 3; shuffled: time O(M B^2 D), memory O(B D)"
+    use = "three modalities or more that explain each other only together"
+
+    learn_temperature: bool = True
+    negatives: Literal["all", "shuffled"] = "all"
+    names: list[str] = field(init=False, repr=False)
+    absent: nn.Parameter = field(init=False, repr=False)
+
+    def setup(self, names: Sequence[str], dim: int) -> None:
+        self.names = list(names)
+        self.absent = nn.Parameter(torch.randn(len(names), dim))
+
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        present: dict[str, Tensor] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        several(z)
+        factors = [self.rows(name, z[name], None if present is None else present[name]) for name in z]
+        if self.negatives == "all":
+            return symile(factors, self.tau)
+        size, device = len(factors[0]), factors[0].device
+        # drawn where the generator lives: a CPU generator gives the same batch of negatives on every device
+        where = device if generator is None else generator.device
+        orders = [
+            [torch.randperm(size, generator=generator, device=where).to(device) for _ in factors[1:]] for _ in factors
+        ]
+        return symile_shuffled(factors, self.tau, orders)
+
+    def rows(self, name: str, x: Tensor, present: Tensor | None) -> Tensor:
+        """Unit rows of one modality, those of items that lack it replaced by its learned embedding."""
+        if present is None or bool(present.all()):
+            return unit(x)
+        if not hasattr(self, "absent"):
+            raise ValueError(f"{name} is missing in some rows: call setup(names, dim) once before training")
+        stand_in = unit(self.absent[self.place(name)][None]).to(x.dtype)
+        there = present[:, None]
+        return torch.where(there, unit(torch.where(there, x, 0)), stand_in)
+
+    def place(self, name: str) -> int:
+        """Number of a name; a modality used without views stands where its first view does."""
+        return self.names.index(name if name in self.names else f"{name}/0")
+
+    def fuse(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
+        """Product of the unit rows of the given names: its dot product with a candidate is their score.
+
+        A modality that is neither in the query nor the candidate's is given with `present` all False.
+        """
+        return functools.reduce(torch.mul, (self.rows(name, x.float(), present[name]) for name, x in z.items()))
