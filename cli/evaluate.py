@@ -1,7 +1,7 @@
 """`clx eval`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,7 +10,9 @@ from clx.cli.output import emit_json, emit_table, note
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    task: Annotated[list[str], typer.Option(help="zeroshot or retrieval; repeatable [default: the run's own]")] = [],  # noqa: B006
+    task: Annotated[
+        list[str], typer.Option(help="zeroshot or retrieval; repeatable [default: all that the data allow]")
+    ] = [],  # noqa: B006
     data: Annotated[str | None, typer.Option(help="A manifest with the run's columns [default: the run's own]")] = None,
     split: Annotated[str | None, typer.Option(help="train, val or test [default: test, else val]")] = None,
     checkpoint: Annotated[str, typer.Option(help="best, last, or a step")] = "best",
@@ -31,7 +33,7 @@ def evaluate(
     for name in task:
         if name not in TASKS:
             raise BadInput(f"unknown task {name!r}{nearest(name, TASKS)}")
-    from clx.pipelines.evaluate import evaluate_run, table
+    from clx.pipelines.evaluate import evaluate_run
 
     result = evaluate_run(
         run,
@@ -46,6 +48,14 @@ def evaluate(
     if json:
         emit_json(result)
         return
+    show_evaluation(result)
+
+
+def show_evaluation(result: dict[str, Any]) -> None:
+    """A table per task, and on stderr why tasks were left out."""
+    from clx.pipelines.evaluate import tables
+
     for name, reason in result.get("skipped", {}).items():
         note(f"{name} skipped: {reason}")
-    emit_table(table(result), title=f"{run} on {result['data']}, {result['rows']} rows")
+    for task, rows in tables(result).items():
+        emit_table(rows, title=f"{task} on {result['data']}", hidden="task")

@@ -30,8 +30,8 @@ def emit_json(value: Any) -> None:
     print(json.dumps(plain(value), ensure_ascii=False), flush=True)
 
 
-def emit_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
-    """Rows as a table on a terminal, as JSON lines when stdout is piped."""
+def emit_table(rows: list[dict[str, Any]], title: str | None = None, hidden: str | None = None) -> None:
+    """Rows as a table on a terminal, without the column `hidden`; as JSON lines when stdout is piped."""
     if not sys.stdout.isatty():
         for row in rows:
             emit_json(row)
@@ -40,7 +40,7 @@ def emit_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != hidden]
     table = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
     for name in names:
         numeric = all(isinstance(row.get(name), int | float | None) for row in rows)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from clx.cli.evaluate import show_evaluation
 from clx.cli.output import cell, emit_json, emit_table, note, progress
 
 Settings = Annotated[
@@ -64,15 +65,11 @@ def train(
         return
     with progress() as shown:
         summary = pipeline.train(config, folder, shown, resume=resume is not None, overwrite=overwrite)
-    from clx.pipelines.evaluate import table
-
     if json:
         emit_json(summary)
         return
-    evaluation = summary.get("evaluation", {})
-    for task, reason in evaluation.get("skipped", {}).items():
-        note(f"{task} skipped: {reason}")
-    emit_table(table(evaluation), title=f"{summary['run']} on {summary['split']} rows")
+    if "evaluation" in summary:
+        show_evaluation(summary["evaluation"])
     note(f"{summary['steps']} steps in {summary['seconds']} s, {summary['rows_per_s']} rows/s; saved in {folder}")
 
 

@@ -257,10 +257,12 @@ def write(name: str, out: Path) -> Path:
             lines = csv.writer(file, lineterminator="\n")
             lines.writerow(splits["train"].columns)
             known: dict[bytes, str] = {}
+            number = 0
             for rows in splits.values():
                 for i in range(len(rows)):
+                    number += 1  # the row as messages count it: files bear the number of the first row they are in
                     cells = rows.row(i)
-                    lines.writerow([_as_text(cell, column, out, known) for column, cell in cells.items()])
+                    lines.writerow([_as_text(cell, column, number, out, known) for column, cell in cells.items()])
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, manifest)
@@ -269,7 +271,7 @@ def write(name: str, out: Path) -> Path:
     return manifest
 
 
-def _as_text(cell: Any, column: str, out: Path, known: dict[bytes, str]) -> str:
+def _as_text(cell: Any, column: str, number: int, out: Path, known: dict[bytes, str]) -> str:
     """The cell of a CSV; bytes and arrays go to a file of their own, whose path is the cell."""
     if cell is None:
         return ""
@@ -278,7 +280,7 @@ def _as_text(cell: Any, column: str, out: Path, known: dict[bytes, str]) -> str:
     key = cell if isinstance(cell, bytes) else b"series" + cell.tobytes()
     if key not in known:
         suffix = "npy" if isinstance(cell, np.ndarray) else "png" if cell[:4] == b"\x89PNG" else "wav"
-        known[key] = f"{column}/{len(known):06d}.{suffix}"
+        known[key] = f"{column}/{number:05d}.{suffix}"
         path = out / known[key]
         path.parent.mkdir(exist_ok=True)
         if isinstance(cell, bytes):

@@ -178,14 +178,13 @@ def _things(run: Run, manifest: Manifest, rows: Tensor, group: list[str], candid
     return torch.tensor([numbers.setdefault(cell, len(numbers)) for cell in cells])
 
 
-def table(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """An evaluation as flat rows, one per task and input."""
-    rows = []
-    for task in TASKS:
-        for name, values in result.get(task, {}).items():
-            if isinstance(values, dict):
-                rows.append({"task": task, "input": name, **values})
-    return rows
+def tables(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """An evaluation as flat rows by task, one per input."""
+    return {
+        task: [{"task": task, "input": name, **line} for name, line in result[task].items() if isinstance(line, dict)]
+        for task in TASKS
+        if task in result
+    }
 
 
 def evaluate_run(
@@ -215,4 +214,4 @@ def evaluate_run(
 
     on_bad = "skip" if skip_bad else "fail"
     report_to = report if skip_bad else (lambda bad: None)
-    return evaluate(run, splits[name], tasks or run.config.eval, on_bad=on_bad, report=report_to) | {"split": name}
+    return evaluate(run, splits[name], tasks or TASKS, on_bad=on_bad, report=report_to) | {"split": name}

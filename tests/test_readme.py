@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -23,10 +25,10 @@ def test_the_story_is_told_in_order() -> None:
 
 def test_blocks_run(tmp_path: Path) -> None:
     pairs = ["caption,photo,split"]
-    from PIL import Image
-
+    draw = np.random.default_rng(0)
     for k, colour in enumerate(["red", "green", "blue", "black"] * 10):
-        Image.new("RGB", (16, 16), colour).save(tmp_path / f"{k}.png")
+        pixels = np.array(Image.new("RGB", (16, 16), colour)) // 2 + draw.integers(99, size=(16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
         pairs.append(f"a {colour} square number {k},{k}.png,{'test' if k > 31 else 'train'}")
     (tmp_path / "pairs.csv").write_text("\n".join(pairs) + "\n")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
