@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clx.modalities.base import Encoder, masked_pool
+from clx.modalities.base import Encoder
 from clx.modalities.pretrained import cut_at, first_line, local_file
-from clx.modalities.text_encoders import Layer
+from clx.modalities.sequence import Layer, Step, masked_pool, positions
 
 
 class LogMel(nn.Module):
@@ -67,22 +67,6 @@ def _narrowest_mel(sample_rate: int, mels: int) -> float:
     return 700 * (10 ** (2 * step) - 1)
 
 
-class _Block(nn.Module):
-    """Convolution over time, normalised per time step: what a row gives never depends on its neighbours."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, kernel, stride, kernel // 2)
-        self.norm = nn.LayerNorm(outputs)
-        self.residual = inputs == outputs and stride == 1
-
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """`[N, T, C]` and `[N, T]` in and out; T shrinks by the stride."""
-        mask = mask[:, :: self.conv.stride[0]]
-        y = F.relu(self.norm(self.conv(x.transpose(1, 2)).transpose(1, 2)))
-        return (x + y if self.residual else y) * mask[..., None], mask
-
-
 class MelCNN(Encoder):
     """Four convolutions over log-mel frames, mean and maximum over time."""
 
@@ -93,10 +77,10 @@ class MelCNN(Encoder):
         narrow = max(8, 3 * width // 4)
         self.layers = nn.ModuleList(
             [
-                _Block(mels, narrow, 5, 2),
-                _Block(narrow, narrow, 3, 1),
-                _Block(narrow, width, 3, 2),
-                _Block(width, width, 3, 1),
+                Step(mels, narrow, 5, 2),
+                Step(narrow, narrow, 3, 1),
+                Step(narrow, width, 3, 2),
+                Step(width, width, 3, 1),
             ]
         )
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * width, width), nn.ReLU())
@@ -125,7 +109,7 @@ class MelTransformer(Encoder):
         super().__init__()
         self.width = width
         self.mel = LogMel(sample_rate, mels)
-        self.stem = nn.ModuleList([_Block(mels, width, 5, 2), _Block(width, width, 3, 2)])
+        self.stem = nn.ModuleList([Step(mels, width, 5, 2), Step(width, width, 3, 2)])
         self.layers = nn.ModuleList(Layer(width, dropout) for _ in range(layers))
         self.out = nn.Sequential(nn.LayerNorm(2 * width), nn.Linear(2 * width, width))
 
@@ -147,13 +131,6 @@ class MelTransformer(Encoder):
     def blocks(self) -> list[nn.Module]:
         """The two convolutions, each layer, the part after pooling."""
         return [*self.stem, *self.layers, self.out]
-
-
-def positions(length: int, width: int, device: torch.device) -> Tensor:
-    """Sines and cosines `[length, width]` of geometrically spaced periods; no longest length."""
-    rates = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10000.0) / width))
-    angles = torch.arange(length, device=device)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 class Bundle(Encoder):

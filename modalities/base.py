@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import torch
 from annotated_types import Ge
 from torch import Generator, Tensor, nn
 
@@ -25,12 +24,6 @@ class Encoder(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """Trainable parts from input to output, for partial freezing; together they hold every parameter."""
         return [self]
-
-
-def masked_pool(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean and maximum `[N, 2 C]` over the real steps of `x` `[N, T, C]`; a row needs at least one."""
-    mean = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-    return torch.cat([mean, x.masked_fill(~mask[..., None], -torch.inf).amax(1)], 1)
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clx.modalities.base import Encoder, masked_pool
+from clx.modalities.base import Encoder
+from clx.modalities.sequence import Step, masked_pool
 
 _FILES = {
     "ConvTranPlus": "ConvTranPlus",
@@ -43,23 +44,6 @@ TransformerLSTMPlus and its like), that leave weights unused (mWDN), or that are
 """
 
 
-class Step(nn.Module):
-    """Convolution over time, normalised per step: what a row gives never depends on its neighbours."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, dilation: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation)
-        self.norm = nn.LayerNorm(outputs)
-        self.stride = stride
-        self.residual = inputs == outputs and stride == 1
-
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """`[N, T, C]` and `[N, T]` in and out; T shrinks by the stride."""
-        mask = mask[:, :: self.stride]
-        y = F.relu(self.norm(self.conv(x.transpose(1, 2)).transpose(1, 2)))
-        return (x + y if self.residual else y) * mask[..., None], mask
-
-
 class TCN(Encoder):
     """A strided convolution, then dilated ones (1, 3, 9, ...), mean and maximum over time."""
 
@@ -69,7 +53,7 @@ class TCN(Encoder):
         self.width = width
         stride = min(16, 2 ** max(0, (length // 32).bit_length() - 1))
         hidden = width // 2
-        steps = [Step(channels, hidden, 2 * stride + 1, stride, 1)]
+        steps = [Step(channels, hidden, 2 * stride + 1, stride)]
         steps += [Step(hidden, hidden, 3, 1, 3**i) for i in range(layers)]
         self.layers = nn.ModuleList(steps)
         self.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * hidden, width), nn.ReLU())

@@ -8,12 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from clx.modalities.base import Encoder
 from clx.modalities.pretrained import cut_at, first_line, quiet, require_hub
-
-HEAD_WIDTH = 32
+from clx.modalities.sequence import Layer, mean_over
 
 
 def bytes_of(texts: Sequence[str], longest: int) -> tuple[Tensor, Tensor]:
@@ -58,29 +56,6 @@ class ByteTransformer(Encoder):
         return cut_at(self, "layers", "norm")
 
 
-class Layer(nn.Module):
-    """Attention and a feed-forward part, each added to its input."""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = width // HEAD_WIDTH
-        self.norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.feed = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, h: Tensor, mask: Tensor) -> Tensor:
-        """`[N, T, width]` -> the same; nothing is read where `mask` `[N, T]` is False."""
-        q, k, v = self.qkv(self.norm(h)).unflatten(2, (3, self.heads, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
-        read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])  # [N, heads, T, d]
-        h = h + self.dropout(self.out(read.transpose(1, 2).flatten(2)))
-        out: Tensor = h + self.dropout(self.feed(h))
-        return out
-
-
 class HuggingFace(Encoder):
     """A text model of the transformers library, pooled over its tokens."""
 
@@ -114,12 +89,6 @@ def once_each(encode: Callable[[Tensor, Tensor], Tensor], x: Tensor, mask: Tenso
     rows, which = torch.cat([x, mask.long()], 1).unique(dim=0, return_inverse=True)
     tokens, real = rows.split(x.shape[1], dim=1)
     return encode(tokens, real.bool())[which]
-
-
-def mean_over(h: Tensor, mask: Tensor) -> Tensor:
-    """Mean `[N, C]` over the real steps of `h` `[N, T, C]`."""
-    weight = mask[:, :, None].to(h.dtype)
-    return (h * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def hugging_face_source(name: str) -> tuple[str, bool]:

@@ -106,8 +106,9 @@ class Embedder(nn.Module):
     def predict(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
         """Predictions `[B, outputs]` from the mean of the embeddings that are present."""
         assert self.predictor is not None
-        here = torch.stack([present[name] for name in z]).to(next(iter(z.values())).dtype)  # [V, B]
-        mean = (torch.stack(list(z.values())) * here[..., None]).sum(0) / here.sum(0).clamp(min=1)[:, None]
+        here = torch.stack([present[name] for name in z]).float()  # [V, B]
+        rows = torch.stack([row.float() for row in z.values()])
+        mean = (rows * here[..., None]).sum(0) / here.sum(0).clamp(min=1)[:, None]
         scale, shift = self.get_buffer("target_scale"), self.get_buffer("target_mean")
         return self.predictor(mean).float() * scale + shift  # type: ignore[no-any-return]
 
