@@ -1,7 +1,6 @@
 """The `clx` command: registers the subcommands and turns every error into one line and an exit code."""
 
 import os
-import signal
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -56,9 +55,6 @@ def main() -> None:
     """Entry point of the console script."""
     # Threads that wait by spinning make a machine with other work on it several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A pipe closed by its reader (`| head`) ends the command quietly, as it does for other tools.
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(run())
 
 
@@ -68,6 +64,9 @@ def run() -> int:
         return app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
     except KeyboardInterrupt:
         return fail("interrupted", 130)
+    except BrokenPipeError:  # the reader has what it wanted (`| head`): end quietly
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if os.environ.get("CLX_DEBUG"):
             raise
@@ -84,7 +83,7 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror, code
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out of memory: lower train.batch_size or raise train.accumulate", code
+        return "out of memory: lower train.batch_size", code
     said = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {said} (clx --debug shows the traceback)", code
 

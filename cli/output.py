@@ -5,13 +5,14 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for the person at the terminal; nobody listening any more is no reason to stop the work."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def plain(value: Any) -> Any:

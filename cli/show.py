@@ -1,5 +1,6 @@
 """`clx losses`, `clx encoders`, `clx recipes` and `clx bench`: what there is."""
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ def losses(
         show(list_losses(), json, "objectives")
         return
     described = describe_loss(name)
-    if json:
+    if json or not sys.stdout.isatty():
         emit_json(described)
         return
     parameters = described.pop("parameters")

@@ -1,5 +1,6 @@
 """`clx train`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +75,7 @@ def train(
 
 
 def show_plan(plan: dict[str, object], json: bool) -> None:
-    if json:
+    if json or not sys.stdout.isatty():
         emit_json(plan)
         return
     import yaml

@@ -28,6 +28,10 @@ class Audio(Modality):
     kind: ClassVar[str] = "audio"
     default_encoder: ClassVar[str] = "mel-cnn"
     files: ClassVar[bool] = True
+    only_for: ClassVar[dict[str, tuple[str, ...]]] = {
+        "layers": ("mel-transformer",),
+        **dict.fromkeys(("mels", "width", "dropout"), ("mel-cnn", "mel-transformer")),
+    }
 
     sample_rate: Annotated[int, Interval(ge=1000, le=192_000)] = 16_000
     """Hz, of what the encoder hears; numbers in place of a file are taken to have it already."""

@@ -32,6 +32,8 @@ class Modality:
 
     kind: ClassVar[str]
     default_encoder: ClassVar[str]
+    only_for: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Fields that only some encoders have, with the names or families of these."""
     files: ClassVar[bool] = False
     """Whether a text cell is the path of a file (then `read` gets a `pathlib.Path`)."""
 
@@ -52,6 +54,14 @@ class Modality:
 
     def __post_init__(self) -> None:
         self.encoder = self.encoder or self.default_encoder
+        if self.unlocked and not self.freeze:
+            raise ValueError("unlocked needs freeze: true, else every block learns anyway")
+        if self.views > 1 and self.augmentation == "none":
+            raise ValueError(f"{self.views} views with augmentation none would be equal")
+        family = self.encoder.partition(":")[0]
+        for name, families in self.only_for.items():
+            if family not in families and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise ValueError(f"{name} is an option of encoder {' and '.join(families)}, not of {self.encoder}")
 
     @property
     def weights(self) -> str | None:

@@ -50,6 +50,7 @@ class Image(Modality):
     kind: ClassVar[str] = "image"
     default_encoder: ClassVar[str] = "cnn"
     files: ClassVar[bool] = True
+    only_for: ClassVar[dict[str, tuple[str, ...]]] = {"width": ("cnn",), "depth": ("cnn",)}
 
     size: Annotated[int, Ge(4)] | None = None
     """Side in pixels (shorter side resized, centre cropped). The encoder's own when not given; `cnn`: 32."""

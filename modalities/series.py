@@ -32,6 +32,7 @@ class Series(Modality):
     kind: ClassVar[str] = "series"
     default_encoder: ClassVar[str] = "tcn"
     files: ClassVar[bool] = True
+    only_for: ClassVar[dict[str, tuple[str, ...]]] = {"layers": ("tcn",), "dropout": ("tcn",)}
 
     scale: Literal["global", "per-series", "none"] = "global"
     """Each channel to mean 0 and deviation 1: over all training series, over each series alone, or not at all."""

@@ -31,6 +31,11 @@ class Text(Modality):
 
     kind: ClassVar[str] = "text"
     default_encoder: ClassVar[str] = "transformer"
+    only_for: ClassVar[dict[str, tuple[str, ...]]] = {
+        "max_length": ("transformer", "hf"),
+        "pooling": ("hf",),
+        **dict.fromkeys(("width", "layers", "dropout"), ("transformer",)),
+    }
 
     max_length: Annotated[int, Ge(1)] | None = None
     """Longest text: bytes for `transformer` (128 when not given), tokens for `hf:` (the model's, at most 256)."""
@@ -90,14 +95,16 @@ class Text(Modality):
         family, colon, name = self.encoder.partition(":")
         if family == "hf" and name:
             _ = self.tokenizer  # now, so that workers do not import the library for it
-            if load and self.weights != "false":
+            if isinstance(self.pretrained, str):
+                raise ValueError(
+                    f"encoder hf: takes its folder as its name, hf:FOLDER; pretrained is {self.pretrained!r}"
+                )
+            if load and self.pretrained is not False:
                 return HuggingFace(hugging_face("model", name), self.pooling)
             from transformers import AutoModel
 
             return HuggingFace(AutoModel.from_config(hugging_face("config", name)), self.pooling)
         if family == "open_clip" and self.encoder in self.family(family):
-            if self.max_length is not None:
-                raise ValueError(f"{self.encoder} has a text length of its own: leave max_length out")
             _ = self.tokenizer
             return openclip.tower("text", name, self.weights, load=load)
         if self.encoder != "transformer":

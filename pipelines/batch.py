@@ -1,5 +1,6 @@
 """From manifest rows to batches: which rows, in which order, decoded, varied, collated, with what is missing masked."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from clx.modalities.base import CellError, Input, Modality
 from clx.pipelines.config import BadInput
 from clx.pipelines.manifest import Manifest, resolve
+
+FIT_ROWS = 100_000
 
 
 class Key(NamedTuple):
@@ -69,8 +72,11 @@ class Batch:
 
 
 def column_of(name: str, modality: Modality) -> str | list[str]:
-    """The manifest column, or columns, that feed a modality."""
-    return getattr(modality, "columns", None) or modality.column or name
+    """The manifest column, or columns for a table, that feed a modality."""
+    if modality.kind != "table":
+        return modality.column or name
+    columns: list[str] = getattr(modality, "columns", [])
+    return columns or ([modality.column] if modality.column else ["*"])
 
 
 def cell_of(row: dict[str, Any], name: str, modality: Modality, manifest: Manifest) -> Any:
@@ -80,13 +86,17 @@ def cell_of(row: dict[str, Any], name: str, modality: Modality, manifest: Manife
         cells = {each: row[each] for each in column}
         return cells if any(value is not None for value in cells.values()) else None
     value = row[column]
-    return resolve(value, manifest) if value is not None and modality.files else value
+    inline = modality.kind == "series" and isinstance(value, str) and value.lstrip().startswith("[")
+    return resolve(value, manifest) if value is not None and modality.files and not inline else value
 
 
 def cells(manifest: Manifest, name: str, modality: Modality) -> Iterator[Any]:
-    """Every present cell of one modality, for `Modality.fit`; paths that are refused are passed over."""
+    """Present cells of one modality, for `Modality.fit`; paths that are refused are passed over.
+
+    Of more than `FIT_ROWS` rows as many are taken, evenly spread: statistics need no more.
+    """
     columns = columns_of({name: modality})
-    for i in range(len(manifest)):
+    for i in range(0, len(manifest), max(1, len(manifest) // FIT_ROWS)):
         with suppress(BadInput):
             cell = cell_of(manifest.row(i, columns), name, modality, manifest)
             if cell is not None:
@@ -147,7 +157,8 @@ class Rows(Dataset[Batch]):
             except (CellError, BadInput) as error:
                 column = column_of(name, modality)
                 raise _Bad(i, ",".join(column) if isinstance(column, list) else column, str(error)) from None
-        label = -1 if self.label is None else self.classes.get(str(row[self.label]), -1)
+        named = None if self.label is None else row[self.label]
+        label = -1 if named is None else self.classes.get(str(named), -1)
         targets = [self._number(i, name, row[name]) for name in self.target]
         decoded = inputs, label, targets
         if self.cache:
@@ -256,10 +267,20 @@ class Order(Sampler[Key]):
             yield Key(epoch, at, shuffled[at * self.batch_size : (at + 1) * self.batch_size])
 
 
-def in_order(rows: int, batch_size: int) -> list[Key]:
-    """Keys that pass over every row once, the last batch as short as it must be."""
-    starts = range(0, rows, batch_size)
-    return [Key(0, k, np.arange(start, min(start + batch_size, rows))) for k, start in enumerate(starts)]
+def once(rows: int, batch_size: int, seed: int | None = None) -> list[Key]:
+    """Keys that pass over every row once, the last batch as short as it must be.
+
+    In order, or mixed by `seed`: losses that compare the rows of a batch need batches that are alike, and
+    manifests are often sorted by class.
+    """
+    order = np.arange(rows) if seed is None else np.random.default_rng([seed, 3]).permutation(rows)
+    return [Key(0, k, order[start : start + batch_size]) for k, start in enumerate(range(0, rows, batch_size))]
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """A signal to the whole process group must not kill the workers before the parent has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def batches(
@@ -281,6 +302,7 @@ def batches(
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=leave_signals_to_parent,
         generator=torch.Generator(),  # its base seed must not draw from the run's random stream
     )
     for batch in made:

@@ -155,7 +155,8 @@ def try_objective(config: Config, modalities: Mapping[str, Modality], losses: li
 def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: Manifest) -> None:
     """Every column that the config names must be there; patterns such as `x*` become the columns they match."""
     columns = manifest.columns
-    taken = {config.data.label, config.data.split, *config.data.target}
+    single = {column_of(name, modality) for name, modality in modalities.items() if modality.kind != "table"}
+    taken = {config.data.label, config.data.split, *config.data.target, *map(str, single)}
     for name, modality in modalities.items():
         wanted = column_of(name, modality)
         if isinstance(wanted, list):

@@ -9,6 +9,7 @@ checkpoints/step-N/      model.safetensors, trainer.pt and meta.json, in a folde
 """
 
 import json
+import math
 import os
 import random
 import shutil
@@ -96,15 +97,15 @@ def last(folder: Path) -> Checkpoint:
 
 
 def best(found: list[Checkpoint]) -> Checkpoint:
-    """The checkpoint of the lowest validation loss; the newest when none was validated."""
-    scored = [c for c in found if c.score is not None]
-    return min(scored, key=lambda c: c.score or 0.0) if scored else found[-1]
+    """The checkpoint of the lowest validation loss, the newest of equals; the newest of all when none was validated."""
+    scored = [(c.score, -c.step, c) for c in found if c.score is not None and math.isfinite(c.score)]
+    return min(scored)[2] if scored else found[-1]
 
 
 def weights(model: nn.Module, objective: nn.Module) -> dict[str, Tensor]:
-    """Model and objective as one flat dictionary; tensors that share memory are written once each."""
+    """Model and objective as one flat dictionary of copies on the CPU."""
     both = nn.ModuleDict({"model": model, "objective": objective}).state_dict()
-    return {name: value.detach().clone().contiguous() for name, value in both.items()}
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in both.items()}
 
 
 def save(
@@ -117,7 +118,8 @@ def save(
     folder = out / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     beside, place = folder / f".step-{step:08d}.tmp", folder / f"step-{step:08d}"
-    shutil.rmtree(beside, ignore_errors=True)
+    for leftover in folder.glob(".step-*.tmp"):  # of a run that was killed while it saved
+        shutil.rmtree(leftover, ignore_errors=True)
     beside.mkdir()
     try:
         save_file(used, beside / "model.safetensors")
@@ -159,7 +161,7 @@ def restore_random(state: dict[str, Any]) -> None:
     np.random.set_state(numpy_state)
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
 
 
 def read_config(folder: Path) -> Config:

@@ -108,7 +108,7 @@ class Train(Section):
     epochs: Annotated[int, Field(ge=1)] = 10
     steps: Annotated[int, Field(ge=1)] | None = None
     """Total optimiser steps; overrides `epochs`."""
-    batch_size: Annotated[int, Field(ge=1)] = 256
+    batch_size: Annotated[int, Field(ge=2)] = 256
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches per optimiser step; each batch is contrasted on its own."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
@@ -137,11 +137,15 @@ class Train(Section):
     tensorboard: bool = False
 
 
+EmptyIsDefault = BeforeValidator(lambda value: {} if value is None else value)
+"""A key with nothing after it, as YAML allows: all defaults."""
+
+
 class Config(Section):
     """Everything that makes a run."""
 
     data: Data
-    modalities: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    modalities: Annotated[dict[str, Annotated[dict[str, Any], EmptyIsDefault]], Field(min_length=1)]
     """Inputs by name; `kind` is the name itself unless given. The other keys are the modality's own."""
     embed_dim: Annotated[int, Field(ge=1)] = 128
     objective: Annotated[
@@ -149,7 +153,7 @@ class Config(Section):
         Field(min_length=1),
         BeforeValidator(lambda value: [value] if isinstance(value, Mapping) else value),
     ]
-    train: Train = Train()
+    train: Annotated[Train, EmptyIsDefault] = Train()
     eval: list[Task] = ["zeroshot", "retrieval"]
     """Tasks of `clx eval` and of the evaluation that ends a training run."""
 

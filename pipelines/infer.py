@@ -178,6 +178,8 @@ def infer_config(source: str) -> tuple[dict[str, Any], Inferred, dict[str, Manif
     objective = {"name": _objective(modalities, found), "temperature": 0.1}
     if objective["name"] in ("clip", "symile"):
         objective["learn_temperature"] = True
+    if modalities.get("text", {}).get("column") == found.label is not None:
+        objective["exclude"] = "labels"  # rows of one class share their text and are no negatives of each other
     batch = 2 ** int(math.log2(max(2, min(256, rows / 5))))
     epochs = min(100, max(10 if rows < 200_000 else 3, math.ceil(1000 * batch / rows)))
     train = {"epochs": epochs, "batch_size": batch, "lr": 1e-3}

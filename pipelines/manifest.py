@@ -10,7 +10,7 @@ from clx.pipelines.config import BadInput, Data, Fraction, nearest
 from clx.pipelines.readers import SPLITS, read_file, read_folder
 from clx.pipelines.rows import Manifest, resolve
 
-__all__ = ["Manifest", "load_manifest", "load_splits", "resolve"]
+__all__ = ["Manifest", "load_evaluation", "load_manifest", "load_splits", "resolve"]
 
 LISTS = [f"{stem}.{suffix}" for stem in ("metadata", "manifest") for suffix in ("csv", "tsv", "jsonl", "parquet")]
 
@@ -57,6 +57,25 @@ def load_splits(data: Data, seed: int) -> dict[str, Manifest]:
         else:
             splits[split] = _holdout(given, split, data)
     return {split: splits[split] for split in ("train", "val", "test") if split in splits}
+
+
+def load_evaluation(data: Data, seed: int, source: str | None, split: str | None) -> tuple[str, Manifest]:
+    """The rows to evaluate, with the name of their split.
+
+    They are those of `split`, else of test, val or train, the first that there is; of a `source` without a split
+    column, all rows. Raises `BadInput`.
+    """
+    if source is None:
+        splits = load_splits(data, seed)
+    elif is_builtin(source):
+        splits = load_builtin(source)
+    else:
+        manifest = _open(source, data)
+        splits = split_by(manifest, data.split) if data.split in manifest.columns else {"all": manifest}
+    name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
+    if name not in splits:
+        raise BadInput(f"{source or data.train} has no {name} rows; it has {', '.join(splits)}")
+    return name, splits[name]
 
 
 def _source(source: str, data: Data) -> dict[str, Manifest]:

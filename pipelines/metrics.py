@@ -6,24 +6,31 @@ import torch
 from torch import Tensor
 
 
-def ranks(queries: Tensor, candidates: Tensor, groups: Tensor, chunk: int = 1024) -> Tensor:
-    """Rank, from 0, of the best relevant candidate of each query, `[Q]`.
+def ranks(queries: Tensor, candidates: Tensor, relevant: Sequence[Sequence[int]], chunk: int = 1024) -> Tensor:
+    """Rank, from 0, of the best relevant candidate of each query, `[Q]`. No `[Q, C]` matrix is held.
 
-    Query i's relevant candidates are those of its own group. Chunked: no `[Q, C]` matrix is held.
+    A tie with an irrelevant candidate counts against the query, so that a collapsed space scores nothing.
 
     Args:
         queries: `[Q, D]`; a query's dot product with a candidate is its score.
-        candidates: `[C, D]`, with C = Q: candidate i is paired with query i.
-        groups: `[C]` int64; candidates of one group are the same thing (equal captions, say).
+        candidates: `[C, D]`, each a different thing.
+        relevant: for each query the numbers of the candidates that answer it, one or more.
     """
     found = []
     for start in range(0, len(queries), chunk):
         scores = queries[start : start + chunk] @ candidates.T
-        relevant = groups[start : start + chunk, None] == groups[None, :]
-        best = scores.masked_fill(~relevant, -torch.inf).amax(1, keepdim=True)
-        # A tie with an irrelevant candidate counts against the query, so that a collapsed space scores 0.
-        found.append(((scores >= best) & ~relevant).sum(1))
+        answers = torch.zeros_like(scores, dtype=torch.bool)
+        for row, numbers in enumerate(relevant[start : start + chunk]):
+            answers[row, list(numbers)] = True
+        best = scores.masked_fill(~answers, -torch.inf).amax(1, keepdim=True)
+        found.append(((scores >= best) & ~answers).sum(1))
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.long)
+
+
+def first_answers(queries: Tensor, candidates: Tensor, chunk: int = 1024) -> Tensor:
+    """Number of the best-scored candidate of each query, `[Q]`."""
+    parts = [(queries[start : start + chunk] @ candidates.T).argmax(1) for start in range(0, len(queries), chunk)]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
 
 
 def recall_at(rank: Tensor, ks: Sequence[int]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Zero-shot classification: items of any modality against words, by the angle in the shared space."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from clx.pipelines.checkpoint import load
 from clx.pipelines.config import BadInput, Config, nearest
 from clx.pipelines.device import pick_device
 from clx.pipelines.manifest import load_manifest
+from clx.pipelines.readers import EXTENSIONS
 
 
 def text_modality(run: Run) -> str:
@@ -53,14 +55,18 @@ def class_embeddings(run: Run, phrasings: Mapping[str, Sequence[str]], templates
     text = text_modality(run)
     modality = run.modalities[text]
     assert isinstance(modality, Text)
-    rows = []
-    for name, phrases in phrasings.items():
-        try:
-            samples = [prompt for phrase in phrases for prompt in modality.prompts(phrase, templates)]
-        except CellError as error:
-            raise BadInput(f"label {name!r}: {error}") from None
-        rows.append(F.normalize(F.normalize(embed(run, text, samples), dim=-1).mean(0), dim=-1))
-    return torch.stack(rows)
+    samples, owners = [], []
+    for number, (name, phrases) in enumerate(phrasings.items()):
+        for phrase in phrases:
+            try:
+                prompts = modality.prompts(phrase, templates)
+            except CellError as error:
+                raise BadInput(f"label {name!r}: {error}") from None
+            samples += prompts
+            owners += [number] * len(prompts)
+    rows = F.normalize(embed(run, text, samples), dim=-1)
+    sums = rows.new_zeros(len(phrasings), rows.shape[1]).index_add(0, torch.tensor(owners), rows)
+    return F.normalize(sums, dim=-1)
 
 
 def queries(run: Run, z: Embeddings, present: dict[str, Tensor], candidate: str) -> Tensor:
@@ -92,13 +98,13 @@ class Result:
 
 def classify(
     run: Run,
-    items: Iterable[tuple[str, dict[str, Any]]],
+    items: "Iterable[Item]",
     phrasings: Mapping[str, Sequence[str]],
     templates: Sequence[str] = (),
     top: int = 5,
     batch_size: int = 64,
 ) -> Iterator[Result | tuple[str, str]]:
-    """Classify `(name, {modality: cell})` items, in order, as they come.
+    """Classify items, in order, as they come.
 
     Yields a `Result`, or `(name, reason)` for an item that cannot be read.
     """
@@ -107,7 +113,8 @@ def classify(
     size = 1  # the first answer comes at once; later ones in batches
     for name, given in items:
         try:
-            group.append((name, {m: run.modalities[m].read(cell) for m, cell in given.items()}))
+            read = given if isinstance(given, str) else {m: run.modalities[m].read(c) for m, c in given.items()}
+            group.append((name, read))
         except CellError as error:
             group.append((name, str(error)))
         if len(group) >= size:
@@ -167,7 +174,7 @@ def read_labels(source: Path) -> dict[str, list[str]]:
 def as_phrasings(raw: Any, where: str) -> dict[str, list[str]]:
     """Labels as `{class: phrasings}`. Raises `BadInput` for doubles, none at all, and other shapes."""
     if isinstance(raw, list):
-        doubles = sorted({str(x) for x in raw if raw.count(x) > 1})
+        doubles = [label for label, times in Counter(map(str, raw)).items() if times > 1]
         if doubles:
             raise BadInput(f"labels {where}: {doubles[0]!r} stands there twice")
         raw = {str(label): [str(label)] for label in raw}
@@ -203,12 +210,10 @@ def open_clip_run(model: str, pretrained: str, device: torch.device) -> Run:
     return run
 
 
-KINDS = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"), ("image",)),
-    **dict.fromkeys((".wav", ".flac", ".ogg", ".mp3"), ("audio",)),
-    ".npy": ("series",),
+KINDS: dict[str, tuple[str, ...]] = {
+    **{suffix: (kind,) for kind, suffixes in EXTENSIONS.items() for suffix in suffixes},
     ".csv": ("series", "table"),
-    ".tsv": ("table",),
+    ".tsv": ("series", "table"),
     ".json": ("table",),
     ".parquet": ("table",),
     ".txt": ("text",),
@@ -228,7 +233,7 @@ def modality_of_file(run: Run, path: Path) -> str:
     if len(names) > 1 and tables:  # a CSV with the table's columns is a table, another one a series
         with open(path, encoding="utf-8", errors="replace") as file:
             header = file.readline()
-        names = [n for n in names if (n in tables) == all(c in header for c in column_of_table(run, tables[0]))]
+        names = [n for n in names if (n in tables) == all(c in header for c in table_columns(run, tables[0]))]
     if len(names) == 1:
         return names[0]
     if not names:
@@ -237,7 +242,7 @@ def modality_of_file(run: Run, path: Path) -> str:
     raise BadInput(f"{path}: say what it is with --as {' or --as '.join(names)}")
 
 
-def column_of_table(run: Run, name: str) -> list[str]:
+def table_columns(run: Run, name: str) -> list[str]:
     columns = column_of(name, run.modalities[name])
     return columns if isinstance(columns, list) else [columns]
 
@@ -259,17 +264,18 @@ def open_model(model: str, pretrained: str | None, checkpoint: str, device: str)
     return open_clip_run(model, pretrained, pick_device(device))
 
 
-Item = tuple[str, dict[str, Any]]
+Item = tuple[str, dict[str, Any] | str]
+"""A name with its cells by modality, or with the reason why there are none."""
 
 
 def one_item(run: Run, cells: Mapping[str, str]) -> Iterator[Item]:
     """The one thing given by several of its modalities, by kind."""
-    given = {}
+    given: dict[str, Any] = {}
     for kind, text in cells.items():
         names = [name for name, modality in run.modalities.items() if modality.kind == kind]
         if not names:
             raise BadInput(f"--{kind}: this run has no {kind} modality; it has {', '.join(run.modalities)}")
-        given[names[0]] = _table_row(Path(text)) if kind == "table" else Path(text)
+        given[names[0]] = table_row(run, names[0], Path(text)) if kind == "table" else Path(text)
     yield "+".join(cells.values()), given
 
 
@@ -290,25 +296,39 @@ def items(run: Run, names: Iterable[str], modality: str | None) -> Iterator[Item
 
 
 def _items_of_file(run: Run, path: Path, modality: str | None) -> Iterator[Item]:
-    name = modality or modality_of_file(run, path)
-    kind = run.modalities[name].kind
-    if kind == "table" and path.suffix.lower() != ".json":
-        manifest = load_manifest(str(path))
-        for i in range(len(manifest)):
-            yield manifest.where(i), {name: cell_of(manifest.row(i), name, run.modalities[name], manifest)}
-    elif kind == "table":
-        yield str(path), {name: _table_row(path)}
-    elif kind == "text":
-        yield str(path), {name: path.read_text(encoding="utf-8").strip()}
-    else:
-        yield str(path), {name: path}
+    """The items in one file; one that cannot be used is an item with its reason, so that the others go on."""
+    try:
+        name = modality or modality_of_file(run, path)
+        kind = run.modalities[name].kind
+        if kind == "table" and path.suffix.lower() != ".json":
+            yield from table_rows(run, name, path)
+        elif kind == "table":
+            yield str(path), {name: table_row(run, name, path)}
+        elif kind == "text":
+            yield str(path), {name: path.read_text(encoding="utf-8").strip()}
+        else:
+            yield str(path), {name: path}
+    except (BadInput, OSError, UnicodeDecodeError) as error:
+        yield str(path), str(error)
 
 
-def _table_row(path: Path) -> dict[str, Any]:
+def table_rows(run: Run, name: str, path: Path) -> Iterator[Item]:
+    """Every row of a manifest as an item of a table modality."""
+    manifest, modality = load_manifest(str(path)), run.modalities[name]
+    for column in table_columns(run, name):
+        manifest.require(column)
+    for i in range(len(manifest)):
+        cell = cell_of(manifest.row(i), name, modality, manifest)
+        yield manifest.where(i), "every cell of the table is empty" if cell is None else {name: cell}
+
+
+def table_row(run: Run, name: str, path: Path) -> dict[str, Any]:
+    """A table's cells from a JSON object; columns that it lacks are missing cells."""
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: not a JSON object ({error})") from None
-    if not isinstance(row, dict):
-        raise BadInput(f"{path}: expected a JSON object of column and value")
-    return row
+    columns = table_columns(run, name)
+    if not isinstance(row, dict) or not set(row) & set(columns):
+        raise BadInput(f"{path}: expected a JSON object with some of the columns {', '.join(columns)}")
+    return {column: row.get(column) for column in columns}

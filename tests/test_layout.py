@@ -32,6 +32,7 @@ ORDER = [
     "metrics",
     "zeroshot",
     "evaluate",
+    "loop",
     "train",
     "catalogue",
     "infer",

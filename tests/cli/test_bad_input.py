@@ -175,7 +175,7 @@ def test_good_input_then_existing_folder_then_bad_evaluation(data: Path) -> None
         (["data/0.png", "--labels-file", "no.txt"], 2, ["no.txt"]),
         (["data/0.png", "--labels", "red,red"], 2, ["'red'", "twice"]),
         (["nothing.png", "--labels", "red,blue"], 2, ["nothing.png"]),
-        (["c.yaml", "--labels", "red,blue"], 2, ["c.yaml"]),
+        (["c.yaml", "--labels", "red,blue"], 1, ["skipped c.yaml"]),
     ):
         wrong = clx("zeroshot", "run", *args, cwd=data.parent)
         assert (wrong.returncode, wrong.stdout) == (code, ""), wrong.stderr

@@ -124,7 +124,7 @@ def test_eval_prints_what_training_saved(clx: Any, digits_run: Path) -> None:
     assert code == 0
     saved = json.loads((digits_run / "results.json").read_text())
     assert result["zeroshot"] == saved["zeroshot"]
-    assert result["retrieval"].keys() == saved["retrieval"].keys()
+    assert result["retrieval"] == saved["retrieval"]
     assert result["rows"] == 1080
     assert result["schema"] == 1
 

@@ -60,7 +60,7 @@ CASES: dict[str, Callable[[], Case]] = {
 @pytest.fixture(params=sorted(MODALITIES))
 def case(request: pytest.FixtureRequest) -> Case:
     if request.param not in CASES:
-        pytest.skip(f"CASES has no entry for {request.param}")
+        pytest.fail(f"CASES has no entry for {request.param}")
     case = CASES[request.param]()
     case.config["kind"] = request.param
     return case

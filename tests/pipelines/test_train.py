@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from clx.pipelines import checkpoint
 from clx.pipelines import train as pipeline
 from clx.pipelines.config import BadInput, Refused, Stopped
-from clx.pipelines.train import Trainer, plan, rate_at, train
+from clx.pipelines.loop import Trainer, plan, rate_at
+from clx.pipelines.train import train
 
 Make = Callable[..., Any]
 
@@ -113,9 +114,10 @@ def test_non_finite_steps_are_skipped_then_refused(
     broken: set[int] = set()
     plain = Trainer.loss
 
-    def loss(self: Trainer, *given: Any) -> Any:
-        total, counts = plain(self, *given)
-        return (total * float("nan") if self.step in broken else total), counts
+    def loss(self: Trainer, batch: Any, *given: Any) -> Any:
+        if self.step in broken:  # one pixel: also what batch norms remember would be spoiled
+            batch.inputs["image"]["x"][0, 0, 0, 0] = float("inf")
+        return plain(self, batch, *given)
 
     monkeypatch.setattr(Trainer, "loss", loss)
     broken.update({1, 2})
@@ -175,9 +177,12 @@ def test_partly_frozen_towers_move_at_the_end(tmp_path: Path, make_config: Make,
     image = {"encoder": "cnn", "width": 4, "size": 8, "freeze": True, "unlocked": 1}
     config = make_config(eval=[], modalities__image=image)
     run = pipeline.prepare(config, pipeline.load_splits(config.data, 0))
-    blocks = run.model.towers["image"].encoder.blocks()
-    assert not any(p.requires_grad for block in blocks[:-1] for p in block.parameters())
-    assert all(p.requires_grad for p in blocks[-1].parameters())
+    train(config, tmp_path / "run", silent)
+    trained = checkpoint.load(tmp_path / "run", "last")
+    before, after = (r.model.towers["image"].encoder.blocks() for r in (run, trained))
+    for k, (old, new) in enumerate(zip(before, after, strict=True)):
+        pairs = list(zip(old.state_dict().values(), new.state_dict().values(), strict=True))
+        assert all(torch.equal(a, b) for a, b in pairs) == (k < len(before) - 1)
 
 
 def test_predictions_train_in_the_units_of_the_target(tmp_path: Path, make_config: Make, silent: Any) -> None:
@@ -193,3 +198,86 @@ def test_predictions_train_in_the_units_of_the_target(tmp_path: Path, make_confi
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[0] > 50  # the target's spread is about 77
     assert losses[-1] < losses[0] * 0.9
+
+
+def test_validation_mixes_a_manifest_sorted_by_class(tmp_path: Path, make_config: Make, silent: Any) -> None:
+    """Batches of one class alone would all have the same loss, or none."""
+    lines = ["text,label,split"]
+    for split, count in (("train", 64), ("val", 32)):
+        lines += [f"{word},{word},{split}" for word in ("red", "green", "blue", "black") for _ in range(count // 4)]
+    (tmp_path / "sorted.csv").write_text("\n".join(lines))
+    text = {"kind": "text", "column": "text", "layers": 1, "width": 32}
+    config = make_config(
+        data={"train": str(tmp_path / "sorted.csv"), "label": "label"},
+        modalities={"a": text, "b": text},
+        objective={"name": "clip", "exclude": "labels", "temperature": 0.1},
+        train={"steps": 12, "batch_size": 8, "validate_every": 4, "lr": 0.01},
+        eval=[],
+    )
+    train(config, tmp_path / "run", silent)
+    found = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    scores = [line["val_loss"] for line in found if "val_loss" in line]
+    assert scores[0] > 0.05
+    assert scores[-1] < scores[0]
+
+
+def test_best_passes_over_what_is_not_finite() -> None:
+    made = [checkpoint.Checkpoint(Path("x"), k, score) for k, score in enumerate([float("nan"), 0.5, 0.3, 0.3, None])]
+    assert checkpoint.best(made).step == 3
+    assert checkpoint.best(made[:1]).step == 0
+
+
+def test_a_bad_test_row_is_told_after_training(tmp_path: Path, make_config: Make, silent: Any) -> None:
+    rows = ["size,label,split"] + [f"{k % 7},{'ab'[k % 2]},{'train' if k < 16 else 'test'}" for k in range(20)]
+    rows.append("big,a,test")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    config = make_config(
+        data={"train": str(tmp_path / "t.csv"), "label": "label"},
+        modalities={"table": {"columns": ["size"]}, "text": {"column": "label", "layers": 1, "width": 32}},
+        train={"steps": 2, "batch_size": 8},
+    )
+    with pytest.raises(BadInput, match="trained and saved in .* row 21"):
+        train(config, tmp_path / "fail", silent)
+    assert checkpoint.last(tmp_path / "fail").step == 2
+    skipping = config.model_copy(update={"data": config.data.model_copy(update={"on_bad_row": "skip"})})
+    summary = train(skipping, tmp_path / "skip", silent)
+    assert summary["evaluation"]["rows"] == 4
+    assert "row 21" in (tmp_path / "skip" / "bad_rows.jsonl").read_text()
+
+
+def test_a_run_finds_its_data_from_another_folder(
+    tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clx.pipelines.evaluate import evaluate_run
+
+    rows = ["size,label"] + [f"{k % 7},{'ab'[k % 2]}" for k in range(16)]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    config = make_config(
+        data={"train": "t.csv", "label": "label"},
+        modalities={"table": {"columns": ["*"]}, "text": {"column": "label", "layers": 1, "width": 32}},
+        train={"steps": 1, "batch_size": 8},
+    )
+    train(config, tmp_path / "run", silent)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = evaluate_run(tmp_path / "run", ["zeroshot"], say=print)
+    assert result["rows"] == 16
+    assert checkpoint.read_config(tmp_path / "run").modalities["table"]["columns"] == ["size"]
+
+
+def test_half_precision_that_never_settles_is_refused(
+    tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clx.pipelines.loop.MOST_OVERFLOWS", 2)
+    plain = Trainer.loss
+
+    def loss(self: Trainer, *given: Any) -> Any:
+        total, counts = plain(self, *given)
+        if total.requires_grad:
+            total.register_hook(lambda gradient: gradient * float("nan"))
+        return total, counts
+
+    monkeypatch.setattr(Trainer, "loss", loss)
+    with pytest.raises(Refused):
+        train(make_config(eval=[], train__precision="fp16", train__bad_steps=1), tmp_path / "run", silent)

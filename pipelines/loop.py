@@ -1,0 +1,417 @@
+"""The loop: any number of modalities and views, any sum of objectives, one step after another until done."""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from clx.pipelines import checkpoint
+from clx.pipelines.batch import BadRow, Batch, Order, Rows, batches, once
+from clx.pipelines.build import Run
+from clx.pipelines.config import BadInput, Config, Refused, Stopped, Train
+from clx.pipelines.device import pick_device, pick_precision
+from clx.pipelines.manifest import Manifest
+from clx.pipelines.model import averaged
+
+LOG_EVERY = 10
+MOST_OVERFLOWS = 30
+
+
+class Progress(Protocol):
+    """Who is told how far the run is."""
+
+    def step(self, done: int, total: int, **shown: float) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+def rate_at(step: int, total: int, settings: Train) -> float:
+    """Learning rate of a step counted from 0: linear warm-up, then half a cosine down to zero, or constant."""
+    warm = math.ceil(settings.warmup * total)
+    if step < warm:
+        return settings.lr * (step + 1) / warm
+    if settings.schedule == "constant":
+        return settings.lr
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+def parameter_groups(model: nn.Module, objective: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices; none for vectors, scalars and what the objective learns."""
+    learned = [p for p in model.parameters() if p.requires_grad]
+    bare = [p for p in learned if p.ndim < 2] + [p for p in objective.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learned if p.ndim >= 2], "weight_decay": decay},
+        {"params": bare, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+class Signals:
+    """SIGINT and SIGTERM ask for a stop after the step, SIGUSR1 for a checkpoint; a second stop ends at once."""
+
+    def __init__(self) -> None:
+        self.stop: int | None = None
+        self.save = False
+
+    @contextmanager
+    def watched(self) -> Iterator["Signals"]:
+        def on_stop(number: int, frame: object) -> None:
+            if self.stop is not None:
+                raise Stopped("stopped at once, at the second signal", 128 + number)
+            self.stop = number
+
+        def on_save(number: int, frame: object) -> None:
+            self.save = True
+
+        wanted: dict[int, Any] = {signal.SIGINT: on_stop, signal.SIGTERM: on_stop}
+        if hasattr(signal, "SIGUSR1"):
+            wanted[signal.SIGUSR1] = on_save
+        before: dict[int, Any] = {}
+        with suppress(ValueError):  # signals can only be watched from the main thread
+            before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@dataclass
+class Plan:
+    """How long a run is, known before its first step."""
+
+    rows: int
+    per_epoch: int
+    """Batches in an epoch."""
+    steps: int
+    """Optimiser steps of the run."""
+
+
+def plan(config: Config, rows: int) -> Plan:
+    """Steps of a run over `rows` training rows. Raises `BadInput` when not one step is possible."""
+    settings = config.train
+    if rows < settings.batch_size:
+        raise BadInput(
+            f"train.batch_size is {settings.batch_size} but there are only {rows} training rows: "
+            f"set train.batch_size to {rows} or less"
+        )
+    per_epoch = rows // settings.batch_size
+    steps = settings.steps or settings.epochs * per_epoch // settings.accumulate
+    if steps == 0:
+        raise BadInput(
+            f"nothing would be trained: {settings.epochs} epochs of {per_epoch} batches are fewer than "
+            f"train.accumulate = {settings.accumulate}"
+        )
+    return Plan(rows, per_epoch, steps)
+
+
+@dataclass
+class BadRows:
+    """Bad rows met so far: written down once each; those of the training split count against a budget."""
+
+    path: Path
+    rows: int
+    """Rows of the training split."""
+    budget: float
+    seen: set[str] = field(default_factory=set)
+    in_training: int = 0
+
+    def recall(self) -> None:
+        """Take up what an earlier part of this run wrote."""
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                with suppress(ValueError, KeyError):  # a crash may have left half a line
+                    one = json.loads(line)
+                    self.seen.add(one["row"])
+                    self.in_training += one["split"] == "train"
+
+    def report(self, bad: list[BadRow], split: str = "train") -> None:
+        """Write new ones down. Raises `BadInput` when the budget is used up."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            for one in bad:
+                if one.where not in self.seen:
+                    self.seen.add(one.where)
+                    self.in_training += split == "train"
+                    line = {"row": one.where, "split": split, "column": one.column, "reason": one.reason}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if self.in_training > self.budget * self.rows:
+            raise BadInput(
+                f"{self.in_training} of {self.rows} training rows are bad, more than data.bad_row_budget = "
+                f"{self.budget}: see {self.path}"
+            )
+
+
+class Trainer:
+    """A run in progress. Its methods are the parts of the loop; `train` below puts them together."""
+
+    def __init__(self, config: Config, run: Run, splits: dict[str, Manifest], out: Path) -> None:
+        settings = self.settings = config.train
+        self.run, self.out = run, out
+        self.device = pick_device(settings.device)
+        self.dtype = pick_precision(settings.precision, self.device)
+        self.plan = plan(config, len(splits["train"]))
+        self.model = run.model.to(self.device)
+        self.objective = run.objective.to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, self.objective, settings.weight_decay), lr=settings.lr
+        )
+        self.scaler = torch.amp.grad_scaler.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.ema = averaged(self.model, self.objective, settings.ema) if settings.ema else None
+        self.step = 0
+        self.bad_steps = 0
+        self.overflows = 0
+        """Steps in a row that only the half-precision scaler spoiled."""
+        self.score: float | None = None
+        self.scored = -1
+        """Step that the score belongs to."""
+        skip = config.data.on_bad_row == "skip"
+        budget = config.data.bad_row_budget if skip else 1.0
+        self.bad_rows = BadRows(out / "bad_rows.jsonl", self.plan.rows, budget)
+        missing = config.data.missing
+        self.rows = self._rows(splits["train"], config, True, on_bad="replace" if skip else "fail", missing=missing)
+        self.val: Rows | None = None
+        if "val" in splits:
+            # Several views must differ to mean anything; a single one is validated as it is.
+            varied = any(modality.views > 1 for modality in run.modalities.values())
+            self.val = self._rows(splits["val"], config, varied, on_bad="skip" if skip else "fail")
+        self.validate_every = settings.validate_every or max(1, self.plan.per_epoch // settings.accumulate)
+        self.board: Any = None
+        self.writer = _tensorboard() if settings.tensorboard else None
+
+    def _rows(self, manifest: Manifest, config: Config, augment: bool, **policy: Any) -> Rows:
+        return Rows(
+            manifest,
+            self.run.modalities,
+            label=config.data.label,
+            classes=self.run.class_index,
+            target=config.data.target,
+            augment=augment,
+            seed=config.train.seed,
+            cache=config.data.cache,
+            **policy,
+        )
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def loss(self, batch: Batch, model: nn.Module, objective: nn.Module) -> tuple[Tensor, dict[str, float]]:
+        """The objective of one batch, and its counts."""
+        with self.autocast():
+            z = model(batch.inputs, batch.present)
+            extras: dict[str, object] = {
+                "present": batch.present,
+                "labels": batch.labels,
+                "targets": batch.targets,
+                "sample_id": batch.sample_id,
+            }
+            if self.run.model.predictor is not None:
+                extras["predictions"] = model.predict(z, batch.present)  # type: ignore[operator]
+            total, counts = objective(z, extras)
+        return total, counts
+
+    def update(self, group: list[Batch]) -> dict[str, float]:
+        """One optimiser step over the batches of `group`. A non-finite loss or gradient changes nothing."""
+        rate = rate_at(self.step, self.plan.steps, self.settings)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        statistics = [(b, b.clone()) for b in self.model.buffers() if b.is_floating_point()]  # of batch norms
+        value = 0.0
+        shown: dict[str, float] = {}
+        for batch in group:
+            total, shown = self.loss(batch.to(self.device), self.model, self.objective)
+            self.scaler.scale(total / len(group)).backward()
+            value += total.item() / len(group)
+        self.scaler.unscale_(self.optimizer)
+        learned = [p for parameters in self.optimizer.param_groups for p in parameters["params"]]
+        norm = nn.utils.clip_grad_norm_(learned, self.settings.clip or math.inf).item()
+        if math.isfinite(value) and math.isfinite(norm):
+            self.scaler.step(self.optimizer)
+            self.overflows = 0
+            if self.ema is not None:
+                self.ema.update_parameters(nn.ModuleDict({"model": self.model, "objective": self.objective}))
+        else:
+            for buffer, before in statistics:
+                buffer.copy_(before)
+            self.skip(group, overflow=self.scaler.is_enabled() and math.isfinite(value))
+        self.scaler.update()
+        self.step += 1
+        return {"loss": value, "lr": rate, "grad_norm": norm, **shown, **self.temperatures()}
+
+    def skip(self, group: list[Batch], overflow: bool) -> None:
+        """Count a step that was not taken. Raises `Refused` when there are too many.
+
+        A half-precision scaler looks for its scale by overflowing: that is bad only when it does not end.
+        """
+        self.overflows += 1
+        if overflow and self.overflows <= MOST_OVERFLOWS:
+            return
+        self.bad_steps += 1
+        rows = [int(i) for batch in group for i in batch.sample_id]
+        self.log({"step": self.step + 1, "skipped": "non-finite", "rows": rows})
+        if self.bad_steps > self.settings.bad_steps:
+            raise Refused(
+                f"{self.bad_steps} steps had a non-finite loss or gradient (train.bad_steps is "
+                f"{self.settings.bad_steps}); the last good checkpoint is kept in {self.out}/checkpoints"
+            )
+
+    def temperatures(self) -> dict[str, float]:
+        """Learned temperatures by loss."""
+        found = {}
+        for term, loss in zip(self.objective.terms, self.objective.losses, strict=True):
+            tau = getattr(loss, "tau", None)
+            if isinstance(tau, Tensor):
+                found[f"{term.name}.temperature"] = tau.item()
+        return found
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """Mean loss over the validation split, on the weights that would be used."""
+        if self.val is None:
+            return
+        model, objective = self.used()
+        kept = checkpoint.random_state()  # validation must not disturb the training's random streams
+        model.eval(), objective.eval()
+        total = rows = 0.0
+        keys = once(len(self.val), self.settings.batch_size, self.settings.seed)
+        for batch in batches(self.val, keys, self.settings.workers, report=partial(self.bad_rows.report, split="val")):
+            total += self.loss(batch.to(self.device), model, objective)[0].item() * len(batch)
+            rows += len(batch)
+        self.model.train(), self.objective.train()
+        checkpoint.restore_random(kept)
+        self.score = total / rows if rows else None
+        self.scored = self.step
+        self.log({"step": self.step, "val_loss": self.score})
+
+    def used(self) -> tuple[nn.Module, nn.Module]:
+        """Model and objective to evaluate with: the averaged ones when there are any."""
+        if self.ema is None:
+            return self.model, self.objective
+        both = self.ema.module
+        return both["model"], both["objective"]  # type: ignore[index]
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append to metrics.jsonl (no clock in it: a resumed run writes the same lines) and TensorBoard."""
+        with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({k: _finite(v) for k, v in line.items()}) + "\n")
+        if self.writer is not None:
+            self.board = self.board or self.writer(self.out / "tensorboard")
+            for name, value in line.items():
+                if name != "step" and isinstance(value, float):
+                    self.board.add_scalar(name, value, line["step"])
+
+    def save(self) -> None:
+        """Checkpoint the present step."""
+        used = self.used()
+        trainer = {
+            "step": self.step,
+            "bad_steps": self.bad_steps,
+            "overflows": self.overflows,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": checkpoint.random_state(),
+        }
+        if self.ema is not None:  # then the evaluated weights are not the trained ones
+            trainer["trained"] = checkpoint.weights(self.model, self.objective)
+            trainer["ema_updates"] = int(self.ema.n_averaged)
+        score = self.score if self.scored == self.step else None
+        checkpoint.save(self.out, self.step, checkpoint.weights(*used), trainer, score, self.settings.keep)
+
+    def restore(self, source: checkpoint.Checkpoint) -> None:
+        """Continue as if the run had never stopped after `source`."""
+        state = checkpoint.load_trainer(source)
+        used = self.used()
+        checkpoint.restore(source, *used)
+        if self.ema is not None:
+            both = nn.ModuleDict({"model": self.model, "objective": self.objective})
+            both.load_state_dict(state["trained"])
+            self.ema.n_averaged.fill_(state["ema_updates"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] and self.scaler.is_enabled():  # a run may move between devices
+            self.scaler.load_state_dict(state["scaler"])
+        self.step, self.bad_steps, self.overflows = state["step"], state["bad_steps"], state["overflows"]
+        self.bad_rows.recall()
+        checkpoint.restore_random(state["random"])
+        _truncate(self.out / "metrics.jsonl", self.step)
+
+    def groups(self) -> Iterator[list[Batch]]:
+        """The batches of each remaining step."""
+        accumulate = self.settings.accumulate
+        order = Order(
+            self.plan.rows,
+            self.settings.batch_size,
+            self.settings.seed,
+            start=self.step * accumulate,
+            stop=self.plan.steps * accumulate,
+        )
+        pin = self.device.type == "cuda"
+        group = []
+        for batch in batches(self.rows, order, self.settings.workers, pin, self.bad_rows.report):
+            group.append(batch)
+            if len(group) == accumulate:
+                yield group
+                group = []
+
+    def loop(self, progress: Progress, signals: Signals) -> float:
+        """All remaining steps; returns rows per second."""
+        self.model.train(), self.objective.train()
+        start, first, saved = time.monotonic(), self.step, time.monotonic()
+        for group in self.groups():
+            shown = self.update(group)
+            done, now = self.step == self.plan.steps, time.monotonic()
+            if done or self.step % LOG_EVERY == 0 or self.step == 1:
+                self.log({"step": self.step, **shown})
+            rate = (self.step - first) * self.settings.batch_size * self.settings.accumulate / (now - start)
+            progress.step(self.step, self.plan.steps, loss=shown["loss"], rows_per_s=round(rate))
+            validated = self.step % self.validate_every == 0 or done
+            if validated:
+                self.validate()
+            timely = now - saved > self.settings.save_minutes * 60 or signals.save
+            wanted = self.settings.save_every and self.step % self.settings.save_every == 0
+            if done or wanted or timely or signals.stop or (validated and self.val is not None):
+                self.save()
+                saved, signals.save = time.monotonic(), False
+            if signals.stop and not done:
+                raise Stopped(
+                    f"stopped at step {self.step} of {self.plan.steps}; continue with clx train --resume {self.out}",
+                    128 + signals.stop,
+                )
+        return (
+            (self.step - first)
+            * self.settings.batch_size
+            * self.settings.accumulate
+            / (time.monotonic() - start + 1e-9)
+        )
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _truncate(path: Path, step: int) -> None:
+    """Drop the lines after `step`: a resumed run writes them anew."""
+    if path.exists():
+        kept = []
+        for line in path.read_text().splitlines():
+            with suppress(ValueError, KeyError):  # a crash may have left half a line
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        checkpoint.write_text(path, "".join(kept))
+
+
+def _tensorboard() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise BadInput("train.tensorboard needs the extra: pip install 'clx[tensorboard]'") from None
+    return SummaryWriter
