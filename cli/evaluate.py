@@ -57,5 +57,7 @@ def show_evaluation(result: dict[str, Any]) -> None:
 
     for name, reason in result.get("skipped", {}).items():
         note(f"{name} skipped: {reason}")
+    data, split = result["data"], result["split"]
+    source = data if data.endswith(split) else f"{data}, {split} rows"
     for task, rows in tables(result).items():
-        emit_table(rows, title=f"{task} on {result['data']}", hidden="task")
+        emit_table(rows, title=f"{task} on {source}", hidden="task")

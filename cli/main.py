@@ -89,5 +89,6 @@ def explain(error: Exception) -> tuple[str, int]:
 
 
 def fail(message: str, code: int) -> int:
-    note(message if message.startswith("Usage:") else f"error: {message}")
+    plain = code in (130, 143) or message.startswith("Usage:")
+    note(message if plain else f"error: {message}")
     return code

@@ -71,7 +71,8 @@ def train(
         return
     if "evaluation" in summary:
         show_evaluation(summary["evaluation"])
-    note(f"{summary['steps']} steps in {summary['seconds']} s, {summary['rows_per_s']} rows/s; saved in {folder}")
+    steps = f"{summary['steps_now']} of {summary['steps']} steps"
+    note(f"{steps} in {summary['seconds']} s, {summary['rows_per_s']} rows/s; saved in {folder}")
 
 
 def show_plan(plan: dict[str, object], json: bool) -> None:

@@ -32,6 +32,9 @@ def zeroshot(
     modality: Annotated[
         str | None, typer.Option("--as", help="Modality of the inputs, where the file name does not tell.")
     ] = None,
+    labels_as: Annotated[
+        str | None, typer.Option(help="Text modality that reads the labels [default: the run's first other than --as].")
+    ] = None,
     pretrained: Annotated[str | None, typer.Option(help="Tag or checkpoint file of an OpenCLIP model.")] = None,
     checkpoint: Annotated[str, typer.Option(help="Of a run: best, last, or a step.")] = "best",
     top: Annotated[int, typer.Option(min=1, help="How many labels to print.")] = 3,
@@ -72,11 +75,14 @@ def zeroshot(
         listed = [label.strip() for label in (labels or "").split(",") if label.strip()]
         phrasings = pipeline.as_phrasings(listed, "--labels")
     run = pipeline.open_model(model, pretrained, checkpoint, device)
-    items = pipeline.one_item(run, one) if one else pipeline.items(run, _names(inputs or []), modality)
+    if labels_as is None and modality is not None:  # a question is asked among answers
+        texts = [name for name, m in run.modalities.items() if m.kind == "text" and name != modality]
+        labels_as = texts[0] if texts else None
+    items = pipeline.one_item(run, one) if one else pipeline.items(run, _names(inputs or []), modality, labels_as)
     start, done, bad = time.monotonic(), 0, 0
     rows: list[dict[str, Any]] = []
     streaming = json or not sys.stdout.isatty()
-    for result in pipeline.classify(run, items, phrasings, template, top, batch_size):
+    for result in pipeline.classify(run, items, phrasings, template, top, batch_size, labels_as):
         if not isinstance(result, pipeline.Result):
             name, reason = result
             if strict:
@@ -87,10 +93,10 @@ def zeroshot(
         done += 1
         if streaming:
             best = [{"label": label, "probability": round(p, 6)} for label, p in result.scores]
-            emit_json({"item": result.item, **best[0], "top": best})
+            emit_json({"item": result.item, "by": "+".join(result.modalities), **best[0], "top": best})
         else:
             ranked = {f"#{k + 1}": f"{label} {p:.3f}" for k, (label, p) in enumerate(result.scores)}
-            rows.append({"item": result.item, **ranked})
+            rows.append({"item": result.item, "by": "+".join(result.modalities), **ranked})
     if rows:
         emit_table(rows)
     seconds = time.monotonic() - start

@@ -53,7 +53,7 @@ class Loss(nn.Module):
         Raises:
             ValueError: if the embeddings are not `[B, D]` tensors of one shape.
         """
-        shapes = {tuple(rows.shape) for rows in z.values()}
+        shapes = {rows.shape for rows in z.values()}
         if len(shapes) != 1 or len(next(iter(shapes))) != 2:
             raise ValueError(f"embeddings must share one shape [B, D], got { {n: [*r.shape] for n, r in z.items()} }")
         self.log.clear()

@@ -8,7 +8,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register
-from clx.losses.streaming import gram, mean, off_diagonal, slices, unit
+from clx.losses.streaming import gram, mean, unit
+from clx.losses.tiles import off_diagonal, slices
 
 
 def conr(
@@ -37,7 +38,7 @@ def conr(
         it is none.
 
     Reference:
-        Keramati et al. 2024, eq. (3), arXiv 2309.06651. Without the published code's exp(0) = 1 for every
+        Keramati et al. 2024, arXiv 2309.06651. Without the published code's exp(0) = 1 for every
         pair that is no positive.
     """
     near = _Near(targets, predictions.detach(), window, pushing)

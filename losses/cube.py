@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from clx.losses import streaming
-from clx.losses.streaming import (
+from clx.losses.streaming import cross
+from clx.losses.tiles import (
     Sum,
+    budget,
     cooling,
-    cross,
     full,
     longest,
     off_diagonal,
@@ -123,7 +123,7 @@ class _Cube(Function):
         shift = shift_for(factors[0], scale * math.prod(map(longest, factors)))
         tuples = len(slabs.digits[0])
         lead, y, z = (Sum(factors[0], size, shift) for size in (tuples, n, n))
-        keep = any(ctx.needs_input_grad) and slabs.bytes() <= streaming.keep_bytes
+        keep = any(ctx.needs_input_grad) and slabs.bytes() <= budget(*factors)
         for t, j, k, _, e in slabs.exponentials(shift, keep):
             per_row = e.sum(1).view(t.stop - t.start, -1)
             lead.total[t] += per_row.sum(1)

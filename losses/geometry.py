@@ -10,7 +10,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Loss, nothing, register, several
-from clx.losses.streaming import lse, off_diagonal, rows, unit
+from clx.losses.streaming import lse, rows, unit
+from clx.losses.tiles import off_diagonal
 
 
 def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
@@ -20,7 +21,7 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
         Scalar, at least 0. Pairs that coincide have gradient 0, also where the power has a kink.
 
     Reference:
-        Wang & Isola 2020, eq. (5), arXiv 2005.10242.
+        Wang & Isola 2020, arXiv 2005.10242.
     """
     squares = (x - y).square().sum(1)
     apart = squares > 0
@@ -38,7 +39,7 @@ def uniformity(x: Tensor, kernel: float = 2.0) -> Tensor:
         Scalar in nats, at most 0.
 
     Reference:
-        Wang & Isola 2020, eq. (6), arXiv 2005.10242.
+        Wang & Isola 2020, arXiv 2005.10242.
     """
     # -|a - b|^2 as one inner product, so that the pairs can be streamed: (2a, -|a|^2, -1).(b, 1, |b|^2)
     squares = x.square().sum(1, keepdim=True)

@@ -2,6 +2,7 @@
 
 All of them are -log(e^p / (e^p + sum of e^n)) = softplus(N - p), with p the positive's logit and N the
 log-sum-exp over the negatives; decoupled losses leave the positive out of the denominator, so N - p remains.
+`cross_margins` and `gram_margins` give N - p of every row, `cross_loss` and `gram_loss` the mean of its softplus.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from annotated_types import Gt
 from torch import Tensor
 
 from clx.losses.base import Pairwise, register
-from clx.losses.streaming import Apart, Edit, cross, gram, off_diagonal, paired, rows, softplus
+from clx.losses.streaming import cross_loss, gram, gram_loss, gram_margins, paired
+from clx.losses.tiles import Apart, Edit, off_diagonal, off_items
 
 
 def apart(ids: Tensor | None) -> Edit:
@@ -34,9 +36,9 @@ def infonce(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | Non
         Scalar in nats; 0 for a batch of one.
 
     Reference:
-        van den Oord et al. 2018, eq. (4), arXiv 1807.03748.
+        van den Oord et al. 2018, arXiv 1807.03748.
     """
-    return softplus(rows(x, y, temperature, apart(ids)) - paired(x, y, temperature)).mean()
+    return cross_loss(x, y, temperature, apart(ids), both=False)
 
 
 def clip(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
@@ -49,15 +51,17 @@ def clip(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None =
     Reference:
         Radford et al. 2021, figure 3, arXiv 2103.00020.
     """
-    to_y, to_x = cross(x, y, temperature, apart(ids))
-    positive = paired(x, y, temperature)
-    return (softplus(to_y - positive) + softplus(to_x - positive)).mean() / 2
+    return cross_loss(x, y, temperature, apart(ids))
 
 
 def negatives(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
     """Log-sum-exp over the rows of `x` and of `y` of all other items, for `[x; y]`: `[2B]`."""
-    ids = torch.arange(len(x), device=x.device) if ids is None else ids
-    return gram(torch.cat([x, y]), temperature, Apart(ids.repeat(2)))[0]
+    return gram(torch.cat([x, y]), temperature, other_items(ids) or off_items(len(x)))[0]
+
+
+def other_items(ids: Tensor | None) -> Edit | None:
+    """Of `[x; y]`, leaves out an item's own rows and, given ids, all of its id; None is the former too."""
+    return None if ids is None else Apart(ids.repeat(2))
 
 
 def nt_xent(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
@@ -68,10 +72,9 @@ def nt_xent(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | Non
     Args, Returns: as `infonce`.
 
     Reference:
-        Chen et al. 2020, eq. (1), arXiv 2002.05709.
+        Chen et al. 2020, arXiv 2002.05709.
     """
-    positive = paired(x, y, temperature).repeat(2)
-    return softplus(negatives(x, y, temperature, ids) - positive).mean()
+    return gram_loss(x, y, temperature, other_items(ids))
 
 
 def dcl(
@@ -79,26 +82,26 @@ def dcl(
     y: Tensor,
     temperature: Tensor | float,
     ids: Tensor | None = None,
-    weight: Tensor | float = 1.0,
-) -> Tensor:
+    weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Decoupled contrastive loss: NT-Xent without the positive in the denominator. It can be negative.
 
-    mean over the 2B rows u of -w u.u' / t + log sum_{v of other items} exp(u.v / t)
+    -w u.u' / t + log sum_{v of other items} exp(u.v / t), for each of the 2B rows u
 
     Args:
-        weight: of the positive, a number or `[B]`. The others as `infonce`.
+        weight: w of each positive, `[B]`; 1 without it. The others as `infonce`.
 
     Returns:
-        Scalar in nats; rows without any negative are left out, 0 if none has one.
+        The loss of each row in nats, `[2B]`, and whether it has a negative; 0 where it has none.
 
     Reference:
-        Yeh et al. 2022, eq. (6), arXiv 2110.06848; both directions averaged.
+        Yeh et al. 2022, arXiv 2110.06848.
     """
-    others = negatives(x, y, temperature, ids)
-    positive = (weight * paired(x, y, temperature)).repeat(2)
-    seen = others > -torch.inf
-    terms = torch.where(seen, others, 0) - positive
-    return (terms * seen).sum() / seen.sum().clamp(min=1)
+    terms = gram_margins(x, y, temperature, other_items(ids))
+    if weight is not None:
+        terms = terms + ((1 - weight) * paired(x, y, temperature)).repeat(2)
+    valid = terms > -torch.inf
+    return torch.where(valid, terms, 0), valid
 
 
 def von_mises(x: Tensor, y: Tensor, sigma: float) -> Tensor:
@@ -155,36 +158,48 @@ class NTXent(Pairwise):
         return nt_xent(x, y, self.tau, ids)
 
 
-@register("dcl")
 @dataclass(eq=False, kw_only=True)
-class DCL(Pairwise):
-    """Decoupled contrastive loss, over all pairs of names."""
+class Decoupled(Pairwise):
+    """Mean over the rows that have a negative; the others, which `exclude` may make, are logged."""
 
     family = "softmax"
     paper = "Yeh et al. 2022, arXiv 2110.06848"
-    formula = "mean over rows u of [x; y]: lse_{v of other items}(u.v / t) - u.u' / t"
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
-    use = "small batches: without the positive in the denominator easy items keep their gradient"
 
     temperature: Annotated[float, Gt(0)] = 0.1
 
     def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        return dcl(x, y, self.tau, ids)
+        terms, valid = dcl(x, y, self.tau, ids, self.weight(x, y))
+        if ids is None:  # two rows or more: each is a negative of the other
+            return terms.mean()
+        count = valid.sum()
+        dropped = len(valid) - int(count)
+        if dropped:
+            self.log["dropped_anchors"] = self.log.get("dropped_anchors", 0) + dropped
+        return terms.sum() / count.clamp(min=1)
+
+    def weight(self, x: Tensor, y: Tensor) -> Tensor | None:
+        return None
+
+
+@register("dcl")
+@dataclass(eq=False, kw_only=True)
+class DCL(Decoupled):
+    """Decoupled contrastive loss, over all pairs of names."""
+
+    formula = "mean over rows u of [x; y]: lse_{v of other items}(u.v / t) - u.u' / t"
+    use = "small batches: without the positive in the denominator easy items keep their gradient"
 
 
 @register("dclw")
 @dataclass(eq=False, kw_only=True)
-class DCLW(Pairwise):
+class DCLW(Decoupled):
     """Decoupled contrastive loss with positives weighted by how much they still disagree."""
 
-    family = "softmax"
-    paper = "Yeh et al. 2022, arXiv 2110.06848"
     formula = "lse_{v of other items}(u.v / t) - w u.u' / t, w_i = 2 - B softmax_i(x_i.y_i / sigma)"
-    cost = "time O(B^2 D) per pair of names, memory O(B D)"
     use = "as dcl, with hard positives emphasised; the weights carry no gradient"
 
-    temperature: Annotated[float, Gt(0)] = 0.1
     sigma: Annotated[float, Gt(0)] = 0.5
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        return dcl(x, y, self.tau, ids, von_mises(x, y, self.sigma).detach())
+    def weight(self, x: Tensor, y: Tensor) -> Tensor | None:
+        return von_mises(x, y, self.sigma).detach()

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings, Pairwise, Tempered, nothing, register, several
 from clx.losses.infonce import nt_xent
-from clx.losses.streaming import Apart, gram, lse, mean, off_diagonal, paired, rows, softplus, unit
+from clx.losses.streaming import cross_margins, gram, lse, mean, softplus, unit
+from clx.losses.tiles import Apart, off_diagonal, off_items
 
 
 def mv_infonce(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor | None = None) -> Tensor:
@@ -30,10 +31,11 @@ def mv_infonce(views: Sequence[Tensor], temperature: Tensor | float, there: Tens
     Reference:
         Koromilas et al. 2025, arXiv 2507.06979. Rows of the same view are negatives too, as in its code.
     """
-    there = _everywhere(views) if there is None else there
-    anchors = there.sum(0) > 1
-    positive = lse(_positives(views, temperature, there)[anchors].flatten(1), 1)
-    negative = lse(_negatives(views, temperature, there)[:, anchors], 0)
+    positive = lse(_positives(views, temperature, there).flatten(1), 1)
+    negative = lse(_negatives(views, temperature, there), 0)
+    if there is not None:
+        anchors = there.sum(0) > 1
+        positive, negative = positive[anchors], negative[anchors]
     return mean(softplus(negative - positive))
 
 
@@ -120,29 +122,31 @@ def _everywhere(views: Sequence[Tensor]) -> Tensor:
     return torch.ones(len(views), len(views[0]), dtype=torch.bool, device=views[0].device)
 
 
-def _positives(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor) -> Tensor:
+def _positives(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor | None) -> Tensor:
     """Similarities between the views of each item `[B, V, V]`; -inf on the diagonal and for absent views."""
     stacked = torch.stack(list(views), 1)
-    usable = there.T[:, :, None] & there.T[:, None, :]
-    usable &= ~torch.eye(len(views), dtype=torch.bool, device=there.device)
-    return (torch.bmm(stacked, stacked.mT) / temperature).masked_fill(~usable, -torch.inf)
+    unusable = torch.eye(len(views), dtype=torch.bool, device=stacked.device)
+    if there is not None:
+        unusable = unusable | ~(there.T[:, :, None] & there.T[:, None, :])
+    return (torch.bmm(stacked, stacked.mT) / temperature).masked_fill(unusable, -torch.inf)
 
 
-def _negatives(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor) -> Tensor:
+def _negatives(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor | None) -> Tensor:
     """Log-sum-exp of every row over all rows of other items, `[V, B]`; -inf for absent rows."""
-    items = torch.arange(len(views[0]), device=there.device).repeat(len(views))
-    return _spread(torch.cat(list(views)), temperature, items, there.flatten()).view(there.shape)
+    every = None if there is None else there.flatten()
+    return _spread(torch.cat(list(views)), temperature, len(views[0]), every).view(len(views), -1)
 
 
-def _within(view: Tensor, temperature: Tensor | float, there: Tensor) -> Tensor:
+def _within(view: Tensor, temperature: Tensor | float, there: Tensor | None) -> Tensor:
     """Log-sum-exp of every row over the other rows of its view, `[B]`; -inf for absent rows."""
-    return _spread(view, temperature, None, there)
+    return _spread(view, temperature, len(view), there)
 
 
-def _spread(u: Tensor, temperature: Tensor | float, items: Tensor | None, there: Tensor) -> Tensor:
-    if bool(there.all()):
-        return gram(u, temperature, off_diagonal if items is None else Apart(items))[0]
-    edit = off_diagonal if items is None else Apart(items[there])
+def _spread(u: Tensor, temperature: Tensor | float, size: int, there: Tensor | None) -> Tensor:
+    """Log-sum-exp over rows of other items, of which there are `size`, repeated view by view."""
+    if there is None or bool(there.all()):
+        return gram(u, temperature, off_items(size))[0]
+    edit = off_diagonal if size == len(u) else Apart(torch.arange(len(u), device=u.device)[there] % size)
     full = u.new_full((len(u),), -torch.inf)
     return full.masked_scatter(there, gram(u[there], temperature, edit)[0])
 
@@ -159,7 +163,7 @@ def _with_mean_of_others(views: Sequence[Tensor], a: int, there: Tensor, renorma
 
 def _to_mean_of_others(views: Sequence[Tensor], a: int, temperature: Tensor | float, there: Tensor) -> Tensor:
     x, other = _with_mean_of_others(views, a, there, renormalise=True)
-    return softplus(rows(x, other, temperature, off_diagonal) - paired(x, other, temperature))
+    return softplus(cross_margins(x, other, temperature, both=False))
 
 
 @dataclass(eq=False, kw_only=True)

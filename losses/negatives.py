@@ -38,7 +38,7 @@ def hard_negatives(
         Scalar in nats; 0 for a batch of one.
 
     Reference:
-        Chuang et al. 2020, eq. (8), arXiv 2007.00224; Robinson et al. 2021, eq. (4), arXiv 2010.04592.
+        Chuang et al. 2020, arXiv 2007.00224; Robinson et al. 2021, arXiv 2010.04592.
     """
     count = _count(x, ids)
     some = count > 0  # a row without negatives has loss 0

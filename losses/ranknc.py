@@ -10,7 +10,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register
-from clx.losses.streaming import full, plain
+from clx.losses.tiles import full, plain
 
 
 def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float) -> Tensor:
@@ -28,7 +28,7 @@ def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float) -> 
         Scalar in nats; 0 for two rows.
 
     Reference:
-        Zha et al. 2023, eq. (1) and (2), arXiv 2210.01189.
+        Zha et al. 2023, arXiv 2210.01189.
     """
     return _RankNC.apply(temperature, targets, full(z))  # type: ignore[no-any-return, no-untyped-call]
 

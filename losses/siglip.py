@@ -9,9 +9,12 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from clx.losses import streaming
 from clx.losses.base import Pairwise, register
+from clx.losses.dense import product
 from clx.losses.infonce import apart
-from clx.losses.streaming import Edit, Grid, cooling, longest, paired, plain, softplus
+from clx.losses.streaming import paired, softplus
+from clx.losses.tiles import Edit, Grid, cooling, full, longest, plain
 
 
 def siglip(
@@ -31,10 +34,46 @@ def siglip(
         Scalar in nats; a batch of one leaves its positive term.
 
     Reference:
-        Zhai et al. 2023, eq. (1), arXiv 2303.15343.
+        Zhai et al. 2023, arXiv 2303.15343.
     """
+    x, y = full(x), full(y)
+    if streaming.is_small(x, y):
+        value: Tensor = _Dense.apply(temperature, bias, ids, x, y)  # type: ignore[no-untyped-call]
+        return value / len(x)
     negative: Tensor = _Negatives.apply(temperature, bias, apart(ids), x, y)  # type: ignore[no-untyped-call]
     return (softplus(-paired(x, y, temperature) - bias).sum() + negative) / len(x)
+
+
+class _Dense(Function):
+    """The sum over all pairs of a small batch at once."""
+
+    @staticmethod
+    @plain
+    def forward(
+        ctx: Any, temperature: Tensor | float, bias: Tensor | float, ids: Tensor | None, x: Tensor, y: Tensor
+    ) -> Tensor:
+        scale = 1 / float(temperature)
+        s = product(x, y.T, scale).add_(float(bias))
+        s.diagonal().neg_()
+        if ids is not None:
+            s.masked_fill_((ids[:, None] == ids).fill_diagonal_(False), -torch.inf)
+        w, terms = s.sigmoid(), softplus(s)
+        w.diagonal().neg_()
+        ctx.save_for_backward(x, y, w)
+        ctx.scale = scale
+        return terms.sum()
+
+    @staticmethod
+    @once_differentiable
+    @plain
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, w = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        step = g * ctx.scale
+        dx = torch.mm(w, y).mul_(step) if needs[0] or needs[3] else None
+        dy = torch.mm(w.T, x).mul_(step) if needs[4] else None
+        dt = cooling(dx, x, ctx.scale) if dx is not None and needs[0] else None
+        return dt, g * w.sum() if needs[1] else None, None, dx, dy
 
 
 class _Negatives(Function):

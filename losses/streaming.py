@@ -11,43 +11,33 @@ The exponentials share one shift taken from the Cauchy-Schwarz bound of the logi
 and no maximum. Should a sum leave the trusted range, all is redone with a running maximum per row and column.
 """
 
-import functools
-import itertools
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-Edit = Callable[[Tensor, slice, slice], Tensor | None]
-"""Given a tile of logits, its rows and its columns, masks single entries in place with -inf, or returns weights
-of the tile's exponentials, 0 for what is left out. Symmetric for `gram`; always the same.
+from clx.losses.dense import DenseCross, DenseGram
+from clx.losses.tiles import (
+    Edit,
+    Grid,
+    Sum,
+    Weigh,
+    budget,
+    cooling,
+    full,
+    longest,
+    off_diagonal,
+    off_items,
+    plain,
+    share,
+    shift_for,
+    trusted,
+)
 
-Weights are for masks that leave out much: exp of -inf takes ten times as long as that of a number on CPU.
-"""
-
-Weigh = Callable[[slice, slice], Tensor]
-"""Weights of a tile of pairs, given its rows and columns."""
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-small_side = 384  # up to so many rows on both sides tiles cost more in bookkeeping than they save
-keep_bytes = 8 << 20  # tiles up to this size in all are kept for backward instead of being computed again
-
-
-@contextmanager
-def keeping(limit: int) -> Iterator[None]:
-    """Keep up to `limit` bytes of tiles per call for backward: faster by 10 to 40 %, 0 for least memory."""
-    global keep_bytes
-    before, keep_bytes = keep_bytes, limit
-    try:
-        yield
-    finally:
-        keep_bytes = before
+small_side = 512  # up to so many rows on both sides tiles cost more in bookkeeping than they save
 
 
 def unit(x: Tensor) -> Tensor:
@@ -89,16 +79,17 @@ def cross(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None =
         edit: masks or reweights tiles; a row with nothing left gives -inf and no gradient.
     """
     x, y = full(x), full(y)
-    if (e := _small(x, y, temperature, edit)) is not None:
-        return _Small.apply(temperature, x, y, e)  # type: ignore[no-any-return, no-untyped-call]
+    if is_small(x, y):
+        both: Tensor = DenseCross.apply(temperature, edit, True, False, x, y)  # type: ignore[no-untyped-call]
+        return both[: len(x)], both[len(x) :]
     return _Cross.apply(temperature, edit, True, x, y)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def rows(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None = None) -> Tensor:
     """The first half of `cross`, for less: log-sum-exp of `x y^T / temperature` over columns, `[N]`."""
     x, y = full(x), full(y)
-    if (e := _small(x, y, temperature, edit)) is not None:
-        return _Small.apply(temperature, x, y, e)[0]  # type: ignore[no-any-return, no-untyped-call]
+    if is_small(x, y):
+        return DenseCross.apply(temperature, edit, False, False, x, y)  # type: ignore[no-any-return, no-untyped-call]
     return _Cross.apply(temperature, edit, False, x, y)[0]  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -114,185 +105,63 @@ def gram(
         weigh: symmetric tiles of weights for the plain sum of logits before their edit; without it it is 0.
     """
     z = full(z)
-    if weigh is None and (e := _small(z, z, temperature, edit)) is not None:
-        log_sum = _Small.apply(temperature, z, z, e)[0]  # type: ignore[no-untyped-call]
-        return log_sum, torch.zeros_like(log_sum)
-    return _Gram.apply(temperature, edit, weigh, z)  # type: ignore[no-any-return, no-untyped-call]
+    kind = DenseGram if is_small(z, z) else _Gram
+    return kind.apply(temperature, edit, weigh, z)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def off_diagonal(s: Tensor, i: slice, j: slice) -> None:
-    """Edit that leaves out the pairs of a row with itself."""
-    if i.start < j.stop and j.start < i.stop:
-        s.diagonal(i.start - j.start).fill_(-math.inf)
+def cross_margins(
+    x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit = off_diagonal, both: bool = True
+) -> Tensor:
+    """Log-sum-exp over each row's negatives, less its similarity with its partner, the row of the same number.
 
+    Args:
+        x, y: `[N, D]`.
+        edit: leaves out the partners at least.
+        both: from `y` to `x` too.
 
-class Apart:
-    """Edit that leaves out pairs of equal id: the same item, sample or label."""
-
-    def __init__(self, ids: Tensor) -> None:
-        self.ids = ids
-        self.sorted: dict[tuple[int, int], tuple[Tensor, Tensor, bool]] = {}
-
-    def __call__(self, s: Tensor, i: slice, j: slice) -> Tensor | None:
-        if s.is_cuda:  # asking for places would make it wait longer than comparing all
-            s.masked_fill_(self.ids[i, None] == self.ids[j], -math.inf)
-            return None
-        values, order, unique = self._sort(j)
-        if not unique:
-            return (self.ids[i, None] != self.ids[j]).to(s.dtype)
-        place = torch.searchsorted(values, self.ids[i]).clamp_(max=len(values) - 1)
-        row = (values[place] == self.ids[i]).nonzero()[:, 0]
-        s[row, order[place[row]]] = -math.inf
-        return None
-
-    def _sort(self, part: slice) -> tuple[Tensor, Tensor, bool]:
-        """Ids of a part in order, where each was, and whether all differ."""
-        key = part.start, part.stop
-        if key not in self.sorted:
-            values, order = self.ids[part].sort()
-            self.sorted[key] = values, order, bool((values[1:] != values[:-1]).all())
-        return self.sorted[key]
-
-
-def full(x: Tensor) -> Tensor:
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
-
-
-def plain(method: F) -> F:
-    """Switch autocast off: similarities, exponentials and sums stay in the inputs' precision."""
-
-    @functools.wraps(method)
-    def inner(ctx: Any, *args: Any) -> Any:
-        device = next(a.device.type for a in args[::-1] if isinstance(a, Tensor))
-        with torch.autocast(device, enabled=False):
-            return method(ctx, *args)
-
-    return inner  # type: ignore[return-value]
-
-
-def tile_side(x: Tensor) -> int:
-    """Rows and columns of a tile: what was fastest on CPU, and what fills a GPU."""
-    if x.is_cuda:
-        return 4096
-    return 512 if x.shape[1] < 256 else 1024
-
-
-def slices(n: int, side: int) -> list[slice]:
-    """Even parts of at most `side` rows."""
-    parts = -(-n // side) or 1
-    edges = [n * k // parts for k in range(parts + 1)]
-    return [slice(a, b) for a, b in itertools.pairwise(edges)]
-
-
-def shift_for(x: Tensor, bound: float) -> float:
-    """What to subtract from logits of at most `bound` so that `exp` cannot overflow; usually nothing.
-
-    60 is left in float32, where exp overflows at 88: room for a sum of 1e10 terms.
+    Returns:
+        `[N]` of `x` among the rows of `y`, with `both` followed by `[N]` of `y` among those of `x`.
     """
-    return max(0.0, bound - 0.68 * math.log(torch.finfo(x.dtype).max))
+    x, y = full(x), full(y)
+    if is_small(x, y):
+        return DenseCross.apply(temperature, edit, both, True, x, y)  # type: ignore[no-any-return, no-untyped-call]
+    positive = paired(x, y, temperature)
+    if not both:
+        return rows(x, y, temperature, edit) - positive
+    return torch.cat([part - positive for part in cross(x, y, temperature, edit)])
 
 
-def longest(x: Tensor) -> float:
-    return float(torch.linalg.vector_norm(x, dim=1).amax()) if len(x) else 0.0
+def gram_margins(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None = None) -> Tensor:
+    """As `cross_margins`, each row of `[x; y]` among all of these: `[2N]`. `edit` is that of `gram`."""
+    x, y = full(x), full(y)
+    z, edit = torch.cat([x, y]), edit or off_items(len(x))
+    if is_small(z, z):
+        return DenseGram.apply(temperature, edit, None, z, True)[0]  # type: ignore[no-any-return, no-untyped-call]
+    return gram(z, temperature, edit)[0] - paired(x, y, temperature).repeat(2)
 
 
-def trusted(total: Tensor) -> bool:
-    """Whether sums under the common shift neither overflowed nor sank to where small terms were lost."""
-    if not total.numel():
-        return True
-    info = torch.finfo(total.dtype)
-    low, high = map(float, total.aminmax())
-    return low > info.tiny * 1e12 and high < info.max / 16
+def cross_loss(
+    x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit = off_diagonal, both: bool = True
+) -> Tensor:
+    """Mean cross-entropy of choosing each row's partner: softplus of `cross_margins`, in one step where small."""
+    x, y = full(x), full(y)
+    if is_small(x, y):
+        return DenseCross.apply(temperature, edit, both, True, x, y, True)  # type: ignore[no-any-return, no-untyped-call]
+    return softplus(cross_margins(x, y, temperature, edit, both)).mean()
 
 
-class Sum:
-    """Running sum of exponentials per row or per column, as `total * exp(peak)`."""
-
-    def __init__(self, like: Tensor, size: int, peak: float) -> None:
-        self.total, self.peak = like.new_zeros(size), like.new_full((size,), peak)
-
-    def absorb(self, part: slice, s: Tensor, dim: int) -> None:
-        """Add a tile of logits under a running maximum."""
-        total, peak = self.total[part], self.peak[part]
-        top = torch.maximum(peak, s.amax(dim))
-        floor = top.masked_fill(top == -math.inf, 0)
-        total.mul_((peak - floor).exp_()).add_((s - floor.unsqueeze(dim)).exp_().sum(dim))
-        peak.copy_(top)
-
-    def log(self) -> Tensor:
-        self.peak.masked_fill_(self.peak == -math.inf, 0)
-        return self.total.log() + self.peak
-
-    def fold(self, shape: list[int], keep: int) -> "Sum":
-        """Sums over all axes of `shape` but one."""
-        total, peak = (part.view(shape).movedim(keep, 0).reshape(shape[keep], -1) for part in (self.total, self.peak))
-        folded = Sum(total, shape[keep], 0.0)
-        folded.peak = peak.amax(1)
-        folded.total = (total * (peak - folded.peak[:, None]).exp()).sum(1)
-        return folded
+def gram_loss(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None = None) -> Tensor:
+    """As `cross_loss`, of `gram_margins`."""
+    x, y = full(x), full(y)
+    if 0 < 2 * len(x) <= small_side and not x.is_cuda:
+        z, edit = torch.cat([x, y]), edit or off_items(len(x))
+        return DenseGram.apply(temperature, edit, None, z, True, True)[0]  # type: ignore[no-any-return, no-untyped-call]
+    return softplus(gram_margins(x, y, temperature, edit)).mean()
 
 
-def share(g: Tensor, total: Tensor) -> Tensor:
-    """Gradient per unit of exp: g / total, and 0 where nothing was summed."""
-    return torch.where(total > 0, g / total, 0)
-
-
-def cooling(dx: Tensor, x: Tensor, scale: float) -> Tensor:
-    """Gradient of the temperature, -sum(dx * x) / temperature, rows added up in float64."""
-    warmth: Tensor = torch.linalg.vecdot(dx, x)
-    return warmth.sum(dtype=torch.float64).mul(-scale).to(x.dtype)
-
-
-class Grid:
-    """Tiles of `x y^T * scale` after their edit; with `upper` only those on and above the diagonal."""
-
-    def __init__(self, x: Tensor, y: Tensor, scale: float, edit: Edit | None, upper: bool = False) -> None:
-        side = tile_side(x)
-        if upper and not x.is_cuda:  # smaller ones, so that less is computed on both sides of the diagonal
-            side = min(side, 512, max(128, len(x) // 2))
-        down, right = slices(len(x), side), slices(len(y), side)
-        self.places = [(i, j) for i in down for j in right if not upper or i.start <= j.start]
-        self.x, self.y, self.scale, self.edit = x, y, scale, edit
-        self.room = -(-len(x) // len(down)) * -(-len(y) // len(right))
-        self.kept: list[Tensor] = []
-
-    def bytes(self) -> int:
-        return len(self.places) * self.room * self.x.element_size()
-
-    def buffer(self) -> Callable[[slice, slice], Tensor]:
-        """Memory for one tile, handed out in the shape of each."""
-        room = self.x.new_empty(self.room)
-        return lambda i, j: room[: (i.stop - i.start) * (j.stop - j.start)].view(i.stop - i.start, -1)
-
-    def products(self, keep: bool = False) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Tiles before their edit, one after the other in the same memory unless they are to be kept."""
-        shaped = self.buffer()
-        for i, j in self.places:
-            s = self.x.new_empty(i.stop - i.start, j.stop - j.start) if keep else shaped(i, j)
-            torch.addmm(s, self.x[i], self.y[j].T, beta=0, alpha=self.scale, out=s)
-            if keep:
-                self.kept.append(s)
-            yield i, j, s
-
-    def logits(self) -> Iterator[tuple[slice, slice, Tensor]]:
-        for i, j, s in self.products():
-            weights = None if self.edit is None else self.edit(s, i, j)
-            yield i, j, s if weights is None else s.add_(weights.log())
-
-    def exponentials(
-        self, shift: float, keep: bool = False, see: Callable[[slice, slice, Tensor], None] | None = None
-    ) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Tiles of exp(logits - shift), those kept if there are; `see` is shown each before its edit."""
-        if self.kept:
-            for (i, j), e in zip(self.places, self.kept, strict=True):
-                yield i, j, e
-            return
-        for i, j, s in self.products(keep):
-            if see is not None:
-                see(i, j, s)
-            weights = None if self.edit is None else self.edit(s, i, j)
-            e = (s.sub_(shift) if shift else s).exp_()
-            yield i, j, e if weights is None else e.mul_(weights)
+def is_small(x: Tensor, y: Tensor) -> bool:
+    """Whether all logits are taken at once: on CPU, with few rows on both sides."""
+    return not x.is_cuda and 0 < max(len(x), len(y)) <= small_side
 
 
 class _Unit(Function):
@@ -300,17 +169,19 @@ class _Unit(Function):
     @plain
     def forward(ctx: Any, x: Tensor) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        inverse = torch.where(norm > 1e-12, 1 / norm, 0)
-        ctx.save_for_backward(x, inverse)
-        return x * inverse
+        inverse = norm.reciprocal().masked_fill_(norm <= 1e-12, 0)
+        u: Tensor = x * inverse
+        ctx.save_for_backward(u, inverse)
+        return u
 
     @staticmethod
     @once_differentiable
     @plain
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        x, inverse = ctx.saved_tensors
-        along = torch.linalg.vecdot(g, x).unsqueeze(1) * inverse**2
-        return torch.addcmul(g, x, along, value=-1).mul_(inverse)
+        u, inverse = ctx.saved_tensors
+        step: Tensor = torch.addcmul(g, u, torch.linalg.vecdot(g, u).unsqueeze(1), value=-1)
+        step *= inverse
+        return step
 
 
 class _Cross(Function):
@@ -322,7 +193,7 @@ class _Cross(Function):
         scale = 1 / float(temperature)
         grid, shift = Grid(x, y, scale, edit), shift_for(x, scale * longest(x) * longest(y))
         down, along = Sum(x, len(x), shift), Sum(x, len(y), shift)
-        keep = any(ctx.needs_input_grad) and grid.bytes() <= keep_bytes
+        keep = any(ctx.needs_input_grad) and grid.bytes() <= budget(x, y)
         for i, j, e in grid.exponentials(shift, keep):
             down.total[i] += e.sum(1)
             if both:
@@ -363,42 +234,6 @@ class _Cross(Function):
         return dt, None, None, dx, dy
 
 
-class _Small(Function):
-    """Both halves of `cross` for one small tile: what the bookkeeping of tiles would cost is left out."""
-
-    @staticmethod
-    @plain
-    def forward(ctx: Any, temperature: Tensor | float, x: Tensor, y: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-        down, along = e.sum(1), e.sum(0)
-        ctx.save_for_backward(x, y, e, down, along)
-        ctx.scale = 1 / float(temperature)
-        return down.log(), along.log()
-
-    @staticmethod
-    @once_differentiable
-    @plain
-    def backward(ctx: Any, g: Tensor, h: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, e, down, along = ctx.saved_tensors
-        w = (share(g, down)[:, None] + share(h, along)).mul_(e)
-        dx, dy = torch.mm(w, y).mul_(ctx.scale), torch.mm(w.T, x).mul_(ctx.scale)
-        dt = cooling(dx, x, ctx.scale) if ctx.needs_input_grad[0] else None
-        return dt, dx, dy, None
-
-
-def _small(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None) -> Tensor | None:
-    """Exponentials of all logits where that is one small tile on CPU and no shift is needed, else None."""
-    if x.is_cuda or max(len(x), len(y)) > small_side or not len(x):
-        return None
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        s = torch.mm(x, y.T).mul_(1 / float(temperature))
-        low, high = map(float, s.aminmax())
-        limit = 0.68 * math.log(torch.finfo(x.dtype).max)
-        if not -limit < low <= high < limit:
-            return None
-        weights = None if edit is None else edit(s, slice(0, len(x)), slice(0, len(y)))
-        return s.exp_() if weights is None else s.exp_().mul_(weights)
-
-
 class _Gram(Function):
     @staticmethod
     @plain
@@ -416,7 +251,7 @@ class _Gram(Function):
                 if i != j:
                     linear[j] += weighed.sum(0)
 
-        keep = any(ctx.needs_input_grad) and grid.bytes() <= keep_bytes
+        keep = any(ctx.needs_input_grad) and grid.bytes() <= budget(z)
         for i, j, e in grid.exponentials(shift, keep, add_up):
             sums.total[i] += e.sum(1)
             if i != j:

@@ -8,7 +8,8 @@ from annotated_types import Gt
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register
-from clx.losses.streaming import Apart, gram, mean, off_diagonal, softplus, unit
+from clx.losses.streaming import gram, is_small, softplus, unit
+from clx.losses.tiles import Apart, off_diagonal
 
 
 def supcon(
@@ -28,8 +29,14 @@ def supcon(
         The loss of each anchor in nats, `[N]`, and whether it has a positive; 0 where it has none.
 
     Reference:
-        Khosla et al. 2020, eq. (2) and (3), arXiv 2004.11362.
+        Khosla et al. 2020, arXiv 2004.11362.
     """
+    if form == "out" and is_small(z, z):
+        together = (labels[:, None] == labels).to(z.dtype).fill_diagonal_(0)
+        positives = together.sum(1)
+        valid = positives > 0
+        log_sum, positive = gram(z, temperature, off_diagonal, lambda i, j: together[i, j])
+        return torch.where(valid, log_sum - positive / positives.clamp(min=1), 0), valid
     _, group, sizes = labels.unique(return_inverse=True, return_counts=True)
     positives = (sizes[group] - 1).to(z.dtype)
     valid, count = positives > 0, positives.clamp(min=1)
@@ -75,7 +82,8 @@ class SupCon(Tempered):
         if len(x) < 2:
             return nothing(z)
         terms, valid = supcon(unit(x), labels[items], self.tau, self.form)
-        dropped = len(valid) - int(valid.sum())
+        count = valid.sum()
+        dropped = len(valid) - int(count)
         if dropped:
             self.log["dropped_anchors"] = dropped
-        return mean(terms[valid])
+        return terms.sum() / count.clamp(min=1)

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from clx.losses.base import Embeddings, Loss, register
-from clx.losses.streaming import full, mean
+from clx.losses.streaming import mean
+from clx.losses.tiles import full
 
 
 @dataclass(eq=False, kw_only=True)

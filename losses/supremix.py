@@ -47,7 +47,7 @@ def supremix(
         y: `[N]`, without NaN.
         temperature: positive.
         share: `[N, N]` in [0, 1], the anchor's part in hard negatives; None for no hard negatives.
-        window: w, in units of y; None for no hard positives.
+        window: w, in units of y, so there is no value that suits all targets; None for no hard positives.
         growth: log weight by target distance.
         pairs: given how many hard positives a target has, the ones to use; all by default.
 
@@ -103,7 +103,11 @@ def _hard_positives(
 @register("supremix")
 @dataclass(eq=False, kw_only=True)
 class SupReMix(Tempered):
-    """SupReMix over the rows of all names, for one continuous target."""
+    """SupReMix over the rows of all names, for one continuous target.
+
+    `window` is in the target's units and must be set to suit them: 5 is for ages in years. Far below the distance
+    between targets it gives no hard positives; far above, every pair of rows around a target is one.
+    """
 
     family = "regression"
     paper = "Wu et al. 2023, arXiv 2309.16633"

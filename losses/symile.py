@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Tempered, register, several
 from clx.losses.cube import cube
-from clx.losses.streaming import off_diagonal, rows, softplus, unit
+from clx.losses.streaming import rows, softplus, unit
+from clx.losses.tiles import off_diagonal
 
 
 def mip(factors: Sequence[Tensor]) -> Tensor:
@@ -31,7 +32,7 @@ def symile(factors: Sequence[Tensor], temperature: Tensor | float) -> Tensor:
         Scalar in nats; 0 for a batch of one. For M = 2 it is CLIP.
 
     Reference:
-        Saporta et al. 2024, eq. (6), arXiv 2411.01053.
+        Saporta et al. 2024, arXiv 2411.01053.
     """
     positive = mip(factors) / temperature
     others = cube(factors, temperature)

@@ -79,6 +79,12 @@ def column_of(name: str, modality: Modality) -> str | list[str]:
     return columns or ([modality.column] if modality.column else ["*"])
 
 
+def has_columns(manifest: Manifest, name: str, modality: Modality) -> bool:
+    """Whether a manifest has all that a modality reads."""
+    wanted = column_of(name, modality)
+    return set([wanted] if isinstance(wanted, str) else wanted) <= set(manifest.columns)
+
+
 def cell_of(row: dict[str, Any], name: str, modality: Modality, manifest: Manifest) -> Any:
     """The resolved cell of one modality in a raw row; None when it is missing."""
     column = column_of(name, modality)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clx.losses import streaming
+from clx.losses import tiles
 from clx.losses.base import LOSSES
 from clx.losses.infonce import clip
 from clx.losses.siglip import siglip
@@ -48,13 +48,14 @@ def bench_losses(
     repeats: int = 9,
     memory: bool = True,
     keep: bool = False,
-    limit: float = 60.0,
+    limit: float = 120.0,
     seen: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> list[dict[str, Any]]:
     """Compare losses with peers, forward and backward in float32 on one thread of the CPU.
 
-    Both run alternately in this process; times are medians of CPU time. Memory is the peak of resident memory
-    above the inputs, gradients included, measured in a process of its own.
+    Every comparison has a fresh process, in which both sides run alternately; times are medians of CPU time. (In
+    a process that has run long, the allocator keeps blocks of the sizes in use and a peer gets faster.) Memory is
+    the peak of resident memory above the inputs, gradients included, in a fresh process too.
 
     Args:
         names: losses; all that have a peer by default.
@@ -76,17 +77,12 @@ def bench_losses(
     for name in names or ():
         if name not in known:
             raise ValueError(f"{name} has no peer to be compared with; these have: {', '.join(sorted(known))}")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        rows = []
-        for b in BOUTS:
-            if names is None or b.loss in names:
-                rows.append(_compare(b, batch or b.batch, width or b.width, repeats, memory, keep, limit))
-                seen(rows[-1])
-        return rows
-    finally:
-        torch.set_num_threads(threads)
+    rows = []
+    for b in BOUTS:
+        if names is None or b.loss in names:
+            rows.append(_compare(b, batch or b.batch, width or b.width, repeats, memory, keep, limit))
+            seen(rows[-1])
+    return rows
 
 
 def _compare(
@@ -97,12 +93,45 @@ def _compare(
     package = bout.peer.replace("-", "_")
     if " " not in bout.peer and importlib.util.find_spec(package) is None:
         return {**row, "skipped": f"{bout.peer} is not installed"}
-    bout = replace(bout, batch=batch, width=width)
-    with streaming.keeping(1 << 60 if keep else streaming.keep_bytes):
-        row |= _times(bout, repeats, limit)
-    if memory:
-        row |= _memory(bout, keep)
+    request = {"index": _place(bout), "batch": batch, "width": width, "keep": keep}
+    times = _apart({**request, "repeats": repeats, "limit": limit})
+    if isinstance(times, str):
+        return {**row, "skipped": times}
+    row |= times
+    if memory and not Path("/proc/self/clear_refs").exists():
+        row["memory"] = "measured on Linux only"
+    elif memory:
+        peaks = _apart(request)
+        row |= {"memory": f"not measured: {peaks}"} if isinstance(peaks, str) else peaks
     return row
+
+
+def _apart(request: dict[str, Any]) -> dict[str, Any] | str:
+    """What `_measure` prints in a process that does nothing else, or why it failed.
+
+    For memory the allocator there returns freed blocks at once.
+    """
+    code = "import sys; from clx.pipelines.bench import _measure; _measure(sys.argv[1])"
+    memory = {} if "repeats" in request else {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(request)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **memory},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _measure(request: str) -> None:
+    """Print the times of a comparison as JSON, or its memory where no repeats are asked for."""
+    asked = json.loads(request)
+    bout = replace(BOUTS[asked["index"]], batch=asked["batch"], width=asked["width"])
+    torch.set_num_threads(1)
+    tiles.keep_limit = 1 << 60 if asked["keep"] else None
+    print(json.dumps(_times(bout, asked["repeats"], asked["limit"]) if "repeats" in asked else _peaks(bout)))
 
 
 def _times(bout: Bout, repeats: int, limit: float) -> dict[str, Any]:
@@ -146,38 +175,17 @@ def _inputs(bout: Bout) -> list[Tensor]:
     return [v.requires_grad_() for v in views]
 
 
-def _memory(bout: Bout, keep: bool) -> dict[str, Any]:
-    """Peaks of both sides, from a process that does nothing else and returns freed blocks at once."""
-    if not Path("/proc/self/clear_refs").exists():
-        return {"memory": "measured on Linux only"}
-    request = {"index": _place(bout), "batch": bout.batch, "width": bout.width, "keep": keep}
-    code = "import sys; from clx.pipelines.bench import _peaks; _peaks(sys.argv[1])"
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(request)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        return {"memory": f"not measured: {done.stderr.strip().splitlines()[-1:]}"}
-    ours, theirs = json.loads(done.stdout)
-    return {"mib": ours, "peer_mib": theirs, "memory_ratio": theirs / max(ours, 1e-9)}
-
-
 def _place(bout: Bout) -> int:
     return next(k for k, b in enumerate(BOUTS) if (b.loss, b.label) == (bout.loss, bout.label))
 
 
-def _peaks(request: str) -> None:
-    """Print the peak of each side in MiB: the body of the process that `_memory` starts."""
-    asked = json.loads(request)
-    bout = replace(BOUTS[asked["index"]], batch=asked["batch"], width=asked["width"])
-    torch.set_num_threads(1)
-    streaming.keep_bytes = 1 << 60 if asked["keep"] else streaming.keep_bytes
+def _peaks(bout: Bout) -> dict[str, float]:
+    """The peak of each side in MiB."""
     small = replace(bout, batch=8)
     for forward in small.make(small):
         _step(forward, _inputs(small))  # libraries are loaded and their buffers made
-    print(json.dumps([_peak(forward, bout) for forward in bout.make(bout)]))
+    ours, theirs = (_peak(forward, bout) for forward in bout.make(bout))
+    return {"mib": ours, "peer_mib": theirs, "memory_ratio": theirs / max(ours, 1e-9)}
 
 
 def _peak(forward: Forward, bout: Bout) -> float:
@@ -214,6 +222,23 @@ def _siglip(bout: Bout) -> tuple[Forward, Forward]:
 
     peer, scale, bias, t = SigLipLoss(), torch.tensor(1 / bout.temperature), torch.tensor(-10.0), bout.temperature
     return lambda v: siglip(v[0], v[1], t, -10.0), lambda v: peer(v[0], v[1], scale, bias)
+
+
+def _siglip_chunked(bout: Bout) -> tuple[Forward, Forward]:
+    """Against what open_clip's `chunk_size=512` computes, in plain torch: its 3.3 release has no such option yet."""
+    t, side = bout.temperature, 512
+
+    def chunked(views: list[Tensor]) -> Tensor:
+        x, y = views
+        total = torch.zeros(())
+        for start in range(0, len(y), side):
+            part = y[start : start + side]
+            labels = -torch.ones(len(x), len(part))
+            labels[start : start + side].fill_diagonal_(1)
+            total = total - torch.nn.functional.logsigmoid(labels * (x @ part.T / t - 10.0)).sum()
+        return total / len(x)
+
+    return lambda v: siglip(v[0], v[1], t, -10.0), chunked
 
 
 def _nt_xent(bout: Bout) -> tuple[Forward, Forward]:
@@ -343,6 +368,7 @@ def _conr(bout: Bout) -> tuple[Forward, Forward]:
 BOUTS = (
     Bout("clip", "open_clip", 4096, 512, _clip),
     Bout("siglip", "open_clip", 4096, 512, _siglip),
+    Bout("siglip", "chunked torch", 4096, 512, _siglip_chunked, label="siglip chunked"),
     Bout("nt-xent", "lightly", 4096, 512, _nt_xent, unit=False),
     Bout("dcl", "lightly", 4096, 512, _dcl, unit=False),
     Bout("supcon", "pytorch-metric-learning", 4096, 512, _supcon, views=1, unit=False),

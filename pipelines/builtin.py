@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DRAWS = {"train": 4, "val": 1, "test": 3}  # rows of `digits` per handwritten scan
 SUM_ROWS = {"train": 200, "val": 5, "test": 20}  # rows of `digits-sum` per pair of digits
+XOR_ROWS = {"train": 10_000, "val": 500, "test": 2000}  # the training rows of Symile's own experiment
 POOL = {"train": 200, "val": 20, "test": 50}  # tones of `digits-sum` per digit
 Tables = dict[str, "pa.Table"]
 
@@ -40,8 +41,8 @@ class Builtin:
 
 
 def is_builtin(source: str) -> bool:
-    """Whether `source` names built-in data, or means to: `aeon:` and `sklearn:` are never paths."""
-    return source in BUILTIN or source.startswith(("aeon:", "sklearn:"))
+    """Whether `source` names built-in data, or means to: `aeon:`, `sklearn:` and `xor:` are never paths."""
+    return source in BUILTIN or source.startswith(("aeon:", "sklearn:", "xor:"))
 
 
 def load_builtin(name: str) -> dict[str, Manifest]:
@@ -111,6 +112,21 @@ def _digits_sum(_: str) -> Tables:
             "split": [split] * len(words),
         }
         tables[split] = pa.table(columns)
+    return tables
+
+
+def _xor(p: str) -> Tables:
+    """Bits a, b and c, five each: c is a XOR b in a share p of the rows, else noise. No pair tells of the third."""
+    import pyarrow as pa
+
+    tables = {}
+    for number, (split, rows) in enumerate(XOR_ROWS.items()):
+        rng = np.random.default_rng([13, number])
+        a, b, noise = rng.integers(2, size=(3, rows, 5), dtype=np.int8)
+        c = np.where(rng.random((rows, 1)) < float(p), a ^ b, noise)
+        bits = {f"{name}_{k}": part[:, k] for name, part in (("a", a), ("b", b), ("c", c)) for k in range(5)}
+        words = ["".join(map(str, row)) for row in c.tolist()]
+        tables[split] = pa.table({**bits, "label": words, "split": [split] * rows})
     return tables
 
 
@@ -209,6 +225,10 @@ def _registry() -> dict[str, Builtin]:
             _digits_sum,
         ),
     ]
+    for p, about in (("0", "noise"), ("0.5", "a XOR b in half of the rows, else noise"), ("1", "a XOR b")):
+        found.append(
+            Builtin(f"xor:{p}", ("table",), dict(XOR_ROWS), f"tables a, b, c of 5 bits each, c = {about}", _xor)
+        )
     for name, train, test, about in AEON:
         found.append(Builtin(f"aeon:{name}", ("series",), {"train": train, "test": test}, about, _aeon))
     for name, train, test, about in SKLEARN:

@@ -123,6 +123,7 @@ def save(
     beside.mkdir()
     try:
         save_file(used, beside / "model.safetensors")
+        (beside / "model.safetensors").chmod(0o644)  # safetensors keeps it to the owner
         torch.save(trainer, beside / "trainer.pt")
         meta = {"format": FORMAT, "step": step, "score": score, "torch": torch.__version__}
         (beside / "meta.json").write_text(json.dumps(meta))
@@ -168,7 +169,7 @@ def read_config(folder: Path) -> Config:
     """The resolved config of a run folder."""
     try:
         raw = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"{folder} is not a run folder: it has no config.yaml") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise BadInput(f"{folder}/config.yaml cannot be read: {' '.join(str(error).split())}") from None

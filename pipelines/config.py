@@ -54,7 +54,7 @@ def nearest(name: str, options: Iterable[str]) -> str:
 class Section(BaseModel):
     """A part of the config: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Fraction(Section):
@@ -80,7 +80,7 @@ class Data(Section):
     """Share of training cells to leave out at random, to see how a model bears missing inputs."""
     on_bad_row: Literal["fail", "skip"] = "fail"
     bad_row_budget: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """With `skip`, the share of training rows that may be bad before the run stops."""
+    """With `skip`, the share of training rows that may be bad before the run stops; one always may."""
     allow_outside: bool = False
     """Accept paths that lead out of the manifest's folder."""
     cache: bool = False
@@ -168,6 +168,8 @@ def read_source(source: str) -> dict[str, Any]:
     """The raw mapping in a YAML or TOML file, or in the built-in recipe of that name."""
     path = Path(source)
     known = recipes()
+    if source not in known and (path.is_dir() or path.suffix in (".csv", ".tsv", ".jsonl", ".parquet")):
+        raise BadInput(f"{source} is data, not a config: clx init {source} -o my.yaml writes one for it")
     if source in known:
         text, is_toml = known[source], False
     elif path.is_file():
@@ -253,7 +255,9 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
     path = [str(part) for part in first["loc"]]
     key, said = ".".join(path), first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] == "extra_forbidden":
-        text = f"unknown key {key!r}{nearest(path[-1], _fields_at(model, path[:-1]))}"
+        deeper = [f"{name}.{path[0]}" for name in model.model_fields if path[0] in _fields_at(model, [name])]
+        hint = f" (did you mean {deeper[0]!r}?)" if len(path) == 1 and deeper else ""
+        text = f"unknown key {key!r}{hint or nearest(path[-1], _fields_at(model, path[:-1]))}"
     elif first["type"] == "missing":
         text = f"key {key!r} is required"
     elif first["msg"].startswith("Input should be"):

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clx.losses.base import Embeddings
-from clx.modalities.base import Modality
-from clx.pipelines.batch import BadRow, Rows, batches, cell_of, column_of, columns_of, once
+from clx.pipelines.batch import BadRow, Rows, batches, cell_of, columns_of, has_columns, once
 from clx.pipelines.build import Run, check_columns, class_names
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import TASKS, BadInput
@@ -84,12 +83,6 @@ def embed_manifest(
         classes,
         torch.tensor([i for i in range(len(manifest)) if i not in bad]),
     )
-
-
-def has_columns(manifest: Manifest, name: str, modality: Modality) -> bool:
-    """Whether a manifest has all that a modality reads."""
-    wanted = column_of(name, modality)
-    return set([wanted] if isinstance(wanted, str) else wanted) <= set(manifest.columns)
 
 
 def evaluate(
@@ -248,6 +241,8 @@ def evaluate_run(
             say(f"left out {one.where}, column {one.column}: {one.reason}")
 
     chosen = tasks or TASKS
+    if name == "train":
+        say("these are the rows that the run was trained on")
     result = evaluate(
         run, manifest, chosen, on_bad="skip" if skip_bad else "fail", report=report if skip_bad else nobody
     )

@@ -169,13 +169,18 @@ def infer_config(source: str) -> tuple[dict[str, Any], Inferred, dict[str, Manif
     if "val" not in splits and rows >= 50:
         data["val"] = {"fraction": 0.1}  # `splits` are those of the source itself, before this draw
     data |= {"label": found.label} if found.label else {}
-    data |= {"target": found.target} if found.target else {}
     modalities = {name: dict(options) for name, options in found.modalities.items()}
     _words_of_label(modalities, found, manifest)
     for name, options in modalities.items():
         if options.get("kind", name) == "audio":
             options |= _sample_rate(manifest, options.get("column", name))
-    objective = {"name": _objective(modalities, found), "temperature": 0.1}
+    objective: dict[str, Any]
+    if found.target and len(modalities) == 1:
+        data["target"] = found.target
+        objective = {"name": "l1"}
+    else:
+        found.unused |= {column: "a number; `clx losses` lists what learns from targets" for column in found.target}
+        objective = {"name": _objective(modalities, found), "temperature": 0.1}
     if objective["name"] in ("clip", "symile"):
         objective["learn_temperature"] = True
     if modalities.get("text", {}).get("column") == found.label is not None:
@@ -235,7 +240,9 @@ def recipe_for(source: str) -> str:
     lines.append("modalities:  # `clx encoders` lists what `encoder:` can be, pretrained ones too")
     lines += [f"  {name}: {_scalar(options)}" for name, options in config["modalities"].items()]
     lines.append("embed_dim: 128")
-    several = "  # symile: what only all of them together tell" if len(config["modalities"]) > 2 else ""
+    several = "  # symile learns what only all of them together tell" if len(config["modalities"]) > 2 else ""
+    if config["objective"]["name"] == "l1":
+        several = "  # val_loss is the mean absolute error, in the target's units"
     lines.append(f"objective: {_scalar(config['objective'])}{several}")
     lines.append(f"train: {_scalar(config['train'])}")
     if len(config["modalities"]) == 1:

@@ -142,7 +142,7 @@ class BadRows:
                     self.in_training += split == "train"
                     line = {"row": one.where, "split": split, "column": one.column, "reason": one.reason}
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        if self.in_training > self.budget * self.rows:
+        if self.in_training > max(1, self.budget * self.rows):
             raise BadInput(
                 f"{self.in_training} of {self.rows} training rows are bad, more than data.bad_row_budget = "
                 f"{self.budget}: see {self.path}"

@@ -29,7 +29,7 @@ def load_manifest(source: str, *, allow_outside: bool = False) -> Manifest:
             return Manifest(source, path, table, rows, allow_outside, path_column=kind)
         path, name = listed, str(Path(source) / listed.name)
     elif not path.exists():
-        raise BadInput(f"data {source}: no such file or folder")
+        raise BadInput(f"data {source}: no such file or folder (from {Path.cwd()})")
     table = read_file(path, name)
     return Manifest(name, path.parent, table, np.arange(table.num_rows, dtype=np.int64), allow_outside)
 

@@ -40,6 +40,8 @@ def train(
         run = build(config, checkpoint.read_facts(out), load=False)
         trainer = Trainer(config, run, splits, out)
         trainer.restore(checkpoint.last(out))
+        if trainer.step == trainer.plan.steps and (out / "results.json").exists():
+            raise BadInput(f"{out} is finished: all its {trainer.step} steps are done and evaluated")
     else:
         run = prepare(config, splits)
         trainer = Trainer(config, run, splits, out)
@@ -52,12 +54,18 @@ def train(
         with Signals().watched() as signals:
             speed = trainer.loop(progress, signals)
     except BadInput as error:  # a bad row ends the run, not what it has learned
+        hint = "" if config.data.on_bad_row == "skip" else " (-s data.on_bad_row=skip trains without such rows)"
         if trainer.step == begun:
-            raise
+            raise BadInput(f"{error}{hint}") from None
         trainer.save()
-        raise BadInput(f"{error}; saved at step {trainer.step}: mend it and clx train --resume {out}") from None
+        raise BadInput(f"{error}{hint}; saved at step {trainer.step}: mend it and clx train --resume {out}") from None
     name = "test" if "test" in splits else "val" if "val" in splits else "train"
-    summary: dict[str, Any] = {"schema": SCHEMA, "run": str(out), "steps": trainer.step}
+    summary: dict[str, Any] = {
+        "schema": SCHEMA,
+        "run": str(out),
+        "steps": trainer.step,
+        "steps_now": trainer.step - begun,
+    }
     summary |= {"seconds": round(time.monotonic() - start, 1), "rows_per_s": round(speed), "split": name}
     if config.eval:
         used = checkpoint.load(out, "best", trainer.device)
@@ -68,7 +76,9 @@ def train(
             )
         except BadInput as error:
             raise BadInput(f"trained and saved in {out}, but its evaluation failed: {error}") from None
-        summary["evaluation"] = result
+        if name == "train":
+            progress.say("there are no val or test rows: these figures are of the training rows")
+        summary["evaluation"] = result = result | {"split": name}
         checkpoint.write_text(out / "results.json", json.dumps(result, indent=1))
     return summary
 

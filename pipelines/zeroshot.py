@@ -12,24 +12,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clx.losses.base import Embeddings
-from clx.modalities.base import CellError
+from clx.modalities.base import CellError, Modality
 from clx.modalities.openclip import open_clip_temperature, open_clip_width
 from clx.modalities.text import Text
-from clx.pipelines.batch import cell_of, column_of
+from clx.pipelines.batch import cell_of, column_of, columns_of, has_columns
 from clx.pipelines.build import Facts, Run, build
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import BadInput, Config, nearest
 from clx.pipelines.device import pick_device
-from clx.pipelines.manifest import load_manifest
+from clx.pipelines.manifest import Manifest, load_manifest
 from clx.pipelines.readers import EXTENSIONS
 
 
-def text_modality(run: Run) -> str:
-    """Name of the modality that reads words. Raises `BadInput` when the run has none."""
-    for name, modality in run.modalities.items():
-        if modality.kind == "text":
-            return name
-    raise BadInput(f"zero-shot needs a text modality; this run has {', '.join(run.modalities)}")
+def text_modality(run: Run, asked: str | None = None) -> str:
+    """The modality that reads the labels: the one asked for, else the first that reads text. Raises `BadInput`."""
+    names = [name for name, modality in run.modalities.items() if modality.kind == "text"]
+    if not names:
+        raise BadInput(f"zero-shot needs a text modality; this run has {', '.join(run.modalities)}")
+    if asked is not None and asked not in names:
+        raise BadInput(f"labels cannot be read as {asked!r}; the run's text modalities are {', '.join(names)}")
+    return asked or names[0]
 
 
 def device_of(run: Run) -> torch.device:
@@ -47,12 +49,14 @@ def embed(run: Run, name: str, samples: Sequence[Any], batch_size: int = 256) ->
     return torch.cat(found)
 
 
-def class_embeddings(run: Run, phrasings: Mapping[str, Sequence[str]], templates: Sequence[str] = ()) -> Tensor:
+def class_embeddings(
+    run: Run, phrasings: Mapping[str, Sequence[str]], templates: Sequence[str] = (), text: str | None = None
+) -> Tensor:
     """One unit row per class `[C, D]`: the mean of the unit embeddings of all its phrasings in all templates.
 
     `templates` hold `{}` where the class goes; the run's own are used when none are given.
     """
-    text = text_modality(run)
+    text = text_modality(run, text)
     modality = run.modalities[text]
     assert isinstance(modality, Text)
     samples, owners = [], []
@@ -72,8 +76,11 @@ def class_embeddings(run: Run, phrasings: Mapping[str, Sequence[str]], templates
 def queries(run: Run, z: Embeddings, present: dict[str, Tensor], candidate: str) -> Tensor:
     """Rows `[B, D]` whose dot product with a unit row of the modality `candidate` is their score.
 
-    `z` and `present` hold the modalities to ask with; the others count as absent.
+    `z` and `present` hold the modalities to ask with; the others count as absent. Asked with the candidate's own
+    modality alone, a row is its unit embedding.
     """
+    if set(z) == {candidate}:
+        return F.normalize(z[candidate].float(), dim=-1).cpu()
     first = next(iter(z.values()))
     nowhere = torch.zeros(len(first), dtype=torch.bool, device=first.device)
     others = [name for name in run.modalities if name != candidate]
@@ -92,24 +99,32 @@ class Result:
     """One classified item."""
 
     item: str
+    modalities: list[str]
+    """What it was classified by."""
     scores: list[tuple[str, float]]
     """Labels with their probabilities, best first."""
 
 
+Item = tuple[str, dict[str, Any] | str]
+"""A name with its cells by modality, or with the reason why there are none."""
+
+
 def classify(
     run: Run,
-    items: "Iterable[Item]",
+    items: Iterable[Item],
     phrasings: Mapping[str, Sequence[str]],
     templates: Sequence[str] = (),
     top: int = 5,
     batch_size: int = 64,
+    text: str | None = None,
 ) -> Iterator[Result | tuple[str, str]]:
-    """Classify items, in order, as they come.
+    """Classify items, in order, as they come. `text` names the modality that reads the labels.
 
     Yields a `Result`, or `(name, reason)` for an item that cannot be read.
     """
-    names, classes = list(phrasings), class_embeddings(run, phrasings, templates)
-    group: list[tuple[str, dict[str, Any] | str]] = []
+    labels_as = text_modality(run, text)
+    names, classes = list(phrasings), class_embeddings(run, phrasings, templates, labels_as)
+    group: list[Item] = []
     size = 1  # the first answer comes at once; later ones in batches
     for name, given in items:
         try:
@@ -118,26 +133,29 @@ def classify(
         except CellError as error:
             group.append((name, str(error)))
         if len(group) >= size:
-            yield from _classify(run, group, names, classes, top)
+            yield from _classify(run, group, names, classes, top, labels_as)
             group, size = [], batch_size
-    yield from _classify(run, group, names, classes, top)
+    yield from _classify(run, group, names, classes, top, labels_as)
 
 
 def _classify(
-    run: Run, group: Sequence[tuple[str, dict[str, Any] | str]], names: list[str], classes: Tensor, top: int
+    run: Run, group: Sequence[Item], names: list[str], classes: Tensor, top: int, text: str
 ) -> Iterator[Result | tuple[str, str]]:
     good = [read for _, read in group if isinstance(read, dict)]
-    rows: Iterator[Tensor] = iter(())
-    if good:
-        z, present = embed_items(run, good)
-        scores = queries(run, z, present, text_modality(run)) @ classes.T
-        rows = iter((scores / temperature(run)).softmax(-1))
+    own = [read for read in good if set(read) == {text}]  # items of the labels' own modality
+    rows: dict[int, Tensor] = {}
+    for some in (own, [read for read in good if set(read) != {text}]):
+        if some:
+            z, present = embed_items(run, some)
+            scores = queries(run, z, present, text) @ classes.T
+            rows |= dict(zip(map(id, some), (scores / temperature(run)).softmax(-1), strict=True))
     for name, read in group:
         if isinstance(read, str):
             yield name, read
         else:
-            best = next(rows).topk(min(top, len(names)))
-            yield Result(name, [(names[k], p) for k, p in zip(best.indices, best.values.tolist(), strict=True)])
+            best = rows[id(read)].topk(min(top, len(names)))
+            ranked = [(names[k], p) for k, p in zip(best.indices, best.values.tolist(), strict=True)]
+            yield Result(name, list(read), ranked)
 
 
 def embed_items(run: Run, items: Sequence[dict[str, Any]]) -> tuple[Embeddings, dict[str, Tensor]]:
@@ -164,9 +182,9 @@ def read_labels(source: Path) -> dict[str, list[str]]:
     except OSError as error:
         raise BadInput(f"labels {source}: {error.strerror}") from None
     if source.suffix != ".json":
-        return as_phrasings([line.strip() for line in text.splitlines() if line.strip()], str(source))
+        return as_phrasings([line.strip() for line in text.splitlines() if line.strip()], f"labels {source}")
     try:
-        return as_phrasings(json.loads(text), str(source))
+        return as_phrasings(json.loads(text), f"labels {source}")
     except json.JSONDecodeError as error:
         raise BadInput(f"labels {source}: line {error.lineno} is not JSON ({error.msg})") from None
 
@@ -176,15 +194,15 @@ def as_phrasings(raw: Any, where: str) -> dict[str, list[str]]:
     if isinstance(raw, list):
         doubles = [label for label, times in Counter(map(str, raw)).items() if times > 1]
         if doubles:
-            raise BadInput(f"labels {where}: {doubles[0]!r} stands there twice")
+            raise BadInput(f"{where}: {doubles[0]!r} stands there twice")
         raw = {str(label): [str(label)] for label in raw}
     if not isinstance(raw, dict) or not raw:
-        raise BadInput(f"labels {where}: expected one label or more, or an object of phrasings per label")
+        raise BadInput(f"{where}: expected one label or more, or an object of phrasings per label")
     made = {}
     for name, phrases in raw.items():
         listed = [phrases] if isinstance(phrases, str) else phrases
         if not isinstance(listed, list) or not listed or not all(isinstance(p, str) and p for p in listed):
-            raise BadInput(f"labels {where}: {name!r} needs a phrasing or a list of them")
+            raise BadInput(f"{where}: {name!r} needs a phrasing or a list of them")
         made[name] = listed
     return made
 
@@ -210,41 +228,23 @@ def open_clip_run(model: str, pretrained: str, device: torch.device) -> Run:
     return run
 
 
-KINDS: dict[str, tuple[str, ...]] = {
-    **{suffix: (kind,) for kind, suffixes in EXTENSIONS.items() for suffix in suffixes},
-    ".csv": ("series", "table"),
-    ".tsv": ("series", "table"),
-    ".json": ("table",),
-    ".parquet": ("table",),
-    ".txt": ("text",),
+KINDS: dict[str, str] = {
+    **{suffix: kind for kind, suffixes in EXTENSIONS.items() for suffix in suffixes},
+    ".json": "table",
+    ".txt": "text",
 }
-
-
-def kinds_of(run: Run, path: Path) -> list[str]:
-    """The run's modalities that may read a file of this name."""
-    kinds = KINDS.get(path.suffix.lower(), ())
-    return [name for name, modality in run.modalities.items() if modality.kind in kinds]
+MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
 def modality_of_file(run: Run, path: Path) -> str:
-    """The run's modality that reads this file. Raises `BadInput` when none or several may."""
-    names = kinds_of(run, path)
-    tables = [name for name in names if run.modalities[name].kind == "table"]
-    if len(names) > 1 and tables:  # a CSV with the table's columns is a table, another one a series
-        with open(path, encoding="utf-8", errors="replace") as file:
-            header = file.readline()
-        names = [n for n in names if (n in tables) == all(c in header for c in table_columns(run, tables[0]))]
+    """The run's modality that reads a file of this name. Raises `BadInput` when none or several may."""
+    names = [name for name, m in run.modalities.items() if m.kind == KINDS.get(path.suffix.lower())]
     if len(names) == 1:
         return names[0]
     if not names:
         what = f"{path.suffix} files" if path.suffix else "files without an extension"
-        raise BadInput(f"{path}: this run has no modality for {what}; it has {', '.join(run.modalities)}")
-    raise BadInput(f"{path}: say what it is with --as {' or --as '.join(names)}")
-
-
-def table_columns(run: Run, name: str) -> list[str]:
-    columns = column_of(name, run.modalities[name])
-    return columns if isinstance(columns, list) else [columns]
+        raise BadInput(f"this run has no modality for {what}; it has {', '.join(run.modalities)}")
+    raise BadInput(f"say what it is with --as {' or --as '.join(names)}")
 
 
 def check_modality(run: Run, name: str) -> str:
@@ -264,10 +264,6 @@ def open_model(model: str, pretrained: str | None, checkpoint: str, device: str)
     return open_clip_run(model, pretrained, pick_device(device))
 
 
-Item = tuple[str, dict[str, Any] | str]
-"""A name with its cells by modality, or with the reason why there are none."""
-
-
 def one_item(run: Run, cells: Mapping[str, str]) -> Iterator[Item]:
     """The one thing given by several of its modalities, by kind."""
     given: dict[str, Any] = {}
@@ -279,30 +275,38 @@ def one_item(run: Run, cells: Mapping[str, str]) -> Iterator[Item]:
     yield "+".join(cells.values()), given
 
 
-def items(run: Run, names: Iterable[str], modality: str | None) -> Iterator[Item]:
-    """Items of files, folders (all their files that the run can read) and, with `modality` text, of phrases."""
+def items(run: Run, names: Iterable[str], modality: str | None, text: str | None = None) -> Iterator[Item]:
+    """Items of files, of folders, of a manifest's rows and, with `modality` a text one, of phrases.
+
+    `text` is the modality that reads the labels: a manifest's rows are not asked with it unless `modality` says so.
+    """
     if modality is not None:
         check_modality(run, modality)
+    labels_as = text_modality(run, text)
     for name in names:
         path = Path(name)
         if modality is not None and run.modalities[modality].kind == "text" and not path.exists():
             yield name, {modality: name}
         elif path.is_dir():
-            for file in sorted(p for p in path.rglob("*") if p.is_file()):
-                if modality is not None or kinds_of(run, file):
-                    yield from _items_of_file(run, file, modality)
+            for file in sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in KINDS):
+                yield from _items_of_file(run, file, modality, labels_as)
         else:
-            yield from _items_of_file(run, path, modality)
+            yield from _items_of_file(run, path, modality, labels_as)
 
 
-def _items_of_file(run: Run, path: Path, modality: str | None) -> Iterator[Item]:
+def _items_of_file(run: Run, path: Path, modality: str | None, labels_as: str) -> Iterator[Item]:
     """The items in one file; one that cannot be used is an item with its reason, so that the others go on."""
     try:
+        if path.suffix.lower() in MANIFESTS:
+            manifest = load_manifest(str(path))
+            asked = [modality] if modality else [name for name in run.modalities if name != labels_as]
+            found = {n: run.modalities[n] for n in asked if has_columns(manifest, n, run.modalities[n])}
+            if found:
+                yield from _rows(manifest, found)
+                return
         name = modality or modality_of_file(run, path)
         kind = run.modalities[name].kind
-        if kind == "table" and path.suffix.lower() != ".json":
-            yield from table_rows(run, name, path)
-        elif kind == "table":
+        if kind == "table":
             yield str(path), {name: table_row(run, name, path)}
         elif kind == "text":
             yield str(path), {name: path.read_text(encoding="utf-8").strip()}
@@ -312,14 +316,23 @@ def _items_of_file(run: Run, path: Path, modality: str | None) -> Iterator[Item]
         yield str(path), str(error)
 
 
-def table_rows(run: Run, name: str, path: Path) -> Iterator[Item]:
-    """Every row of a manifest as an item of a table modality."""
-    manifest, modality = load_manifest(str(path)), run.modalities[name]
-    for column in table_columns(run, name):
-        manifest.require(column)
+def _rows(manifest: Manifest, modalities: Mapping[str, Modality]) -> Iterator[Item]:
+    """Every row of a manifest as an item, given by all the modalities that it has."""
+    columns = columns_of(dict(modalities))
     for i in range(len(manifest)):
-        cell = cell_of(manifest.row(i), name, modality, manifest)
-        yield manifest.where(i), "every cell of the table is empty" if cell is None else {name: cell}
+        try:
+            row = manifest.row(i, columns)
+            given = {n: cell_of(row, n, m, manifest) for n, m in modalities.items()}
+            present = {n: cell for n, cell in given.items() if cell is not None}
+            yield manifest.where(i), present or "every cell is empty"
+        except BadInput as error:
+            yield manifest.where(i), str(error)
+
+
+def table_columns(run: Run, name: str) -> list[str]:
+    """The columns that a table modality reads."""
+    columns = column_of(name, run.modalities[name])
+    return columns if isinstance(columns, list) else [columns]
 
 
 def table_row(run: Run, name: str, path: Path) -> dict[str, Any]:

@@ -77,6 +77,37 @@ def test_table_rows_of_a_manifest(clx: Any, digits_run: Path, files: Path) -> No
     assert code == 0
     assert len(lines) == 5188 + 140 + 1080
     assert lines[0]["item"].endswith("row 1")
+    assert lines[0]["by"] == "table"
+
+
+def test_rows_of_a_manifest_by_all_they_have(clx: Any, digits_run: Path, tmp_path: Path) -> None:
+    rows = ["seg_a,seg_b,seg_c,seg_d,seg_e,seg_f,seg_g,display", "1,1,1,1,1,1,0,red", ",,,,,,,"]
+    (tmp_path / "two.csv").write_text("\n".join(rows))
+    code, lines, said = clx("zeroshot", digits_run, tmp_path / "two.csv", "--labels", WORDS)
+    assert (code, [line["by"] for line in lines]) == (1, ["table"])
+    assert "row 2: every cell is empty" in said
+
+
+def test_a_pair_of_texts_asks_with_one_and_labels_with_the_other(
+    clx: Any, tmp_path: Path, make_config: Any, silent: Any
+) -> None:
+    from clx.pipelines.train import train
+
+    pairs = {"what barks": "dog", "what meows": "cat", "what moos": "cow", "what neighs": "horse"}
+    lines = [json.dumps({"question": q, "answer": a}) for q, a in pairs.items()] * 8
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    text = {"kind": "text", "layers": 1, "width": 32}
+    config = make_config(
+        data={"train": str(tmp_path / "pairs.jsonl")},
+        modalities={"question": text, "answer": text},
+        train={"steps": 60, "batch_size": 16, "lr": 0.01},
+        eval=[],
+    )
+    train(config, tmp_path / "run", silent)
+    for asked, words, expected in (("question", "dog,cat,cow,horse", "cat"), ("answer", ",".join(pairs), "what meows")):
+        thing = "what meows" if asked == "question" else "cat"
+        code, [line], _ = clx("zeroshot", tmp_path / "run", thing, "--as", asked, "--labels", words)
+        assert (code, line["label"], line["by"]) == (0, expected, asked)
 
 
 def test_folders_stdin_labels_and_templates(

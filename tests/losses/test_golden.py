@@ -24,10 +24,11 @@ from clx.losses.multiview import average_view, mv_dhel, mv_infonce, poly_view
 from clx.losses.negatives import hard_negatives
 from clx.losses.ranknc import rank_n_contrast
 from clx.losses.siglip import siglip
-from clx.losses.streaming import Apart, cross, gram, lse, off_diagonal, paired, softplus, unit
+from clx.losses.streaming import cross, gram, lse, paired, softplus, unit
 from clx.losses.supcon import supcon
 from clx.losses.supremix import linear, squared, supremix
 from clx.losses.symile import Symile, mip, symile, symile_shuffled
+from clx.losses.tiles import Apart, off_diagonal
 
 GOLDEN = Path(os.environ.get("CLX_GOLDEN", Path(__file__).parent / "golden"))
 FAMILIES = (
@@ -118,10 +119,10 @@ def one(c: Case) -> dict[str, Callable[[], Tensor]]:
         "conr_nyud2": lambda: conr_nyud2_as_published(c),
         "rnc": lambda: rank_n_contrast(views_first(c.features), c.labels.repeat(c.features.shape[1], 1), t),
         "lightly_ntxent": lambda: nt_xent(unit(c.z0), unit(c.z1), t),
-        "lightly_dcl_": lambda: dcl(unit(c.z0), unit(c.z1), t),
+        "lightly_dcl_": lambda: dcl(unit(c.z0), unit(c.z1), t)[0].mean(),
         "lightly_dclw": lambda: dcl(
             unit(c.z0), unit(c.z1), t, weight=von_mises(unit(c.z0), unit(c.z1), h["sigma"]).detach()
-        ),
+        )[0].mean(),
         "lightly_hypersphere": lambda: (
             alignment(unit(c.z0), unit(c.z1), h["alpha"])
             + h["lam"] * (uniformity(unit(c.z0), h["t"]) + uniformity(unit(c.z1), h["t"])) / 2

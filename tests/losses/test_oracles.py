@@ -519,6 +519,13 @@ def test_what_is_dropped_is_counted() -> None:
     supcon = LOSSES["supcon"]()
     supcon({"image": d["z"]["image"]}, labels=torch.tensor([0, 0, 1, -1, 2]))
     assert supcon.log == {"dropped_anchors": 3}
+    for name in ("dcl", "dclw"):  # all of one label: nobody has a negative; then one against four
+        dcl = LOSSES[name](exclude="labels")
+        pair = {"image": d["z"]["image"], "audio": d["z"]["audio"]}
+        assert dcl(pair, labels=torch.zeros(5, dtype=torch.long)) == 0
+        assert dcl.log == {"dropped_anchors": 10}
+        assert dcl(pair, labels=torch.tensor([0, 0, 0, 0, 1])) != 0
+        assert not dcl.log
     conr = LOSSES["conr"]()
     conr({"image": d["z"]["image"]}, targets=d["targets"], predictions=d["predictions"])
     assert conr.log["dropped_anchors"] > 0

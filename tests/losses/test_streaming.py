@@ -7,16 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from clx.losses import cube, streaming
+from clx.losses import cube, streaming, tiles
 from clx.losses.base import LOSSES
 from clx.losses.conr import conr
 from clx.losses.infonce import clip, nt_xent
 from clx.losses.multiview import mv_dhel, mv_infonce
 from clx.losses.ranknc import rank_n_contrast
 from clx.losses.siglip import siglip
-from clx.losses.streaming import Apart, cross, gram, off_diagonal, unit
+from clx.losses.streaming import cross, cross_loss, cross_margins, gram, gram_loss, gram_margins, unit
 from clx.losses.supcon import Together, supcon
 from clx.losses.symile import symile
+from clx.losses.tiles import Apart, off_diagonal, off_items
 
 
 @pytest.fixture(params=["dense", "one tile", "small tiles", "tiles kept"])
@@ -25,9 +26,9 @@ def tiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param != "dense":
         monkeypatch.setattr(streaming, "small_side", 0)
     if request.param in ("small tiles", "tiles kept"):
-        monkeypatch.setattr(streaming, "tile_side", lambda x: 3)
+        monkeypatch.setattr(tiles, "tile_side", lambda x: 3)
         monkeypatch.setattr(cube, "slab_shape", lambda y: (6, 2))
-    monkeypatch.setattr(streaming, "keep_bytes", 1 << 30 if request.param == "tiles kept" else 0)
+    monkeypatch.setattr(tiles, "keep_limit", 1 << 30 if request.param == "tiles kept" else 0)
     return str(request.param)
 
 
@@ -60,7 +61,7 @@ def test_cross(tiled: str, scale: float) -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 12.0, 60.0])
-@pytest.mark.parametrize("mask", ["diagonal", "apart", "together", "items"])
+@pytest.mark.parametrize("mask", ["diagonal", "apart", "together", "items", "items by place"])
 def test_gram(tiled: str, scale: float, mask: str) -> None:
     z = rows(10, 5, scale=scale)
     t = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
@@ -72,9 +73,48 @@ def test_gram(tiled: str, scale: float, mask: str) -> None:
         "apart": (Apart(labels), labels[:, None] == labels),
         "together": (Together(labels), (labels[:, None] != labels) | own),
         "items": (Apart(items), items[:, None] == items),
+        "items by place": (off_items(5), items[:, None] == items),
     }[mask]
     s = z @ z.T / t
     same(gram(z, t, edit)[0], s.masked_fill(out, -math.inf).logsumexp(1), [z, t])
+
+
+@pytest.mark.parametrize("scale", [1.0, 12.0, 60.0])
+@pytest.mark.parametrize("with_ids", [False, True])
+def test_margins(tiled: str, scale: float, with_ids: bool) -> None:
+    x, y = rows(10, 5, scale=scale), rows(10, 5, scale=scale, seed=1)
+    t = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    ids = torch.tensor([0, 1, 0, 2, 3, 4, 5, 6, 7, 8]) if with_ids else torch.arange(10)
+    out = ids[:, None] == ids
+    edit = Apart(ids) if with_ids else off_diagonal
+    s = x @ y.T / t
+    left = s.masked_fill(out, -math.inf)
+    expected = torch.cat([left.logsumexp(1) - s.diagonal(), left.logsumexp(0) - s.diagonal()])
+    same(cross_margins(x, y, t, edit), expected, [x, y, t])
+    same(cross_margins(x, y, t, edit, both=False), expected[:10], [x, y, t])
+    same(cross_loss(x, y, t, edit), streaming.softplus(expected).mean(), [x, y, t])
+    same(cross_loss(x, y, t, edit, both=False), streaming.softplus(expected[:10]).mean(), [x, y, t])
+    z = torch.cat([x, y])
+    left = (z @ z.T / t).masked_fill(out.repeat(2, 2), -math.inf)
+    expected = left.logsumexp(1) - s.diagonal().repeat(2)
+    apart = Apart(ids.repeat(2)) if with_ids else None
+    same(gram_margins(x, y, t, apart), expected, [x, y, t])
+    same(gram_loss(x, y, t, apart), streaming.softplus(expected).mean(), [x, y, t])
+
+
+def test_tiles_are_kept_in_proportion_to_the_inputs() -> None:
+    def keeps(n: int, d: int, upper: bool = False) -> bool:
+        x = torch.empty(n, d)
+        inputs = [x] if upper else [x, x]
+        return tiles.Grid(x, x, 1.0, None, upper).bytes() <= tiles.budget(*inputs)
+
+    assert keeps(4096, 512)
+    assert keeps(8192, 512, upper=True)
+    assert not keeps(16384, 128)
+    assert not keeps(4096, 128, upper=True)
+    assert not keeps(32768, 512)
+    with tiles.keeping(0):
+        assert not keeps(64, 512)
 
 
 def test_gram_adds_up_weighted_logits(tiled: str) -> None:

@@ -1,0 +1,164 @@
+"""The primitives on small batches: all logits at once, in as few operations as will do.
+
+Each is one function that saves the exponentials, without any shift. Where their sums leave the trusted range,
+the logits are saved and the softmax is formed from their log-sum-exp.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import softplus
+
+from clx.losses.tiles import Edit, Weigh, cooling, plain, trusted
+
+NOTHING = {dtype: torch.zeros((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
+
+
+class DenseCross(Function):
+    """Log-sum-exp over columns `[N]`, and with `both` over rows, `[N + M]`; with `own` less the diagonal.
+
+    With `soft` the mean of softplus of that.
+    """
+
+    @staticmethod
+    @plain
+    def forward(
+        ctx: Any,
+        temperature: Tensor | float,
+        edit: Edit | None,
+        both: bool,
+        own: bool,
+        x: Tensor,
+        y: Tensor,
+        soft: bool = False,
+    ) -> Tensor:
+        scale = 1 / float(temperature)
+        e = exponentials(product(x, y.T, scale), edit)
+        total = torch.cat([e.sum(1), e.sum(0)]) if both else e.sum(1)
+        ctx.wide = not trusted(total)
+        if ctx.wide:
+            e = logits(product(x, y.T, scale), edit)
+            total = torch.cat([e.logsumexp(1), e.logsumexp(0)]) if both else e.logsumexp(1)
+        log_sum: Tensor = total.clone() if ctx.wide else total.log()
+        ctx.scale, ctx.both, ctx.own, ctx.soft = scale, both, own, soft
+        if own:
+            positive = torch.linalg.vecdot(x, y)  # more exact than the diagonal of the product
+            log_sum.sub_(torch.cat([positive, positive]) if both else positive, alpha=scale)
+        ctx.save_for_backward(x, y, e, total, log_sum if soft else None)
+        return softplus(log_sum, threshold=40).mean() if soft else log_sum
+
+    @staticmethod
+    @once_differentiable
+    @plain
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, e, total, margin = ctx.saved_tensors
+        n = len(x)
+        if ctx.soft:
+            g = margin.sigmoid().mul_(g / len(margin))
+        if ctx.wide:
+            g, floor = where_any(g, total)
+            w = (e - floor[:n, None]).exp_().mul_(g[:n, None])
+            if ctx.both:
+                w.add_((e - floor[n:]).exp_().mul_(g[n:]))
+        else:
+            a = g / total
+            w = (a[:n, None] + a[n:]).mul_(e) if ctx.both else e * a[:, None]
+        if ctx.own:  # minus what the row's other entries add up to, never 1 less than a probability near 1
+            w.diagonal().sub_(g[:n] + g[n:] if ctx.both else g)
+        needs = ctx.needs_input_grad
+        dx = product(w, y, ctx.scale) if needs[0] or needs[4] else None
+        dy = product(w.T, x, ctx.scale) if needs[5] else None
+        dt = cooling(dx, x, ctx.scale) if dx is not None and needs[0] else None
+        return dt, None, None, None, dx, dy, None
+
+
+class DenseGram(Function):
+    """As `streaming.gram`; with `own`, for two views under each other, less the similarity with the partner.
+
+    With `soft` the mean of softplus of that.
+    """
+
+    @staticmethod
+    @plain
+    def forward(
+        ctx: Any,
+        temperature: Tensor | float,
+        edit: Edit | None,
+        weigh: Weigh | None,
+        z: Tensor,
+        own: bool = False,
+        soft: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        scale, everything = 1 / float(temperature), slice(0, len(z))
+        s = product(z, z.T, scale)
+        weights = None if weigh is None else weigh(everything, everything)
+        linear = z.new_zeros(len(z)) if weights is None else (weights * s).sum(1)
+        e = exponentials(s, edit)
+        total = e.sum(1)
+        ctx.wide = not trusted(total)
+        if ctx.wide:
+            e = logits(product(z, z.T, scale), edit)
+            total = e.logsumexp(1)
+        log_sum = total if ctx.wide else total.log()
+        if own:
+            half = len(z) // 2
+            log_sum = log_sum - torch.linalg.vecdot(z[:half], z[half:]).mul_(scale).repeat(2)
+        ctx.save_for_backward(z, e, total, weights, log_sum if soft else None)
+        ctx.set_materialize_grads(False)
+        ctx.scale, ctx.own, ctx.soft = scale, own, soft
+        return softplus(log_sum, threshold=40).mean() if soft else log_sum, linear
+
+    @staticmethod
+    @once_differentiable
+    @plain
+    def backward(ctx: Any, g: Tensor | None, h: Tensor | None) -> tuple[Tensor | None, ...]:
+        z, e, total, weights, margin = ctx.saved_tensors
+        if g is None:
+            g = z.new_zeros(len(z))
+        elif ctx.soft:
+            g = margin.sigmoid().mul_(g / len(margin))
+        if ctx.wide:
+            g, floor = where_any(g, total)
+            w = (e - floor[:, None]).exp_().mul_(g[:, None])
+            w = w + w.T
+        else:
+            a = g / total
+            w = (a[:, None] + a).mul_(e)
+        if weights is not None and h is not None:
+            w.addcmul_(weights, h[:, None] + h)
+        if ctx.own:
+            half = len(z) // 2
+            mass = g[:half] + g[half:]
+            w.diagonal(half).sub_(mass)
+            w.diagonal(-half).sub_(mass)
+        dz = product(w, z, ctx.scale)
+        # dz counts every pair from both of its rows, the temperature once
+        dt = cooling(dz, z, ctx.scale / 2) if ctx.needs_input_grad[0] else None
+        return dt, None, None, dz, None, None
+
+
+def product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """`a b * scale` in one operation."""
+    return torch.addmm(NOTHING[a.dtype], a, b, beta=0, alpha=scale)
+
+
+def exponentials(s: Tensor, edit: Edit | None) -> Tensor:
+    """Exponentials of the logits `s`, in its memory, after their edit."""
+    weights = None if edit is None else edit(s, slice(0, s.shape[0]), slice(0, s.shape[1]))
+    return s.exp_() if weights is None else s.exp_().mul_(weights)
+
+
+def logits(s: Tensor, edit: Edit | None) -> Tensor:
+    """The logits `s` themselves after their edit."""
+    weights = None if edit is None else edit(s, slice(0, s.shape[0]), slice(0, s.shape[1]))
+    return s if weights is None else s.add_(weights.log())
+
+
+def where_any(g: Tensor, log_sum: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient and log-sum-exp with 0 in both where nothing was summed."""
+    none = log_sum == -math.inf
+    return g.masked_fill(none, 0), log_sum.masked_fill(none, 0)
