@@ -64,9 +64,9 @@ def zeroshot(
         if "{}" not in prompt:
             raise BadInput(f"template {prompt!r} has no {{}} for the label")
     named = [name for name in [*(inputs or []), *one.values()] if name != "-"]
-    for name in named:
-        if modality != "text" and not Path(name).exists():
-            raise BadInput(f"no such file: {name}")
+    absent = [name for name in named if not Path(name).exists()]
+    if absent and modality is None:  # with --as an input may be words
+        raise BadInput(f"no such file: {absent[0]}")
     from clx.pipelines import zeroshot as pipeline
 
     if labels_file:
@@ -75,6 +75,8 @@ def zeroshot(
         listed = [label.strip() for label in (labels or "").split(",") if label.strip()]
         phrasings = pipeline.as_phrasings(listed, "--labels")
     run = pipeline.open_model(model, pretrained, checkpoint, device)
+    if absent and modality is not None and pipeline.check_modality(run, modality) != "text":
+        raise BadInput(f"no such file: {absent[0]}")
     if labels_as is None and modality is not None:  # a question is asked among answers
         texts = [name for name, m in run.modalities.items() if m.kind == "text" and name != modality]
         labels_as = texts[0] if texts else None

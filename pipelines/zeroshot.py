@@ -248,9 +248,10 @@ def modality_of_file(run: Run, path: Path) -> str:
 
 
 def check_modality(run: Run, name: str) -> str:
+    """The kind of a run's modality. Raises `BadInput` when it has none of that name."""
     if name not in run.modalities:
         raise BadInput(f"unknown modality {name!r}{nearest(name, run.modalities)}")
-    return name
+    return run.modalities[name].kind
 
 
 def open_model(model: str, pretrained: str | None, checkpoint: str, device: str) -> Run:
