@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clx.cli import data, evaluate, show, train, zeroshot
-from clx.cli.output import note
+from clx.cli.output import ReaderGone, note
 
 app = typer.Typer(
     name="clx",
@@ -64,8 +64,7 @@ def run() -> int:
         return app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
     except KeyboardInterrupt:
         return fail("interrupted", 130)
-    except BrokenPipeError:  # the reader has what it wanted (`| head`): end quietly
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderGone:
         return 0
     except Exception as error:
         if os.environ.get("CLX_DEBUG"):

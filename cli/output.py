@@ -26,9 +26,17 @@ def plain(value: Any) -> Any:
     return value
 
 
+class ReaderGone(Exception):
+    """Whoever read stdout has what it wanted (`| head`): the command ends quietly."""
+
+
 def emit_json(value: Any) -> None:
-    """One JSON value on a line of stdout."""
-    print(json.dumps(plain(value), ensure_ascii=False), flush=True)
+    """One JSON value on a line of stdout. Raises `ReaderGone`."""
+    try:
+        print(json.dumps(plain(value), ensure_ascii=False), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush is quiet too
+        raise ReaderGone from None
 
 
 def emit_table(rows: list[dict[str, Any]], title: str | None = None, hidden: str | None = None) -> None:

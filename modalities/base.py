@@ -59,8 +59,13 @@ class Modality:
         if self.views > 1 and self.augmentation == "none":
             raise ValueError(f"{self.views} views with augmentation none would be equal")
         family = self.encoder.partition(":")[0]
+        known = family in {name.partition(":")[0] for name in self.encoders()}  # others are refused when built
         for name, families in self.only_for.items():
-            if family not in families and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+            if (
+                known
+                and family not in families
+                and getattr(self, name) != type(self).__dataclass_fields__[name].default
+            ):
                 raise ValueError(f"{name} is an option of encoder {' and '.join(families)}, not of {self.encoder}")
 
     @property

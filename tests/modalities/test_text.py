@@ -88,7 +88,7 @@ def test_open_clip_tokens_are_its_own() -> None:
         ({"encoder": "open_clip:ViT-B-32", "pretrained": "laion2b_s34b_b79k"}, "cannot be reached"),
         ({"encoder": "open_clip:ViT-B-16-SigLIP"}, "cannot be reached"),
         ({"encoder": "open_clip:roberta-ViT-B-32"}, "cannot be reached"),
-        ({"encoder": "open_clip:ViT-B-32", "max_length": 20}, "leave max_length out"),
+        ({"encoder": "open_clip:ViT-B-32", "max_length": 20}, "max_length is an option of"),
         ({"encoder": "transformer", "pretrained": "true"}, "no pretrained weights"),
         ({"encoder": "transfromer"}, "nearest is 'transformer'"),
         ({"encoder": "hf:"}, "nearest is 'hf:minilm'"),
