@@ -1,7 +1,5 @@
 """The model: one encoder and projection head per modality. Inputs in, one embedding per name out."""
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -156,4 +154,4 @@ def averaged(model: nn.Module, objective: nn.Module, decay: float) -> "torch.opt
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     both = nn.ModuleDict({"model": model, "objective": objective})
-    return AveragedModel(copy.deepcopy(both), multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return AveragedModel(both, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
