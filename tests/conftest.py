@@ -1,7 +1,10 @@
-"""What the tests share: a small config and a run trained from it."""
+"""What the tests share: the `clx` command, a small config and a run trained from it."""
 
+import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,49 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def clx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """The `clx` command: `clx("eval", run, "--json", cwd=folder, stdin="...", env={...}, timeout=120)`.
+
+    It runs in a process of its own, forked from one that has torch loaded (tests/zygote.py).
+    """
+    files = [tmp_path_factory.mktemp("clx") / name for name in ("in", "out", "err")]
+    command = [sys.executable, str(Path(__file__).with_name("zygote.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as zygote:
+        asked, told = zygote.stdin, zygote.stdout
+        assert asked is not None
+        assert told is not None
+        assert told.readline() == "ready\n"
+
+        def run(
+            *args: object,
+            cwd: Path | None = None,
+            stdin: str = "",
+            env: dict[str, str] | None = None,
+            timeout: float = 120,
+        ) -> subprocess.CompletedProcess[str]:
+            for path, text in zip(files, (stdin, "", ""), strict=True):
+                path.write_text(text, encoding="utf-8")
+            request = {
+                "args": [str(arg) for arg in args],
+                "cwd": str(cwd or Path.cwd()),
+                "env": {**os.environ, **(env or {})},
+                "files": [str(path) for path in files],
+                "timeout": timeout,
+            }
+            asked.write(json.dumps(request) + "\n")
+            asked.flush()
+            code = int(told.readline())
+            out, err = (path.read_bytes().decode() for path in files[1:])
+            return subprocess.CompletedProcess(request["args"], code, out, err)
+
+        yield run
+        asked.close()
 
 
 class Silent:

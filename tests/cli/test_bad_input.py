@@ -1,23 +1,18 @@
-"""The bad-input matrix through the real executable: one line, file and row named, exit code, nothing half-written."""
+"""The bad-input matrix through the command: one line, file and row named, exit code, nothing half-written."""
 
 import csv
-import subprocess
-import sys
 import wave
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-CLX = str(Path(sys.executable).with_name("clx"))
+Command = Callable[..., Any]
 COLORS = ["red", "green", "blue"]
-
-
-def clx(*args: object, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([CLX, *map(str, args)], cwd=cwd, input=stdin, capture_output=True, text=True, timeout=120)
 
 
 def write_wav(path: Path, samples: int) -> None:
@@ -134,7 +129,7 @@ MATRIX: list[tuple[str, Callable[[Path], object] | None, list[str], int, list[st
 
 @pytest.mark.parametrize(("spoil", "args", "code", "words"), [m[1:] for m in MATRIX], ids=[m[0] for m in MATRIX])
 def test_training_refuses_in_one_line(
-    data: Path, spoil: Callable[[Path], object] | None, args: list[str], code: int, words: list[str]
+    clx: Command, data: Path, spoil: Callable[[Path], object] | None, args: list[str], code: int, words: list[str]
 ) -> None:
     if spoil:
         spoil(data)
@@ -152,7 +147,7 @@ def test_training_refuses_in_one_line(
         assert not (data.parent / "run").exists()
 
 
-def test_good_input_then_existing_folder_then_bad_evaluation(data: Path) -> None:
+def test_good_input_then_existing_folder_then_bad_evaluation(clx: Command, data: Path) -> None:
     done = clx("train", "c.yaml", "-o", "run", "--json", cwd=data.parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1
@@ -187,7 +182,7 @@ def test_good_input_then_existing_folder_then_bad_evaluation(data: Path) -> None
     assert "skipped data/1.png" in some.stderr
 
 
-def test_bad_rows_can_be_skipped_within_a_budget(data: Path) -> None:
+def test_bad_rows_can_be_skipped_within_a_budget(clx: Command, data: Path) -> None:
     (data / "2.png").write_bytes(b"")
     args = ["-s", "data.on_bad_row=skip", "-s", "data.bad_row_budget=0.2", "-s", "train.steps=6"]
     done = clx("train", "c.yaml", "-o", "run", *args, cwd=data.parent)
@@ -199,7 +194,7 @@ def test_bad_rows_can_be_skipped_within_a_budget(data: Path) -> None:
     assert "bad_row_budget" in over.stderr
 
 
-def test_unknown_recipe_and_wrong_usage_cost_no_torch() -> None:
+def test_unknown_recipe_and_wrong_usage(clx: Command) -> None:
     for args, word in (
         (["train", "digit"], "did you mean 'digits'"),
         (["train", "nothing.yaml"], "no such file"),

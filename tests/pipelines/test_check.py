@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 import wave
 from pathlib import Path
 
@@ -226,13 +223,7 @@ def test_built_in_data_is_clean(name) -> None:
     assert report["ok"], report["findings"][:3]
 
 
-def clx(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("clx")), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
-
-
-def test_commands(tmp_path) -> None:
+def test_commands(clx, tmp_path) -> None:
     for i in range(4):
         (tmp_path / f"{i}.png").write_bytes(png(i)[: 60 if i == 3 else None])
     (tmp_path / "pairs.csv").write_text("image,text\n" + "".join(f"{i}.png,a picture of {i}\n" for i in range(4)))
@@ -250,7 +241,7 @@ def test_commands(tmp_path) -> None:
     assert done.stderr.startswith("error: data no.csv: no such file or folder")
 
 
-def test_make_and_list_commands(tmp_path) -> None:
+def test_make_and_list_commands(clx, tmp_path) -> None:
     done = clx("data", "make", "aeon:UnitTest", "out", cwd=tmp_path)
     assert (done.returncode, done.stdout.strip()) == (0, "out/manifest.csv")
     assert clx("data", "make", "aeon:UnitTest", "out", cwd=tmp_path).returncode == 2
