@@ -1,7 +1,8 @@
 """What the tests share: the `clx` command, a small config and a run trained from it."""
 
-import json
+import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,43 +19,40 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def clx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """The `clx` command: `clx("eval", run, "--json", cwd=folder, stdin="...", env={...}, timeout=120)`.
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for PATH with a `clx` that starts at once (tests/zygote.py)."""
+    folder = tmp_path_factory.mktemp("bin")
+    source = Path(__file__).with_name("zygote.py")
+    spec = importlib.util.spec_from_file_location("zygote", source)
+    assert spec is not None
+    assert spec.loader is not None
+    zygote = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(zygote)
+    zygote.install(folder)
+    command = [sys.executable, str(source), str(folder / "socket")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "ready\n"
+        yield folder
+        os.killpg(started.pid, signal.SIGKILL)
 
-    It runs in a process of its own, forked from one that has torch loaded (tests/zygote.py).
-    """
-    files = [tmp_path_factory.mktemp("clx") / name for name in ("in", "out", "err")]
-    command = [sys.executable, str(Path(__file__).with_name("zygote.py"))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as zygote:
-        asked, told = zygote.stdin, zygote.stdout
-        assert asked is not None
-        assert told is not None
-        assert told.readline() == "ready\n"
 
-        def run(
-            *args: object,
-            cwd: Path | None = None,
-            stdin: str = "",
-            env: dict[str, str] | None = None,
-            timeout: float = 120,
-        ) -> subprocess.CompletedProcess[str]:
-            for path, text in zip(files, (stdin, "", ""), strict=True):
-                path.write_text(text, encoding="utf-8")
-            request = {
-                "args": [str(arg) for arg in args],
-                "cwd": str(cwd or Path.cwd()),
-                "env": {**os.environ, **(env or {})},
-                "files": [str(path) for path in files],
-                "timeout": timeout,
-            }
-            asked.write(json.dumps(request) + "\n")
-            asked.flush()
-            code = int(told.readline())
-            out, err = (path.read_bytes().decode() for path in files[1:])
-            return subprocess.CompletedProcess(request["args"], code, out, err)
+@pytest.fixture(scope="session")
+def clx(commands: Path) -> Command:
+    """The `clx` command: `clx("eval", run, "--json", cwd=folder, stdin="...", env={...}, timeout=120)`."""
 
-        yield run
-        asked.close()
+    def run(
+        *args: object,
+        cwd: Path | None = None,
+        stdin: str = "",
+        env: dict[str, str] | None = None,
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        call = [str(commands / "clx"), *map(str, args)]
+        merged = {**os.environ, **(env or {})}
+        return subprocess.run(call, cwd=cwd, input=stdin, env=merged, capture_output=True, text=True, timeout=timeout)
+
+    return run
 
 
 class Silent:

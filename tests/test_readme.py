@@ -23,7 +23,7 @@ def test_the_story_is_told_in_order() -> None:
     assert headings[:3] == ["First run", "Zero-shot in one line", "Your own CSV in three lines"]
 
 
-def test_blocks_run(tmp_path: Path) -> None:
+def test_blocks_run(commands: Path, tmp_path: Path) -> None:
     pairs = ["caption,photo,split"]
     draw = np.random.default_rng(0)
     for k, colour in enumerate(["red", "green", "blue", "black"] * 10):
@@ -31,7 +31,7 @@ def test_blocks_run(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / f"{k}.png")
         pairs.append(f"a {colour} square number {k},{k}.png,{'test' if k > 31 else 'train'}")
     (tmp_path / "pairs.csv").write_text("\n".join(pairs) + "\n")
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = os.environ | {"PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for block in BLOCKS:
         script = "\n".join(line for line in block.splitlines() if not INSTALL.search(line)) + "\n"
         for command, shorter in SHORTER.items():

@@ -1,7 +1,8 @@
-"""A process that has imported what `clx` imports, and forks one child per command.
+"""A stand-in for the `clx` executable that has its imports behind it.
 
-A command costs 4 to 6 s of imports from cold and nothing from here, yet runs `main()` in a process of its own, with
-its own files as stdin, stdout and stderr. One JSON request a line on stdin, one exit code a line on stdout.
+`zygote.py SOCKET` imports what `clx` imports and forks one child per command that arrives at the Unix socket; the
+command beside it sends its arguments, folder, environment and its own stdin, stdout and stderr. A command is so a
+process of its own, in pipes and all, without the 4 to 6 s that importing torch costs. `install` writes the command.
 """
 
 import atexit
@@ -9,46 +10,64 @@ import gc
 import json
 import os
 import signal
+import socket
 import sys
-import time
+from pathlib import Path
 
-import sklearn.linear_model  # noqa: F401
-import torch  # noqa: F401
-import torchaudio  # noqa: F401
-import torchvision  # noqa: F401
-
-import clx.pipelines.evaluate
-import clx.pipelines.train  # noqa: F401
-from clx.cli.main import main
-
-
-def serve() -> None:
-    gc.freeze()  # children share these pages as long as no collection visits them
-    print("ready", flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        child = os.fork()
-        if not child:
-            become(request)
-            run_and_leave()
-        print(wait(child, request["timeout"]), flush=True)
+SHIM = """#!{python} -S
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as line:
+    line.connect({address!r})
+    said = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+    socket.send_fds(line, [len(said).to_bytes(4, "big")], [0, 1, 2])
+    line.sendall(said)
+    for stream in (0, 1, 2):
+        os.close(stream)
+    code = line.recv(1)
+os._exit(code[0] if code else 137)
+"""
 
 
-def become(request: dict) -> None:
-    """Make this process what a shell would have started."""
-    for number, (path, flags) in enumerate(zip(request["files"], (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY), strict=True)):
-        handle = os.open(path, flags)
-        os.dup2(handle, number)
-        os.close(handle)
+def install(folder: Path) -> Path:
+    """Write the executable `clx` into `folder`; the zygote listens there."""
+    command = folder / "clx"
+    command.write_text(SHIM.format(python=sys.executable, address=str(folder / "socket")))
+    command.chmod(0o755)
+    return command
+
+
+def serve(address: str) -> None:
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(address)
+        door.listen()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+        gc.freeze()  # they share these pages as long as no collection visits them
+        print("ready", flush=True)
+        while True:
+            line, _ = door.accept()
+            if not os.fork():
+                door.close()
+                run(line)
+            line.close()
+
+
+def run(line: socket.socket) -> None:
+    """Be what a shell would have started, to the end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    size, streams, _, _ = socket.recv_fds(line, 4, 3)
+    said = bytearray()
+    while len(said) < int.from_bytes(size, "big"):
+        said += line.recv(1 << 16)
+    args, folder, environment = json.loads(said)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    os.chdir(request["cwd"])
+    os.chdir(folder)
     os.environ.clear()
-    os.environ.update(request["env"])
-    sys.argv = ["clx", *request["args"]]
-
-
-def run_and_leave() -> None:
-    """The command to its end, without the two seconds that Python takes to dismantle torch."""
+    os.environ.update(environment)
+    sys.argv = ["clx", *args]
+    code: object = 0
     try:
         main()
     except SystemExit as end:
@@ -56,20 +75,17 @@ def run_and_leave() -> None:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else 0)
-
-
-def wait(child: int, seconds: float) -> int:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return 124
+    line.sendall(bytes([code if isinstance(code, int) else 1]))
+    os._exit(0)  # Python takes two seconds to dismantle torch
 
 
 if __name__ == "__main__":
-    serve()
+    import sklearn.linear_model  # noqa: F401
+    import torchaudio  # noqa: F401
+    import torchvision  # noqa: F401
+
+    import clx.pipelines.evaluate
+    import clx.pipelines.train  # noqa: F401
+    from clx.cli.main import main
+
+    serve(sys.argv[1])
