@@ -1,9 +1,11 @@
 """The `clx` command: registers the subcommands and turns every error into one line and an exit code."""
 
 import os
+import signal
 import sys
+import warnings
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,6 +62,7 @@ def main() -> None:
 
 def run() -> int:
     """Run the app; the exit code of whatever happened."""
+    watch()
     try:
         return app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
     except KeyboardInterrupt:
@@ -70,6 +73,34 @@ def run() -> int:
         if os.environ.get("CLX_DEBUG"):
             raise
         return fail(*explain(error))
+    except BaseException as error:  # `Stopped` is no `Exception`, so that nothing on the way swallows it
+        if not hasattr(error, "exit_code"):
+            raise
+        return fail(str(error), error.exit_code)
+
+
+def watch() -> None:
+    """Signals end every command with 130 or 143; what pipelines warn of is a line on stderr."""
+
+    def stop(number: int, frame: object) -> None:
+        from clx.pipelines.signals import raise_stopped
+
+        raise_stopped(number, frame)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):  # nohup and `&` of a shell script set it so
+            signal.signal(number, stop)
+    if hasattr(signal, "SIGUSR1"):  # it asks a training to save, and must not end what has nothing to save
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        if category.__module__ == "clx.pipelines.config":
+            note(f"warning: {message}")
+        else:
+            shown(message, category, *rest)
+
+    warnings.showwarning = show  # type: ignore[assignment]
 
 
 def explain(error: Exception) -> tuple[str, int]:
@@ -81,7 +112,8 @@ def explain(error: Exception) -> tuple[str, int]:
         return str(error), code
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror, code
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    no_memory = "can't allocate memory" in str(error)  # how torch says it of the CPU
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or no_memory:
         return "out of memory: lower train.batch_size", code
     said = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {said} (clx --debug shows the traceback)", code

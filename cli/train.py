@@ -48,10 +48,9 @@ def train(
         given = [key for key, value in flags.items() if value is not None and key != "train.device"]
         if source or settings or out or overwrite or given:
             raise BadInput("--resume continues a run as it is: it goes with --device and --json alone")
-        from clx.pipelines.checkpoint import last, read_config
+        from clx.pipelines.checkpoint import read_config
 
         config, folder = read_config(resume), resume
-        last(resume)
         if device:
             config = config.model_copy(update={"train": config.train.model_copy(update={"device": device})})
     elif source is None:

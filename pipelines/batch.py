@@ -1,6 +1,5 @@
 """From manifest rows to batches: which rows, in which order, decoded, varied, collated, with what is missing masked."""
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,10 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from clx.modalities.base import CellError, Input, Modality
-from clx.pipelines.config import BadInput
+from clx.pipelines.config import BadInput, Failed
 from clx.pipelines.manifest import Manifest, resolve
+from clx.pipelines.signals import leave_to_parent
 
 FIT_ROWS = 100_000
+
+
+class Lost(Failed):
+    """A process that reads data is gone. The run itself is as it was."""
 
 
 class Key(NamedTuple):
@@ -283,12 +287,6 @@ def once(rows: int, batch_size: int, seed: int | None = None) -> list[Key]:
     return [Key(0, k, order[start : start + batch_size]) for k, start in enumerate(range(0, rows, batch_size))]
 
 
-def leave_signals_to_parent(worker: int) -> None:
-    """A signal to the whole process group must not kill the workers before the parent has saved."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
 def batches(
     data: Rows,
     keys: Sampler[Key] | Sequence[Key],
@@ -308,10 +306,10 @@ def batches(
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=leave_signals_to_parent,
+        worker_init_fn=leave_to_parent,
         generator=torch.Generator(),  # its base seed must not draw from the run's random stream
     )
-    for batch in made:
+    for batch in _received(made):
         if batch.bad:
             report(batch.bad)
             if data.on_bad == "fail" or (data.on_bad == "replace" and not len(batch)):
@@ -319,3 +317,17 @@ def batches(
                 raise BadInput(f"{first.where}, column {first.column}: {first.reason}")
         if len(batch):
             yield batch
+
+
+def _received(made: "DataLoader[Batch]") -> Iterator[Batch]:
+    """What the workers make. Raises `Lost` when one of them is gone."""
+    try:
+        yield from made
+    except RuntimeError as error:
+        said = str(error)
+        if "exited unexpectedly" not in said and "is killed by signal" not in said:
+            raise
+        raise Lost(
+            "a process that reads data was killed, most likely for want of memory: fewer train.workers or a smaller "
+            "train.batch_size need less"
+        ) from None

@@ -34,8 +34,18 @@ class Refused(Exception):
     exit_code = 3
 
 
-class Stopped(Exception):
-    """A signal ended the run, after a checkpoint was saved."""
+class Failed(Exception):
+    """The machine refused: disk full or read-only, a worker process killed. One line for the user."""
+
+    exit_code = 1
+
+
+class Heed(UserWarning):
+    """Something went wrong and the work goes on all the same: one line for the user."""
+
+
+class Stopped(BaseException):
+    """A signal ended the work. No `Exception`, so that nothing that bears with damaged files swallows it."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

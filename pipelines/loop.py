@@ -2,10 +2,9 @@
 
 import json
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,13 +13,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from clx.pipelines import checkpoint
+from clx.pipelines import checkpoint, health
 from clx.pipelines.batch import BadRow, Batch, Order, Rows, batches, once
 from clx.pipelines.build import Run
 from clx.pipelines.config import BadInput, Config, Refused, Stopped, Train
 from clx.pipelines.device import pick_device, pick_precision
+from clx.pipelines.disk import append, read_log
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import averaged
+from clx.pipelines.signals import Signals
 
 LOG_EVERY = 10
 MOST_OVERFLOWS = 30
@@ -52,36 +53,6 @@ def parameter_groups(model: nn.Module, objective: nn.Module, decay: float) -> li
         {"params": bare, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-class Signals:
-    """SIGINT and SIGTERM ask for a stop after the step, SIGUSR1 for a checkpoint; a second stop ends at once."""
-
-    def __init__(self) -> None:
-        self.stop: int | None = None
-        self.save = False
-
-    @contextmanager
-    def watched(self) -> Iterator["Signals"]:
-        def on_stop(number: int, frame: object) -> None:
-            if self.stop is not None:
-                raise Stopped("stopped at once, at the second signal", 128 + number)
-            self.stop = number
-
-        def on_save(number: int, frame: object) -> None:
-            self.save = True
-
-        wanted: dict[int, Any] = {signal.SIGINT: on_stop, signal.SIGTERM: on_stop}
-        if hasattr(signal, "SIGUSR1"):
-            wanted[signal.SIGUSR1] = on_save
-        before: dict[int, Any] = {}
-        with suppress(ValueError):  # signals can only be watched from the main thread
-            before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 @dataclass
@@ -126,22 +97,18 @@ class BadRows:
 
     def recall(self) -> None:
         """Take up what an earlier part of this run wrote."""
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                with suppress(ValueError, KeyError):  # a crash may have left half a line
-                    one = json.loads(line)
-                    self.seen.add(one["row"])
-                    self.in_training += one["split"] == "train"
+        for one in read_log(self.path, lambda one: bool(one["row"] and one["split"])):
+            self.seen.add(one["row"])
+            self.in_training += one["split"] == "train"
 
     def report(self, bad: list[BadRow], split: str = "train") -> None:
         """Write new ones down. Raises `BadInput` when the budget is used up."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            for one in bad:
-                if one.where not in self.seen:
-                    self.seen.add(one.where)
-                    self.in_training += split == "train"
-                    line = {"row": one.where, "split": split, "column": one.column, "reason": one.reason}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for one in bad:
+            if one.where not in self.seen:
+                self.seen.add(one.where)
+                self.in_training += split == "train"
+                line = {"row": one.where, "split": split, "column": one.column, "reason": one.reason}
+                append(self.path, line)
         if self.in_training > max(1, self.budget * self.rows):
             raise BadInput(
                 f"{self.in_training} of {self.rows} training rows are bad, more than data.bad_row_budget = "
@@ -170,8 +137,14 @@ class Trainer:
         self.overflows = 0
         """Steps in a row that only the half-precision scaler spoiled."""
         self.score: float | None = None
-        self.scored = -1
+        self.validated = -1
         """Step that the score belongs to."""
+        self.saved = -1
+        """Step of the newest checkpoint."""
+        self.health = health.Health(config.train.warmup * self.plan.steps)
+        self.seen: dict[str, Tensor] = {}
+        """Embeddings of the batch that `loss` was last given, by view name, of the rows that have the view."""
+        self.say: Callable[[str], None] = lambda text: None
         skip = config.data.on_bad_row == "skip"
         budget = config.data.bad_row_budget if skip else 1.0
         self.bad_rows = BadRows(out / "bad_rows.jsonl", self.plan.rows, budget)
@@ -217,6 +190,7 @@ class Trainer:
             if self.run.model.predictor is not None:
                 extras["predictions"] = model.predict(z, batch.present)  # type: ignore[operator]
             total, counts = objective(z, extras)
+        self.seen = {name: rows.detach()[batch.present[name]] for name, rows in z.items()}
         return total, counts
 
     def update(self, group: list[Batch]) -> dict[str, float]:
@@ -238,6 +212,8 @@ class Trainer:
         if math.isfinite(value) and math.isfinite(norm):
             self.scaler.step(self.optimizer)
             self.overflows = 0
+            if spike := self.health.hear_loss(self.step + 1, value):
+                self.warn(spike, [int(i) for batch in group for i in batch.sample_id])
             if self.ema is not None:
                 self.ema.update_parameters(nn.ModuleDict({"model": self.model, "objective": self.objective}))
         else:
@@ -274,24 +250,49 @@ class Trainer:
                 found[f"{term.name}.temperature"] = tau.item()
         return found
 
+    def warn(self, text: str, rows: list[int] | None = None) -> None:
+        """Log a warning; the first of its sort is said, too."""
+        self.log({"step": self.step + (rows is not None), "warning": text} | ({"rows": rows} if rows else {}))
+        sort = text.partition(":")[0]
+        if sort not in self.health.said:
+            self.health.said.append(sort)
+            self.say(f"warning: {text}")
+
+    def look(self, seen: dict[str, Tensor]) -> dict[str, float]:
+        """How spread out embeddings are, for the log; warns of a collapse."""
+        figures, warnings = self.health.look(self.step, seen)
+        for text in warnings:
+            self.warn(text)
+        return figures
+
     @torch.no_grad()
-    def validate(self) -> None:
-        """Mean loss over the validation split, on the weights that would be used."""
+    def validate(self, signals: Signals | None = None) -> bool:
+        """Mean loss over the validation split, on the weights that would be used; False when a signal cut it short."""
         if self.val is None:
-            return
+            self.log({"step": self.step, **self.look(self.seen)})
+            return True
         model, objective = self.used()
         kept = checkpoint.random_state()  # validation must not disturb the training's random streams
         model.eval(), objective.eval()
         total = rows = 0.0
         keys = once(len(self.val), self.settings.batch_size, self.settings.seed)
+        looked: list[dict[str, Tensor]] = []
         for batch in batches(self.val, keys, self.settings.workers, report=partial(self.bad_rows.report, split="val")):
             total += self.loss(batch.to(self.device), model, objective)[0].item() * len(batch)
+            if rows < health.ROWS:
+                looked.append(self.seen)
             rows += len(batch)
+            if signals is not None and signals.stop:
+                break
         self.model.train(), self.objective.train()
         checkpoint.restore_random(kept)
+        if signals is not None and signals.stop:
+            return False
         self.score = total / rows if rows else None
-        self.scored = self.step
-        self.log({"step": self.step, "val_loss": self.score})
+        self.validated = self.step
+        seen = {name: torch.cat([part[name] for part in looked]) for name in self.seen}
+        self.log({"step": self.step, "val_loss": self.score, **self.look(seen)})
+        return True
 
     def used(self) -> tuple[nn.Module, nn.Module]:
         """Model and objective to evaluate with: the averaged ones when there are any."""
@@ -302,13 +303,17 @@ class Trainer:
 
     def log(self, line: dict[str, Any]) -> None:
         """Append to metrics.jsonl (no clock in it: a resumed run writes the same lines) and TensorBoard."""
-        with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({k: _finite(v) for k, v in line.items()}) + "\n")
+        append(self.out / "metrics.jsonl", {k: _finite(v) for k, v in line.items()})
         if self.writer is not None:
-            self.board = self.board or self.writer(self.out / "tensorboard")
+            self.board = self.board or self.writer(self.out / "tensorboard", purge_step=line["step"])
             for name, value in line.items():
                 if name != "step" and isinstance(value, float):
                     self.board.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        """Let go of files."""
+        if self.board is not None:
+            self.board.close()
 
     def save(self) -> None:
         """Checkpoint the present step."""
@@ -320,16 +325,20 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": checkpoint.random_state(),
+            "validated": self.validated,
+            "health": json.dumps(self.health.state()),
         }
         if self.ema is not None:  # then the evaluated weights are not the trained ones
             trainer["trained"] = checkpoint.weights(self.model, self.objective)
             trainer["ema_updates"] = int(self.ema.n_averaged)
-        score = self.score if self.scored == self.step else None
+        score = self.score if self.validated == self.step else None
         checkpoint.save(self.out, self.step, checkpoint.weights(*used), trainer, score, self.settings.keep)
+        self.saved = self.step
 
     def restore(self, source: checkpoint.Checkpoint) -> None:
         """Continue as if the run had never stopped after `source`."""
         state = checkpoint.load_trainer(source)
+        self.source = source
         used = self.used()
         checkpoint.restore(source, *used)
         if self.ema is not None:
@@ -340,9 +349,14 @@ class Trainer:
         if state["scaler"] and self.scaler.is_enabled():  # a run may move between devices
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.bad_steps, self.overflows = state["step"], state["bad_steps"], state["overflows"]
+        self.validated, self.saved = state["validated"], self.step
+        self.health = health.Health(**json.loads(state["health"]))
         self.bad_rows.recall()
         checkpoint.restore_random(state["random"])
-        _truncate(self.out / "metrics.jsonl", self.step)
+        read_log(
+            self.out / "metrics.jsonl", lambda line: line["step"] <= self.step
+        )  # a resumed run writes the rest anew
+        checkpoint.set_aside(self.out, self.step)
 
     def groups(self) -> Iterator[list[Batch]]:
         """The batches of each remaining step."""
@@ -362,8 +376,14 @@ class Trainer:
                 yield group
                 group = []
 
+    def due(self) -> bool:
+        """Whether this step is one that is validated."""
+        return self.step % self.validate_every == 0 or self.step == self.plan.steps
+
     def loop(self, progress: Progress, signals: Signals) -> float:
         """All remaining steps; returns rows per second."""
+        self.say = progress.say
+        self.catch_up(signals)
         self.model.train(), self.objective.train()
         start, first, saved = time.monotonic(), self.step, time.monotonic()
         for group in self.groups():
@@ -373,19 +393,13 @@ class Trainer:
                 self.log({"step": self.step, **shown})
             rate = (self.step - first) * self.settings.batch_size * self.settings.accumulate / (now - start)
             progress.step(self.step, self.plan.steps, loss=shown["loss"], rows_per_s=round(rate))
-            validated = self.step % self.validate_every == 0 or done
-            if validated:
-                self.validate()
-            timely = now - saved > self.settings.save_minutes * 60 or signals.save
+            validated = self.due() and self.validate(signals)
             wanted = self.settings.save_every and self.step % self.settings.save_every == 0
+            timely = now - saved > self.settings.save_minutes * 60 or signals.save
             if done or wanted or timely or signals.stop or (validated and self.val is not None):
                 self.save()
                 saved, signals.save = time.monotonic(), False
-            if signals.stop and not done:
-                raise Stopped(
-                    f"stopped at step {self.step} of {self.plan.steps}; continue with clx train --resume {self.out}",
-                    128 + signals.stop,
-                )
+            self.stop_if_asked(signals)
         return (
             (self.step - first)
             * self.settings.batch_size
@@ -393,20 +407,24 @@ class Trainer:
             / (time.monotonic() - start + 1e-9)
         )
 
+    def catch_up(self, signals: Signals) -> None:
+        """Validate the step that a resumed run was stopped at, where a signal came before that was done."""
+        if self.val is not None and self.step == self.saved and self.due() and self.validated != self.step:
+            if self.validate(signals):
+                checkpoint.rescore(self.source, self.score)
+            self.stop_if_asked(signals)
+
+    def stop_if_asked(self, signals: Signals) -> None:
+        """Raise `Stopped` after a signal; the present step is saved."""
+        if signals.stop:
+            raise Stopped(
+                f"stopped at step {self.step} of {self.plan.steps}; continue with clx train --resume {self.out}",
+                128 + signals.stop,
+            )
+
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _truncate(path: Path, step: int) -> None:
-    """Drop the lines after `step`: a resumed run writes them anew."""
-    if path.exists():
-        kept = []
-        for line in path.read_text().splitlines():
-            with suppress(ValueError, KeyError):  # a crash may have left half a line
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-        checkpoint.write_text(path, "".join(kept))
 
 
 def _tensorboard() -> Any:

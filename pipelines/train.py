@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from clx.pipelines import checkpoint
-from clx.pipelines.batch import Rows, batches, once
+from clx.pipelines.batch import Lost, Rows, batches, once
 from clx.pipelines.build import Run, build, prepare
 from clx.pipelines.builtin import is_builtin
-from clx.pipelines.config import BadInput, Config, Data
+from clx.pipelines.config import BadInput, Config, Data, Stopped
 from clx.pipelines.device import pick_device, pick_precision
+from clx.pipelines.disk import LOCK, locked, write_text
 from clx.pipelines.evaluate import SCHEMA, evaluate
-from clx.pipelines.loop import Progress, Signals, Trainer, plan
+from clx.pipelines.loop import Progress, Trainer, plan
 from clx.pipelines.manifest import Manifest, load_splits
+from clx.pipelines.signals import Signals
 
 
 def train(
@@ -26,9 +28,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a config into the folder `out`, evaluate the result and return that with the speed.
 
-    With `resume`, `config` is the run's own and training continues after its last checkpoint. Raises
-    `BadInput` before anything is written when the config does not fit the data, `Refused` when too many
-    steps were non-finite, `Stopped` after a signal.
+    With `resume`, `config` is the run's own and training continues after its last whole checkpoint. Raises
+    `BadInput` before anything is written when the config does not fit the data or another process trains there,
+    `Refused` when too many steps were non-finite, `Failed` when the disk is full, `Stopped` after a signal.
     """
     if not resume:
         refuse_existing(out, overwrite)
@@ -36,29 +38,40 @@ def train(
     config = config.model_copy(update={"data": rooted(config.data)})
     splits = load_splits(config.data, config.train.seed)
     plan(config, len(splits["train"]))
-    if resume:
-        run = build(config, checkpoint.read_facts(out), load=False)
-        trainer = Trainer(config, run, splits, out)
-        trainer.restore(checkpoint.last(out))
-        if trainer.step == trainer.plan.steps and (out / "results.json").exists():
-            raise BadInput(f"{out} is finished: all its {trainer.step} steps are done and evaluated")
-    else:
-        run = prepare(config, splits)
-        trainer = Trainer(config, run, splits, out)
-        clear(out)
-        checkpoint.create(out, run)
+    run = build(config, checkpoint.read_facts(out), load=False) if resume else prepare(config, splits)
+    trainer = Trainer(config, run, splits, out)
+    with locked(out):
+        if resume:
+            trainer.restore(checkpoint.last(out))
+            if trainer.step == trainer.plan.steps and (out / "results.json").exists():
+                raise BadInput(f"{out} is finished: all its {trainer.step} steps are done and evaluated")
+        else:
+            refuse_existing(out, overwrite)  # again: another run may have been there first
+            clear(out)
+            checkpoint.create(out, run)
+        return _train(trainer, splits, progress)
+
+
+def _train(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) -> dict[str, Any]:
+    """The steps that are left, and the evaluation."""
+    config, out = trainer.run.config, trainer.out
     progress.say(describe(trainer))
     start = time.monotonic()
     begun = trainer.step
     try:
         with Signals().watched() as signals:
             speed = trainer.loop(progress, signals)
-    except BadInput as error:  # a bad row ends the run, not what it has learned
-        hint = "" if config.data.on_bad_row == "skip" else " (-s data.on_bad_row=skip trains without such rows)"
+    except (BadInput, Lost) as error:  # the data end the run, not what it has learned
+        skipping = isinstance(error, Lost) or config.data.on_bad_row == "skip"
+        hint = "" if skipping else " (-s data.on_bad_row=skip trains without such rows)"
         if trainer.step == begun:
-            raise BadInput(f"{error}{hint}") from None
-        trainer.save()
-        raise BadInput(f"{error}{hint}; saved at step {trainer.step}: mend it and clx train --resume {out}") from None
+            raise type(error)(f"{error}{hint}") from None
+        if trainer.saved != trainer.step:
+            trainer.save()
+        then = f"saved at step {trainer.step}: mend it and clx train --resume {out}"
+        raise type(error)(f"{error}{hint}; {then}") from None
+    finally:
+        trainer.close()
     name = "test" if "test" in splits else "val" if "val" in splits else "train"
     summary: dict[str, Any] = {
         "schema": SCHEMA,
@@ -68,19 +81,28 @@ def train(
     }
     summary |= {"seconds": round(time.monotonic() - start, 1), "rows_per_s": round(speed), "split": name}
     if config.eval:
-        used = checkpoint.load(out, "best", trainer.device)
-        report = partial(trainer.bad_rows.report, split=name)
-        try:
-            result = evaluate(
-                used, splits[name], config.eval, strict=False, on_bad=config.data.on_bad_row, report=report
-            )
-        except BadInput as error:
-            raise BadInput(f"trained and saved in {out}, but its evaluation failed: {error}") from None
         if name == "train":
             progress.say("there are no val or test rows: these figures are of the training rows")
-        summary["evaluation"] = result = result | {"split": name}
-        checkpoint.write_text(out / "results.json", json.dumps(result, indent=1))
+        summary["evaluation"] = _evaluate(trainer, splits[name], name)
     return summary
+
+
+def _evaluate(trainer: Trainer, manifest: Manifest, name: str) -> dict[str, Any]:
+    """Figures of the best checkpoint on a split, also in results.json."""
+    config, out = trainer.run.config, trainer.out
+    used = checkpoint.load(out, "best", trainer.device)
+    report = partial(trainer.bad_rows.report, split=name)
+    try:
+        result = evaluate(used, manifest, config.eval, strict=False, on_bad=config.data.on_bad_row, report=report)
+    except BadInput as error:
+        raise BadInput(f"trained and saved in {out}, but its evaluation failed: {error}") from None
+    except Stopped as error:
+        raise Stopped(
+            f"trained and saved in {out}; {error} before it was evaluated: clx eval {out}", error.exit_code
+        ) from None
+    result |= {"split": name}
+    write_text(out / "results.json", json.dumps(result, indent=1))
+    return result
 
 
 def rooted(data: Data) -> Data:
@@ -100,7 +122,7 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
         return
     if not out.is_dir():
         raise BadInput(f"{out} is a file, not a folder for a run")
-    if any(out.iterdir()):
+    if any(path.name != LOCK for path in out.iterdir()):
         ours = (out / "config.yaml").exists()
         if ours and not checkpoint.checkpoints(out):
             return  # an earlier try that ended before its first checkpoint
@@ -118,7 +140,9 @@ def clear(out: Path) -> None:
     for name in ("config.yaml", "facts.json", "metrics.jsonl", "bad_rows.jsonl", "results.json"):
         (out / name).unlink(missing_ok=True)
     for name in ("checkpoints", "tensorboard"):
-        shutil.rmtree(out / name, ignore_errors=True)
+        if (out / name).exists():  # the folder itself may be a link to another disk, and stays
+            for path in (out / name).iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def dry_run(config: Config) -> dict[str, Any]:

@@ -19,6 +19,8 @@ MAY_IMPORT = {
 # In pipelines each file imports only what stands before it.
 ORDER = [
     "config",
+    "signals",
+    "disk",
     "device",
     "rows",
     "readers",
@@ -29,6 +31,7 @@ ORDER = [
     "model",
     "build",
     "checkpoint",
+    "health",
     "metrics",
     "zeroshot",
     "evaluate",

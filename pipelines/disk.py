@@ -1,0 +1,158 @@
+"""Files that survive what happens to jobs: replaced whole or not at all, logs of whole lines, sealed JSON, a lock."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from warnings import warn
+
+from clx.pipelines.config import BadInput, Failed, Heed
+
+FORMAT = 1
+"""Of run folders. Raise it when an older version could not read what this one writes."""
+LOCK = ".lock"
+
+
+class Damaged(ValueError):
+    """A file that is not what was written. The message is the reason alone, such as `trainer.pt is cut short`."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes `path`'s place, on disk for certain, when the block ends well."""
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        yield beside
+        sync(beside)
+        os.replace(beside, path)
+        sync(path.parent)
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def sync(path: Path) -> None:
+    """A file or folder on disk for certain."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file. Raises `Failed`, and leaves the old one, when the disk does not take it."""
+    try:
+        with replacing(path) as beside:
+            beside.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Failed(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Add a line to a log: the whole line, or none of it and `Failed`."""
+    rest = memoryview((json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
+    try:
+        with open(path, "ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise Failed(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def read_log(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda line: True) -> list[dict[str, Any]]:
+    """The lines of a log that are `wanted`; the file is left with these alone.
+
+    A crash may have left half a line at the end; a damaged one elsewhere is warned of.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = text.removesuffix("\n").split("\n") if text else []
+    kept: list[tuple[str, dict[str, Any]]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found = json.loads(line)
+            if wanted(found):
+                kept.append((line, found))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            if number < len(lines):
+                warn(f"{path} line {number} is damaged and left out", Heed, stacklevel=2)
+    if len(kept) < len(lines) or not text.endswith("\n"):
+        write_text(path, "".join(line + "\n" for line, _ in kept))
+    return [found for _, found in kept]
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep other processes from training in this folder. The lock ends with the process, however that ends.
+
+    A record lock, since worker processes that outlive a killed parent would hold on to an inherited `flock`.
+    Raises `BadInput` when another process has it.
+    """
+    path = out / LOCK
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+")  # noqa: SIM115
+    except OSError as error:
+        raise Failed(f"{path} cannot be written: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            raise BadInput(f"{out} is being trained by another process ({file.read().strip() or 'unknown'})") from None
+        except OSError as error:  # a file system without locks
+            warn(f"{out} cannot be locked ({error.strerror}): see that no other run writes there", Heed, stacklevel=2)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        file.flush()
+        yield
+
+
+def seal(content: dict[str, Any]) -> str:
+    """JSON that carries its own digest."""
+    content = json.loads(json.dumps(content))
+    return json.dumps(content | {"digest": _digest_of(content)})
+
+
+def _digest_of(content: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def unseal(path: Path) -> dict[str, Any]:
+    """The content of a sealed file. Raises `Damaged`; `BadInput` for a whole one of another format.
+
+    Every format has `format` and `digest` at this place, so that any version knows damage from age.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        whole = isinstance(content, dict) and content.pop("digest", None) == _digest_of(content)
+    except FileNotFoundError:
+        raise Damaged(f"{path.name} is missing") from None
+    except OSError as error:
+        raise Damaged(f"{path.name}: {error.strerror}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        whole = False
+    if not whole:
+        raise Damaged(f"{path.name} is not what was written")
+    if content.get("format") != FORMAT:
+        raise BadInput(
+            f"{path} has format {content.get('format')!r:.20}, and this version of clx reads format {FORMAT}: "
+            "use the version that wrote it"
+        )
+    return content  # type: ignore[no-any-return]
