@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 T = TypeVar("T")
-Task = Literal["zeroshot", "retrieval"]
+Task = Literal["zeroshot", "retrieval", "probe", "knn", "fewshot", "regression", "geometry"]
 TASKS: tuple[Task, ...] = typing.get_args(Task)
 
 

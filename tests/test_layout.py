@@ -32,6 +32,7 @@ ORDER = [
     "build",
     "checkpoint",
     "health",
+    "results",
     "metrics",
     "zeroshot",
     "evaluate",

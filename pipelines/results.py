@@ -1,0 +1,175 @@
+"""What an evaluation is: one JSON object, the same on stdout, in a run folder and at the end of `clx train`.
+
+    schema      2; raised when a reader of older results would go wrong
+    clx         version that made it
+    key         digest of all that decides the figures: weights, rows and files, tasks, settings, version
+    model       run folder as it was named, or the OpenCLIP model's name
+    pretrained  tag or file of an OpenCLIP model, else null
+    step        training step of the checkpoint, null for an OpenCLIP model
+    data        manifest, folder or built-in data
+    split       train, val or test; all for a source without splits
+    rows        rows that could be read
+    settings    every option of the evaluation, by name (`Settings`)
+    skipped     task -> why it was left out; absent when none was
+
+and under the name of each task (`TASKS`) one line per input:
+
+    zeroshot    "image", "image+table"      top1 top5 mean_per_class confusion rows
+    retrieval   "image->text", "a+b->c"     R@1 R@5 R@10 median_rank mAP NDCG@10 AUC label@1 graded_by queries
+                                            candidates
+    probe       "image", "image+table"      top1 top5 mean_per_class confusion l2 path features rows train_rows
+    knn         same                        top1 top5 mean_per_class confusion k weights features rows train_rows
+    fewshot     same                        1-shot 5-shot (one figure per `settings.shots`) ways episodes features ...
+    regression  "table->price"              mae rmse gm r2 pearson spearman groups regressor penalty path rows
+    geometry    "image", "image->text"      uniformity effective_rank hubness; alignment modality_gap hubness;
+                                            temperature where the objective has one
+
+`a+b` are several inputs of one item together, `a->b` is asked with a and answered by b. A figure that cannot be
+had is absent; one that is not finite is null. Beside a headline figure `top1` stands `top1_ci`, the limits
+`[low, high]` of its bootstrap interval over rows (over episodes in `fewshot`) at `settings.confidence`. Shares are
+0 to 1, ranks count from 1, errors are in the target's own units. `MEANING` says what each figure is. Nested:
+
+    confusion   {"classes": [C names], "counts": [C][C]}, rows the true class, columns the answer; absent past
+                1000 classes
+    path        [{"l2" or "penalty": .., "val_top1" or "val_mae": ..}, ..], what the sweep on validation rows saw
+    groups      {"many", "median", "few": {"rows", "mae", "mae_ci", "gm", "gm_ci"}}, by how many training rows have
+                a target like the row's; empty groups are absent
+
+In a run folder `results.json` is the evaluation that ended training, and `evaluations/SPLIT-STEP-KEY.json` are those
+of `clx eval`, of any data, split, tasks and checkpoint. `saved` gives them all.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+from clx.pipelines.config import TASKS
+
+SCHEMA = 2
+FOLDER = "evaluations"
+LAST = "results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Options of an evaluation. They stand in its result."""
+
+    features: Literal["encoder", "head"] = "encoder"
+    """What probe, knn, fewshot and regression look at: the encoder's output, or the head's, in the shared space."""
+    k: Annotated[int, Ge(1)] = 20
+    """Neighbours of knn."""
+    weights: Literal["uniform", "distance"] = "uniform"
+    """Votes of knn's neighbours: one each, or 1 / cosine distance."""
+    ways: Annotated[int, Ge(2)] = 5
+    """Classes in an episode of fewshot; all where there are fewer."""
+    shots: tuple[Annotated[int, Ge(1)], ...] = (1, 5)
+    """Examples per class in an episode."""
+    episodes: Annotated[int, Ge(2)] = 600
+    regressor: Literal["ridge", "l1"] = "ridge"
+    """Linear regressor on frozen features, where the model has no trained predictor: squared or absolute error."""
+    bin_width: Annotated[float, Gt(0)] | None = None
+    """Width of the bins that sort targets into many, median and few; a fiftieth of the training range if None."""
+    many: Annotated[int, Ge(1)] = 100
+    """A bin with more training rows than this has many."""
+    few: Annotated[int, Ge(0)] = 20
+    """A bin with fewer training rows than this has few."""
+    resamples: Annotated[int, Ge(0)] = 1000
+    """Bootstrap samples of an interval; 0 leaves intervals out."""
+    confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
+    seed: Annotated[int, Ge(0)] = 0
+    templates: tuple[str, ...] = ()
+    """Prompts with `{}` for the class; the run's own when empty."""
+    phrasings: dict[str, list[str]] = field(default_factory=dict)
+    """Words for a class by its name in the data; the name itself where a class is absent."""
+
+
+MEANING: dict[str, str] = {
+    "top1": "share of rows whose best-scored class is right",
+    "top5": "share of rows whose class is among the five best-scored",
+    "mean_per_class": "top-1 averaged over classes, so that rare classes count as much as frequent ones",
+    "R@1": "share of queries whose best-scored candidate is a partner of theirs (R@5, R@10: one of the first 5, 10)",
+    "median_rank": "rank of the first partner, counted from 1, of the median query; low is good",
+    "mAP": "mean average precision: how far ahead of all other candidates the partners stand",
+    "NDCG@10": "gain of the first ten answers against the best possible order; a partner gains 2, a candidate of the "
+    "same label 1; with targets the gain is exp(-distance / standard deviation)",
+    "AUC": "chance that a partner scores above a candidate that is none, averaged over queries; 0.5 is blind",
+    "label@1": "share of queries whose best-scored candidate has their label",
+    "l2": "weight of the squared norm in the probe's mean loss, the best of the sweep on validation rows",
+    "k": "neighbours that vote",
+    "1-shot": "accuracy over episodes when each class is known by one example (5-shot: by five)",
+    "mae": "mean absolute error, in the target's units",
+    "rmse": "root of the mean squared error, in the target's units; large errors weigh more",
+    "gm": "geometric mean of the absolute errors, in the target's units: how even the errors are",
+    "r2": "share of the target's variance that is predicted; 0 is no better than its mean, 1 is perfect",
+    "pearson": "linear correlation of prediction and target",
+    "spearman": "correlation of their ranks: whether the order is right",
+    "alignment": "mean squared distance of partners on the unit sphere, 0 to 4; low: partners coincide",
+    "uniformity": "log mean exp(-2 d^2) over all pairs of rows; 0 is one point, about -4 the whole sphere; low is good",
+    "effective_rank": "exp of the entropy of the centred rows' singular values: how many dimensions are in use",
+    "modality_gap": "distance between the two modalities' mean unit vectors, 0 to 2; high: they lie in separate cones",
+    "hubness": "skewness of how often a row is among the 10 nearest of others; above 1 few rows are answers to many",
+    "temperature": "divides the similarities in the objective; low makes it look at the hardest negatives alone",
+}
+
+
+def tables(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """An evaluation as flat rows by task, one per input, without what is nested; groups are rows of their own."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for task in TASKS:
+        for name, line in result.get(task, {}).items():
+            flat = {key: value for key, value in line.items() if key not in ("confusion", "path", "groups")}
+            found.setdefault(task, []).append({"task": task, "input": name, **flat})
+            for group, figures in line.get("groups", {}).items():
+                found[task].append({"task": task, "input": name, "group": group, **figures})
+    return found
+
+
+def saved(folder: Path) -> Iterator[dict[str, Any]]:
+    """All evaluations of a run that this version reads, oldest first, each once."""
+    paths = [folder / LAST, *(folder / FOLDER).glob("*.json")]
+    found: dict[str, tuple[int, dict[str, Any]]] = {}
+    for path in paths:
+        with suppress(OSError, ValueError):  # absent, or not ours
+            result = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(result, dict) and result.get("schema") == SCHEMA:
+                found[result["key"]] = (path.stat().st_mtime_ns, result)
+    yield from (result for _, result in sorted(found.values(), key=lambda each: each[0]))
+
+
+def save(folder: Path, result: dict[str, Any]) -> Path:
+    """Keep an evaluation in its run's folder."""
+    from clx.pipelines.checkpoint import write_text
+
+    (folder / FOLDER).mkdir(exist_ok=True)
+    path = folder / FOLDER / f"{result['split']}-{result['step']}-{result['key'][:12]}.json"
+    write_text(path, dumps(result))
+    return path
+
+
+def dumps(result: dict[str, Any]) -> str:
+    """An evaluation as JSON text, one line per key and input."""
+    lines = []
+    for key, value in result.items():
+        if key in TASKS:
+            inner = [f"  {json.dumps(name)}: {json.dumps(_finite(line))}" for name, line in value.items()]
+            lines.append(f" {json.dumps(key)}: {{\n" + ",\n".join(inner) + "\n }")
+        else:
+            lines.append(f" {json.dumps(key)}: {json.dumps(_finite(value))}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value
