@@ -57,6 +57,7 @@ def main() -> None:
     """Entry point of the console script."""
     # Threads that wait by spinning make a machine with other work on it several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as after SIGINT: no half lines
     sys.exit(run())
 
 

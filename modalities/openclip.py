@@ -26,7 +26,7 @@ class Source:
 
 _loaded: dict[Source, "dict[Side, Tower]"] = {}
 """The towers of the last model read that nobody has taken yet; each is handed out once, never shared."""
-_temperatures: dict[Source, float] = {}
+_scales: dict[Source, tuple[float, float | None]] = {}
 
 
 class Tower(Encoder):
@@ -80,12 +80,13 @@ def tower(side: Side, name: str, pretrained: str | None, size: int | None = None
     return _loaded[source].pop(side)
 
 
-def open_clip_temperature(name: str, pretrained: str) -> float:
-    """The temperature that divides a pretrained model's similarities (0.01 for most CLIPs)."""
+def open_clip_scale(name: str, pretrained: str) -> tuple[float, float | None]:
+    """The temperature that divides a pretrained model's similarities (0.01 for most CLIPs), and the bias that is
+    then added where the model has one (SigLIP)."""
     source = find(name, pretrained, None)
-    if source not in _temperatures:
+    if source not in _scales:
         _load(source, pretrained)
-    return _temperatures[source]
+    return _scales[source]
 
 
 def find(name: str, pretrained: str, size: int | None) -> Source:
@@ -121,7 +122,8 @@ def _tag_file(name: str, tag: str) -> Path:
 def _load(source: Source, pretrained: str) -> None:
     model = _create(source.name, pretrained, source.size, source.file)
     scale: Any = model.logit_scale
-    _temperatures[source] = float(torch.exp(-scale.detach().float()))
+    bias: Any = getattr(model, "logit_bias", None)
+    _scales[source] = float(torch.exp(-scale.detach().float())), None if bias is None else float(bias)
     _loaded.clear()
     width = open_clip_width(source.name)
     _loaded[source] = {"image": Tower(model, "image", width), "text": Tower(model, "text", width)}

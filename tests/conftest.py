@@ -13,6 +13,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["CLX_CACHE"] = ""  # tests make everything anew, and leave nothing in the user's folders
 
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

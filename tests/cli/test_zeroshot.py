@@ -1,7 +1,6 @@
 """`clx zeroshot` and `clx eval` on a trained run and on an OpenCLIP model, through the terminal's own entry point."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from clx.cli.main import run
 from clx.cli.output import plain
 from clx.pipelines.builtin import write
 
@@ -24,17 +22,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> tuple[int, Any, str]:
-    """Exit code, parsed stdout lines, and stderr of a command."""
-    monkeypatch.setattr(sys, "argv", ["clx", *map(str, args)])
-    code = run()
-    said = capsys.readouterr()
-    return code, [json.loads(line) for line in said.out.splitlines()], said.err
-
-
 @pytest.fixture
-def clx(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    return lambda *args: call(capsys, monkeypatch, *args)
+def clx(clx: Any) -> Any:
+    """Exit code, parsed stdout lines, and stderr of a command."""
+
+    def call(*args: object, stdin: str = "", **given: Any) -> tuple[int, Any, str]:
+        done = clx(*args, stdin=stdin, **given)
+        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+    return call
 
 
 def rows(files: Path, split: str) -> list[dict[str, str]]:
@@ -111,11 +107,7 @@ def test_a_pair_of_texts_asks_with_one_and_labels_with_the_other(
         assert (code, line["label"], line["by"]) == (0, expected, asked)
 
 
-def test_folders_stdin_labels_and_templates(
-    clx: Any, digits_run: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import io
-
+def test_folders_stdin_labels_and_templates(clx: Any, digits_run: Path, files: Path, tmp_path: Path) -> None:
     folder = tmp_path / "some"
     folder.mkdir()
     for k, row in enumerate(rows(files, "test")[:3]):
@@ -127,8 +119,8 @@ def test_folders_stdin_labels_and_templates(
     assert (code, len(lines)) == (0, 3)
     assert {each["label"] for each in lines[0]["top"]} == {"even", "odd"}
     assert "3 classified" in said
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{folder}/0.png\n{folder}/gone.png\n{folder}/1.png\n"))
-    code, lines, said = clx("zeroshot", digits_run, "-", "--labels", WORDS)
+    names = f"{folder}/0.png\n{folder}/gone.png\n{folder}/1.png\n"
+    code, lines, said = clx("zeroshot", digits_run, "-", "--labels", WORDS, stdin=names)
     assert (code, len(lines)) == (1, 2)
     assert "skipped" in said
     assert "gone.png" in said

@@ -1,0 +1,133 @@
+"""The temperature of zero-shot probabilities, fitted on labelled rows."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clx.losses.base import Embeddings
+from clx.pipelines.ahead import ahead, default_workers
+from clx.pipelines.build import Run
+from clx.pipelines.config import BadInput
+from clx.pipelines.items import Inputs, Item
+from clx.pipelines.manifest import load_evaluation
+from clx.pipelines.scale import Fit, fit
+from clx.pipelines.zeroshot import Question, class_embeddings, embed_items, native_scale, queries, reader
+
+
+def calibrate_on(
+    inputs: Inputs,
+    source: str,
+    phrasings: Mapping[str, Sequence[str]],
+    templates: Sequence[str],
+    *,
+    label: str | None = None,
+    multi_label: bool = False,
+    workers: int | None = None,
+    say: Callable[[str], None],
+) -> dict[str, Fit]:
+    """Fit the scale on the rows of a manifest or built-in data: those of `inputs.split`, else val, else all.
+
+    The labels are those of `phrasings`, else all that stand in the column `label`. Rows with another label are left
+    out. With `multi_label` a cell may hold several, as a list or divided by `|`; none of them may be known.
+    """
+    run, text = inputs.run, inputs.text
+    data = run.config.data.model_copy(update={"allow_outside": inputs.allow_outside})
+    try:
+        _, manifest = load_evaluation(data, run.config.train.seed, source, inputs.split or "val")
+    except BadInput:
+        if inputs.split:
+            raise
+        _, manifest = load_evaluation(data, run.config.train.seed, source, None)
+    column = label or run.config.data.label or "label"
+    stated = [_labels_of(cell, multi_label) for cell in manifest.column(column)]
+    if not phrasings:
+        phrasings = {name: [name] for name in sorted({name for names in stated for name in names})}
+    if len(phrasings) < 2 and not multi_label:
+        raise BadInput(f"{manifest.name}: column {column!r} has fewer than two labels to tell apart")
+    truth: list[set[str] | None] = []
+    for names in stated:
+        known = {name for name in names if name in phrasings}
+        truth.append(known if names and (known or multi_label) else None)
+    usable = inputs.usable(manifest)
+    if not usable:
+        raise BadInput(
+            f"{manifest.name} has no column that this run reads; its columns are {', '.join(manifest.columns)}"
+        )
+    left = sum(one is None for one in truth)
+    if left:
+        say(f"{left} of {len(truth)} rows left out: they have none of these labels")
+    rows = class_embeddings(run, phrasings, templates, text, cache=True)
+    scale = native_scale(run, multi_label)
+    if scale.kind == "lift" and len(phrasings) < 2:  # there are no others to weigh it against
+        scale = replace(scale, kind="sigmoid")
+    question = Question(list(phrasings), rows, str(text), scale)
+    fits, bad = calibrate(run, replace(inputs, split=None).of_rows(manifest, usable), truth, question, workers)
+    for name, reason in bad:
+        say(f"left out {name}: {reason}")
+    return fits
+
+
+def _labels_of(cell: Any, several: bool) -> list[str]:
+    if cell is None:
+        return []
+    if several and isinstance(cell, str):
+        return [part.strip() for part in cell.split("|") if part.strip()]
+    return [str(part) for part in cell] if isinstance(cell, list | tuple) else [str(cell)]
+
+
+def calibrate(
+    run: Run,
+    items: Iterable[Item],
+    truth: Sequence[set[str] | None],
+    question: Question,
+    workers: int | None = None,
+) -> tuple[dict[str, Fit], list[tuple[str, str]]]:
+    """Fit the scale of each input alone, and of all together, on labelled items.
+
+    `truth[i]` are the labels that apply to item i: exactly one for softmax; None leaves the item out. Gives the
+    fits by input, and the items that could not be used with their reasons.
+    """
+    number = {name: k for k, name in enumerate(question.names)}
+    parts: list[tuple[Embeddings, dict[str, Tensor]]] = []
+    targets: list[Tensor] = []
+    bad: list[tuple[str, str]] = []
+    labels = iter(truth)
+    with closing(ahead(items, reader(run), 64, workers or default_workers())) as groups:
+        for group in groups:
+            kept = []
+            for (name, read), applies in zip(group, labels, strict=False):
+                if isinstance(read, str):
+                    bad.append((name, read))
+                elif applies is not None:
+                    kept.append(read)
+                    targets.append(torch.zeros(len(number), dtype=torch.bool))
+                    targets[-1][[number[label] for label in applies]] = True
+            if kept:
+                parts.append(embed_items(run, kept))
+    if not parts:
+        raise BadInput("no row has both a label among those given and an input to classify")
+    names = [name for name in run.modalities if any(name in z for z, _ in parts)]
+    z = {name: torch.cat([_column(part, name) for part, _ in parts]) for name in names}
+    present = {name: torch.cat([_presence(part, here, name) for part, here in parts]) for name in names}
+    right = torch.stack(targets)
+    fits = {}
+    for by in [[name] for name in names] + ([names] if len(names) > 1 else []):
+        here = torch.stack([present[name] for name in by]).all(0)
+        if here.any():
+            some = {name: z[name][here] for name in by}
+            scores = queries(run, some, {name: present[name][here] for name in by}, question.text) @ question.rows.T
+            fits["+".join(by)] = fit(scores, right[here.cpu()], question.scale)
+    return fits, bad
+
+
+def _column(z: Embeddings, name: str) -> Tensor:
+    return z[name] if name in z else torch.zeros_like(next(iter(z.values())))
+
+
+def _presence(z: Embeddings, here: dict[str, Tensor], name: str) -> Tensor:
+    first = next(iter(here.values()))
+    return here[name] if name in z else torch.zeros_like(first)

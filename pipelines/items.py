@@ -1,0 +1,248 @@
+"""What the user names, as items to embed: files, folders, patterns, rows of manifests, JSON objects and phrases."""
+
+import glob
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clx.modalities.base import Modality
+from clx.pipelines.batch import cell_of, column_of, columns_of, has_columns
+from clx.pipelines.build import Run
+from clx.pipelines.config import BadInput, nearest
+from clx.pipelines.manifest import LISTS, Manifest, load_manifest, split_by
+from clx.pipelines.readers import EXTENSIONS
+
+Item = tuple[str, dict[str, Any] | str]
+"""A name with its cells by modality, or with the reason why there are none."""
+
+KINDS: dict[str, str] = {
+    **{suffix: kind for kind, suffixes in EXTENSIONS.items() for suffix in suffixes},
+    ".json": "table",
+    ".txt": "text",
+}
+MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+
+def check_modality(run: Run, name: str) -> str:
+    """The kind of a run's modality. Raises `BadInput` when it has none of that name."""
+    if name not in run.modalities:
+        raise BadInput(f"unknown modality {name!r}{nearest(name, run.modalities)}")
+    return run.modalities[name].kind
+
+
+def modality_of_kind(run: Run, kind: str | None, what: str) -> str:
+    """The run's one modality of a kind; `what` is called so when there is none or there are several."""
+    names = [name for name, m in run.modalities.items() if m.kind == kind]
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise BadInput(f"this run has no modality for {what}; it has {', '.join(run.modalities)}")
+    raise BadInput(f"say what it is with --as {' or --as '.join(names)}")
+
+
+def modality_of_file(run: Run, path: Path) -> str:
+    """The run's modality that reads a file of this name. Raises `BadInput` when none or several may."""
+    what = f"{path.suffix} files" if path.suffix else "files without an extension"
+    return modality_of_kind(run, KINDS.get(path.suffix.lower()), what)
+
+
+def set_columns(run: Run, columns: Iterable[str]) -> None:
+    """Let modalities read other columns of a manifest than their own, each given as `MODALITY=COLUMN`."""
+    for given in columns:
+        name, equals, column = given.partition("=")
+        if not equals or not column:
+            raise BadInput(f"--column {given}: expected MODALITY=COLUMN, such as image=photo")
+        if check_modality(run, name) == "table":
+            raise BadInput(f"--column {given}: a table reads the columns that it was trained on")
+        run.modalities[name].column = column
+
+
+def one_item(run: Run, cells: Mapping[str, str]) -> Iterator[Item]:
+    """The one thing given by several of its modalities, by kind."""
+    given: dict[str, Any] = {}
+    for kind, text in cells.items():
+        names = [name for name, modality in run.modalities.items() if modality.kind == kind]
+        if not names:
+            raise BadInput(f"--{kind}: this run has no {kind} modality; it has {', '.join(run.modalities)}")
+        if kind == "table":
+            given[names[0]] = table_row(run, names[0], Path(text))
+        else:
+            given[names[0]] = text if kind == "text" else Path(text)
+    yield "+".join(cells.values()), given
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How names become items."""
+
+    run: Run
+    modality: str | None = None
+    """What all of them are; the file name tells when not given."""
+    text: str | None = None
+    """The text modality that rows of manifests and JSON objects are not asked with, unless `modality` says so."""
+    split: str | None = None
+    """Of manifests with a split column: which of their rows."""
+    allow_outside: bool = False
+    """Whether paths in manifests may lead out of the manifest's folder."""
+
+    def __post_init__(self) -> None:
+        if self.modality is not None:
+            check_modality(self.run, self.modality)
+
+    @property
+    def asked(self) -> dict[str, Modality]:
+        """The modalities that a row may be given by."""
+        names = [self.modality] if self.modality else [name for name in self.run.modalities if name != self.text]
+        return {name: self.run.modalities[name] for name in names}
+
+    @property
+    def takes_words(self) -> bool:
+        """Whether a name that is no file is a phrase."""
+        return self.modality is not None and self.run.modalities[self.modality].kind == "text"
+
+    def items(self, names: Iterable[str]) -> Iterator[Item]:
+        """The items of each name, in order; one that cannot be used is an item with its reason."""
+        for number, name in enumerate(names, 1):
+            path = Path(name)
+            try:
+                if not self.takes_words and name.lstrip()[:1] in ("{", "["):
+                    yield self.of_json(name, number)
+                elif path.is_dir():
+                    yield from self.of_folder(path)
+                elif path.exists():
+                    yield from self.of_file(path)
+                elif self.takes_words:
+                    yield printable(name), {str(self.modality): name}
+                elif glob.has_magic(name):
+                    yield from self.of_pattern(name)
+                else:
+                    yield from self.of_file(path)
+            except (BadInput, OSError, ValueError) as error:  # ValueError: a name with a zero byte
+                yield printable(name), str(error)
+
+    def of_pattern(self, pattern: str) -> Iterator[Item]:
+        """Files that match, sorted; `**` goes into folders."""
+        found = sorted(name for name in glob.iglob(pattern, recursive=True) if os.path.isfile(name))
+        if not found:
+            raise BadInput("no file matches")
+        for name in found:
+            yield from self.of_file(Path(name))
+
+    def of_folder(self, folder: Path) -> Iterator[Item]:
+        """Rows of the folder's `metadata.csv` or `manifest.csv`, else its files at any depth, sorted."""
+        listed = next((folder / name for name in LISTS if (folder / name).is_file()), None)
+        if listed is not None and any(True for _ in self.usable(load_manifest(str(listed)))):
+            yield from self.of_file(listed)
+            return
+        asked = {modality.kind for modality in self.asked.values()}
+        for top, folders, files in os.walk(folder):
+            folders[:] = sorted(name for name in folders if name[0] != ".")
+            for name in sorted(files):
+                if name[0] != "." and KINDS.get(os.path.splitext(name)[1].lower()) in asked:
+                    yield from self.of_file(Path(top, name))
+
+    def usable(self, manifest: Manifest) -> dict[str, Modality]:
+        """The modalities that a manifest has columns for."""
+        return {name: m for name, m in self.asked.items() if has_columns(manifest, name, m)}
+
+    def of_file(self, path: Path) -> Iterator[Item]:
+        """The items in one file: the rows of a manifest, or the one thing that it holds."""
+        shown = printable(str(path))
+        try:
+            if path.suffix.lower() in MANIFESTS:
+                manifest = load_manifest(str(path), allow_outside=self.allow_outside)
+                if found := self.usable(manifest):
+                    yield from self.of_rows(manifest, found)
+                    return
+            name = self.modality or modality_of_file(self.run, path)
+            kind = self.run.modalities[name].kind
+            if kind == "table":
+                yield shown, {name: table_row(self.run, name, path)}
+            elif kind == "text":
+                yield shown, {name: path.read_text(encoding="utf-8").strip()}
+            else:
+                yield shown, {name: path}
+        except UnicodeDecodeError as error:
+            yield shown, f"not UTF-8 text (byte {error.start})"
+        except OSError as error:
+            yield shown, error.strerror or str(error)
+        except BadInput as error:
+            yield shown, str(error)
+
+    def of_rows(self, manifest: Manifest, modalities: Mapping[str, Modality]) -> Iterator[Item]:
+        """Every row of a manifest as an item, given by all the modalities that it has."""
+        if self.split is not None:
+            splits = split_by(manifest, self.run.config.data.split)
+            if self.split not in splits:
+                raise BadInput(f"no row has the split {self.split!r} (found: {', '.join(splits)})")
+            manifest = splits[self.split]
+        columns = columns_of(dict(modalities))
+        for i in range(len(manifest)):
+            try:
+                row = manifest.row(i, columns)
+                given = {n: cell_of(row, n, m, manifest) for n, m in modalities.items()}
+                present = {n: cell for n, cell in given.items() if cell is not None}
+                yield manifest.where(i), present or "every cell is empty"
+            except BadInput as error:
+                yield manifest.where(i), str(error)
+
+    def of_json(self, text: str, number: int) -> Item:
+        """A row as a JSON object, by the columns of a manifest; or a list of numbers, which is a series.
+
+        Its name is its `id`, or the number of the line. Paths count from where clx was started.
+        """
+        name = f"line {number}"
+        try:
+            value = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            return name, f"not JSON ({getattr(error, 'msg', error)})"
+        if isinstance(value, list):
+            return name, {self.modality or modality_of_kind(self.run, "series", "lists of numbers"): value}
+        if value.get("id") is not None:
+            name = str(value["id"])
+        given = {}
+        for key, modality in self.asked.items():
+            cell = _cell_of_json(value, key, modality)
+            if cell is not None:
+                given[key] = cell
+        wanted = ", ".join(columns_of(self.asked))
+        return name, given or f"it has none of the columns {wanted}"
+
+
+def _cell_of_json(row: dict[str, Any], name: str, modality: Modality) -> Any:
+    """The cell of one modality in a JSON object; None when it is missing."""
+    column = column_of(name, modality)
+    if isinstance(column, list):
+        return {each: row.get(each) for each in column} if any(row.get(each) is not None for each in column) else None
+    value = row.get(column)
+    if isinstance(value, list):
+        return np.array(value, dtype=float)
+    return Path(value) if modality.files and isinstance(value, str) and value else value
+
+
+def printable(name: str) -> str:
+    """A file name as UTF-8 can show it: names may hold any bytes."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def table_columns(run: Run, name: str) -> list[str]:
+    """The columns that a table modality reads."""
+    columns = column_of(name, run.modalities[name])
+    return columns if isinstance(columns, list) else [columns]
+
+
+def table_row(run: Run, name: str, path: Path) -> dict[str, Any]:
+    """A table's cells from a JSON object; columns that it lacks are missing cells."""
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: not a JSON object ({error})") from None
+    columns = table_columns(run, name)
+    if not isinstance(row, dict) or not set(row) & set(columns):
+        raise BadInput(f"{path}: expected a JSON object with some of the columns {', '.join(columns)}")
+    return {column: row.get(column) for column in columns}

@@ -1,0 +1,118 @@
+"""Labels and the sentences around them, as a user gives them, and a cache of what a model made of them."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from clx.pipelines.config import BadInput
+
+TEMPLATES = {"openai-imagenet": "OPENAI_IMAGENET_TEMPLATES", "simple-imagenet": "SIMPLE_IMAGENET_TEMPLATES"}
+"""Sets of templates by name, with what open_clip calls them: 80 and 7."""
+KEPT = 200
+"""Entries of the cache that stay, the last used ones."""
+
+
+def read_labels(source: Path) -> dict[str, list[str]]:
+    """Labels from a text file, one a line, or from JSON: a list, or an object of phrasings per class."""
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"labels {source}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise BadInput(f"labels {source}: {error.strerror}") from None
+    if source.suffix != ".json":
+        return as_phrasings([line.strip() for line in text.splitlines() if line.strip()], f"labels {source}")
+    try:
+        return as_phrasings(json.loads(text), f"labels {source}")
+    except json.JSONDecodeError as error:
+        raise BadInput(f"labels {source}: line {error.lineno} is not JSON ({error.msg})") from None
+
+
+def as_phrasings(raw: Any, where: str) -> dict[str, list[str]]:
+    """Labels as `{class: phrasings}`. Raises `BadInput` for doubles, none at all, and other shapes."""
+    if isinstance(raw, list):
+        doubles = [label for label, times in Counter(map(str, raw)).items() if times > 1]
+        if doubles:
+            raise BadInput(f"{where}: {doubles[0]!r} stands there twice")
+        raw = {str(label): [str(label)] for label in raw}
+    if not isinstance(raw, dict) or not raw:
+        raise BadInput(f"{where}: expected one label or more, or an object of phrasings per label")
+    made = {}
+    for name, phrases in raw.items():
+        listed = [phrases] if isinstance(phrases, str) else phrases
+        if not isinstance(listed, list) or not listed or not all(isinstance(p, str) and p for p in listed):
+            raise BadInput(f"{where}: {name!r} needs a phrasing or a list of them")
+        made[name] = listed
+    return made
+
+
+def read_templates(given: Sequence[str]) -> list[str]:
+    """Templates with `{}` for the label: each of `given` is one, the name of a set, or a file with one a line."""
+    found: list[str] = []
+    for one in given:
+        if one in TEMPLATES:
+            from open_clip import zero_shot_metadata
+
+            found += [template("{}") for template in getattr(zero_shot_metadata, TEMPLATES[one])]
+        elif "{}" in one:
+            found.append(one)
+        elif Path(one).is_file():
+            found += _lines_of_templates(Path(one))
+        else:
+            names = ", ".join(TEMPLATES)
+            raise BadInput(
+                f"template {one!r} has no {{}} for the label, and is no file and no set of templates ({names})"
+            )
+    return found
+
+
+def _lines_of_templates(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"templates {path}: {error}") from None
+    wrong = next((line for line in lines if "{}" not in line), None)
+    if wrong is not None or not lines:
+        raise BadInput(f"templates {path}: {f'{wrong!r} has no {{}} for the label' if lines else 'the file is empty'}")
+    return lines
+
+
+def cache_folder() -> Path | None:
+    """Where embeddings of labels are kept: `$CLX_CACHE`, else the user's cache folder; None when that is set empty."""
+    given = os.environ.get("CLX_CACHE")
+    if given is None:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clx"
+    return Path(given) if given else None
+
+
+def cached(key: Mapping[str, Any], make: Callable[[], Tensor]) -> Tensor:
+    """The tensor kept under `key` (JSON values), or else made and kept. What cannot be read or kept is made anew."""
+    folder = cache_folder()
+    if folder is None:
+        return make()
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    name = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=20).hexdigest()
+    path = folder / "labels" / f"{name}.safetensors"
+    with suppress(OSError, SafetensorError, KeyError):
+        kept: Tensor = load_file(path)["rows"]
+        os.utime(path)
+        return kept
+    rows = make().contiguous()
+    beside = path.with_name(f".{name}.{os.getpid()}.tmp")
+    with suppress(OSError, SafetensorError):  # a cache that cannot be written is none
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"rows": rows}, beside)
+        os.replace(beside, path)
+        oldest = sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-KEPT]
+        for one in oldest:
+            one.unlink(missing_ok=True)
+    return rows

@@ -1,0 +1,162 @@
+"""From scores to probabilities, and the temperature that makes these true on labelled rows."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clx.pipelines.config import BadInput
+
+FORMAT = 1
+BINS = 15
+"""Of the calibration error, as in Guo et al. 2017."""
+COLDEST, HOTTEST = 1e-3, 1e3
+
+Kind = Literal["softmax", "sigmoid", "lift"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How the scores of one item against all labels become probabilities.
+
+    - `softmax`: one label applies, softmax(s / temperature).
+    - `sigmoid`: each label is a question of its own, sigmoid(s / temperature + bias).
+    - `lift`: the same for a model that has no bias, since it only learned differences of scores:
+      sigmoid(s_j / temperature - log mean_{k != j} exp(s_k / temperature)), the label against the mean of the
+      others. In theory s / temperature is log p(label | item) / p(label) up to a constant of the item (Oord et al.
+      2018, arXiv 1807.03748, eq. 5), which the others estimate.
+    """
+
+    kind: Kind
+    temperature: float
+    bias: float = 0.0
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """`[B, C]` from scores `[B, C]`."""
+        logits = scores / self.temperature
+        if self.kind == "softmax":
+            return logits.softmax(-1)
+        if self.kind == "sigmoid":
+            return (logits + self.bias).sigmoid()
+        total, best = logits.logsumexp(-1, keepdim=True), logits.argmax(-1, keepdim=True)
+        others = total + torch.log1p(-(logits - total).exp())
+        # all less the greatest cancels in that formula: its others are summed by themselves
+        rest = logits.scatter(-1, best, -torch.inf).logsumexp(-1, keepdim=True)
+        return (logits - others.scatter(-1, best, rest) + math.log(logits.shape[-1] - 1)).sigmoid()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A scale fitted on labelled rows, with what it bettered."""
+
+    kind: Kind
+    temperature: float
+    bias: float
+    rows: int
+    labels: int
+    nll: tuple[float, float]
+    """Mean negative log-likelihood in nats, before and after: per row for softmax, per row and label otherwise."""
+    ece: tuple[float, float]
+    """Expected calibration error before and after."""
+
+    @property
+    def scale(self) -> Scale:
+        return Scale(self.kind, self.temperature, self.bias)
+
+
+def fit(scores: Tensor, truth: Tensor, before: Scale) -> Fit:
+    """Temperature, and for yes-or-no questions the bias, of least negative log-likelihood.
+
+    Args:
+        scores: `[N, C]`.
+        truth: `[N, C]` bool, the labels that apply; for softmax exactly one in a row.
+        before: what is used without the fit; `lift` becomes `sigmoid`, which the fit gives its bias.
+
+    Reference:
+        Guo et al. 2017, arXiv 1706.04599; with a bias it is Platt's scaling.
+    """
+    from scipy.optimize import minimize, minimize_scalar
+
+    scores, limits = scores.double(), (math.log(COLDEST), math.log(HOTTEST))
+    if before.kind == "softmax":
+        found = minimize_scalar(
+            lambda t: nll(Scale("softmax", math.exp(t)), scores, truth), bounds=limits, method="bounded",
+            options={"xatol": 1e-6},
+        )  # fmt: skip
+        after = Scale("softmax", math.exp(found.x))
+    else:
+        spread = float(scores.std()) or 1.0  # the bias in units of the scores, so that both directions are alike
+        start = [math.log(spread), -float(scores.mean()) / spread]
+        best = minimize(
+            lambda p: nll(Scale("sigmoid", math.exp(p[0]), p[1]), scores, truth), start, method="Nelder-Mead",
+            bounds=[limits, (None, None)], options={"xatol": 1e-6, "fatol": 1e-10, "maxiter": 5000},
+        )  # fmt: skip
+        after = Scale("sigmoid", math.exp(best.x[0]), float(best.x[1]))
+    return Fit(
+        after.kind,
+        after.temperature,
+        after.bias,
+        len(scores),
+        scores.shape[1],
+        (nll(before, scores, truth), nll(after, scores, truth)),
+        (calibration_error(before, scores, truth), calibration_error(after, scores, truth)),
+    )
+
+
+def nll(scale: Scale, scores: Tensor, truth: Tensor) -> float:
+    """Mean negative log-likelihood of the labels that apply (softmax), or of every yes and no."""
+    if scale.kind == "softmax":
+        return -float((scores / scale.temperature).log_softmax(-1)[truth].mean())
+    if scale.kind == "sigmoid":
+        logits = scores / scale.temperature + scale.bias
+        return float(torch.nn.functional.softplus(torch.where(truth, -logits, logits)).mean())
+    p = scale.probabilities(scores)
+    return -float(torch.where(truth, p, 1 - p).clamp(min=1e-12).log().mean())
+
+
+def calibration_error(scale: Scale, scores: Tensor, truth: Tensor) -> float:
+    """Mean distance of confidence and hit rate over bins of confidence, weighted by their size.
+
+    Of the best label of each row for softmax, of every label otherwise.
+    """
+    p = scale.probabilities(scores)
+    if scale.kind == "softmax":
+        best = p.argmax(1, keepdim=True)
+        sure, right = p.gather(1, best).flatten(), truth.gather(1, best).flatten()
+    else:
+        sure, right = p.flatten(), truth.flatten()
+    place = (sure * BINS).long().clamp(max=BINS - 1).numpy()
+    gap = np.bincount(place, (sure.double() - right.double()).numpy(), BINS)
+    return float(np.abs(gap).sum() / len(sure))
+
+
+def save_fits(folder: Path, weights: str, fits: dict[str, Fit]) -> Path:
+    """Keep fits by input with the run, beside those of other inputs and kinds for the same weights."""
+    from clx.pipelines.checkpoint import write_text
+
+    path = folder / "calibration.json"
+    kept = {name: {f.kind: f for f in kinds} for name, kinds in load_fits(folder, weights).items()}
+    for name, one in fits.items():
+        kept.setdefault(name, {})[one.kind] = one
+    inputs = {name: [asdict(f) for f in kinds.values()] for name, kinds in kept.items()}
+    write_text(path, json.dumps({"format": FORMAT, "weights": weights, "inputs": inputs}, indent=1))
+    return path
+
+
+def load_fits(folder: Path, weights: str) -> dict[str, list[Fit]]:
+    """Fits by input; none when there are none or they are of other weights. Raises `BadInput` for a damaged file."""
+    path = folder / "calibration.json"
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if raw["format"] != FORMAT or raw["weights"] != weights:
+            return {}
+        return {name: [Fit(**one) for one in kinds] for name, kinds in raw["inputs"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path} cannot be read ({error}); delete it, or calibrate again after that") from None
