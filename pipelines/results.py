@@ -144,7 +144,7 @@ def saved(folder: Path) -> Iterator[dict[str, Any]]:
 
 def save(folder: Path, result: dict[str, Any]) -> Path:
     """Keep an evaluation in its run's folder."""
-    from clx.pipelines.checkpoint import write_text
+    from clx.pipelines.disk import write_text
 
     (folder / FOLDER).mkdir(exist_ok=True)
     path = folder / FOLDER / f"{result['split']}-{result['step']}-{result['key'][:12]}.json"
