@@ -2,10 +2,12 @@
 
 import fnmatch
 import inspect
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from clx.losses.base import LOSSES, Loss
@@ -44,13 +46,15 @@ class Run:
 
 
 def build(config: Config, facts: Facts, modalities: dict[str, Modality] | None = None, load: bool = True) -> Run:
-    """Model and objective of a config. New weights are drawn from `train.seed`; pretrained ones are read only
-    with `load`. Raises `BadInput`."""
+    """Model and objective of a config. All that is random, new weights first, follows from `train.seed`; pretrained
+    weights are read only with `load`. Raises `BadInput`."""
     modalities = modalities or make_modalities(config)
     for name, state in facts.states.items():
         modalities[name].load_state(state)
     losses = make_losses(config)
     names = [view for name, modality in modalities.items() for view in view_names(name, modality)]
+    random.seed(config.train.seed)
+    np.random.seed(config.train.seed % 2**32)
     torch.manual_seed(config.train.seed)
     try:
         for term, loss in zip(config.objective, losses, strict=True):

@@ -1,0 +1,216 @@
+"""Kill `clx train digits` with SIGKILL over and over, resume each time, and compare the end with an unbroken run.
+
+python tests/robustness/kills.py --kills 100 --workers 2
+
+Each attempt runs in a process group of its own, forked from this one, which has torch loaded; so a resume costs what it
+costs without the imports. Half of the kills come at a random moment (steps, validation, the start), half at a random
+operation on the disk during a save. Weights, optimiser state and metrics.jsonl must be equal bit for bit. Prints a
+JSON object per run; exit code 1 when anything differs.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sklearn.linear_model  # noqa: F401 (loaded before forking)
+import torch
+import torchvision  # noqa: F401
+from safetensors.torch import load_file
+
+import clx.pipelines.evaluate  # noqa: F401
+from clx.cli.main import run
+from clx.pipelines import checkpoint, disk, manifest
+from clx.pipelines.loop import Trainer
+
+CONFIG = {
+    "modalities": {
+        "image": {"encoder": "cnn", "width": 4, "size": 8, "augmentation": "strong"},
+        "table": {"columns": ["seg_*", "display"], "dropout": 0.1},
+        "text": {"layers": 1, "width": 32, "dropout": 0.1},
+    },
+    "embed_dim": 16,
+    "objective": {"name": "clip", "temperature": 0.1, "learn_temperature": True},
+    "data": {"train": "digits", "label": "label", "missing": 0.2},
+    "eval": [],
+}
+TRAIN = {"batch_size": 16, "accumulate": 2, "ema": 0.9, "save_every": 2, "lr": 3e-3}
+
+
+def settings(steps: int, workers: int) -> list[str]:
+    train = TRAIN | {"steps": steps, "workers": workers, "validate_every": max(2, steps // 3)}
+    given = [f"{key}={json.dumps(value)}" for key, value in CONFIG.items()]
+    return [part for one in [*given, f"train={json.dumps(train)}"] for part in ("-s", one)]
+
+
+def start(args: list[str], log: Path, prepare: Callable[[], None] = lambda: None) -> int:
+    """The command in a process group of its own."""
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        os.setsid()
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        sys.argv = ["clx", *args]
+        prepare()
+        os._exit(run())
+    return child
+
+
+def die_in_save(operation: int) -> Callable[[], None]:
+    """Make this process kill its group at the so-manieth disk operation of its saves, before or in the middle of it."""
+
+    def prepare() -> None:
+        left = [operation]
+
+        def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                left[0] -= 1
+                if left[0] == 0:
+                    os.killpg(0, signal.SIGKILL)
+                return real(*args, **kwargs)
+
+            return call
+
+        def half_then_die(real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(content: Any, file: Any) -> Any:
+                left[0] -= 1
+                result = real(content, file)
+                if left[0] == 0:
+                    with open(getattr(file, "name", file), "r+b") as cut:
+                        cut.truncate(os.path.getsize(cut.name) // 2)
+                    os.killpg(0, signal.SIGKILL)
+                return result
+
+            return call
+
+        for name in ("fsync", "rename", "replace"):
+            setattr(os, name, counted(getattr(os, name)))
+        checkpoint.save_file = half_then_die(checkpoint.save_file)
+        torch.save = half_then_die(torch.save)
+        append = disk.append
+
+        def half_a_line(path: Path, line: dict[str, Any]) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                with open(path, "ab") as file:
+                    file.write(json.dumps(line).encode()[:9])
+                    file.flush()
+                    os.killpg(0, signal.SIGKILL)
+            append(path, line)
+
+        Trainer.log.__globals__["append"] = half_a_line
+
+    return prepare
+
+
+def wait_for(child: int, log: Path, seconds: float) -> int | None:
+    """The exit code, or None when `seconds` have passed since the first step could begin."""
+    until = None
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if until is None and log.exists() and b" steps" in log.read_bytes():
+            until = time.monotonic() + seconds
+        if until is not None and time.monotonic() > until:
+            return None
+        time.sleep(0.002)
+
+
+def state(out: Path) -> dict[str, Any]:
+    """Everything that a run ends with, by name."""
+    newest = checkpoint.last(out)
+    trainer = checkpoint.load_trainer(newest)
+    found: dict[str, Any] = {
+        f"weights {name}": value for name, value in load_file(newest.path / "model.safetensors").items()
+    }
+    found |= {f"trained {name}": value for name, value in trainer.pop("trained").items()}
+    for number, moments in trainer.pop("optimizer")["state"].items():
+        found |= {f"optimizer {number} {name}": value for name, value in moments.items()}
+    randomness = trainer.pop("random")
+    found["torch random"] = randomness.pop("torch")
+    found |= {f"random {name}": value for name, value in randomness.items()}
+    kept = [(c.step, c.score) for c in checkpoint.checkpoints(out)]
+    return found | trainer | {"metrics": (out / "metrics.jsonl").read_bytes(), "kept": kept}
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    def same(x: Any, y: Any) -> bool:
+        return torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+
+    return sorted({*a} ^ {*b}) + [name for name in a if name in b and not same(a[name], b[name])]
+
+
+def kill(kills: int, workers: int, seed: int, folder: Path, steps: int) -> dict[str, Any]:
+    """Kill a run so many times; what came of it."""
+    draw = random.Random(seed)
+    given = settings(steps, workers)
+    whole, out = folder / "whole", folder / "killed"
+    began = time.monotonic()
+    child = start(["train", "digits", "-o", str(whole), *given], folder / "whole.log")
+    assert wait_for(child, folder / "whole.log", 600) == 0, (folder / "whole.log").read_text()
+    per_step = (time.monotonic() - began) / steps
+    done, at, codes = {"moment": 0, "save": 0}, [], []
+    while True:
+        log = folder / f"{len(codes)}.log"
+        resumable = bool(checkpoint.checkpoints(out))
+        args = ["train", "--resume", str(out)] if resumable else ["train", "digits", "-o", str(out), *given]
+        step = checkpoint.last(out).step if resumable else 0
+        left = kills - len(at)
+        reach = max(1.0, 2 * (steps - 1 - step) / max(1, left))
+        if not left:
+            child, way = start(args, log), "end"
+        elif len(at) % 2:
+            child, way = start(args, log, die_in_save(draw.randint(1, 12))), "save"
+        else:
+            child, way = start(args, log), "moment"
+        code = wait_for(child, log, draw.uniform(0, reach * per_step) if way == "moment" else 600)
+        if code is None:
+            os.killpg(child, signal.SIGKILL)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        codes.append(code)
+        if code != -signal.SIGKILL:
+            break
+        done[way] += 1
+        at.append(step)
+    wrong = differences(state(whole), state(out)) if code == 0 else [f"exit {code}: {log.read_text()[-300:]}"]
+    return {
+        "kills": len(at),
+        "workers": workers,
+        "seed": seed,
+        **done,
+        "resumed_from": at,
+        "seconds": round(time.monotonic() - began, 1),
+        "different": wrong,
+        "ok": not wrong and len(at) == kills,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0], help="one run for each")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="of the run [default: 3 per kill, at least 12]")
+    args = parser.parse_args()
+    data = manifest.load_builtin("digits")  # made once: half of what a resume of so small a run takes
+    manifest.load_builtin = lambda name: data
+    found = []
+    for workers in args.workers:
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(kill(args.kills, workers, args.seed, Path(folder), args.steps or max(12, 3 * args.kills)))
+        print(json.dumps(found[-1]), flush=True)
+    return 0 if all(one["ok"] for one in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
