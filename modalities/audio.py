@@ -1,8 +1,9 @@
 """Audio: wav, flac, ogg and mp3 files, or samples as numbers."""
 
 import io
+import math
+import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +16,12 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from clx.modalities.audio_encoders import Bundle, MelCNN, MelTransformer, bundle_names
-from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
+from clx.modalities.base import CellError, Encoder, Input, Modality, open_file, register, unknown_encoder
 
+HIGHEST_RATE = 1_000_000
+MOST_CHANNELS = 64
+LARGEST_FILTER = 10_000_000
+"""Numbers in torchaudio's resampling filter; it grows with both rates where they have no common factor."""
 EXTENSIONS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"}
 
 
@@ -61,7 +66,7 @@ class Audio(Modality):
             raise CellError("NaN or infinite samples")
         mono = torch.from_numpy(wave.mean(1) if wave.ndim == 2 else wave)
         if rate != self.sample_rate:
-            mono = _resampler(rate, self.sample_rate)(mono)
+            mono = _resampled(mono, rate, self.sample_rate)
         return mono
 
     def augment(self, samples: list[Tensor], generator: Generator) -> list[Tensor]:
@@ -147,16 +152,17 @@ def _decode(source: Path | bytes, max_seconds: float) -> tuple[NDArray[np.float3
     """The first `max_seconds` of a file, `[S, channels]`, and its rate in Hz."""
     import soundfile
 
-    size = len(source) if isinstance(source, bytes) else _size(source)
-    if size == 0:
+    if source == b"":
         raise CellError("zero bytes")
-    stream: AbstractContextManager[BinaryIO]
-    stream = nullcontext(io.BytesIO(source)) if isinstance(source, bytes) else source.open("rb")
-    with stream as raw:
+    with io.BytesIO(source) if isinstance(source, bytes) else open_file(source, sys.maxsize) as raw:
+        size = raw.seek(0, io.SEEK_END)
+        raw.seek(0)
         if missing := _missing_bytes(raw, size):
             raise CellError(f"truncated WAV: {missing} bytes are missing")
         try:
             with soundfile.SoundFile(raw) as file:
+                if file.samplerate > HIGHEST_RATE or file.channels > MOST_CHANNELS:
+                    raise CellError(f"{file.samplerate} Hz and {file.channels} channels: no recording has so many")
                 wanted = min(file.frames, round(max_seconds * file.samplerate))
                 wave = file.read(wanted, dtype="float32", always_2d=True)
                 if len(wave) < wanted:
@@ -168,13 +174,6 @@ def _decode(source: Path | bytes, max_seconds: float) -> tuple[NDArray[np.float3
                 raise CellError(f"unknown extension {suffix}") from error
             reason = error.error_string.rstrip(".").removeprefix("Error : ").lower()
             raise CellError(f"not readable as audio: {reason}"[:88]) from error
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise CellError((error.strerror or "cannot be opened").lower()) from error
 
 
 def _missing_bytes(raw: BinaryIO, size: int) -> int:
@@ -204,6 +203,16 @@ def _numbers(cell: Any) -> NDArray[np.float32]:
     if wave.ndim not in (1, 2):
         raise CellError(f"samples of {wave.ndim} dimensions: 1, or 2 with channels last, are understood")
     return wave
+
+
+def _resampled(mono: Tensor, source: int, target: int) -> Tensor:
+    common = math.gcd(source, target)
+    if (target // common) * (source // common + 12 * source // min(source, target)) <= LARGEST_FILTER:
+        resampled: Tensor = _resampler(source, target)(mono)
+        return resampled
+    from scipy.signal import resample_poly  # its filter is one long row, not a table
+
+    return torch.from_numpy(resample_poly(mono.numpy(), target // common, source // common))
 
 
 @lru_cache(maxsize=16)

@@ -1,9 +1,13 @@
 """What every modality is: a dataclass of hyperparameters that can read a cell, vary it, batch it and encode it."""
 
+import errno
+import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal, TypeVar
 
 from annotated_types import Ge
 from torch import Generator, Tensor, nn
@@ -11,9 +15,37 @@ from torch import Generator, Tensor, nn
 Input = dict[str, Tensor]
 """One collated modality: `x` `[N, ...]` and, where lengths differ, `mask` `[N, T]` (True where real)."""
 
+LARGEST_FILE = 1 << 29
+"""Bytes of a file that are read into memory at most."""
+
 
 class CellError(ValueError):
     """A cell that cannot be read. The message is the reason alone; the caller adds file and row."""
+
+
+def open_file(path: Path, largest: int = LARGEST_FILE) -> BinaryIO:
+    """A file of data, opened for reading. Raises `CellError` for what is no file, is empty or has over `largest` bytes.
+
+    Never waits: a pipe that took the place of a file would otherwise stop the run without a word.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise CellError("no such file") from None
+        raise CellError((error.strerror or "cannot be opened").lower()) from None
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise CellError("a folder, not a file" if stat.S_ISDIR(found.st_mode) else "a pipe or device, not a file")
+        if found.st_size == 0:
+            raise CellError("zero bytes")
+        if found.st_size > largest:
+            raise CellError(f"{found.st_size / 1e6:.0f} MB, more than the {largest / 1e6:.0f} MB that are read")
+        return os.fdopen(handle, "rb")
+    except CellError:
+        os.close(handle)
+        raise
 
 
 class Encoder(nn.Module):

@@ -14,13 +14,17 @@ from annotated_types import Ge
 from torch import Generator, Tensor
 
 from clx.modalities import image_views, openclip
-from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
+from clx.modalities.base import CellError, Encoder, Input, Modality, open_file, register, unknown_encoder
 from clx.modalities.image_encoders import Cnn, timm_encoder
 
 LARGEST = 50_000_000
 """Pixels above which a file is refused unread: well below what Pillow itself warns of."""
 NARROWEST = 100
 """How many times longer than the other a side may be: resizing the shorter one multiplies the longer."""
+FORMATS = set(
+    "PNG JPEG MPO GIF WEBP TIFF BMP DIB PPM JPEG2000 AVIF ICO ICNS TGA PCX SGI SUN XBM QOI DDS MSP IM".split()
+)
+"""Formats of pixels; others of Pillow's run another program (EPS: Ghostscript) or lead to other files."""
 SIGNATURES = {
     b"\x89PNG": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -45,7 +49,7 @@ class Preprocessing(NamedTuple):
 @register
 @dataclass(kw_only=True)
 class Image(Modality):
-    """Photographs, drawings, scans: any format that Pillow reads, or uint8 arrays `[H, W]` or `[H, W, C]`."""
+    """Photographs, drawings, scans: files in `FORMATS`, or uint8 arrays `[H, W]` or `[H, W, C]`."""
 
     kind: ClassVar[str] = "image"
     default_encoder: ClassVar[str] = "cnn"
@@ -182,14 +186,11 @@ def _timm_preprocessing(name: str, size: int | None, channels: int) -> Preproces
 
 
 def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise CellError("no such file") from None
-    except IsADirectoryError:
-        raise CellError("a folder, not an image") from None
-    except OSError as error:
-        raise CellError(error.strerror or "cannot be opened") from error
+    with open_file(path) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise CellError(error.strerror or "cannot be read") from error
 
 
 def _decode(content: bytes) -> Any:
@@ -206,6 +207,8 @@ def _decode(content: bytes) -> Any:
             picture = pillow.open(io.BytesIO(content))
         if picture.width * picture.height > LARGEST:
             raise CellError(f"larger than {LARGEST // 1_000_000} megapixels")
+        if picture.format not in FORMATS:
+            raise CellError(f"{picture.format} is not a format that is read")
         picture.load()
         ImageOps.exif_transpose(picture, in_place=True)
         return _eight_bits(picture)

@@ -1,22 +1,29 @@
 """Time series: numbers over time in one or more channels, of any length, with gaps."""
 
+import codecs
 import io
 import json
-from collections.abc import Iterable, Sequence
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import torch
 from annotated_types import Ge, Interval, MultipleOf
+from numpy.lib import format
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
+from clx.modalities.base import CellError, Encoder, Input, Modality, open_file, register, unknown_encoder
 from clx.modalities.series_encoders import TCN, TSAI, Tsai
 
 Values = NDArray[np.float64]
+HEADERS = {(1, 0): format.read_array_header_1_0, (2, 0): format.read_array_header_2_0}
+BLOCK = 1 << 20
+LONGEST_LINE = 10_000_000
 GAPS = {"", "na", "n/a", "nan", "null", "none", "?"}
 
 
@@ -193,28 +200,45 @@ def _numbers(cell: Any, longest: int) -> Values:
         suffix = cell.suffix.lower()
         if suffix not in {".npy", ".csv", ".tsv", ".txt"}:
             raise CellError(f"unknown extension {suffix}" if suffix else "a file without an extension")
-        if cell.stat().st_size == 0:
-            raise CellError("zero bytes")
-        return _npy(cell, longest) if suffix == ".npy" else _text(cell.read_text("utf-8-sig"), longest)
+        with open_file(cell, sys.maxsize) as file:
+            return _npy(file, longest) if suffix == ".npy" else _text(file, longest)
     if isinstance(cell, bytes):
         npy = cell.startswith(b"\x93NUMPY")
-        return _npy(io.BytesIO(cell), longest) if npy else _text(cell.decode("utf-8-sig"), longest)
+        return _npy(io.BytesIO(cell), longest) if npy else _text(io.BytesIO(cell), longest)
     if isinstance(cell, str):
         try:
             cell = json.loads(cell)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CellError("not a JSON list") from error
     return _array(cell, longest)
 
 
-def _npy(source: Path | io.BytesIO, longest: int) -> Values:
+def _npy(source: BinaryIO, longest: int) -> Values:
+    """The first `longest` steps of an array of numbers, read without the rest of it."""
     try:
-        return _array(np.load(source, allow_pickle=False), longest)
-    except CellError:
-        raise
-    except (ValueError, EOFError) as error:
-        pickled = "allow_pickle" in str(error)
-        raise CellError("Python objects, not numbers" if pickled else "not a whole .npy file") from error
+        version = format.read_magic(source)  # type: ignore[no-untyped-call]
+        shape, fortran, kind = HEADERS[version](source)  # type: ignore[no-untyped-call]
+    except (ValueError, EOFError, KeyError, TypeError, RecursionError, MemoryError, SyntaxError) as error:
+        raise CellError("not a whole .npy file") from error
+    if kind.hasobject:
+        raise CellError("Python objects, not numbers")
+    if kind.kind not in "biuf" or len(shape) not in (1, 2) or min(shape) < 0:
+        raise CellError(
+            f"an array of {kind} and shape {list(shape)}: numbers [steps] or [steps, channels] are understood"
+        )
+    start, count = source.tell(), math.prod(shape)
+    if source.seek(0, io.SEEK_END) < start + count * kind.itemsize:
+        raise CellError("not a whole .npy file")
+    source.seek(start)
+    steps, width = min(shape[0], longest), count // max(1, shape[0])
+    if not fortran or len(shape) == 1:
+        flat = np.frombuffer(source.read(steps * width * kind.itemsize), kind)
+        return _array(flat.reshape(steps, *shape[1:]), longest)
+    columns = np.empty((width, steps), kind)
+    for column in range(width):
+        source.seek(start + column * shape[0] * kind.itemsize)
+        columns[column] = np.frombuffer(source.read(steps * kind.itemsize), kind)
+    return _array(columns.T, longest)
 
 
 def _array(cell: Any, longest: int) -> Values:
@@ -233,9 +257,14 @@ def _array(cell: Any, longest: int) -> Values:
     return values.reshape(len(values), -1) if values.size else np.empty((0, 1))
 
 
-def _text(text: str, longest: int) -> Values:
+def _text(source: BinaryIO, longest: int) -> Values:
     """A step per line, a channel per column; the first line may name the channels."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = []
+    for line in _lines(source):
+        if line.strip():
+            lines.append(line)
+        if len(lines) > longest:
+            break
     if not lines:
         raise CellError("no values")
     separator = next((mark for mark in "\t;," if mark in lines[0]), None)
@@ -249,6 +278,18 @@ def _text(text: str, longest: int) -> Values:
         if None in row:
             raise CellError(f"line {number}, column {row.index(None) + 1} is not a number")
     return np.array(rows, dtype=np.float64) if rows else np.empty((0, 1))
+
+
+def _lines(source: BinaryIO) -> Iterator[str]:
+    """Lines of UTF-8 text, one after the other: a file may be far longer than what is read of it."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    rest = ""
+    while block := source.read(BLOCK):
+        *whole, rest = (rest + decoder.decode(block)).splitlines(keepends=True) or [""]
+        yield from whole
+        if len(rest) > LONGEST_LINE:
+            raise CellError(f"a line of over {LONGEST_LINE // 1_000_000} million characters")
+    yield rest + decoder.decode(b"", final=True)
 
 
 def _value(part: str) -> float | None:

@@ -103,7 +103,9 @@ class Text(Modality):
                 return HuggingFace(hugging_face("model", name), self.pooling)
             from transformers import AutoModel
 
-            return HuggingFace(AutoModel.from_config(hugging_face("config", name)), self.pooling)
+            return HuggingFace(
+                AutoModel.from_config(hugging_face("config", name), trust_remote_code=False), self.pooling
+            )
         if family == "open_clip" and self.encoder in self.family(family):
             _ = self.tokenizer
             return openclip.tower("text", name, self.weights, load=load)

@@ -132,13 +132,14 @@ def hugging_face(kind: str, name: str) -> Any:
 
 
 def _load(load: Any, source: str, local: bool, name: str) -> Any:
+    # trust_remote_code must be said: by default transformers asks on the terminal whether to run a model's code
     try:
-        return load(source, local_files_only=True)
+        return load(source, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a folder or a cache without the model fails in many ways
         if local:
             raise ValueError(f"hf:{name} does not hold a text model: {first_line(error)}") from error
     require_hub(f"hf:{name}")
     try:
-        return load(source)
+        return load(source, trust_remote_code=False)
     except Exception as error:
         raise ValueError(f"hf:{name} cannot be fetched: {first_line(error)}") from error

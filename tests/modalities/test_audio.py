@@ -85,7 +85,7 @@ def test_a_path_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     (tmp_path / "a.xyz").write_text("nothing")
     with pytest.raises(CellError, match=r"^unknown extension \.xyz$"):
         Audio().read(tmp_path / "a.xyz")
-    with pytest.raises(CellError, match="^no such file or directory$"):
+    with pytest.raises(CellError, match="^no such file$"):
         Audio().read(tmp_path / "b.wav")
 
 

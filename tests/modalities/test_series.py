@@ -71,7 +71,7 @@ def test_gaps_are_bridged_and_can_be_told() -> None:
 BAD: dict[str, Any] = {
     "zero bytes": Path("empty.csv"),
     "unknown extension .xyz": Path("a.xyz"),
-    "no such file or directory": Path("missing.npy"),
+    "no such file": Path("missing.npy"),
     "Python objects, not numbers": npy(np.array([{}, 1], dtype=object)),
     "not a whole .npy file": npy(WALK)[:-9],
     "neither .npy nor UTF-8 text": b"\xff\xfe\x00",
