@@ -21,10 +21,8 @@ LARGEST = 50_000_000
 """Pixels above which a file is refused unread: well below what Pillow itself warns of."""
 NARROWEST = 100
 """How many times longer than the other a side may be: resizing the shorter one multiplies the longer."""
-FORMATS = set(
-    "PNG JPEG MPO GIF WEBP TIFF BMP DIB PPM JPEG2000 AVIF ICO ICNS TGA PCX SGI SUN XBM QOI DDS MSP IM".split()
-)
-"""Formats of pixels; others of Pillow's run another program (EPS: Ghostscript) or lead to other files."""
+FORMATS = {"PNG", "JPEG", "MPO", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "ICO", "TGA"}
+"""Formats of pixels; some others of Pillow's run another program (EPS: Ghostscript) or lead to other files."""
 SIGNATURES = {
     b"\x89PNG": "PNG",
     b"\xff\xd8\xff": "JPEG",
