@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clx.cli import data, evaluate, show, train, zeroshot
+from clx.cli import data, doctor, evaluate, export, runs, show, sweep, train, zeroshot
 from clx.cli.output import ReaderGone, note
 
 app = typer.Typer(
@@ -43,14 +43,18 @@ def options(
 
 
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
+app.add_typer(runs.app, name="runs")
 app.command("eval")(evaluate.evaluate)
 app.command("zeroshot")(zeroshot.zeroshot)
+app.command("export")(export.export)
 app.add_typer(data.app, name="data")
 app.command("init")(data.init)
 app.command("losses")(show.losses)
 app.command("encoders")(show.encoders)
 app.command("recipes")(show.recipes)
 app.add_typer(show.bench, name="bench")
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

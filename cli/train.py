@@ -19,9 +19,12 @@ def train(
     source: Annotated[str | None, typer.Argument(metavar="RECIPE|FILE", help="Recipe name, or YAML/TOML file.")] = None,
     settings: Settings = [],  # noqa: B006 (Typer wants the literal)
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder [default: runs/NAME].")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue the run in this folder; --steps or --epochs change its length.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in the folder.")] = False,
     epochs: Annotated[int | None, typer.Option(help="train.epochs")] = None,
+    steps: Annotated[int | None, typer.Option(help="train.steps")] = None,
     batch_size: Annotated[int | None, typer.Option(help="train.batch_size")] = None,
     device: Annotated[str | None, typer.Option(help="train.device: auto, cpu, cuda, cuda:1, mps")] = None,
     seed: Annotated[int | None, typer.Option(help="train.seed")] = None,
@@ -35,24 +38,27 @@ def train(
     clx train digits
 
     clx train my.yaml -s objective.temperature=0.1 --device cuda
+
+    clx train --resume runs/digits
+
+    clx train --resume runs/digits --steps 300
     """
     from clx.pipelines.config import BadInput, load_config
 
     flags = {
         "train.epochs": epochs,
+        "train.steps": steps,
         "train.batch_size": batch_size,
         "train.device": device,
         "train.seed": seed,
     }
     if resume is not None:
-        given = [key for key, value in flags.items() if value is not None and key != "train.device"]
-        if source or settings or out or overwrite or given:
-            raise BadInput("--resume continues a run as it is: it goes with --device and --json alone")
-        from clx.pipelines.checkpoint import read_config
+        if source or out or overwrite:
+            raise BadInput("--resume goes on with the run in its own folder: no recipe, --out or --overwrite")
+        from clx.pipelines.folder import read_config
 
-        config, folder = read_config(resume), resume
-        if device:
-            config = config.model_copy(update={"train": config.train.model_copy(update={"device": device})})
+        given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+        config, folder = read_config(resume, [*settings, *given]), resume
     elif source is None:
         raise BadInput("say what to train: a recipe (clx recipes lists them) or a config file")
     else:
@@ -70,8 +76,8 @@ def train(
         return
     if "evaluation" in summary:
         show_evaluation(summary["evaluation"])
-    steps = f"{summary['steps_now']} of {summary['steps']} steps"
-    note(f"{steps} in {summary['seconds']} s, {summary['rows_per_s']} rows/s; saved in {folder}")
+    done = f"{summary['steps_now']} of {summary['steps']} steps"
+    note(f"{done} in {summary['seconds']} s, {summary['rows_per_s']} rows/s; saved in {folder}")
 
 
 def show_plan(plan: dict[str, object], json: bool) -> None:

@@ -40,6 +40,9 @@ class Tower(Encoder):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`x` `[N, 3, H, W]` floats or `[N, T]` token numbers -> `[N, width]`."""
+        if self.side == "text" and torch.compiler.is_exporting():
+            whole: Tensor = self.tower.encode_text(x)
+            return whole
         if self.side == "text":
             rows, which = x.unique(dim=0, return_inverse=True)  # labels come many times over
             encoded: Tensor = self.tower.encode_text(rows)

@@ -86,6 +86,8 @@ class HuggingFace(Encoder):
 
 def once_each(encode: Callable[[Tensor, Tensor], Tensor], x: Tensor, mask: Tensor) -> Tensor:
     """Encode each different text of a batch once: labels come many times over."""
+    if torch.compiler.is_exporting():  # a graph of fixed shapes cannot tell how many differ
+        return encode(x, mask)
     rows, which = torch.cat([x, mask.long()], 1).unique(dim=0, return_inverse=True)
     tokens, real = rows.split(x.shape[1], dim=1)
     return encode(tokens, real.bool())[which]

@@ -1,138 +1,34 @@
-"""Run folders: what a run leaves behind, written so that a crash never leaves half a file under a real name.
-
-config.yaml              the resolved config
-facts.json               statistics and class names learned from the training data, format version
-metrics.jsonl            one line per logged step and validation
-bad_rows.jsonl           rows that could not be used, if any
-results.json             the last evaluation
-checkpoints/step-N/      model.safetensors, trainer.pt, copies of config.yaml and facts.json, and, written last,
-                         meta.json with the size and digest of each, in a folder renamed into place when whole
-.lock                    held by the process that trains here
-"""
+"""Checkpoints: a run's weights and everything that resuming needs, in a folder as folder.py describes it."""
 
 import json
-import math
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from warnings import warn
 
 import numpy as np
 import torch
-import yaml
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clx.pipelines.build import Facts, Run, build
-from clx.pipelines.config import BadInput, Config, Failed, Heed, dump, parse
-from clx.pipelines.disk import FORMAT, Damaged, digest, seal, sync, unseal, write_text
+from clx.pipelines.config import BadInput, Failed, Heed, dump
+from clx.pipelines.disk import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
+from clx.pipelines.folder import COPIED, FILES, LOGS, Checkpoint, best, checkpoints, choose, last, listed, read_config
 
-COPIED = ("config.yaml", "facts.json")
-"""Files of the run that each checkpoint has a copy of: without the facts the weights are worth nothing."""
-FILES = ("model.safetensors", "trainer.pt", *COPIED)
-LOGS = ("metrics.jsonl", "bad_rows.jsonl")
+__all__ = ["Checkpoint", "best", "checkpoints", "last", "read_config"]
 
 
 def create(out: Path, run: Run) -> None:
     """Start a run folder: config and facts."""
     write_text(out / "config.yaml", dump(run.config))
     write_text(out / "facts.json", seal({"format": FORMAT, **asdict(run.facts)}))
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint on disk whose meta.json is whole."""
-
-    path: Path
-    step: int
-    score: float | None
-    """Validation loss, lower is better; None without validation."""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Size and digest of each file by name."""
-
-    def verify(self, *names: str) -> None:
-        """Read the files named, or all. Raises `Damaged` when one is not what was written."""
-        for name in names or self.files:
-            path, known = self.path / name, self.files[name]
-            try:
-                if (size := path.stat().st_size) != known["size"]:
-                    raise Damaged(f"{name} has {size} bytes of {known['size']}")
-                if digest(path) != known["digest"]:
-                    raise Damaged(f"{name} is not what was written")
-            except FileNotFoundError:
-                raise Damaged(f"{name} is missing") from None
-            except OSError as error:
-                raise Damaged(f"{name}: {error.strerror}") from None
-
-
-def _read_meta(path: Path) -> Checkpoint:
-    meta = unseal(path / "meta.json")
-    try:
-        return Checkpoint(path, int(meta["step"]), meta["score"], {name: dict(meta["files"][name]) for name in FILES})
-    except (ValueError, KeyError, TypeError):
-        raise Damaged("meta.json is not what was written") from None
-
-
-def checkpoints(folder: Path) -> list[Checkpoint]:
-    """Checkpoints of a run, oldest first, but for those without a whole meta.json. Their files are not looked at."""
-    return _listed(folder)[0]
-
-
-def _listed(folder: Path) -> tuple[list[Checkpoint], dict[Path, str]]:
-    """Checkpoints, oldest first, and those that are none, with the reason."""
-    found, damaged = [], {}
-    for path in (folder / "checkpoints").glob("step-*"):
-        try:
-            found.append(_read_meta(path))
-        except Damaged as reason:
-            damaged[path] = str(reason)
-    return sorted(found, key=lambda c: c.step), damaged
-
-
-def last(folder: Path) -> Checkpoint:
-    """The newest whole checkpoint of a run; warns of damaged ones. Raises `BadInput` when there is none."""
-    return choose(folder, lambda found: found[-1])
-
-
-def choose(folder: Path, favourite: Callable[[list[Checkpoint]], Checkpoint], *names: str) -> Checkpoint:
-    """The favourite among the checkpoints whose files (those named, or all) are whole.
-
-    One warning names those passed over. Raises `BadInput` when none is left.
-    """
-    found, damaged = _listed(folder)
-    while found:
-        chosen = favourite(found)
-        try:
-            chosen.verify(*names)
-        except Damaged as reason:
-            if not chosen.path.exists():  # a run in progress has removed it in favour of others
-                return choose(folder, favourite, *names)
-            damaged[chosen.path] = str(reason)
-            found.remove(chosen)
-            continue
-        if damaged:
-            warn(f"{_damage(folder, damaged)}; using {chosen.path.name} instead", Heed, stacklevel=2)
-        return chosen
-    if damaged:
-        raise BadInput(f"{_damage(folder, damaged)}; {folder} has no other checkpoint")
-    raise BadInput(f"{folder} has no checkpoint")
-
-
-def _damage(folder: Path, damaged: dict[Path, str]) -> str:
-    named = [f"{path.name} ({reason})" for path, reason in sorted(damaged.items())]
-    return f"damaged checkpoint{'s' * (len(named) > 1)} in {folder}: {', '.join(named)}"
-
-
-def best(found: list[Checkpoint]) -> Checkpoint:
-    """The checkpoint of the lowest validation loss, the newest of equals; the newest of all when none was validated."""
-    scored = [(c.score, -c.step, c) for c in found if c.score is not None and math.isfinite(c.score)]
-    return min(scored, key=lambda one: one[:2])[2] if scored else found[-1]
 
 
 def weights(model: nn.Module, objective: nn.Module) -> dict[str, Tensor]:
@@ -202,7 +98,7 @@ def rescore(checkpoint: Checkpoint, score: float | None) -> None:
 
 def set_aside(out: Path, step: int) -> None:
     """Rename the checkpoints after `step`, which are damaged, else `step` would not be the one to continue from."""
-    found, damaged = _listed(out)
+    found, damaged = listed(out)
     for path in (*(c.path for c in found if c.step > step), *damaged):
         aside = path.with_name(f"damaged-{path.name}")
         shutil.rmtree(aside, ignore_errors=True)
@@ -232,26 +128,13 @@ def restore_random(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
 
 
-def read_config(folder: Path) -> Config:
-    """The resolved config of a run folder."""
-    path = folder / "config.yaml"
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return parse(Config, raw, str(path))
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(f"{folder} is not a run folder: it has no config.yaml") from None
-    except BadInput as error:
-        said = str(error)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        said = f"{path} cannot be read: {' '.join(str(error).split())}"
-    found = checkpoints(folder)
-    hint = f"; {found[-1].path}/config.yaml is the one it was trained with" if found else ""
-    raise BadInput(said + hint)
-
-
 def _warn_of_change(folder: Path, checkpoint: Checkpoint) -> None:
-    """A config may be changed by hand, when data has moved; it may also have rotted."""
-    if (checkpoint.path / "config.yaml").read_bytes() != (folder / "config.yaml").read_bytes():
+    """A config may be changed by hand, when data has moved; it may also have rotted. Its length may change."""
+    if (checkpoint.path / "config.yaml").read_bytes() == (folder / "config.yaml").read_bytes():
+        return
+    length = dict.fromkeys(("steps", "epochs", "warmup"), None)
+    now, then = (config.model_dump() for config in (read_config(folder), read_config(checkpoint.path)))
+    if now | {"train": now["train"] | length} != then | {"train": then["train"] | length}:
         warn(
             f"{folder}/config.yaml is not the one that {checkpoint.path.name} was trained with; it counts all the same",
             Heed,
@@ -291,14 +174,14 @@ def load(folder: Path, which: str = "best", device: torch.device | str = "cpu") 
     """
     config, facts = read_config(folder), read_facts(folder)
     if which in ("best", "last"):
-        chosen = choose(folder, best if which == "best" else lambda found: found[-1], "model.safetensors")
+        chosen = choose(folder, best if which == "best" else lambda found: found[-1], "*.safetensors")
     else:
         steps = {str(c.step): c for c in checkpoints(folder)}
         if which not in steps:
             raise BadInput(f"{folder} has no checkpoint {which!r}; it has {', '.join(['best', 'last', *steps])}")
         chosen = steps[which]
         try:
-            chosen.verify("model.safetensors")
+            chosen.verify("*.safetensors")
         except Damaged as reason:
             raise BadInput(f"checkpoint {which} of {folder} is damaged: {reason}") from None
     _warn_of_change(folder, chosen)
@@ -313,10 +196,36 @@ def restore(checkpoint: Checkpoint, model: nn.Module, objective: nn.Module) -> N
     """Load a checkpoint's weights into model and objective."""
     path = checkpoint.path / "model.safetensors"
     try:
-        state = load_file(path)
+        state = load_file(path) if path.exists() else load_parts(checkpoint.path)
         nn.ModuleDict({"model": model, "objective": objective}).load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise BadInput(f"{path} does not fit this run: {' '.join(str(error).split())[:200]}") from None
+
+
+def save_parts(folder: Path, state: dict[str, Tensor], towers: Iterable[str]) -> None:
+    """Weights as a file for each of the `towers`, with names that count from it, and one for the rest."""
+    files = {tower: f"model.towers.{tower}." for tower in towers}
+    for file, prefix in files.items():
+        part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        _save_part(folder / f"{file}.safetensors", part, prefix)
+    rest = {name: value for name, value in state.items() if not name.startswith(tuple(files.values()))}
+    _save_part(folder / "objective.safetensors", rest, "")
+
+
+def _save_part(path: Path, part: dict[str, Tensor], prefix: str) -> None:
+    with replacing(path) as beside:
+        save_file(part, beside, metadata={"prefix": prefix})
+        beside.chmod(0o644)  # safetensors keeps it to the owner
+
+
+def load_parts(folder: Path) -> dict[str, Tensor]:
+    """What `save_parts` wrote."""
+    state: dict[str, Tensor] = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            prefix = (file.metadata() or {}).get("prefix", "")
+            state |= {prefix + name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return state
 
 
 def load_trainer(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -34,9 +34,14 @@ class Progress(Protocol):
     def say(self, text: str) -> None: ...
 
 
+def warm_up(total: int, settings: Train) -> int:
+    """Steps over which the learning rate rises, of a run of `total`."""
+    return math.ceil(settings.warmup * total)
+
+
 def rate_at(step: int, total: int, settings: Train) -> float:
     """Learning rate of a step counted from 0: linear warm-up, then half a cosine down to zero, or constant."""
-    warm = math.ceil(settings.warmup * total)
+    warm = warm_up(total, settings)
     if step < warm:
         return settings.lr * (step + 1) / warm
     if settings.schedule == "constant":

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clx.pipelines import checkpoint
+from clx.pipelines import checkpoint, state
 from clx.pipelines.batch import Lost, Rows, batches, once
 from clx.pipelines.build import Run, build, prepare
 from clx.pipelines.builtin import is_builtin
-from clx.pipelines.config import BadInput, Config, Data, Stopped
+from clx.pipelines.config import BadInput, Config, Data, Stopped, dump
 from clx.pipelines.device import pick_device, pick_precision
 from clx.pipelines.disk import LOCK, locked, write_text
 from clx.pipelines.evaluate import SCHEMA, evaluate
-from clx.pipelines.loop import Progress, Trainer, plan
+from clx.pipelines.loop import Progress, Trainer, plan, rate_at, warm_up
 from clx.pipelines.manifest import Manifest, load_splits
 from clx.pipelines.signals import Signals
 
@@ -28,28 +28,38 @@ def train(
 ) -> dict[str, Any]:
     """Train a config into the folder `out`, evaluate the result and return that with the speed.
 
-    With `resume`, `config` is the run's own and training continues after its last whole checkpoint. Raises
-    `BadInput` before anything is written when the config does not fit the data or another process trains there,
-    `Refused` when too many steps were non-finite, `Failed` when the disk is full, `Stopped` after a signal.
+    With `resume`, `config` is the run's own, but for its length (see `relengthened`) and device, and training
+    continues after its last whole checkpoint. Raises `BadInput` before anything is written when the config does not
+    fit the data or another process trains there, `Refused` when too many steps were non-finite, `Failed` when the disk is full, `Stopped` after a signal.
     """
     if not resume:
         refuse_existing(out, overwrite)
     pick_device(config.train.device)
     config = config.model_copy(update={"data": rooted(config.data)})
     splits = load_splits(config.data, config.train.seed)
-    plan(config, len(splits["train"]))
+    said = None
+    if resume:
+        config, said = relengthened(config, out, len(splits["train"]))
+    steps = plan(config, len(splits["train"])).steps
     run = build(config, checkpoint.read_facts(out), load=False) if resume else prepare(config, splits)
     trainer = Trainer(config, run, splits, out)
     with locked(out):
         if resume:
             trainer.restore(checkpoint.last(out))
-            if trainer.step == trainer.plan.steps and (out / "results.json").exists():
-                raise BadInput(f"{out} is finished: all its {trainer.step} steps are done and evaluated")
+            if trainer.step == steps and state.recorded_state(out) == "finished":
+                raise BadInput(
+                    f"{out} is finished: all its {steps} steps are done and evaluated; -s train.steps=N makes it longer"
+                )
+            if said:
+                progress.say(said)
+                (out / "results.json").unlink(missing_ok=True)  # figures of the shorter run
+                write_text(out / "config.yaml", dump(config))
         else:
             refuse_existing(out, overwrite)  # again: another run may have been there first
             clear(out)
             checkpoint.create(out, run)
-        return _train(trainer, splits, progress)
+        with state.recorded(out, steps, resume):
+            return _train(trainer, splits, progress)
 
 
 def _train(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) -> dict[str, Any]:
@@ -105,6 +115,29 @@ def _evaluate(trainer: Trainer, manifest: Manifest, name: str) -> dict[str, Any]
     return result
 
 
+def relengthened(config: Config, out: Path, rows: int) -> tuple[Config, str | None]:
+    """The config to go on with, and a line on what changes when its length is not that of the run in `out`.
+
+    The schedule becomes that of the new length, except that the warm-up stays as many steps as it was: a constant
+    rate goes on as it is; a cosine stands where the longer cosine stands at this step, above the zero it had come
+    to. Raises `BadInput` when fewer steps are asked for than are done.
+    """
+    before, done = checkpoint.read_config(out), checkpoint.last(out).step
+    if config.train.epochs != before.train.epochs and before.train.steps:
+        raise BadInput(f"train.epochs: the length of {out} is train.steps = {before.train.steps}; set that")
+    old, new = plan(before, rows).steps, plan(config, rows).steps
+    if new == old:
+        return config, None
+    if new < done:
+        raise BadInput(f"train.steps: {done} steps are done already, so {out} cannot end after {new}")
+    warm = warm_up(old, before.train)
+    share = min(1.0, max(0.0, warm - 0.5) / new)  # rounded up, this is `warm` steps again
+    config = config.model_copy(update={"train": config.train.model_copy(update={"warmup": share})})
+    was, now = rate_at(min(done, old - 1), old, before.train), rate_at(min(done, new - 1), new, config.train)
+    rate = f"at step {done} its learning rate ({config.train.schedule}) was {was:.2g} and goes on from {now:.2g}"
+    return config, f"{out} now ends after {new} steps instead of {old}: {rate}"
+
+
 def rooted(data: Data) -> Data:
     """The same with absolute paths, so that a run finds its data from any folder."""
 
@@ -137,7 +170,7 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
 
 def clear(out: Path) -> None:
     """Remove what an earlier run left in its folder."""
-    for name in ("config.yaml", "facts.json", "metrics.jsonl", "bad_rows.jsonl", "results.json"):
+    for name in ("config.yaml", "facts.json", "metrics.jsonl", "bad_rows.jsonl", "results.json", "state.json"):
         (out / name).unlink(missing_ok=True)
     for name in ("checkpoints", "tensorboard"):
         if (out / name).exists():  # the folder itself may be a link to another disk, and stays

@@ -81,6 +81,7 @@ def run(line: socket.socket) -> None:
 
 if __name__ == "__main__":
     import sklearn.linear_model  # noqa: F401
+    import torch._dynamo  # noqa: F401  (an optimiser imports it when it is made)
     import torchaudio  # noqa: F401
     import torchvision  # noqa: F401
 

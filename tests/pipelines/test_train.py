@@ -281,3 +281,54 @@ def test_half_precision_that_never_settles_is_refused(
     monkeypatch.setattr(Trainer, "loss", loss)
     with pytest.raises(Refused):
         train(make_config(eval=[], train__precision="fp16", train__bad_steps=1), tmp_path / "run", silent)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_finished_run_can_be_made_longer(tmp_path: Path, make_config: Make, silent: Any, schedule: str) -> None:
+    """With a constant rate as if it had been that long from the start; a cosine stands where the longer one does."""
+    change = {"train__schedule": schedule, "train__warmup": 0.3, "train__keep": 9}
+    train(make_config(**change), tmp_path / "run", silent)
+    first = {c.step: load_file(c.path / "model.safetensors") for c in checkpoint.checkpoints(tmp_path / "run")}
+    results = (tmp_path / "run" / "results.json").read_text()
+    longer = checkpoint.read_config(tmp_path / "run", ["train.steps=10"])
+    stopping, told = StopAt(8), []
+    stopping.say = told.append
+    with pytest.raises(Stopped):
+        train(longer, tmp_path / "run", stopping, resume=True)
+    assert not (tmp_path / "run" / "results.json").exists()
+    train(checkpoint.read_config(tmp_path / "run"), tmp_path / "run", silent, resume=True)
+    assert [c.step for c in checkpoint.checkpoints(tmp_path / "run")] == [3, 6, 8, 9, 10]
+    for step, weights in first.items():
+        again = checkpoint.weights(*(lambda r: (r.model, r.objective))(checkpoint.load(tmp_path / "run", str(step))))
+        assert all(torch.equal(again[name], weights[name]) for name in weights)
+    assert (tmp_path / "run" / "results.json").read_text() != results
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rates = {line["step"]: line["lr"] for line in lines if "lr" in line}
+    saved = checkpoint.read_config(tmp_path / "run").train
+    assert saved.steps == 10
+    assert rates[10] == rate_at(9, 10, saved)
+    if schedule == "constant":  # two steps of warm-up, as the short run had
+        whole = make_config(**{**change, "train__steps": 10, "train__warmup": 0.2})
+        train(whole, tmp_path / "whole", silent)
+        whole_weights, weights = final_weights(tmp_path / "whole"), final_weights(tmp_path / "run")
+        assert all(torch.equal(whole_weights[name], weights[name]) for name in weights)
+    was, now = rate_at(5, 6, make_config(**change).train), rate_at(6, 10, saved)
+    assert told[0].endswith(f"at step 6 its learning rate ({schedule}) was {was:.2g} and goes on from {now:.2g}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([], "is finished: all its 60 steps"),
+        (["train.steps=60"], "is finished"),
+        (["train.steps=40"], "60 steps are done already"),
+        (["train.epochs=3"], "train.epochs: the length of .* is train.steps = 60"),
+        (["train.lr=1"], "only train.steps, train.epochs, train.device may change"),
+        (["train.steps=0"], "train.steps = 0"),
+    ],
+)
+def test_what_a_finished_run_refuses(digits_run: Path, silent: Any, settings: list[str], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        train(checkpoint.read_config(digits_run, settings), digits_run, silent, resume=True)
+    assert checkpoint.last(digits_run).step == 60
+    assert (digits_run / "results.json").exists()

@@ -1,0 +1,112 @@
+"""`clx runs`: what was trained."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clx.cli.output import cell, emit_json, emit_table, note
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app = typer.Typer(no_args_is_help=True, help="List, show and compare what was trained.")
+
+
+@app.command("list")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="Folder with runs, at any depth.")] = Path("runs"),
+    metric: Annotated[
+        list[str], typer.Option(help="Figure to show, e.g. zeroshot.image.top1, retrieval.*.R@1; repeatable")
+    ] = [],  # noqa: B006
+    state: Annotated[str | None, typer.Option(help="Only finished, interrupted, failed or running ones.")] = None,
+    sort: Annotated[str, typer.Option(help="Column to sort by, e.g. started, val_loss, value")] = "run",
+    reverse: Annotated[bool, typer.Option("-r", "--reverse", help="Largest or latest first.")] = False,
+    json: Json = False,
+) -> None:
+    """List runs: data, objective, state, steps, lowest validation loss, and the figure to look at first.
+
+    Damaged folders are named on stderr. Examples:
+
+    clx runs list
+
+    clx runs list runs/sweep-digits --sort value --reverse --json | jq -r '.[0].run'
+    """
+    from clx.pipelines import runs
+    from clx.pipelines.config import BadInput, nearest
+
+    states = ("finished", "interrupted", "failed", "running")
+    if state is not None and state not in states:
+        raise BadInput(f"--state {state}{nearest(state, states)}")
+    rows = []
+    for found in runs.list_runs(folder, metric, sort, reverse):
+        if isinstance(found, tuple):
+            note(f"damaged: {found[1]}")
+        elif state in (None, found["state"]):
+            rows.append(found)
+    if json:
+        emit_json(rows)
+        return
+    if not rows:
+        note(f"no {state or ''} runs in {folder}".replace("  ", " "))
+        return
+    if sys.stdout.isatty():
+        for row in rows:
+            row["step"] = f"{row['step']}/{row.pop('steps') or '?'}"
+            row["error"] = row["error"] and row["error"][:60]
+        for name in ("error", "val_loss"):  # columns that say nothing here
+            if not any(row[name] is not None for row in rows):
+                for row in rows:
+                    del row[name]
+    emit_table(rows, title=str(folder))
+
+
+@app.command("show")
+def show(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    json: Json = False,
+) -> None:
+    """Show one run: state, curves, checkpoints, figures, size on disk, config.
+
+    Example: clx runs show runs/digits
+    """
+    from clx.pipelines.runs import details, sparkline
+
+    found = details(run)
+    if json or not sys.stdout.isatty():
+        emit_json(found)
+        return
+    import yaml
+
+    config, numbers, drawn = found.pop("config"), found.pop("figures"), found.pop("curves")
+    kept = found.pop("checkpoints")
+    print(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    found["size"] = f"{found.pop('bytes') / 2**20:.1f} MiB"
+    for key, value in found.items():
+        if value is not None:
+            print(f"{key:>10}  {cell(value)}")
+    for name, points in drawn.items():
+        values = [value for _, value in points]
+        print(f"{name:>10}  {cell(values[0])} {sparkline(values)} {cell(values[-1])}")
+    print()
+    emit_table([{**one, "bytes": f"{one['bytes'] / 2**20:.1f} MiB", "best": "yes" * one["best"]} for one in kept])
+    emit_table([{"figure": key, "value": value} for key, value in numbers.items()])
+
+
+@app.command("compare")
+def compare(
+    run: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.")],
+    json: Json = False,
+) -> None:
+    """Compare runs: the config keys in which they differ, and their figures side by side.
+
+    Example: clx runs compare runs/a runs/b --json | jq .figures
+    """
+    from clx.pipelines.runs import compare as pipeline
+
+    found = pipeline(run)
+    if json:
+        emit_json(found)
+        return
+    for side in ("config", "figures"):
+        rows: list[dict[str, Any]] = [{side: key, **values} for key, values in found[side].items()]
+        emit_table(rows)

@@ -1,0 +1,112 @@
+"""`clx sweep`."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clx.cli.output import cell, emit_json, emit_table, note, progress
+from clx.cli.train import Settings
+
+if TYPE_CHECKING:
+    from clx.pipelines.sweep import Outcome, Point
+
+
+def sweep(
+    given: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE|FILE [KEY=V1,V2]...", help="What to start from; more axes of --grid."),
+    ],
+    grid: Annotated[
+        list[str], typer.Option(metavar="KEY=V1,V2", help="Values of a config key, in YAML; axes are crossed.")
+    ] = [],  # noqa: B006
+    seeds: Annotated[str | None, typer.Option(help="Values of train.seed: 0-4, or 0,3,7")] = None,
+    settings: Settings = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder [default: runs/sweep-NAME].")] = None,
+    metric: Annotated[
+        list[str],
+        typer.Option(help="Column of the table: val_loss, zeroshot.image.top1, retrieval.*.R@1; repeatable"),
+    ] = [],  # noqa: B006
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Runs at a time, each in its own process.")] = 1,
+    retry_failed: Annotated[bool, typer.Option(help="Try runs again that failed before.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Start runs anew whose settings have changed.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="List the runs, and stop.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print runs and table as one JSON object.")] = False,
+) -> None:
+    """Train every combination of settings, and print one table of their figures.
+
+    Call it again after a stop, a kill or with more values: what is finished is kept, what was begun goes on. A
+    failed run does not stop the others (exit 1 at the end). A config file may describe the sweep itself, in a
+    section `sweep:` with `grid:` (keys with values, or named variants of several settings), `seeds:`, `set:`,
+    `metric:` and `base:`. Examples:
+
+    clx sweep digits --grid train.lr=1e-3,4e-3 objective.temperature=0.05,0.1 --seeds 0-2
+
+    clx sweep digits --grid 'objective={name: clip},{name: siglip}' -s train.epochs=2 --dry-run
+
+    clx sweep methods.yaml --jobs 4 --metric retrieval.*.R@1 --json | jq -c '.table[]'
+    """
+    from clx.pipelines import sweep as pipeline
+    from clx.pipelines.config import BadInput
+
+    sources = [text for text in given if "=" not in text]
+    if len(sources) != 1:
+        raise BadInput(f"name one recipe or file to start from, and axes as key=value,value; got {' '.join(given)}")
+    plan, base = pipeline.read_plan(sources[0], [*grid, *(text for text in given if "=" in text)], seeds)
+    points = pipeline.points(plan, base, settings)
+    folder = out or Path("runs") / f"sweep-{Path(sources[0]).stem}"
+    metrics = metric or plan.metric
+    if dry_run:
+        show_rows([{"run": row["run"], "state": row["state"]} for row in pipeline.rows(points, folder)], json)
+        return
+
+    def execute(todo: Sequence[tuple["Point", bool]], folder: Path) -> Iterator["Outcome"]:
+        if not todo:
+            return
+        from clx.pipelines import jobs as executing
+
+        work = executing.jobs_of(todo, folder)
+        if jobs > 1:
+            yield from executing.side_by_side(work, jobs)
+        else:
+            with progress() as shown:
+                yield from executing.one_by_one(work, shown)
+
+    failed = pipeline.sweep(points, folder, execute, note, retry_failed=retry_failed, overwrite=overwrite)
+    rows = pipeline.rows(points, folder, metrics)
+    table = pipeline.table(rows, list(points[0].shown))
+    if json:
+        emit_json({"schema": pipeline.SCHEMA, "folder": str(folder), "runs": rows, "table": table})
+    else:
+        show_rows(table, False)
+    if failed:
+        note(f"{len(failed)} of {len(points)} runs failed: {', '.join(failed)}; --retry-failed tries them again")
+        raise typer.Exit(1)
+
+
+def show_rows(rows: list[dict[str, Any]], json: bool) -> None:
+    if json:
+        emit_json(rows)
+    else:
+        emit_table(_joined(rows) if sys.stdout.isatty() else rows)
+
+
+def _joined(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and deviation in one cell, and no column of states when all runs are finished."""
+    joined = []
+    for row in rows:
+        line: dict[str, Any] = {}
+        for key, value in row.items():
+            if key.endswith("_std") and key.removesuffix("_std") in row:
+                if value is not None:
+                    mean = key.removesuffix("_std")
+                    line[mean] = f"{cell(line[mean])} ± {cell(value)}"
+            else:
+                line[key] = value
+        joined.append(line)
+    if all(line.get("state") == "finished" for line in joined):
+        for line in joined:
+            del line["state"]
+    return joined

@@ -1,0 +1,154 @@
+"""Run folders: what a run leaves behind, written so that a crash never leaves half a file under a real name.
+
+config.yaml              the resolved config
+facts.json               statistics and class names learned from the training data, format version
+metrics.jsonl            one line per logged step and validation
+bad_rows.jsonl           rows that could not be used, if any
+results.json             the last evaluation
+checkpoints/step-N/      model.safetensors, trainer.pt, copies of config.yaml and facts.json, and, written last,
+                         meta.json with the size and digest of each, in a folder renamed into place when whole
+state.json               how the run stands (see state.py)
+.lock                    held by the process that trains here
+
+A run that `clx export` wrote has its weights, a file per modality, and meta.json in the folder itself.
+
+Here is what reads them without torch, so that looking at runs costs nothing; checkpoint.py does the rest.
+"""
+
+import fnmatch
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from warnings import warn
+
+import yaml
+
+from clx.pipelines.config import BadInput, Config, Heed, override, parse
+from clx.pipelines.disk import Damaged, digest, unseal
+
+COPIED = ("config.yaml", "facts.json")
+"""Files of the run that each checkpoint has a copy of: without the facts the weights are worth nothing."""
+FILES = ("model.safetensors", "trainer.pt", *COPIED)
+LOGS = ("metrics.jsonl", "bad_rows.jsonl")
+CHANGEABLE = ("train.steps", "train.epochs", "train.device")
+"""Keys that a run may be resumed with; any other makes another run."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk whose meta.json is whole."""
+
+    path: Path
+    step: int
+    score: float | None
+    """Validation loss, lower is better; None without validation."""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Size and digest of each file by name."""
+
+    def verify(self, *names: str) -> None:
+        """Read the files named, by patterns too, or all. Raises `Damaged` when one is not what was written."""
+        for name, known in self.files.items():
+            if names and not any(fnmatch.fnmatchcase(name, pattern) for pattern in names):
+                continue
+            path = self.path / name
+            try:
+                if (size := path.stat().st_size) != known["size"]:
+                    raise Damaged(f"{name} has {size} bytes of {known['size']}")
+                if digest(path) != known["digest"]:
+                    raise Damaged(f"{name} is not what was written")
+            except FileNotFoundError:
+                raise Damaged(f"{name} is missing") from None
+            except OSError as error:
+                raise Damaged(f"{name}: {error.strerror}") from None
+
+
+def _read_meta(path: Path) -> Checkpoint:
+    meta = unseal(path / "meta.json")
+    try:
+        exported = path.parent.name != "checkpoints"
+        names = [*COPIED, *meta["files"]] if exported else FILES
+        return Checkpoint(path, int(meta["step"]), meta["score"], {name: dict(meta["files"][name]) for name in names})
+    except (ValueError, KeyError, TypeError):
+        raise Damaged("meta.json is not what was written") from None
+
+
+def checkpoints(folder: Path) -> list[Checkpoint]:
+    """Checkpoints of a run, oldest first, but for those without a whole meta.json. Their files are not looked at."""
+    return listed(folder)[0]
+
+
+def listed(folder: Path) -> tuple[list[Checkpoint], dict[Path, str]]:
+    """Checkpoints, oldest first, and those that are none, with the reason."""
+    found, damaged = [], {}
+    exported = [folder] if (folder / "meta.json").exists() else []
+    for path in [*exported, *(folder / "checkpoints").glob("step-*")]:
+        try:
+            found.append(_read_meta(path))
+        except Damaged as reason:
+            damaged[path] = str(reason)
+    return sorted(found, key=lambda c: c.step), damaged
+
+
+def last(folder: Path) -> Checkpoint:
+    """The newest whole checkpoint of a run; warns of damaged ones. Raises `BadInput` when there is none."""
+    return choose(folder, lambda found: found[-1])
+
+
+def choose(folder: Path, favourite: Callable[[list[Checkpoint]], Checkpoint], *names: str) -> Checkpoint:
+    """The favourite among the checkpoints whose files (those named, or all) are whole.
+
+    One warning names those passed over. Raises `BadInput` when none is left.
+    """
+    found, damaged = listed(folder)
+    while found:
+        chosen = favourite(found)
+        try:
+            chosen.verify(*names)
+        except Damaged as reason:
+            if not chosen.path.exists():  # a run in progress has removed it in favour of others
+                return choose(folder, favourite, *names)
+            damaged[chosen.path] = str(reason)
+            found.remove(chosen)
+            continue
+        if damaged:
+            warn(f"{_damage(folder, damaged)}; using {chosen.path.name} instead", Heed, stacklevel=2)
+        return chosen
+    if damaged:
+        raise BadInput(f"{_damage(folder, damaged)}; {folder} has no other checkpoint")
+    raise BadInput(f"{folder} has no checkpoint")
+
+
+def _damage(folder: Path, damaged: dict[Path, str]) -> str:
+    named = [f"{path.name} ({reason})" for path, reason in sorted(damaged.items())]
+    return f"damaged checkpoint{'s' * (len(named) > 1)} in {folder}: {', '.join(named)}"
+
+
+def best(found: list[Checkpoint]) -> Checkpoint:
+    """The checkpoint of the lowest validation loss, the newest of equals; the newest of all when none was validated."""
+    scored = [(c.score, -c.step, c) for c in found if c.score is not None and math.isfinite(c.score)]
+    return min(scored, key=lambda one: one[:2])[2] if scored else found[-1]
+
+
+def read_config(folder: Path, settings: Iterable[str] = ()) -> Config:
+    """The resolved config of a run folder, with `key=value` settings of what may change when it is resumed."""
+    for setting in settings:
+        if setting.partition("=")[0] not in CHANGEABLE:
+            raise BadInput(f"-s {setting}: a run is resumed as it is; only {', '.join(CHANGEABLE)} may change")
+    path = folder / "config.yaml"
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = parse(Config, raw, str(path))
+        for setting in settings:
+            override(raw, setting)
+        return parse(Config, raw, "--resume") if settings else config
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"{folder} is not a run folder: it has no config.yaml") from None
+    except BadInput as error:
+        said = str(error)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        said = f"{path} cannot be read: {' '.join(str(error).split())}"
+    found = checkpoints(folder)
+    hint = f"; {found[-1].path}/config.yaml is the one it was trained with" if found else ""
+    raise BadInput(said + hint)

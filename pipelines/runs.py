@@ -1,0 +1,224 @@
+"""What was trained: run folders read without torch, as rows to list, one in full, or several side by side."""
+
+import fnmatch
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from clx.pipelines.config import BadInput, nearest
+from clx.pipelines.folder import best, checkpoints, read_config
+from clx.pipelines.state import read, state_of
+
+
+def find(folder: Path) -> list[Path]:
+    """Every run folder in a folder, at any depth. Raises `BadInput` when there is no such folder."""
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder; runs lie in runs/ unless --out said otherwise")
+    found = []
+    for place, inner, files in os.walk(folder):
+        if "config.yaml" in files or "state.json" in files:
+            found.append(Path(place))
+            inner.clear()
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+    return found
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """The last evaluation of a run; nothing when there was none. Raises `BadInput` when it is damaged."""
+    try:
+        results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{run}/results.json cannot be read: {error}") from None
+    if not isinstance(results, dict):
+        raise BadInput(f"{run}/results.json is not an evaluation")
+    return results
+
+
+def figures(results: Any, path: str = "") -> dict[str, float]:
+    """Every number of an evaluation by its path, such as `zeroshot.image.top1`."""
+    if isinstance(results, dict):
+        inner = (figures(value, f"{path}.{key}" if path else str(key)) for key, value in results.items())
+        return {key: value for found in inner for key, value in found.items()}
+    number = isinstance(results, int | float) and not isinstance(results, bool) and path != "schema"
+    return {path: results} if number else {}
+
+
+def figure(run: Path, metric: str) -> float | None:
+    """One figure of a run: `val_loss`, the lowest, or a path in its evaluation; `*` in it takes the mean of all."""
+    if metric == "val_loss":
+        return best_loss(run)
+    found = [value for path, value in figures(read_results(run)).items() if fnmatch.fnmatchcase(path, metric)]
+    return sum(found) / len(found) if found else None
+
+
+def best_loss(run: Path) -> float | None:
+    """The lowest validation loss of the checkpoints that are kept: that of the weights that are used."""
+    found = checkpoints(run)
+    return best(found).score if found else None
+
+
+def headline(results: dict[str, Any]) -> str:
+    """The figure to look at first: top-1 from all inputs together, else recall at 1, else the validation loss."""
+    inputs = [name for name, line in results.get("zeroshot", {}).items() if isinstance(line, dict)]
+    if inputs:
+        return f"zeroshot.{inputs[-1]}.top1"  # all together stand last
+    return "retrieval.*.R@1" if results.get("retrieval") else "val_loss"
+
+
+def summary(run: Path, name: str | None = None) -> dict[str, Any]:
+    """One run as a row. Raises `BadInput` for a damaged folder."""
+    config, told, results, found = read_config(run), read(run), read_results(run), checkpoints(run)
+    started = told.get("started") or datetime.fromtimestamp((run / "config.yaml").stat().st_mtime, UTC).isoformat()
+    shown = headline(results)
+    return {
+        "run": name or str(run),
+        "started": started[:19],
+        "data": Path(config.data.train).name,
+        "objective": "+".join(term.name for term in config.objective),
+        "state": state_of(run),
+        "step": found[-1].step if found else 0,
+        "steps": told.get("steps") or config.train.steps,
+        "val_loss": best(found).score if found else None,
+        "metric": None if shown == "val_loss" else shown,
+        "value": None if shown == "val_loss" else figure(run, shown),
+        "error": told.get("error"),
+    }
+
+
+def list_runs(folder: Path, metrics: Sequence[str] = (), sort: str = "run", reverse: bool = False) -> Iterator[Any]:
+    """A row per run in a folder, sorted; a damaged one gives its path with the reason, first of all.
+
+    `metrics` (see `figure`) stand in place of the headline. Raises `BadInput` for an unknown column.
+    """
+    rows = []
+    for run in find(folder):
+        try:
+            row = summary(run, str(run.relative_to(folder)))
+            if metrics:
+                row = {key: value for key, value in row.items() if key not in ("metric", "value")}
+                row |= {metric: figure(run, metric) for metric in metrics}
+            rows.append(row)
+        except BadInput as error:
+            yield run, str(error)
+    if rows and sort not in rows[0]:
+        raise BadInput(f"--sort {sort}: no such column{nearest(sort, rows[0])}")
+    there = [row for row in rows if row[sort] is not None]
+    yield from sorted(there, key=lambda row: row[sort], reverse=reverse)
+    yield from (row for row in rows if row[sort] is None)
+
+
+def details(run: Path) -> dict[str, Any]:
+    """Everything that a run folder tells. Raises `BadInput` for a damaged one."""
+    row = summary(run)
+    chosen = best(checkpoints(run)) if checkpoints(run) else None
+    row["bad_rows"] = sum(1 for _ in lines(run / "bad_rows.jsonl"))
+    row["bytes"] = size(run)
+    row["checkpoints"] = [
+        {"step": one.step, "val_loss": one.score, "bytes": size(one.path), "best": one == chosen}
+        for one in checkpoints(run)
+    ]
+    row["figures"] = figures(read_results(run))
+    row["curves"] = curves(run)
+    row["config"] = read_config(run).model_dump(mode="json")
+    return row
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a JSON lines file; a crash may have left half of one."""
+    if not path.exists():
+        return
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            yield line
+
+
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """`loss` and `val_loss` over the steps."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for line in lines(run / "metrics.jsonl"):
+        for name in ("loss", "val_loss"):
+            if isinstance(line.get(name), int | float) and isinstance(line.get("step"), int):
+                found.setdefault(name, []).append((line["step"], line[name]))
+    return found
+
+
+def sparkline(values: Sequence[float], width: int = 60) -> str:
+    """Numbers as one line of bars, each the mean of its share of them.
+
+    >>> sparkline([0, 1, 2, 3, 4, 5, 6, 7])
+    '▁▂▃▄▅▆▇█'
+    """
+    count = min(width, len(values))
+    edges = [round(k * len(values) / count) for k in range(count + 1)]
+    means = [math.fsum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    low, high = min(means), max(means)
+    return "".join("▁▂▃▄▅▆▇█"[round(7 * (mean - low) / (high - low or 1))] for mean in means)
+
+
+def compare(runs: Sequence[Path]) -> dict[str, Any]:
+    """The config keys in which runs differ, and their figures, by run. Raises `BadInput` for a damaged one."""
+    rows = {str(run): summary(run) for run in runs}
+    if len(rows) < 2:
+        raise BadInput("name two runs or more to compare")
+    configs = [flat(_plain_terms(read_config(run).model_dump(mode="json"))) for run in runs]
+    numbers = [
+        {"step": row["step"], "val_loss": row["val_loss"], **figures(read_results(run))}
+        for run, row in zip(runs, rows.values(), strict=True)
+    ]
+    sides = {"config": (configs, True), "figures": (numbers, False)}
+    table = {
+        side: {
+            key: {name: one.get(key) for name, one in zip(rows, values, strict=True)}
+            for key in dict.fromkeys(key for one in values for key in one)
+            if not differing or len({json.dumps(one.get(key, "absent")) for one in values}) > 1
+        }
+        for side, (values, differing) in sides.items()
+    }
+    return {"runs": list(rows), **table}
+
+
+def _plain_terms(config: dict[str, Any]) -> dict[str, Any]:
+    """An objective of one term without its number."""
+    terms = config["objective"]
+    return config | {"objective": terms[0] if len(terms) == 1 else dict(enumerate(terms))}
+
+
+def flat(values: dict[Any, Any], path: str = "") -> dict[str, Any]:
+    """Nested keys as `a.b.c`.
+
+    >>> flat({"a": {"b": 1, "c": [2]}})
+    {'a.b': 1, 'a.c': [2]}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = f"{path}.{key}" if path else str(key)
+        found |= flat(value, inner) if isinstance(value, dict) and value else {inner: value}
+    return found
+
+
+def mean_and_deviation(values: Iterable[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; of a single value there is none.
+
+    >>> mean_and_deviation([1.0, 2.0, 3.0])
+    (2.0, 1.0)
+    """
+    given = list(values)
+    mean = math.fsum(given) / len(given)
+    if len(given) < 2:
+        return mean, None
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in given) / (len(given) - 1))

@@ -1,0 +1,79 @@
+"""How a run stands: whether a process trains in its folder now, and how the last one that did ended.
+
+A process that trains holds the folder's lock, which the system takes back however it ends, and writes `state.json`. So
+a run that was killed is told from one that goes on, also across machines that share a disk.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from clx.pipelines.config import Failed, Stopped
+from clx.pipelines.disk import LOCK, write_text
+from clx.pipelines.folder import checkpoints
+
+
+def is_held(folder: Path) -> bool:
+    """Whether another process holds the folder now. Not for one that this process holds: asking lets go of it."""
+    try:
+        with open(folder / LOCK, "r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return (folder / LOCK).exists()
+    except OSError:  # there is no lock, or the file system has none
+        return False
+    return False
+
+
+@contextmanager
+def recorded(out: Path, steps: int, resume: bool) -> Iterator[None]:
+    """Write into `state.json` that a run trains for `steps`, and in the end how that ended.
+
+    With `resume` it keeps the date of its first start.
+    """
+    started = read(out).get("started") if resume else None
+    told: dict[str, Any] = {"state": "running", "steps": steps, "started": started or _now()}
+    told |= {"ended": None, "error": None}
+    write_text(out / "state.json", json.dumps(told))
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | Stopped):
+            told["state"] = "interrupted"
+        else:
+            told |= {"state": "failed", "error": " ".join(str(error).split()) or type(error).__name__}
+        with suppress(Failed):  # a full disk must not hide what went wrong
+            write_text(out / "state.json", json.dumps(told | {"ended": _now()}, ensure_ascii=False))
+        raise
+    write_text(out / "state.json", json.dumps(told | {"state": "finished", "ended": _now()}))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def read(out: Path) -> dict[str, Any]:
+    """What `state.json` says; nothing where it is absent or damaged."""
+    try:
+        told = json.loads((out / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def recorded_state(out: Path) -> str:
+    """What a folder says when nobody trains in it: `finished`, `failed`, or `interrupted`, also by a kill."""
+    told = read(out).get("state")
+    if told is None:  # written by a version that kept no state, or exported
+        whole = (out / "results.json").exists() or (out / "meta.json").exists()
+        return "finished" if whole and checkpoints(out) else "interrupted"
+    return "interrupted" if told == "running" else str(told)
+
+
+def state_of(out: Path) -> str:
+    """`running`, or what the folder says. Not for a run that this process trains."""
+    return "running" if is_held(out) else recorded_state(out)

@@ -1,0 +1,105 @@
+"""A sweep that is killed or stopped goes on where it was, and says in the end what an unbroken one says."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from clx.pipelines import checkpoint, state
+
+CLX = str(Path(sys.executable).with_name("clx"))
+CONFIG = """
+data: {train: sklearn:iris, label: label, val: {fraction: 0.2}}
+modalities:
+  table: {columns: ["*"], width: 32}
+  text: {column: label, layers: 1, width: 32}
+embed_dim: 8
+objective: {name: clip, temperature: 0.1, exclude: labels}
+train: {steps: 30, batch_size: 32, validate_every: 30, save_every: 10}
+eval: [zeroshot]
+"""
+ARGS = ["sweep", "base.yaml", "--grid", "train.lr=1e-2,3e-3,1e-3"]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "base.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def start(base: Path, *args: str) -> subprocess.Popen[str]:
+    command = [CLX, *ARGS, *args]
+    return subprocess.Popen(command, cwd=base, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    """Until a run has a checkpoint of `step` or later."""
+    for _ in range(6000):
+        if (found := checkpoint.checkpoints(run)) and found[-1].step >= step:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{run} never came to step {step}")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = (load_file(checkpoint.last(run).path / "model.safetensors") for run in (one, other))
+    return a.keys() == b.keys() and all(bool((a[name] == b[name]).all()) for name in a)
+
+
+def test_killed_and_continued_equals_unbroken(clx: Callable[..., Any], base: Path) -> None:
+    whole = clx(*ARGS, "-o", "whole", cwd=base)
+    assert whole.returncode == 0, whole.stderr
+    with start(base, "-o", "parts") as sweep:
+        wait_for_step(base / "parts" / "lr=0.003", 10)
+        sweep.kill()
+        sweep.communicate()
+    broken = base / "parts" / "lr=0.003"
+    assert state.state_of(broken) == "interrupted"
+    reached = checkpoint.last(broken).step
+    assert reached < 30
+    rest = clx(*ARGS, "-o", "parts", cwd=base)
+    assert rest.returncode == 0, rest.stderr
+    assert "1 of 3 runs are done already" in rest.stderr
+    assert f"from step {reached}" in rest.stderr
+    assert rest.stdout == whole.stdout
+    for run in sorted(path.name for path in (base / "whole").glob("lr*")):
+        assert same_weights(base / "whole" / run, base / "parts" / run)
+        logs = [(base / sweep / run / "metrics.jsonl").read_text() for sweep in ("whole", "parts")]
+        assert logs[0] == logs[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_signal_stops_and_saves(clx: Callable[..., Any], base: Path, number: int, code: int, jobs: str) -> None:
+    with start(base, "-o", "parts", "--jobs", jobs, "-s", "train.steps=3000") as sweep:
+        wait_for_step(base / "parts" / "lr=0.01", 10)
+        os.kill(sweep.pid, number)
+        said = sweep.communicate(timeout=60)[1]
+        assert sweep.returncode == code, said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    assert state.read(base / "parts" / "lr=0.01")["state"] == "interrupted"
+
+
+@pytest.mark.slow
+def test_jobs_give_what_one_process_gives(clx: Callable[..., Any], base: Path) -> None:
+    """Also after a kill of the parent: its processes save and leave, and the next sweep goes on."""
+    whole = clx(*ARGS, "-o", "whole", cwd=base)
+    with start(base, "-o", "parts", "--jobs", "2") as sweep:
+        wait_for_step(base / "parts" / "lr=0.003", 10)
+        sweep.kill()
+        sweep.communicate()
+    with start(base, "-o", "parts", "--jobs", "2") as sweep:
+        out, said = sweep.communicate(timeout=120)
+        assert sweep.returncode == 0, said
+    assert out == whole.stdout
+    for run in sorted(path.name for path in (base / "whole").glob("lr*")):
+        assert same_weights(base / "whole" / run, base / "parts" / run)

@@ -1,0 +1,145 @@
+"""Exported encoders give what the run gives, from files alone."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clx.pipelines import checkpoint, export
+from clx.pipelines.config import BadInput, Config, Refused
+from clx.pipelines.train import train
+
+Command = Callable[..., Any]
+
+
+def test_safetensors_are_a_run(clx: Command, digits_run: Path, tmp_path: Path) -> None:
+    done = clx("export", digits_run, "--format", "safetensors", "-o", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["file"] for row in rows] == ["image.safetensors", "table.safetensors", "text.safetensors"]
+    assert all(row["difference"] == 0 for row in rows)
+    old, new = checkpoint.load(digits_run), checkpoint.load(tmp_path / "out")
+    states = [checkpoint.weights(run.model, run.objective) for run in (old, new)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    told = json.loads((tmp_path / "out" / "clx.json").read_text())
+    assert told["temperature"] == pytest.approx(old.objective.leading.tau.item())
+    assert set(told["modalities"]) == {"image", "table", "text"}
+    evaluated = [clx("eval", run, "--task", "zeroshot", "--json").stdout for run in (digits_run, tmp_path / "out")]
+    assert evaluated[0] == evaluated[1]
+    again = clx("export", tmp_path / "out", "--format", "safetensors", "-o", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    (tmp_path / "out" / "image.safetensors").write_bytes(b"x")
+    with pytest.raises(BadInput, match="image.safetensors has 1 bytes"):
+        checkpoint.load(tmp_path / "out")
+
+
+def test_what_is_not_an_export_is_left_alone(digits_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(BadInput, match="is no export"):
+        list(export.export(digits_run, "safetensors", tmp_path))
+    with pytest.raises(BadInput, match="has no checkpoint 'first'"):
+        list(export.export(digits_run, "safetensors", tmp_path / "new", which="first"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.txt"]
+
+
+def test_a_file_that_gives_something_else_is_refused(
+    digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = checkpoint.load_parts
+
+    def changed(folder: Path) -> dict[str, torch.Tensor]:
+        state = plain(folder)
+        state["model.towers.image.head.weight"][0] += 0.1
+        return state
+
+    monkeypatch.setattr(checkpoint, "load_parts", changed)
+    with pytest.raises(Refused, match="image.safetensors gives outputs that differ"):
+        list(export.export(digits_run, "safetensors", tmp_path / "out"))
+
+
+def need_onnx() -> None:
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name, reason="the extra onnx is not installed")
+
+
+def test_one_graph(digits_run: Path, tmp_path: Path) -> None:
+    """A table's, the smallest: `embedding` is the name of one of its operations, too."""
+    need_onnx()
+    run = checkpoint.load(digits_run)
+    module = export.Exported(run, "table").eval()
+    _, manifest = export.load_evaluation(run.config.data, 0, None, None)
+    inputs = list(export.samples(run, manifest, "table"))
+    assert [len(value["x"]) for value in inputs] == [1, 5, 32]
+    export.to_onnx(module, inputs, tmp_path / "table.onnx")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / "table.onnx")
+    assert [one.name for one in session.get_outputs()] == ["embedding"]
+    for value in inputs:
+        [ours] = session.run(["embedding"], {"x": value["x"].numpy()})
+        with torch.no_grad():
+            theirs = F.normalize(run.model.towers["table"](value), dim=-1).numpy()
+        assert np.abs(ours - theirs).max() < 1e-5
+        assert np.abs(np.linalg.norm(ours, axis=1) - 1).max() < 1e-5
+
+
+def test_without_the_extra(digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match=r"pip install 'clx\[onnx\]'"):
+        list(export.export(digits_run, "onnx", tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_every_kind_as_a_graph(clx: Command, tmp_path: Path, silent: Any) -> None:
+    need_onnx()
+    config = {
+        "data": {"train": "digits", "label": "label"},
+        "modalities": {
+            "image": {"encoder": "cnn", "width": 4, "size": 8, "head": "mlp"},
+            "audio": {"encoder": "mel-transformer", "width": 32, "layers": 1, "sample_rate": 4000},
+            "series": {"encoder": "tsai:InceptionTimePlus", "width": 16},
+            "table": {"columns": ["seg_*"], "encoder": "ft-transformer", "width": 32, "layers": 1},
+            "text": {"layers": 1, "width": 32},
+        },
+        "embed_dim": 16,
+        "objective": [{"name": "clip", "temperature": 0.1}, {"name": "cross-entropy"}],
+        "train": {"steps": 4, "batch_size": 32},
+        "eval": [],
+    }
+    train(Config.model_validate(config), tmp_path / "run", silent)
+    done = clx("export", tmp_path / "run", "--format", "onnx", "--json", timeout=600)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert {row["modality"] for row in rows} == set(config["modalities"])
+    assert all(row["difference"] < 1e-5 for row in rows)
+    told = json.loads((tmp_path / "run" / "onnx" / "clx.json").read_text())
+    series = told["modalities"]["series"]
+    assert series["inputs"]["x"]["shape"] == ["batch", 254, 1]
+    assert told["modalities"]["audio"]["inputs"]["x"]["shape"] == ["batch", "steps"]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / "run" / "onnx" / "image.onnx")
+    assert [one.name for one in session.get_outputs()] == ["embedding", "prediction"]
+    assert len(told["classes"]) == 10
+
+
+@pytest.mark.slow
+def test_an_encoder_that_cannot_be_traced_is_named(clx: Command, digits_run: Path, monkeypatch: Any) -> None:
+    need_onnx()
+    run = checkpoint.load(digits_run)
+    module = export.Exported(run, "table").eval()
+
+    class Asks(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.unique(dim=0)[: int(x.sum())]
+
+    module.tower.encoder = Asks()
+    _, manifest = export.load_evaluation(run.config.data, 0, None, None)
+    with pytest.raises(export.Unfit, match="cannot trace it"):
+        export.to_onnx(module, list(export.samples(run, manifest, "table")), Path("never.onnx"))

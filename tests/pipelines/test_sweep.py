@@ -1,0 +1,197 @@
+"""Sweeps: which runs there are, under which names, and the table of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clx.pipelines import sweep
+from clx.pipelines.config import BadInput
+
+BASE = {
+    "data": {"train": "sklearn:iris", "label": "label", "val": {"fraction": 0.2}},
+    "modalities": {
+        "table": {"columns": ["*"], "width": 32},
+        "text": {"column": "label", "layers": 1, "width": 32},
+    },
+    "embed_dim": 8,
+    "objective": {"name": "clip", "temperature": 0.1, "exclude": "labels"},
+    "train": {"steps": 6, "batch_size": 32, "validate_every": 3, "lr": 1e-2},
+    "eval": ["zeroshot"],
+}
+
+
+def planned(section: dict[str, Any], settings: tuple[str, ...] = ()) -> list[sweep.Point]:
+    return sweep.points(sweep.Plan.model_validate(section), json.loads(json.dumps(BASE)), settings)
+
+
+def test_axes_are_crossed_in_order() -> None:
+    found = planned({"grid": {"train.lr": [1e-3, 1e-2], "objective.temperature": [0.1, 0.2]}, "seeds": "0-1"})
+    assert [point.name for point in found[:3]] == [
+        "lr=0.001_temperature=0.1_seed=0",
+        "lr=0.001_temperature=0.1_seed=1",
+        "lr=0.001_temperature=0.2_seed=0",
+    ]
+    assert len(found) == 8
+    last = found[-1].config
+    assert (last.train.lr, last.objective[0].options["temperature"], last.train.seed) == (1e-2, 0.2, 1)
+    assert found[0].shown == {"train.lr": 0.001, "objective.temperature": 0.1, "seed": 0}
+
+
+def test_variants_are_sets_of_settings() -> None:
+    grid = {
+        "data": {"iris": None, "wine": {"data.train": "sklearn:wine"}, "sum": {"base": "digits-sum"}},
+        "method": {
+            "clip": {"objective": {"name": "clip"}},
+            "siglip": {"objective": {"name": "siglip", "temperature": 0.1}, "train.lr": 1e-3},
+        },
+    }
+    found = planned({"grid": grid, "set": {"train.steps": 9}, "seeds": 3}, ("embed_dim=4",))
+    assert [point.name for point in found][:2] == ["iris_clip_seed=3", "iris_siglip_seed=3"]
+    at = {point.name: point.config for point in found}
+    assert all(config.train.steps == 9 and config.embed_dim == 4 and config.train.seed == 3 for config in at.values())
+    assert at["wine_siglip_seed=3"].data.train == "sklearn:wine"
+    assert at["wine_siglip_seed=3"].train.lr == 1e-3
+    assert at["wine_clip_seed=3"].train.lr == 1e-2
+    assert set(at["sum_clip_seed=3"].modalities) == {"image", "audio", "text"}
+
+
+def test_the_command_line_wins_over_the_file() -> None:
+    found = planned({"grid": {"m": {"a": {"train.steps": 5}, "b": {"train.lr": 1.0}}}}, ("train.steps=2",))
+    assert [point.config.train.steps for point in found] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "said"),
+    [
+        ({"grid": {"train.lr": [1e-3, 1e-3]}}, (), "same settings"),
+        ({"grid": {"m": {"a": {"train.steps": 5}, "b": {"train.steps": 6}}}}, ("train.steps=2",), "same settings"),
+        ({"grid": {"train.lr": [1e-3]}}, ("train.lr=1",), "is swept"),
+        ({"seeds": "0-1"}, ("train.seed=1",), "is swept"),
+        ({"grid": {"train.lr": [1e-3, -1]}}, (), "run lr=-1: .*train.lr = -1"),
+        ({"grid": {"train.l": [1]}}, (), "unknown key 'train.l'"),
+        ({"grid": {"m": {"A": {"train.lr": 1}, "a": {"train.lr": 2}}}}, (), "two runs would be called"),
+        ({"grid": {"m": {}}}, (), "no values"),
+        ({"grid": {"state": {"a": {}}}}, (), "column of that name"),
+    ],
+)
+def test_bad_plans(section: dict[str, Any], settings: tuple[str, ...], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        planned(section, settings)
+
+
+def test_names_are_safe_and_differ() -> None:
+    found = planned({"grid": {"data.train": ["a/b", "a b", "../x", "é" * 90, "é" * 91]}})
+    names = [point.name for point in found]
+    assert len(set(names)) == 5
+    assert all("/" not in name and " " not in name and len(name) < 60 for name in names)
+    again = planned({"grid": {"data.train": ["new", "a b"]}})  # a name hangs on its own value alone
+    assert again[1].name == names[1]
+
+
+def test_files_and_command_line_meet(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "sweep": {"grid": {"train.lr": [0.1]}, "seeds": [0, 5]}}))
+    plan, raw = sweep.read_plan(str(path), ["embed_dim=4,8"])
+    assert "sweep" not in raw
+    assert list(plan.grid) == ["train.lr", "embed_dim"]
+    assert plan.seeds == [0, 5]
+    assert sweep.read_plan(str(path), [], "1-2")[0].seeds == [1, 2]
+    for grid, seeds, said in (
+        (["train.lr=1"], None, "has this axis"),
+        ([], "4-1", "seeds"),
+        (["x"], None, "key=value"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            sweep.read_plan(str(path), grid, seeds)
+    with pytest.raises(BadInput, match="nothing to vary"):
+        sweep.read_plan("digits")
+    path.write_text(yaml.safe_dump({"embed_dim": 3, "sweep": {"base": "digits", "seeds": 2}}))
+    with pytest.raises(BadInput, match="'embed_dim' stands beside"):
+        sweep.read_plan(str(path))
+
+
+def test_means_and_deviations_over_seeds() -> None:
+    made = [
+        {"run": f"{m}{s}", "method": m, "seed": s, "state": state, "top1": value, "error": None}
+        for m, s, state, value in [
+            ("a", 0, "finished", 0.2),
+            ("a", 1, "finished", 0.4),
+            ("b", 0, "finished", 0.5),
+            ("b", 1, "failed", None),
+        ]
+    ]
+    first, second = sweep.table(made, ["method", "seed"])
+    assert first["method"] == "a"
+    assert first["top1"] == pytest.approx(0.3)
+    assert first["top1_std"] == pytest.approx(0.02**0.5)
+    assert (first["seeds"], first["state"]) == (2, "finished")
+    assert (second["top1"], second["top1_std"], second["seeds"], second["state"]) == (0.5, None, 1, "failed")
+
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
+    return tmp_path
+
+
+def test_a_sweep_runs_once_and_grows(clx: Command, base: Path) -> None:
+    first = clx("sweep", "base.yaml", "--grid", "train.lr=1e-2,1e-3", "--json", cwd=base)
+    assert first.returncode == 0, first.stderr
+    told = json.loads(first.stdout)
+    assert told["folder"] == "runs/sweep-base"
+    assert [row["train.lr"] for row in told["table"]] == [0.01, 0.001]
+    results = json.loads((base / "runs/sweep-base/lr=0.01/results.json").read_text())
+    assert told["runs"][0]["zeroshot.table.top1"] == pytest.approx(results["zeroshot"]["table"]["top1"], rel=1e-5)
+    again = clx("sweep", "base.yaml", "--grid", "train.lr=1e-2,1e-3", "--json", cwd=base)
+    assert again.stdout == first.stdout
+    assert "step" not in again.stderr
+    more = clx("sweep", "base.yaml", "--grid", "train.lr=1e-2,5e-3", "--metric", "val_loss", cwd=base)
+    assert "1 of 2 runs are done already" in more.stderr
+    assert [set(json.loads(line)) for line in more.stdout.splitlines()] == [{"train.lr", "val_loss", "state"}] * 2
+    changed = clx("sweep", "base.yaml", "--grid", "train.lr=1e-2", "-s", "train.steps=7", cwd=base)
+    assert changed.returncode == 2
+    assert "train.steps was 6 and is 7" in changed.stderr
+    anew = clx("sweep", "base.yaml", "--grid", "train.lr=1e-2", "-s", "train.steps=7", "--overwrite", cwd=base)
+    assert anew.returncode == 0, anew.stderr
+    listed = clx("runs", "list", "runs/sweep-base", "--sort", "steps", "--json", cwd=base)
+    assert [row["steps"] for row in json.loads(listed.stdout)] == [6, 6, 7]
+
+
+def test_a_failed_run_does_not_stop_the_others(clx: Command, base: Path) -> None:
+    rows = ["size,label,split"] + [f"{k % 7},{'ab'[k % 2]},{'train' if k < 64 else 'test'}" for k in range(80)]
+    (base / "good.csv").write_text("\n".join(rows))
+    (base / "bad.csv").write_text("\n".join([*rows, "big,a,test"]))
+    args = ("sweep", "base.yaml", "--grid", "data.train=bad.csv,good.csv", "-s", "data.val=null", "-o", "out")
+    first = clx(*args, cwd=base)
+    assert first.returncode == 1, first.stderr
+    assert "1 of 2: train=bad.csv failed: trained and saved" in first.stderr
+    assert [json.loads(line)["state"] for line in first.stdout.splitlines()] == ["failed", "finished"]
+    again = clx(*args, cwd=base)
+    assert (again.returncode, again.stdout) == (1, first.stdout)
+    assert "step" not in again.stderr
+    (base / "bad.csv").write_text("\n".join(rows))
+    mended = clx(*args, "--retry-failed", cwd=base)
+    assert mended.returncode == 0, mended.stderr
+    assert "from step 6" in mended.stderr  # it was trained; only the evaluation is made up for
+    assert [json.loads(line)["state"] for line in mended.stdout.splitlines()] == ["finished", "finished"]
+
+
+def test_everything_is_checked_before_the_first_run(clx: Command, base: Path) -> None:
+    grid = "modalities.table.columns=['*'],['nothing']"
+    done = clx("sweep", "base.yaml", "--grid", grid, "-o", "out", cwd=base)
+    assert done.returncode == 2
+    assert "run columns=nothing" in done.stderr
+    assert "no column 'nothing'" in done.stderr
+    assert not (base / "out").exists()
+    (base / "precious").mkdir()
+    (base / "precious" / "thesis.txt").write_text("x")
+    done = clx("sweep", "base.yaml", "--seeds", "0", "-o", "precious", cwd=base)
+    assert done.returncode == 2
+    assert "is no sweep" in done.stderr
