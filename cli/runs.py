@@ -49,15 +49,22 @@ def list_runs(
     if not rows:
         note(f"no {state or ''} runs in {folder}".replace("  ", " "))
         return
-    if sys.stdout.isatty():
-        for row in rows:
-            row["step"] = f"{row['step']}/{row.pop('steps') or '?'}"
-            row["error"] = row["error"] and row["error"][:60]
-        for name in ("error", "val_loss"):  # columns that say nothing here
-            if not any(row[name] is not None for row in rows):
-                for row in rows:
-                    del row[name]
-    emit_table(rows, title=str(folder))
+    emit_table(_narrow(rows) if sys.stdout.isatty() else rows, title=str(folder))
+
+
+def _narrow(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that fit a terminal: fewer columns, and none that says nothing here."""
+    told = {row.get("metric") for row in rows} - {None}
+    lines = []
+    for row in rows:
+        line = {**row, "started": row["started"][:16].replace("T", " "), "step": f"{row['step']}/{row['steps'] or '?'}"}
+        line["error"] = row["error"] and row["error"][:60]
+        if len(told) == 1:  # one figure for all names its column
+            line[next(iter(told))] = line.pop("value")
+            del line["metric"]
+        lines.append(line)
+    empty = {key for key in lines[0] if all(line.get(key) is None for line in lines)} | {"steps"}
+    return [{key: value for key, value in line.items() if key not in empty} for line in lines]
 
 
 @app.command("show")

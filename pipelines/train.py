@@ -30,7 +30,8 @@ def train(
 
     With `resume`, `config` is the run's own, but for its length (see `relengthened`) and device, and training
     continues after its last whole checkpoint. Raises `BadInput` before anything is written when the config does not
-    fit the data or another process trains there, `Refused` when too many steps were non-finite, `Failed` when the disk is full, `Stopped` after a signal.
+    fit the data or another process trains there, `Refused` when too many steps were non-finite, `Failed` when the
+    disk is full, `Stopped` after a signal.
     """
     if not resume:
         refuse_existing(out, overwrite)
