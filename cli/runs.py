@@ -54,7 +54,7 @@ def list_runs(
 
 def _narrow(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows that fit a terminal: fewer columns, and none that says nothing here."""
-    told = {row.get("metric") for row in rows} - {None}
+    told = {str(row["metric"]) for row in rows if row.get("metric")}
     lines = []
     for row in rows:
         line = {**row, "started": row["started"][:16].replace("T", " "), "step": f"{row['step']}/{row['steps'] or '?'}"}

@@ -248,6 +248,7 @@ def rebuilt(run: Run, folder: Path, which: str, out: Path) -> Run:
     return checkpoint.load(out)
 
 
+@torch.no_grad()
 def about(run: Run, folder: Path) -> dict[str, Any]:
     """What holds for all files of an export."""
     facts: Facts = run.facts
