@@ -1,63 +1,161 @@
 """`clx eval`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from clx.cli.output import emit_json, emit_table, note
+from clx.cli.output import cell, emit_json, emit_table, note
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    model: Annotated[
+        str | None, typer.Argument(metavar="RUN|MODEL", help="Run folder, or OpenCLIP model name.")
+    ] = None,
     task: Annotated[
-        list[str], typer.Option(help="zeroshot or retrieval; repeatable [default: all that the data allow]")
+        list[str],
+        typer.Option(
+            help="zeroshot, retrieval, probe, knn, fewshot, regression, geometry or all; repeatable "
+            "[default: those of the config's eval]"
+        ),
     ] = [],  # noqa: B006
-    data: Annotated[str | None, typer.Option(help="A manifest with the run's columns [default: the run's own]")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Manifest, class folder or built-in data [default: the run's own]")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="train, val or test [default: test, else val]")] = None,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or a step")] = "best",
+    train: Annotated[
+        str | None,
+        typer.Option(help="Rows that probe, knn, fewshot and regression learn from [default: the train split]"),
+    ] = None,
+    pretrained: Annotated[str | None, typer.Option(help="Tag or checkpoint file of an OpenCLIP model.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column with the class, for an OpenCLIP model.")] = None,
+    target: Annotated[list[str], typer.Option(help="Column with a number, for an OpenCLIP model; repeatable.")] = [],  # noqa: B006
+    column: Annotated[
+        list[str], typer.Option(metavar="MODALITY=COLUMN", help="As image=photo, for an OpenCLIP model; repeatable.")
+    ] = [],  # noqa: B006
+    labels_file: Annotated[
+        Path | None, typer.Option(help="Words for the classes: JSON {class: [phrasings]}, or one a line.")
+    ] = None,
+    template: Annotated[
+        list[str], typer.Option(help="As in clx zeroshot; several are averaged [default: the run's own]")
+    ] = [],  # noqa: B006
+    features: Annotated[
+        str, typer.Option(help="What probe, knn, fewshot and regression look at: encoder (before the head) or head.")
+    ] = "encoder",
+    k: Annotated[int, typer.Option(help="Neighbours of knn.")] = 20,
+    weights: Annotated[str, typer.Option(help="Votes of neighbours: uniform, or distance (1 / distance).")] = "uniform",
+    ways: Annotated[int, typer.Option(help="Classes in an episode of fewshot.")] = 5,
+    shots: Annotated[list[int], typer.Option(help="Examples per class in an episode; repeatable.")] = [1, 5],  # noqa: B006
+    episodes: Annotated[int, typer.Option(help="Episodes of fewshot.")] = 600,
+    regressor: Annotated[
+        str, typer.Option(help="ridge or l1: linear regression for a model without a trained predictor.")
+    ] = "ridge",
+    bin_width: Annotated[
+        float | None,
+        typer.Option(help="Of the bins that tell many from few training rows [default: a 50th of the target's range]"),
+    ] = None,
+    many: Annotated[int, typer.Option(help="A bin of more training rows has many.")] = 100,
+    few: Annotated[int, typer.Option(help="A bin of fewer training rows has few.")] = 20,
+    resamples: Annotated[int, typer.Option(help="Bootstrap samples of an interval; 0 for no intervals.")] = 1000,
+    confidence: Annotated[float, typer.Option(help="Of an interval.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Of resamples, episodes and drawn rows.")] = 0,
+    checkpoint: Annotated[str, typer.Option(help="Of a run: best, last, or a step.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave bad rows out, naming them, and go on.")] = False,
+    force: Annotated[bool, typer.Option(help="Evaluate again what was evaluated before.")] = False,
+    explain: Annotated[bool, typer.Option(help="Print what each figure means, and stop.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    """Evaluate a run on its test split or on another manifest.
+    """Evaluate a run, or an OpenCLIP model, on its test split or on any other manifest or class folder.
 
-    Examples:
+    Each figure comes with its bootstrap interval. Results are kept in the run's folder, and not computed again
+    while the weights, the data and the options are the same. Examples:
 
     clx eval runs/digits
 
     clx eval runs/digits --task zeroshot --data more.csv --json
-    """
-    from clx.pipelines.config import TASKS, BadInput, nearest
 
-    for name in task:
-        if name not in TASKS:
-            raise BadInput(f"unknown task {name!r}{nearest(name, TASKS)}")
+    clx eval runs/digits --task probe --task knn --k 5 --features head
+
+    clx eval ViT-B-32 --pretrained laion2b_s34b_b79k --data photos/ --task zeroshot --template 'a photo of a {}'
+    """
+    from clx.pipelines.config import BadInput, construct
+    from clx.pipelines.results import MEANING, Settings
+
+    if explain:
+        emit_table([{"figure": name, "meaning": said} for name, said in MEANING.items()])
+        return
+    if model is None:
+        raise BadInput("say what to evaluate: a run folder, or an OpenCLIP model with --pretrained and --data")
+    from clx.pipelines.labels import read_labels, read_templates
+
+    options: dict[str, Any] = {
+        "features": features,
+        "k": k,
+        "weights": weights,
+        "ways": ways,
+        "shots": list(dict.fromkeys(shots)),
+        "episodes": episodes,
+        "regressor": regressor,
+        "bin_width": bin_width,
+        "many": many,
+        "few": few,
+        "resamples": resamples,
+        "confidence": confidence,
+        "seed": seed,
+        "templates": read_templates(template),
+    }
+    construct(Settings, options, "options")  # before anything heavy is imported
+    columns = {}
+    for pair in column:
+        name, equals, where = pair.partition("=")
+        if not equals:
+            raise BadInput(f"--column {pair}: expected MODALITY=COLUMN, as image=photo")
+        columns[name] = where
     from clx.pipelines.evaluate import evaluate_run
 
     result = evaluate_run(
-        run,
+        model,
         task,
+        construct(Settings, options | {"phrasings": read_labels(labels_file) if labels_file else {}}, "options"),
+        pretrained=pretrained,
         data=data,
         split=split,
+        train=train,
+        label=label,
+        target=target,
+        columns=columns,
         checkpoint=checkpoint,
         device=device,
         skip_bad=skip_bad_rows,
+        force=force,
         say=note,
     )
     if json:
         emit_json(result)
-        return
-    show_evaluation(result)
+    else:
+        show_evaluation(result)
 
 
 def show_evaluation(result: dict[str, Any]) -> None:
     """A table per task, and on stderr why tasks were left out."""
-    from clx.pipelines.evaluate import tables
+    from clx.pipelines.results import tables
 
     for name, reason in result.get("skipped", {}).items():
         note(f"{name} skipped: {reason}")
     data, split = result["data"], result["split"]
-    source = data if data.endswith(split) else f"{data}, {split} rows"
+    source = data if data.endswith(split) or split == "all" else f"{data}, {split} rows"
+    drawn = sys.stdout.isatty()
     for task, rows in tables(result).items():
-        emit_table(rows, title=f"{task} on {source}", hidden="task")
+        emit_table([compact(row) if drawn else row for row in rows], title=f"{task} on {source}", hidden="task")
+
+
+def compact(row: dict[str, Any]) -> dict[str, Any]:
+    """The same with each interval beside its figure, in one cell."""
+    shown = {key: value for key, value in row.items() if not key.endswith("_ci")}
+    for key, value in row.items():
+        if key.endswith("_ci"):
+            low, high = value
+            shown[key[:-3]] = f"{cell(row[key[:-3]])} ({cell(low)}-{cell(high)})"
+    return shown

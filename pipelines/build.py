@@ -39,6 +39,8 @@ class Run:
     modalities: dict[str, Modality]
     model: Embedder
     objective: Objective
+    step: int | None = None
+    """Training step of the weights, where they come from a checkpoint."""
 
     @property
     def class_index(self) -> dict[str, int]:

@@ -187,6 +187,7 @@ def load(folder: Path, which: str = "best", device: torch.device | str = "cpu") 
     _warn_of_change(folder, chosen)
     run = build(config, facts, load=False)
     restore(chosen, run.model, run.objective)
+    run.step = chosen.step
     run.model.eval().to(device)
     run.objective.eval().to(device)
     return run

@@ -1,249 +1,261 @@
-"""Evaluation of a run on a manifest: embeddings once, then every task on them."""
+"""Evaluation of a run or a model on a manifest: embeddings once, then every task on them."""
 
 import hashlib
+import json
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from clx.losses.base import Embeddings
-from clx.pipelines.batch import BadRow, Rows, batches, cell_of, columns_of, has_columns, once
-from clx.pipelines.build import Run, check_columns, class_names
-from clx.pipelines.checkpoint import load
-from clx.pipelines.config import TASKS, BadInput
-from clx.pipelines.device import pick_device
-from clx.pipelines.manifest import Manifest, load_evaluation
-from clx.pipelines.metrics import accuracies, first_answers, ranks, recall_at
-from clx.pipelines.zeroshot import class_embeddings, device_of, queries, text_modality
+from clx.pipelines import probes, results
+from clx.pipelines.batch import cell_of, columns_of, has_columns
+from clx.pipelines.build import Run
+from clx.pipelines.config import TASKS, BadInput, Data, Task, nearest
+from clx.pipelines.embedded import Report, embed_manifest, nobody
+from clx.pipelines.manifest import Manifest, load_splits, splits_of
+from clx.pipelines.results import SCHEMA, Settings
+from clx.pipelines.tasks import LEARNING, RUNS, Asked, Learning, Unfit
+from clx.pipelines.zeroshot import open_model
 
-SCHEMA = 1
+OnBad = Literal["fail", "skip"]
 
 
-@dataclass
-class Embedded:
-    """A manifest in the shared space, on the CPU."""
+@dataclass(frozen=True)
+class Source:
+    """The rows of an evaluation."""
 
-    z: Embeddings
-    """`[N, D]` by modality, float32."""
-    present: dict[str, Tensor]
-    labels: Tensor
-    """`[N]`, -1 for none, into `classes`."""
-    classes: list[str]
-    rows: Tensor
-    """`[N]`: the manifest's rows, counted from 0, that could be read."""
-
-
-Report = Callable[[list[BadRow]], None]
-
-
-def nobody(bad: list[BadRow]) -> None:
-    """Who does not care for bad rows."""
-
-
-@torch.no_grad()
-def embed_manifest(
-    run: Run, manifest: Manifest, *, on_bad: Literal["fail", "skip"] = "fail", report: Report = nobody
-) -> Embedded:
-    """Embed every row without augmentation. `report` hears of bad rows, left out when `on_bad` is `skip`.
-
-    Modalities whose columns the manifest lacks are missing in every row. Raises `BadInput` when none is there.
-    """
-    modalities = {name: m for name, m in run.modalities.items() if has_columns(manifest, name, m)}
-    if not modalities:
-        check_columns(run.config, run.modalities, manifest)
-    label = run.config.data.label if run.config.data.label in manifest.columns else None
-    known = run.facts.classes
-    new = [name for name in (class_names(run.config, manifest) if label else []) if name not in known]
-    classes = known + new
-    data = Rows(manifest, modalities, label, {name: k for k, name in enumerate(classes)}, on_bad=on_bad)
-    device = device_of(run)
-    parts: list[tuple[Embeddings, dict[str, Tensor], Tensor]] = []
-    bad: set[int] = set()
-
-    def hear(found: list[BadRow]) -> None:
-        bad.update(one.row for one in found)
-        report(found)
-
-    for batch in batches(data, once(len(data), 256), run.config.train.workers, report=hear):
-        moved = batch.to(device)
-        z = {k: v.float().cpu() for k, v in run.model(moved.inputs, moved.present).items()}
-        parts.append((z, batch.present, batch.labels))
-    if not parts:
-        raise BadInput(f"{manifest.name}: no usable rows")
-    names = list(modalities)
-    return Embedded(
-        {n: torch.cat([p[0][n] for p in parts]) for n in names},
-        {n: torch.cat([p[1][n] for p in parts]) for n in names},
-        torch.cat([p[2] for p in parts]),
-        classes,
-        torch.tensor([i for i in range(len(manifest)) if i not in bad]),
-    )
+    split: str
+    """Name of the split to evaluate; `all` where there are none."""
+    rows: Manifest
+    train: Manifest | None = None
+    """What probe, knn, fewshot and regression learn from."""
+    val: Manifest | None = None
+    drawn: bool = False
+    """Whether `train` and the rows to ask must be drawn from `rows`, which have no splits."""
 
 
 def evaluate(
     run: Run,
-    manifest: Manifest,
-    tasks: Sequence[str],
+    source: Source,
+    tasks: Sequence[Task],
+    settings: Settings = results.DEFAULT,
     *,
+    model: str = "",
+    pretrained: str | None = None,
     strict: bool = True,
-    on_bad: Literal["fail", "skip"] = "fail",
+    on_bad: OnBad = "fail",
     report: Report = nobody,
 ) -> dict[str, Any]:
-    """Every task of `tasks` that the data allow, as one JSON object; `skipped` says why others were left out.
+    """Every task of `tasks` that the data allow, as one JSON object (see `clx.pipelines.results`).
 
     Raises `BadInput` when `strict` and none is possible.
     """
     run.model.eval()
-    embedded = embed_manifest(run, manifest, on_bad=on_bad, report=report)
-    result: dict[str, Any] = {"schema": SCHEMA, "data": manifest.name, "rows": len(embedded.rows)}
+    run.objective.eval()
+    wanted = bool(set(tasks) & set(LEARNING)) and settings.features == "encoder"
+    embedded = embed_manifest(run, source.rows, on_bad=on_bad, report=report, features=wanted)
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "clx": version("clx"),
+        "key": key(run, source, tasks, settings, on_bad),
+        "model": model,
+        "pretrained": pretrained,
+        "step": run.step,
+        "data": source.rows.name,
+        "split": source.split,
+        "rows": len(embedded),
+        "settings": asdict(settings),
+    }
+
+    @cache
+    def learn() -> Learning:
+        if source.train is None:
+            raise Unfit("needs training rows to learn from, other than those it is asked about")
+        train = embed_manifest(
+            run, source.train, on_bad=on_bad, report=report, classes=embedded.classes, features=wanted
+        )
+        if source.val is None:
+            return Learning(train, None)
+        val = embed_manifest(run, source.val, on_bad=on_bad, report=report, classes=train.classes, features=wanted)
+        return Learning(train, val)
+
+    whole = Asked(run, embedded, learn, settings, source.train)
+    apart = parted(whole, settings.seed) if source.drawn else whole
     skipped = {}
     for task in tasks:
         try:
-            result[task] = {"zeroshot": zeroshot, "retrieval": retrieval}[task](run, manifest, embedded)
+            result[task] = RUNS[task](apart if task in LEARNING else whole)
         except Unfit as reason:
             skipped[task] = str(reason)
     if strict and len(skipped) == len(tasks):
-        raise BadInput(f"{manifest.name}: {'; '.join(f'{t}: {r}' for t, r in skipped.items())}")
+        raise BadInput(f"{source.rows.name}: {'; '.join(f'{t}: {r}' for t, r in skipped.items())}")
     return result | ({"skipped": skipped} if skipped else {})
 
 
-class Unfit(Exception):
-    """A task that these data or this model do not allow."""
+def parted(asked: Asked, seed: int) -> Asked:
+    """The same where a fifth of the rows, drawn with `seed`, is asked and the others are learned from."""
+    if len(asked.embedded) < 2:
+        return asked
+    learn, held = probes.hold_out(len(asked.embedded), seed)
+    known, asks = asked.embedded.take(learn), asked.embedded.take(held)
+    train = known.manifest.take(known.rows.numpy())
+    return replace(asked, embedded=asks, learn=lambda: Learning(known, None), train=train, things={})
 
 
-def zeroshot(run: Run, manifest: Manifest, embedded: Embedded) -> dict[str, Any]:
-    """Accuracy of each modality, and of all together, against the label's words."""
-    if not run.config.data.label:
-        raise Unfit("needs data.label, the column with the class")
-    if run.config.data.label not in manifest.columns:
-        raise Unfit(f"{manifest.name} has no column {run.config.data.label!r} with the class")
-    try:
-        text = text_modality(run)
-    except BadInput as error:
-        raise Unfit(str(error)) from None
-    classes = class_embeddings(run, {name: [name] for name in embedded.classes})
-    others = [name for name in embedded.z if name != text]
-    groups = [[name] for name in others] + ([others] if len(others) > 1 else [])
-    found = {}
-    for group in groups:
-        here = torch.stack([embedded.present[name] for name in group]).any(0) & (embedded.labels >= 0)
-        if here.any():
-            z = {name: embedded.z[name][here] for name in group}
-            present = {name: embedded.present[name][here] for name in group}
-            scores = queries(run, *_on_device(run, z, present), text) @ classes.T
-            found["+".join(group)] = accuracies(scores, embedded.labels[here]) | {"rows": int(here.sum())}
-    if not found:
-        raise Unfit("no row has both a label and an input to classify")
-    return {"classes": len(embedded.classes), **found}
+def key(run: Run, source: Source, tasks: Sequence[Task], settings: Settings, on_bad: OnBad) -> str:
+    """A digest of all that decides the figures: weights, config, rows, the files they name, tasks and settings."""
+    digest = hashlib.blake2b(digest_size=16)
+    said = [SCHEMA, version("clx"), sorted(tasks), asdict(settings), on_bad, source.split, source.drawn]
+    digest.update(json.dumps([said, run.config.model_dump(mode="json", exclude={"eval", "train"})]).encode())
+    state = {**run.model.state_dict(prefix="model."), **run.objective.state_dict(prefix="objective.")}
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for manifest in (source.rows, source.train, source.val):
+        if manifest is not None:
+            _add_rows(digest, run, manifest)
+    return digest.hexdigest()
 
 
-def _on_device(run: Run, z: Embeddings, present: dict[str, Tensor]) -> tuple[Embeddings, dict[str, Tensor]]:
-    device = device_of(run)
-    return {k: v.to(device) for k, v in z.items()}, {k: v.to(device) for k, v in present.items()}
+def _add_rows(digest: Any, run: Run, manifest: Manifest) -> None:
+    """The cells of a manifest, and size and time of change of each file that its inputs are."""
+    digest.update(manifest.rows.tobytes())
+    for column in manifest.table.columns:
+        for chunk in column.chunks:
+            for buffer in chunk.buffers():
+                digest.update(b"" if buffer is None else buffer)
+    for name, modality in run.modalities.items():
+        if modality.files and has_columns(manifest, name, modality):
+            columns = columns_of({name: modality})
+            for i in range(len(manifest)):
+                try:
+                    cell = cell_of(manifest.row(i, columns), name, modality, manifest)
+                    for path in cell if isinstance(cell, tuple) else (cell,):
+                        if isinstance(path, Path):
+                            state = os.stat(path)
+                            digest.update(f"{i} {state.st_size} {state.st_mtime_ns}".encode())
+                except (BadInput, OSError):
+                    digest.update(f"{i} unreadable".encode())
 
 
-def retrieval(run: Run, manifest: Manifest, embedded: Embedded) -> dict[str, Any]:
-    """Recall of the paired item for every ordered pair of modalities, and from all others together to each.
+def sources(data: Data, seed: int, source: str | None, split: str | None, train: str | None) -> Source:
+    """The rows to evaluate and those to learn from.
 
-    Cells of equal content are one thing: it stands among the candidates once, and every partner of an equal
-    query is right. `label@1`, where rows have labels, is the share of queries whose first answer has their label.
+    Evaluated are those of `split`, else of test, val or train, the first that there is; of a `source` without a
+    split column, all. Learned from is `train`, else the training split of the same source, else of the run's own
+    data, else (for a model without data) a part of the rows. Raises `BadInput`.
     """
-    names = list(embedded.z)
-    if len(names) < 2:
-        raise Unfit(f"needs two modalities, the data have {names[0]}")
-    things = {name: contents(run, manifest, embedded.rows, name) for name in names}
-    found = {}
-    for candidate in names:
-        others = [name for name in names if name != candidate]
-        for group in [[name] for name in others] + ([others] if len(others) > 1 else []):
-            both = torch.stack([embedded.present[name] for name in (*group, candidate)]).all(0)
-            if both.any():
-                found[f"{'+'.join(group)}->{candidate}"] = _retrieve(run, embedded, things, both, group, candidate)
-    if not found:
-        raise Unfit("no row has two modalities")
-    return found
+    splits = load_splits(data, seed) if source is None else splits_of(source, data)
+    name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
+    if name not in splits:
+        raise BadInput(f"{source or data.train} has no {name} rows; it has {', '.join(splits)}")
+    rows = splits[name]
+    if train is not None:
+        known = splits_of(train, data)
+        return Source(name, rows, known.get("train", known.get("all")), known.get("val"))
+    if "train" not in splits and data.train:
+        splits = {**load_splits(data, seed), name: rows}
+    return source_in(splits, name)
 
 
-def _retrieve(
-    run: Run, embedded: Embedded, things: dict[str, Tensor], both: Tensor, group: list[str], candidate: str
-) -> dict[str, Any]:
-    """The figures of one direction over the rows where `both` `[N]` is True."""
-    z = {name: embedded.z[name][both] for name in group}
-    present = {name: embedded.present[name][both] for name in group}
-    asked = queries(run, *_on_device(run, z, present), candidate)
-    numbers = things[candidate][both].tolist()
-    first: dict[int, int] = {}  # thing -> the first row that has it
-    for row, thing in enumerate(numbers):
-        first.setdefault(thing, row)
-    place = {thing: k for k, thing in enumerate(first)}
-    kept = torch.tensor(list(first.values()))
-    answers = F.normalize(embedded.z[candidate][both][kept], dim=-1)
-    same = torch.stack([things[name][both] for name in group], 1).tolist()
-    right: dict[tuple[int, ...], set[int]] = {}  # query -> what it is paired with, in any row
-    for query, thing in zip(same, numbers, strict=True):
-        right.setdefault(tuple(query), set()).add(place[thing])
-    line: dict[str, Any] = recall_at(ranks(asked, answers, [sorted(right[tuple(q)]) for q in same]), (1, 5, 10))
-    labels = embedded.labels[both]
-    if (known := labels >= 0).any():
-        hits = labels[kept][first_answers(asked, answers)] == labels
-        line["label@1"] = hits[known].double().mean().item()
-    return line | {"queries": len(asked), "candidates": len(answers)}
+def source_in(splits: dict[str, Manifest], name: str) -> Source:
+    """The rows of one split, to be learned from those of `train` and `val`, unless these are asked themselves."""
+    if name == "train":
+        return Source(name, splits[name])
+    val = splits.get("val") if name != "val" else None
+    return Source(name, splits[name], splits.get("train"), val, drawn="train" not in splits)
 
 
-def contents(run: Run, manifest: Manifest, rows: Tensor, name: str) -> Tensor:
-    """A number per row `[N]`, the same for cells of equal content."""
-    modality = run.modalities[name]
-    columns = columns_of({name: modality})
-    numbers: dict[Any, int] = {}
-    found = []
-    for i in rows.tolist():
-        cell = cell_of(manifest.row(i, columns), name, modality, manifest)
-        key = str(sorted(cell.items())) if isinstance(cell, dict) else cell
-        if isinstance(cell, bytes):
-            key = hashlib.blake2b(cell, digest_size=16).digest()
-        elif isinstance(cell, np.ndarray | list):
-            key = hashlib.blake2b(np.asarray(cell).tobytes(), digest_size=16).digest()
-        found.append(numbers.setdefault(key, len(numbers)))
-    return torch.tensor(found)
+def describe(run: Run, source: str, label: str | None, target: Sequence[str], columns: dict[str, str]) -> None:
+    """Tell an OpenCLIP model what the columns of a source are: those named, else as `clx init` would guess."""
+    from clx.pipelines.infer import infer_modalities
 
-
-def tables(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """An evaluation as flat rows by task, one per input."""
-    return {
-        task: [{"task": task, "input": name, **line} for name, line in result[task].items() if isinstance(line, dict)]
-        for task in TASKS
-        if task in result
-    }
+    manifest = next(iter(splits_of(source, run.config.data).values()))
+    guessed = infer_modalities(manifest)
+    for name in columns:
+        if name not in run.modalities:
+            raise BadInput(f"--column {name}=...: the model has {' and '.join(run.modalities)}")
+    for name, modality in run.modalities.items():
+        like = [n for n, options in guessed.modalities.items() if options.get("kind", n) == modality.kind]
+        found = guessed.modalities[like[0]].get("column", like[0]) if like else None
+        modality.column = columns.get(name) or (name if name in manifest.columns else found)
+        if modality.column is not None and name in columns:
+            manifest.require(modality.column)
+    for column in [*([label] if label else []), *target]:
+        manifest.require(column)
+    data = run.config.data.model_copy(
+        update={"label": label or guessed.label, "target": list(target) or guessed.target}
+    )
+    run.config = run.config.model_copy(update={"data": data})
 
 
 def evaluate_run(
-    folder: Path,
-    tasks: Sequence[str],
+    model: Path | str,
+    tasks: Sequence[str] = (),
+    settings: Settings = results.DEFAULT,
     *,
+    pretrained: str | None = None,
     data: str | None = None,
     split: str | None = None,
+    train: str | None = None,
+    label: str | None = None,
+    target: Sequence[str] = (),
+    columns: dict[str, str] | None = None,
     checkpoint: str = "best",
     device: str = "auto",
     skip_bad: bool = False,
+    force: bool = False,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Load a run and evaluate it on a split of its own data, or of another source of rows."""
-    run = load(folder, checkpoint, pick_device(device))
-    name, manifest = load_evaluation(run.config.data, run.config.train.seed, data, split)
+    """Evaluate a run on a split of its own data or of another source, or an OpenCLIP model on a source.
 
-    def report(bad: list[BadRow]) -> None:
+    The result is kept in the run's folder, and taken from there when nothing that decides it has changed, unless
+    with `force`.
+    """
+    for name in tasks:
+        if name not in (*TASKS, "all"):
+            raise BadInput(f"unknown task {name!r}{nearest(name, [*TASKS, 'all'])}")
+    run = open_model(str(model), pretrained, checkpoint, device)
+    own = pretrained is None
+    if not own:
+        if data is None:
+            raise BadInput(f"say with --data what to evaluate {model} on")
+        describe(run, data, label, target, columns or {})
+    elif label or target or columns:
+        raise BadInput("--label, --target and --column are for OpenCLIP models; a run's config says what columns are")
+    source = sources(run.config.data, run.config.train.seed, data, split, train)
+    chosen: list[Task] = [t for t in TASKS if t in tasks or "all" in tasks] or list(run.config.eval or TASKS)
+    on_bad: OnBad = "skip" if skip_bad or run.config.data.on_bad_row == "skip" else "fail"
+    if own and source.split == "train":
+        say("these are the rows that the run was trained on")
+    if source.drawn and set(chosen) & set(LEARNING):
+        say(f"{source.rows.name} has no training rows: four fifths of its rows, drawn at random, are learned from")
+    if own and not force:
+        wanted = key(run, source, chosen, settings, on_bad)
+        kept = next((each for each in results.saved(Path(model)) if each["key"] == wanted), None)
+        if kept is not None:
+            say("evaluated before, and nothing has changed (--force does it again)")
+            return kept
+
+    def report(bad: list[Any]) -> None:
         for one in bad:
             say(f"left out {one.where}, column {one.column}: {one.reason}")
 
-    chosen = tasks or TASKS
-    if name == "train":
-        say("these are the rows that the run was trained on")
     result = evaluate(
-        run, manifest, chosen, on_bad="skip" if skip_bad else "fail", report=report if skip_bad else nobody
+        run,
+        source,
+        chosen,
+        settings,
+        model=str(model),
+        pretrained=pretrained,
+        on_bad=on_bad,
+        report=report if on_bad == "skip" else nobody,
     )
-    return result | {"split": name}
+    if own:
+        results.save(Path(model), result)
+    return result

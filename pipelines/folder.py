@@ -4,7 +4,8 @@ config.yaml              the resolved config
 facts.json               statistics and class names learned from the training data, format version
 metrics.jsonl            one line per logged step and validation
 bad_rows.jsonl           rows that could not be used, if any
-results.json             the last evaluation
+results.json             the evaluation that ended training
+evaluations/             those of clx eval
 checkpoints/step-N/      model.safetensors, trainer.pt, copies of config.yaml and facts.json, and, written last,
                          meta.json with the size and digest of each, in a folder renamed into place when whole
 state.json               how the run stands (see state.py)

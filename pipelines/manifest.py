@@ -10,7 +10,7 @@ from clx.pipelines.config import BadInput, Data, Fraction, nearest
 from clx.pipelines.readers import SPLITS, read_file, read_folder
 from clx.pipelines.rows import Manifest, resolve
 
-__all__ = ["Manifest", "load_evaluation", "load_manifest", "load_splits", "resolve"]
+__all__ = ["Manifest", "load_evaluation", "load_manifest", "load_splits", "resolve", "split_by", "splits_of"]
 
 LISTS = [f"{stem}.{suffix}" for stem in ("metadata", "manifest") for suffix in ("csv", "tsv", "jsonl", "parquet")]
 
@@ -59,19 +59,21 @@ def load_splits(data: Data, seed: int) -> dict[str, Manifest]:
     return {split: splits[split] for split in ("train", "val", "test") if split in splits}
 
 
+def splits_of(source: str, data: Data) -> dict[str, Manifest]:
+    """The splits of a source other than the run's own; `all` for one without a split column. Raises `BadInput`."""
+    if is_builtin(source):
+        return load_builtin(source)
+    manifest = _open(source, data)
+    return split_by(manifest, data.split) if data.split in manifest.columns else {"all": manifest}
+
+
 def load_evaluation(data: Data, seed: int, source: str | None, split: str | None) -> tuple[str, Manifest]:
     """The rows to evaluate, with the name of their split.
 
     They are those of `split`, else of test, val or train, the first that there is; of a `source` without a split
     column, all rows. Raises `BadInput`.
     """
-    if source is None:
-        splits = load_splits(data, seed)
-    elif is_builtin(source):
-        splits = load_builtin(source)
-    else:
-        manifest = _open(source, data)
-        splits = split_by(manifest, data.split) if data.split in manifest.columns else {"all": manifest}
+    splits = load_splits(data, seed) if source is None else splits_of(source, data)
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
     if name not in splits:
         raise BadInput(f"{source or data.train} has no {name} rows; it has {', '.join(splits)}")

@@ -18,7 +18,7 @@ and under the name of each task (`TASKS`) one line per input:
     retrieval   "image->text", "a+b->c"     R@1 R@5 R@10 median_rank mAP NDCG@10 AUC label@1 graded_by queries
                                             candidates
     probe       "image", "image+table"      top1 top5 mean_per_class confusion l2 path features rows train_rows
-    knn         same                        top1 top5 mean_per_class confusion k weights features rows train_rows
+    knn         same                        top1 mean_per_class confusion k weights features rows train_rows
     fewshot     same                        1-shot 5-shot (one figure per `settings.shots`) ways episodes features ...
     regression  "table->price"              mae rmse gm r2 pearson spearman groups regressor penalty path rows
     geometry    "image", "image->text"      uniformity effective_rank hubness; alignment modality_gap hubness;
@@ -52,6 +52,7 @@ from annotated_types import Ge, Gt, Lt
 from clx.pipelines.config import TASKS
 
 SCHEMA = 2
+MOST_CLASSES = 1000  # of a confusion matrix
 FOLDER = "evaluations"
 LAST = "results.json"
 
@@ -88,6 +89,8 @@ class Settings:
     phrasings: dict[str, list[str]] = field(default_factory=dict)
     """Words for a class by its name in the data; the name itself where a class is absent."""
 
+
+DEFAULT = Settings()
 
 MEANING: dict[str, str] = {
     "top1": "share of rows whose best-scored class is right",
@@ -142,14 +145,12 @@ def saved(folder: Path) -> Iterator[dict[str, Any]]:
     yield from (result for _, result in sorted(found.values(), key=lambda each: each[0]))
 
 
-def save(folder: Path, result: dict[str, Any]) -> Path:
+def save(folder: Path, result: dict[str, Any]) -> None:
     """Keep an evaluation in its run's folder."""
     from clx.pipelines.disk import write_text
 
     (folder / FOLDER).mkdir(exist_ok=True)
-    path = folder / FOLDER / f"{result['split']}-{result['step']}-{result['key'][:12]}.json"
-    write_text(path, dumps(result))
-    return path
+    write_text(folder / FOLDER / f"{result['split']}-{result['step']}-{result['key'][:12]}.json", dumps(result))
 
 
 def dumps(result: dict[str, Any]) -> str:

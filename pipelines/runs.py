@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines.config import BadInput, nearest
+from clx.pipelines.config import TASKS, BadInput, nearest
 from clx.pipelines.folder import best, checkpoints, read_config
 from clx.pipelines.state import read, state_of
 
@@ -40,13 +40,16 @@ def read_results(run: Path) -> dict[str, Any]:
     return results
 
 
-def figures(results: Any, path: str = "") -> dict[str, float]:
-    """Every number of an evaluation by its path, such as `zeroshot.image.top1`."""
-    if isinstance(results, dict):
-        inner = (figures(value, f"{path}.{key}" if path else str(key)) for key, value in results.items())
-        return {key: value for found in inner for key, value in found.items()}
-    number = isinstance(results, int | float) and not isinstance(results, bool) and path != "schema"
-    return {path: results} if number else {}
+def figures(results: dict[str, Any]) -> dict[str, float]:
+    """Every figure of an evaluation by its path, such as `zeroshot.image.top1`."""
+    return _numbers({task: results[task] for task in TASKS if task in results})
+
+
+def _numbers(value: Any, path: str = "") -> dict[str, float]:
+    if isinstance(value, dict):
+        inner = (_numbers(item, f"{path}.{key}" if path else str(key)) for key, item in value.items())
+        return {key: number for found in inner for key, number in found.items()}
+    return {path: value} if isinstance(value, int | float) and not isinstance(value, bool) else {}
 
 
 def figure(run: Path, metric: str) -> float | None:
@@ -63,11 +66,15 @@ def best_loss(run: Path) -> float | None:
     return best(found).score if found else None
 
 
+HEADLINES = {"zeroshot": "top1", "regression": "mae", "probe": "top1", "knn": "top1"}
+
+
 def headline(results: dict[str, Any]) -> str:
-    """The figure to look at first: top-1 from all inputs together, else recall at 1, else the validation loss."""
-    inputs = [name for name, line in results.get("zeroshot", {}).items() if isinstance(line, dict)]
-    if inputs:
-        return f"zeroshot.{inputs[-1]}.top1"  # all together stand last
+    """The figure to look at first: of the first task of `HEADLINES` from all inputs together, else recall at 1,
+    else the validation loss."""
+    for task, measure in HEADLINES.items():
+        if inputs := [name for name, line in results.get(task, {}).items() if isinstance(line, dict)]:
+            return f"{task}.{inputs[-1]}.{measure}"  # all together stand last
     return "retrieval.*.R@1" if results.get("retrieval") else "val_loss"
 
 

@@ -1,6 +1,5 @@
 """`clx train` from config to evaluated run folder, and what it would do without doing it."""
 
-import json
 import shutil
 import time
 from functools import partial
@@ -17,9 +16,10 @@ from clx.pipelines.builtin import is_builtin
 from clx.pipelines.config import BadInput, Config, Data, Stopped, dump
 from clx.pipelines.device import pick_device, pick_precision
 from clx.pipelines.disk import LOCK, locked, write_text
-from clx.pipelines.evaluate import SCHEMA, evaluate
+from clx.pipelines.evaluate import evaluate, source_in
 from clx.pipelines.loop import Progress, Trainer, plan, rate_at, warm_up
 from clx.pipelines.manifest import Manifest, load_splits
+from clx.pipelines.results import FOLDER, LAST, SCHEMA, dumps
 from clx.pipelines.signals import Signals
 
 
@@ -53,7 +53,7 @@ def train(
                 )
             if said:
                 progress.say(said)
-                (out / "results.json").unlink(missing_ok=True)  # figures of the shorter run
+                (out / LAST).unlink(missing_ok=True)  # figures of the shorter run
                 write_text(out / "config.yaml", dump(config))
         else:
             refuse_existing(out, overwrite)  # again: another run may have been there first
@@ -94,25 +94,31 @@ def _train(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
     if config.eval:
         if name == "train":
             progress.say("there are no val or test rows: these figures are of the training rows")
-        summary["evaluation"] = _evaluate(trainer, splits[name], name)
+        summary["evaluation"] = _evaluate(trainer, splits, name)
     return summary
 
 
-def _evaluate(trainer: Trainer, manifest: Manifest, name: str) -> dict[str, Any]:
+def _evaluate(trainer: Trainer, splits: dict[str, Manifest], name: str) -> dict[str, Any]:
     """Figures of the best checkpoint on a split, also in results.json."""
     config, out = trainer.run.config, trainer.out
     used = checkpoint.load(out, "best", trainer.device)
-    report = partial(trainer.bad_rows.report, split=name)
     try:
-        result = evaluate(used, manifest, config.eval, strict=False, on_bad=config.data.on_bad_row, report=report)
+        result = evaluate(
+            used,
+            source_in(splits, name),
+            config.eval,
+            model=str(out),
+            strict=False,
+            on_bad=config.data.on_bad_row,
+            report=partial(trainer.bad_rows.report, split=name),
+        )
     except BadInput as error:
         raise BadInput(f"trained and saved in {out}, but its evaluation failed: {error}") from None
     except Stopped as error:
         raise Stopped(
             f"trained and saved in {out}; {error} before it was evaluated: clx eval {out}", error.exit_code
         ) from None
-    result |= {"split": name}
-    write_text(out / "results.json", json.dumps(result, indent=1))
+    write_text(out / LAST, dumps(result))
     return result
 
 
@@ -171,9 +177,9 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
 
 def clear(out: Path) -> None:
     """Remove what an earlier run left in its folder."""
-    for name in ("config.yaml", "facts.json", "metrics.jsonl", "bad_rows.jsonl", "results.json", "state.json"):
+    for name in ("config.yaml", "facts.json", "metrics.jsonl", "bad_rows.jsonl", "state.json", LAST):
         (out / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "tensorboard"):
+    for name in ("checkpoints", "tensorboard", FOLDER):
         if (out / name).exists():  # the folder itself may be a link to another disk, and stays
             for path in (out / name).iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

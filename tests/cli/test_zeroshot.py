@@ -150,7 +150,7 @@ def test_eval_prints_what_training_saved(clx: Any, digits_run: Path) -> None:
     assert result["zeroshot"] == plain(saved["zeroshot"])
     assert result["retrieval"] == plain(saved["retrieval"])
     assert result["rows"] == 1080
-    assert result["schema"] == 1
+    assert result["schema"] == 2
 
 
 def test_eval_on_a_manifest_of_ones_own(clx: Any, digits_run: Path, files: Path) -> None:

@@ -1,0 +1,169 @@
+"""A manifest in the shared space: every row through its towers once, for all that is then asked of it."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clx.losses.base import Embeddings
+from clx.pipelines.batch import BadRow, Rows, batches, cell_of, columns_of, has_columns, once
+from clx.pipelines.build import Run, check_columns, class_names
+from clx.pipelines.config import BadInput
+from clx.pipelines.manifest import Manifest
+from clx.pipelines.zeroshot import device_of
+
+Report = Callable[[list[BadRow]], None]
+
+
+def nobody(bad: list[BadRow]) -> None:
+    """Who does not care for bad rows."""
+
+
+@dataclass
+class Embedded:
+    """A manifest in the shared space, on the CPU."""
+
+    manifest: Manifest
+    z: Embeddings
+    """`[N, D]` by modality, float32."""
+    present: dict[str, Tensor]
+    labels: Tensor
+    """`[N]`, -1 for none, into `classes`."""
+    classes: list[str]
+    targets: Tensor
+    """`[N, K]`, one column for each of the run's targets that the manifest has, NaN for none."""
+    target: list[str]
+    rows: Tensor
+    """`[N]`: the manifest's rows, counted from 0, that could be read."""
+    features: dict[str, Tensor] = field(default_factory=dict)
+    """What enters each head, `[N, W]` by modality, where it was asked for."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, some: Tensor) -> "Embedded":
+        """The rows at `some`."""
+
+        def of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value[some] for name, value in tensors.items()}
+
+        return replace(
+            self,
+            z=of(self.z),
+            present=of(self.present),
+            features=of(self.features),
+            labels=self.labels[some],
+            targets=self.targets[some],
+            rows=self.rows[some],
+        )
+
+
+@torch.no_grad()
+def embed_manifest(
+    run: Run,
+    manifest: Manifest,
+    *,
+    on_bad: Literal["fail", "skip"] = "fail",
+    report: Report = nobody,
+    classes: list[str] | None = None,
+    features: bool = False,
+) -> Embedded:
+    """Embed every row without augmentation. `report` hears of bad rows, left out when `on_bad` is `skip`.
+
+    Modalities whose columns the manifest lacks are missing in every row. Labels are numbered by `classes` and then
+    by what the manifest has besides; by the run's own classes first where none are given. Raises `BadInput` when
+    no modality is there.
+    """
+    modalities = {name: m for name, m in run.modalities.items() if has_columns(manifest, name, m)}
+    if not modalities:
+        check_columns(run.config, run.modalities, manifest)
+    label = run.config.data.label if run.config.data.label in manifest.columns else None
+    target = [name for name in run.config.data.target if name in manifest.columns]
+    known = run.facts.classes if classes is None else classes
+    every = known + [name for name in (class_names(run.config, manifest) if label else []) if name not in known]
+    index = {name: k for k, name in enumerate(every)}
+    data = Rows(manifest, modalities, label, index, target, on_bad=on_bad)
+    device = device_of(run)
+    parts: list[tuple[Embeddings, dict[str, Tensor], Tensor, Tensor, dict[str, Tensor]]] = []
+    bad: set[int] = set()
+
+    def hear(found: list[BadRow]) -> None:
+        bad.update(one.row for one in found)
+        report(found)
+
+    with _heads(run, list(modalities) if features else []) as entered:
+        for batch in batches(data, once(len(data), 256), run.config.train.workers, report=hear):
+            moved = batch.to(device)
+            entered.clear()
+            z = {k: v.float().cpu() for k, v in run.model(moved.inputs, moved.present).items()}
+            seen = {k: _full(v.float().cpu(), batch.present[k]) for k, v in entered.items()}
+            parts.append((z, batch.present, batch.labels, batch.targets.view(len(batch), len(target)), seen))
+    if not parts:
+        raise BadInput(f"{manifest.name}: no usable rows")
+    widths = {name: next((p[4][name].shape[1] for p in parts if name in p[4]), 0) for name in modalities}
+
+    def column(part: tuple[Any, ...], name: str) -> Tensor:
+        rows: Tensor = part[4].get(name, torch.zeros(len(part[2]), widths[name]))  # absent from the whole batch
+        return rows
+
+    return Embedded(
+        manifest,
+        {n: torch.cat([p[0][n] for p in parts]) for n in modalities},
+        {n: torch.cat([p[1][n] for p in parts]) for n in modalities},
+        torch.cat([p[2] for p in parts]),
+        every,
+        torch.cat([p[3] for p in parts]),
+        target,
+        torch.tensor([i for i in range(len(manifest)) if i not in bad]),
+        {n: torch.cat([column(p, n) for p in parts]) for n in modalities} if features else {},
+    )
+
+
+@contextmanager
+def _heads(run: Run, names: list[str]) -> Iterator[dict[str, Tensor]]:
+    """What last entered the heads of these modalities, by name."""
+    entered: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: Any, given: tuple[Tensor, ...]) -> None:
+            entered[name] = given[0]
+
+        return hook
+
+    hooks = [run.model.towers[name].get_submodule("head").register_forward_pre_hook(watch(name)) for name in names]
+    try:
+        yield entered
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _full(rows: Tensor, here: Tensor) -> Tensor:
+    """Rows of the present items as rows of all items, zeros elsewhere."""
+    if len(rows) == len(here):
+        return rows
+    full = rows.new_zeros(len(here), rows.shape[1])
+    full[here] = rows
+    return full
+
+
+def contents(run: Run, embedded: Embedded, name: str) -> Tensor:
+    """A number per row `[N]`, the same for cells of equal content."""
+    manifest, modality = embedded.manifest, run.modalities[name]
+    columns = columns_of({name: modality})
+    numbers: dict[Any, int] = {}
+    found = []
+    for i in embedded.rows.tolist():
+        cell = cell_of(manifest.row(i, columns), name, modality, manifest)
+        key = str(sorted(cell.items())) if isinstance(cell, dict) else cell
+        if isinstance(cell, bytes):
+            key = hashlib.blake2b(cell, digest_size=16).digest()
+        elif isinstance(cell, np.ndarray | list):
+            key = hashlib.blake2b(np.asarray(cell).tobytes(), digest_size=16).digest()
+        found.append(numbers.setdefault(key, len(numbers)))
+    return torch.tensor(found)

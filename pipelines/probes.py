@@ -1,0 +1,235 @@
+"""Learning on frozen features: linear probe, neighbours, prototypes and linear regression. Functions of tensors alone.
+
+Features `[N, D]` are float32; labels `[N]` are classes, all at least 0.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+L2 = tuple(10.0**k for k in range(2, -7, -1))  # strong to weak, so that each starts from its neighbour's solution
+PENALTIES = tuple(10.0**k for k in range(2, -6, -1))
+HELD_OUT = 0.2  # share of the training rows that choose the penalty where there are no validation rows
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear model of standardised features."""
+
+    mean: Tensor
+    scale: Tensor
+    weight: Tensor
+    """`[D + 1, K]`; the last row is the bias."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[N, K]`."""
+        x = (x - self.mean) / self.scale
+        return x @ self.weight[:-1] + self.weight[-1]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A linear model, and how its penalty was found."""
+
+    model: Linear
+    penalty: float
+    path: list[tuple[float, float]]
+    """Every penalty tried with its score on validation rows."""
+
+
+def hold_out(rows: int, seed: int, share: float = HELD_OUT) -> tuple[Tensor, Tensor]:
+    """Row numbers to learn from, and a random share that is kept back; at least one of each."""
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+    kept = min(rows - 1, max(1, round(rows * share)))
+    return order[kept:].sort().values, order[:kept].sort().values
+
+
+def probe(
+    x: Tensor, labels: Tensor, classes: int, validation: tuple[Tensor, Tensor] | None = None, seed: int = 0
+) -> Fitted:
+    """Multinomial logistic regression, its penalty the best of `L2` by accuracy on validation rows.
+
+    mean_i -log softmax(W x_i + b)_{y_i} + l2 / 2 |W|^2, by L-BFGS; scikit-learn's C is 1 / (l2 N). Without
+    `validation` a share of the rows, drawn with `seed`, chooses the penalty, and all rows learn with it.
+    """
+
+    def right(scores: Tensor, labels: Tensor) -> float:
+        return (scores.argmax(1) == labels).double().mean().item()
+
+    return _sweep(_descent(F.cross_entropy), L2, x, labels, classes, right, validation, seed)
+
+
+def regressor(
+    x: Tensor,
+    targets: Tensor,
+    kind: Literal["ridge", "l1"],
+    validation: tuple[Tensor, Tensor] | None = None,
+    seed: int = 0,
+) -> Fitted:
+    """Linear regression of targets `[N]`, its penalty the best of `PENALTIES` by absolute error on validation rows.
+
+    mean_i (w x_i + b - y_i)^2 / 2 + penalty / 2 |w|^2, or with `l1` the absolute error (smoothed below a
+    thousandth of the targets' deviation) in place of the halved square. Targets are standardised. `validation`
+    as in `probe`; the scores of the path are mean absolute errors.
+    """
+    mean, scale = targets.mean(), targets.std(correction=0).clamp(min=1e-12)
+
+    def standard(values: Tensor) -> Tensor:
+        return ((values - mean) / scale)[:, None]
+
+    def absolute(scores: Tensor, aim: Tensor) -> Tensor:
+        return ((scores - aim).square() + 1e-6).sqrt().mean()
+
+    def close(scores: Tensor, aim: Tensor) -> float:
+        return -(scores - aim).abs().mean().item()
+
+    solve = _ridge if kind == "ridge" else _descent(absolute)
+    kept = None if validation is None else (validation[0], standard(validation[1]))
+    fitted = _sweep(solve, PENALTIES, x, standard(targets), 1, close, kept, seed)
+    weight = fitted.model.weight * scale
+    weight[-1] += mean
+    path = [(penalty, -value * scale.item()) for penalty, value in fitted.path]
+    return Fitted(Linear(fitted.model.mean, fitted.model.scale, weight), fitted.penalty, path)
+
+
+Solve = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""Standardised features `[N, D]`, what to learn `[N, ...]`, a weight `[D + 1, K]` to start from and a penalty to the
+best weight."""
+
+
+def _sweep(
+    solve: Solve,
+    penalties: Sequence[float],
+    x: Tensor,
+    y: Tensor,
+    outputs: int,
+    score: Callable[[Tensor, Tensor], float],
+    validation: tuple[Tensor, Tensor] | None,
+    seed: int,
+) -> Fitted:
+    """The model of the penalty with the highest score on validation rows; of equals the strongest penalty."""
+    if validation is None:
+        learn, kept = (rows.to(x.device) for rows in hold_out(len(x), seed))
+        found = _sweep(solve, penalties, x[learn], y[learn], outputs, score, (x[kept], y[kept]), seed)
+        mean, scale = _statistics(x)
+        weight = solve((x - mean) / scale, y, found.model.weight, found.penalty)
+        return Fitted(Linear(mean, scale, weight), found.penalty, found.path)
+    mean, scale = _statistics(x)
+    standard = (x - mean) / scale
+    weight = x.new_zeros(x.shape[1] + 1, outputs)
+    path: list[tuple[float, float]] = []
+    models: list[Linear] = []
+    for penalty in penalties:
+        weight = solve(standard, y, weight, penalty)
+        models.append(Linear(mean, scale, weight))
+        path.append((penalty, score(models[-1](validation[0]), validation[1])))
+    best = max(range(len(path)), key=lambda number: path[number][1])
+    return Fitted(models[best], path[best][0], path)
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each feature; 1 for one that does not vary, which tells nothing."""
+    mean, scale = x.mean(0), x.std(0, correction=0)
+    return mean, torch.where(scale > 1e-6 * (mean.abs() + 1e-6), scale, 1)
+
+
+def _descent(loss: Callable[[Tensor, Tensor], Tensor]) -> Solve:
+    """L-BFGS on a loss of the scores `[N, K]`, on the device of the features."""
+    from scipy.optimize import minimize
+
+    def solve(x: Tensor, y: Tensor, start: Tensor, penalty: float) -> Tensor:
+        def objective(flat: Any) -> tuple[float, Any]:
+            weight = torch.tensor(flat.reshape(start.shape), dtype=x.dtype, device=x.device, requires_grad=True)
+            value = loss(x @ weight[:-1] + weight[-1], y) + penalty / 2 * weight[:-1].square().sum()
+            (gradient,) = torch.autograd.grad(value, weight)
+            return value.item(), gradient.double().cpu().numpy().ravel()
+
+        flat = start.double().cpu().numpy().ravel()
+        limits = {"maxiter": 300, "ftol": 1e-7, "gtol": 1e-5}
+        found = minimize(objective, flat, jac=True, method="L-BFGS-B", options=limits)
+        return torch.from_numpy(found.x).to(start).view_as(start)
+
+    return solve
+
+
+def _ridge(x: Tensor, y: Tensor, start: Tensor, penalty: float) -> Tensor:
+    """The closed form."""
+    doubled, aim = x.double(), y.double()
+    square = doubled.T @ doubled / len(x) + penalty * torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
+    weight = torch.linalg.solve(square, doubled.T @ (aim - aim.mean(0)) / len(x))
+    return torch.cat([weight, aim.mean(0, keepdim=True)]).to(start)
+
+
+def neighbours(
+    x: Tensor,
+    labels: Tensor,
+    queries: Tensor,
+    classes: int,
+    k: int,
+    weights: Literal["uniform", "distance"] = "uniform",
+    cells: int = 2**24,
+) -> Tensor:
+    """Votes `[Q, C]` of the k nearest rows of `x` by cosine distance, one each or 1 / distance.
+
+    As scikit-learn's `KNeighborsClassifier`: where a row lies at distance 0, only such rows vote.
+    """
+    known, asked = F.normalize(x, dim=1), F.normalize(queries, dim=1)
+    found = []
+    for block in asked.split(max(1, cells // len(known))):
+        similarity, nearest = (block @ known.T).topk(min(k, len(known)), dim=1)
+        vote = torch.ones_like(similarity)
+        if weights == "distance":
+            distance = (1 - similarity).clamp(min=0)
+            same = distance == 0
+            vote = torch.where(same.any(1, keepdim=True), same.to(distance), 1 / distance.clamp(min=1e-30))
+        found.append(vote.new_zeros(len(block), classes).scatter_add_(1, labels[nearest], vote))
+    return torch.cat(found)
+
+
+def episodes(
+    x: Tensor,
+    labels: Tensor,
+    queries: Tensor,
+    query_labels: Tensor,
+    *,
+    ways: int,
+    shots: int,
+    count: int,
+    seed: int,
+    per_class: int = 15,
+) -> Tensor | None:
+    """Accuracy of each few-shot episode, `[count]`; None when no two classes have the examples.
+
+    An episode draws `ways` classes, `shots` rows of each to know them by, and up to 15 queries of each. A class is
+    the mean of its unit rows, a query is of the class with the highest cosine (Snell et al. 2017, on the sphere).
+    """
+    draw = np.random.default_rng([seed, shots])
+    known, asked = F.normalize(x, dim=1), F.normalize(queries, dim=1)
+    supports, pools = _by_class(labels), _by_class(query_labels)
+    usable = sorted(c for c in supports if len(supports[c]) >= shots and c in pools)
+    if len(usable) < 2:
+        return None
+    found = []
+    for _ in range(count):
+        chosen = draw.choice(len(usable), min(ways, len(usable)), replace=False)
+        classes = [usable[number] for number in chosen]
+        support = np.stack([draw.choice(supports[c], shots, replace=False) for c in classes])
+        query = [draw.choice(pools[c], min(per_class, len(pools[c])), replace=False) for c in classes]
+        prototypes = F.normalize(known[support].mean(1), dim=1)
+        truth = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(each) for each in query]))
+        answers = (asked[np.concatenate(query)] @ prototypes.T).argmax(1)
+        found.append((answers.cpu() == truth).double().mean())
+    return torch.stack(found)
+
+
+def _by_class(labels: Tensor) -> dict[int, Any]:
+    """Row numbers of each class."""
+    array = labels.cpu().numpy()
+    order = np.argsort(array, kind="stable")
+    values, starts = np.unique(array[order], return_index=True)
+    return dict(zip(values.tolist(), np.split(order, starts[1:]), strict=True))
