@@ -32,7 +32,7 @@ def check(
 
     clx data check --config my.yaml
     """
-    from clx.pipelines.check import check_source, summary
+    from clx.pipelines.check import check_source, summary, target_summary
     from clx.pipelines.config import Refused
 
     report = check_source(source, config, show_progress if sys.stderr.isatty() else lambda done, total: None)
@@ -40,6 +40,8 @@ def check(
         emit_json(report)
     else:
         emit_table(summary(report), title=report["data"])
+        if report["targets"]:
+            emit_table(target_summary(report), title="targets (many, median, few: rows like them in training)")
         if report["findings"]:
             emit_table(report["findings"][:SHOWN], title="findings")
         hidden = sum(report["counts"].values()) - len(report["findings"][:SHOWN])
@@ -75,6 +77,36 @@ def make(
         emit_json({"name": name, "manifest": str(manifest)})
     else:
         print(manifest)
+
+
+@app.command()
+def thin(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Manifest with a numeric target.")],
+    out: Annotated[Path, typer.Argument(help="New .csv, .tsv or .parquet file.")],
+    target: Annotated[str, typer.Option(help="Column to thin by.")],
+    ratio: Annotated[float, typer.Option(min=1, help="Training rows in the densest bin for one in the rarest.")] = 50,
+    bins: Annotated[int, typer.Option(min=2, help="Bins of equal width over the target's range.")] = 20,
+    held_out: Annotated[
+        float, typer.Option(min=0.01, max=0.5, help="Share of a bin's rows that val and test each get at most.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """Make imbalanced training data with balanced val and test rows from one manifest.
+
+    Val and test get equally many rows of every bin that has enough; what is left is thinned so that the counts of
+    bins, ordered from the densest to the rarest, fall geometrically. Keep OUT beside SOURCE if cells are paths.
+    Example:
+
+    clx data thin airfoil.csv airfoil-tail.csv --target target --ratio 50
+    """
+    from clx.pipelines.thin import thin as make_thin
+
+    counts = make_thin(source, out, target, ratio=ratio, bins=bins, held_out=held_out, seed=seed)
+    if json:
+        emit_json({"out": str(out), "rows": counts})
+    else:
+        note(f"wrote {out}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
 
 
 @app.command("list")

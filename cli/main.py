@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clx.cli import data, doctor, evaluate, export, runs, show, sweep, train, zeroshot
+from clx.cli import data, doctor, evaluate, export, predict, runs, show, sweep, train, zeroshot
 from clx.cli.output import ReaderGone, note
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
 app.add_typer(runs.app, name="runs")
 app.command("eval")(evaluate.evaluate)
+app.command("predict")(predict.predict)
 app.command("zeroshot")(zeroshot.zeroshot)
 app.command("export")(export.export)
 app.add_typer(data.app, name="data")

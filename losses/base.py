@@ -30,6 +30,7 @@ class Loss(nn.Module):
     - `predictions` `[B, K]` float, from the head that is trained jointly;
     - `present` `{name: [B] bool}`, False where a row lacks that input (its embedding is then meaningless);
     - `sample_id` `[B]` int64, the row's number in the training data;
+    - `weights` `[B]` float, what each row's term counts, 1 on average; None where all count alike;
     - `steps` `{name: ([B, T, D], [B, T] bool)}`, embeddings per time step with their mask;
     - `generator`, for whatever randomness the formula has.
 

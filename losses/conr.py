@@ -1,7 +1,7 @@
 """ConR: a regulariser that parts rows whose predictions are close though their targets are far."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
@@ -92,7 +92,13 @@ def _distance(x: Tensor, i: slice, j: slice) -> Tensor:
 @register("conr")
 @dataclass(eq=False, kw_only=True)
 class ConR(Tempered):
-    """ConR over the rows of all names; a regulariser, to be added to a regression loss on the same head."""
+    """ConR over the rows of all names; a regulariser, to be added to a regression loss on the same head.
+
+    `window` is in the target's units, 1 for ages in years; when not given it is a tenth of the targets' deviation,
+    in a training run that of all training rows.
+    """
+
+    window_share: ClassVar[float] = 0.1
 
     family = "regression"
     paper = "Keramati et al. 2024, arXiv 2309.06651"
@@ -101,7 +107,7 @@ class ConR(Tempered):
     use = "imbalanced regression, beside l1 (weight 4 in the paper's age experiments); window in target units"
 
     temperature: Annotated[float, Gt(0)] = 0.07
-    window: Annotated[float, Gt(0)] = 1.0
+    window: Annotated[float, Gt(0)] | None = None
     pushing: Annotated[float, Ge(0)] = 0.01
 
     def forward(
@@ -111,6 +117,7 @@ class ConR(Tempered):
         targets: Tensor,
         predictions: Tensor,
         present: dict[str, Tensor] | None = None,
+        weights: Tensor | None = None,
     ) -> Tensor:
         x, items = flat(z, present)
         y, p = targets[items].to(x.dtype), predictions[items].to(x.dtype)
@@ -118,8 +125,10 @@ class ConR(Tempered):
         x, y, p = x[known], y[known], p[known]
         if not len(x):
             return nothing(z)
-        terms, valid = conr(unit(x), y, p, self.tau, self.window, self.pushing)
+        spread = 0.0 if len(y) < 2 else y.std(0).norm().item()
+        window = self.window_share * spread if self.window is None else self.window
+        terms, valid = conr(unit(x), y, p, self.tau, window, self.pushing)
         dropped = len(known) - int(valid.sum())
         if dropped:
             self.log["dropped_anchors"] = dropped
-        return mean(terms[valid])
+        return mean(terms[valid], None if weights is None else weights[items][known][valid])

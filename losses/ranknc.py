@@ -13,7 +13,7 @@ from clx.losses.base import Embeddings, Tempered, flat, nothing, register
 from clx.losses.tiles import full, plain
 
 
-def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float) -> Tensor:
+def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float, weights: Tensor | None = None) -> Tensor:
     """Rank-N-Contrast: each row is a positive once, against all rows at least as far in the target.
 
     1/(n (n-1)) sum_i sum_{j != i} -log( exp(s_ij) / sum_{k != i, d_ik >= d_ij} exp(s_ik) ),
@@ -23,6 +23,7 @@ def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float) -> 
         z: `[N, D]`, taken as they are.
         targets: `[N, K]`, without NaN.
         temperature: positive.
+        weights: `[N]`, what each anchor i counts; 1 by default.
 
     Returns:
         Scalar in nats; 0 for two rows.
@@ -30,7 +31,7 @@ def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float) -> 
     Reference:
         Zha et al. 2023, arXiv 2210.01189.
     """
-    return _RankNC.apply(temperature, targets, full(z))  # type: ignore[no-any-return, no-untyped-call]
+    return _RankNC.apply(temperature, targets, weights, full(z))  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _RankNC(Function):
@@ -42,7 +43,7 @@ class _RankNC(Function):
 
     @staticmethod
     @plain
-    def forward(ctx: Any, temperature: Tensor | float, targets: Tensor, z: Tensor) -> Tensor:
+    def forward(ctx: Any, temperature: Tensor | float, targets: Tensor, weights: Tensor | None, z: Tensor) -> Tensor:
         n, scale = len(z), 1 / float(temperature)
         dz, total, slope = torch.zeros_like(z), 0.0, 0.0
         squares = z.square().sum(1)
@@ -51,7 +52,9 @@ class _RankNC(Function):
             part = slice(start, min(start + block, n))
             s = _distances(z, squares, part).mul_(-scale)
             loss, g = _ranked(s, torch.cdist(targets[part], targets, p=1), start)
-            total += loss
+            if weights is not None:
+                loss, g = loss * weights[part], g * weights[part, None].to(g.dtype)
+            total += float(loss.sum())
             if any(ctx.needs_input_grad):
                 slope += float((g * s).sum(dtype=torch.float64))
                 # d|a - b| / da = (a - b) / |a - b|; rows that coincide get no gradient
@@ -66,7 +69,7 @@ class _RankNC(Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         dz, dt = ctx.saved_tensors
-        return g * dt if ctx.needs_input_grad[0] else None, None, g * dz
+        return g * dt if ctx.needs_input_grad[0] else None, None, None, g * dz
 
 
 def _distances(z: Tensor, squares: Tensor, part: slice) -> Tensor:
@@ -86,8 +89,8 @@ def _ties(ordered: Tensor) -> tuple[Tensor, Tensor]:
     return first, last
 
 
-def _ranked(s: Tensor, distance: Tensor, start: int) -> tuple[float, Tensor]:
-    """Sum of the losses of a block of anchors and its gradient with respect to `s` `[b, N]`."""
+def _ranked(s: Tensor, distance: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    """The loss of each of a block of anchors, `[b]` in float64, and its gradient with respect to `s` `[b, N]`."""
     distance.diagonal(start).fill_(-1)  # the anchor itself sorts first and is cut off
     ordered, order = distance.sort(1)
     ordered, order = ordered[:, 1:], order[:, 1:]
@@ -97,13 +100,13 @@ def _ranked(s: Tensor, distance: Tensor, start: int) -> tuple[float, Tensor]:
     if float((peak - logits).max()) < 60:
         e = (logits - peak).exp_()
         denominator = e.flip(1).cumsum(1).flip(1).gather(1, first)
-        loss = (denominator.log() + peak - logits).sum(dtype=torch.float64)
+        loss = (denominator.log() + peak - logits).sum(1, dtype=torch.float64)
         g = e.mul_(denominator.reciprocal_().cumsum(1).gather(1, last)).sub_(1)
     else:  # exponentials of far rows would vanish: stay in logarithms
         log_sum = logits.flip(1).logcumsumexp(1).flip(1).gather(1, first)
-        loss = (log_sum - logits).sum(dtype=torch.float64)
+        loss = (log_sum - logits).sum(1, dtype=torch.float64)
         g = (logits + (-log_sum).logcumsumexp(1).gather(1, last)).exp_().sub_(1)
-    return float(loss), torch.zeros_like(s).scatter_(1, order, g)
+    return loss, torch.zeros_like(s).scatter_(1, order, g)
 
 
 @register("rank-n-contrast")
@@ -119,11 +122,19 @@ class RankNContrast(Tempered):
 
     temperature: Annotated[float, Gt(0)] = 2.0
 
-    def forward(self, z: Embeddings, *, targets: Tensor, present: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        targets: Tensor,
+        present: dict[str, Tensor] | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         x, items = flat(z, present)
         y = full(targets)[items]
         known = ~y.isnan().any(1)
         if not bool(known.all()):
             self.log["dropped_anchors"] = int((~known).sum())
             x, y = x[known], y[known]
-        return rank_n_contrast(x, y, self.tau) if len(x) > 1 else nothing(z)
+        counted = None if weights is None else weights[items][known]
+        return rank_n_contrast(x, y, self.tau, counted) if len(x) > 1 else nothing(z)

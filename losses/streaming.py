@@ -65,9 +65,9 @@ def lse(x: Tensor, dim: int) -> Tensor:
     return torch.where(some, total, 1).log().masked_fill(~some, -math.inf) + peak.squeeze(dim)
 
 
-def mean(x: Tensor) -> Tensor:
-    """Mean of all entries, 0 of none."""
-    return x.sum() / max(1, x.numel())
+def mean(x: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean of all entries, 0 of none; each multiplied by its weight, of which the mean should be 1, where given."""
+    return (x if weights is None else x * weights.to(x.dtype)).sum() / max(1, x.numel())
 
 
 def cross(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None = None) -> tuple[Tensor, Tensor]:

@@ -76,7 +76,14 @@ class SupCon(Tempered):
     temperature: Annotated[float, Gt(0)] = 0.07
     form: Literal["out", "in"] = "out"
 
-    def forward(self, z: Embeddings, *, labels: Tensor, present: dict[str, Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        labels: Tensor,
+        present: dict[str, Tensor] | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         x, items = flat(z, present)
         labels = torch.where(labels < 0, -1 - torch.arange(len(labels), device=labels.device), labels)
         if len(x) < 2:
@@ -86,4 +93,5 @@ class SupCon(Tempered):
         dropped = len(valid) - int(count)
         if dropped:
             self.log["dropped_anchors"] = dropped
+        terms = terms if weights is None else terms * weights[items].to(terms.dtype)
         return terms.sum() / count.clamp(min=1)

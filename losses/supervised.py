@@ -20,14 +20,15 @@ class Regression(Loss):
     family = "supervised heads"
     cost = "time and memory O(B K)"
 
-    def forward(self, z: Embeddings, *, predictions: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, z: Embeddings, *, predictions: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         if predictions.shape != targets.shape:
             raise ValueError(f"predictions {[*predictions.shape]} and targets {[*targets.shape]} differ in shape")
         known = ~targets.isnan()
         if not bool(known.all()):
             self.log["dropped_targets"] = int((~known).sum())
         predictions = full(predictions)
-        return mean(self.error(predictions[known] - targets[known].to(predictions.dtype)))
+        counted = None if weights is None else weights[:, None].expand_as(targets)[known]
+        return mean(self.error(predictions[known] - targets[known].to(predictions.dtype)), counted)
 
     def error(self, difference: Tensor) -> Tensor:
         raise NotImplementedError
@@ -88,7 +89,7 @@ class CrossEntropy(Loss):
 
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
 
-    def forward(self, z: Embeddings, *, predictions: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, z: Embeddings, *, predictions: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         known = labels >= 0
         if not bool(known.all()):
             self.log["dropped_labels"] = int((~known).sum())
@@ -100,5 +101,6 @@ class CrossEntropy(Loss):
                 labels[known],
                 reduction="none",
                 label_smoothing=self.label_smoothing,
-            )
+            ),
+            None if weights is None else weights[known],
         )

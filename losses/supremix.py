@@ -1,15 +1,18 @@
 """SupReMix: supervised contrast for regression, with mixtures of rows as harder negatives and positives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register
 from clx.losses.streaming import lse, mean, unit
+from clx.losses.tiles import plain
 
 Growth = Callable[[Tensor], Tensor]
 
@@ -81,23 +84,95 @@ def _hard_positives(
     fixed: Tensor, y: Tensor, window: float, pairs: Callable[[int], Tensor] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Over each anchor's hard positives: log-sum-exp of similarities, their sum, their number; `[N]` each."""
-    log_sums, sums = fixed.new_full((len(y),), -torch.inf), fixed.new_zeros(len(y))
-    counts = torch.zeros(len(y), dtype=torch.long, device=y.device)
-    for target in y.unique():  # anchors of one target share their pairs
-        anchors = (y == target).nonzero()[:, 0]
-        below = ((y < target) & (target - y < window)).nonzero()[:, 0]
-        above = ((y > target) & (y - target < window)).nonzero()[:, 0]
-        number = len(below) * len(above)
-        if not number:
-            continue
-        chosen = torch.arange(number, device=y.device) if pairs is None else pairs(number).to(y.device)
-        j, k = below[chosen // len(above)], above[chosen % len(above)]
-        a = (y[k] - target) / (y[k] - y[j])
-        mixed = a * fixed[anchors][:, j] + (1 - a) * fixed[anchors][:, k]
-        log_sums = log_sums.index_put((anchors,), lse(mixed, 1))
-        sums = sums.index_put((anchors,), mixed.sum(1))
-        counts[anchors] = len(chosen)
-    return log_sums, sums, counts
+    ordered, order = y.sort()
+    gap = ordered[:, None] - ordered  # a target's own rows have gap 0, and stand together
+    below, above = ((gap > 0) & (gap < window)).sum(1), ((gap < 0) & (-gap < window)).sum(1)
+    first, last = (gap > 0).sum(1), (gap >= 0).sum(1)
+    chosen: dict[int, Tensor] = {}  # by the number of the anchor, where not all are taken
+    number = below * above
+    if pairs is not None:
+        for i, (start, count) in enumerate(zip(first.tolist(), number.tolist(), strict=True)):
+            if count:
+                chosen[i] = chosen[start] if start < i else pairs(count).to(y.device)  # one target, one choice
+        number = torch.tensor([len(chosen.get(i, ())) for i in range(len(y))], device=y.device)
+    # Sorted by target, an anchor's rows below it end where its own begin, and those above begin where they end.
+    triples = _Triples(ordered, first - below, last, above, number, chosen)
+    log_sums, sums = _Mixed.apply(triples, fixed[order][:, order])  # type: ignore[no-untyped-call]
+    back = order.argsort()
+    return log_sums[back], sums[back], number[back]
+
+
+@dataclass
+class _Triples:
+    """Which pairs (j, k) mix to the target of each anchor, rows sorted by target; made block by block."""
+
+    y: Tensor
+    below: Tensor
+    """First row of each anchor's window."""
+    above: Tensor
+    """First row above each anchor."""
+    width: Tensor
+    """Rows in the window above."""
+    number: Tensor
+    chosen: dict[int, Tensor]
+
+    def blocks(self, most: int = 1 << 18) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor]]:
+        """Anchors and, for all their pairs, the anchor (from 0 in the block), j, k and the share of j."""
+        counts = self.number.tolist()
+        start = 0
+        while start < len(counts):
+            stop, total = start, 0
+            while stop < len(counts) and (stop == start or total + counts[stop] <= most):
+                total += counts[stop]
+                stop += 1
+            part = slice(start, stop)
+            anchor = torch.repeat_interleave(self.number[part])
+            if self.chosen:
+                picks = [self.chosen[i] for i in range(start, stop) if i in self.chosen]
+                pick = torch.cat(picks) if picks else anchor
+            else:
+                pick = (
+                    torch.arange(total, device=anchor.device)
+                    - (self.number[part].cumsum(0) - self.number[part])[anchor]
+                )
+            i = anchor + start
+            j, k = self.below[i] + pick // self.width[i], self.above[i] + pick % self.width[i]
+            yield part, anchor, j, k, (self.y[k] - self.y[i]) / (self.y[k] - self.y[j])
+            start = stop
+
+
+class _Mixed(Function):
+    """Log-sum-exp and sum of `a s_ij + (1 - a) s_ik` over each anchor's pairs, with their gradients in one pass.
+
+    Memory O(N^2 + pairs of a block): a gradient of `s` for each of the two results, no list of all pairs.
+    """
+
+    @staticmethod
+    @plain
+    def forward(ctx: Any, triples: _Triples, s: Tensor) -> tuple[Tensor, Tensor]:
+        log_sums, sums = s.new_full((len(s),), -torch.inf), s.new_zeros(len(s))
+        d_log, d_sum = torch.zeros_like(s), torch.zeros_like(s)
+        for part, anchor, j, k, a in triples.blocks():
+            size, columns = part.stop - part.start, s.shape[1]
+            rows = s[part].flatten()
+            left, right = anchor * columns + j, anchor * columns + k
+            mixed = a * rows[left] + (1 - a) * rows[right]
+            peak = rows.new_full((size,), -torch.inf).scatter_reduce_(0, anchor, mixed, "amax")
+            weight = (mixed - peak[anchor]).exp_()
+            total = rows.new_zeros(size).index_add_(0, anchor, weight)
+            log_sums[part] = total.log() + peak.masked_fill(total == 0, 0)
+            sums[part] = rows.new_zeros(size).index_add_(0, anchor, mixed)
+            weight /= total[anchor]
+            for gradient, each in ((d_log[part].view(-1), weight), (d_sum[part].view(-1), torch.ones_like(weight))):
+                gradient.index_add_(0, left, a * each).index_add_(0, right, (1 - a) * each)
+        ctx.save_for_backward(d_log, d_sum)
+        return log_sums, sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_log: Tensor, g_sum: Tensor) -> tuple[None, Tensor]:
+        d_log, d_sum = ctx.saved_tensors
+        return None, g_log[:, None] * d_log + g_sum[:, None] * d_sum
 
 
 @register("supremix")
@@ -105,19 +180,22 @@ def _hard_positives(
 class SupReMix(Tempered):
     """SupReMix over the rows of all names, for one continuous target.
 
-    `window` is in the target's units and must be set to suit them: 5 is for ages in years. Far below the distance
-    between targets it gives no hard positives; far above, every pair of rows around a target is one.
+    `window` is in the target's units, as 5 is for ages in years. Far below the distance between targets it gives no
+    hard positives; far above, every pair of rows around a target is one. When not given it is 0.3 of the targets'
+    deviation, in a training run that of all training rows.
     """
+
+    window_share: ClassVar[float] = 0.3
 
     family = "regression"
     paper = "Wu et al. 2023, arXiv 2309.16633"
     formula = "mean_i lse_{c in A(i)}(u_i.x_c / t + log(1 + |y_i - y_c|)) - mean_{p in P(i)} u_i.x_p / t"
-    cost = "N = V B rows: time O(N^2 D + N P), memory O(N^2 + N P), P hard positives per anchor"
+    cost = "N = V B rows: time O(N^2 D + N P), memory O(N^2), P hard positives per anchor"
     use = "a continuous target, pre-training before a linear head; set window in the target's units"
 
     temperature: Annotated[float, Gt(0)] = 0.3
     mixing: Literal["both", "negative", "positive", "none"] = "both"
-    window: Annotated[float, Gt(0)] = 5.0
+    window: Annotated[float, Gt(0)] | None = None
     mix_alpha: Annotated[float, Gt(0)] = 2.0  # Beta(2, 8): a hard negative is 0.2 anchor on average
     mix_beta: Annotated[float, Gt(0)] = 8.0
     magnify: Literal["linear", "squared"] = "linear"
@@ -129,6 +207,7 @@ class SupReMix(Tempered):
         *,
         targets: Tensor,
         present: dict[str, Tensor] | None = None,
+        weights: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         if targets.shape[1] != 1:
@@ -139,19 +218,20 @@ class SupReMix(Tempered):
         x, y = x[known], y[known]
         if len(x) < 2:
             return nothing(z)
+        window = self.window_share * y.std().item() if self.window is None else self.window
         terms, valid = supremix(
             unit(x),
             y,
             self.tau,
             self.draw_shares(len(x), x, generator) if self.mixing in ("both", "negative") else None,
-            self.window if self.mixing in ("both", "positive") else None,
+            window if self.mixing in ("both", "positive") else None,
             linear if self.magnify == "linear" else squared,
             lambda number: self.draw_pairs(number, generator),
         )
         dropped = len(known) - int(valid.sum())
         if dropped:
             self.log["dropped_anchors"] = dropped
-        return mean(terms[valid])
+        return mean(terms[valid], None if weights is None else weights[items][known][valid])
 
     def draw_shares(self, n: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
         """Beta(mix_alpha, mix_beta) draws `[n, n]`."""

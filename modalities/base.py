@@ -71,6 +71,8 @@ class Modality:
 
     column: str | None = None
     """Manifest column; the modality's own name when not given."""
+    pair: str | None = None
+    """A second column: rows are pairs of cells through one encoder, the head gets u, v, |u - v| and u * v."""
     encoder: str = ""
     pretrained: bool | str | None = None
     """A tag, a path, or true for the library's own weights."""
@@ -78,9 +80,10 @@ class Modality:
     """Keep the encoder as it is (LiT); the projection head still learns."""
     unlocked: Annotated[int, Ge(0)] = 0
     """With `freeze`, how many of the encoder's last blocks learn all the same."""
-    head: Literal["linear", "mlp", "none"] = "linear"
+    head: Literal["linear", "mlp", "norm", "none"] = "linear"
     """Projection into the shared space; `mlp` is SimCLR's, with batch norms that centre each dimension, which
-    losses of products (Symile) need to leave their starting plateau."""
+    losses of products (Symile) need to leave their starting plateau. `none` takes the features as they are, `norm`
+    divides them by their root mean square: their length means nothing after a loss of angles."""
     views: Annotated[int, Ge(1)] = 1
     augmentation: Literal["none", "mild", "strong"] = "mild"
 

@@ -66,6 +66,8 @@ class Table(Modality):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.pair is not None:
+            raise ValueError("pair is for modalities of one column; a table reads several as they are")
         self._numbers: dict[str, Numbers] = {}
         self._categories: dict[str, dict[str, int]] = {}
 

@@ -7,11 +7,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from clx.modalities.base import CellError, Input, Modality
 from clx.pipelines.config import BadInput, Failed
+from clx.pipelines.density import bin_name
 from clx.pipelines.manifest import Manifest, resolve
 from clx.pipelines.signals import leave_to_parent
 
@@ -51,6 +53,8 @@ class Batch:
     labels: Tensor
     targets: Tensor
     sample_id: Tensor
+    weights: Tensor | None = None
+    """`[B]`, mean 1 over the training rows; None where all count alike."""
     bad: list[BadRow] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -66,6 +70,7 @@ class Batch:
             {name: move(value) for name, value in self.inputs.items()},
             move(self.present),
             **move({"labels": self.labels, "targets": self.targets, "sample_id": self.sample_id}),
+            weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
             bad=self.bad,
         )
 
@@ -76,9 +81,10 @@ class Batch:
 
 
 def column_of(name: str, modality: Modality) -> str | list[str]:
-    """The manifest column, or columns for a table, that feed a modality."""
+    """The manifest column that feeds a modality, or the columns of a table or a pair."""
     if modality.kind != "table":
-        return modality.column or name
+        column = modality.column or name
+        return column if modality.pair is None else [column, modality.pair]
     columns: list[str] = getattr(modality, "columns", [])
     return columns or ([modality.column] if modality.column else ["*"])
 
@@ -90,12 +96,21 @@ def has_columns(manifest: Manifest, name: str, modality: Modality) -> bool:
 
 
 def cell_of(row: dict[str, Any], name: str, modality: Modality, manifest: Manifest) -> Any:
-    """The resolved cell of one modality in a raw row; None when it is missing."""
+    """The resolved cell of one modality in a raw row; None when it is missing.
+
+    A table's cell is `{column: value}`, present with any of them; a pair's is a tuple of both, or missing.
+    """
     column = column_of(name, modality)
-    if isinstance(column, list):
+    if isinstance(column, str):
+        return _resolved(row[column], modality, manifest)
+    if modality.kind == "table":
         cells = {each: row[each] for each in column}
         return cells if any(value is not None for value in cells.values()) else None
-    value = row[column]
+    pair = tuple(_resolved(row[each], modality, manifest) for each in column)
+    return None if any(one is None for one in pair) else pair
+
+
+def _resolved(value: Any, modality: Modality, manifest: Manifest) -> Any:
     inline = modality.kind == "series" and isinstance(value, str) and value.lstrip().startswith("[")
     return resolve(value, manifest) if value is not None and modality.files and not inline else value
 
@@ -109,8 +124,32 @@ def cells(manifest: Manifest, name: str, modality: Modality) -> Iterator[Any]:
     for i in range(0, len(manifest), max(1, len(manifest) // FIT_ROWS)):
         with suppress(BadInput):
             cell = cell_of(manifest.row(i, columns), name, modality, manifest)
-            if cell is not None:
+            if cell is not None and modality.pair is not None:
+                yield from cell
+            elif cell is not None:
                 yield cell
+
+
+def read_cell(modality: Modality, cell: Any) -> Any:
+    """The sample of a cell, or both samples of a pair. Raises `CellError`."""
+    return modality.read(cell) if modality.pair is None else tuple(modality.read(one) for one in cell)
+
+
+def vary(modality: Modality, samples: list[Any], generator: torch.Generator) -> list[Any]:
+    """One random view of each sample, or pair of samples."""
+    if modality.augmentation == "none":
+        return samples
+    if modality.pair is None:
+        return modality.augment(list(samples), generator)
+    varied = modality.augment([one for side in zip(*samples, strict=True) for one in side], generator)
+    return list(zip(varied[: len(samples)], varied[len(samples) :], strict=True))
+
+
+def collate(modality: Modality, samples: Sequence[Any]) -> Input:
+    """Samples as one batch; of N pairs all first ones, then all second ones, 2 N rows."""
+    if modality.pair is None:
+        return modality.collate(samples)
+    return modality.collate([one for side in zip(*samples, strict=True) for one in side])
 
 
 def columns_of(modalities: dict[str, Modality], *more: str | None) -> list[str]:
@@ -130,6 +169,8 @@ class Rows(Dataset[Batch]):
     modalities: dict[str, Modality]
     label: str | None = None
     classes: dict[str, int] = field(default_factory=dict)
+    bin_width: float | None = None
+    """Where given, the classes are bins of this width."""
     target: list[str] = field(default_factory=list)
     augment: bool = False
     """Random views, `views` of each modality; without it one plain view named like the modality."""
@@ -138,6 +179,10 @@ class Rows(Dataset[Batch]):
     missing: float = 0.0
     seed: int = 0
     cache: bool = False
+    weights: NDArray[np.float64] | None = None
+    """Of each row."""
+    features: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    """What frozen encoders make of a modality's cells, by `sample_id`: it then takes the place of its inputs."""
 
     def __post_init__(self) -> None:
         self.kept: dict[int, _Decoded] = {}
@@ -160,14 +205,22 @@ class Rows(Dataset[Batch]):
         for name, modality in self.modalities.items():
             if name in self.dropped and self.dropped[name][i]:
                 continue
+            known = self.features.get(name, {}).get(int(self.manifest.rows[i]))
+            if known is not None:
+                inputs[name] = known
+                continue
             try:
                 cell = cell_of(row, name, modality, self.manifest)
                 if cell is not None:
-                    inputs[name] = modality.read(cell)
+                    inputs[name] = read_cell(modality, cell)
+                    if name in self.features:
+                        raise CellError("could not be read when the run began")
             except (CellError, BadInput) as error:
                 column = column_of(name, modality)
                 raise _Bad(i, ",".join(column) if isinstance(column, list) else column, str(error)) from None
         named = None if self.label is None else row[self.label]
+        if named is not None and self.bin_width is not None:
+            named = bin_name(named, self.bin_width)
         label = -1 if named is None else self.classes.get(str(named), -1)
         targets = [self._number(i, name, row[name]) for name in self.target]
         decoded = inputs, label, targets
@@ -212,16 +265,18 @@ class Rows(Dataset[Batch]):
             for view in view_names(name, modality) if generator else [name]:
                 present[view] = here
                 if values:
-                    varied = values
-                    if generator is not None and modality.augmentation != "none":
-                        varied = modality.augment(list(values), generator)
-                    inputs[view] = modality.collate(varied)
+                    if name in self.features:
+                        inputs[view] = {"features": torch.stack(values)}
+                    else:
+                        varied = values if generator is None else vary(modality, values, generator)
+                        inputs[view] = collate(modality, varied)
         return Batch(
             inputs,
             present,
             labels=torch.tensor([s[1] for s in samples], dtype=torch.long),
             targets=torch.tensor([s[2] for s in samples], dtype=torch.float32),
             sample_id=torch.tensor([int(self.manifest.rows[i]) for i in rows], dtype=torch.long),
+            weights=None if self.weights is None else torch.from_numpy(self.weights[rows]).float(),
             bad=bad,
         )
 
@@ -247,7 +302,7 @@ def view_names(name: str, modality: Modality) -> list[str]:
 
 @dataclass
 class Order(Sampler[Key]):
-    """Keys of a training run in order: a new permutation each epoch, whole batches only.
+    """Keys of a training run in order: a new permutation, or draw, each epoch, whole batches only.
 
     Nothing but counters decides what comes next, so a run resumes in the middle of an epoch by `start`.
     """
@@ -259,6 +314,8 @@ class Order(Sampler[Key]):
     """Batches already consumed, over all epochs."""
     stop: int
     """Batches of the whole run."""
+    weights: NDArray[np.float64] | None = None
+    """Rows are drawn in these proportions, again and again, instead of each once an epoch."""
 
     @property
     def per_epoch(self) -> int:
@@ -272,7 +329,11 @@ class Order(Sampler[Key]):
         for done in range(self.start, self.stop):
             if done // self.per_epoch != epoch:
                 epoch = done // self.per_epoch
-                shuffled = np.random.default_rng([self.seed, 2, epoch]).permutation(self.rows)
+                draw = np.random.default_rng([self.seed, 2, epoch])
+                if self.weights is None:
+                    shuffled = draw.permutation(self.rows)
+                else:
+                    shuffled = draw.choice(self.rows, self.rows, p=self.weights / self.weights.sum())
             at = done % self.per_epoch
             yield Key(epoch, at, shuffled[at * self.batch_size : (at + 1) * self.batch_size])
 

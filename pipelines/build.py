@@ -2,9 +2,10 @@
 
 import fnmatch
 import inspect
+import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 
 from clx.losses.base import LOSSES, Loss
 from clx.modalities.base import MODALITIES, Modality
-from clx.pipelines.batch import cells, column_of, view_names
+from clx.pipelines.batch import cells, column_of, columns_of, view_names
 from clx.pipelines.config import BadInput, Config, Term, construct, nearest, options_model, options_of
+from clx.pipelines.density import label_of, numbers, with_bins
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Embedder, Objective, modality_of
 
@@ -28,6 +30,8 @@ class Facts:
     """Values of the label column in the training split, sorted."""
     target_mean: list[float]
     target_scale: list[float]
+    kept: list[str] = field(default_factory=list)
+    """Parts of towers that pre-training trained and that stay as they are, such as `image.encoder`."""
 
 
 @dataclass
@@ -68,6 +72,8 @@ def build(config: Config, facts: Facts, modalities: dict[str, Modality] | None =
         model = Embedder(modalities, config.embed_dim, outputs, load)
     except ValueError as error:
         raise BadInput(str(error)) from None
+    for name, _, part in (kept.partition(".") for kept in facts.kept):
+        model.tower(name).keep(part)  # type: ignore[arg-type]
     if config.data.target and outputs:
         model.get_buffer("target_mean").copy_(torch.tensor(facts.target_mean))
         model.get_buffer("target_scale").copy_(torch.tensor(facts.target_scale))
@@ -115,23 +121,43 @@ def resolved(config: Config, modalities: Mapping[str, Modality], losses: list[Lo
     )
 
 
-def prepare(config: Config, splits: dict[str, Manifest]) -> Run:
-    """Check the data against the config, learn the statistics of the training split, and build."""
+def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dict[str, Any]] | None = None) -> Run:
+    """Check the data against the config, learn the statistics of the training split, and build.
+
+    The statistics of the modalities in `known` are taken from there.
+    """
     modalities = make_modalities(config)
-    losses = make_losses(config)
     for manifest in splits.values():
         check_columns(config, modalities, manifest)
-    check_needs(config, losses, splits["train"])
     train = splits["train"]
+    config = config.model_copy(update={"data": with_bins(config.data, train)})
+    check_needs(config, make_losses(config), train)
     for name, modality in modalities.items():
+        if known and name in known:
+            modality.load_state(known[name])
+            continue
         try:
             modality.fit(cells(train, name, modality))
         except ValueError as error:
             raise BadInput(f"{train.name}, modalities.{name}: {error}") from None
     means, scales = target_statistics(config, train)
+    config = with_windows(config, scales)
+    losses = make_losses(config)
     try_objective(config, modalities, losses)
     facts = Facts({n: m.state() for n, m in modalities.items()}, class_names(config, train), means, scales)
     return build(config, facts, modalities)
+
+
+def with_windows(config: Config, scales: list[float]) -> Config:
+    """The same with the windows written out that losses take as a share of the training targets' deviation."""
+    terms = []
+    for term in config.objective:
+        share = getattr(LOSSES[term.name], "window_share", None)
+        if share is not None and term.options.get("window") is None:
+            window = float(f"{share * math.hypot(*scales):.3g}")
+            term = Term.model_validate(term.model_dump() | {"window": window})
+        terms.append(term)
+    return config.model_copy(update={"objective": terms})
 
 
 def try_objective(config: Config, modalities: Mapping[str, Modality], losses: list[Loss]) -> None:
@@ -161,11 +187,11 @@ def try_objective(config: Config, modalities: Mapping[str, Modality], losses: li
 def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: Manifest) -> None:
     """Every column that the config names must be there; patterns such as `x*` become the columns they match."""
     columns = manifest.columns
-    single = {column_of(name, modality) for name, modality in modalities.items() if modality.kind != "table"}
-    taken = {config.data.label, config.data.split, *config.data.target, *map(str, single)}
+    single = columns_of({name: modality for name, modality in modalities.items() if modality.kind != "table"})
+    taken = {config.data.label, config.data.split, *config.data.target, *single}
     for name, modality in modalities.items():
         wanted = column_of(name, modality)
-        if isinstance(wanted, list):
+        if isinstance(wanted, list) and modality.kind == "table":
             matched = [c for w in wanted for c in _matching(w, columns, taken) or [w]]
             modality.columns = wanted = list(dict.fromkeys(matched))  # type: ignore[attr-defined]
         for column in [wanted] if isinstance(wanted, str) else wanted:
@@ -210,24 +236,26 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest) -> None:
                 key = "data.label" if need == "labels" else "data.target"
                 columns = ", ".join(manifest.columns)
                 raise BadInput(f"loss {term.name!r} needs {need}: set {key} to a column of {manifest.name} ({columns})")
+        if config.data.balance and config.data.balance.by == "weights" and "weights" not in loss.needs():
+            raise BadInput(
+                f"loss {term.name!r} has no term for each row that a weight could multiply: data.balance.by=sampling "
+                "draws rare rows more often, with any loss"
+            )
 
 
 def class_names(config: Config, manifest: Manifest) -> list[str]:
     """The distinct labels of a manifest, sorted."""
     if not config.data.label:
         return []
-    values = manifest.column(config.data.label)
-    return sorted({str(value) for value in values if value is not None})
+    names = {label_of(config.data, value) for value in manifest.column(config.data.label)} - {None}
+    return sorted((str(name) for name in names), key=float if config.data.label in config.data.target else str)
 
 
 def target_statistics(config: Config, manifest: Manifest) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each target column over the training rows that have it."""
     means, scales = [], []
     for column in config.data.target:
-        try:
-            values = torch.tensor([float(v) for v in manifest.column(column) if v is not None], dtype=torch.float64)
-        except (TypeError, ValueError) as error:
-            raise BadInput(f"{manifest.name}, column {column}: {error}") from None
+        values = torch.from_numpy(numbers(manifest, column))
         values = values[values.isfinite()]
         if len(values) < 2 or values.std() == 0:
             raise BadInput(f"{manifest.name}: target {column!r} has no two different values to learn from")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DRAWS = {"train": 4, "val": 1, "test": 3}  # rows of `digits` per handwritten scan
 SUM_ROWS = {"train": 200, "val": 5, "test": 20}  # rows of `digits-sum` per pair of digits
 XOR_ROWS = {"train": 10_000, "val": 500, "test": 2000}  # the training rows of Symile's own experiment
+ROTATION_ROWS = {"train": 2, "val": 2, "test": 2}  # rows of `digits-rotation` per handwritten scan
+ROTATION = 60.0  # degrees, to either side
 POOL = {"train": 200, "val": 20, "test": 50}  # tones of `digits-sum` per digit
 Tables = dict[str, "pa.Table"]
 
@@ -112,6 +114,20 @@ def _digits_sum(_: str) -> Tables:
             "split": [split] * len(words),
         }
         tables[split] = pa.table(columns)
+    return tables
+
+
+def _digits_rotation(_: str) -> Tables:
+    """Handwritten digits turned by a random angle, which is the target: each scan by several."""
+    import pyarrow as pa
+
+    tables = {}
+    for number, (split, (files, labels)) in enumerate(digits.scans().items()):
+        source = np.tile(np.arange(len(files)), ROTATION_ROWS[split])
+        angles = np.round(np.random.default_rng([17, number]).uniform(-ROTATION, ROTATION, len(source)), 1)
+        images = [digits.turned(files[i], angle) for i, angle in zip(source, angles.tolist(), strict=True)]
+        columns = {"image": pa.array(images, pa.binary()), "angle": angles, "label": digits.ENGLISH[labels[source]]}
+        tables[split] = pa.table({**columns, "split": [split] * len(source)})
     return tables
 
 
@@ -225,6 +241,15 @@ def _registry() -> dict[str, Builtin]:
             _digits_sum,
         ),
     ]
+    found.append(
+        Builtin(
+            "digits-rotation",
+            ("image",),
+            {split: count * ROTATION_ROWS[split] for split, count in digits.SOURCES.items()},
+            f"handwritten digits turned by an angle, target: angle, -{ROTATION:.0f} to {ROTATION:.0f} degrees",
+            _digits_rotation,
+        )
+    )
     for p, about in (("0", "noise"), ("0.5", "a XOR b in half of the rows, else noise"), ("1", "a XOR b")):
         found.append(
             Builtin(f"xor:{p}", ("table",), dict(XOR_ROWS), f"tables a, b, c of 5 bits each, c = {about}", _xor)

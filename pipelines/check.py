@@ -2,9 +2,10 @@
 
 import hashlib
 import io
+import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from clx.modalities.base import Modality
-from clx.pipelines.batch import cell_of, column_of
+from clx.pipelines.batch import cell_of, cells, column_of, read_cell
 from clx.pipelines.build import check_columns, make_modalities
 from clx.pipelines.config import BadInput, Config, load_config, parse
+from clx.pipelines.density import Floats, histogram, shots, width_of
 from clx.pipelines.infer import infer_config
 from clx.pipelines.manifest import load_splits
 from clx.pipelines.rows import Manifest
@@ -23,6 +25,7 @@ from clx.pipelines.rows import Manifest
 LISTED = 1000  # findings of one sort that are listed; all are counted
 CLASSES = 1000
 UNITS = {"text": "characters", "audio": "seconds", "series": "steps"}
+MOMENTS: dict[str, Callable[[Floats], Any]] = {"min": np.min, "mean": np.mean, "max": np.max}
 Told = Callable[[int, int], None]
 
 
@@ -74,7 +77,7 @@ def check_source(source: str | None, config: str | None, told: Told = lambda don
     modalities = make_modalities(known)
     for manifest in splits.values():
         check_columns(known, modalities, manifest)
-    report = check(splits, modalities, known.data.label, known.data.target, told)
+    report = check(splits, modalities, known.data.label, known.data.target, told, known.data.bin_width)
     return {"data": known.data.train, **report}
 
 
@@ -84,17 +87,19 @@ def check(
     label: str | None = None,
     target: Sequence[str] = (),
     told: Told = lambda done, total: None,
+    bin_width: float | None = None,
 ) -> dict[str, Any]:
     """Open every cell of every split.
 
-    Returns `ok` (no errors), `splits` (rows, and by input cells, missing, bad and lengths; classes), `findings`
+    Returns `ok` (no errors), `splits` (rows, and by input cells, missing, bad and lengths; classes), `targets` (see
+    `describe_target`), `findings`
     (at most 1000 of a sort), `counts` and `errors` (how many of each sort). Bad cells and content that occurs in
     two splits are errors; content repeated within a split, classes that training lacks and rows without any
     input are warnings.
     """
     for name, modality in modalities.items():
         try:
-            modality.fit(_present(splits["train"], name, modality))
+            modality.fit(cells(splits["train"], name, modality))
         except ValueError as error:
             raise BadInput(f"{splits['train'].name}, modalities.{name}: {error}") from None
     findings = Findings()
@@ -112,6 +117,7 @@ def check(
             }
             for split, manifest in splits.items()
         },
+        "targets": {column: describe_target(splits, column, bin_width) for column in target},
         "findings": sorted(findings.listed, key=lambda finding: finding["level"]),
         "counts": dict(findings.counts),
         "errors": {what: count for what, count in findings.errors.items() if count},
@@ -143,17 +149,6 @@ def _open_all(
     return found, classes
 
 
-def _present(manifest: Manifest, name: str, modality: Modality) -> Iterator[Any]:
-    """Cells to fit on; those that may not be opened are named later, with their row."""
-    for i in range(len(manifest)):
-        try:
-            cell = cell_of(manifest.row(i), name, modality, manifest)
-        except BadInput:
-            continue
-        if cell is not None:
-            yield cell
-
-
 def _check_row(
     manifest: Manifest,
     i: int,
@@ -171,8 +166,9 @@ def _check_row(
                 at.missing += 1
                 empty += 1
                 continue
-            sample = modality.read(cell)
-            length = _length(modality.kind, cell, sample)
+            sample = read_cell(modality, cell)
+            parts = zip(cell, sample, strict=True) if modality.pair else [(cell, sample)]
+            lengths = [_length(modality.kind, one, read_as) for one, read_as in parts]
             content = _content_digest(cell) if modality.files else None
         except Exception as error:  # decoders raise what they like, and one bad file must not hide the others
             at.bad += 1
@@ -181,8 +177,7 @@ def _check_row(
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             findings.add("bad cell", manifest.where(i), _spoken(column), file + reason, error=True)
             continue
-        if length is not None:
-            at.lengths.append(length)
+        at.lengths.extend(length for length in lengths if length is not None)
         if content is not None:
             at.hashes.append(int.from_bytes(content, "big"))
             at.rows.append(i)
@@ -215,6 +210,9 @@ def _length(kind: str, cell: Any, sample: Any) -> float | None:
 
 def _content_digest(cell: Any) -> bytes | None:
     """Eight bytes that stand for what a cell holds; files are read in pieces, an hour of sound is large."""
+    if isinstance(cell, tuple):  # a pair
+        parts = [_content_digest(one) for one in cell]
+        cell = None if None in parts else b"".join(part for part in parts if part is not None)
     if isinstance(cell, Path):
         with cell.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).digest()
@@ -268,6 +266,63 @@ def _describe(name: str, modality: Modality, at: _Column, rows: int) -> dict[str
         low, middle, high = np.quantile(np.frombuffer(at.lengths), [0, 0.5, 1]).tolist()
         described["length"] = {"unit": UNITS[modality.kind], "min": low, "median": middle, "max": high}
     return described
+
+
+def describe_target(splits: Mapping[str, Manifest], column: str, bin_width: float | None = None) -> dict[str, Any]:
+    """How a target is spread, by split: `rows` that have it, `missing` ones, `min`, `mean`, `max`, the `histogram`
+    (lower edge and rows of each bin from the first to the last) and how many rows stand in bins where training has
+    `many` (more than 100), `median` or `few` (fewer than 20) rows."""
+    values = {split: tolerant_numbers(manifest, column) for split, manifest in splits.items()}
+    width = bin_width or width_of(values["train"])
+    found: dict[str, Any] = {"bin_width": width}
+    for split, all_of_them in values.items():
+        known = all_of_them[np.isfinite(all_of_them)]
+        first, counts = histogram(known, width)
+        groups = shots(values["train"], known, width)
+        found[split] = {
+            "rows": len(known),
+            "missing": len(all_of_them) - len(known),
+            **{name: float(f(known)) if len(known) else None for name, f in MOMENTS.items()},
+            **{name: int((groups == code).sum()) for code, name in ((2, "many"), (1, "median"), (0, "few"))},
+            "histogram": [[float(f"{(first + k) * width:.6g}"), int(count)] for k, count in enumerate(counts)],
+        }
+    return found
+
+
+def tolerant_numbers(manifest: Manifest, column: str) -> Floats:
+    """A numeric column, NaN also where a cell is no number: that is a finding of its own."""
+    return np.array([_number(value) for value in manifest.column(column)])
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if value is not None and math.isfinite(float(value)) else math.nan
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def target_summary(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The spread of targets as rows of a table: one for each split of each, the histogram as bars."""
+    rows = []
+    for column, described in report["targets"].items():
+        for split, at in described.items():
+            if split == "bin_width":
+                continue
+            bars = bars_of([count for _, count in at["histogram"]])
+            figures = {key: value for key, value in at.items() if key != "histogram"}
+            rows.append({"target": column, "split": split, **figures, "histogram": bars})
+    return rows
+
+
+def bars_of(counts: Sequence[int], most: int = 50) -> str:
+    """Counts as a line of bars, at most `most` of them: neighbours are added up beyond that.
+
+    >>> bars_of([0, 1, 4, 8])
+    ' ▁▄█'
+    """
+    together = -(-len(counts) // most) or 1
+    sums = [sum(counts[k : k + together]) for k in range(0, len(counts), together)]
+    return "".join(" " if not n else "▁▂▃▄▅▆▇█"[max(0, round(8 * n / max(sums)) - 1)] for n in sums)
 
 
 def summary(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
 T = TypeVar("T")
 Task = Literal["zeroshot", "retrieval", "probe", "knn", "fewshot", "regression", "geometry"]
@@ -73,6 +73,27 @@ class Fraction(Section):
     fraction: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Balance(Section):
+    """More weight for training rows whose target (the first one), or else whose class, is rare."""
+
+    rule: Literal["inverse", "sqrt-inverse"] = "sqrt-inverse"
+    """Weights of 1 / density, or 1 / sqrt(density); their mean is 1."""
+    by: Literal["weights", "sampling"] = "weights"
+    """Multiply each row's term of the losses, or draw rows more often, which suits every loss."""
+    kernel: Literal["gaussian", "triangular", "laplace", "none"] = "gaussian"
+    """Label-distribution smoothing of a target's density over its bins (LDS, Yang et al. 2021)."""
+    size: Annotated[int, Field(ge=1)] = 5
+    """Bins under the kernel, an odd number."""
+    sigma: Annotated[float, Field(gt=0)] = 2.0
+    """Width of the gaussian or laplace kernel, in bins."""
+
+    @model_validator(mode="after")
+    def _symmetric(self) -> "Balance":
+        if self.size % 2 == 0:
+            raise ValueError(f"size = {self.size}: a kernel about a bin has an odd number of bins")
+        return self
+
+
 class Data(Section):
     """Where rows come from and what their columns mean."""
 
@@ -83,9 +104,15 @@ class Data(Section):
     split: str = "split"
     """Name of the column that says train, val or test."""
     label: str | None = None
-    """Column with the class of a row; its values are the class names of zero-shot evaluation."""
+    """Column with the class of a row; its values are the class names of zero-shot evaluation. One of `target` here
+    makes its bins the classes."""
     target: list[str] = []
     """Numeric columns to predict."""
+    bin_width: Annotated[float, Field(gt=0)] | None = None
+    """Width of a target's bins, in its units, for `balance`, for binned labels and for how many training rows are
+    like a row; a fiftieth of the training range when not given."""
+    balance: Balance | None = None
+    """Weigh training rows against imbalance; not at all when not given."""
     missing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of training cells to leave out at random, to see how a model bears missing inputs."""
     on_bad_row: Literal["fail", "skip"] = "fail"
@@ -94,7 +121,13 @@ class Data(Section):
     allow_outside: bool = False
     """Accept paths that lead out of the manifest's folder."""
     cache: bool = False
-    """Keep decoded samples in memory after their first use."""
+    """Keep decoded samples in memory after their first use, and what frozen encoders make of unvaried ones."""
+
+    @model_validator(mode="after")
+    def _balanced_by(self) -> "Data":
+        if self.balance is not None and not self.target and self.label is None:
+            raise ValueError("balance needs target or label, the column whose rare values should count more")
+        return self
 
 
 class Term(BaseModel):
@@ -147,6 +180,43 @@ class Train(Section):
     tensorboard: bool = False
 
 
+Terms = Annotated[
+    list[Term],
+    Field(min_length=1),
+    BeforeValidator(lambda value: [value] if isinstance(value, Mapping) else value),
+]
+
+
+class Pretrain(Section):
+    """What the towers learn before the run's own objective: in a first stage of this run, or in an earlier run."""
+
+    run: str | None = None
+    """A run folder whose towers, and what they know of their columns, are taken over."""
+    objective: Terms | None = None
+    """Train them with this first, in the folder `pretrain` of the run."""
+    head: str | None = None
+    """Head of every tower in the first stage, where it differs: a projection that is thrown away afterwards."""
+    embed_dim: Annotated[int, Field(ge=1)] | None = None
+    """Width of the first stage's embeddings, where it differs; the heads are then new in the second."""
+    modalities: dict[str, dict[str, Any]] = {}
+    """Options of modalities that differ in the first stage, such as `views` and `head`."""
+    train: dict[str, Any] = {}
+    """Keys of `train` that differ in the first stage."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which weights are taken. A contrastive loss on few validation rows is often lowest long before the features
+    are at their best, so `best` is not the default."""
+    freeze: bool = True
+    """Keep what was taken over as it is, so that only what is new learns (linear probing); false fine-tunes it."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Pretrain":
+        if (self.run is None) == (self.objective is None):
+            raise ValueError("give either run, a folder, or objective, to train with first")
+        if self.run is not None and (self.head or self.embed_dim or self.modalities or self.train):
+            raise ValueError("head, embed_dim, modalities and train are for a first stage, not for an earlier run")
+        return self
+
+
 EmptyIsDefault = BeforeValidator(lambda value: {} if value is None else value)
 """A key with nothing after it, as YAML allows: all defaults."""
 
@@ -158,11 +228,8 @@ class Config(Section):
     modalities: Annotated[dict[str, Annotated[dict[str, Any], EmptyIsDefault]], Field(min_length=1)]
     """Inputs by name; `kind` is the name itself unless given. The other keys are the modality's own."""
     embed_dim: Annotated[int, Field(ge=1)] = 128
-    objective: Annotated[
-        list[Term],
-        Field(min_length=1),
-        BeforeValidator(lambda value: [value] if isinstance(value, Mapping) else value),
-    ]
+    objective: Terms
+    pretrain: Pretrain | None = None
     train: Annotated[Train, EmptyIsDefault] = Train()
     eval: list[Task] = ["zeroshot", "retrieval"]
     """Tasks of `clx eval` and of the evaluation that ends a training run."""
@@ -239,12 +306,31 @@ def load_config(source: str, settings: Iterable[str] = (), flags: Mapping[str, A
     working directory, as they would in the shell. Raises `BadInput`.
     """
     raw = read_source(source)
+    if "sweep" in raw:
+        raise BadInput(f"{source} describes a sweep of runs: clx sweep {source}")
     for setting in settings:
         override(raw, setting)
     for key, value in (flags or {}).items():
         if value is not None:
             override(raw, f"{key}={json.dumps(value)}")
-    return parse(Config, raw, f"config {source}")
+    config = parse(Config, raw, f"config {source}")
+    if config.pretrain is not None and config.pretrain.objective is not None:
+        first_stage(config, f"config {source}: pretrain")  # its keys are checked now, not after the first stage
+    return config
+
+
+def first_stage(config: Config, where: str = "pretrain") -> Config:
+    """The config of the stage that `pretrain.objective` asks for: the run's own with what differs."""
+    assert config.pretrain is not None
+    raw = config.model_dump(mode="json", exclude={"pretrain"})
+    changes = config.pretrain.model_dump(mode="json", include={"objective", "embed_dim"}, exclude_none=True)
+    for options in raw["modalities"].values():
+        options |= {} if config.pretrain.head is None else {"head": config.pretrain.head}
+    for name, options in config.pretrain.modalities.items():
+        if name not in raw["modalities"]:
+            raise BadInput(f"{where}.modalities: unknown modality {name!r}{nearest(name, raw['modalities'])}")
+        raw["modalities"][name] |= options
+    return parse(Config, raw | changes | {"train": raw["train"] | config.pretrain.train, "eval": []}, where)
 
 
 B = TypeVar("B", bound=BaseModel)

@@ -42,6 +42,16 @@ def words(digits: Ints, rng: np.random.Generator, english: float = 0.5) -> list[
     return [str(word) for word in lexicon[language, digits]]
 
 
+def turned(scan: bytes, angle: float, side: int = 16) -> bytes:
+    """A scan enlarged to `side` pixels and turned counter-clockwise by `angle` degrees, as a PNG file."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(scan)).resize((side, side), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    image.rotate(angle, Image.Resampling.BICUBIC).save(out, "PNG")
+    return out.getvalue()
+
+
 @lru_cache(maxsize=1)
 def scans() -> dict[str, tuple[list[bytes], Ints]]:
     """Handwritten digits per split: 8x8 8-bit gray PNG files and their digits `[N]`.

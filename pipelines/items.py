@@ -37,7 +37,7 @@ def check_modality(run: Run, name: str) -> str:
 
 def modality_of_kind(run: Run, kind: str | None, what: str) -> str:
     """The run's one modality of a kind; `what` is called so when there is none or there are several."""
-    names = [name for name, m in run.modalities.items() if m.kind == kind]
+    names = [name for name, m in run.modalities.items() if m.kind == kind and not m.pair]
     if len(names) == 1:
         return names[0]
     if not names:
@@ -66,7 +66,7 @@ def one_item(run: Run, cells: Mapping[str, str]) -> Iterator[Item]:
     """The one thing given by several of its modalities, by kind."""
     given: dict[str, Any] = {}
     for kind, text in cells.items():
-        names = [name for name, modality in run.modalities.items() if modality.kind == kind]
+        names = [name for name, modality in run.modalities.items() if modality.kind == kind and not modality.pair]
         if not names:
             raise BadInput(f"--{kind}: this run has no {kind} modality; it has {', '.join(run.modalities)}")
         if kind == "table":
@@ -161,7 +161,9 @@ class Inputs:
                     return
             name = self.modality or modality_of_file(self.run, path)
             kind = self.run.modalities[name].kind
-            if kind == "table":
+            if self.run.modalities[name].pair:
+                yield shown, f"{name} is a pair of columns: give a manifest that has them"
+            elif kind == "table":
                 yield shown, {name: table_row(self.run, name, path)}
             elif kind == "text":
                 yield shown, {name: path.read_text(encoding="utf-8").strip()}

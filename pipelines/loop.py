@@ -17,6 +17,7 @@ from clx.pipelines import checkpoint, health
 from clx.pipelines.batch import BadRow, Batch, Order, Rows, batches, once
 from clx.pipelines.build import Run
 from clx.pipelines.config import BadInput, Config, Refused, Stopped, Train
+from clx.pipelines.density import row_weights
 from clx.pipelines.device import pick_device, pick_precision
 from clx.pipelines.disk import append, read_log
 from clx.pipelines.manifest import Manifest
@@ -155,11 +156,16 @@ class Trainer:
         self.bad_rows = BadRows(out / "bad_rows.jsonl", self.plan.rows, budget)
         missing = config.data.missing
         self.rows = self._rows(splits["train"], config, True, on_bad="replace" if skip else "fail", missing=missing)
+        weights = row_weights(config.data, splits["train"])
+        by_sampling = config.data.balance is not None and config.data.balance.by == "sampling"
+        self.rows.weights = None if by_sampling else weights
+        self.drawn = weights if by_sampling else None
         self.val: Rows | None = None
         if "val" in splits:
             # Several views must differ to mean anything; a single one is validated as it is.
             varied = any(modality.views > 1 for modality in run.modalities.values())
             self.val = self._rows(splits["val"], config, varied, on_bad="skip" if skip else "fail")
+        self.cache = config.data.cache
         self.validate_every = settings.validate_every or max(1, self.plan.per_epoch // settings.accumulate)
         self.board: Any = None
         self.writer = _tensorboard() if settings.tensorboard else None
@@ -170,12 +176,37 @@ class Trainer:
             self.run.modalities,
             label=config.data.label,
             classes=self.run.class_index,
+            bin_width=config.data.bin_width if config.data.label in config.data.target else None,
             target=config.data.target,
             augment=augment,
             seed=config.train.seed,
             cache=config.data.cache,
             **policy,
         )
+
+    @torch.no_grad()
+    def know_features(self) -> None:
+        """Encode once, and keep, what a frozen encoder sees without variation: it would say the same every epoch.
+
+        All rows in order, so that a resumed run knows the very same numbers.
+        """
+        self.model.eval()
+        for name, modality in self.run.modalities.items():
+            tower = self.run.model.tower(name)
+            if not tower.locked or modality.views > 1 or modality.augmentation != "none":
+                continue
+            for rows in (self.rows, self.val):
+                if rows is None:
+                    continue
+                plain = Rows(rows.manifest, {name: modality}, on_bad="skip")  # bad rows are told when a batch has them
+                known: dict[int, Tensor] = {}
+                for batch in batches(plain, once(len(plain), 256), self.settings.workers):
+                    if name in batch.inputs:
+                        with self.autocast():
+                            features = tower.features(batch.to(self.device).inputs[name]).float().cpu()
+                        known |= zip(batch.sample_id[batch.present[name]].tolist(), features, strict=True)
+                rows.features[name] = known
+        self.model.train()
 
     def autocast(self) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32:
@@ -191,6 +222,7 @@ class Trainer:
                 "labels": batch.labels,
                 "targets": batch.targets,
                 "sample_id": batch.sample_id,
+                "weights": batch.weights,
             }
             if self.run.model.predictor is not None:
                 extras["predictions"] = model.predict(z, batch.present)  # type: ignore[operator]
@@ -372,6 +404,7 @@ class Trainer:
             self.settings.seed,
             start=self.step * accumulate,
             stop=self.plan.steps * accumulate,
+            weights=self.drawn,
         )
         pin = self.device.type == "cuda"
         group = []
@@ -388,6 +421,8 @@ class Trainer:
     def loop(self, progress: Progress, signals: Signals) -> float:
         """All remaining steps; returns rows per second."""
         self.say = progress.say
+        if self.cache:
+            self.know_features()
         self.catch_up(signals)
         self.model.train(), self.objective.train()
         start, first, saved = time.monotonic(), self.step, time.monotonic()

@@ -1,5 +1,7 @@
 """The model: one encoder and projection head per modality. Inputs in, one embedding per name out."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,12 +31,15 @@ class Tower(nn.Module):
     def __init__(self, modality: Modality, embed_dim: int, load: bool = True) -> None:
         super().__init__()
         self.encoder: Encoder = modality.build_encoder(load)
-        width = self.encoder.width
+        self.pair = modality.pair is not None
+        width = self.encoder.width * (4 if self.pair else 1)
         self.head: nn.Module
-        if modality.head == "none":
+        if modality.head in ("none", "norm"):
             if width != embed_dim:
-                raise ValueError(f"head none needs embed_dim {width}, the encoder's width; it is {embed_dim}")
-            self.head = nn.Identity()
+                raise ValueError(
+                    f"head {modality.head} needs embed_dim {width}, the width of the features; it is {embed_dim}"
+                )
+            self.head = nn.Identity() if modality.head == "none" else nn.RMSNorm(width, 1e-6, elementwise_affine=False)
         elif modality.head == "linear":
             self.head = nn.Linear(width, embed_dim, bias=False)
         else:
@@ -54,6 +59,14 @@ class Tower(nn.Module):
             block.requires_grad_(False)
         self.train()
 
+    def keep(self, part: Literal["encoder", "head"]) -> None:
+        """Leave a part as it is from now on, whatever the modality's `freeze` says."""
+        module = self.get_submodule(part)
+        module.requires_grad_(False)
+        self.frozen = [*self.frozen, module]
+        self.locked = self.locked or part == "encoder"
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> "Tower":
         super().train(mode)
         for block in self.frozen:  # frozen batch norms and dropout stay as they are in use
@@ -63,10 +76,18 @@ class Tower(nn.Module):
         return self
 
     def forward(self, value: Input) -> Tensor:
-        """`[N, embed_dim]` for the N collated rows of one modality."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.locked):
-            features = self.encoder(**value)
+        """`[N, embed_dim]` for the N collated rows of one modality, or for their `features`, known already."""
+        features = value["features"] if "features" in value else self.features(value)
         return self.head(features)  # type: ignore[no-any-return]
+
+    def features(self, value: Input) -> Tensor:
+        """What the head gets, `[N, width]`."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.locked):
+            features: Tensor = self.encoder(**value)
+        if not self.pair:
+            return features
+        u, v = features.chunk(2)
+        return torch.cat([u, v, (u - v).abs(), u * v], 1)
 
 
 class Embedder(nn.Module):
@@ -89,6 +110,12 @@ class Embedder(nn.Module):
         self.register_buffer("target_mean", torch.zeros(outputs))
         self.register_buffer("target_scale", torch.ones(outputs))
 
+    def tower(self, name: str) -> Tower:
+        """The tower of a modality."""
+        found = self.towers[name]
+        assert isinstance(found, Tower)
+        return found
+
     def forward(self, inputs: dict[str, Input], present: dict[str, Tensor]) -> Embeddings:
         """Embeddings `[B, embed_dim]` by view name; rows where the input is absent are zero."""
         z: Embeddings = {}
@@ -102,13 +129,16 @@ class Embedder(nn.Module):
         return z
 
     def predict(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
-        """Predictions `[B, outputs]` from the mean of the embeddings that are present."""
+        """Predictions `[B, outputs]`, in the units of the targets, from `pooled` embeddings."""
         assert self.predictor is not None
+        scale, shift = self.get_buffer("target_scale"), self.get_buffer("target_mean")
+        return self.predictor(self.pooled(z, present)).float() * scale + shift  # type: ignore[no-any-return]
+
+    def pooled(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
+        """The mean `[B, embed_dim]` of the embeddings that are present."""
         here = torch.stack([present[name] for name in z]).float()  # [V, B]
         rows = torch.stack([row.float() for row in z.values()])
-        mean = (rows * here[..., None]).sum(0) / here.sum(0).clamp(min=1)[:, None]
-        scale, shift = self.get_buffer("target_scale"), self.get_buffer("target_mean")
-        return self.predictor(mean).float() * scale + shift  # type: ignore[no-any-return]
+        return (rows * here[..., None]).sum(0) / here.sum(0).clamp(min=1)[:, None]
 
 
 def _scatter(rows: Tensor, here: Tensor) -> Tensor:

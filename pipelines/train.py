@@ -11,14 +11,15 @@ from torch import Tensor
 
 from clx.pipelines import checkpoint, state
 from clx.pipelines.batch import Lost, Rows, batches, once
-from clx.pipelines.build import Run, build, prepare
+from clx.pipelines.build import Run, build, check_needs, make_losses, make_modalities, prepare
 from clx.pipelines.builtin import is_builtin
-from clx.pipelines.config import BadInput, Config, Data, Stopped, dump
+from clx.pipelines.config import BadInput, Config, Stopped, dump, first_stage
 from clx.pipelines.device import pick_device, pick_precision
 from clx.pipelines.disk import LOCK, locked, write_text
 from clx.pipelines.evaluate import evaluate, source_in
 from clx.pipelines.loop import Progress, Trainer, plan, rate_at, warm_up
 from clx.pipelines.manifest import Manifest, load_splits
+from clx.pipelines.pretrain import take_over
 from clx.pipelines.results import FOLDER, LAST, SCHEMA, dumps
 from clx.pipelines.signals import Signals
 
@@ -36,16 +37,26 @@ def train(
     if not resume:
         refuse_existing(out, overwrite)
     pick_device(config.train.device)
-    config = config.model_copy(update={"data": rooted(config.data)})
+    config = rooted(config)
     splits = load_splits(config.data, config.train.seed)
+    first = first_folder(config, out)
+    begun = resume and (first is None or bool(checkpoint.checkpoints(out)))  # else only its first stage is
+    staged = not begun and config.pretrain is not None and config.pretrain.run is None
     said = None
-    if resume:
+    if begun:
         config, said = relengthened(config, out, len(splits["train"]))
     steps = plan(config, len(splits["train"])).steps
-    run = build(config, checkpoint.read_facts(out), load=False) if resume else prepare(config, splits)
-    trainer = Trainer(config, run, splits, out)
+    if begun:
+        run = build(config, checkpoint.read_facts(out), load=False)
+    elif first is not None and not staged:
+        run = take_over(config, splits, first, progress.say)
+    else:
+        run = prepare(config, splits)
+    if staged:
+        check_first(config, splits)
+    trainer = None if staged else Trainer(run.config, run, splits, out)
     with locked(out):
-        if resume:
+        if trainer is not None and begun:
             trainer.restore(checkpoint.last(out))
             if trainer.step == steps and state.recorded_state(out) == "finished":
                 raise BadInput(
@@ -55,11 +66,17 @@ def train(
                 progress.say(said)
                 (out / LAST).unlink(missing_ok=True)  # figures of the shorter run
                 write_text(out / "config.yaml", dump(config))
-        else:
+        elif not resume:
             refuse_existing(out, overwrite)  # again: another run may have been there first
             clear(out)
             checkpoint.create(out, run)
         with state.recorded(out, steps, resume):
+            if trainer is None:
+                assert first is not None
+                pretrain(config, splits, first, progress)
+                run = take_over(config, splits, first, progress.say)
+                checkpoint.create(out, run)
+                trainer = Trainer(run.config, run, splits, out)
             return _train(trainer, splits, progress)
 
 
@@ -145,15 +162,52 @@ def relengthened(config: Config, out: Path, rows: int) -> tuple[Config, str | No
     return config, f"{out} now ends after {new} steps instead of {old}: {rate}"
 
 
-def rooted(data: Data) -> Data:
-    """The same with absolute paths, so that a run finds its data from any folder."""
+def first_folder(config: Config, out: Path) -> Path | None:
+    """The run folder that pre-training is in, or will be."""
+    if config.pretrain is None:
+        return None
+    return out / "pretrain" if config.pretrain.run is None else Path(config.pretrain.run)
+
+
+def check_first(config: Config, splits: dict[str, Manifest]) -> None:
+    """Raise `BadInput` when the first stage could not run, before anything is written."""
+    first = first_stage(config)
+    make_modalities(first)
+    check_needs(first, make_losses(first), splits["train"])
+    plan(first, len(splits["train"]))
+
+
+def pretrain(config: Config, splits: dict[str, Manifest], folder: Path, progress: Progress) -> None:
+    """Do the first stage of a run, or what an earlier try left of it."""
+    assert config.pretrain is not None
+    if config.pretrain.run is not None:
+        return
+    first = first_stage(config)
+    begun = checkpoint.checkpoints(folder)
+    if begun and begun[-1].step == plan(first, len(splits["train"])).steps:
+        return
+    progress.say("pre-training" + (" goes on" if begun else ""))
+    try:
+        train(first, folder, progress, resume=bool(begun))
+    except Stopped as stopped:
+        hint = f"in pre-training; clx train --resume {folder.parent} continues it"
+        raise Stopped(f"{str(stopped).partition(';')[0]} {hint}", stopped.exit_code) from None
+
+
+def rooted(config: Config) -> Config:
+    """The same with absolute paths, so that a run finds its data, and what it began from, from any folder."""
+    data = config.data
 
     def place(source: str) -> str:
         return str(Path(source).absolute()) if not is_builtin(source) and Path(source).exists() else source
 
     found = {"train": place(data.train)}
     found |= {key: place(value) for key in ("val", "test") if isinstance(value := getattr(data, key), str)}
-    return data.model_copy(update=found)
+    changes: dict[str, Any] = {"data": data.model_copy(update=found)}
+    if config.pretrain is not None and config.pretrain.run is not None:
+        begun = str(Path(config.pretrain.run).absolute())
+        changes["pretrain"] = config.pretrain.model_copy(update={"run": begun})
+    return config.model_copy(update=changes)
 
 
 def refuse_existing(out: Path, overwrite: bool) -> None:
@@ -164,7 +218,7 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
         raise BadInput(f"{out} is a file, not a folder for a run")
     if any(path.name != LOCK for path in out.iterdir()):
         ours = (out / "config.yaml").exists()
-        if ours and not checkpoint.checkpoints(out):
+        if ours and not checkpoint.checkpoints(out) and not checkpoint.checkpoints(out / "pretrain"):
             return  # an earlier try that ended before its first checkpoint
         if not overwrite:
             raise BadInput(
@@ -179,7 +233,7 @@ def clear(out: Path) -> None:
     """Remove what an earlier run left in its folder."""
     for name in ("config.yaml", "facts.json", "metrics.jsonl", "bad_rows.jsonl", "state.json", LAST):
         (out / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "tensorboard", FOLDER):
+    for name in ("checkpoints", "tensorboard", "pretrain", FOLDER):
         if (out / name).exists():  # the folder itself may be a link to another disk, and stays
             for path in (out / name).iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

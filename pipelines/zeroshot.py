@@ -16,6 +16,7 @@ from clx.modalities.base import CellError
 from clx.modalities.openclip import open_clip_scale, open_clip_width
 from clx.modalities.text import Text
 from clx.pipelines.ahead import ahead, default_workers
+from clx.pipelines.batch import collate, read_cell
 from clx.pipelines.build import Facts, Run, build
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import BadInput, Config, options_of
@@ -27,7 +28,7 @@ from clx.pipelines.scale import Scale, load_fits
 
 def text_modality(run: Run, asked: str | None = None) -> str:
     """The modality that reads the labels: the one asked for, else the first that reads text. Raises `BadInput`."""
-    names = [name for name, modality in run.modalities.items() if modality.kind == "text"]
+    names = [name for name, modality in run.modalities.items() if modality.kind == "text" and not modality.pair]
     if not names:
         raise BadInput(f"zero-shot needs a text modality; this run has {', '.join(run.modalities)}")
     if asked is not None and asked not in names:
@@ -45,7 +46,7 @@ def embed(run: Run, name: str, samples: Sequence[Any], batch_size: int = 256) ->
     modality, device = run.modalities[name], device_of(run)
     found = []
     for start in range(0, len(samples), batch_size):
-        value = modality.collate(samples[start : start + batch_size])
+        value = collate(modality, samples[start : start + batch_size])
         found.append(run.model.towers[name]({k: v.to(device) for k, v in value.items()}).float().cpu())
     return torch.cat(found)
 
@@ -198,7 +199,7 @@ def reader(run: Run) -> Callable[[Item], Item]:
         if isinstance(given, str):
             return item
         try:
-            return name, {m: run.modalities[m].read(cell) for m, cell in given.items()}
+            return name, {m: read_cell(run.modalities[m], cell) for m, cell in given.items()}
         except CellError as error:
             return name, str(error)
 

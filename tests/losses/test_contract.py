@@ -19,8 +19,11 @@ DIFFERENTIABLE: dict[str, dict[str, Any]] = {"dclw": {"sigma": 1e9}, "supremix":
 WITHOUT_DRAWS: dict[str, dict[str, Any]] = {"supremix": {"mixing": "positive"}}
 
 
+FIELDS: dict[str, dict[str, Any]] = {"supremix": {"window": 3.0}}  # so that the targets below have hard positives
+
+
 def make(name: str, width: int = 4, **fields: Any) -> Loss:
-    loss = LOSSES[name](**fields)
+    loss = LOSSES[name](**FIELDS.get(name, {}) | fields)
     torch.manual_seed(0)
     loss.setup(NAMES, width)
     return loss
@@ -37,6 +40,7 @@ def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, see
         "present": {name: torch.ones(size, dtype=torch.bool) for name in NAMES},
         "sample_id": torch.arange(size),
         "steps": None,
+        "weights": None,
     }
 
 
@@ -83,7 +87,7 @@ def test_described(name: str) -> None:
         assert f.kw_only
         if f.init and hints[f.name] is float:
             assert f.name == "bias", f"{name}.{f.name} has no range"
-    known = {"labels", "targets", "predictions", "present", "sample_id", "steps", "generator"}
+    known = {"labels", "targets", "predictions", "present", "sample_id", "steps", "weights", "generator"}
     assert cls.needs() <= known
 
 

@@ -44,6 +44,10 @@ losses = {
     "clip": named("clip"), "nt-xent": named("nt-xent"), "supcon": named("supcon", labels=labels),
     "mv-dhel": named("mv-dhel"), "symile": named("symile"),
     "rank-n-contrast": named("rank-n-contrast", targets=torch.rand(batch, 1)),
+    "supremix": named("supremix", targets=torch.randn(batch, 1)),
+    "supremix, every pair": lambda *v: LOSSES["supremix"](window=100.0)(
+        {str(k): x for k, x in enumerate(v)}, targets=torch.linspace(0, 1, batch)[:, None]
+    ),
 }
 peak(losses[case], views, 16, width)
 print(peak(losses[case], views, batch, width))
@@ -74,6 +78,11 @@ def test_symile_with_all_negatives() -> None:
 
 def test_rank_n_contrast() -> None:
     assert peak("rank-n-contrast", 2, 256, 512) <= 1546 / 60  # the authors' loop
+
+
+@pytest.mark.parametrize("case", ["supremix", "supremix, every pair"])
+def test_supremix_of_512_rows(case: str) -> None:
+    assert peak(case, 2, 256, 512) < 200  # made mixtures would be 512^3 x 512 floats, 256 GiB
 
 
 @pytest.mark.slow

@@ -359,7 +359,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
     ),
     "conr": (
         "conr",
-        {"pushing": 0.3},
+        {"window": 1.0, "pushing": 0.3},
         lambda r, d, t: conr(flat(r), d["targets"], d["predictions"], t, 1.0, 0.3),
     ),
     "supremix positives": (
@@ -383,7 +383,7 @@ def test_equals_the_loops(case: str, missing: bool) -> None:
     if name != "align-uniform":
         fields = {"temperature": T, "learn_temperature": True, **fields}
     loss = LOSSES[name](**fields).double()
-    value = loss(d["z"], **{k: d[k] for k in loss.needs() - {"generator"}})
+    value = loss(d["z"], **{k: d[k] for k in loss.needs() - {"generator", "weights"}})
     temperature = torch.tensor(T, dtype=torch.float64, requires_grad=True)
     expected = oracle(unit_rows(d["z"], d["present"]), d, temperature)
     torch.testing.assert_close(value, expected, rtol=1e-7, atol=1e-9)
@@ -450,11 +450,11 @@ def test_supremix_equals_made_mixtures(mixing: str) -> None:
 
 def test_supremix_draws_hard_positives_beyond_the_cap() -> None:
     d = data(missing=False)
-    some = SupReMix(mixing="positive", max_positives=2)
+    some = SupReMix(mixing="positive", window=5.0, max_positives=2)
     value = some(d["z"], targets=d["targets"], generator=torch.Generator().manual_seed(1))
     again = some(d["z"], targets=d["targets"], generator=torch.Generator().manual_seed(1))
     assert torch.equal(value, again)
-    assert value != SupReMix(mixing="positive")(d["z"], targets=d["targets"])
+    assert value != SupReMix(mixing="positive", window=5.0)(d["z"], targets=d["targets"])
 
 
 @pytest.mark.parametrize("name", ["infonce", "clip", "siglip", "nt-xent", "dcl", "debiased", "hcl"])

@@ -213,3 +213,27 @@ def test_an_interrupted_write_leaves_no_manifest(tmp_path, monkeypatch) -> None:
     with pytest.raises(BadInput, match="No space left"):
         write("aeon:UnitTest", tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.csv").exists()
+
+
+def test_rotated_digits_have_the_angle_that_is_told() -> None:
+    """Turned back by the target, an image is like its scan again."""
+    import io
+
+    from PIL import Image
+
+    from clx.pipelines.digits import scans
+
+    rows = load_builtin("digits-rotation")["val"]
+    files, _ = scans()["val"]
+    angles = []
+    for i in range(0, len(rows), 7):
+        row = rows.row(i)
+        angles.append(row["angle"])
+        upright = Image.open(io.BytesIO(files[i % len(files)])).resize((16, 16), Image.Resampling.BICUBIC)
+        turned = Image.open(io.BytesIO(row["image"]))
+        back, wrong = (np.asarray(turned.rotate(a, Image.Resampling.BICUBIC), float) for a in (-angles[-1], angles[-1]))
+        near, far = (np.abs(np.asarray(upright, float) - each).mean() for each in (back, wrong))
+        assert near < 30
+        assert near < far or abs(angles[-1]) < 10
+    assert min(angles) < -40
+    assert max(angles) > 40

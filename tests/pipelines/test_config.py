@@ -108,8 +108,12 @@ def test_dump_reads_back(file: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(recipes()))
 def test_recipes_are_valid_and_say_what_they_are(name: str) -> None:
-    assert load_config(name)
     assert recipes()[name].startswith("# ")
+    if "sweep" in yaml.safe_load(recipes()[name]):
+        with pytest.raises(BadInput, match="clx sweep"):
+            load_config(name)
+    else:
+        assert load_config(name)
 
 
 @dataclass

@@ -1,0 +1,144 @@
+"""How dense a target or the classes are in the training rows: bins, smoothed densities, weights against imbalance."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clx.pipelines.config import BadInput, Balance, Data
+from clx.pipelines.rows import Manifest
+
+BINS = 50
+Floats = NDArray[np.float64]
+
+
+def numbers(manifest: Manifest, column: str) -> Floats:
+    """A numeric column `[N]`, NaN where a row has none. Raises `BadInput` naming the first row that is no number."""
+    found = np.full(len(manifest), np.nan)
+    for i, value in enumerate(manifest.column(column)):
+        try:
+            found[i] = np.nan if value is None else float(value)
+        except (TypeError, ValueError):
+            raise BadInput(f"{manifest.where(i)}, column {column}: {value!r} is not a number") from None
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def width_of(values: Floats) -> float:
+    """A width of bins for these values: a fiftieth of their range."""
+    known = values[np.isfinite(values)]
+    return float(np.ptp(known)) / BINS or 1.0 if len(known) else 1.0
+
+
+def bin_of(values: Floats, width: float) -> NDArray[np.int64]:
+    """The bin of each value, `[k w, (k + 1) w)`; values must be finite.
+
+    >>> bin_of(np.array([0.0, 0.3, 0.29, -0.1]), 0.1).tolist()
+    [0, 3, 2, -1]
+    """
+    return np.floor(values / width + 1e-9).astype(np.int64)  # 0.3 / 0.1 is a little below 3
+
+
+def bin_name(value: Any, width: float) -> str | None:
+    """The label of a value's bin: its lower edge. None for what is no finite number.
+
+    >>> bin_name("2.7", 0.5)
+    '2.5'
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return f"{math.floor(number / width + 1e-9) * width:.6g}" if math.isfinite(number) else None
+
+
+def histogram(values: Floats, width: float) -> tuple[int, NDArray[np.int64]]:
+    """The first bin that has a value, and the counts from there to the last one that has."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return 0, np.zeros(0, dtype=np.int64)
+    bins = bin_of(known, width)
+    return int(bins.min()), np.bincount(bins - bins.min())
+
+
+def kernel_of(balance: Balance) -> Floats:
+    """The symmetric kernel of label-distribution smoothing, sum 1."""
+    reach = balance.size // 2
+    at = np.abs(np.arange(-reach, reach + 1))
+    shapes: dict[str, Floats] = {
+        "none": (at == 0).astype(np.float64),
+        "gaussian": np.exp(-0.5 * (at / balance.sigma) ** 2),
+        "triangular": 1 - at / (reach + 1),
+        "laplace": np.exp(-at / balance.sigma),
+    }
+    shape = shapes[balance.kernel]
+    return np.asarray(shape / shape.sum(), dtype=np.float64)
+
+
+def density_weights(values: Floats, width: float, balance: Balance) -> Floats:
+    """A weight for each row, mean 1, by the density of its bin: 1 where the value is unknown.
+
+    With a kernel the density is that of label-distribution smoothing (LDS, Yang et al. 2021, arXiv 2102.09554):
+    neighbouring bins share their rows, since near targets look alike.
+    """
+    known = np.isfinite(values)
+    first, counts = histogram(values, width)
+    if not len(counts):
+        return np.ones(len(values))
+    spread = np.convolve(counts.astype(np.float64), kernel_of(balance), "full")
+    smooth: Floats = spread[balance.size // 2 :][: len(counts)].astype(np.float64)
+    return _normalised(values, known, smooth[bin_of(values[known], width) - first], balance)
+
+
+def class_weights(labels: Sequence[str | None], balance: Balance) -> Floats:
+    """The same by the frequency of classes, which have no neighbours to be smoothed with."""
+    names, codes, counts = np.unique(np.array([str(v) for v in labels]), return_inverse=True, return_counts=True)
+    known = np.array([value is not None for value in labels])
+    return _normalised(codes, known, counts[codes[known]].astype(float), balance)
+
+
+def _normalised(values: NDArray[Any], known: NDArray[np.bool_], dense: Floats, balance: Balance) -> Floats:
+    weights = np.ones(len(values))
+    weights[known] = 1 / dense if balance.rule == "inverse" else dense**-0.5
+    weights[known] /= weights[known].mean() if known.any() else 1
+    return weights
+
+
+def row_weights(data: Data, manifest: Manifest) -> Floats | None:
+    """Weights `[N]` of training rows as `data.balance` says, by the first target, else by the label."""
+    if data.balance is None:
+        return None
+    if data.target:
+        assert data.bin_width is not None
+        return density_weights(numbers(manifest, data.target[0]), data.bin_width, data.balance)
+    assert data.label is not None
+    return class_weights(manifest.column(data.label), data.balance)
+
+
+def label_of(data: Data, value: Any) -> str | None:
+    """The class of a row with this value in the label's column: the value, or its bin where it is a target."""
+    if value is None or data.label not in data.target:
+        return None if value is None else str(value)
+    assert data.bin_width is not None
+    return bin_name(value, data.bin_width)
+
+
+def with_bins(data: Data, train: Manifest) -> Data:
+    """The same with the width of bins written out, where one is needed and none is given."""
+    if not data.target or data.bin_width is not None:
+        return data
+    return data.model_copy(update={"bin_width": float(f"{width_of(numbers(train, data.target[0])):.3g}")})
+
+
+def shots(train: Floats, values: Floats, width: float, many: int = 100, few: int = 20) -> NDArray[np.int64]:
+    """How well training covers each value: 2 where its bin has more than `many` rows, 0 fewer than `few`, else 1;
+    -1 for an unknown value."""
+    first, counts = histogram(train, width)
+    found = np.full(len(values), -1)
+    known = np.isfinite(values)
+    at = bin_of(values[known], width) - first
+    inside = (at >= 0) & (at < len(counts))
+    rows = np.where(inside, counts[np.clip(at, 0, max(0, len(counts) - 1))] if len(counts) else 0, 0)
+    found[known] = np.where(rows > many, 2, np.where(rows < few, 0, 1))
+    return found

@@ -1,0 +1,200 @@
+"""Predictions of a run's head on the rows of a manifest, one line a row, in the order of the file."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from clx.pipelines.batch import BadRow, Batch, Rows, batches, columns_of, has_columns, once
+from clx.pipelines.build import Run, check_columns
+from clx.pipelines.builtin import is_builtin
+from clx.pipelines.checkpoint import load
+from clx.pipelines.config import BadInput, nearest
+from clx.pipelines.device import pick_device
+from clx.pipelines.disk import replacing
+from clx.pipelines.manifest import Manifest, load_evaluation, load_manifest, split_by
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Line = dict[str, Any]
+Write = Callable[[list[Line]], None]
+
+
+def open_predictor(folder: Path, checkpoint: str = "best", device: str = "auto") -> Run:
+    """A run that has a head to predict with. Raises `BadInput`."""
+    run = load(folder, checkpoint, pick_device(device))
+    if run.model.predictor is None:
+        names = ", ".join(term.name for term in run.config.objective)
+        raise BadInput(
+            f"{folder} has no head that predicts: its objective is {names}. Train one on its towers: "
+            f"-s pretrain.run={folder} with an objective such as l1, mse or cross-entropy"
+        )
+    return run
+
+
+def rows_to_predict(run: Run, source: str | None, split: str | None) -> Manifest:
+    """The rows of a source, all of them or those of a split; without a source the run's own test rows."""
+    data = run.config.data
+    if source is None or is_builtin(source):
+        return load_evaluation(data, run.config.train.seed, source, split)[1]
+    manifest = load_manifest(source, allow_outside=data.allow_outside)
+    if split is None:
+        return manifest
+    splits = split_by(manifest, data.split)
+    if split not in splits:
+        raise BadInput(f"{source} has no {split} rows; it has {', '.join(splits)}")
+    return splits[split]
+
+
+def kept_columns(run: Run, manifest: Manifest, keep: Sequence[str] = ()) -> list[str]:
+    """Columns to repeat beside the predictions: those named, else all that are no input and hold plain values."""
+    for name in keep:
+        if name not in manifest.columns:
+            raise BadInput(f"--keep {name}: no such column in {manifest.name}{nearest(name, manifest.columns)}")
+    if keep:
+        return list(keep)
+    inputs = set(columns_of(run.modalities))
+    return [field.name for field in manifest.table.schema if field.name not in inputs and _is_plain(field.type)]
+
+
+def _is_plain(kind: "pa.DataType") -> bool:
+    import pyarrow.types as types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return not (types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def predict(
+    run: Run, manifest: Manifest, keep: Sequence[str] = (), probabilities: bool = False, batch_size: int = 256
+) -> Iterator[tuple[list[Line], list[BadRow]]]:
+    """Lines, batch by batch, and the rows among them that could not be used: these have None for a prediction.
+
+    A line has `row` (1 is the first row of data), the columns of `keep`, and `predicted_NAME` for each target, in
+    its units; of a run with classes `predicted_NAME` and its `probability`, and with `probabilities` also
+    `p_CLASS` for each class. Modalities whose columns the manifest lacks are missing in every row.
+    """
+    modalities = {name: m for name, m in run.modalities.items() if has_columns(manifest, name, m)}
+    if not modalities:
+        check_columns(run.config, run.modalities, manifest)
+    data = Rows(manifest, modalities, on_bad="skip")
+    names = answer_names(run, probabilities)
+    bad: list[BadRow] = []
+
+    def lines(answers: dict[int, list[Any]]) -> tuple[list[Line], list[BadRow]]:
+        told = bad.copy()
+        bad.clear()
+        nothing = dict.fromkeys([one.row for one in told], [None] * len(names))
+        done = sorted((answers | nothing).items())
+        cells = [{"row": int(manifest.rows[i]) + 1, **plain(run, manifest.row(i, keep))} for i, _ in done]
+        return [
+            line | dict(zip(names, answer, strict=True)) for line, (_, answer) in zip(cells, done, strict=True)
+        ], told
+
+    for batch in batches(data, once(len(data), batch_size), run.config.train.workers, report=bad.extend):
+        places = np.searchsorted(manifest.rows, batch.sample_id.numpy()).tolist()
+        here = torch.stack(list(batch.present.values())).any(0).tolist()
+        columns = ",".join(columns_of(modalities))
+        bad += [
+            BadRow(i, manifest.where(i), columns, "every input is missing")
+            for i, some in zip(places, here, strict=True)
+            if not some
+        ]
+        yield lines(dict(zip(places, answer(run, batch, probabilities), strict=True)))
+    if bad:
+        yield lines({})
+
+
+def schema_of(run: Run, manifest: Manifest, keep: Sequence[str], probabilities: bool) -> "pa.Schema":
+    """Names and types of a line's values."""
+    import pyarrow as pa
+
+    kinds = {"row": pa.int64()}
+    for name in keep:
+        kind = manifest.table.schema.field(name).type
+        number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+        kinds[name] = pa.float64() if name in run.config.data.target else kind if number else pa.string()
+    for name in answer_names(run, probabilities):
+        kinds[name] = pa.float64()
+    if not run.config.data.target:
+        kinds[f"predicted_{run.config.data.label}"] = pa.string()
+    return pa.schema(kinds)
+
+
+def answer_names(run: Run, probabilities: bool) -> list[str]:
+    """The columns of what is predicted."""
+    if run.config.data.target:
+        return [f"predicted_{name}" for name in run.config.data.target]
+    every = [f"p_{name}" for name in run.facts.classes] if probabilities else []
+    return [f"predicted_{run.config.data.label}", "probability", *every]
+
+
+@torch.no_grad()
+def answer(run: Run, batch: Batch, probabilities: bool) -> list[list[Any]]:
+    """What is predicted for each row of a batch, in the order of `answer_names`."""
+    moved = batch.to(next(run.model.parameters()).device)
+    found = run.model.predict(run.model(moved.inputs, moved.present), moved.present).cpu()
+    if run.config.data.target:
+        return [[float(f"{value:.7g}") for value in row] for row in found.tolist()]  # float32 knows no more
+    shares = found.softmax(1)
+    best = shares.max(1)
+    every = shares.tolist() if probabilities else [[]] * len(shares)
+    ranked = zip(best.indices.tolist(), best.values.tolist(), every, strict=True)
+    return [[run.facts.classes[k], share, *each] for k, share, each in ranked]
+
+
+def plain(run: Run, cells: Line) -> Line:
+    """Cells as JSON and CSV can hold them: dates, for one, become text. Targets are numbers where they can be."""
+    made: Line = {}
+    for name, value in cells.items():
+        made[name] = value if value is None or isinstance(value, str | int | float) else str(value)
+        if name in run.config.data.target and isinstance(value, str):
+            with suppress(ValueError):
+                made[name] = float(value)
+    return made
+
+
+@contextmanager
+def writer(out: Path, schema: "pa.Schema") -> Iterator[Write]:
+    """Writes lines to a CSV, TSV, JSONL or Parquet file, which has its name only when it is whole."""
+    formats: dict[str, Callable[[Path, pa.Schema], AbstractContextManager[Write]]] = {
+        ".csv": _write_csv,
+        ".tsv": partial(_write_csv, delimiter="\t"),
+        ".jsonl": _write_jsonl,
+        ".parquet": _write_parquet,
+    }
+    if out.suffix not in formats:
+        raise BadInput(f"--out {out}: the name should end in {', '.join(formats)}")
+    if out.is_dir() or not out.parent.is_dir():
+        raise BadInput(f"--out {out}: " + ("is a folder" if out.is_dir() else f"no folder {out.parent}"))
+    with replacing(out) as beside, formats[out.suffix](beside, schema) as write:
+        yield write
+
+
+@contextmanager
+def _write_csv(path: Path, schema: "pa.Schema", delimiter: str = ",") -> Iterator[Write]:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        lines = csv.DictWriter(file, schema.names, lineterminator="\n", delimiter=delimiter)
+        lines.writeheader()
+        yield lines.writerows
+
+
+@contextmanager
+def _write_jsonl(path: Path, schema: "pa.Schema") -> Iterator[Write]:
+    with open(path, "w", encoding="utf-8") as file:
+        yield lambda lines: file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+@contextmanager
+def _write_parquet(path: Path, schema: "pa.Schema") -> Iterator[Write]:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    with ParquetWriter(path, schema) as file:
+        yield lambda lines: file.write_table(pa.Table.from_pylist(lines, schema))

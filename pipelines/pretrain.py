@@ -1,0 +1,98 @@
+"""What a run takes over from pre-training: the towers of another run, and what they know of their columns."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from clx.pipelines.batch import FIT_ROWS, Rows, batches, column_of, once
+from clx.pipelines.build import Run, prepare
+from clx.pipelines.checkpoint import load
+from clx.pipelines.config import BadInput, Config
+from clx.pipelines.device import pick_device
+from clx.pipelines.manifest import Manifest
+
+PARTS = ("encoder", "head")
+
+
+def take_over(config: Config, splits: dict[str, Manifest], folder: Path, say: Callable[[str], None]) -> Run:
+    """A new run of `config` with the towers of a checkpoint in `folder`; `say` is told which parts were taken.
+
+    Encoders must fit. A head is taken over where it is of the same form, else it is new. With `pretrain.freeze`
+    what was taken stays as it is. Raises `BadInput` when nothing fits.
+    """
+    assert config.pretrain is not None
+    source = load(folder, config.pretrain.checkpoint)
+    shared = [name for name in config.modalities if name in source.modalities]
+    if not shared:
+        raise BadInput(
+            f"pretrain: {folder} has no modality of this run: it has {', '.join(source.modalities)}, "
+            f"not {', '.join(config.modalities)}"
+        )
+    run = prepare(config, splits, {name: source.facts.states[name] for name in shared})
+    taken = []
+    for name in shared:
+        mine, theirs = run.modalities[name], source.modalities[name]
+        if mine.kind == "table" and column_of(name, mine) != column_of(name, theirs):
+            columns = ", ".join(column_of(name, theirs))
+            raise BadInput(f"pretrain: modalities.{name} of {folder} reads other columns, in this order: {columns}")
+        for part in PARTS:
+            old, new = (each.model.tower(name).get_submodule(part) for each in (source, run))
+            if part == "encoder" and not _fits(old, new):
+                raise BadInput(
+                    f"pretrain: the encoder of modalities.{name} ({mine.encoder}) is not of the form that {folder} "
+                    f"has ({theirs.encoder}): give it the same options"
+                )
+            if _fits(old, new) and (part == "encoder" or new.state_dict()):
+                new.load_state_dict(old.state_dict())
+                taken.append(f"{name}.{part}")
+    if config.pretrain.freeze:
+        run.facts.kept = taken
+        for name, _, part in (kept.partition(".") for kept in taken):
+            run.model.tower(name).keep(part)  # type: ignore[arg-type]
+        if not any(p.requires_grad for each in (run.model, run.objective) for p in each.parameters()):
+            raise BadInput("pretrain.freeze leaves nothing to learn: set it to false, or add a loss with a predictor")
+    if config.data.target and run.model.predictor is not None:
+        start_predictor(run, splits["train"])
+    say(f"from {folder}: {', '.join(taken)}, {'kept as it is' if run.facts.kept else 'to be fine-tuned'}")
+    return run
+
+
+@torch.no_grad()
+def start_predictor(run: Run, train: Manifest) -> None:
+    """Begin the predictor at the ridge regression on the embeddings that were taken over.
+
+    Contrastive embeddings are so ill-conditioned that descent alone needs many epochs to find what the linear
+    algebra finds at once; and fine-tuning from a fitted head distorts the encoder less (Kumar et al. 2022, arXiv
+    2202.10054). The strength is chosen by leave-one-out error on the training rows.
+    """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.preprocessing import StandardScaler
+
+    data = run.config.data
+    some = train.take(np.arange(0, len(train), max(1, len(train) // FIT_ROWS)))
+    rows = Rows(some, run.modalities, target=data.target, on_bad="skip")
+    device = pick_device(run.config.train.device)
+    model = run.model.eval().to(device)
+    parts = []
+    for batch in batches(rows, once(len(rows), 256), run.config.train.workers):
+        moved = batch.to(device)
+        parts.append((model.pooled(model(moved.inputs, moved.present), moved.present).cpu(), batch.targets))
+    x, y = (torch.cat(each).double() for each in zip(*parts, strict=True))
+    known = y.isfinite().all(1)
+    y = (y - model.get_buffer("target_mean").cpu()) / model.get_buffer("target_scale").cpu()
+    scaler = StandardScaler().fit(x[known])
+    ridge = RidgeCV(np.logspace(-4, 4, 17)).fit(scaler.transform(x[known]), y[known])
+    predictor = model.predictor
+    assert isinstance(predictor, nn.Linear)
+    weight = np.atleast_2d(ridge.coef_) / scaler.scale_
+    predictor.weight.copy_(torch.from_numpy(weight))
+    predictor.bias.copy_(torch.from_numpy(np.atleast_1d(ridge.intercept_) - weight @ scaler.mean_))
+
+
+def _fits(old: nn.Module, new: nn.Module) -> bool:
+    """Whether two modules hold tensors of the same names and shapes."""
+    shapes = [{name: value.shape for name, value in module.state_dict().items()} for module in (old, new)]
+    return shapes[0] == shapes[1]

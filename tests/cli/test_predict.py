@@ -1,0 +1,117 @@
+"""`clx predict`: every row in order, in the target's units, in any format, with bad rows named."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from clx.pipelines.config import Config
+from clx.pipelines.train import train
+
+
+class Quiet:
+    def step(self, done: int, total: int, **shown: float) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A regression run `price`, a class run `kind` and one without a head, on the same rows."""
+    folder = tmp_path_factory.mktemp("predict")
+    with (folder / "rows.csv").open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["id", "size", "town", "kind", "price"])
+        for i in range(120):
+            size, town = i % 12, "abc"[i % 3]
+            lines.writerow(
+                [f"00{i}", size, town, "big" if size > 5 else "small", 1000 + 100 * size + 50 * "abc".index(town)]
+            )
+    base = {
+        "data": {"train": str(folder / "rows.csv")},
+        "modalities": {"table": {"columns": ["size", "town"], "width": 32, "layers": 1, "dropout": 0.0}},
+        "embed_dim": 16,
+        "train": {"steps": 150, "batch_size": 60, "lr": 1e-2, "validate_every": 150},
+        "eval": [],
+    }
+    for name, data, objective in (
+        ("price", {"target": ["price"]}, {"name": "l1"}),
+        ("kind", {"label": "kind"}, {"name": "cross-entropy"}),
+        ("headless", {"label": "kind"}, {"name": "supcon"}),
+    ):
+        config = {**base, "data": base["data"] | data, "objective": objective}  # type: ignore[operator]
+        config["train"] = config["train"] | ({"steps": 1} if name == "headless" else {})  # type: ignore[operator]
+        train(Config.model_validate(config), folder / name, Quiet())
+    (folder / "new.csv").write_text("id,size,town,note\n7,3,a,x\n8,,zzz,y\n9,lots,b,z\n10,,,w\n11,11,c,\n")
+    return folder
+
+
+def test_predictions_are_in_the_units_of_the_target(clx: Any, runs: Path) -> None:
+    done = clx("predict", runs / "price", runs / "rows.csv", "--json")
+    assert done.returncode == 0
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["row"] for line in lines] == list(range(1, 121))
+    assert [line["id"] for line in lines[:2]] == ["000", "001"]  # as the file has them
+    assert sum(abs(line["predicted_price"] - line["price"]) for line in lines) / 120 < 60
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_bad_rows_are_named_and_keep_their_place(clx: Any, runs: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out{suffix}"
+    done = clx("predict", runs / "price", runs / "new.csv", "--out", out, "--batch-size", 2)
+    assert done.returncode == 1
+    assert "row 3, column size,town: column 'size': 'lots' is not a number" in done.stderr
+    assert "row 4" in done.stderr
+    assert "every input is missing" in done.stderr
+    assert not done.stdout
+    if suffix == ".parquet":
+        rows = pyarrow.parquet.read_table(out).to_pylist()
+    elif suffix == ".jsonl":
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+    else:
+        rows = list(csv.DictReader(out.read_text().splitlines(), delimiter="\t" if suffix == ".tsv" else ","))
+    assert [row["id"] for row in rows] == ["7", "8", "9", "10", "11"]
+    assert [row["note"] or None for row in rows] == ["x", "y", "z", "w", None]
+    known = [row["predicted_price"] not in (None, "") for row in rows]
+    assert known == [True, True, False, False, True]  # unseen categories and missing cells are borne
+    assert float(rows[4]["predicted_price"]) > float(rows[0]["predicted_price"])
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_strict_stops_and_leaves_nothing(clx: Any, runs: Path, tmp_path: Path) -> None:
+    done = clx("predict", runs / "price", runs / "new.csv", "--out", tmp_path / "out.csv", "--strict")
+    assert done.returncode == 2
+    assert "row 3" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_classes_come_with_probabilities(clx: Any, runs: Path) -> None:
+    done = clx("predict", runs / "kind", runs / "rows.csv", "--keep", "kind", "--probabilities")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert list(lines[0]) == ["row", "kind", "predicted_kind", "probability", "p_big", "p_small"]
+    for line in lines:
+        assert line["p_big"] + line["p_small"] == pytest.approx(1, abs=1e-4)
+        assert line["probability"] == max(line["p_big"], line["p_small"])
+        assert line["probability"] == line[f"p_{line['predicted_kind']}"]
+    assert sum(line["predicted_kind"] == line["kind"] for line in lines) > 110
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["headless", "rows.csv"], "no head that predicts"),
+        (["price", "rows.csv", "--out", "x.txt"], "should end in"),
+        (["price", "rows.csv", "--keep", "idd"], "did you mean 'id'"),
+        (["price", "absent.csv"], "no such file"),
+        (["price", "rows.csv", "--out", "x.csv", "--json"], "give one of the two"),
+        (["price", "only_town.csv"], "no column 'size'"),
+    ],
+)
+def test_refusals_are_one_line(clx: Any, runs: Path, arguments: list[str], said: str) -> None:
+    (runs / "only_town.csv").write_text("id,town\n1,a\n")
+    done = clx("predict", *arguments, cwd=runs)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,172 @@
+"""Bins, densities and weights against imbalance; what is drawn more often; long tails made from a manifest."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.ndimage import convolve1d
+
+from clx.pipelines.batch import Order, Rows, once
+from clx.pipelines.build import class_names, prepare
+from clx.pipelines.check import check_source
+from clx.pipelines.config import BadInput, Balance, Config, Data
+from clx.pipelines.density import bin_name, class_weights, density_weights, histogram, kernel_of, shots
+from clx.pipelines.loop import Trainer
+from clx.pipelines.manifest import load_manifest, load_splits
+from clx.pipelines.thin import long_tail, thin
+
+
+def test_inverse_weights_make_every_bin_count_alike() -> None:
+    values = np.repeat([0.5, 1.5, 2.5], [1, 10, 100])
+    weights = density_weights(values, 1.0, Balance(rule="inverse", kernel="none"))
+    totals = [weights[values == v].sum() for v in (0.5, 1.5, 2.5)]
+    assert totals == pytest.approx([37, 37, 37])
+    roots = density_weights(values, 1.0, Balance(rule="sqrt-inverse", kernel="none"))
+    assert roots[0] / roots[-1] == pytest.approx(10)
+    assert roots.mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "triangular", "laplace"])
+def test_smoothing_equals_scipy(kernel: Any) -> None:
+    values = np.random.default_rng(0).gamma(2, 3, 500)
+    balance = Balance(rule="inverse", kernel=kernel, size=7, sigma=1.5)
+    first, counts = histogram(values, 0.5)
+    smooth = convolve1d(counts.astype(float), kernel_of(balance), mode="constant")
+    expected = 1 / smooth[np.floor(values / 0.5).astype(int) - first]
+    np.testing.assert_allclose(density_weights(values, 0.5, balance), expected / expected.mean())
+    assert kernel_of(balance).sum() == pytest.approx(1)
+    np.testing.assert_array_equal(kernel_of(balance), kernel_of(balance)[::-1])
+
+
+def test_unknown_targets_and_classes_weigh_one() -> None:
+    weights = density_weights(np.array([1.0, np.nan, 1.0, 9.0]), 1.0, Balance(rule="inverse", kernel="none"))
+    np.testing.assert_allclose(weights, [0.75, 1, 0.75, 1.5])
+    assert density_weights(np.full(3, np.nan), 1.0, Balance()).tolist() == [1, 1, 1]
+    np.testing.assert_allclose(class_weights(["a", "a", None, "b"], Balance(rule="inverse")), [0.75, 0.75, 1, 1.5])
+
+
+def test_shots_follow_the_training_bins() -> None:
+    train = np.repeat([0.5, 1.5, 2.5], [19, 20, 101])
+    assert shots(train, np.array([0.1, 1.9, 2.0, 7.0, -3.0, np.nan]), 1.0).tolist() == [0, 1, 2, 0, 0, -1]
+
+
+def test_bins_are_named_by_their_lower_edge() -> None:
+    assert [bin_name(v, 0.1) for v in ("0.3", -0.05, "x", "nan", 2)] == ["0.3", "-0.1", None, None, "2"]
+
+
+@pytest.fixture(scope="module")
+def skewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("skewed") / "rows.csv"
+    draw = np.random.default_rng(0)
+    y = np.concatenate([draw.uniform(0, 1, 360), draw.uniform(1, 10, 40)])
+    with path.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["x", "y"])
+        lines.writerows([f"{v + draw.normal(0, 0.1):.3f}", f"{v:.3f}"] for v in y)
+    return path
+
+
+def config(path: Path, **data: Any) -> Config:
+    return Config.model_validate(
+        {
+            "data": {"train": str(path), "target": ["y"], **data},
+            "modalities": {"table": {"columns": ["x"], "width": 32, "layers": 1}},
+            "embed_dim": 8,
+            "objective": {"name": "l1"},
+            "train": {"steps": 3, "batch_size": 64},
+        }
+    )
+
+
+def test_training_rows_carry_their_weights(skewed: Path, tmp_path: Path) -> None:
+    made = config(skewed, balance={"rule": "inverse", "kernel": "none"}, bin_width=1.0)
+    splits = load_splits(made.data, 0)
+    trainer = Trainer(made, prepare(made, splits), splits, tmp_path)
+    batch = trainer.rows[once(400, 400)[0]]
+    assert batch.weights is not None
+    dense = batch.targets[:, 0] < 1
+    assert batch.weights[dense].sum() == pytest.approx(40, rel=1e-4)  # a tenth: there are ten bins
+    assert trainer.drawn is None
+    assert len(batch.weights) == 400
+
+
+def test_sampling_draws_rare_rows_as_often(skewed: Path, tmp_path: Path) -> None:
+    made = config(skewed, balance={"rule": "inverse", "kernel": "none", "by": "sampling"}, bin_width=1.0)
+    splits = load_splits(made.data, 0)
+    trainer = Trainer(made, prepare(made, splits), splits, tmp_path)
+    assert trainer.rows.weights is None
+    order = Order(400, 100, 0, 0, 400, trainer.drawn)
+    rows = np.concatenate([key.rows for key in order])
+    targets = np.array([float(v) for v in splits["train"].column("y")])
+    shares = np.bincount(np.floor(targets[rows]).astype(int), minlength=10) / len(rows)
+    np.testing.assert_allclose(shares, 0.1, atol=0.02)
+    again = np.concatenate([key.rows for key in Order(400, 100, 0, 200, 400, trainer.drawn)])
+    np.testing.assert_array_equal(again, rows[200 * 100 :])  # a resumed run draws the same
+
+
+def test_weights_are_refused_where_a_loss_has_no_rows_to_weigh(skewed: Path) -> None:
+    made = config(skewed, balance={}).model_copy(
+        update={
+            "objective": Config.model_validate(
+                config(skewed).model_dump() | {"objective": {"name": "nt-xent"}}
+            ).objective
+        }
+    )
+    with pytest.raises(BadInput, match="balance.by=sampling"):
+        prepare(made, load_splits(made.data, 0))
+    with pytest.raises(ValueError, match="needs target or label"):
+        Data(train="x", balance=Balance())
+    with pytest.raises(ValueError, match="odd"):
+        Balance(size=4)
+
+
+def test_bins_of_a_target_as_classes(skewed: Path) -> None:
+    made = config(skewed, label="y", bin_width=2.0)
+    splits = load_splits(made.data, 0)
+    run = prepare(made, splits)
+    assert run.facts.classes == class_names(made, splits["train"]) == ["0", "2", "4", "6", "8"]
+    rows = Rows(splits["train"], run.modalities, "y", run.class_index, 2.0, target=["y"])
+    batch = rows[once(400, 400)[0]]
+    assert batch.labels.tolist() == [int(v // 2) for v in batch.targets[:, 0].tolist()]
+
+
+def test_widths_and_windows_are_written_into_the_config(skewed: Path) -> None:
+    made = Config.model_validate(config(skewed).model_dump() | {"objective": [{"name": "l1"}, {"name": "conr"}]})
+    splits = load_splits(made.data, 0)
+    run = prepare(made, splits)
+    values = np.array([float(v) for v in splits["train"].column("y")])
+    assert run.config.data.bin_width == pytest.approx(np.ptp(values) / 50, rel=0.01)
+    assert run.config.objective[1].options["window"] == pytest.approx(values.std(ddof=1) / 10, rel=0.01)
+
+
+def test_check_tells_the_spread_of_a_target(skewed: Path) -> None:
+    found = check_source(str(skewed), None)["targets"]["y"]
+    assert found["train"]["rows"] == sum(count for _, count in found["train"]["histogram"]) == 400
+    assert found["train"]["many"] + found["train"]["median"] + found["train"]["few"] == 400
+    assert found["train"]["histogram"][0][1] > 50
+
+
+def test_a_long_tail_with_balanced_val_and_test() -> None:
+    values = np.random.default_rng(0).normal(0, 1, 5000).clip(-3, 3)
+    splits = long_tail(values, ratio=50, bins=10, held_out=0.2, draw=np.random.default_rng(1))
+    place = np.clip(((values + 3) / 0.6).astype(int), 0, 9)
+    train, val, test = (np.bincount(place[splits == s], minlength=10) for s in ("train", "val", "test"))
+    np.testing.assert_array_equal(val, test)
+    assert Counter(test.tolist()).most_common(1)[0][1] >= 5  # most bins have the same number
+    assert train.max() / train.min() == pytest.approx(50, rel=0.05)
+    ordered = np.sort(train)[::-1]
+    np.testing.assert_allclose(ordered[1:8] / ordered[:7], 50 ** (-1 / 9), rtol=0.15)
+
+
+def test_thinned_manifests_are_manifests(skewed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tail.csv"
+    counts = thin(str(skewed), out, "y", ratio=5, bins=4, held_out=0.2, seed=0)
+    splits = load_splits(Data(train=str(out), target=["y"]), 0)
+    assert {name: len(rows) for name, rows in splits.items()} == counts
+    kept = {tuple(row.values())[:2] for row in (load_manifest(str(out)).row(i) for i in range(sum(counts.values())))}
+    assert kept <= {tuple(load_manifest(str(skewed)).row(i).values()) for i in range(400)}
+    with pytest.raises(BadInput, match="exists already"):
+        thin(str(skewed), out, "y", ratio=5, bins=4, held_out=0.2, seed=0)

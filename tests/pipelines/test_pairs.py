@@ -1,0 +1,86 @@
+"""Two columns through one tower: what the head gets, missing halves, views, checks, and learning from them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clx.modalities.table import Table
+from clx.modalities.text import Text
+from clx.pipelines import checkpoint
+from clx.pipelines.batch import Rows, collate, once, read_cell, vary
+from clx.pipelines.check import check_source
+from clx.pipelines.config import Config, dump
+from clx.pipelines.manifest import load_splits
+from clx.pipelines.model import Tower
+from clx.pipelines.train import train
+
+ROWS = [("a cat", "a cat", 5), ("a cat", "the sun", 0), ("sun", "", 2), ("ü", "u and v", 1), ("one two", "two one", 4)]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.csv"
+    path.write_text("first,second,score\n" + "".join(f"{a},{b},{s}\n" for a, b, s in ROWS * 8))
+    return path
+
+
+def config(path: Path, **text: Any) -> Config:
+    options = {"column": "first", "pair": "second", "width": 32, "layers": 1, **text}
+    return Config.model_validate(
+        {
+            "data": {"train": str(path), "target": ["score"]},
+            "modalities": {"text": options},
+            "embed_dim": 8,
+            "objective": {"name": "l1"},
+            "train": {"steps": 4, "batch_size": 16},
+            "eval": [],
+        }
+    )
+
+
+def test_the_head_gets_both_their_difference_and_product() -> None:
+    text = Text(width=32, layers=1, pair="second", head="none")
+    torch.manual_seed(0)
+    tower = Tower(text, 128).eval()
+    samples = [read_cell(text, (a, b)) for a, b, _ in ROWS if b]
+    z = tower(collate(text, samples))
+    u, v = (tower.encoder(**text.collate([s[side] for s in samples])) for side in (0, 1))
+    torch.testing.assert_close(z, torch.cat([u, v, (u - v).abs(), u * v], 1))
+    torch.testing.assert_close(z[0, 64:96], torch.zeros(32))  # equal sentences
+
+
+def test_views_vary_both_sides_and_keep_them_apart() -> None:
+    text = Text(pair="second", augmentation="strong", templates=["{}", "say {}"])
+    samples = [read_cell(text, ("one two three four five six seven", "EIGHT NINE TEN ELEVEN TWELVE"))] * 20
+    varied = vary(text, samples, torch.Generator().manual_seed(0))
+    assert {v[0].template for v in varied} == {"{}", "say {}"}
+    assert len({v[0].text for v in varied}) > 5
+    assert all(v[0].text.islower() and v[1].text.isupper() for v in varied)
+
+
+def test_a_pair_needs_both_halves_and_trains(pairs: Path, tmp_path: Path, silent: Any) -> None:
+    made = config(pairs)
+    train(made, tmp_path / "run", silent)
+    run = checkpoint.load(tmp_path / "run")
+    rows = Rows(load_splits(made.data, 0)["train"], run.modalities, target=["score"])
+    batch = rows[once(40, 5)[0]]
+    assert batch.present["text"].tolist() == [True, True, False, True, True]
+    z = run.model(batch.inputs, batch.present)
+    assert z["text"].shape == (5, 8)
+    assert "pair: second" in dump(checkpoint.read_config(tmp_path / "run"))
+
+
+def test_data_check_opens_both_columns(pairs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(dump(config(pairs)))
+    told = check_source(None, str(path))["splits"]["train"]["inputs"]["text"]
+    assert told["column"] == ["first", "second"]
+    assert (told["cells"], told["missing"]) == (32, 8)
+    assert told["length"]["max"] == 7
+
+
+def test_tables_are_no_pairs() -> None:
+    with pytest.raises(ValueError, match="one column"):
+        Table(pair="x")

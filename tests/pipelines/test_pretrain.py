@@ -1,0 +1,241 @@
+"""Pre-training as a first stage or from an earlier run: what is taken over, kept, fitted, resumed and refused."""
+
+import csv
+import json
+import math
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clx.pipelines import checkpoint
+from clx.pipelines.batch import Rows, batches, once
+from clx.pipelines.config import BadInput, Config, Stopped, load_config
+from clx.pipelines.loop import Trainer
+from clx.pipelines.manifest import load_splits
+from clx.pipelines.train import train
+
+
+def write_table(path: Path, rows: int = 160, seed: int = 0) -> Path:
+    """Two numbers and a category that tell a target; every fourth row is a test row."""
+    draw = random.Random(seed)
+    with path.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["id", "a", "b", "kind", "y", "split"])
+        for i in range(rows):
+            a, b, kind = draw.gauss(0, 1), draw.gauss(0, 1), draw.choice("pqr")
+            y = 50 + 10 * math.sin(a) + 5 * b + 3 * "pqr".index(kind)
+            split = ("train", "train", "val", "test")[i % 4]
+            lines.writerow([f"n{i}", f"{a:.4f}", f"{b:.4f}", kind, f"{y:.3f}", split])
+    return path
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_table(tmp_path_factory.mktemp("table") / "table.csv")
+
+
+def raw(table: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "data": {"train": str(table), "target": ["y"], "cache": True},
+        "modalities": {
+            "table": {"columns": ["a", "b", "kind"], "width": 32, "layers": 2, "head": "norm", "augmentation": "none"}
+        },
+        "embed_dim": 32,
+        "pretrain": {
+            "objective": {"name": "rank-n-contrast"},
+            "head": "linear",
+            "embed_dim": 8,
+            "modalities": {"table": {"augmentation": "mild", "views": 2}},
+            "train": {"steps": 6},
+        },
+        "objective": {"name": "l1"},
+        "train": {"steps": 8, "batch_size": 32, "validate_every": 4},
+        "eval": [],
+    } | changes
+
+
+@pytest.fixture(scope="module")
+def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "two"
+    train(Config.model_validate(raw(table)), out, Quiet())
+    return out
+
+
+class Quiet:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def step(self, done: int, total: int, **shown: float) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint.last(run).path / "model.safetensors")
+
+
+def towers(run: Path) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in weights(run).items() if name.startswith("model.towers.table.encoder")}
+
+
+def test_the_first_stage_is_a_run_whose_encoder_is_kept(run: Path) -> None:
+    first, second = towers(run / "pretrain"), towers(run)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    config = checkpoint.read_config(run / "pretrain")
+    assert (config.embed_dim, config.train.steps, config.modalities["table"]["views"]) == (8, 6, 2)
+    assert config.modalities["table"]["head"] == "linear"
+    assert checkpoint.read_config(run).modalities["table"]["head"] == "norm"
+
+
+def test_a_run_rebuilds_without_its_first_stage(run: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(run, alone, ignore=shutil.ignore_patterns("pretrain"))
+    z = [torch.cat([row.flatten() for row in predictions(folder)]) for folder in (run, alone)]
+    assert torch.equal(*z)
+    kept = checkpoint.load(alone).model.tower("table")
+    assert kept.locked
+    assert not any(p.requires_grad for p in kept.encoder.parameters())
+
+
+def predictions(folder: Path) -> list[torch.Tensor]:
+    run = checkpoint.load(folder)
+    manifest = load_splits(run.config.data, 0)["test"]
+    rows = Rows(manifest, run.modalities, target=run.config.data.target)
+    with torch.no_grad():
+        return [
+            run.model.predict(run.model(b.inputs, b.present), b.present) for b in batches(rows, once(len(rows), 16))
+        ]
+
+
+def test_fine_tuning_moves_the_encoder(table: Path, run: Path, tmp_path: Path, silent: Any) -> None:
+    config = Config.model_validate(raw(table, pretrain={"run": str(run / "pretrain"), "freeze": False}))
+    train(config, tmp_path / "run", silent)
+    first, second = towers(run / "pretrain"), towers(tmp_path / "run")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert "table.encoder, to be fine-tuned" in " ".join(silent.said)
+
+
+def test_the_predictor_begins_at_ridge_regression(table: Path, run: Path, tmp_path: Path, silent: Any) -> None:
+    """With next to no steps the probe is as good as scikit-learn's on the same features."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.preprocessing import StandardScaler
+
+    changes = {"pretrain": {"run": str(run / "pretrain")}, "train": {"steps": 1, "batch_size": 32, "lr": 1e-9}}
+    train(Config.model_validate(raw(table, **changes)), tmp_path / "run", silent)
+    loaded = checkpoint.load(tmp_path / "run")
+    splits = load_splits(loaded.config.data, 0)
+    found = {}
+    for split in ("train", "test"):
+        rows = Rows(splits[split], loaded.modalities, target=["y"])
+        with torch.no_grad():
+            parts = [
+                (loaded.model(b.inputs, b.present)["table"], b.targets) for b in batches(rows, once(len(rows), 64))
+            ]
+        found[split] = [torch.cat(each).double().numpy() for each in zip(*parts, strict=True)]
+    scaler = StandardScaler().fit(found["train"][0])
+    mean, deviation = loaded.facts.target_mean[0], loaded.facts.target_scale[0]
+    ridge = RidgeCV([10 ** (k / 2) for k in range(-8, 9)])
+    ridge.fit(scaler.transform(found["train"][0]), ((found["train"][1] - mean) / deviation)[:, 0])
+    expected = ridge.predict(scaler.transform(found["test"][0])) * deviation + mean
+    mine = torch.cat(predictions(tmp_path / "run"))[:, 0].double()
+    torch.testing.assert_close(mine, torch.from_numpy(expected), rtol=1e-3, atol=1e-2)
+
+
+class StopAt(Quiet):
+    """Stops the run after some steps in all, over both stages."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def step(self, done: int, total: int, **shown: float) -> None:
+        import os
+        import signal
+
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("at", [3, 10], ids=["in the first stage", "in the second"])
+def test_stopped_in_either_stage_and_resumed_equals_unbroken(table: Path, run: Path, tmp_path: Path, at: int) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Stopped, match=f"--resume {out}\\b") as stopped:
+        train(Config.model_validate(raw(table)), out, StopAt(at))
+    assert stopped.value.exit_code == 143
+    assert "pretrain" not in str(stopped.value).replace("pre-training", "")
+    train(checkpoint.read_config(out), out, Quiet(), resume=True)
+    assert all(torch.equal(value, weights(out)[name]) for name, value in weights(run).items())
+    assert (out / "metrics.jsonl").read_text() == (run / "metrics.jsonl").read_text()
+
+
+def test_features_of_a_kept_encoder_are_computed_once(table: Path, run: Path, tmp_path: Path) -> None:
+    """They take the encoder's place, in training and validation, and change no number."""
+    changes = {"pretrain": {"run": str(run / "pretrain")}}
+    out = [tmp_path / "kept", tmp_path / "again"]
+    train(Config.model_validate(raw(table, **changes)), out[0], Quiet())
+    slow = raw(table, **changes)
+    slow["data"] = slow["data"] | {"cache": False}
+    train(Config.model_validate(slow), out[1], Quiet())
+    a, b = weights(out[0]), weights(out[1])
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6)
+    loaded = checkpoint.load(out[0])
+    loaded.model.tower("table").encoder.forward = None  # type: ignore[assignment]
+    trainer = Trainer.__new__(Trainer)
+    rows = Rows(load_splits(loaded.config.data, 0)["train"], loaded.modalities)
+    rows.features["table"] = {int(i): torch.full((32,), 0.5) for i in rows.manifest.rows}
+    batch = rows[once(len(rows), 8)[0]]
+    z = loaded.model(batch.inputs, batch.present)["table"]
+    torch.testing.assert_close(z, torch.ones(8, 32))  # 0.5 over its root mean square
+    del trainer
+
+
+def refuse(config: dict[str, Any], out: Path, match: str) -> None:
+    with pytest.raises(BadInput, match=match):
+        train(Config.model_validate(config), out, Quiet())
+    assert not (out / "config.yaml").exists()  # before anything was written, or overwritten
+
+
+def test_what_does_not_fit_is_refused(table: Path, run: Path, tmp_path: Path) -> None:
+    begun = {"run": str(run / "pretrain")}
+    other = raw(table, pretrain=begun)
+    other["modalities"] = {"table": other["modalities"]["table"] | {"width": 64}}
+    refuse(other | {"embed_dim": 64}, tmp_path / "a", "not of the form")
+    renamed = raw(table, pretrain=begun)
+    renamed["modalities"] = {"rows": renamed["modalities"]["table"] | {"kind": "table"}}
+    refuse(renamed, tmp_path / "b", "no modality of this run")
+    fewer = raw(table, pretrain=begun)
+    fewer["modalities"] = {"table": fewer["modalities"]["table"] | {"columns": ["b", "a", "kind"]}}
+    refuse(fewer, tmp_path / "c", "other columns")
+    nothing = raw(table, pretrain=begun, objective={"name": "rank-n-contrast"})
+    refuse(nothing, tmp_path / "d", "nothing to learn")
+    refuse(raw(table, pretrain={"run": str(tmp_path / "none")}), tmp_path / "e", "not a run folder|no run")
+    refuse(raw(table, pretrain={"objective": {"name": "supcon"}}), tmp_path / "f", "needs labels")
+    refuse(raw(table, pretrain={"objective": {"name": "supremix", "windw": 2}}), tmp_path / "g", "windw.*window")
+
+
+@pytest.mark.parametrize(
+    ("pretrain", "match"),
+    [
+        ({"objective": {"name": "supcon"}, "train": {"epoch": 3}}, "pretrain.*epoch.*did you mean 'epochs'"),
+        ({"objective": {"name": "supcon"}, "modalities": {"tabel": {}}}, "unknown modality 'tabel'.*'table'"),
+        ({}, "either run"),
+        ({"run": "x", "head": "mlp"}, "first stage"),
+    ],
+)
+def test_keys_of_the_first_stage_are_checked_at_once(
+    table: Path, tmp_path: Path, pretrain: dict[str, Any], match: str
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(raw(table, pretrain=pretrain)))
+    with pytest.raises(BadInput, match=match):
+        load_config(str(path))
