@@ -43,7 +43,7 @@ def execute(job: Job, progress: Progress) -> str | None:
     while is_held(job.out) and time.monotonic() - waited < PATIENCE:
         time.sleep(0.2)
     try:
-        if not job.anew and checkpoints(job.out):
+        if not job.anew and (checkpoints(job.out) or checkpoints(job.out / "pretrain")):
             train(read_config(job.out), job.out, progress, resume=True)
         else:
             train(job.config, job.out, progress, overwrite=True)
