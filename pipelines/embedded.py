@@ -87,7 +87,8 @@ def embed_manifest(
     known = run.facts.classes if classes is None else classes
     every = known + [name for name in (class_names(run.config, manifest) if label else []) if name not in known]
     index = {name: k for k, name in enumerate(every)}
-    data = Rows(manifest, modalities, label, index, target, on_bad=on_bad)
+    width = run.config.data.bin_width if label in run.config.data.target else None
+    data = Rows(manifest, modalities, label, index, width, target, on_bad=on_bad)
     device = device_of(run)
     parts: list[tuple[Embeddings, dict[str, Tensor], Tensor, Tensor, dict[str, Tensor]]] = []
     bad: set[int] = set()
