@@ -1,6 +1,7 @@
 """`clx losses`, `clx encoders`, `clx recipes` and `clx bench`: what there is."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -68,11 +69,6 @@ def recipes(
 bench = typer.Typer(no_args_is_help=True, help="Time clx on this machine against the installed peers.")
 
 
-@bench.callback()
-def benchmarks() -> None:
-    """Keeps `losses` a command of its own."""
-
-
 @bench.command("losses")
 def bench_losses(
     names: Annotated[list[str] | None, typer.Argument(help="Losses [default: all that have a peer]")] = None,
@@ -101,6 +97,28 @@ def bench_losses(
     except ValueError as error:
         raise BadInput(str(error)) from None
     show(rows, json, "losses against peers")
+
+
+@bench.command("series")
+def bench_series(
+    sets: Annotated[list[str] | None, typer.Argument(help="Sets packaged in aeon [default: seven]")] = None,
+    methods: Annotated[str, typer.Option(help="Comma-separated.")] = "ts2vec,minirocket,1nn-dtw,inceptiontime",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each method that has randomness.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of ts2vec; inceptiontime gets twice as many.")] = 200,
+    log: Annotated[Path | None, typer.Option(help="JSONL file that keeps every figure; goes on where it ends.")] = None,
+    json: Json = False,
+) -> None:
+    """Test accuracy on packaged series: clx without labels beside MiniRocket, 1-NN DTW and InceptionTime.
+
+    clx bench series --log series.jsonl
+
+    clx bench series GunPoint ItalyPowerDemand --methods ts2vec,minirocket --seeds 1
+    """
+    from clx.cli.output import note
+    from clx.pipelines import archive
+
+    rows = archive.table(sets or archive.SETS, methods.split(","), seeds, steps, log, note)
+    show(rows, json, "accuracy on packaged series")
 
 
 def show(rows: list[dict[str, Any]], json: bool, title: str) -> None:

@@ -12,9 +12,12 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from clx.losses.streaming import unit
+from clx.losses.tiles import full
 
 Embeddings = dict[str, Tensor]
 """Embeddings `[B, D]` by name; views of one modality are names too: `image/0`, `image/1`."""
+Steps = dict[str, tuple[Tensor, Tensor]]
+"""Embeddings per time step `[B, T, D]` and their mask `[B, T]` by name."""
 
 
 @dataclass(eq=False)  # eq=False keeps nn.Module hashable
@@ -60,8 +63,9 @@ class Loss(nn.Module):
         self.log.clear()
         device = next(iter(z.values())).device.type
         with torch.autocast(device, enabled=False):
-            full = {name: rows if rows.dtype == torch.float64 else rows.float() for name, rows in z.items()}
-            result: Tensor = super().__call__(full, **extras)
+            if extras.get("steps"):
+                extras["steps"] = {name: (full(rows), mask) for name, (rows, mask) in extras["steps"].items()}
+            result: Tensor = super().__call__({name: full(rows) for name, rows in z.items()}, **extras)
             return result
 
     @classmethod

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clx.modalities.base import Encoder
+from clx.modalities.base import Encoder, StepEncoder
 from clx.modalities.pretrained import cut_at, first_line, local_file
 from clx.modalities.sequence import Layer, Step, masked_pool, positions
 
@@ -67,7 +67,7 @@ def _narrowest_mel(sample_rate: int, mels: int) -> float:
     return 700 * (10 ** (2 * step) - 1)
 
 
-class MelCNN(Encoder):
+class MelCNN(StepEncoder):
     """Four convolutions over log-mel frames, mean and maximum over time."""
 
     def __init__(self, sample_rate: int, mels: int, width: int, dropout: float) -> None:
@@ -92,9 +92,8 @@ class MelCNN(Encoder):
             x, mask = layer(x, mask)
         return x, mask
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Waveforms and mask `[N, S]` -> `[N, width]`."""
-        features: Tensor = self.out(masked_pool(*self.steps(x, mask)))
+    def pool(self, h: Tensor, mask: Tensor) -> Tensor:
+        features: Tensor = self.out(masked_pool(h, mask))
         return features
 
     def blocks(self) -> list[nn.Module]:
@@ -102,7 +101,7 @@ class MelCNN(Encoder):
         return [*self.layers, self.out]
 
 
-class MelTransformer(Encoder):
+class MelTransformer(StepEncoder):
     """Two strided convolutions over log-mel frames, then self-attention; mean and maximum over time."""
 
     def __init__(self, sample_rate: int, mels: int, width: int, layers: int, dropout: float) -> None:
@@ -123,9 +122,8 @@ class MelTransformer(Encoder):
             x = layer(x, mask)
         return x, mask
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Waveforms and mask `[N, S]` -> `[N, width]`."""
-        features: Tensor = self.out(masked_pool(*self.steps(x, mask)))
+    def pool(self, h: Tensor, mask: Tensor) -> Tensor:
+        features: Tensor = self.out(masked_pool(h, mask))
         return features
 
     def blocks(self) -> list[nn.Module]:

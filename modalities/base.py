@@ -58,6 +58,22 @@ class Encoder(nn.Module):
         return [self]
 
 
+class StepEncoder(Encoder):
+    """An encoder that goes through features of every time step and pools them over time."""
+
+    def steps(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Features `[N, T, C]` per time step, perhaps fewer than the input has, and their mask `[N, T]`."""
+        raise NotImplementedError
+
+    def pool(self, h: Tensor, mask: Tensor) -> Tensor:
+        """Features `[N, width]` of the steps `h` `[N, T, C]` where `mask` `[N, T]` is True; a row has at least one."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Input `[N, T, ...]` and mask `[N, T]` -> `[N, width]`."""
+        return self.pool(*self.steps(x, mask))
+
+
 @dataclass(kw_only=True)
 class Modality:
     """One input of the model. Fields are the config keys below `modalities.NAME`."""
@@ -66,6 +82,8 @@ class Modality:
     default_encoder: ClassVar[str]
     only_for: ClassVar[dict[str, tuple[str, ...]]] = {}
     """Fields that only some encoders have, with the names or families of these."""
+    fit_rows: ClassVar[int] = 100_000
+    """About how many training rows `fit` is given at most."""
     files: ClassVar[bool] = False
     """Whether a text cell is the path of a file (then `read` gets a `pathlib.Path`)."""
 
@@ -104,6 +122,16 @@ class Modality:
                 raise ValueError(f"{name} is an option of encoder {' and '.join(families)}, not of {self.encoder}")
 
     @property
+    def aligned(self) -> bool:
+        """Whether step t of every view is the same time, as losses that compare time steps need."""
+        return False
+
+    @property
+    def joint(self) -> bool:
+        """Whether the views of a sample are drawn together, so that all must be of the same sample."""
+        return False
+
+    @property
     def weights(self) -> str | None:
         """`pretrained` as text, `true` for a library's own weights; None for random ones."""
         if isinstance(self.pretrained, bool):
@@ -127,6 +155,13 @@ class Modality:
     def augment(self, samples: list[Any], generator: Generator) -> list[Any]:
         """One random view of each sample of a batch; all randomness comes from `generator`."""
         return samples
+
+    def vary(self, samples: Sequence[list[Any]], generator: Generator) -> list[list[Any]]:
+        """A batch's views from the samples that each is made of: the same ones for every view, unless the data
+        name neighbours. Views that share some of their randomness are made here."""
+        if self.augmentation == "none":
+            return list(samples)
+        return [self.augment(list(each), generator) for each in samples]
 
     def collate(self, samples: Sequence[Any]) -> Input:
         """Samples as one padded batch."""

@@ -21,7 +21,8 @@ class Step(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """`[N, T, C]` and `[N, T]` in and out; T shrinks by the stride."""
-        mask = mask[:, :: self.stride]
+        if self.stride > 1:  # a step of the output is there if any of its own steps is
+            mask = F.max_pool1d(mask.float(), self.stride, ceil_mode=True).bool()
         y = F.relu(self.norm(self.conv(x.transpose(1, 2)).transpose(1, 2)))
         return (x + y if self.residual else y) * mask[..., None], mask
 

@@ -4,8 +4,10 @@ import codecs
 import io
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar, Literal
@@ -18,12 +20,15 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from clx.modalities.base import CellError, Encoder, Input, Modality, open_file, register, unknown_encoder
-from clx.modalities.series_encoders import TCN, TSAI, Tsai
+from clx.modalities.series_encoders import TCN, TSAI, Dilated, MiniRocket, Tsai
+from clx.modalities.series_views import CROPS, PRESETS, VIEWS, check, crops, varied
 
 Values = NDArray[np.float64]
+PIECE = re.compile(r"(.*)#(\d*):(\d*)", re.DOTALL)
 HEADERS = {(1, 0): format.read_array_header_1_0, (2, 0): format.read_array_header_2_0}
 BLOCK = 1 << 20
 LONGEST_LINE = 10_000_000
+FIT_SERIES = 512  # training series that MiniRocket takes its biases from
 GAPS = {"", "na", "n/a", "nan", "null", "none", "?"}
 
 
@@ -33,43 +38,61 @@ class Series(Modality):
     """Series of one or more channels. A sample is `[T, C]`, scaled and without gaps.
 
     A gap (NaN, an empty cell) is bridged by a straight line, at the ends by the nearest value; with `gaps:
-    indicate` C more channels follow that are 1 where a value was measured and 0 in a gap.
+    indicate` C more channels follow that are 1 where a value was measured and 0 in a gap. With `gaps: mask` steps
+    with a gap are rows of NaN, which `collate` masks.
     """
 
     kind: ClassVar[str] = "series"
     default_encoder: ClassVar[str] = "tcn"
     files: ClassVar[bool] = True
-    only_for: ClassVar[dict[str, tuple[str, ...]]] = {"layers": ("tcn",), "dropout": ("tcn",)}
+    fit_rows: ClassVar[int] = 10_000
+    only_for: ClassVar[dict[str, tuple[str, ...]]] = {
+        "layers": ("tcn", "dilated"),
+        "dropout": ("tcn", "dilated"),
+    }
 
+    augmentation: Literal["none", "mild", "strong"] | dict[str, float] = "mild"  # type: ignore[assignment]
+    """A preset, or changes by name with their strengths, in this order: `{crops: 0.1, jitter: 0.1, time_mask: 0.5}`."""
     scale: Literal["global", "per-series", "none"] = "global"
     """Each channel to mean 0 and deviation 1: over all training series, over each series alone, or not at all."""
-    gaps: Literal["interpolate", "indicate"] = "interpolate"
-    """Whether the encoder is told where values are missing."""
+    gaps: Literal["interpolate", "indicate", "mask"] = "interpolate"
+    """Gaps are bridged, bridged and told to the encoder, or steps with a gap are left out of all it does."""
     max_steps: Annotated[int, Ge(2)] = 10_000
     """How much of a series is read, from its beginning."""
     width: Annotated[int, Ge(8), MultipleOf(2)] = 128
     """Features of the encoder."""
-    layers: Annotated[int, Interval(ge=1, le=8)] = 3
-    """Dilated convolutions of `tcn`."""
+    layers: Annotated[int, Interval(ge=1, le=12)] | None = None
+    """Dilated convolutions of `tcn` (3), or blocks of `dilated`: as many as see the longest training series, at
+    most 10."""
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Dropout of `tcn`."""
+    """Dropout of `tcn` and `dilated`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(self.policy)
         self._channels = 0
         self._length = 128
         self._mean: list[float] = []
         self._deviation: list[float] = []
+        self._biases: list[list[float]] | None = None
 
     def fit(self, cells: Iterable[Any]) -> None:
         """Channel count (the most frequent one), each channel's mean and deviation, and the longest length."""
         found: dict[int, list[tuple[int, Values]]] = {}
-        for cell in cells:
+        kept: dict[int, Any] = {}
+        draw = np.random.default_rng(0)
+        for number, cell in enumerate(cells):
             try:
                 values = self._values(cell)
             except CellError:
                 continue
-            moments = np.stack([np.isfinite(values).sum(0), np.nanmean(values, 0), np.nanvar(values, 0)])
+            place = int(draw.integers(number + 1))  # any of the cells so far is among those kept equally often
+            if self.encoder == "minirocket" and (number < FIT_SERIES or place < FIT_SERIES):
+                kept[number if number < FIT_SERIES else place] = cell
+            count = np.isfinite(values).sum(0)
+            whole = bool((count == len(values)).all())  # much faster, and the rule
+            mean, variance = (values.mean(0), values.var(0)) if whole else (np.nanmean(values, 0), np.nanvar(values, 0))
+            moments = np.stack([count, mean, variance])
             found.setdefault(values.shape[1], []).append((len(values), moments))
         if not found:
             return
@@ -79,6 +102,12 @@ class Series(Modality):
         mean = (counts * means).sum(0) / counts.sum(0)
         variance = (counts * (variances + (means - mean) ** 2)).sum(0) / counts.sum(0)
         self._mean, self._deviation = mean.tolist(), _or_one(np.sqrt(variance), mean).tolist()
+        if kept:
+            samples = []
+            for cell in kept.values():
+                with suppress(CellError):  # of another number of channels
+                    samples.append(self.read(cell))
+            self._biases = MiniRocket(self._inputs, self._length, self.width).fit(**self.collate(samples))
 
     def state(self) -> dict[str, Any]:
         """What `fit` found."""
@@ -87,12 +116,18 @@ class Series(Modality):
             "length": self._length,
             "mean": self._mean,
             "deviation": self._deviation,
-        }
+        } | ({"biases": self._biases} if self._biases else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Undo `state`."""
         self._channels, self._length = state["channels"], state["length"]
         self._mean, self._deviation = state["mean"], state["deviation"]
+        self._biases = state.get("biases")
+
+    @property
+    def _inputs(self) -> int:
+        """Channels that the encoder sees."""
+        return max(1, self._channels) * (2 if self.gaps == "indicate" else 1)
 
     def read(self, cell: Any) -> Tensor:
         """The series of a `.npy` or text file (a path or its bytes), of numbers `[T]` or `[T, C]`, or of such a
@@ -101,12 +136,17 @@ class Series(Modality):
         if self._channels and values.shape[1] != self._channels:
             raise CellError(f"{values.shape[1]} channels; the training data have {self._channels}")
         measured = np.isfinite(values)
-        steps = np.arange(len(values))
-        for c in np.flatnonzero(~measured.all(0)):
-            values[:, c] = np.interp(steps, steps[measured[:, c]], values[measured[:, c], c])
+        if self.gaps == "mask":
+            values[~measured.all(1)] = np.nan
+            if not measured.all(1).any():
+                raise CellError("no step without a gap in some channel")
+        else:
+            steps = np.arange(len(values))
+            for c in np.flatnonzero(~measured.all(0)):
+                values[:, c] = np.interp(steps, steps[measured[:, c]], values[measured[:, c], c])
         if self.scale == "per-series":
-            mean = values.mean(0)
-            values = (values - mean) / _or_one(values.std(0), mean)
+            mean = np.nanmean(values, 0)
+            values = (values - mean) / _or_one(np.nanstd(values, 0), mean)
         elif self.scale == "global" and self._channels:
             values = (values - self._mean) / self._deviation
         if self.gaps == "indicate":
@@ -130,56 +170,57 @@ class Series(Modality):
             raise CellError(f"NaN in channel {empty[0] + 1} everywhere")
         return values
 
-    def augment(self, samples: list[Tensor], generator: Generator) -> list[Tensor]:
-        """Another size, noise and beginning; deviations are those of each channel of the series.
+    @property
+    def policy(self) -> dict[str, float]:
+        """The changes that make a view, with their strengths, in their order."""
+        return PRESETS[self.augmentation] if isinstance(self.augmentation, str) else self.augmentation
 
-        Mild: scaled by 0.9 to 1.1, noise of 0.05 deviations, up to 5 % cut from each end. Strong: by 0.6 to
-        1.4, noise of 0.2 deviations, up to 20 % cut, and a tenth of the steps hidden behind the mean.
-        """
-        if self.augmentation == "none":
-            return samples
-        strong = self.augmentation == "strong"
-        first, last, size, hole = torch.rand(4, len(samples), generator=generator)
-        lengths = torch.tensor([len(sample) for sample in samples])
-        edge = lengths * (0.2 if strong else 0.05)
-        ends = zip(samples, (first * edge).long().tolist(), (lengths - (last * edge).long()).tolist(), strict=True)
-        x, mask = _pad([sample[a:b] for sample, a, b in ends])
-        measured = x.shape[2] // (2 if self.gaps == "indicate" else 1)
-        values, real = x[..., :measured], mask[..., None]
-        kept = mask.sum(1)[:, None, None]
-        mean = values.sum(1, keepdim=True) / kept
-        deviation = ((values - mean).square() * real).sum(1, keepdim=True).div(kept).sqrt()
-        noise = torch.randn(values.shape, generator=generator) * deviation * (0.2 if strong else 0.05)
-        values = values * (1 + (2 * size - 1) * (0.4 if strong else 0.1))[:, None, None] + noise
-        if strong:
-            start = (hole[:, None] * 0.9 * kept[..., 0]).long()
-            steps = torch.arange(x.shape[1])
-            hidden = (steps >= start) & (steps < start + kept[..., 0] // 10)
-            values = torch.where(hidden[..., None], mean, values)
-        x = torch.cat([values, x[..., measured:]], 2)
-        return [row[:length] for row, length in zip(x, kept.flatten().tolist(), strict=True)]
+    @property
+    def aligned(self) -> bool:
+        return self.augmentation != "none" and not any(VIEWS[n].moves for n in self.policy if n in VIEWS)
+
+    @property
+    def joint(self) -> bool:
+        return CROPS in self.policy
+
+    def augment(self, samples: list[Tensor], generator: Generator) -> list[Tensor]:
+        """The changes of the policy, but for `crops`, which takes all views at once."""
+        return varied(samples, self.policy, self.gaps == "indicate", generator) if self.policy else samples
+
+    def vary(self, samples: Sequence[list[Tensor]], generator: Generator) -> list[list[Tensor]]:
+        if self.joint and samples[0]:
+            samples = crops(samples[0], len(samples), self.policy[CROPS], generator)
+        return super().vary(samples, generator)
 
     def collate(self, samples: Sequence[Tensor]) -> Input:
-        """`x` `[N, T, C]`, zero after each end, and `mask` `[N, T]`."""
-        x, mask = _pad(samples)
-        return {"x": x, "mask": mask}
+        """`x` `[N, T, C]`, zero after each end, and `mask` `[N, T]`; steps of NaN are masked as well."""
+        x = torch.nn.utils.rnn.pad_sequence(list(samples), batch_first=True, padding_value=torch.nan)
+        mask = ~x.isnan().any(2)
+        return {"x": x.masked_fill(~mask[..., None], 0), "mask": mask}
 
     def build_encoder(self, load: bool = True) -> Encoder:
         """The encoder by its name, for the channels and the length that were fitted."""
-        channels = max(1, self._channels) * (2 if self.gaps == "indicate" else 1)
-        if self.encoder != "tcn" and self.encoder not in self.family("tsai"):
+        channels = self._inputs
+        if self.encoder not in ("tcn", "dilated", "minirocket") and self.encoder not in self.family("tsai"):
             raise unknown_encoder(type(self), self.encoder)
         if self.weights and load:
             raise ValueError(f"encoder `{self.encoder}` has no pretrained weights")
         if self.encoder == "tcn":
-            return TCN(channels, self._length, self.width, self.layers, self.dropout)
+            return TCN(channels, self._length, self.width, self.layers or 3, self.dropout)
+        if self.encoder == "dilated":
+            reach = min(10, max(1, (self._length // 4).bit_length()))  # each way: 2 (1 + 2 + 4 + ...) steps
+            return Dilated(channels, self.width, self.layers or reach, self.dropout)
+        if self.encoder == "minirocket":
+            return MiniRocket(channels, self._length, self.width, self._biases)
         return Tsai(self.encoder.removeprefix("tsai:"), channels, self._length, self.width)
 
     @classmethod
     def encoders(cls) -> dict[str, str]:
         """Names with a description."""
         return {
-            "tcn": "dilated convolutions of any length; `width`, `layers`, `dropout`",
+            "tcn": "strided, then dilated convolutions of any length; `width`, `layers`, `dropout`",
+            "dilated": "TS2Vec's dilated convolutions, with features of every time step; `width`, `layers`, `dropout`",
+            "minirocket": "10,000 fixed convolutions with fitted biases, nothing to learn; `width`, a multiple of 84",
             "tsai:NAME": "InceptionTimePlus, TSTPlus, PatchTST and others of tsai; `width`",
         }
 
@@ -187,6 +228,14 @@ class Series(Modality):
     def family(cls, prefix: str) -> list[str]:
         """Full names of tsai's architectures."""
         return [f"tsai:{name}" for name in sorted(TSAI)] if prefix == "tsai" else []
+
+
+def piece_of(cell: str) -> tuple[str, slice]:
+    """A file, and the steps of it that are meant: the first 500 of `rec.npy#0:500`, all of `rec.npy`."""
+    match = PIECE.fullmatch(cell)
+    if match is None:
+        return cell, slice(None)
+    return match[1], slice(*(int(text) if text else None for text in match.groups()[1:]))
 
 
 def _or_one(deviation: Values, mean: Values) -> Values:
@@ -197,11 +246,17 @@ def _or_one(deviation: Values, mean: Values) -> Values:
 def _numbers(cell: Any, longest: int) -> Values:
     """The first `longest` steps of a cell, `[T, C]`."""
     if isinstance(cell, Path):
+        name, piece = piece_of(str(cell))
+        cell = Path(name)
         suffix = cell.suffix.lower()
         if suffix not in {".npy", ".csv", ".tsv", ".txt"}:
             raise CellError(f"unknown extension {suffix}" if suffix else "a file without an extension")
         with open_file(cell, sys.maxsize) as file:
-            return _npy(file, longest) if suffix == ".npy" else _text(file, longest)
+            if suffix == ".npy":
+                return _npy(file, longest, piece)
+            if piece != slice(None):
+                raise CellError("only of .npy files a piece can be read")
+            return _text(file, longest)
     if isinstance(cell, bytes):
         npy = cell.startswith(b"\x93NUMPY")
         return _npy(io.BytesIO(cell), longest) if npy else _text(io.BytesIO(cell), longest)
@@ -213,8 +268,16 @@ def _numbers(cell: Any, longest: int) -> Values:
     return _array(cell, longest)
 
 
-def _npy(source: BinaryIO, longest: int) -> Values:
-    """The first `longest` steps of an array of numbers, read without the rest of it."""
+def steps_in(path: Path) -> int:
+    """Length of the series in a `.npy` file, from its header alone. Raises `CellError`."""
+    if path.suffix.lower() != ".npy":
+        raise CellError("windows are cut from .npy files and from lists")
+    with open_file(path, sys.maxsize) as file:
+        return _header(file)[0][0]
+
+
+def _header(source: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape of an array of numbers, whether it is stored by columns, and its type; what follows is the data."""
     try:
         version = format.read_magic(source)  # type: ignore[no-untyped-call]
         shape, fortran, kind = HEADERS[version](source)  # type: ignore[no-untyped-call]
@@ -226,22 +289,32 @@ def _npy(source: BinaryIO, longest: int) -> Values:
         raise CellError(
             f"an array of {kind} and shape {list(shape)}: numbers [steps] or [steps, channels] are understood"
         )
+    return shape, fortran, kind
+
+
+def _npy(source: BinaryIO, longest: int, piece: slice = slice(None)) -> Values:
+    """The first `longest` steps of an array of numbers, or of a piece of it, read without the rest."""
+    shape, fortran, kind = _header(source)
     start, count = source.tell(), math.prod(shape)
     if source.seek(0, io.SEEK_END) < start + count * kind.itemsize:
         raise CellError("not a whole .npy file")
-    source.seek(start)
-    steps, width = min(shape[0], longest), count // max(1, shape[0])
+    first, stop, _ = piece.indices(shape[0])
+    steps, width = min(max(0, stop - first), longest), count // max(1, shape[0])
     if not fortran or len(shape) == 1:
+        source.seek(start + first * width * kind.itemsize)
         flat = np.frombuffer(source.read(steps * width * kind.itemsize), kind)
         return _array(flat.reshape(steps, *shape[1:]), longest)
     columns = np.empty((width, steps), kind)
     for column in range(width):
-        source.seek(start + column * shape[0] * kind.itemsize)
+        source.seek(start + (column * shape[0] + first) * kind.itemsize)
         columns[column] = np.frombuffer(source.read(steps * kind.itemsize), kind)
     return _array(columns.T, longest)
 
 
 def _array(cell: Any, longest: int) -> Values:
+    if isinstance(cell, np.ndarray) and cell.dtype.kind in "iuf":
+        values = np.array(cell[:longest], dtype=np.float64)
+        return _shaped(values)
     try:
         rows = cell[:longest]
         widths = dict.fromkeys(len(row) if isinstance(row, (list, tuple, np.ndarray)) else 0 for row in rows)
@@ -252,6 +325,10 @@ def _array(cell: Any, longest: int) -> Values:
         raise CellError("not a list of numbers") from error
     except ValueError as error:
         raise error if isinstance(error, CellError) else CellError("not a list of numbers") from error
+    return _shaped(values)
+
+
+def _shaped(values: Values) -> Values:
     if values.ndim not in (1, 2):
         raise CellError(f"{values.ndim} dimensions: [steps] or [steps, channels] are understood")
     return values.reshape(len(values), -1) if values.size else np.empty((0, 1))
@@ -304,9 +381,3 @@ def _value(part: str) -> float | None:
 def _ragged(widths: Iterable[int]) -> str:
     first, second, *_ = widths
     return f"ragged: rows of {first} and {second} values"
-
-
-def _pad(samples: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """`[N, T, C]`, zero after each end, and its mask `[N, T]`."""
-    x = torch.nn.utils.rnn.pad_sequence(list(samples), batch_first=True)
-    return x, torch.arange(x.shape[1]) < torch.tensor([len(sample) for sample in samples])[:, None]

@@ -1,14 +1,17 @@
-"""Encoders of time series: a small dilated TCN, and the architectures of tsai by name."""
+"""Encoders of time series: a small strided TCN, TS2Vec's dilated one, and the architectures of tsai by name."""
 
 import inspect
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clx.modalities.base import Encoder
+from clx.modalities.base import Encoder, StepEncoder
 from clx.modalities.sequence import Step, masked_pool
 
 _FILES = {
@@ -40,11 +43,11 @@ TSAI = {name: file for file, names in _FILES.items() for name in names.split()}
 """tsai's architectures by name, with their file in `tsai.models`.
 
 Left out are those whose rows depend on the rest of the batch even in evaluation (TSSequencerPlus, XCoordTime,
-TransformerLSTMPlus and its like), that leave weights unused (mWDN), or that are no networks (MiniRocket).
+TransformerLSTMPlus and its like), and those that leave weights unused (mWDN).
 """
 
 
-class TCN(Encoder):
+class TCN(StepEncoder):
     """A strided convolution, then dilated ones (1, 3, 9, ...), mean and maximum over time."""
 
     def __init__(self, channels: int, length: int, width: int, layers: int, dropout: float) -> None:
@@ -66,14 +69,62 @@ class TCN(Encoder):
             x, mask = layer(x, mask)
         return x, mask
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Series `[N, T, C]` and mask `[N, T]` -> `[N, width]`."""
-        features: Tensor = self.out(masked_pool(*self.steps(x, mask)))
+    def pool(self, h: Tensor, mask: Tensor) -> Tensor:
+        features: Tensor = self.out(masked_pool(h, mask))
         return features
 
     def blocks(self) -> list[nn.Module]:
         """Each convolution, the part after pooling."""
         return [*self.layers, self.out]
+
+
+class Dilated(StepEncoder):
+    """TS2Vec's encoder: a linear map of each step, then residual blocks of two convolutions of dilation 1, 2, 4, ...
+
+    Every step keeps its features; a series has their maximum over time.
+    """
+
+    def __init__(self, channels: int, width: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.width = width
+        hidden = max(8, width // 4)
+        self.input = nn.Linear(channels, hidden)
+        sizes = [hidden] * (layers + 1) + [width]
+        self.layers = nn.ModuleList(Residual(sizes[i], sizes[i + 1], 2**i) for i in range(layers + 1))
+        self.dropout = nn.Dropout(dropout)
+
+    def steps(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Features `[N, T, width]` and their mask."""
+        mask = x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+        real = mask[:, None]
+        h = self.input(x).transpose(1, 2) * real
+        for layer in self.layers:
+            h = layer(h, real)
+        return self.dropout(h.transpose(1, 2)), mask
+
+    def pool(self, h: Tensor, mask: Tensor) -> Tensor:
+        return h.masked_fill(~mask[..., None], -torch.inf).amax(1)
+
+    def blocks(self) -> list[nn.Module]:
+        """The input map, each residual block."""
+        return [self.input, *self.layers]
+
+
+class Residual(nn.Module):
+    """Two dilated convolutions, each behind a GELU, added to their input."""
+
+    def __init__(self, inputs: int, outputs: int, dilation: int) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(inputs, outputs, 3, padding=dilation, dilation=dilation)
+        self.second = nn.Conv1d(outputs, outputs, 3, padding=dilation, dilation=dilation)
+        self.past = nn.Identity() if inputs == outputs else nn.Conv1d(inputs, outputs, 1)
+
+    def forward(self, h: Tensor, real: Tensor) -> Tensor:
+        """`[N, C, T]` and `[N, 1, T]`, True where there is a step; features are 0 elsewhere."""
+        y = self.first(F.gelu(h)) * real
+        y = self.second(F.gelu(y))
+        out: Tensor = (y + self.past(h)) * real
+        return out
 
 
 class Tsai(Encoder):
@@ -102,10 +153,7 @@ class Tsai(Encoder):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Series `[N, T, C]` and mask `[N, T]` -> `[N, width]`."""
-        if mask is not None:
-            x = x * mask[..., None]
-        x = F.pad(x[:, : self.length], (0, 0, 0, max(0, self.length - x.shape[1])))
-        features: Tensor = self.model(x.transpose(1, 2))
+        features: Tensor = self.model(_to_length(x, mask, self.length))
         return features.mean(1) if features.ndim == 3 else features
 
     def blocks(self) -> list[nn.Module]:
@@ -113,3 +161,56 @@ class Tsai(Encoder):
         parts = [part for part in self.model.children() if any(True for _ in part.parameters())]
         held = sum(p.numel() for part in parts for p in part.parameters())
         return parts if held == sum(p.numel() for p in self.model.parameters()) else [self.model]
+
+
+class MiniRocket(Encoder):
+    """Shares of time in which fixed random convolutions exceed biases that were fitted: nothing in it learns.
+
+    Dempster et al. 2021, arXiv 2012.08791, as tsai has it. As with `Tsai`, series are cut or zero-padded.
+    """
+
+    def __init__(self, channels: int, length: int, width: int, biases: list[list[float]] | None = None) -> None:
+        """`biases`: what `fit` returned for these sizes; random weights do not exist."""
+        super().__init__()
+        from tsai.models.MINIROCKET_Pytorch import MiniRocketFeatures
+
+        if width % 84:
+            near = max(1, round(width / 84)) * 84
+            raise ValueError(f"minirocket has a multiple of 84 features: set width to {near}, or 9996 as in its paper")
+        self.width = width
+        self.length = max(length, 10)  # a kernel has 9 steps
+        with _numpy_random_kept():
+            self.features = MiniRocketFeatures(channels, self.length, width, random_state=0)
+        for i, values in enumerate(biases or []):
+            self.features.get_buffer(f"biases_{i}").copy_(torch.tensor(values).view(84, -1))
+        self.features.prefit.fill_(biases is not None)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, mask: Tensor) -> list[list[float]]:
+        """Biases by dilation from training series `[N, T, C]`: quantiles of what the kernels give on them."""
+        with _numpy_random_kept():
+            self.features.fit(_to_length(x, mask, self.length))
+        count = self.features.num_dilations
+        return [self.features.get_buffer(f"biases_{i}").flatten().tolist() for i in range(count)]
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Series `[N, T, C]` and mask `[N, T]` -> `[N, width]`, each 0 to 1."""
+        features: Tensor = self.features(_to_length(x, mask, self.length))
+        return features
+
+
+def _to_length(x: Tensor, mask: Tensor | None, length: int) -> Tensor:
+    """`[N, T, C]` cut or zero-padded to `[N, C, length]`."""
+    if mask is not None:
+        x = x * mask[..., None]
+    return F.pad(x[:, :length], (0, 0, 0, max(0, length - x.shape[1]))).transpose(1, 2)
+
+
+@contextmanager
+def _numpy_random_kept() -> Iterator[None]:
+    """tsai seeds numpy's global stream, which is the run's own."""
+    state = np.random.get_state()
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from clx.modalities.base import CellError, Input, Modality
-from clx.pipelines.config import BadInput, Failed
+from clx.modalities.series import piece_of
+from clx.pipelines.config import BadInput, Failed, Near
 from clx.pipelines.density import bin_name
 from clx.pipelines.manifest import Manifest, resolve
+from clx.pipelines.neighbours import Neighbours
 from clx.pipelines.signals import leave_to_parent
-
-FIT_ROWS = 100_000
 
 
 class Lost(Failed):
@@ -112,16 +113,20 @@ def cell_of(row: dict[str, Any], name: str, modality: Modality, manifest: Manife
 
 def _resolved(value: Any, modality: Modality, manifest: Manifest) -> Any:
     inline = modality.kind == "series" and isinstance(value, str) and value.lstrip().startswith("[")
-    return resolve(value, manifest) if value is not None and modality.files and not inline else value
+    if value is None or not modality.files or inline:
+        return value
+    file = piece_of(value)[0] if modality.kind == "series" and isinstance(value, str) else value
+    found = resolve(file, manifest)  # what may be opened is decided by the file alone, not by a piece of it
+    return found if file is value else Path(f"{found}{value.removeprefix(file)}")
 
 
 def cells(manifest: Manifest, name: str, modality: Modality) -> Iterator[Any]:
     """Present cells of one modality, for `Modality.fit`; paths that are refused are passed over.
 
-    Of more than `FIT_ROWS` rows as many are taken, evenly spread: statistics need no more.
+    Of more than `modality.fit_rows` rows about as many are taken, evenly spread: statistics need no more.
     """
     columns = columns_of({name: modality})
-    for i in range(0, len(manifest), max(1, len(manifest) // FIT_ROWS)):
+    for i in range(0, len(manifest), max(1, len(manifest) // modality.fit_rows)):
         with suppress(BadInput):
             cell = cell_of(manifest.row(i, columns), name, modality, manifest)
             if cell is not None and modality.pair is not None:
@@ -135,14 +140,13 @@ def read_cell(modality: Modality, cell: Any) -> Any:
     return modality.read(cell) if modality.pair is None else tuple(modality.read(one) for one in cell)
 
 
-def vary(modality: Modality, samples: list[Any], generator: torch.Generator) -> list[Any]:
-    """One random view of each sample, or pair of samples."""
-    if modality.augmentation == "none":
-        return samples
+def vary(modality: Modality, samples: Sequence[list[Any]], generator: torch.Generator) -> list[list[Any]]:
+    """A batch's views from the samples, or pairs of samples, that each is made of (see `Modality.vary`)."""
     if modality.pair is None:
-        return modality.augment(list(samples), generator)
-    varied = modality.augment([one for side in zip(*samples, strict=True) for one in side], generator)
-    return list(zip(varied[: len(samples)], varied[len(samples) :], strict=True))
+        return modality.vary(samples, generator)
+    flat = [[one for side in zip(*pairs, strict=True) for one in side] for pairs in samples]
+    halves = [(view[: len(view) // 2], view[len(view) // 2 :]) for view in modality.vary(flat, generator)]
+    return [list(zip(*sides, strict=True)) for sides in halves]
 
 
 def collate(modality: Modality, samples: Sequence[Any]) -> Input:
@@ -172,6 +176,8 @@ class Rows(Dataset[Batch]):
     bin_width: float | None = None
     """Where given, the classes are bins of this width."""
     target: list[str] = field(default_factory=list)
+    near: Near | None = None
+    """With `augment`, which rows' neighbours the second view and those after it are made of."""
     augment: bool = False
     """Random views, `views` of each modality; without it one plain view named like the modality."""
     on_bad: Literal["fail", "skip", "replace"] = "fail"
@@ -187,6 +193,7 @@ class Rows(Dataset[Batch]):
     def __post_init__(self) -> None:
         self.kept: dict[int, _Decoded] = {}
         self.columns = columns_of(self.modalities, self.label, *self.target)
+        self.neighbours = Neighbours(self.manifest, self.near) if self.near and self.augment else None
         self.dropped: dict[str, np.ndarray] = {}
         if self.missing:
             draw = np.random.default_rng([self.seed, 1]).random((len(self.modalities), len(self.manifest)))
@@ -250,26 +257,55 @@ class Rows(Dataset[Batch]):
                     if self.on_bad == "skip":
                         break
                     if self.on_bad == "fail" or len(bad) > 10 * len(key.rows):
-                        return self._collate([], [], None, bad)
+                        return self._collate([], [[]], None, bad)
                     i = int(torch.randint(len(self), (), generator=generator))
-        return self._collate(rows, samples, generator if self.augment else None, bad)
+        of_view = [samples] * max((m.views for m in self.modalities.values()), default=1)
+        if self.neighbours is not None:
+            of_view[1:] = [self._neighbours(rows, samples, generator, bad) for _ in of_view[1:]]
+            if bad and self.on_bad == "fail":
+                return self._collate([], [[]], None, bad)
+        return self._collate(rows, of_view, generator if self.augment else None, bad)
+
+    def _neighbours(
+        self, rows: list[int], samples: list["_Decoded"], generator: torch.Generator, bad: list[BadRow]
+    ) -> list["_Decoded"]:
+        """A neighbour's sample for each row; its own where that is bad."""
+        assert self.neighbours is not None
+        found = []
+        for i, own in zip(rows, samples, strict=True):
+            other = self.neighbours.draw(i, generator)
+            try:
+                found.append(self.sample(other))
+            except _Bad as error:
+                bad.append(BadRow(other, self.manifest.where(other), error.column, error.reason))
+                found.append(own)
+        return found
 
     def _collate(
-        self, rows: list[int], samples: list["_Decoded"], generator: torch.Generator | None, bad: list[BadRow]
+        self,
+        rows: list[int],
+        of_view: list[list["_Decoded"]],
+        generator: torch.Generator | None,
+        bad: list[BadRow],
     ) -> Batch:
+        """`of_view`: the samples that each view is made of."""
+        samples = of_view[0]
         inputs: dict[str, Input] = {}
         present: dict[str, Tensor] = {}
         for name, modality in self.modalities.items():
-            here = torch.tensor([name in s[0] for s in samples], dtype=torch.bool)
-            values = [s[0][name] for s in samples if name in s[0]]
-            for view in view_names(name, modality) if generator else [name]:
-                present[view] = here
-                if values:
-                    if name in self.features:
-                        inputs[view] = {"features": torch.stack(values)}
-                    else:
-                        varied = values if generator is None else vary(modality, values, generator)
-                        inputs[view] = collate(modality, varied)
+            names = view_names(name, modality) if generator else [name]
+            values: dict[int, list[Any]] = {}  # by list of samples: views of the same ones share them
+            for view, made_of in zip(names, of_view, strict=False):
+                present[view] = torch.tensor([name in s[0] for s in made_of], dtype=torch.bool)
+                values.setdefault(id(made_of), [s[0][name] for s in made_of if name in s[0]])
+            views = [values[id(made_of)] for made_of in of_view[: len(names)]]
+            if name in self.features:
+                inputs |= {
+                    view: {"features": torch.stack(each)} for view, each in zip(names, views, strict=True) if each
+                }
+                continue
+            views = vary(modality, views, generator) if generator else views
+            inputs |= {view: collate(modality, each) for view, each in zip(names, views, strict=True) if each}
         return Batch(
             inputs,
             present,

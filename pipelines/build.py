@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from clx.losses.base import LOSSES, Loss
-from clx.modalities.base import MODALITIES, Modality
+from clx.modalities.base import MODALITIES, Modality, StepEncoder
 from clx.pipelines.batch import cells, column_of, columns_of, view_names
 from clx.pipelines.config import BadInput, Config, Term, construct, nearest, options_model, options_of
 from clx.pipelines.density import label_of, numbers, with_bins
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Embedder, Objective, modality_of
+from clx.pipelines.neighbours import Neighbours
 
 
 @dataclass
@@ -70,6 +71,7 @@ def build(config: Config, facts: Facts, modalities: dict[str, Modality] | None =
         if "predictions" in objective.needs():
             outputs = len(config.data.target) or len(facts.classes)
         model = Embedder(modalities, config.embed_dim, outputs, load)
+        check_steps(config, losses, modalities, model)
     except ValueError as error:
         raise BadInput(str(error)) from None
     for name, _, part in (kept.partition(".") for kept in facts.kept):
@@ -129,6 +131,7 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
     modalities = make_modalities(config)
     for manifest in splits.values():
         check_columns(config, modalities, manifest)
+    check_neighbours(config, modalities, splits["train"])
     train = splits["train"]
     config = config.model_copy(update={"data": with_bins(config.data, train)})
     check_needs(config, make_losses(config), train)
@@ -174,6 +177,7 @@ def try_objective(config: Config, modalities: Mapping[str, Modality], losses: li
         "predictions": torch.randn(size, outputs, generator=draw),
         "sample_id": torch.arange(size),
         "generator": draw,
+        "steps": {name: (torch.randn(size, 4, width, generator=draw), torch.ones(size, 4).bool()) for name in names},
     }
     for term, loss in zip(config.objective, losses, strict=True):
         seen = [name for name in names if term.inputs is None or modality_of(name) in term.inputs]
@@ -182,6 +186,49 @@ def try_objective(config: Config, modalities: Mapping[str, Modality], losses: li
             loss(z, **{key: value for key, value in given.items() if key in type(loss).needs()})
         except ValueError as error:
             raise BadInput(f"loss {term.name!r}: {error}") from None
+
+
+def check_neighbours(config: Config, modalities: Mapping[str, Modality], manifest: Manifest) -> None:
+    """Neighbours take the place of further views, so there must be such, and of views that may be of two rows."""
+    near = config.data.neighbours
+    if near is None:
+        return
+    for column in (near.group, near.time):
+        if column is not None:
+            _require(column, "data.neighbours", manifest)
+    several = {name: modality for name, modality in modalities.items() if modality.views > 1}
+    if not several:
+        raise BadInput("data.neighbours makes further views of neighbouring rows: set views: 2 on a modality")
+    for name, modality in several.items():
+        if modality.joint:
+            raise BadInput(f"modalities.{name}: crops share a stretch of one series, so they exclude data.neighbours")
+    if Neighbours(manifest, near).alone() == len(manifest):
+        raise BadInput(f"data.neighbours: no row of {manifest.name} has a neighbour within reach")
+
+
+def check_steps(config: Config, losses: list[Loss], modalities: Mapping[str, Modality], model: Embedder) -> None:
+    """A loss on time steps needs views that keep their time, of encoders that have time steps."""
+    for term, loss in zip(config.objective, losses, strict=True):
+        if "steps" not in type(loss).needs():
+            continue
+        seen = [
+            name
+            for name, tower in model.towers.items()
+            if (term.inputs is None or name in term.inputs) and isinstance(tower.encoder, StepEncoder)
+        ]
+        if sum(modalities[name].views for name in seen) < 2:
+            raise ValueError(
+                f"loss {term.name!r} compares time steps of two views: set views: 2 on a series with encoder tcn or "
+                "dilated"
+            )
+        for name in seen:
+            if modalities[name].pair is not None:
+                raise ValueError(f"loss {term.name!r} compares time steps; modalities.{name} is a pair of columns")
+            if not modalities[name].aligned:
+                raise ValueError(
+                    f"loss {term.name!r} compares time steps, but views of modalities.{name} do not keep their time: "
+                    "set its augmentation to {crops: 0, time_mask: 0.5}, say, or name other inputs"
+                )
 
 
 def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: Manifest) -> None:

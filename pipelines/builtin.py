@@ -6,7 +6,7 @@ same way through the program as anybody's own.
 
 import csv
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines import digits
 from clx.pipelines.config import BadInput, nearest
+from clx.pipelines.recordings import read_ts
 from clx.pipelines.rows import Manifest
 
 if TYPE_CHECKING:
@@ -166,7 +167,6 @@ def _aeon(name: str) -> Tables:
     """A set that the aeon package carries: `series` `[T]` or `[T, C]`, and `label` or `target`."""
     import aeon
     import pyarrow as pa
-    from aeon.datasets import load_from_ts_file
 
     folder = Path(aeon.__file__).parent / "datasets" / "data" / name
     tables = {}
@@ -174,23 +174,9 @@ def _aeon(name: str) -> Tables:
         path = folder / f"{name}_{split.upper()}.ts"
         if not path.is_file():
             raise BadInput(f"aeon:{name}: the installed aeon does not carry {path.name}")
-        series, y = load_from_ts_file(str(path))
-        answers = {"target": y} if y.dtype.kind == "f" else {"label": y.astype(str).tolist()}
-        tables[split] = pa.table({"series": _series(series), **answers, "split": [split] * len(series)})
+        table = read_ts(path, f"aeon:{name}")
+        tables[split] = table.append_column("split", pa.array([split] * len(table)))
     return tables
-
-
-def _series(rows: Sequence[NDArray[np.float64]]) -> "pa.Array":
-    """Rows `[C, T]` as a column of `[T]` lists, or of `[T, C]` lists where there are several channels."""
-    import pyarrow as pa
-
-    offsets = np.concatenate([[0], np.cumsum([row.shape[1] for row in rows])])
-    values: Any = pa.array(np.concatenate([row.T.ravel() for row in rows]).astype(np.float32))
-    channels = rows[0].shape[0]
-    if channels > 1:
-        steps = np.arange(offsets[-1] + 1) * channels
-        values = pa.ListArray.from_arrays(pa.array(steps, pa.int32()), values)
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 
 def _sklearn(name: str) -> Tables:

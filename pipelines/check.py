@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from clx.modalities.base import Modality
+from clx.modalities.series import piece_of
 from clx.pipelines.batch import cell_of, cells, column_of, read_cell
 from clx.pipelines.build import check_columns, make_modalities
 from clx.pipelines.config import BadInput, Config, load_config, parse
@@ -213,6 +214,8 @@ def _content_digest(cell: Any) -> bytes | None:
     if isinstance(cell, tuple):  # a pair
         parts = [_content_digest(one) for one in cell]
         cell = None if None in parts else b"".join(part for part in parts if part is not None)
+    if isinstance(cell, Path) and piece_of(cell.name)[0] != cell.name:  # its place: windows overlap by intent
+        cell = str(cell).encode()
     if isinstance(cell, Path):
         with cell.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).digest()

@@ -94,6 +94,53 @@ class Balance(Section):
         return self
 
 
+class Near(Section):
+    """Positives from the data: all views of a row but the first are made of other rows of its group."""
+
+    group: str
+    """Column with the recording or subject that a row is of."""
+    time: str | None = None
+    """Column with the time of a row, a number or a date."""
+    within: Annotated[float, Field(gt=0)] | None = None
+    """Largest difference in `time`; in seconds for dates."""
+
+    @model_validator(mode="after")
+    def _both(self) -> "Near":
+        if (self.time is None) != (self.within is None):
+            raise ValueError("time and within go together")
+        return self
+
+
+class Long(Section):
+    """A table with one row per time step becomes one row per series, in the column `series`."""
+
+    id: str
+    """Column that says which series a row is of."""
+    time: str
+    """Column with the time of a row, a number or a date."""
+    channels: Annotated[list[str], Field(min_length=1)]
+    """Columns with the values; patterns such as `acc_*` too."""
+    every: Annotated[float, Field(gt=0)] | None = None
+    """Values at even times so far apart, on straight lines between those given; in seconds for dates."""
+    stamps: bool = False
+    """One more channel with the time since the step before."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "Long":
+        if self.every is not None and self.stamps:
+            raise ValueError("with every all steps are equally far apart: stamps would be constant")
+        return self
+
+
+class Windows(Section):
+    """Each series becomes rows of one length, with their `recording` and `start`; files are read piece by piece."""
+
+    column: str = "series"
+    length: Annotated[int, Field(ge=2)]
+    stride: Annotated[int, Field(ge=1)]
+    """Steps from the start of one window to the next."""
+
+
 class Data(Section):
     """Where rows come from and what their columns mean."""
 
@@ -113,6 +160,12 @@ class Data(Section):
     like a row; a fiftieth of the training range when not given."""
     balance: Balance | None = None
     """Weigh training rows against imbalance; not at all when not given."""
+    long: Long | None = None
+    """For a table with a row per time step: which columns make the series."""
+    windows: Windows | None = None
+    """Cuts long series into windows, after they were split into train, val and test."""
+    neighbours: Near | None = None
+    """Which rows are positives of each other besides a row's own views."""
     missing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of training cells to leave out at random, to see how a model bears missing inputs."""
     on_bad_row: Literal["fail", "skip"] = "fail"

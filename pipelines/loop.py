@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from clx.losses.base import Steps
 from clx.pipelines import checkpoint, health
 from clx.pipelines.batch import BadRow, Batch, Order, Rows, batches, once
 from clx.pipelines.build import Run
@@ -178,6 +179,7 @@ class Trainer:
             classes=self.run.class_index,
             bin_width=config.data.bin_width if config.data.label in config.data.target else None,
             target=config.data.target,
+            near=config.data.neighbours,
             augment=augment,
             seed=config.train.seed,
             cache=config.data.cache,
@@ -190,6 +192,8 @@ class Trainer:
 
         All rows in order, so that a resumed run knows the very same numbers.
         """
+        if "steps" in self.run.objective.needs():
+            return
         self.model.eval()
         for name, modality in self.run.modalities.items():
             tower = self.run.model.tower(name)
@@ -216,8 +220,10 @@ class Trainer:
     def loss(self, batch: Batch, model: nn.Module, objective: nn.Module) -> tuple[Tensor, dict[str, float]]:
         """The objective of one batch, and its counts."""
         with self.autocast():
-            z = model(batch.inputs, batch.present)
+            steps: Steps | None = {} if "steps" in self.objective.needs() else None
+            z = model(batch.inputs, batch.present, steps)
             extras: dict[str, object] = {
+                "steps": steps,
                 "present": batch.present,
                 "labels": batch.labels,
                 "targets": batch.targets,

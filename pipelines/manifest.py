@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from clx.pipelines.builtin import BUILTIN, is_builtin, load_builtin
 from clx.pipelines.config import BadInput, Data, Fraction, nearest
 from clx.pipelines.readers import SPLITS, read_file, read_folder
+from clx.pipelines.recordings import grouped, windowed
 from clx.pipelines.rows import Manifest, resolve
 
 __all__ = ["Manifest", "load_evaluation", "load_manifest", "load_splits", "resolve", "split_by", "splits_of"]
@@ -56,7 +57,7 @@ def load_splits(data: Data, seed: int) -> dict[str, Manifest]:
             splits["train"], splits[split] = _draw(splits["train"], given.fraction, seed)
         else:
             splits[split] = _holdout(given, split, data)
-    return {split: splits[split] for split in ("train", "val", "test") if split in splits}
+    return {split: _cut(splits[split], data) for split in ("train", "val", "test") if split in splits}
 
 
 def splits_of(source: str, data: Data) -> dict[str, Manifest]:
@@ -77,7 +78,7 @@ def load_evaluation(data: Data, seed: int, source: str | None, split: str | None
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
     if name not in splits:
         raise BadInput(f"{source or data.train} has no {name} rows; it has {', '.join(splits)}")
-    return name, splits[name]
+    return name, _cut(splits[name], data)
 
 
 def _source(source: str, data: Data) -> dict[str, Manifest]:
@@ -104,10 +105,19 @@ def _holdout(source: str, split: str, data: Data) -> Manifest:
     return splits[split]
 
 
+def _cut(manifest: Manifest, data: Data) -> Manifest:
+    return manifest if data.windows is None else windowed(manifest, data.windows)
+
+
 def _open(source: str, data: Data) -> Manifest:
     if not Path(source).expanduser().exists() and not Path(source).suffix and "/" not in source:
         raise BadInput(f"no file, folder or built-in data named {source!r}{nearest(source, BUILTIN)}")
-    return load_manifest(source, allow_outside=data.allow_outside)
+    manifest = load_manifest(source, allow_outside=data.allow_outside)
+    if data.long is None:
+        return manifest
+    near = [data.neighbours.group] if data.neighbours else []
+    needed = [data.split, *data.target, *near, *([data.label] if data.label else [])]
+    return grouped(manifest, data.long, needed)
 
 
 def split_by(manifest: Manifest, column: str) -> dict[str, Manifest]:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clx.losses.base import Embeddings, Loss
-from clx.modalities.base import Encoder, Input, Modality
+from clx.losses.base import Embeddings, Loss, Steps
+from clx.modalities.base import Encoder, Input, Modality, StepEncoder
 from clx.pipelines.config import Term
 
 
@@ -89,6 +89,17 @@ class Tower(nn.Module):
         u, v = features.chunk(2)
         return torch.cat([u, v, (u - v).abs(), u * v], 1)
 
+    def with_steps(self, value: Input) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward`, and each time step pooled and projected by itself: `[N, T, embed_dim]` with mask `[N, T]`."""
+        assert isinstance(self.encoder, StepEncoder)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.locked):
+            h, mask = self.encoder.steps(**value)
+            features = self.encoder.pool(h, mask)
+            alone = h[mask][:, None]  # [n, 1, C]
+            single = self.encoder.pool(alone, mask.new_ones(alone.shape[:2]))
+        each = self.head(single)
+        return self.head(features), _scatter(each, mask), mask
+
 
 class Embedder(nn.Module):
     """All towers, and a linear predictor when an objective asks for predictions.
@@ -116,16 +127,26 @@ class Embedder(nn.Module):
         assert isinstance(found, Tower)
         return found
 
-    def forward(self, inputs: dict[str, Input], present: dict[str, Tensor]) -> Embeddings:
-        """Embeddings `[B, embed_dim]` by view name; rows where the input is absent are zero."""
+    def forward(self, inputs: dict[str, Input], present: dict[str, Tensor], steps: Steps | None = None) -> Embeddings:
+        """Embeddings `[B, embed_dim]` by view name; rows where the input is absent are zero.
+
+        `steps` is filled, where given, with the embeddings per time step of encoders that have them.
+        """
         z: Embeddings = {}
         for name, here in present.items():
-            if name in inputs:
-                rows = self.towers[modality_of(name)](inputs[name])
-                z[name] = rows if len(rows) == len(here) else _scatter(rows, here)
-            else:
+            tower = self.towers[modality_of(name)]
+            assert isinstance(tower, Tower)
+            stepped = steps is not None and isinstance(tower.encoder, StepEncoder)
+            if name not in inputs:
                 weight = next(self.parameters())
                 z[name] = torch.zeros(len(here), self.embed_dim, device=here.device, dtype=weight.dtype)
+                if steps is not None and stepped:
+                    steps[name] = z[name][:, None], here[:, None]
+            elif steps is not None and stepped:
+                rows, each, mask = tower.with_steps(inputs[name])
+                z[name], steps[name] = _scatter(rows, here), (_scatter(each, here), _scatter(mask, here))
+            else:
+                z[name] = _scatter(tower(inputs[name]), here)
         return z
 
     def predict(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
@@ -142,8 +163,10 @@ class Embedder(nn.Module):
 
 
 def _scatter(rows: Tensor, here: Tensor) -> Tensor:
-    """Rows `[N, D]` at the N True places of `here` `[B]`, zeros elsewhere."""
-    full = rows.new_zeros(len(here), rows.shape[1])
+    """Rows `[N, ...]` at the N True places of `here`, of any shape, zeros elsewhere."""
+    if len(rows) == here.numel():
+        return rows.view(*here.shape, *rows.shape[1:])
+    full = rows.new_zeros(*here.shape, *rows.shape[1:])
     full[here] = rows
     return full
 

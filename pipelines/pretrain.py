@@ -7,13 +7,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from clx.pipelines.batch import FIT_ROWS, Rows, batches, column_of, once
+from clx.pipelines.batch import Rows, batches, column_of, once
 from clx.pipelines.build import Run, prepare
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import BadInput, Config
 from clx.pipelines.device import pick_device
 from clx.pipelines.manifest import Manifest
 
+RIDGE_ROWS = 100_000
+"""Rows, evenly spread, that a linear predictor's beginning is fitted on."""
 PARTS = ("encoder", "head")
 
 
@@ -72,7 +74,7 @@ def start_predictor(run: Run, train: Manifest) -> None:
     from sklearn.preprocessing import StandardScaler
 
     data = run.config.data
-    some = train.take(np.arange(0, len(train), max(1, len(train) // FIT_ROWS)))
+    some = train.take(np.arange(0, len(train), max(1, len(train) // RIDGE_ROWS)))
     rows = Rows(some, run.modalities, target=data.target, on_bad="skip")
     device = pick_device(run.config.train.device)
     model = run.model.eval().to(device)

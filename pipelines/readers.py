@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from clx.pipelines.config import BadInput
+from clx.pipelines.recordings import read_ts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +26,7 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 
 def read_file(path: Path, name: str) -> "pa.Table":
-    """The table in a CSV, TSV, JSONL or Parquet file. Raises `BadInput`, calling the file `name`."""
+    """The table in a CSV, TSV, JSONL, Parquet or .ts file. Raises `BadInput`, calling the file `name`."""
     readers = {
         ".csv": read_csv,
         ".tsv": read_csv,
@@ -33,6 +34,7 @@ def read_file(path: Path, name: str) -> "pa.Table":
         ".ndjson": read_jsonl,
         ".json": read_jsonl,
         ".parquet": read_parquet,
+        ".ts": read_ts,
     }
     suffix = path.suffix.lower()
     if suffix not in readers:

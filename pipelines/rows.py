@@ -5,7 +5,7 @@ A manifest of ten million rows stays one compact table that worker processes sha
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -157,6 +157,19 @@ def _array(values: "pa.Array") -> Any:
         if len(widths) == 1 and (pa.types.is_integer(inner.type) or pa.types.is_floating(inner.type)):
             return np.array(inner.to_numpy(zero_copy_only=False)).reshape(len(values), -1)
     return values.to_pylist()
+
+
+def seconds(values: Sequence[Any], where: str) -> NDArray[np.float64]:
+    """Times as numbers: numbers as they are, dates as seconds since 1970, NaN for none. Raises `BadInput`."""
+    try:
+        return np.array([np.nan if v is None else float(v) for v in values])
+    except (TypeError, ValueError):
+        pass
+    try:
+        dates = np.array(["NaT" if v is None else str(v).removesuffix("Z") for v in values], dtype="datetime64[us]")
+    except ValueError as error:
+        raise BadInput(f"{where}: neither numbers nor dates ({error})") from None
+    return np.where(np.isnat(dates), np.nan, dates.astype(np.int64) / 1e6)
 
 
 @lru_cache(maxsize=64)

@@ -28,11 +28,13 @@ ORDER = [
     "device",
     "ahead",
     "rows",
+    "recordings",
     "readers",
     "digits",
     "builtin",
     "manifest",
     "density",
+    "neighbours",
     "batch",
     "model",
     "build",
@@ -65,6 +67,7 @@ ORDER = [
     "search",
     "check",
     "bench",
+    "archive",
 ]
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
 

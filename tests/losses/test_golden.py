@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import LOSSES
+from clx.losses.dbpm import nt_xent_per_item
 from clx.losses.geometry import alignment, uniformity
 from clx.losses.infonce import clip, dcl, infonce, negatives, nt_xent, von_mises
 from clx.losses.multiview import average_view, mv_dhel, mv_infonce, poly_view
@@ -29,12 +30,13 @@ from clx.losses.supcon import supcon
 from clx.losses.supremix import linear, squared, supremix
 from clx.losses.symile import Symile, mip, symile, symile_shuffled
 from clx.losses.tiles import Apart, off_diagonal
+from clx.losses.ts2vec import ts2vec
 
 GOLDEN = Path(os.environ.get("CLX_GOLDEN", Path(__file__).parent / "golden"))
 FAMILIES = (
     *("align", "uniform", "clip_", "siglip", "symile", "mv_", "supcon", "dcl_", "dclw_", "debiased", "hcl"),
     *("supremix", "conr", "rnc", "lightly_ntxent", "lightly_dcl", "lightly_hypersphere", "pml_ntxent"),
-    *("pml_supcon", "autotcl_global", "dbpm_ntxent"),
+    *("pml_supcon", "autotcl_global", "dbpm_ntxent", "ts2vec"),
 )
 OTHERS = ("clip_distill",)  # begins like one of ours and is not
 
@@ -136,7 +138,8 @@ def one(c: Case) -> dict[str, Callable[[], Tensor]]:
         "debiased_off": lambda: nt_xent(c.z1, c.z2, t),
         "hcl": lambda: hard_negatives(c.z1, c.z2, t, h["tau_plus"], h["beta"]),
         "autotcl_global": lambda: infonce(unit(c.z1.amax(1)), unit(c.z2.amax(1)), t),
-        "dbpm_ntxent": lambda: per_sample_nt_xent(c),
+        "dbpm_ntxent": lambda: nt_xent_per_item(unit(c.z1), unit(c.z2), t),
+        "ts2vec": lambda: ts2vec(c.z1, c.z2, alpha=h["alpha"], temporal_unit=h["temporal_unit"]),
     }
 
 
@@ -295,12 +298,6 @@ def one_way_dcl(c: Case, weight: Tensor | float) -> Tensor:
     leak = lse(torch.stack([paired(c.z1, c.z1, t), positive]), 0) + math.log(1e-45)
     negative = lse(torch.stack([negatives(c.z1, c.z2, t)[:batch], leak]), 0)
     return (negative - weight * positive).mean()
-
-
-def per_sample_nt_xent(c: Case) -> Tensor:
-    x, y, t = unit(c.z1), unit(c.z2), c.hyper["temperature"]
-    terms = softplus(negatives(x, y, t) - paired(x, y, t).repeat(2))
-    return terms.view(2, -1).mean(0)
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda p: p.stem)

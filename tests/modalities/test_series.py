@@ -1,16 +1,19 @@
 """Reading series, their statistics, and the encoders of them; importing tsai is the slow part."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import RidgeClassifierCV
 
 from clx.modalities.base import CellError
 from clx.modalities.series import Series
 from clx.modalities.series_encoders import TSAI
+from clx.modalities.series_views import VIEWS
 
 WALK = np.random.default_rng(0).normal(5, 3, (40, 2)).cumsum(0)
 RAW: dict[str, Any] = {"scale": "none"}
@@ -176,3 +179,191 @@ def test_unknown_names_name_the_nearest() -> None:
         Series(encoder="tsai:InceptionTimPlus").build_encoder()
     with pytest.raises(ValueError, match="no pretrained weights"):
         Series(pretrained="x").build_encoder()
+
+
+def varied(cells: list[Any], policy: dict[str, float], seed: int = 0, **options: Any) -> list[torch.Tensor]:
+    modality = Series(augmentation=policy, views=2, **RAW, **options)
+    return modality.augment([modality.read(cell) for cell in cells], torch.Generator().manual_seed(seed))
+
+
+RAMPS = [np.stack([np.arange(n), 100 - 2.0 * np.arange(n)], 1) for n in (50, 33, 8, 2)]
+
+
+@pytest.mark.parametrize("name", sorted(VIEWS))
+def test_every_view_changes_what_it_says_and_nothing_at_strength_zero(name: str) -> None:
+    series = [torch.from_numpy(ramp).float() for ramp in RAMPS]
+    for before, after in zip(series, varied(RAMPS, {name: 0}), strict=True):
+        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-3)
+    strength = 5 if name == "permutation" else 0.5
+    views = varied(RAMPS, {name: strength})
+    assert not torch.equal(views[0], series[0])
+    assert all(view.isfinite().all() for view in views)
+    if name != "crop":
+        assert [len(view) for view in views] == [50, 33, 8, 2]
+    alone = varied(RAMPS[:1], {name: strength})  # a series does not depend on the length of its neighbours
+    assert len(alone[0]) == len(views[0]) or name == "crop"
+
+
+def test_views_that_move_time_keep_values_together() -> None:
+    """The second channel is 100 less twice the first: a view that moves steps moves both."""
+    for name, strength in (("crop", 0.8), ("permutation", 6), ("time_warp", 0.5)):
+        for view in varied(RAMPS, {name: strength}):
+            torch.testing.assert_close(view[:, 1], 100 - 2 * view[:, 0], rtol=1e-4, atol=1e-3)
+    pieces = varied([RAMPS[0]] * 40, {"permutation": 4})
+    assert all(sorted(view[:, 0].round().int().tolist()) == list(range(50)) for view in pieces)
+    joints = [int((view[:, 0].diff() - 1).abs().gt(0.5).sum()) for view in pieces]
+    assert max(joints) == 3
+    assert min(joints) == 0
+    for view in varied([RAMPS[0]] * 20, {"time_warp": 0.5}):
+        assert (view[:, 0].diff() > 0).all()
+        torch.testing.assert_close(view[[0, -1], 0], torch.tensor([0.0, 49.0]))
+    cut = varied([RAMPS[0]] * 200, {"crop": 0.4})
+    assert min(int(view[0, 0]) for view in cut) == 0
+    assert max(int(view[0, 0]) for view in cut) == 9
+    assert min(int(view[-1, 0]) for view in cut) == 40
+    assert all((view[:, 0].diff() == 1).all() for view in cut)
+
+
+def test_views_of_values_have_the_size_they_say() -> None:
+    noise = np.random.default_rng(0).normal(3, 2, (200, 500, 1))
+    series = torch.from_numpy(noise).float()
+    change = torch.stack(varied(list(noise), {"jitter": 0.3})) - series
+    assert change.std().item() == pytest.approx(0.6, rel=0.05)
+    factor = torch.stack(varied(list(noise), {"scaling": 0.3})) / series
+    assert factor.min().item() == pytest.approx(0.7, abs=0.02)
+    assert factor.max().item() == pytest.approx(1.3, abs=0.02)
+    assert (factor.std(1) < 1e-4).all()
+    bent = torch.stack(varied(list(noise), {"magnitude_warp": 0.3})) / series
+    assert (bent - 1).std().item() == pytest.approx(0.3, rel=0.2)
+    assert bent.diff(dim=1).abs().max() < 0.05
+    hidden = torch.stack(varied(list(noise), {"time_mask": 0.4}))
+    gone = (hidden - series.mean(1, keepdim=True)).abs() < 1e-5
+    assert gone.float().mean().item() == pytest.approx(0.4, abs=0.01)
+    stretch = torch.stack(varied(list(noise), {"cutout": 0.4})) != series
+    assert stretch.sum(1).flatten().tolist() == [200] * 200
+    waves = torch.fft.rfft(torch.stack(varied(list(noise), {"frequency_mask": 0.4})), dim=1).abs()
+    assert (waves[:, 1:] < 1e-2).float().mean().item() == pytest.approx(0.4, abs=0.02)
+    torch.testing.assert_close(waves[:, 0], torch.fft.rfft(series, dim=1).abs()[:, 0], rtol=1e-4, atol=1e-2)
+
+
+def test_hidden_steps_are_told_as_gaps() -> None:
+    view = varied([WALK], {"cutout": 0.5}, gaps="indicate")[0]
+    assert view[:, 2:].sum(0).tolist() == [20, 20]
+
+
+@pytest.mark.parametrize("least", [0.0, 0.6])
+def test_crops_share_a_stretch_and_keep_their_time(least: float) -> None:
+    modality = Series(augmentation={"crops": least}, views=3, **RAW)
+    samples = [modality.read(ramp) for ramp in RAMPS]
+    shares, reached = [], [0, 0]
+    for seed in range(60):
+        views = modality.vary([samples] * 3, torch.Generator().manual_seed(seed))
+        seen = [modality.collate(view)["mask"] for view in views]
+        common = seen[0] & seen[1]
+        assert (common.sum(1) >= torch.tensor([2, 2, 2, 2])).all()
+        for view, mask in zip(views, seen, strict=True):
+            x = modality.collate(view)["x"]
+            for row, sample, kept in zip(x, samples, mask, strict=True):
+                assert torch.equal(row[: len(sample)][kept[: len(sample)]], sample[kept[: len(sample)]])
+                assert not row[~kept].any()
+                assert kept.int().diff().ne(0).sum() <= 2, "one piece"
+        steps = torch.arange(50)
+        first, second = (steps[mask[0]] for mask in seen[:2])
+        assert first[0] <= second[0]
+        assert first[-1] <= second[-1]
+        reached[0] += int(first[0] < second[0])
+        reached[1] += int(first[-1] < second[-1])
+        shares.append(common[0].sum().item() / 50)
+    assert min(shares) >= least - 0.02
+    assert min(shares) < least + 0.15
+    assert max(shares) > 0.85
+    assert min(reached) > 20
+
+
+def test_a_crop_gives_the_features_of_the_piece_alone() -> None:
+    """Left-out steps are to an encoder what lies beyond the ends."""
+    for encoder in ("dilated", "tcn"):
+        modality = Series(encoder=encoder, width=16, **RAW)
+        modality.fit([WALK])
+        net = modality.build_encoder()
+        piece = modality.read(WALK)
+        left_out = torch.full_like(piece, torch.nan)
+        left_out[8:30] = piece[8:30]
+        h, mask = net.steps(**modality.collate([left_out]))  # type: ignore[operator]
+        alone, _ = net.steps(**modality.collate([piece[8:30]]))  # type: ignore[operator]
+        assert mask.sum() == alone.shape[1]
+        torch.testing.assert_close(h[mask], alone[0])
+
+
+@pytest.mark.parametrize("encoder", ["tcn", "dilated"])
+def test_features_per_step_are_those_that_are_pooled(encoder: str) -> None:
+    modality = Series(encoder=encoder, width=16, **RAW)
+    modality.fit([WALK])
+    net = modality.build_encoder().eval()
+    inputs = modality.collate([modality.read(WALK), modality.read(WALK[:9])])
+    h, mask = net.steps(**inputs)  # type: ignore[operator]
+    assert mask.sum(1).tolist() == [40, 9]
+    torch.testing.assert_close(net.pool(h, mask), net(**inputs))  # type: ignore[operator]
+    if encoder == "dilated":
+        assert h.shape == (2, 40, 16)
+        torch.testing.assert_close(net(**inputs)[0], h[0].amax(0))
+        far = inputs["x"].clone()
+        far[0, 0] += 1  # the receptive field spans the training series
+        assert not torch.equal(net.steps(far, inputs["mask"])[0][0, -1], h[0, -1])  # type: ignore[operator]
+
+
+def test_minirocket_is_fitted_and_comes_back_from_its_state() -> None:
+    draw = np.random.default_rng(0)
+    series = [
+        np.sin(np.arange(60) * (0.35 - 0.15 * (k % 2)) + draw.normal()) + draw.normal(0, 0.3, 60) for k in range(80)
+    ]
+    modality = Series(encoder="minirocket", width=840)
+    np.random.seed(5)
+    modality.fit([np.zeros((9, 2)), *series[:40]])
+    before = np.random.get_state()[1].copy()  # type: ignore[union-attr]
+    net = modality.build_encoder()
+    assert (np.random.get_state()[1] == before).all()  # type: ignore[union-attr]
+    inputs = modality.collate([modality.read(one) for one in series])
+    features = net(**inputs)
+    assert features.shape == (80, 840)
+    assert 0.3 < features.mean() < 0.7
+    classes = np.arange(80) % 2
+    fitted = RidgeClassifierCV(np.logspace(-3, 3, 7)).fit(features[:40], classes[:40])
+    assert fitted.score(features[40:], classes[40:]) > 0.9
+    other = Series(encoder="minirocket", width=840)
+    other.load_state(json.loads(json.dumps(modality.state())))
+    assert torch.equal(other.build_encoder(load=False)(**inputs), features)
+    assert not [p for p in net.parameters() if p.requires_grad]
+    with pytest.raises(ValueError, match="set width to 168"):
+        Series(encoder="minirocket").build_encoder()
+
+
+@pytest.mark.parametrize("scale", ["global", "per-series"])
+def test_masked_gaps_are_left_out_of_everything(scale: Any) -> None:
+    gappy, filled = WALK.copy(), WALK.copy()
+    gappy[[3, 4, 20], [0, 1, 0]] = np.nan
+    filled[[3, 4, 20]] = np.nan
+    modality = Series(gaps="mask", scale=scale, encoder="dilated", width=16, layers=3)
+    modality.fit([gappy])
+    assert np.allclose(modality.state()["mean"], np.nanmean(gappy, 0))
+    sample = modality.read(gappy)
+    assert np.flatnonzero(sample.isnan().any(1)).tolist() == [3, 4, 20]
+    assert np.flatnonzero(sample.isnan().all(1)).tolist() == [3, 4, 20]
+    if scale == "per-series":
+        kept = np.delete(WALK, [3, 4, 20], 0)
+        torch.testing.assert_close(sample[0], torch.from_numpy((WALK[0] - kept.mean(0)) / kept.std(0)).float())
+    inputs = modality.collate([sample, modality.read(WALK[:9])])
+    assert np.flatnonzero(~inputs["mask"][0]).tolist() == [3, 4, 20]
+    assert inputs["x"].isfinite().all()
+    net = modality.build_encoder()
+    before = net(**inputs)
+    inputs["x"][0, [3, 4, 20]] = 0
+    torch.testing.assert_close(net(**inputs), before)
+    for policy in ({name: 0.5 for name in VIEWS if name != "permutation"}, {"permutation": 3.0}):
+        varied_ = Series(gaps="mask", scale=scale, augmentation=policy)
+        varied_.fit([gappy])
+        view = varied_.augment([varied_.read(gappy)] * 8, torch.Generator().manual_seed(0))
+        assert varied_.collate(view)["x"].isfinite().all()
+        assert all(one.isnan().any() for one in view)
+    with pytest.raises(CellError, match="no step without a gap"):
+        modality.read([[1.0, np.nan], [np.nan, 2.0]])

@@ -54,7 +54,7 @@ def test_the_head_gets_both_their_difference_and_product() -> None:
 def test_views_vary_both_sides_and_keep_them_apart() -> None:
     text = Text(pair="second", augmentation="strong", templates=["{}", "say {}"])
     samples = [read_cell(text, ("one two three four five six seven", "EIGHT NINE TEN ELEVEN TWELVE"))] * 20
-    varied = vary(text, samples, torch.Generator().manual_seed(0))
+    [varied] = vary(text, [samples], torch.Generator().manual_seed(0))
     assert {v[0].template for v in varied} == {"{}", "say {}"}
     assert len({v[0].text for v in varied}) > 5
     assert all(v[0].text.islower() and v[1].text.isupper() for v in varied)

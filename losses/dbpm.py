@@ -1,0 +1,98 @@
+"""DBPM: positive pairs that look too easy or too hard for long count for less."""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from clx.losses.base import Embeddings, Tempered, nothing, register, several
+from clx.losses.streaming import gram_margins, softplus, unit
+
+
+def nt_xent_per_item(x: Tensor, y: Tensor, temperature: Tensor | float) -> Tensor:
+    """NT-Xent of each item, `[B]`: the mean of its two rows' terms. `x`, `y`: `[B, D]`, unit rows."""
+    return softplus(gram_margins(x, y, temperature)).view(2, -1).mean(0)
+
+
+@register("dbpm")
+@dataclass(eq=False, kw_only=True)
+class DBPM(Tempered):
+    """NT-Xent with a memory of every item's loss, over all pairs of names.
+
+    An item whose mean loss so far (later visits weigh more: the e-th counts e times) lies `noisy` deviations below
+    that of all items shows two views that hold nothing but noise, one `faulty` deviations above a pair that does
+    not belong together. Both are multiplied by the normal density at their present loss, at most 1. The memory
+    is part of the run; validation neither reads nor writes it.
+    """
+
+    family = "time series"
+    paper = "Lan et al. 2024, arXiv 2302.03357"
+    formula = "mean_i w_i NT-Xent_i; w_i = min(1, N(NT-Xent_i; mu, sd)) where |mean loss of i - mu| > c sd, else 1"
+    cost = "time O(B^2 D) per pair of names, memory O(B D) and two numbers per training row"
+    use = "views or pairs of which some are wrong, as in clinical series; over several epochs"
+
+    temperature: Annotated[float, Gt(0)] = 0.2
+    noisy: Annotated[float, Gt(0)] = 3.0
+    faulty: Annotated[float, Gt(0)] = 3.0
+    warmup: Annotated[int, Ge(1)] = 1  # visits of an item before it may be weighted
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.memory = torch.zeros(0, 2)  # by sample_id: mean loss so far, visits
+
+    def get_extra_state(self) -> Tensor:
+        """The memory. No buffer, since its length is that of the data and an average of weights must leave it."""
+        return self.memory
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Undo `get_extra_state`."""
+        self.memory = state.clone()
+
+    def forward(self, z: Embeddings, *, sample_id: Tensor, present: dict[str, Tensor] | None = None) -> Tensor:
+        several(z)
+        total = torch.zeros_like(next(iter(z.values()))[:, 0])
+        pairs = torch.zeros_like(total)
+        for a, b in itertools.combinations(z, 2):
+            both = torch.ones_like(total, dtype=torch.bool) if present is None else present[a] & present[b]
+            if int(both.sum()) > 1:
+                terms = nt_xent_per_item(unit(z[a][both]), unit(z[b][both]), self.tau)
+                total = total.masked_scatter(both, total[both] + terms)
+                pairs[both] += 1
+        some = pairs > 0
+        if not bool(some.any()):
+            return nothing(z)
+        terms = total[some] / pairs[some]
+        if self.training:
+            weight = self.weigh(sample_id[some], terms.detach())
+            self.remember(sample_id[some], terms.detach())
+            terms = terms * weight
+        return terms.mean()
+
+    def weigh(self, ids: Tensor, losses: Tensor) -> Tensor:
+        """Weights `[N]` of items with these present losses, by what earlier visits showed."""
+        self.memory = self.memory.to(ids.device)
+        grown = int(ids.max()) + 1 - len(self.memory)
+        if grown > 0:
+            self.memory = torch.cat([self.memory, self.memory.new_zeros(grown, 2)])
+        history = self.memory[self.memory[:, 1] > 0, 0]
+        if len(history) < 2:
+            return torch.ones_like(losses)
+        mu, sd = history.mean(), history.std(correction=0).clamp(min=1e-12)
+        past, visits = self.memory[ids].unbind(1)
+        known = visits >= self.warmup
+        noisy, faulty = known & (past < mu - self.noisy * sd), known & (past > mu + self.faulty * sd)
+        self.log["noisy_pairs"], self.log["faulty_pairs"] = int(noisy.sum()), int(faulty.sum())
+        density = torch.exp(-0.5 * ((losses - mu) / sd) ** 2) / (sd * math.sqrt(2 * math.pi))
+        return torch.where(noisy | faulty, density.clamp(max=1), 1).to(losses.dtype)
+
+    def remember(self, ids: Tensor, losses: Tensor) -> None:
+        """Take these losses into the means: the e-th visit of an item has weight e of 1 + 2 + ... + e."""
+        past, visits = self.memory[ids].unbind(1)
+        visits = visits + 1
+        keep = losses.isfinite()
+        past = past + torch.where(keep, losses.to(past.dtype) - past, 0) * 2 / (visits + 1)
+        self.memory[ids[keep]] = torch.stack([past, visits], 1)[keep]

@@ -1,0 +1,129 @@
+"""TS2Vec: contrast between time steps and between series, at every scale of time."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Interval
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from clx.losses.base import Embeddings, Loss, Steps, nothing, register, several
+from clx.losses.streaming import lse, mean, softplus
+
+most_logits = 1 << 24  # kept for backward at once; beyond, groups are computed again there
+
+
+def ts2vec(x: Tensor, y: Tensor, mask: Tensor | None = None, alpha: float = 0.5, temporal_unit: int = 0) -> Tensor:
+    """Hierarchical contrast of two views that show the same time steps.
+
+    mean over levels d of alpha instance(x, y) + (1 - alpha) [d >= temporal_unit] temporal(x, y), where each level
+    is the maximum over pairs of neighbouring steps of the one before, down to a single step. `instance` contrasts
+    the series of the batch at one time step, `temporal` the time steps of one series; see `contrast`.
+
+    Args:
+        x, y: `[B, T, C]`, not normalised; step t of both is the same time.
+        mask: `[B, T]`, True where both views have the step; each row's True steps must come first.
+        alpha: share of `instance`, 0 to 1.
+        temporal_unit: finest level with a temporal term.
+
+    Returns:
+        Scalar in nats. The last step of an odd number is dropped on the way down, as in the paper's code.
+
+    Reference:
+        Yue et al. 2022, equations 1 to 3 and algorithm 1, arXiv 2106.10466.
+    """
+    mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
+    levels: list[Tensor] = []
+    while True:
+        level = alpha * contrast(x.transpose(0, 1), y.transpose(0, 1), mask.T)
+        if len(levels) >= temporal_unit and x.shape[1] > 1:
+            level = level + (1 - alpha) * contrast(x, y, mask)
+        levels.append(level)
+        if x.shape[1] == 1:
+            return torch.stack(levels).mean()
+        x, y, mask = coarser(x, mask), coarser(y, mask), F.max_pool1d(mask.float(), 2).bool()
+
+
+def coarser(x: Tensor, mask: Tensor) -> Tensor:
+    """Maximum over every two steps `[B, T // 2, C]`, 0 where neither is there."""
+    real = x.masked_fill(~mask[..., None], -torch.inf)
+    most: Tensor = F.max_pool1d(real.transpose(1, 2), 2).transpose(1, 2)
+    return most.masked_fill(most == -torch.inf, 0)
+
+
+def contrast(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """Within each of G groups, every row of both views finds its partner among the other 2N - 1.
+
+    mean over rows u of -log( exp(u.u') / sum_{v != u} exp(u.v) ), u' the partner of u
+
+    Args:
+        x, y: `[G, N, C]`.
+        mask: `[G, N]`, False where a row is neither anchor nor negative.
+    """
+    at_once = max(1, most_logits // (2 * x.shape[1]) ** 2)
+    parts = [
+        checkpoint(_terms, *part, use_reentrant=False) if at_once < len(x) else _terms(*part)
+        for part in zip(x.split(at_once), y.split(at_once), mask.split(at_once), strict=True)
+    ]
+    return mean(torch.cat(parts))
+
+
+def _terms(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+    """One term per row that is there."""
+    both, there = torch.cat([x, y], 1), mask.repeat(1, 2)
+    own = torch.eye(x.shape[1], dtype=torch.bool, device=x.device).repeat(2, 2)
+    logits = (both @ both.mT).masked_fill(own | ~there[:, None], -torch.inf)
+    positive = torch.linalg.vecdot(x, y).repeat(1, 2)
+    return softplus(lse(logits, 2)[there] - positive[there])
+
+
+def shared_steps(x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows that have a step in common, and of each row these steps, moved to the front and cut behind the last."""
+    some = mask.any(1)
+    x, y, mask = x[some], y[some], mask[some]
+    longest = int(mask.sum(1).max()) if len(mask) else 0
+    order = (~mask).byte().argsort(dim=1, stable=True)[:, :longest]
+    mask = mask.gather(1, order)
+
+    def front(rows: Tensor) -> Tensor:
+        rows = rows.gather(1, order[..., None].expand(-1, -1, rows.shape[2]))
+        return torch.where(mask[..., None], rows, 0)
+
+    return front(x), front(y), mask
+
+
+@register("ts2vec")
+@dataclass(eq=False, kw_only=True)
+class TS2Vec(Loss):
+    """Hierarchical contrast over instances and time, over all pairs of names that have time steps."""
+
+    family = "time series"
+    paper = "Yue et al. 2022, arXiv 2106.10466"
+    formula = "mean over scales: alpha NT-Xent among series at each step + (1 - alpha) that among each series' steps"
+    cost = "time O(B T (B + T) D) per pair of names, memory O(B T (B + T)) up to 64 MB a scale, then computed again"
+    use = "series whose parts matter; two views by `augmentation: {crops: 0, time_mask: 0.5}`, encoder dilated"
+
+    alpha: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    temporal_unit: Annotated[int, Ge(0)] = 0
+
+    def forward(self, z: Embeddings, *, steps: Steps, present: dict[str, Tensor] | None = None) -> Tensor:
+        names = [name for name in z if name in steps]
+        several({name: z[name] for name in names})
+        terms = []
+        for a, b in itertools.combinations(names, 2):
+            (x, here), (y, there) = steps[a], steps[b]
+            both = torch.ones_like(here[:, 0]) if present is None else present[a] & present[b]
+            if not bool(both.any()):
+                continue
+            if here.shape != there.shape:
+                raise ValueError(
+                    f"{a} has {here.shape[1]} time steps and {b} has {there.shape[1]}: this loss compares views of "
+                    "the same steps, so name one modality with two views in `inputs`"
+                )
+            x, y, mask = shared_steps(x[both], y[both], (here & there)[both])
+            if len(mask):
+                terms.append(ts2vec(x, y, mask, self.alpha, self.temporal_unit))
+        return torch.stack(terms).mean() if terms else nothing(z)

@@ -1,0 +1,226 @@
+"""Random views of time series: small changes that are applied one after the other, each with one strength.
+
+All work on a whole batch at once. Deviations and means are those of each channel of each series.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+BENDS = 4  # cosines that a smooth random curve is made of
+
+
+class Stack(NamedTuple):
+    """A batch of series under each other."""
+
+    x: Tensor
+    """`[N, T, C]`, without meaning where `real` is False."""
+    measured: Tensor
+    """`[N, T, C]` 1 where a value is no gap, or `[N, T, 0]` where nobody asks."""
+    real: Tensor
+    """`[N, T]`, False behind a series' end and at steps that are left out."""
+    length: Tensor
+    """`[N]`"""
+
+    @property
+    def steps(self) -> Tensor:
+        """`[1, T]`: 0, 1, ..."""
+        return torch.arange(self.x.shape[1])[None]
+
+    def mean(self) -> Tensor:
+        """`[N, 1, C]`"""
+        return (self.x * self.real[..., None]).sum(1, keepdim=True) / self.seen()
+
+    def seen(self) -> Tensor:
+        """Real steps `[N, 1, 1]`, at least 1."""
+        return self.real.sum(1)[:, None, None].clamp(min=1)
+
+    def deviation(self) -> Tensor:
+        """`[N, 1, C]`"""
+        far = (self.x - self.mean()).square() * self.real[..., None]
+        return (far.sum(1, keepdim=True) / self.seen()).sqrt()
+
+    def moved(self, source: Tensor, length: Tensor | None = None) -> "Stack":
+        """Step t from where `source` `[N, T]` says; between two steps on the line through them."""
+        last = (self.length - 1)[:, None].to(source.dtype)
+        source = source.minimum(last).clamp(min=0)
+        low, nearest = source.floor().long(), source.round().long()
+        high = (low + 1).minimum((self.length - 1)[:, None])
+        part = (source - low)[..., None].to(self.x.dtype)
+
+        def at(rows: Tensor, index: Tensor) -> Tensor:
+            return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[2]))
+
+        x = at(self.x, low) * (1 - part) + at(self.x, high) * part
+        length = self.length if length is None else length
+        real = self.real.gather(1, nearest) & (self.steps < length[:, None])
+        return Stack(x * real[..., None], at(self.measured, nearest) * real[..., None], real, length)
+
+    def hidden(self, where: Tensor) -> "Stack":
+        """Behind the mean where `[N, T]` is True."""
+        hide = where[..., None]
+        return self._replace(x=torch.where(hide, self.mean(), self.x), measured=self.measured.masked_fill(hide, 0))
+
+
+def _uniform(stack: Stack, generator: Generator, width: int = 1) -> Tensor:
+    return torch.rand(len(stack.x), width, generator=generator)
+
+
+def _smooth(stack: Stack, channels: int, generator: Generator) -> Tensor:
+    """Smooth curves around 0 `[N, T, channels]`, of deviation about 1."""
+    u = stack.steps / (stack.length - 1).clamp(min=1)[:, None]  # [N, T]
+    waves = torch.cos(math.pi * u[..., None] * torch.arange(1, BENDS + 1))
+    return waves @ torch.randn(len(u), BENDS, channels, generator=generator) * math.sqrt(2 / BENDS)
+
+
+def jitter(stack: Stack, s: float, generator: Generator) -> Stack:
+    noise = torch.randn(stack.x.shape, generator=generator) * stack.deviation()
+    return stack._replace(x=stack.x + s * noise)
+
+
+def scaling(stack: Stack, s: float, generator: Generator) -> Stack:
+    factor = 1 + s * (2 * _uniform(stack, generator, stack.x.shape[2]) - 1)
+    return stack._replace(x=stack.x * factor[:, None])
+
+
+def magnitude_warp(stack: Stack, s: float, generator: Generator) -> Stack:
+    return stack._replace(x=stack.x * (1 + s * _smooth(stack, stack.x.shape[2], generator)))
+
+
+def time_warp(stack: Stack, s: float, generator: Generator) -> Stack:
+    speed = (s * _smooth(stack, 1, generator)[..., 0]).exp() * (stack.steps < stack.length[:, None] - 1)
+    passed = speed.cumsum(1)
+    time = torch.cat([torch.zeros_like(passed[:, :1]), passed[:, :-1]], 1)
+    return stack.moved(time / passed[:, -1:].clamp(min=1e-12) * (stack.length - 1)[:, None])
+
+
+def crop(stack: Stack, s: float, generator: Generator) -> Stack:
+    edge = stack.length * s / 2
+    first, last = ((part * edge).long() for part in _uniform(stack, generator, 2).unbind(1))
+    length = (stack.length - first - last).maximum(stack.length.clamp(max=2))
+    return stack.moved((stack.steps + first[:, None]).to(stack.x.dtype), length)
+
+
+def permutation(stack: Stack, s: float, generator: Generator) -> Stack:
+    most = int(s)
+    parts = 1 + (_uniform(stack, generator) * most).long()  # [N, 1]
+    part = (stack.steps * parts).div(stack.length[:, None], rounding_mode="floor").clamp(max=most)
+    place = torch.rand(len(stack.x), most + 1, generator=generator).argsort(1).gather(1, part)
+    behind = stack.steps >= stack.length[:, None]
+    order = (place.masked_fill(behind, most + 1) * stack.x.shape[1] + stack.steps).argsort(1)
+    return stack.moved(order.to(stack.x.dtype))
+
+
+def frequency_mask(stack: Stack, s: float, generator: Generator) -> Stack:
+    mean = stack.mean()
+    waves = torch.fft.rfft((stack.x - mean) * stack.real[..., None], dim=1)
+    kept = torch.rand(waves.shape[:2], generator=generator) >= s
+    x = torch.fft.irfft(waves * kept[..., None], n=stack.x.shape[1], dim=1) + mean
+    return stack._replace(x=x * stack.real[..., None])
+
+
+def time_mask(stack: Stack, s: float, generator: Generator) -> Stack:
+    return stack.hidden(torch.rand(stack.real.shape, generator=generator) < s)
+
+
+def cutout(stack: Stack, s: float, generator: Generator) -> Stack:
+    width = (stack.length * s).long()[:, None]
+    start = (_uniform(stack, generator) * (stack.length[:, None] - width + 1)).long()
+    return stack.hidden((stack.steps >= start) & (stack.steps < start + width))
+
+
+@dataclass(frozen=True)
+class View:
+    """A random change, the range of its strength, and what the strength is."""
+
+    change: Callable[[Stack, float, Generator], Stack]
+    most: float
+    about: str
+    moves: bool = False
+    """Whether a step may afterwards stand at another time."""
+
+
+VIEWS = {
+    "jitter": View(jitter, 10, "noise of so many deviations"),
+    "scaling": View(scaling, 1, "each channel times 1 - s to 1 + s"),
+    "magnitude_warp": View(magnitude_warp, 2, "times a smooth curve that leaves 1 by about s"),
+    "time_warp": View(time_warp, 2, "time runs faster and slower by a factor of about exp(s)", moves=True),
+    "crop": View(crop, 0.95, "up to half of this share cut from each end", moves=True),
+    "permutation": View(permutation, 100, "cut into up to so many pieces of one length, in any order", moves=True),
+    "frequency_mask": View(frequency_mask, 0.95, "each frequency removed with this probability"),
+    "time_mask": View(time_mask, 0.95, "each step hidden behind the mean with this probability"),
+    "cutout": View(cutout, 0.95, "a stretch of this share hidden behind the mean"),
+}
+CROPS = "crops"
+"""TS2Vec's overlapping crops, drawn for all views at once; the strength is the least share that views share."""
+PRESETS = {
+    "none": {},
+    "mild": {"scaling": 0.1, "jitter": 0.05, "crop": 0.1},
+    "strong": {"scaling": 0.4, "jitter": 0.2, "crop": 0.4, "cutout": 0.1},
+}
+
+
+def check(policy: Mapping[str, float]) -> None:
+    """Raise ValueError for a change that there is not or a strength out of its range."""
+    for name, strength in policy.items():
+        if name not in VIEWS and name != CROPS:
+            near = get_close_matches(name, [*VIEWS, CROPS], n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"augmentation has no {name!r}; the nearest is {near!r} (all: {', '.join([*VIEWS, CROPS])})"
+            )
+        most = VIEWS[name].most if name in VIEWS else 1
+        if not 0 <= strength <= most:
+            raise ValueError(f"augmentation {name} = {strength}: should be 0 to {most:g}")
+
+
+def varied(
+    samples: Sequence[Tensor], policy: Mapping[str, float], indicators: bool, generator: Generator
+) -> list[Tensor]:
+    """One view of each sample `[T, C]`, in which a row of NaN is a step that is left out.
+
+    With `indicators` the second half of the channels says where values were measured.
+    """
+    padded = torch.nn.utils.rnn.pad_sequence(list(samples), batch_first=True, padding_value=torch.nan)
+    real = ~padded.isnan().any(2)
+    x = padded.masked_fill(~real[..., None], 0)
+    values = x.shape[2] // 2 if indicators else x.shape[2]
+    length = torch.tensor([len(sample) for sample in samples])
+    stack = Stack(x[..., :values], x[..., values:], real, length)
+    for name, strength in policy.items():
+        if name in VIEWS:
+            stack = VIEWS[name].change(stack, strength, generator)
+    x = torch.cat([stack.x, stack.measured], 2).masked_fill(~stack.real[..., None], torch.nan)
+    return [row[:end] for row, end in zip(x, stack.length.tolist(), strict=True)]
+
+
+def crops(samples: Sequence[Tensor], views: int, least: float, generator: Generator) -> list[list[Tensor]]:
+    """TS2Vec's crops of each sample, one per view: all hold one stretch, even views reach further to the left,
+    odd ones to the right. The rest is left out (NaN), so that a step stays at its time.
+
+    The stretch is a share of at least `least` of each series, the same in the whole batch, and at least 2 steps.
+    """
+    share = least + (1 - least) * torch.rand((), generator=generator)
+    length = torch.tensor([len(sample) for sample in samples])
+    common = (length * share).long().clamp(min=2).minimum(length)
+    draws = torch.rand(views + 1, len(samples), generator=generator)
+    left = (draws[0] * (length - common + 1)).long()
+    right = left + common
+    made = []
+    for view in range(views):
+        first, last = left, right
+        if view % 2:
+            last = right + (draws[view + 1] * (length - right + 1)).long()
+        else:
+            first = (draws[view + 1] * (left + 1)).long()
+        cut = []
+        for sample, a, b in zip(samples, first.tolist(), last.tolist(), strict=True):
+            part = torch.full_like(sample, torch.nan)
+            part[a:b] = sample[a:b]
+            cut.append(part)
+        made.append(cut)
+    return made

@@ -1,0 +1,193 @@
+"""Series as they come: tables with one row per time step, `.ts` archives, recordings too long for one row."""
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clx.pipelines.config import BadInput, Long, Windows
+from clx.pipelines.rows import Manifest, resolve, seconds
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Values = NDArray[np.float64]
+
+
+def lists(rows: Sequence[NDArray[Any]]) -> "pa.Array":
+    """Rows `[T, C]` as a column of `[T]` lists, or of `[T, C]` lists where there are several channels."""
+    import pyarrow as pa
+
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    values: Any = pa.array(np.concatenate([row.ravel() for row in rows]).astype(np.float32))
+    channels = rows[0].shape[1]
+    if channels > 1:
+        steps = np.arange(offsets[-1] + 1) * channels
+        values = pa.ListArray.from_arrays(pa.array(steps, pa.int32()), values)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+
+
+def read_ts(path: Path, name: str) -> "pa.Table":
+    """The rows of a `.ts` archive file: `series`, and `label`, or `target` of a regression problem."""
+    import pyarrow as pa
+    from aeon.datasets import load_from_ts_file
+
+    try:
+        series, answers, meta = load_from_ts_file(str(path), return_meta_data=True)
+    except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
+        raise BadInput(f"{name}: not a .ts file that aeon reads ({' '.join(str(error).split())[:120]})") from None
+    rows = [np.asarray(row).T for row in series]
+    if not rows or any(row.ndim != 2 or not row.size for row in rows):
+        raise BadInput(f"{name}: not a .ts file with series in it")
+    columns = {"series": lists(rows)}
+    if meta.get("targetlabel"):
+        columns["target"] = pa.array(np.asarray(answers, dtype=np.float64))
+    elif meta.get("classlabel"):
+        columns["label"] = pa.array(np.asarray(answers).astype(str).tolist())
+    return pa.table(columns)
+
+
+def grouped(manifest: Manifest, long: Long, needed: Sequence[str]) -> Manifest:
+    """One row per series from a table with one row per time step: `id`, `series` and all columns that are the same
+    in all rows of each series, as those of `needed` must be. Raises `BadInput`, naming the row or the series."""
+    import pyarrow as pa
+
+    for column in (long.id, long.time):
+        manifest.require(column)
+    channels = _channels(manifest, long)
+    ids = manifest.column(long.id)
+    where = f"{manifest.name}, column {long.time}"
+    times = seconds(manifest.column(long.time), where)
+    for lacking, column in ((np.array([i is None for i in ids]), long.id), (np.isnan(times), long.time)):
+        if lacking.any():
+            raise BadInput(f"{manifest.where(int(lacking.argmax()))}, column {column}: empty")
+    known: dict[str, int] = {}
+    codes = np.array([known.setdefault(str(i), len(known)) for i in ids])
+    order = np.lexsort((times, codes))
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    times = times[order]
+    again = np.flatnonzero((np.diff(times) == 0) & (np.diff(codes[order]) == 0))
+    if len(again):
+        row = int(order[again[0] + 1])
+        raise BadInput(f"{manifest.where(row)}: {long.id} {ids[row]} has this {long.time} twice")
+    values = np.stack([_numbers(manifest, column) for column in channels], 1)[order]
+    parts = zip(np.split(times, starts[1:]), np.split(values, starts[1:]), strict=True)
+    made = [_sampled(time, part, long) for time, part in parts]
+    columns: dict[str, Any] = {long.id: list(known), "series": lists(made)}
+    for column in manifest.columns:
+        if column in (long.id, long.time, *channels):
+            continue
+        cells = manifest.column(column)
+        sorted_cells = [cells[i] for i in order]
+        first = [sorted_cells[start] for start in starts]
+        changed = next((k for k, cell in enumerate(sorted_cells) if cell != first[codes[order[k]]]), None)
+        if changed is None:
+            columns[column] = first
+        elif column in needed:
+            row = int(order[changed])
+            raise BadInput(f"{manifest.where(row)}: {column!r} changes within {long.id} {ids[row]}")
+    table = pa.table(columns)
+    return Manifest(
+        f"{manifest.name} by {long.id}", manifest.root, table, np.arange(len(table)), manifest.allow_outside
+    )
+
+
+def _channels(manifest: Manifest, long: Long) -> list[str]:
+    found = []
+    for pattern in long.channels:
+        matched = [pattern] if pattern in manifest.columns else fnmatch.filter(manifest.columns, pattern)
+        if not matched:
+            manifest.require(pattern)
+        found += [column for column in matched if column not in (long.id, long.time)]
+    return list(dict.fromkeys(found))
+
+
+def _numbers(manifest: Manifest, column: str) -> Values:
+    cells = manifest.column(column)
+    try:
+        return np.array([np.nan if cell is None else float(cell) for cell in cells])
+    except (TypeError, ValueError):
+        for row, cell in enumerate(cells):
+            try:
+                cell is None or float(cell)
+            except (TypeError, ValueError):
+                raise BadInput(f"{manifest.where(row)}, column {column}: {cell!r} is not a number") from None
+        raise
+
+
+def _sampled(time: Values, values: Values, long: Long) -> Values:
+    """`[T, C]` of one series: at even times on straight lines between its values, or with the time gone by as one
+    more channel, as asked."""
+    if long.every is not None:
+        even = time[0] + long.every * np.arange(int((time[-1] - time[0]) / long.every + 1e-9) + 1)
+        lines = []
+        for channel in values.T:
+            here = np.isfinite(channel)
+            line = np.interp(even, time[here], channel[here]) if here.any() else np.full(len(even), np.nan)
+            lines.append(line)
+        values = np.stack(lines, 1)
+    if long.stamps:
+        values = np.concatenate([values, np.diff(time, prepend=time[0])[:, None]], 1)
+    return values
+
+
+def windowed(manifest: Manifest, windows: Windows) -> Manifest:
+    """A row per window: of a file `FILE.npy#START:STOP` stands in its place, of a list that part of it.
+
+    `recording` and `start` say what each window is of, for neighbours. A series shorter than a window is one
+    by itself; what is left behind the last whole window belongs to none.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from clx.modalities.series import piece_of  # imports torch, which reading a table does not need
+
+    manifest.require(windows.column)
+    cells = manifest.column(windows.column)
+    bounds = [_extent(manifest, i, cell, windows.column) for i, cell in enumerate(cells)]
+    counts = np.array([1 + max(0, stop - start - windows.length) // windows.stride for start, stop in bounds])
+    rows = np.repeat(np.arange(len(cells)), counts)
+    number = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first, last = np.array(bounds, dtype=np.int64).reshape(-1, 2)[rows].T
+    start = first + number * windows.stride
+    stop = np.minimum(start + windows.length, last)
+    table = manifest.table.take(pa.array(manifest.rows[rows]))
+    if isinstance(cells[0], str):
+        names = pa.array([piece_of(cell)[0] for cell in cells]).take(pa.array(rows))
+        ends = [pa.array(bound).cast(pa.string()) for bound in (start, stop)]
+        pieces = pc.binary_join_element_wise(pc.binary_join_element_wise(names, ends[0], "#"), ends[1], ":")
+    else:
+        names = pa.array(rows)
+        arrays = [np.asarray(cell, dtype=np.float32).reshape(len(cell), -1) for cell in cells]
+        pieces = lists([arrays[r][a:b] for r, a, b in zip(rows, start, stop, strict=True)])
+    place = table.column_names.index(windows.column)
+    table = table.set_column(place, windows.column, pieces)
+    for column, value in (("recording", names), ("start", pa.array(start))):
+        if column not in table.column_names:
+            table = table.append_column(column, value)
+    path_column = windows.column if isinstance(cells[0], str) else None
+    return replace(manifest, table=table, rows=np.arange(len(table)), path_column=path_column)
+
+
+def _extent(manifest: Manifest, i: int, cell: Any, column: str) -> tuple[int, int]:
+    """First step and the one behind the last of a cell."""
+    if cell is None:
+        raise BadInput(f"{manifest.where(i)}, column {column}: empty")
+    if not isinstance(cell, str):
+        return 0, len(cell)
+    from clx.modalities.series import piece_of, steps_in
+
+    name, piece = piece_of(cell)
+    try:
+        length = steps_in(resolve(name, manifest))
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+        raise BadInput(f"{manifest.where(i)}, column {column}: {name}: {reason}") from None
+    start, stop, _ = piece.indices(length)
+    if start >= stop:
+        raise BadInput(f"{manifest.where(i)}, column {column}: {cell} holds no step; the file has {length}")
+    return start, stop

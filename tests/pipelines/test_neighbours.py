@@ -1,0 +1,111 @@
+"""Neighbours by brute force, and batches whose second views are of other rows."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from clx.modalities.series import Series
+from clx.pipelines.batch import Key, Rows
+from clx.pipelines.build import prepare
+from clx.pipelines.config import BadInput, Config, Near
+from clx.pipelines.neighbours import Neighbours
+from clx.pipelines.rows import Manifest, seconds
+
+RNG = np.random.default_rng(0)
+SUBJECT = [None if k % 17 == 3 else f"s{k}" for k in RNG.integers(6, size=60)]
+TIME = np.where(RNG.random(60) < 0.1, np.nan, RNG.uniform(0, 100, 60).round(1))
+
+
+def manifest(**more: Any) -> Manifest:
+    """The values of row i are i, so that a view tells whose it is."""
+    columns = {"series": [[float(i), float(i), float(i)] for i in range(len(SUBJECT))]}
+    times = [None if np.isnan(t) else t for t in TIME.tolist()]
+    table = pa.table({**columns, "subject": SUBJECT, "time": times, **more})
+    return Manifest("rows.csv", Path(), table, np.arange(len(table)))
+
+
+@pytest.mark.parametrize("within", [None, 7.5, 1e-9])
+def test_draws_are_the_rows_in_reach(within: float | None) -> None:
+    near = Near(group="subject", time=None if within is None else "time", within=within)
+    rows = manifest().take(np.arange(5, 60))
+    found = Neighbours(rows, near)
+    g = torch.Generator().manual_seed(0)
+    alone = 0
+    for i in range(len(rows)):
+        own = rows.row(i)
+        expected = {
+            j
+            for j in range(len(rows))
+            if j != i
+            and own["subject"] is not None
+            and rows.row(j)["subject"] == own["subject"]
+            and (within is None or abs((rows.row(j)["time"] or np.nan) - (own["time"] or np.nan)) <= within)
+        }
+        alone += not expected
+        assert {found.draw(i, g) for _ in range(30 + 20 * len(expected))} == (expected or {i})
+    assert found.alone() == alone
+
+
+def test_dates_are_seconds() -> None:
+    got = seconds(["2024-02-28T23:59:59Z", None, "2024-02-29 00:00:01.5"], "x")
+    assert got[2] - got[0] == pytest.approx(2.5)
+    assert np.isnan(got[1])
+    with pytest.raises(BadInput, match="x: neither numbers nor dates"):
+        seconds(["soon"], "x")
+
+
+def test_further_views_are_of_neighbours() -> None:
+    modality = Series(views=3, scale="none", augmentation={"jitter": 0.0})
+    near = Near(group="subject")
+    data = Rows(manifest(), {"series": modality}, near=near, augment=True)
+    batch = data[Key(0, 0, np.arange(60))]
+    own, second, third = (batch.inputs[f"series/{v}"]["x"][:, 0, 0].int().tolist() for v in range(3))
+    assert own == list(range(60))
+    assert second != third
+    assert sum(a != b for a, b in zip(own, second, strict=True)) > 40
+    for a, b in zip(own * 2, second + third, strict=True):
+        assert SUBJECT[a] == SUBJECT[b]
+    plain = Rows(manifest(), {"series": modality}, near=near)
+    assert list(plain[Key(0, 0, np.arange(4))].inputs) == ["series"]
+
+
+def test_a_neighbour_may_lack_an_input_or_be_bad() -> None:
+    modality = Series(views=2, scale="none", augmentation={"jitter": 0.0})
+    cells = [[1.0, 1.0], None, [2.0, 2.0], [3.0]]
+    table = pa.table({"series": cells, "subject": ["a", "a", "b", "b"]})
+    rows = Manifest("rows.csv", Path(), table, np.arange(4))
+    lenient = Rows(rows, {"series": modality}, near=Near(group="subject"), augment=True, on_bad="skip")
+    batch = lenient[Key(0, 0, np.arange(3))]
+    assert batch.present["series/0"].tolist() == [True, False, True]
+    assert batch.present["series/1"].tolist() == [False, True, True]
+    assert batch.inputs["series/1"]["x"][:, 0, 0].tolist() == [1, 2]  # row 3 is bad: row 2 is its own neighbour
+    assert [one.row for one in batch.bad] == [3]
+    strict = Rows(rows, {"series": modality}, near=Near(group="subject"), augment=True)
+    assert len(strict[Key(0, 0, np.arange(3))]) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "series", "reason"),
+    [
+        ({"group": "subjct"}, {}, "no column 'subjct'"),
+        ({"group": "subject"}, {"views": 1}, "views: 2"),
+        ({"group": "subject"}, {"augmentation": {"crops": 0.5}}, "crops share a stretch"),
+        ({"group": "subject", "time": "time", "within": 1e-12}, {}, "no row of rows.csv has a neighbour"),
+    ],
+)
+def test_what_cannot_be_is_said(data: dict[str, Any], series: dict[str, Any], reason: str) -> None:
+    config = Config.model_validate(
+        {
+            "data": {"train": "rows.csv", "neighbours": data},
+            "modalities": {"series": {"views": 2, **series}},
+            "objective": {"name": "nt-xent"},
+        }
+    )
+    with pytest.raises(BadInput, match=reason):
+        prepare(config, {"train": manifest()})
+    with pytest.raises(ValueError, match="time and within go together"):
+        Near(group="subject", within=3)

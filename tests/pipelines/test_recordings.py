@@ -1,0 +1,193 @@
+"""Tables of time steps become series, files of hours become windows; what cannot be is said with its row."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clx.modalities.series import Series
+from clx.pipelines.batch import Key, Rows, cell_of
+from clx.pipelines.config import BadInput, Config, Data, Long, Windows
+from clx.pipelines.manifest import load_evaluation, load_splits
+from clx.pipelines.readers import read_file
+
+RNG = np.random.default_rng(0)
+
+
+def long_csv(folder: Path, **changes: Any) -> Path:
+    """Two people, 5 and 3 steps, mixed up; y is 10 x."""
+    lines = ["who,t,x,y,note,split,label"]
+    steps = [("ann", t) for t in (0, 1, 2, 4, 5)] + [("bob", t) for t in (10, 11, 13)]
+    for k in RNG.permutation(len(steps)):
+        who, t = steps[k]
+        split = "test" if who == "bob" else "train"
+        lines.append(f"{who},{t},{t},{'' if t == 1 else 10 * t},n{k},{split},{who}")
+    for line, text in changes.get("at", {}).items():
+        lines.insert(line, text)
+    (folder / "long.csv").write_text("\n".join(lines) + "\n")
+    return folder / "long.csv"
+
+
+def data(path: Path, **more: Any) -> Data:
+    long = {"id": "who", "time": "t", "channels": ["x", "y"], **more.pop("long", {})}
+    return Data.model_validate({"train": str(path), "label": "label", "long": long, **more})
+
+
+def test_long_tables_become_series(tmp_path: Path) -> None:
+    splits = load_splits(data(long_csv(tmp_path)), 0)
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 1, "test": 1}
+    row = splits["train"].row(0)
+    assert sorted(row) == ["label", "series", "split", "who"], "a column that changes within a series is left out"
+    assert (row["who"], row["label"]) == ("ann", "ann")
+    assert row["series"][:, 0].tolist() == [0, 1, 2, 4, 5]
+    assert np.isnan(row["series"][1, 1])
+    assert np.array_equal(np.delete(row["series"][:, 1], 1), [0, 20, 40, 50])
+    assert splits["test"].row(0)["series"].tolist() == [[10, 100], [11, 110], [13, 130]]
+    _, other = load_evaluation(data(tmp_path / "long.csv"), 0, str(tmp_path / "long.csv"), "test")
+    assert other.row(0)["series"].shape == (3, 2)
+
+
+def test_irregular_times_become_even_or_are_told(tmp_path: Path) -> None:
+    even = load_splits(data(long_csv(tmp_path), long={"every": 0.5}), 0)
+    assert even["train"].row(0)["series"].tolist() == [[t, 10 * t] for t in np.arange(0, 5.5, 0.5)]
+    assert even["test"].row(0)["series"][-1].tolist() == [13, 130]
+    told = load_splits(data(tmp_path / "long.csv", long={"stamps": True}), 0)
+    assert told["train"].row(0)["series"][:, 2].tolist() == [0, 1, 1, 2, 1]
+    dated = tmp_path / "dated.csv"
+    dated.write_text("who,t,x\na,2024-01-01T00:00:10Z,3\na,2024-01-01T00:00:00Z,1\n")
+    long = {"channels": ["x"], "every": 2.5}
+    rows = load_splits(data(dated, long=long, label=None), 0)["train"]
+    assert rows.row(0)["series"].tolist() == [1, 1.5, 2, 2.5, 3]
+
+
+@pytest.mark.parametrize(
+    ("line", "more", "reason"),
+    [
+        ("ann,2,9,9,n,train,ann", {}, "ann has this t twice"),
+        ("ann,9,9,9,n,train,eve", {}, "'label' changes within who ann"),
+        ("ann,9,many,9,n,train,ann", {}, "long.csv row 3, column x: 'many' is not a number"),
+        ("ann,,9,9,n,train,ann", {}, "long.csv row 3, column t: empty"),
+        ("ann,noon,9,9,n,train,ann", {}, "column t: neither numbers nor dates"),
+        (None, {"channels": ["z*"]}, "no column 'z\\*'"),
+        (None, {"id": "whom"}, "did you mean 'who'"),
+    ],
+)
+def test_what_is_wrong_with_a_long_table(tmp_path: Path, line: str | None, more: dict[str, Any], reason: str) -> None:
+    path = long_csv(tmp_path, at={3: line} if line else {})
+    with pytest.raises(BadInput, match=reason):
+        load_splits(data(path, long=more), 0)
+
+
+def test_every_and_stamps_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="equally far apart"):
+        Long(id="a", time="t", channels=["x"], every=1, stamps=True)
+
+
+def files(folder: Path) -> Path:
+    np.save(folder / "a.npy", np.arange(100.0))
+    np.save(folder / "b.npy", np.arange(21, dtype=np.float32)[:, None] + 1000)
+    np.save(folder / "c.npy", np.arange(3) + 5000)
+    rows = ["series,who", "a.npy,ann", "b.npy#5:,bob", "c.npy,cay"]
+    (folder / "list.csv").write_text("\n".join(rows) + "\n")
+    return folder / "list.csv"
+
+
+def test_windows_of_files_are_pieces(tmp_path: Path) -> None:
+    windows = {"length": 10, "stride": 4}
+    made = Data.model_validate({"train": str(files(tmp_path)), "windows": windows})
+    rows = load_splits(made, 0)["train"]
+    expected = [("a.npy", a, a + 10) for a in range(0, 91, 4)] + [("b.npy", 5, 15), ("b.npy", 9, 19), ("c.npy", 0, 3)]
+    assert rows.column("series") == [f"{name}#{a}:{b}" for name, a, b in expected]
+    assert rows.column("recording") == [name for name, _, _ in expected]
+    assert rows.column("start") == [a for _, a, _ in expected]
+    assert rows.column("who")[-2:] == ["bob", "cay"]
+    series = Series(scale="none")
+    batch = Rows(rows, {"series": series})[Key(0, 0, np.array([1, len(rows) - 2, len(rows) - 1]))]
+    x = batch.inputs["series"]["x"][..., 0]
+    assert x[0].tolist() == list(range(4, 14))
+    assert x[1].tolist() == list(range(1009, 1019))
+    assert batch.inputs["series"]["mask"].sum(1).tolist() == [10, 10, 3]
+    series.fit(cell_of(rows.row(i), "series", series, rows) for i in range(len(rows)))
+    assert series.state()["length"] == 10
+
+
+def test_windows_of_lists_and_of_long_tables(tmp_path: Path) -> None:
+    made = data(long_csv(tmp_path), windows={"length": 2, "stride": 1})
+    splits = load_splits(made, 0)
+    assert [row.tolist() for row in splits["test"].column("series")] == [[[10, 100], [11, 110]], [[11, 110], [13, 130]]]
+    assert splits["train"].column("start") == [0, 1, 2, 3]
+    assert splits["train"].column("who") == ["ann"] * 4
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("gone.npy", "row 1, column series: gone.npy: no such file"),
+        ("a.npy#200:300", "holds no step; the file has 100"),
+        ("../a.npy#0:5", "leaves"),
+        ("list.csv", "windows are cut from .npy files"),
+    ],
+)
+def test_windows_that_cannot_be_cut(tmp_path: Path, cell: str, reason: str) -> None:
+    files(tmp_path)
+    (tmp_path / "bad.csv").write_text(f"series,who\n{cell},x\n")
+    made = Data(train=str(tmp_path / "bad.csv"), windows=Windows(length=10, stride=5))
+    with pytest.raises(BadInput, match=reason):
+        load_splits(made, 0)
+
+
+def test_a_piece_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+    inside = tmp_path / "in"
+    inside.mkdir()
+    np.save(tmp_path / "secret.npy", np.arange(9.0))
+    (inside / "link.npy").symlink_to(tmp_path / "secret.npy")
+    (inside / "list.csv").write_text("series\nlink.npy#0:5\n")
+    rows = load_splits(Data(train=str(inside / "list.csv")), 0)["train"]
+    with pytest.raises(BadInput, match="leaves"):
+        cell_of(rows.row(0), "series", Series(), rows)
+
+
+def test_ts_archives(tmp_path: Path) -> None:
+    (tmp_path / "two.ts").write_text(
+        "@problemName two\n@timeStamps false\n@missing true\n@univariate false\n@dimension 2\n@equalLength false\n"
+        "@classLabel true up down\n@data\n1,2,3:4,?,6:up\n7,8:9,10:down\n"
+    )
+    table = read_file(tmp_path / "two.ts", "two.ts")
+    assert table.column("label").to_pylist() == ["up", "down"]
+    first, second = table.column("series").to_pylist()
+    assert first[0] == [1, 4]
+    assert np.isnan(first[1][1])
+    assert second == [[7, 9], [8, 10]]
+    (tmp_path / "bad.ts").write_text("@data\nx\n")
+    with pytest.raises(BadInput, match="bad.ts: not a .ts file"):
+        read_file(tmp_path / "bad.ts", "bad.ts")
+
+
+def test_training_on_windows_with_neighbours_through_the_command(tmp_path: Path, clx: Any) -> None:
+    """A recording of two states: windows near each other in time are positives, and the states come apart."""
+    state = np.repeat(RNG.integers(2, size=40), 100)
+    wave = np.sin(np.arange(4000) * np.where(state, 0.9, 0.3)) + RNG.normal(0, 0.2, 4000)
+    np.save(tmp_path / "rec.npy", wave.astype(np.float32))
+    (tmp_path / "list.csv").write_text("series,split\nrec.npy#:3000,train\nrec.npy#3000:,test\n")
+    config = {
+        "data": {
+            "train": "list.csv",
+            "windows": {"length": 50, "stride": 25},
+            "neighbours": {"group": "recording", "time": "start", "within": 50},
+        },
+        "modalities": {"series": {"encoder": "tcn", "width": 16, "views": 2}},
+        "embed_dim": 8,
+        "objective": {"name": "nt-xent"},
+        "train": {"steps": 20, "batch_size": 32},
+        "eval": [],
+    }
+    (tmp_path / "c.yaml").write_text(json.dumps(config))
+    assert Config.model_validate(config)
+    done = clx("train", "c.yaml", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "119 rows" in done.stderr
+    checked = clx("data", "check", "--config", "c.yaml", "--json", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert json.loads(checked.stdout)["splits"]["test"]["rows"] == 39
