@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from clx.cli import data, doctor, evaluate, export, predict, runs, show, sweep, train, zeroshot
+from clx.cli import data, doctor, embed, evaluate, export, runs, search, show, sweep, train, zeroshot
 from clx.cli.output import ReaderGone, note
 
 app = typer.Typer(
@@ -48,6 +49,8 @@ app.add_typer(runs.app, name="runs")
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("zeroshot")(zeroshot.zeroshot)
+app.command("embed")(embed.embed)
+app.command("search")(search.search)
 app.command("export")(export.export)
 app.add_typer(data.app, name="data")
 app.command("init")(data.init)
@@ -62,7 +65,6 @@ def main() -> None:
     """Entry point of the console script."""
     # Threads that wait by spinning make a machine with other work on it several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as after SIGINT: no half lines
     sys.exit(run())
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
@@ -66,6 +67,25 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) >= 10 or (value and abs(value) < 1e-3) else f"{value:.3f}"
     return str(value)
+
+
+class Rate:
+    """How many are done and how fast, said on stderr at growing intervals and at the end."""
+
+    def __init__(self, done: str) -> None:
+        self.done, self.number, self.start = done, 0, time.monotonic()
+        self.next = self.start + 2
+
+    def count(self, more: int = 1) -> None:
+        self.number += more
+        now = time.monotonic()
+        if now >= self.next:
+            self.next = now + min(60.0, max(2.0, now - self.start))
+            note(f"{self.number} {self.done}, {self.number / (now - self.start):.0f}/s")
+
+    def end(self, more: str = "") -> None:
+        seconds = time.monotonic() - self.start
+        note(f"{self.number} {self.done} in {seconds:.1f} s, {self.number / max(seconds, 1e-9):.0f}/s{more}")
 
 
 class Progress(Protocol):

@@ -3,7 +3,6 @@
 import glob
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clx.cli.output import emit_json, emit_table, note
+from clx.cli.output import Rate, emit_json, emit_table, note
 
 if TYPE_CHECKING:
     from clx.pipelines.build import Run
@@ -214,25 +213,6 @@ def show_fits(found: dict[str, Any], folder: Path | None, weights: str) -> None:
         note("an OpenCLIP model has no folder to keep this in: give it with --temperature")
     else:
         note(f"kept in {save_fits(folder, weights, found)}; --temperature overrides it")
-
-
-class Rate:
-    """How many are done and how fast, said on stderr at growing intervals and at the end."""
-
-    def __init__(self, done: str) -> None:
-        self.done, self.number, self.start = done, 0, time.monotonic()
-        self.next = self.start + 2
-
-    def count(self, more: int = 1) -> None:
-        self.number += more
-        now = time.monotonic()
-        if now >= self.next:
-            self.next = now + min(60.0, max(2.0, now - self.start))
-            note(f"{self.number} {self.done}, {self.number / (now - self.start):.0f}/s")
-
-    def end(self, more: str = "") -> None:
-        seconds = time.monotonic() - self.start
-        note(f"{self.number} {self.done} in {seconds:.1f} s, {self.number / max(seconds, 1e-9):.0f}/s{more}")
 
 
 def missing(inputs: list[str]) -> list[str]:

@@ -9,9 +9,6 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-RUN = 8
-"""Items that a thread takes at a time."""
-
 
 def default_workers() -> int:
     """Threads that read data: one per core besides the one that drives the model, at most 8."""
@@ -23,10 +20,10 @@ def ahead(
 ) -> Generator[list[R], None, None]:
     """`work(item)` in the order of `items`, in groups of `size`; the first group has `first`.
 
-    `workers` threads work at most four groups ahead of the caller, so `items` may be endless. A group that is not
+    `workers` threads work a few groups ahead of the caller, so `items` may be endless. A group that is not
     full goes out when its source pauses for `wait` seconds. An error of `items` or `work` is raised in its place.
     """
-    desk = _Desk(work, ahead=max(4 * size, 2 * RUN * workers))
+    desk = _Desk(work, ahead=size * max(4, workers + 1), run=max(1, size // 8))
     feeder = threading.Thread(target=desk.feed, args=(items,), daemon=True)
     readers = [threading.Thread(target=desk.read, daemon=True) for _ in range(workers)]
     for thread in (feeder, *readers):
@@ -46,10 +43,10 @@ def ahead(
 
 
 class _Desk:
-    """What feeder, readers and consumer share, under one lock."""
+    """What feeder, readers and consumer share, under one lock. A reader takes up to `run` items at a time."""
 
-    def __init__(self, work: Callable[[Any], Any], ahead: int) -> None:
-        self.work, self.ahead = work, ahead
+    def __init__(self, work: Callable[[Any], Any], ahead: int, run: int) -> None:
+        self.work, self.ahead, self.run = work, ahead, run
         self.lock = threading.Lock()
         self.free, self.todo, self.ready = (threading.Condition(self.lock) for _ in range(3))
         self.waiting: deque[tuple[int, Any]] = deque()
@@ -85,7 +82,7 @@ class _Desk:
                     self.todo.wait()
                 if self.closed or not self.waiting:
                     return
-                some = [self.waiting.popleft() for _ in range(min(RUN, len(self.waiting)))]
+                some = [self.waiting.popleft() for _ in range(min(self.run, len(self.waiting)))]
             for number, item in some:
                 if self.closed:
                     return

@@ -167,23 +167,26 @@ def _facts(path: Path) -> Facts:
         raise Damaged(f"{path.name} is not what was written") from None
 
 
-def load(folder: Path, which: str = "best", device: torch.device | str = "cpu") -> Run:
-    """A run rebuilt from its folder, with the weights of its best or last checkpoint, or of step `which`.
+def pick(folder: Path, which: str = "best") -> Checkpoint:
+    """The whole checkpoint of a run that is its best or last, or of step `which`. Raises `BadInput`.
 
     Where the best or last one is damaged, the next takes its place, with a warning.
     """
-    config, facts = read_config(folder), read_facts(folder)
     if which in ("best", "last"):
-        chosen = choose(folder, best if which == "best" else lambda found: found[-1], "*.safetensors")
-    else:
-        steps = {str(c.step): c for c in checkpoints(folder)}
-        if which not in steps:
-            raise BadInput(f"{folder} has no checkpoint {which!r}; it has {', '.join(['best', 'last', *steps])}")
-        chosen = steps[which]
-        try:
-            chosen.verify("*.safetensors")
-        except Damaged as reason:
-            raise BadInput(f"checkpoint {which} of {folder} is damaged: {reason}") from None
+        return choose(folder, best if which == "best" else lambda found: found[-1], "*.safetensors")
+    steps = {str(c.step): c for c in checkpoints(folder)}
+    if which not in steps:
+        raise BadInput(f"{folder} has no checkpoint {which!r}; it has {', '.join(['best', 'last', *steps])}")
+    try:
+        steps[which].verify("*.safetensors")
+    except Damaged as reason:
+        raise BadInput(f"checkpoint {which} of {folder} is damaged: {reason}") from None
+    return steps[which]
+
+
+def load(folder: Path, which: str = "best", device: torch.device | str = "cpu") -> Run:
+    """A run rebuilt from its folder, with the weights of its best or last checkpoint, or of step `which`."""
+    config, facts, chosen = read_config(folder), read_facts(folder), pick(folder, which)
     _warn_of_change(folder, chosen)
     run = build(config, facts, load=False)
     restore(chosen, run.model, run.objective)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from clx.pipelines.config import BadInput
@@ -75,27 +76,32 @@ def fit(scores: Tensor, truth: Tensor, before: Scale) -> Fit:
     Args:
         scores: `[N, C]`.
         truth: `[N, C]` bool, the labels that apply; for softmax exactly one in a row.
-        before: what is used without the fit; `lift` becomes `sigmoid`, which the fit gives its bias.
+        before: what is used without the fit; `lift` becomes `sigmoid`, to which the fit gives a bias.
 
     Reference:
-        Guo et al. 2017, arXiv 1706.04599; with a bias it is Platt's scaling.
+        Guo et al. 2017, arXiv 1706.04599; with a bias it is Platt's scaling (1999), whose softened targets both have.
     """
     from scipy.optimize import minimize, minimize_scalar
 
     scores, limits = scores.double(), (math.log(COLDEST), math.log(HOTTEST))
+    wanted = softened(truth, before.kind)
     if before.kind == "softmax":
-        found = minimize_scalar(
-            lambda t: nll(Scale("softmax", math.exp(t)), scores, truth), bounds=limits, method="bounded",
-            options={"xatol": 1e-6},
-        )  # fmt: skip
+
+        def loss(log_temperature: float) -> float:
+            return -float(((scores / math.exp(log_temperature)).log_softmax(-1) * wanted).sum(-1).mean())
+
+        found = minimize_scalar(loss, bounds=limits, method="bounded", options={"xatol": 1e-6})
         after = Scale("softmax", math.exp(found.x))
     else:
-        spread = float(scores.std()) or 1.0  # the bias in units of the scores, so that both directions are alike
-        start = [math.log(spread), -float(scores.mean()) / spread]
-        best = minimize(
-            lambda p: nll(Scale("sigmoid", math.exp(p[0]), p[1]), scores, truth), start, method="Nelder-Mead",
-            bounds=[limits, (None, None)], options={"xatol": 1e-6, "fatol": 1e-10, "maxiter": 5000},
-        )  # fmt: skip
+
+        def losses(p: Any) -> float:
+            logits = scores / math.exp(p[0]) + p[1]
+            return float(F.binary_cross_entropy_with_logits(logits, wanted))
+
+        spread = float(scores.std()) if scores.numel() > 1 else 1.0
+        start = [math.log(max(spread, COLDEST)), -float(scores.mean()) / max(spread, COLDEST)]
+        options = {"xatol": 1e-6, "fatol": 1e-10, "maxiter": 5000}
+        best = minimize(losses, start, method="Nelder-Mead", bounds=[limits, (None, None)], options=options)
         after = Scale("sigmoid", math.exp(best.x[0]), float(best.x[1]))
     return Fit(
         after.kind,
@@ -108,13 +114,27 @@ def fit(scores: Tensor, truth: Tensor, before: Scale) -> Fit:
     )
 
 
+def softened(truth: Tensor, kind: Kind) -> Tensor:
+    """Targets `[N, C]` a little below 1 and above 0, as Platt 1999 (eq. 1) has them.
+
+    Where every row is right, bare yes and no would make the temperature as cold as it can get, and every
+    probability 1; with N rows seen to be right (N + 1) / (N + 2) is all that can be said.
+    """
+    if kind == "softmax":
+        rows, count = truth.shape
+        sure = (rows + 1) / (rows + 2)
+        return torch.where(truth, sure, (1 - sure) / max(1, count - 1)).double()
+    yes, no = int(truth.sum()), int((~truth).sum())
+    return torch.where(truth, (yes + 1) / (yes + 2), 1 / (no + 2)).double()
+
+
 def nll(scale: Scale, scores: Tensor, truth: Tensor) -> float:
     """Mean negative log-likelihood of the labels that apply (softmax), or of every yes and no."""
     if scale.kind == "softmax":
         return -float((scores / scale.temperature).log_softmax(-1)[truth].mean())
     if scale.kind == "sigmoid":
         logits = scores / scale.temperature + scale.bias
-        return float(torch.nn.functional.softplus(torch.where(truth, -logits, logits)).mean())
+        return float(F.softplus(torch.where(truth, -logits, logits)).mean())
     p = scale.probabilities(scores)
     return -float(torch.where(truth, p, 1 - p).clamp(min=1e-12).log().mean())
 

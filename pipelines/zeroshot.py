@@ -122,9 +122,10 @@ def native_scale(run: Run, multi_label: bool = False) -> Scale:
     """The leading loss's own temperature and bias; 0.07 (where CLIP starts) for a loss that has no temperature."""
     leading = run.objective.leading
     tau, bias = getattr(leading, "tau", 0.07), getattr(leading, "logit_bias", getattr(leading, "bias", None))
+    temperature = tau.item() if isinstance(tau, Tensor) else float(tau)
     if bias is not None:
-        return Scale("sigmoid", float(tau), float(bias))
-    return Scale("lift" if multi_label else "softmax", float(tau))
+        return Scale("sigmoid", temperature, bias.item() if isinstance(bias, Tensor) else float(bias))
+    return Scale("lift" if multi_label else "softmax", temperature)
 
 
 @dataclass

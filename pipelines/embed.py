@@ -1,0 +1,377 @@
+"""Rows of data as a file of embeddings. Parts stand beside it until it is whole, so that a kill loses little.
+
+OUT.parquet            one row per row of data, one vector column per modality, metadata under the key `clx`
+OUT.npy, OUT.ids.parquet   or the vectors as an array (OUT.MODALITY.npy when there are several), the rest beside it
+OUT.parts/             what is done so far, with the plan that it belongs to; gone when all is done
+"""
+
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from clx.pipelines.ahead import ahead, default_workers
+from clx.pipelines.batch import Batch, Key, Rows, column_of, columns_of, has_columns, once
+from clx.pipelines.build import Run
+from clx.pipelines.builtin import is_builtin, load_builtin
+from clx.pipelines.checkpoint import pick
+from clx.pipelines.config import BadInput, Stopped, nearest
+from clx.pipelines.disk import replacing, write_text
+from clx.pipelines.manifest import Manifest, load_manifest, load_splits, split_by
+from clx.pipelines.signals import Signals
+from clx.pipelines.zeroshot import device_of, fingerprint
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+BATCHES = 8
+"""Batches in a part: what a kill loses at most, besides the batch that is being made."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to embed, and how."""
+
+    split: str | None = None
+    modalities: list[str] = field(default_factory=list)
+    """Some of the run's; all that the data have when empty."""
+    id: str | None = None
+    """Column with the id of a row; its path, or its number, when not given."""
+    keep: list[str] = field(default_factory=list)
+    """Further columns to copy."""
+    dtype: Literal["float32", "float16"] = "float32"
+    normalize: bool = False
+    """Unit vectors instead of the model's own lengths."""
+    batch_size: int = 128
+
+
+def identity(run: Run, model: str, pretrained: str | None, checkpoint: str) -> dict[str, Any]:
+    """Which weights: enough to find them again, and to know them."""
+    if pretrained is None:
+        named: dict[str, Any] = {"run": str(Path(model).resolve()), "step": pick(Path(model), checkpoint).step}
+    else:
+        file = Path(pretrained)
+        named = {"model": model, "pretrained": str(file.resolve()) if file.is_file() else pretrained}
+    return {**named, "weights": fingerprint(run.model)}
+
+
+def sources(run: Run, source: str | None, wanted: Wanted, allow_outside: bool) -> list[tuple[str | None, Manifest]]:
+    """The rows to embed with the name of their split; None where a column, or nothing, says it."""
+    data = run.config.data
+    if source is None or is_builtin(source):
+        splits = load_builtin(source) if source is not None else load_splits(data, run.config.train.seed)
+        if wanted.split is not None and wanted.split not in splits:
+            raise BadInput(f"no row has the split {wanted.split!r} (found: {', '.join(splits)})")
+        return [(name, rows) for name, rows in splits.items() if wanted.split in (None, name)]
+    manifest = load_manifest(source, allow_outside=allow_outside)
+    if wanted.split is None:
+        return [(None, manifest)]
+    splits = split_by(manifest, data.split)
+    if wanted.split not in splits:
+        raise BadInput(f"{source}: no row has the split {wanted.split!r} (found: {', '.join(splits)})")
+    return [(wanted.split, splits[wanted.split])]
+
+
+def embed_rows(
+    run: Run,
+    model: dict[str, Any],
+    rows: list[tuple[str | None, Manifest]],
+    out: Path,
+    wanted: Wanted,
+    *,
+    workers: int | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    done: Callable[[int], None],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Embed rows into `out`, going on where an earlier call with the same arguments was ended.
+
+    `model` is what `identity` gave; `done` hears how many rows each batch added, `say` of rows left out (which end
+    the work when `strict`). The file is equal, byte for byte, to that of an unbroken call. Raises `BadInput`, also
+    when `out` exists and is another's, and `Stopped` after a signal.
+    """
+    if out.suffix not in (".parquet", ".npy"):
+        raise BadInput(f"--out {out}: expected a name that ends in .parquet or .npy")
+    names = usable(run, [manifest for _, manifest in rows], wanted.modalities)
+    meta = {
+        "format": FORMAT,
+        **model,
+        "data": [_describe(manifest) for _, manifest in rows],
+        "embed_dim": run.config.embed_dim,
+        "modalities": {name: run.modalities[name].kind for name in names},
+        **{key: getattr(wanted, key) for key in ("split", "id", "keep", "dtype", "normalize", "batch_size")},
+    }
+    whole = out if out.suffix == ".parquet" else ids_file(out)
+    if whole.exists() and not overwrite:
+        if read_meta(whole) != meta:
+            raise BadInput(f"{out} exists and is not of this model and data: choose another --out, or --overwrite")
+        say(f"{out} is whole already")
+        return _summary(out, whole, meta)
+    parts = Parts(out.with_name(f"{out.name}.parts"), meta, overwrite)
+    maker = Maker(run, rows, names, wanted, strict)
+    keys = [(s, key) for s, (_, manifest) in enumerate(rows) for key in once(len(manifest), wanted.batch_size)]
+    work = [keys[start : start + BATCHES] for start in range(0, len(keys), BATCHES)]
+    if known := sum(parts.has(number) for number in range(len(work))):
+        say(f"{known} of {len(work)} parts are there already")
+    with Signals().watched() as signals:
+        for number, tables in maker.parts(work, parts.has, workers or default_workers()):
+            made = []
+            for table, bad in tables:
+                for line in bad:
+                    if strict:
+                        raise BadInput(line)
+                    say(f"skipped {line}")
+                made.append(table)
+                done(len(table))
+                if signals.stop is not None:
+                    again = f"the same command goes on after part {parts.count()} of {len(work)}"
+                    raise Stopped(f"stopped; {again}", 128 + signals.stop)
+            parts.save(number, made)
+    write_whole(out, whole, parts, len(work), meta)
+    parts.remove()
+    return _summary(out, whole, meta)
+
+
+def usable(run: Run, manifests: list[Manifest], asked: list[str]) -> list[str]:
+    """The modalities to embed: those asked for, else all that the data have columns for. Raises `BadInput`."""
+    for name in asked:
+        if name not in run.modalities:
+            raise BadInput(f"unknown modality {name!r}{nearest(name, run.modalities)}")
+    found = [name for name, m in run.modalities.items() if all(has_columns(each, name, m) for each in manifests)]
+    lacking = [name for name in asked or run.modalities if name not in found]
+    if lacking if asked else not found:
+        wanted = ", ".join(columns_of({name: run.modalities[name] for name in lacking}))
+        columns = ", ".join(manifests[0].columns)
+        raise BadInput(
+            f"{manifests[0].name} has no column {wanted}; its columns are {columns} "
+            "(--column MODALITY=COLUMN names another)"
+        )
+    names = [name for name in found if not asked or name in asked]
+    reserved = {"row", "id", "split", "label"} & set(names)
+    if reserved:
+        raise BadInput(f"a modality called {reserved.pop()!r} would take the place of that column")
+    return names
+
+
+@dataclass
+class Maker:
+    """Makes the tables of batches."""
+
+    run: Run
+    rows: list[tuple[str | None, Manifest]]
+    names: list[str]
+    wanted: Wanted
+    strict: bool
+
+    def __post_init__(self) -> None:
+        data, given = self.run.config.data, self.wanted
+        modalities = {name: self.run.modalities[name] for name in self.names}
+        self.data = [Rows(manifest, modalities, on_bad="skip") for _, manifest in self.rows]
+        for _, manifest in self.rows:
+            for column in [*([given.id] if given.id else []), *given.keep]:
+                manifest.require(column)
+        shared = set.intersection(*(set(manifest.columns) for _, manifest in self.rows))
+        self.label = next((column for column in (data.label, "label") if column in shared), None)
+        self.split = data.split if data.split in shared else None
+        self.paths = [str(column_of(n, m)) for n, m in modalities.items() if m.files]
+
+    def parts(
+        self, work: list[list[tuple[int, Key]]], has: Callable[[int], bool], workers: int
+    ) -> Iterator[tuple[int, Iterator[tuple["pa.Table", list[str]]]]]:
+        """Numbers of the parts that are not there yet, each with the tables of its batches and their bad rows."""
+        missing = [number for number in range(len(work)) if not has(number)]
+        keys = [key for number in missing for key in work[number]]
+        read = lambda given: (*given, self.data[given[0]][given[1]])  # noqa: E731
+        with closing(ahead(keys, read, 1, workers)) as batches:
+            made = (self.table(*batch) for [batch] in batches)
+            for number in missing:
+                yield number, itertools.islice(made, len(work[number]))
+
+    @torch.no_grad()
+    def table(self, source: int, key: Key, batch: Batch) -> tuple["pa.Table", list[str]]:
+        """One batch as rows of the file, and the rows left out with their reasons."""
+        import pyarrow as pa
+
+        split, manifest = self.rows[source]
+        bad = [f"{one.where}, column {one.column}: {one.reason}" for one in batch.bad]
+        out = {one.row for one in batch.bad}
+        kept = [int(i) for i in key.rows if int(i) not in out]
+        columns: dict[str, Any] = {
+            "row": pa.array([int(manifest.rows[i]) + 1 for i in kept], pa.int64()),
+            "id": pa.array([self.name(manifest, i) for i in kept], pa.string()),
+        }
+        if split is not None or self.split:
+            shown = [split or manifest.cell(i, str(self.split)) for i in kept]
+            columns["split"] = pa.array([None if s is None else str(s) for s in shown], pa.string())
+        for name, column in [("label", self.label), *((c, c) for c in self.wanted.keep)]:
+            if column is not None:
+                cells = [manifest.cell(i, column) for i in kept]
+                columns[name] = pa.array([None if c is None else str(c) for c in cells], pa.string())
+        moved = batch.to(device_of(self.run))
+        z = self.run.model(moved.inputs, moved.present) if kept else {}
+        for name in self.names:
+            columns[name] = self.vectors(z.get(name), batch.present[name].numpy())
+        return pa.table(columns), bad
+
+    def name(self, manifest: Manifest, i: int) -> str:
+        """The id of a row: a column, its path, or where it stands."""
+        if self.wanted.id is not None:
+            cell = manifest.cell(i, self.wanted.id)
+            return "" if cell is None else str(cell)
+        paths = (manifest.cell(i, column) for column in self.paths)
+        return next((cell for cell in paths if isinstance(cell, str)), manifest.where(i))
+
+    def vectors(self, z: torch.Tensor | None, present: Any) -> "pa.Array":
+        """Rows `[N, D]` as lists of one length, null where the input is missing."""
+        import pyarrow as pa
+
+        width, kind = self.run.config.embed_dim, np.dtype(self.wanted.dtype)
+        rows = torch.zeros(0, width) if z is None else z.float().cpu()
+        if self.wanted.normalize:
+            rows = F.normalize(rows, dim=-1)
+        flat = pa.array(rows.numpy().astype(kind).reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(flat, width, mask=pa.array(~present))
+
+
+class Parts:
+    """The finished parts of one plan, in a folder."""
+
+    def __init__(self, folder: Path, plan: dict[str, Any], overwrite: bool) -> None:
+        self.folder = folder
+        if overwrite:
+            shutil.rmtree(folder, ignore_errors=True)
+        file = folder / "plan.json"
+        if file.exists():
+            if json.loads(file.read_text(encoding="utf-8")) != plan:
+                raise BadInput(f"{folder} holds parts of another model, data or option: --overwrite drops them")
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(file, json.dumps(plan))
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.parquet"
+
+    def has(self, number: int) -> bool:
+        return self.path(number).exists()
+
+    def count(self) -> int:
+        return len(list(self.folder.glob("[0-9]*.parquet")))
+
+    def save(self, number: int, tables: list["pa.Table"]) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        with replacing(self.path(number)) as beside:
+            parquet.write_table(pa.concat_tables(tables), beside, compression="none")
+
+    def load(self, number: int) -> "pa.Table":
+        from pyarrow import parquet
+
+        return parquet.read_table(self.path(number), partitioning=None)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write_whole(out: Path, whole: Path, parts: Parts, count: int, meta: dict[str, Any]) -> None:
+    """Join the parts, one in memory at a time; the file that holds the metadata comes last."""
+    from pyarrow import parquet
+
+    names = list(meta["modalities"])
+    if out.suffix == ".npy":
+        write_arrays(out, parts, count, meta)
+    with replacing(whole) as beside:
+        writer = None
+        for number in range(count):
+            table = parts.load(number)
+            if out.suffix == ".npy":
+                table = table.drop_columns(names)
+            table = table.replace_schema_metadata({"clx": json.dumps(meta)})
+            writer = writer or parquet.ParquetWriter(beside, table.schema, compression="none", use_dictionary=False)
+            writer.write_table(table)
+        assert writer is not None
+        writer.close()
+
+
+def write_arrays(out: Path, parts: Parts, count: int, meta: dict[str, Any]) -> None:
+    """One array `[N, D]` per modality, NaN where a row lacks it."""
+    rows = sum(parts.load(number).num_rows for number in range(count))
+    for name in meta["modalities"]:
+        with replacing(array_file(out, name, meta)) as beside:
+            shape = (rows, meta["embed_dim"])
+            array = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+                beside, mode="w+", dtype=np.dtype(meta["dtype"]), shape=shape
+            )
+            start = 0
+            for number in range(count):
+                column = parts.load(number).column(name)
+                for chunk in column.chunks:
+                    array[start : start + len(chunk)] = dense(chunk)
+                    start += len(chunk)
+            array.flush()
+
+
+def dense(chunk: "pa.Array") -> np.ndarray[Any, Any]:
+    """A chunk of equally long lists as `[N, D]`, NaN where it is null."""
+    present = chunk.is_valid().to_numpy(zero_copy_only=False)
+    width = chunk.type.list_size
+    values = chunk.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    if present.all():
+        return values  # type: ignore[no-any-return]
+    full = np.full((len(chunk), width), np.nan, values.dtype)
+    full[present] = values
+    return full
+
+
+def ids_file(out: Path) -> Path:
+    """What stands beside an array: ids, labels and the metadata."""
+    return out.with_suffix(".ids.parquet")
+
+
+def array_file(out: Path, name: str, meta: dict[str, Any]) -> Path:
+    """The array of one modality: `out` itself when it is the only one."""
+    return out if len(meta["modalities"]) == 1 else out.with_suffix(f".{name}.npy")
+
+
+def read_meta(path: Path) -> dict[str, Any] | None:
+    """The metadata of a file that `embed_rows` wrote; None for another's. Raises `BadInput` for what is no Parquet."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        raw = (parquet.read_schema(path).metadata or {}).get(b"clx")
+        return None if raw is None else json.loads(raw)
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        raise BadInput(f"{path} is no Parquet file of embeddings ({str(error).splitlines()[0]})") from None
+
+
+def _summary(out: Path, whole: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    from pyarrow import parquet
+
+    rows = parquet.read_metadata(whole).num_rows
+    skipped = sum(each["rows"] for each in meta["data"]) - rows
+    return {"format": FORMAT, "out": str(out), "rows": rows, "skipped": skipped, "modalities": list(meta["modalities"])}
+
+
+def _describe(manifest: Manifest) -> dict[str, Any]:
+    """A manifest by its name and a digest that another, or a changed one, does not have."""
+    digest = hashlib.blake2b(manifest.rows.tobytes(), digest_size=16)
+    digest.update(str(manifest.table.schema).encode())
+    file = manifest.root / Path(manifest.name).name
+    if manifest.path_column:
+        digest.update("\n".join(manifest.column(manifest.path_column)).encode("utf-8", "surrogateescape"))
+    elif file.is_file():
+        stat = file.stat()
+        digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+    return {"name": manifest.name, "rows": len(manifest), "digest": digest.hexdigest()}

@@ -1,0 +1,245 @@
+"""Nearest neighbours among embeddings of a file, exact and in bounded memory."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clx.losses.symile import Symile
+from clx.pipelines.build import Run
+from clx.pipelines.config import BadInput, nearest
+from clx.pipelines.disk import replacing
+from clx.pipelines.embed import array_file, dense, ids_file, read_meta
+from clx.pipelines.items import KINDS, Inputs, Item, check_modality
+from clx.pipelines.zeroshot import embed_items, fingerprint, open_model, queries
+
+CHUNK = 1 << 26
+"""Bytes of vectors in memory at a time."""
+MANY = 1_000_000
+"""Rows from which an index pays."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Embeddings in a file that `clx embed` wrote, or a plain array `[N, D]`."""
+
+    path: Path
+    meta: dict[str, Any] | None
+    """What `clx embed` noted; None for a plain array."""
+
+    @classmethod
+    def open(cls, path: Path) -> "Stored":
+        """Raises `BadInput` for what is no such file."""
+        if not path.is_file():
+            several = ids_file(path).is_file() and read_meta(ids_file(path)) is not None
+            if not (path.suffix == ".npy" and several):
+                raise BadInput(f"{path}: no such file")
+        if path.suffix == ".parquet":
+            meta = read_meta(path)
+            if meta is None:
+                raise BadInput(f"{path} was not written by clx embed")
+            return cls(path, meta)
+        if path.suffix != ".npy":
+            raise BadInput(f"{path}: expected a .parquet or .npy file of embeddings")
+        return cls(path, read_meta(ids_file(path)) if ids_file(path).is_file() else None)
+
+    @cached_property
+    def facts(self) -> Path | None:
+        """The Parquet file with ids and labels."""
+        return self.path if self.path.suffix == ".parquet" else None if self.meta is None else ids_file(self.path)
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """An array in its file, `[N, D]`."""
+        path = self.path if self.meta is None else array_file(self.path, name, self.meta)
+        try:
+            rows: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path} is no array of embeddings ({error})") from None
+        if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] == 0:
+            raise BadInput(f"{path}: expected floats [N, D], found {rows.dtype} {list(rows.shape)}")
+        return rows
+
+    def chunks(self, name: str) -> Iterator[tuple[int, Tensor]]:
+        """Unit rows `[n, D]` with the place of the first; rows that lack the modality are NaN."""
+        start = 0
+        for values in self._values(name):
+            rows = torch.from_numpy(np.array(values, dtype=np.float32))
+            yield start, F.normalize(rows, dim=1)
+            start += len(rows)
+
+    def _values(self, name: str) -> Iterator[np.ndarray[Any, Any]]:
+        if self.path.suffix == ".npy":
+            rows = self.array(name)
+            size = max(1, CHUNK // (4 * rows.shape[1]))
+            yield from (rows[start : start + size] for start in range(0, len(rows), size))
+            return
+        from pyarrow import parquet
+
+        assert self.meta is not None
+        size = max(1, CHUNK // (4 * self.meta["embed_dim"]))
+        with parquet.ParquetFile(self.path, pre_buffer=False) as file:
+            for batch in file.iter_batches(size, columns=[name], use_threads=False):
+                yield dense(batch.column(0))
+
+    def count(self) -> int:
+        if self.facts is None:
+            return len(self.array(""))
+        from pyarrow import parquet
+
+        return int(parquet.read_metadata(self.facts).num_rows)
+
+    def about(self, places: Sequence[int]) -> list[dict[str, Any]]:
+        """Id, row, label and what else stands beside the vectors, of rows by their places in the file."""
+        if self.facts is None:
+            return [{"id": str(place), "row": place + 1} for place in places]
+        from pyarrow import parquet
+
+        assert self.meta is not None
+        found: dict[int, dict[str, Any]] = {}
+        with parquet.ParquetFile(self.facts) as file:
+            columns = [c for c in file.schema_arrow.names if c not in self.meta["modalities"]]
+            start = 0
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                inside = sorted({place for place in places if start <= place < start + rows})
+                if inside:
+                    table = file.read_row_group(group, columns=columns)
+                    lines = table.take([place - start for place in inside]).to_pylist()
+                    found |= dict(zip(inside, lines, strict=True))
+                start += rows
+        return [found[place] for place in places]
+
+    def vectors(self, name: str, places: Sequence[int]) -> Tensor:
+        """Unit rows `[n, D]` at places of the file."""
+        found: dict[int, Tensor] = {}
+        for start, rows in self.chunks(name):
+            found |= {place: rows[place - start] for place in places if start <= place < start + len(rows)}
+        return torch.stack([found[place] for place in places])
+
+
+def neighbours(stored: Stored, name: str, asked: Tensor, count: int) -> list[list[tuple[int, float]]]:
+    """For each query `[Q, D]` the places of the `count` unit rows of greatest dot product, with it, greatest first.
+
+    Exact: one pass over the file, a chunk of rows in memory at a time.
+    """
+    best = torch.zeros(len(asked), 0)
+    places = torch.zeros(len(asked), 0, dtype=torch.long)
+    for start, rows in stored.chunks(name):
+        if rows.shape[1] != asked.shape[1]:
+            raise BadInput(f"{stored.path}: vectors of {rows.shape[1]} numbers, the query has {asked.shape[1]}")
+        scores = (asked @ rows.T).nan_to_num_(nan=-torch.inf)
+        both = torch.cat([best, scores], 1)
+        all_places = torch.cat([places, torch.arange(start, start + len(rows)).expand(len(asked), -1)], 1)
+        best, order = both.topk(min(count, both.shape[1]))
+        places = all_places.gather(1, order)
+    found = []
+    for values, where in zip(best.tolist(), places.tolist(), strict=True):
+        pairs = [(place, score) for place, score in zip(where, values, strict=True) if score > -torch.inf]
+        found.append(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
+    return found
+
+
+def approximate(stored: Stored, name: str, asked: Tensor, count: int) -> list[list[tuple[int, float]]]:
+    """The same by an HNSW index of usearch, made at its first use and kept beside the file."""
+    index = _index(stored, name, asked.shape[1])
+    matches = [index.search(row.numpy(), count) for row in asked]
+    return [
+        [(int(place), 1 - float(distance)) for place, distance in zip(one.keys, one.distances, strict=True)]
+        for one in matches
+    ]
+
+
+def _index(stored: Stored, name: str, width: int) -> Any:
+    try:
+        from usearch.index import Index
+    except ImportError:
+        raise BadInput("--approximate needs usearch: pip install 'clx[search]'") from None
+    source = stored.facts or stored.path
+    path = stored.path.with_name(f"{stored.path.name}{f'.{name}' if name else ''}.usearch")
+    index = Index(ndim=width, metric="ip", dtype="f32")
+    if path.is_file() and path.stat().st_mtime_ns > source.stat().st_mtime_ns:
+        index.load(str(path))
+        if index.ndim != width:
+            raise BadInput(f"{path}: vectors of {index.ndim} numbers, the query has {width}")
+        return index
+    for start, rows in stored.chunks(name):
+        if rows.shape[1] != width:
+            raise BadInput(f"{stored.path}: vectors of {rows.shape[1]} numbers, the query has {width}")
+        there = ~rows.isnan().any(1)
+        index.add((torch.arange(len(rows)) + start)[there].numpy(), rows[there].numpy(), threads=os.cpu_count() or 1)
+    with replacing(path) as beside:
+        index.save(str(beside))
+    return index
+
+
+def run_of(stored: Stored, run: str | None, pretrained: str | None, device: str) -> Run:
+    """The model that made the embeddings, found by their metadata or given. Raises `BadInput` when it is another."""
+    meta = stored.meta
+    if meta is None and run is None:
+        raise BadInput(f"{stored.path} does not say which model made it: give it with --run")
+    if run is None:
+        assert meta is not None
+        if "run" in meta:
+            if not Path(meta["run"]).is_dir():
+                raise BadInput(f"the run {meta['run']} is not there any more: say where it is with --run")
+            opened = open_model(meta["run"], None, str(meta["step"]), device)
+        else:
+            opened = open_model(meta["model"], pretrained or meta["pretrained"], "best", device)
+    else:
+        step = str(meta["step"]) if meta is not None and "step" in meta else "best"
+        opened = open_model(run, pretrained, step, device)
+    if meta is not None and fingerprint(opened.model) != meta["weights"]:
+        named = run or meta.get("run") or meta["model"]
+        raise BadInput(f"{stored.path} was made by other weights than those of {named}")
+    return opened
+
+
+def pick_column(stored: Stored, asked: str | None) -> str:
+    """The vectors to search among: those asked for, else the first of no text, else the first."""
+    if stored.meta is None:
+        return ""
+    kinds: dict[str, str] = stored.meta["modalities"]
+    if asked is not None and asked not in kinds:
+        raise BadInput(f"--in {asked}: {stored.path} has no such vectors{nearest(asked, kinds)}")
+    return asked or next((name for name, kind in kinds.items() if kind != "text"), next(iter(kinds)))
+
+
+def candidate(run: Run, column: str, asked: str | None) -> str:
+    """The modality that is searched among; of a plain array the one asked for, else the run's first of no text."""
+    if column or asked:
+        check_modality(run, column or str(asked))
+        return column or str(asked)
+    return next((name for name, m in run.modalities.items() if m.kind != "text"), next(iter(run.modalities)))
+
+
+def items_of(run: Run, asked: Iterable[str], modality: str | None) -> Iterator[Item]:
+    """Queries as items: files, rows as JSON, and what is neither as a sentence."""
+    inputs = Inputs(run, modality)
+    texts = [name for name, m in run.modalities.items() if m.kind == "text"]
+    for query in asked:
+        path = Path(query)
+        named = path.suffix.lower() in KINDS and not any(c.isspace() for c in query)
+        if modality is None and texts and not path.exists() and not named and query.lstrip()[:1] not in ("{", "["):
+            if len(texts) > 1:
+                raise BadInput(f"say what {query!r} is with --as {' or --as '.join(texts)}")
+            yield query, {texts[0]: query}
+        else:
+            yield from inputs.items([query])
+
+
+def ask(run: Run, read: dict[str, Any], candidate: str) -> Tensor:
+    """A query `[1, D]` from the read modalities of one item, to be multiplied with unit rows of `candidate`."""
+    z, present = embed_items(run, [read])
+    leading = run.objective.leading
+    if candidate not in z or len(z) == 1:
+        return queries(run, z, present, candidate)
+    if isinstance(leading, Symile):
+        raise BadInput(f"a Symile space scores {candidate} by the other modalities: leave {candidate} out of the query")
+    return leading.fuse(z, present).float().cpu()
