@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,9 @@ def modality_of_kind(run: Run, kind: str | None, what: str) -> str:
 
 def modality_of_file(run: Run, path: Path) -> str:
     """The run's modality that reads a file of this name. Raises `BadInput` when none or several may."""
-    what = f"{path.suffix} files" if path.suffix else "files without an extension"
-    return modality_of_kind(run, KINDS.get(path.suffix.lower()), what)
+    suffix = path.suffix
+    what = f"{suffix} files" if suffix else "files without an extension"
+    return modality_of_kind(run, KINDS.get(suffix.lower()), what)
 
 
 def set_columns(run: Run, columns: Iterable[str]) -> None:
@@ -112,10 +114,8 @@ class Inputs:
             try:
                 if not self.takes_words and name.lstrip()[:1] in ("{", "["):
                     yield self.of_json(name, number)
-                elif path.is_dir():
-                    yield from self.of_folder(path)
-                elif path.exists():
-                    yield from self.of_file(path)
+                elif (found := _mode(name)) is not None:
+                    yield from self.of_folder(path) if stat.S_ISDIR(found) else self.of_file(path)
                 elif self.takes_words:
                     yield printable(name), {str(self.modality): name}
                 elif glob.has_magic(name):
@@ -227,9 +227,17 @@ def _cell_of_json(row: dict[str, Any], name: str, modality: Modality) -> Any:
     return Path(value) if modality.files and isinstance(value, str) and value else value
 
 
+def _mode(name: str) -> int | None:
+    """What a name stands for in the file system; None for nothing. Paths of a long list are asked once each."""
+    try:
+        return os.stat(name).st_mode
+    except OSError:
+        return None
+
+
 def printable(name: str) -> str:
     """A file name as UTF-8 can show it: names may hold any bytes."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "replace")
 
 
 def table_columns(run: Run, name: str) -> list[str]:

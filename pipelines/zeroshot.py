@@ -270,9 +270,10 @@ def open_clip_run(model: str, pretrained: str, device: torch.device) -> Run:
     except ValueError as error:
         raise BadInput(str(error)) from None
     tower = {"encoder": f"open_clip:{name}", "pretrained": pretrained, "head": "none", "freeze": True}
-    objective: dict[str, Any] = {"name": "clip", "temperature": tau}
+    # fixed: a scale of 100 in float32 stands a hair outside the range in which a temperature is learned
+    objective: dict[str, Any] = {"name": "clip", "temperature": tau, "learn_temperature": False}
     if bias is not None:
-        objective |= {"name": "siglip", "learn_temperature": False, "bias": bias, "learn_bias": False}
+        objective |= {"name": "siglip", "bias": bias, "learn_bias": False}
     config = Config.model_validate(
         {
             "data": {"train": ""},

@@ -1,6 +1,11 @@
 """`clx zeroshot` and `clx eval` on a trained run and on an OpenCLIP model, through the terminal's own entry point."""
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -160,49 +165,116 @@ def test_eval_on_a_manifest_of_ones_own(clx: Any, digits_run: Path, files: Path)
     assert all(line["rows"] == 140 for line in lines)
 
 
-TINY = {
-    "embed_dim": 32,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-}
-
-
-def test_an_open_clip_checkpoint_classifies_as_open_clip_does(clx: Any, files: Path, tmp_path: Path) -> None:
-    import open_clip
-
-    from clx.modalities.openclip import quiet
-
-    (tmp_path / "clx-small.json").write_text(json.dumps(TINY))
-    open_clip.add_model_config(tmp_path / "clx-small.json")
-    with quiet():
-        model, _, preprocess = open_clip.create_model_and_transforms("clx-small")
-    model.eval()
-    torch.save(model.state_dict(), tmp_path / "small.pt")
-    pictures = [files / row["image"] for row in rows(files, "test")[:4]]
-    templates = ["a photo of a {}", "the number {}"]
-    args = ["--labels", WORDS, "--pretrained", tmp_path / "small.pt", "--top", 10]
-    for template in templates:
-        args += ["--template", template]
-    code, lines, said = clx("zeroshot", "clx-small", *pictures, *args)
-    assert code == 0, said
-    with torch.no_grad():
-        classes = open_clip.build_zero_shot_classifier(
-            model,
-            open_clip.get_tokenizer("clx-small"),
-            WORDS.split(","),
-            [lambda word, t=t: t.replace("{}", word) for t in templates],
-        )
-        batch = torch.stack([preprocess(Image.open(path)) for path in pictures])
-        logits = model.logit_scale.exp() * torch.nn.functional.normalize(model.encode_image(batch), dim=-1) @ classes
-    for line, expected in zip(lines, logits.softmax(-1), strict=True):
-        found = {each["label"]: each["probability"] for each in line["top"]}
-        for word, probability in zip(WORDS.split(","), expected.tolist(), strict=True):
-            assert found[word] == pytest.approx(probability, abs=1e-5)
-
-
 def test_a_tag_without_network_is_one_line(clx: Any, files: Path) -> None:
     args = ["--labels", "a,b", "--pretrained", "laion2b_s34b_b79k"]
     code, lines, said = clx("zeroshot", "ViT-B-32", files / "manifest.csv", *args)
     assert (code, lines) == (2, [])
     assert said.count("\n") == 1
     assert "laion2b_s34b_b79k" in said
+
+
+def test_patterns_and_json_rows_on_stdin(clx: Any, digits_run: Path, files: Path, tmp_path: Path) -> None:
+    [row, other] = rows(files, "test")[:2]
+    for k, each in enumerate((row, other)):
+        (tmp_path / f"{k}.png").write_bytes((files / each["image"]).read_bytes())
+    code, lines, _ = clx("zeroshot", digits_run, "[01].p*", "--labels", WORDS, cwd=tmp_path)
+    assert (code, [line["item"] for line in lines]) == (0, ["0.png", "1.png"])
+    table = {k: v for k, v in row.items() if k.startswith("seg_") or k == "display"}
+    given = [{"image": "0.png"}, {"id": "both", "image": "0.png", **table}, {"image": None}, {"image": "2.png"}]
+    stdin = "".join(json.dumps(each) + "\n" for each in given) + "{broken\n"
+    code, found, said = clx("zeroshot", digits_run, "-", "--labels", WORDS, stdin=stdin, cwd=tmp_path)
+    assert code == 1
+    assert [(line["item"], line["by"]) for line in found] == [("line 1", "image"), ("both", "image+table")]
+    assert found[0]["top"] == lines[0]["top"]
+    assert [line.split(":")[0] for line in said.splitlines()[:3]] == [f"skipped line {k}" for k in (3, 4, 5)]
+    code, lines, said = clx("zeroshot", digits_run, "x*.png", "--labels", WORDS, cwd=tmp_path)
+    assert (code, lines) == (2, [])
+    assert "x*.png" in said
+
+
+def test_a_folder_with_a_manifest_is_its_rows(clx: Any, digits_run: Path, files: Path) -> None:
+    code, lines, _ = clx("zeroshot", digits_run, files, "--split", "val", "--labels", WORDS)
+    assert (code, len(lines)) == (0, 140)
+    assert {line["by"] for line in lines} == {"image+table"}
+
+
+def test_names_of_any_bytes(clx: Any, digits_run: Path, files: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/\xff.png"
+    with open(odd, "wb") as file:
+        file.write((files / rows(files, "test")[0]["image"]).read_bytes())
+    code, [line], _ = clx("zeroshot", digits_run, tmp_path, "--labels", WORDS)
+    assert (code, line["item"]) == (0, f"{tmp_path}/\ufffd.png")
+
+
+def test_several_labels_may_apply(clx: Any, digits_run: Path, files: Path) -> None:
+    some = [files / row["image"] for row in rows(files, "test")[:30]]
+    args = ["--labels", WORDS, "--multi-label", "--top", "10", "--threshold", "0.7"]
+    code, lines, _ = clx("zeroshot", digits_run, *some, *args)
+    assert code == 0
+    for line in lines:
+        assert line["labels"] == [each["label"] for each in line["top"] if each["probability"] >= 0.7]
+    assert any(sum(each["probability"] for each in line["top"]) > 1.1 for line in lines)
+    code, lines, said = clx("zeroshot", digits_run, some[0], "--labels", "zero", "--multi-label")
+    assert (code, lines) == (2, [])
+    assert "several" in said
+
+
+def test_calibration_is_kept_and_used(clx: Any, digits_run: Path, files: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run)
+    picture = files / rows(files, "test")[0]["image"]
+    args = ["zeroshot", run, picture, "--labels", WORDS, "--top", "10"]
+    _, [raw], _ = clx(*args)
+    code, fits, said = clx("zeroshot", run, "--calibrate", files)
+    assert (code, [fit["input"] for fit in fits]) == (0, ["image", "table", "image+table"])
+    assert all(fit["rows"] == 140 and fit["nll_after"] < fit["nll_before"] for fit in fits)
+    assert "calibration.json" in said
+    _, [found], said = clx(*args)
+    assert "calibrated temperatures: image" in said
+    assert found["probability"] != raw["probability"]
+    _, [again], _ = clx(*args, "--temperature", fits[0]["temperature"])
+    assert again["probability"] == pytest.approx(found["probability"], abs=1e-5)
+    code, [one], _ = clx("zeroshot", run, "--calibrate", files, "--multi-label", "--labels", "seven", "--as", "image")
+    assert (code, one["kind"], one["labels"]) == (0, "sigmoid", 1)
+    _, [found], _ = clx("zeroshot", run, picture, "--labels", "seven", "--multi-label")
+    assert found["probability"] != raw["probability"]
+
+
+def test_sets_and_files_of_templates(clx: Any, digits_run: Path, files: Path, tmp_path: Path) -> None:
+    picture = files / rows(files, "test")[0]["image"]
+    (tmp_path / "t.txt").write_text("a {}\n\nthe {}.\n")
+    args = ["zeroshot", digits_run, picture, "--labels", WORDS, "--template"]
+    _, [by_file], _ = clx(*args, tmp_path / "t.txt")
+    _, [by_hand], _ = clx(*args, "a {}", "--template", "the {}.")
+    _, [by_name], _ = clx(*args, "simple-imagenet")
+    assert by_file == by_hand != by_name
+
+
+def test_jq_reads_what_a_pipe_gives_and_head_may_leave(digits_run: Path, files: Path, tmp_path: Path) -> None:
+    clx = Path(sys.executable).with_name("clx")
+    (tmp_path / "l.txt").write_text(WORDS.replace(",", "\n"))
+    command = f"find {files}/image -name '0540*.png' | {clx} zeroshot {digits_run} - --labels-file l.txt --json"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command} | head -1"], cwd=tmp_path, capture_output=True)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert json.loads(done.stdout)["label"] in WORDS.split(",")
+    if shutil.which("jq"):
+        piped = f"set -o pipefail; {command} | jq -r .label"
+        done = subprocess.run(["bash", "-c", piped], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0
+        assert set(done.stdout.split()) <= set(WORDS.split(","))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_without_a_traceback(digits_run: Path, files: Path, number: int, code: int) -> None:
+    args = [Path(sys.executable).with_name("clx"), "zeroshot", digits_run, "-", "--labels", WORDS]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(list(map(str, args)), stdin=pipe, stdout=pipe, stderr=pipe, text=True) as started:
+        assert started.stdin is not None
+        assert started.stdout is not None
+        assert started.stderr is not None
+        started.stdin.write(f"{files / rows(files, 'test')[0]['image']}\n")
+        started.stdin.flush()
+        assert json.loads(started.stdout.readline())["by"] == "image"  # while stdin stays open
+        started.send_signal(number)
+        assert started.wait(timeout=60) == code
+        assert "Traceback" not in started.stderr.read()

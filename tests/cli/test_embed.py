@@ -1,0 +1,196 @@
+"""`clx embed` and `clx search` through the command: what is in the file, kills, bad rows, and neighbours."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from clx.pipelines.builtin import write
+from clx.pipelines.embed import dense
+
+CLX = str(Path(sys.executable).with_name("clx"))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("files") / "digits"
+    write("digits", out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def embedded(clx: Any, digits_run: Path, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("embedded") / "e.parquet"
+    done = clx("embed", digits_run, "--data", files, "--split", "test", "--out", out, "--json")
+    assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
+    assert json.loads(done.stdout)["rows"] == 1080
+    return out
+
+
+def vectors(path: Path, name: str) -> np.ndarray[Any, Any]:
+    column = pq.read_table(path).column(name)
+    return np.concatenate([dense(chunk) for chunk in column.chunks])
+
+
+def test_the_file_holds_what_the_model_gives(digits_run: Path, files: Path, embedded: Path) -> None:
+    from clx.pipelines.checkpoint import load
+    from clx.pipelines.manifest import load_manifest, split_by
+    from clx.pipelines.zeroshot import embed
+
+    table = pq.read_table(embedded)
+    assert table.column_names == ["row", "id", "split", "label", "image", "table", "text"]
+    manifest = split_by(load_manifest(str(files)), "split")["test"]
+    assert table.column("row").to_pylist() == (manifest.rows + 1).tolist()
+    assert table.column("id").to_pylist() == manifest.column("image")
+    assert table.column("label").to_pylist() == manifest.column("label")
+    assert set(table.column("split").to_pylist()) == {"test"}
+    run = load(digits_run)
+    image = run.modalities["image"]
+    some = [0, 500, 1079]
+    expected = embed(run, "image", [image.read(files / manifest.cell(i, "image")) for i in some])
+    np.testing.assert_allclose(vectors(embedded, "image")[some], expected, atol=1e-5)
+    meta = json.loads(table.schema.metadata[b"clx"])
+    assert (meta["run"], meta["format"], meta["embed_dim"]) == (str(digits_run.resolve()), 1, 16)
+    assert meta["step"] > 0
+
+
+def test_arrays_stand_beside_their_ids(clx: Any, digits_run: Path, files: Path, embedded: Path, tmp_path: Path) -> None:
+    args = ["embed", digits_run, "--data", files, "--split", "test", "--dtype", "float16", "--normalize"]
+    assert clx(*args, "--out", "one.npy", "--modality", "image", cwd=tmp_path).returncode == 0
+    one = np.load(tmp_path / "one.npy")
+    assert (one.dtype, one.shape) == (np.float16, (1080, 16))
+    raw = vectors(embedded, "image")
+    np.testing.assert_allclose(one, raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-3)
+    assert pq.read_table(tmp_path / "one.ids.parquet").column("row").to_pylist()[0] == 5329
+    assert clx(*args, "--out", "two.npy", "--modality", "image", "--modality", "text", cwd=tmp_path).returncode == 0
+    assert sorted(path.name for path in tmp_path.glob("two*")) == ["two.ids.parquet", "two.image.npy", "two.text.npy"]
+
+
+def test_killed_and_started_again_it_gives_the_same_file(
+    clx: Any, digits_run: Path, files: Path, tmp_path: Path
+) -> None:
+    args = ["embed", str(digits_run), "--data", str(files), "--batch-size", "8"]
+    for out, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)):
+        parts = tmp_path / f"{out}.parquet.parts"
+        with subprocess.Popen([CLX, *args, "--out", f"{out}.parquet"], cwd=tmp_path, stderr=subprocess.PIPE) as started:
+            end = time.monotonic() + 100
+            while len(list(parts.glob("0*.parquet"))) < 3 and time.monotonic() < end:
+                time.sleep(0.01)
+            started.send_signal(number)
+            assert started.wait(timeout=60) == (-9 if number == signal.SIGKILL else 143)
+            assert started.stderr is not None
+            assert b"Traceback" not in started.stderr.read()
+        assert not (tmp_path / f"{out}.parquet").exists()
+        done = clx(*args, "--out", f"{out}.parquet", cwd=tmp_path)
+        assert done.returncode == 0
+        assert "parts are there already" in done.stderr
+        assert not parts.exists()
+    assert clx(*args, "--out", "unbroken.parquet", cwd=tmp_path).returncode == 0
+    unbroken = (tmp_path / "unbroken.parquet").read_bytes()
+    assert (tmp_path / "killed.parquet").read_bytes() == unbroken
+    assert (tmp_path / "stopped.parquet").read_bytes() == unbroken
+    again = clx(*args, "--out", "killed.parquet", cwd=tmp_path)
+    assert (again.returncode, "whole already" in again.stderr) == (0, True)
+    other = clx(*args[:-1], "16", "--out", "killed.parquet", cwd=tmp_path)
+    assert (other.returncode, "--overwrite" in other.stderr) == (2, True)
+
+
+def test_bad_rows_are_named_and_left_out(clx: Any, digits_run: Path, files: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes((files / "image" / "05400.png").read_bytes())
+    (tmp_path / "b.png").write_text("no picture")
+    (tmp_path / "m.csv").write_text("image,text,name\na.png,zero,first\nb.png,one,second\n,two,third\n")
+    args = ["embed", digits_run, "--data", "m.csv", "--out", "m.parquet", "--id", "name"]
+    strict = clx(*args, "--strict", cwd=tmp_path)
+    assert (strict.returncode, strict.stderr.strip().splitlines()[-1].startswith("error: m.csv row 2")) == (2, True)
+    done = clx(*args, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "skipped m.csv row 2, column image: not an image" in done.stderr
+    table = pq.read_table(tmp_path / "m.parquet")
+    assert table.column("id").to_pylist() == ["first", "third"]
+    assert table.column("image").null_count == 1
+    assert [d is None for d in table.column("text").to_pylist()] == [False, False]
+    found = clx("search", "m.parquet", "two", "--in", "text", "--top", "1", "--json", cwd=tmp_path)
+    assert json.loads(found.stdout)["hits"][0]["id"] == "third"
+    found = clx("search", "m.parquet", "a.png", "--json", cwd=tmp_path)  # the row without an image is no answer
+    assert [hit["id"] for hit in json.loads(found.stdout)["hits"]] == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (["--out", "e.txt"], ".parquet or .npy"),
+        (["--out", "e.parquet", "--modality", "imag"], "image"),
+        (["--out", "e.parquet", "--id", "nam"], "nam"),
+        (["--out", "nowhere/e.parquet"], "nowhere"),
+    ],
+)
+def test_wrong_usage_is_one_line(clx: Any, digits_run: Path, tmp_path: Path, args: list[str], word: str) -> None:
+    (tmp_path / "m.csv").write_text("text,name\nzero,a\n")
+    done = clx("embed", digits_run, "--data", "m.csv", *args, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert word in done.stderr
+    assert os.listdir(tmp_path) == ["m.csv"]
+
+
+def test_neighbours_of_files_sentences_rows_and_both(
+    clx: Any, digits_run: Path, files: Path, embedded: Path, tmp_path: Path
+) -> None:
+    from clx.pipelines.checkpoint import load
+    from clx.pipelines.zeroshot import embed
+
+    run, unit = load(digits_run), torch.nn.functional.normalize
+    rows = {name: unit(torch.from_numpy(vectors(embedded, name)), dim=1) for name in ("image", "text", "table")}
+    picture = files / "image" / "05400.png"
+    asked = {
+        "text": unit(embed(run, "text", [run.modalities["text"].read("seven")])[0], dim=0),
+        "image": unit(embed(run, "image", [run.modalities["image"].read(picture)])[0], dim=0),
+    }
+    fused = asked["text"] + asked["image"]
+    cases = [
+        (["seven"], asked["text"], "image"),
+        ([picture], asked["image"], "image"),
+        ([picture, "--in", "table"], asked["image"], "table"),
+        (["--text", "seven", "--image", picture, "--in", "table"], fused, "table"),
+        (["--text", "seven", "--image", picture], fused, "image"),
+    ]
+    for args, query, among in cases:
+        done = clx("search", embedded, *args, "--top", "7", "--json")
+        assert done.returncode == 0, done.stderr
+        [line] = map(json.loads, done.stdout.splitlines())
+        scores = rows[among] @ query
+        assert line["in"] == among
+        assert [hit["score"] for hit in line["hits"]] == pytest.approx(scores.topk(7).values.tolist(), abs=1e-5)
+        places = [hit["row"] - 5329 for hit in line["hits"]]
+        assert scores[places].tolist() == pytest.approx(scores.topk(7).values.tolist(), abs=1e-5)
+    done = clx("search", embedded, "--row", "3", "--row", "9", "--top", "4", "--json")
+    for number, line in zip((2, 8), map(json.loads, done.stdout.splitlines()), strict=True):
+        scores = rows["image"] @ rows["image"][number]
+        scores[number] = -1
+        assert [hit["score"] for hit in line["hits"]] == pytest.approx(scores.topk(4).values.tolist(), abs=1e-5)
+        assert number + 5329 not in [hit["row"] for hit in line["hits"]]
+    done = clx("search", embedded, "-", "--top", "1", stdin=f"seven\n{tmp_path}/gone.png\n{picture}\n")
+    assert done.returncode == 1
+    assert [json.loads(line)["query"] for line in done.stdout.splitlines()] == ["seven", str(picture)]
+    assert "gone.png" in done.stderr
+
+
+def test_other_weights_are_refused(clx: Any, embedded: Path, digits_run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    other = tmp_path / "other"
+    shutil.copytree(digits_run, other)
+    for file in other.rglob("model.safetensors"):
+        save_file({name: value * 2 for name, value in load_file(file).items()}, file)
+    done = clx("search", embedded, "seven", "--run", other)
+    assert (done.returncode, done.stdout, "other weights" in done.stderr) == (2, "", True)

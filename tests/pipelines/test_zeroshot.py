@@ -1,0 +1,154 @@
+"""Zero-shot classification against open_clip on the same weights, and what the terminal does not show."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clx.pipelines import zeroshot
+from clx.pipelines.items import Inputs
+from clx.pipelines.labels import read_templates
+from clx.pipelines.zeroshot import Question, Result, ask, class_embeddings, classify, embed_items, native_scale, queries
+
+WORDS = ["cat", "dog", "a red square", "ship", "tree frog"]
+TINY = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+def nothing(text: str) -> None:
+    """Who does not listen."""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder, generator = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    found = []
+    for k in range(6):
+        found.append(folder / f"{k}.png")
+        Image.fromarray(generator.integers(0, 255, (40 + k, 50, 3), dtype=np.uint8)).save(found[-1])
+    return found
+
+
+@pytest.fixture(params=["clip", "sigmoid"])
+def pair(request: Any, tmp_path: Path) -> tuple[Any, Any, str, Path]:
+    """A small open_clip model with random weights, its preprocessing, its name and its checkpoint."""
+    import open_clip
+
+    from clx.modalities.openclip import quiet
+
+    name = f"clx-tiny-{request.param}"
+    config = TINY if request.param == "clip" else {**TINY, "init_logit_bias": -3.0, "init_logit_scale": 2.0}
+    (tmp_path / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / f"{name}.json")
+    torch.manual_seed(0)
+    with quiet():
+        model, _, preprocess = open_clip.create_model_and_transforms(name)
+    with torch.no_grad():
+        model.logit_scale.copy_(torch.tensor(100.0).log())  # as trained models have it
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    return model.eval(), preprocess, name, tmp_path / "weights.pt"
+
+
+@pytest.mark.parametrize("templates", [["openai-imagenet"], ["a photo of a {}.", "{}"]])
+def test_logits_are_those_of_open_clip(
+    pair: tuple[Any, Any, str, Path], pictures: list[Path], templates: list[str]
+) -> None:
+    import open_clip
+
+    model, preprocess, name, weights = pair
+    with torch.no_grad():
+        prompts = open_clip.OPENAI_IMAGENET_TEMPLATES if templates == ["openai-imagenet"] else templates
+        classes = open_clip.build_zero_shot_classifier(model, open_clip.get_tokenizer(name), WORDS, prompts)
+        batch = torch.stack([preprocess(Image.open(path)) for path in pictures])
+        cosines = model.encode_image(batch, normalize=True) @ classes
+        logits = model.logit_scale.exp() * cosines
+        if model.logit_bias is not None:
+            logits = logits + model.logit_bias
+    run = zeroshot.open_clip_run(name, str(weights), torch.device("cpu"))
+    rows = class_embeddings(run, {word: [word] for word in WORDS}, read_templates(templates))
+    z, present = embed_items(run, [{"image": run.modalities["image"].read(path)} for path in pictures])
+    scale = native_scale(run)
+    found = queries(run, z, present, "text") @ rows.T / scale.temperature + scale.bias
+    assert scale.kind == ("softmax" if model.logit_bias is None else "sigmoid")
+    assert (found - logits).abs().max().item() < 1e-5
+    question = Question(WORDS, rows, "text", scale)
+    results = list(classify(run, Inputs(run, text="text").items(map(str, pictures)), question, top=5))
+    expected = logits.softmax(1) if model.logit_bias is None else logits.sigmoid()
+    for result, row in zip(results, expected, strict=True):
+        assert isinstance(result, Result)
+        assert [dict(result.scores)[word] for word in WORDS] == pytest.approx(row.tolist(), abs=1e-5)
+
+
+@pytest.fixture
+def run(digits_run: Path) -> Any:
+    from clx.pipelines.checkpoint import load
+
+    return load(digits_run)
+
+
+def test_the_first_answer_comes_before_the_last_file_is_opened(
+    run: Any, pictures: list[Path], monkeypatch: Any
+) -> None:
+    opened, kind = [], type(run.modalities["image"])
+    read = kind.read
+    monkeypatch.setattr(kind, "read", lambda self, cell: opened.append(cell) or read(self, cell))
+    question = ask(run, {word: [word] for word in WORDS}, [], None, say=nothing)
+    names = [str(path) for path in pictures * 200]
+    results = classify(run, Inputs(run, text="text").items(names), question, batch_size=16, workers=2)
+    first = next(results)
+    assert isinstance(first, Result)
+    assert len(opened) < 200
+    assert [first.item, *(result.item for result in results)] == names  # type: ignore[union-attr]
+
+
+def test_embeddings_of_labels_are_kept_on_disk(run: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("CLX_CACHE", str(tmp_path))
+    phrasings = {"one": ["one", "uno"], "two": ["two"]}
+    made = class_embeddings(run, phrasings, ["{}", "a {}"], cache=True)
+    [file] = tmp_path.rglob("*.safetensors")
+    calls = []
+    embed = zeroshot.embed
+    monkeypatch.setattr(zeroshot, "embed", lambda *args: calls.append(args) or embed(*args))
+    assert torch.equal(class_embeddings(run, phrasings, ["{}", "a {}"], cache=True), made)
+    assert not calls
+    class_embeddings(run, phrasings, ["{}"], cache=True)
+    class_embeddings(run, {"one": ["one"], "two": ["uno", "two"]}, ["{}", "a {}"], cache=True)
+    with torch.no_grad():
+        next(run.model.towers["text"].parameters()).add_(1)
+    class_embeddings(run, phrasings, ["{}", "a {}"], cache=True)
+    assert len(calls) == 3
+    file.write_bytes(b"damaged")
+    calls.clear()
+    with torch.no_grad():
+        next(run.model.towers["text"].parameters()).sub_(1)
+    class_embeddings(run, phrasings, ["{}", "a {}"], cache=True)
+    assert len(calls) == 1
+
+
+def test_symile_asks_with_products_and_its_embedding_of_what_is_absent(make_config: Any) -> None:
+    from clx.pipelines.build import Facts, build
+
+    config = make_config(objective={"name": "symile"}, modalities={
+        "image": {"encoder": "cnn", "width": 4, "size": 8}, "audio": {"sample_rate": 8000},
+        "text": {"layers": 1, "width": 32}})  # fmt: skip
+    run = build(config, Facts({}, [], [], []))
+    run.model.eval()
+    rows = class_embeddings(run, {"a": ["a"], "b": ["b"]})
+    items: list[dict[str, Any]] = [
+        {"image": run.modalities["image"].read(np.full((8, 8, 3), 99, np.uint8)), "audio": torch.randn(4000)},
+        {"image": run.modalities["image"].read(np.full((8, 8, 3), 9, np.uint8))},
+    ]
+    unit = torch.nn.functional.normalize
+    absent = unit(run.objective.leading.absent[run.objective.leading.names.index("audio")], dim=0)
+    for item in items:
+        z, present = embed_items(run, [item])
+        image, audio = unit(z["image"][0], dim=0), unit(z["audio"][0], dim=0) if "audio" in z else absent
+        expected = [(image * audio * row).sum().item() for row in rows]
+        assert (queries(run, z, present, "text") @ rows.T)[0].tolist() == pytest.approx(expected, abs=1e-6)
