@@ -126,7 +126,7 @@ def _load(source: Source, pretrained: str) -> None:
     model = _create(source.name, pretrained, source.size, source.file)
     scale: Any = model.logit_scale
     bias: Any = getattr(model, "logit_bias", None)
-    _scales[source] = float(torch.exp(-scale.detach().float())), None if bias is None else float(bias)
+    _scales[source] = float(torch.exp(-scale.detach().float())), None if bias is None else float(bias.detach())
     _loaded.clear()
     width = open_clip_width(source.name)
     _loaded[source] = {"image": Tower(model, "image", width), "text": Tower(model, "text", width)}
