@@ -221,7 +221,8 @@ def missing(inputs: list[str]) -> list[str]:
         name
         for name in inputs
         if name != "-"
-        and name.lstrip()[:1] not in ("{", "[")
+        and not name.lstrip().startswith("{")
+        and not (name.lstrip().startswith("[") and name.rstrip().endswith("]"))
         and not Path(name).exists()
         and not (glob.has_magic(name) and any(True for _ in glob.iglob(name, recursive=True)))
     ]

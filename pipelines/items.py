@@ -112,7 +112,7 @@ class Inputs:
         for number, name in enumerate(names, 1):
             path = Path(name)
             try:
-                if not self.takes_words and name.lstrip()[:1] in ("{", "["):
+                if not self.takes_words and is_json(name):
                     yield self.of_json(name, number)
                 elif (found := _mode(name)) is not None:
                     yield from self.of_folder(path) if stat.S_ISDIR(found) else self.of_file(path)
@@ -225,6 +225,12 @@ def _cell_of_json(row: dict[str, Any], name: str, modality: Modality) -> Any:
     if isinstance(value, list):
         return np.array(value, dtype=float)
     return Path(value) if modality.files and isinstance(value, str) and value else value
+
+
+def is_json(name: str) -> bool:
+    """Whether a name is an object or list itself; `[ab].png` is a pattern."""
+    text = name.strip()
+    return text.startswith("{") or (text.startswith("[") and text.endswith("]"))
 
 
 def _mode(name: str) -> int | None:

@@ -17,7 +17,7 @@ from clx.pipelines.build import Run
 from clx.pipelines.config import BadInput, nearest
 from clx.pipelines.disk import replacing
 from clx.pipelines.embed import array_file, dense, ids_file, read_meta
-from clx.pipelines.items import KINDS, Inputs, Item, check_modality
+from clx.pipelines.items import KINDS, Inputs, Item, check_modality, is_json
 from clx.pipelines.zeroshot import embed_items, fingerprint, open_model, queries
 
 CHUNK = 1 << 26
@@ -226,7 +226,7 @@ def items_of(run: Run, asked: Iterable[str], modality: str | None) -> Iterator[I
     for query in asked:
         path = Path(query)
         named = path.suffix.lower() in KINDS and not any(c.isspace() for c in query)
-        if modality is None and texts and not path.exists() and not named and query.lstrip()[:1] not in ("{", "["):
+        if modality is None and texts and not path.exists() and not named and not is_json(query):
             if len(texts) > 1:
                 raise BadInput(f"say what {query!r} is with --as {' or --as '.join(texts)}")
             yield query, {texts[0]: query}
