@@ -78,7 +78,7 @@ def test_arrays_stand_beside_their_ids(clx: Any, digits_run: Path, files: Path, 
 def test_killed_and_started_again_it_gives_the_same_file(
     clx: Any, digits_run: Path, files: Path, tmp_path: Path
 ) -> None:
-    args = ["embed", str(digits_run), "--data", str(files), "--batch-size", "8"]
+    args = ["embed", str(digits_run), "--data", str(files), "--split", "test", "--batch-size", "4"]
     for out, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)):
         parts = tmp_path / f"{out}.parquet.parts"
         with subprocess.Popen([CLX, *args, "--out", f"{out}.parquet"], cwd=tmp_path, stderr=subprocess.PIPE) as started:
@@ -100,7 +100,7 @@ def test_killed_and_started_again_it_gives_the_same_file(
     assert (tmp_path / "stopped.parquet").read_bytes() == unbroken
     again = clx(*args, "--out", "killed.parquet", cwd=tmp_path)
     assert (again.returncode, "whole already" in again.stderr) == (0, True)
-    other = clx(*args[:-1], "16", "--out", "killed.parquet", cwd=tmp_path)
+    other = clx(*args[:-1], "8", "--out", "killed.parquet", cwd=tmp_path)
     assert (other.returncode, "--overwrite" in other.stderr) == (2, True)
 
 
