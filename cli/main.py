@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clx.cli import data, doctor, evaluate, export, predict, runs, show, sweep, train, zeroshot
-from clx.cli import data, doctor, embed, evaluate, export, runs, search, show, sweep, train, zeroshot
+from clx.cli import data, doctor, embed, evaluate, export, predict, runs, search, show, sweep, train, zeroshot
 from clx.cli.output import ReaderGone, note
 
 app = typer.Typer(
