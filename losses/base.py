@@ -4,6 +4,7 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -62,7 +63,8 @@ class Loss(nn.Module):
             raise ValueError(f"embeddings must share one shape [B, D], got { {n: [*r.shape] for n, r in z.items()} }")
         self.log.clear()
         device = next(iter(z.values())).device.type
-        with torch.autocast(device, enabled=False):
+        on = torch.is_autocast_enabled(device)  # entering takes longer than asking
+        with torch.autocast(device, enabled=False) if on else nullcontext():
             if extras.get("steps"):
                 extras["steps"] = {name: (full(rows), mask) for name, (rows, mask) in extras["steps"].items()}
             result: Tensor = super().__call__({name: full(rows) for name, rows in z.items()}, **extras)
@@ -162,6 +164,11 @@ def nothing(z: Embeddings) -> Tensor:
     return torch.stack([rows[:0].sum() for rows in z.values()]).sum()
 
 
+def average(terms: Sequence[Tensor]) -> Tensor:
+    """Mean of one scalar or more."""
+    return terms[0] if len(terms) == 1 else torch.stack(list(terms)).mean()
+
+
 def flat(z: Embeddings, present: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
     """All present rows of all names under each other, `[N, D]`, and the item `[N]` each belongs to."""
     size = len(next(iter(z.values())))
@@ -206,7 +213,7 @@ class Pairwise(Tempered):
         skipped = math.comb(len(z), 2) - len(terms)
         if skipped:
             self.log["skipped_pairs"] = skipped
-        return torch.stack(terms).mean() if terms else nothing(z)
+        return average(terms) if terms else nothing(z)
 
     def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
         """The loss of unit rows `x`, `y` `[B, D]`, row by row of one item; `ids` as `item_ids` gives them."""

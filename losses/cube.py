@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from clx.losses.streaming import cross
+from clx.losses.streaming import cross, lse
 from clx.losses.tiles import (
     Sum,
     budget,
@@ -18,12 +17,15 @@ from clx.losses.tiles import (
     full,
     longest,
     off_diagonal,
+    once,
     plain,
     share,
     shift_for,
     slices,
     trusted,
 )
+
+tiny_cube = 1 << 15  # up to so many entries slabs cost more in bookkeeping than they save
 
 
 def cube(factors: Sequence[Tensor], temperature: Tensor | float) -> list[Tensor]:
@@ -34,7 +36,20 @@ def cube(factors: Sequence[Tensor], temperature: Tensor | float) -> list[Tensor]
     """
     if len(factors) == 2:
         return list(cross(factors[0], factors[1], temperature, off_diagonal))
+    if not factors[0].is_cuda and len(factors[0]) ** len(factors) <= tiny_cube:
+        return _at_once(list(map(full, factors)), temperature)
     return list(_Cube.apply(temperature, *map(full, factors)))  # type: ignore[no-untyped-call]
+
+
+def _at_once(factors: list[Tensor], temperature: Tensor | float) -> list[Tensor]:
+    """The same for a tensor of few entries, in plain operations."""
+    count, size = len(factors), len(factors[0])
+    left = functools.reduce(lambda a, b: (a[:, None] * b).flatten(0, 1), factors[:-1])
+    s = (left @ factors[-1].T).flatten() / temperature
+    own = torch.zeros(len(s), dtype=torch.bool)
+    own[:: sum(size**k for k in range(count))] = True  # tuples (i, .., i) are that far apart
+    s = s.masked_fill(own, -math.inf).view([size] * count)
+    return [lse(s.movedim(m, 0).flatten(1), 1) for m in range(count)]
 
 
 def slab_shape(y: Tensor) -> tuple[int, int]:
@@ -146,7 +161,7 @@ class _Cube(Function):
         return lse
 
     @staticmethod
-    @once_differentiable
+    @once
     @plain
     def backward(ctx: Any, *g: Tensor) -> tuple[Tensor | None, ...]:
         count = len(g)

@@ -1,7 +1,8 @@
 """The primitives on small batches: all logits at once, in as few operations as will do.
 
-Each is one function that saves the exponentials, without any shift. Where their sums leave the trusted range,
-the logits are saved and the softmax is formed from their log-sum-exp.
+Log-sum-exps save the exponentials, without any shift. Where their sums leave the trusted range, the logits are
+saved and the softmax is formed from their log-sum-exp. The two losses make their gradient at once: with so few rows
+it is the number of operations that counts.
 """
 
 import math
@@ -10,19 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
-from torch.nn.functional import softplus
 
-from clx.losses.tiles import Edit, Weigh, cooling, plain, trusted
+from clx.losses.tiles import Edit, Weigh, cooling, once, plain, trusted
 
 NOTHING = {dtype: torch.zeros((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
 
 
 class DenseCross(Function):
-    """Log-sum-exp over columns `[N]`, and with `both` over rows, `[N + M]`; with `own` less the diagonal.
-
-    With `soft` the mean of softplus of that.
-    """
+    """Log-sum-exp over columns `[N]`, and with `both` over rows, `[N + M]`; with `own` less the diagonal."""
 
     @staticmethod
     @plain
@@ -34,7 +30,6 @@ class DenseCross(Function):
         own: bool,
         x: Tensor,
         y: Tensor,
-        soft: bool = False,
     ) -> Tensor:
         scale = 1 / float(temperature)
         e = exponentials(product(x, y.T, scale), edit)
@@ -44,21 +39,19 @@ class DenseCross(Function):
             e = logits(product(x, y.T, scale), edit)
             total = torch.cat([e.logsumexp(1), e.logsumexp(0)]) if both else e.logsumexp(1)
         log_sum: Tensor = total.clone() if ctx.wide else total.log()
-        ctx.scale, ctx.both, ctx.own, ctx.soft = scale, both, own, soft
+        ctx.scale, ctx.both, ctx.own = scale, both, own
         if own:
             positive = torch.linalg.vecdot(x, y)  # more exact than the diagonal of the product
             log_sum.sub_(torch.cat([positive, positive]) if both else positive, alpha=scale)
-        ctx.save_for_backward(x, y, e, total, log_sum if soft else None)
-        return softplus(log_sum, threshold=40).mean() if soft else log_sum
+        ctx.save_for_backward(x, y, e, total)
+        return log_sum
 
     @staticmethod
-    @once_differentiable
+    @once
     @plain
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, e, total, margin = ctx.saved_tensors
+        x, y, e, total = ctx.saved_tensors
         n = len(x)
-        if ctx.soft:
-            g = margin.sigmoid().mul_(g / len(margin))
         if ctx.wide:
             g, floor = where_any(g, total)
             w = (e - floor[:n, None]).exp_().mul_(g[:n, None])
@@ -73,14 +66,11 @@ class DenseCross(Function):
         dx = product(w, y, ctx.scale) if needs[0] or needs[4] else None
         dy = product(w.T, x, ctx.scale) if needs[5] else None
         dt = cooling(dx, x, ctx.scale) if dx is not None and needs[0] else None
-        return dt, None, None, None, dx, dy, None
+        return dt, None, None, None, dx, dy
 
 
 class DenseGram(Function):
-    """As `streaming.gram`; with `own`, for two views under each other, less the similarity with the partner.
-
-    With `soft` the mean of softplus of that.
-    """
+    """As `streaming.gram`; with `own`, for two views under each other, less the similarity with the partner."""
 
     @staticmethod
     @plain
@@ -91,7 +81,6 @@ class DenseGram(Function):
         weigh: Weigh | None,
         z: Tensor,
         own: bool = False,
-        soft: bool = False,
     ) -> tuple[Tensor, Tensor]:
         scale, everything = 1 / float(temperature), slice(0, len(z))
         s = product(z, z.T, scale)
@@ -107,20 +96,18 @@ class DenseGram(Function):
         if own:
             half = len(z) // 2
             log_sum = log_sum - torch.linalg.vecdot(z[:half], z[half:]).mul_(scale).repeat(2)
-        ctx.save_for_backward(z, e, total, weights, log_sum if soft else None)
+        ctx.save_for_backward(z, e, total, weights)
         ctx.set_materialize_grads(False)
-        ctx.scale, ctx.own, ctx.soft = scale, own, soft
-        return softplus(log_sum, threshold=40).mean() if soft else log_sum, linear
+        ctx.scale, ctx.own = scale, own
+        return log_sum, linear
 
     @staticmethod
-    @once_differentiable
+    @once
     @plain
     def backward(ctx: Any, g: Tensor | None, h: Tensor | None) -> tuple[Tensor | None, ...]:
-        z, e, total, weights, margin = ctx.saved_tensors
+        z, e, total, weights = ctx.saved_tensors
         if g is None:
             g = z.new_zeros(len(z))
-        elif ctx.soft:
-            g = margin.sigmoid().mul_(g / len(margin))
         if ctx.wide:
             g, floor = where_any(g, total)
             w = (e - floor[:, None]).exp_().mul_(g[:, None])
@@ -138,7 +125,74 @@ class DenseGram(Function):
         dz = product(w, z, ctx.scale)
         # dz counts every pair from both of its rows, the temperature once
         dt = cooling(dz, z, ctx.scale / 2) if ctx.needs_input_grad[0] else None
-        return dt, None, None, dz, None, None
+        return dt, None, None, dz, None
+
+
+class CrossLoss(Function):
+    """Mean cross-entropy of choosing each row's partner, the row of the same number; with `both` from `y` too."""
+
+    @staticmethod
+    @plain
+    def forward(ctx: Any, temperature: Tensor | float, edit: Edit | None, both: bool, x: Tensor, y: Tensor) -> Tensor:
+        scale, count = 1 / float(temperature), 2 * len(x) if both else len(x)
+        s = logits(product(x, y.T, scale), edit)
+        s.diagonal().copy_(torch.linalg.vecdot(x, y).mul_(scale))  # more exact than that of the product
+        total, w = choices(s, 1)
+        if both:
+            more, v = choices(s, 0)
+            total, w = total + more, w.add_(v)
+        needs = ctx.needs_input_grad
+        dx = product(w, y, scale / count) if needs[0] or needs[3] else None
+        dy = product(w.T, x, scale / count) if needs[4] else None
+        dt = cooling(dx, x, scale) if dx is not None and needs[0] else None
+        ctx.save_for_backward(dt, dx, dy)
+        return total.div_(-count)
+
+    @staticmethod
+    @once
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        dt, dx, dy = (None if d is None else g * d for d in ctx.saved_tensors)
+        return dt, None, None, dx, dy
+
+
+class GramLoss(Function):
+    """As `CrossLoss`, for two views under each other: each row among all, its partner half of them away.
+
+    `edit` is to leave out each row itself.
+    """
+
+    @staticmethod
+    @plain
+    def forward(ctx: Any, temperature: Tensor | float, edit: Edit, z: Tensor) -> Tensor:
+        scale, half = 1 / float(temperature), len(z) // 2
+        s = logits(product(z, z.T, scale), edit)
+        s = torch.cat([s[:, half:], s[:, :half]], 1)  # partners are on the diagonal
+        positive = torch.linalg.vecdot(z[:half], z[half:]).mul_(scale)
+        s.diagonal().copy_(positive.repeat(2))
+        total, w = choices(s, 1)
+        w = torch.cat([w[:, half:], w[:, :half]], 1)
+        dz = product(w + w.T, z, scale / len(z))  # counts every pair from both of its rows
+        dt = cooling(dz, z, scale / 2) if ctx.needs_input_grad[0] else None
+        ctx.save_for_backward(dt, dz)
+        return total.div_(-len(z))
+
+    @staticmethod
+    @once
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        dt, dz = ctx.saved_tensors
+        return None if dt is None else g * dt, None, g * dz
+
+
+def choices(s: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Sum of the diagonal's log-probabilities along `dim`, and minus its gradient with respect to `s`.
+
+    The diagonal's is the mass of the others, never 1 less a probability near 1.
+    """
+    log_share = s.log_softmax(dim)
+    total = log_share.diagonal().sum()
+    w = log_share.exp_().fill_diagonal_(0)
+    w.diagonal().sub_(w.sum(dim))
+    return total, w
 
 
 def product(a: Tensor, b: Tensor, scale: float) -> Tensor:

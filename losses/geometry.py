@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Loss, nothing, register, several
+from clx.losses.base import Embeddings, Loss, average, nothing, register, several
 from clx.losses.streaming import lse, rows, unit
 from clx.losses.tiles import off_diagonal
 
@@ -24,6 +24,8 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
         Wang & Isola 2020, arXiv 2005.10242.
     """
     squares = (x - y).square().sum(1)
+    if alpha == 2:
+        return squares.mean()
     apart = squares > 0
     return torch.where(apart, torch.where(apart, squares, 1) ** (alpha / 2), 0).mean()
 
@@ -41,11 +43,14 @@ def uniformity(x: Tensor, kernel: float = 2.0) -> Tensor:
     Reference:
         Wang & Isola 2020, arXiv 2005.10242.
     """
+    pairs = len(x) * (len(x) - 1)
+    if not x.is_cuda and x.numel() * len(x) <= 1 << 21:  # few enough that the fewest operations are fastest
+        return (-kernel * torch.pdist(x).square()).logsumexp(0) - math.log(pairs / 2)
     # -|a - b|^2 as one inner product, so that the pairs can be streamed: (2a, -|a|^2, -1).(b, 1, |b|^2)
     squares = x.square().sum(1, keepdim=True)
     ones = torch.ones_like(squares)
     left, right = torch.cat([2 * x, -squares, -ones], 1), torch.cat([x, ones, squares], 1)
-    return lse(rows(left, right, 1 / kernel, off_diagonal), 0) - math.log(len(x) * (len(x) - 1))
+    return lse(rows(left, right, 1 / kernel, off_diagonal), 0) - math.log(pairs)
 
 
 @register("align-uniform")
@@ -77,5 +82,5 @@ class AlignUniform(Loss):
         skipped = math.comb(len(z), 2) - len(pairs)
         if skipped:
             self.log["skipped_pairs"] = skipped
-        total = torch.stack(pairs).mean() if pairs else nothing(z)
-        return total + self.weight * torch.stack(spread).mean() if spread else total
+        total = average(pairs) if pairs else nothing(z)
+        return total + self.weight * average(spread) if spread else total

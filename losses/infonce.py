@@ -38,7 +38,7 @@ def infonce(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | Non
     Reference:
         van den Oord et al. 2018, arXiv 1807.03748.
     """
-    return cross_loss(x, y, temperature, apart(ids), both=False)
+    return cross_loss(x, y, temperature, None if ids is None else Apart(ids), both=False)
 
 
 def clip(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
@@ -51,7 +51,7 @@ def clip(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None =
     Reference:
         Radford et al. 2021, figure 3, arXiv 2103.00020.
     """
-    return cross_loss(x, y, temperature, apart(ids))
+    return cross_loss(x, y, temperature, None if ids is None else Apart(ids))
 
 
 def negatives(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:

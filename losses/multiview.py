@@ -5,6 +5,7 @@ False where an item lacks a view: such a row is neither anchor, nor positive, no
 than two views are negatives only.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Pairwise, Tempered, nothing, register, several
+from clx.losses.base import Embeddings, Pairwise, Tempered, average, nothing, register, several
 from clx.losses.infonce import nt_xent
-from clx.losses.streaming import cross_margins, gram, lse, mean, softplus, unit
+from clx.losses.streaming import cross_margins, gram, is_small, lse, mean, softplus, tiny_side, unit
 from clx.losses.tiles import Apart, off_diagonal, off_items
 
 
@@ -51,12 +52,15 @@ def mv_dhel(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor 
     Reference:
         Koromilas et al. 2025, arXiv 2507.06979. In log space: the published product of sums overflows.
     """
-    there = _everywhere(views) if there is None else there
     pairs = _positives(views, temperature, there)
+    if there is None and len(views[0]) > 1:
+        alignment = lse(pairs.flatten(1), 1) - math.log(2)  # every pair is there in both orders
+        return (_within_all(views, temperature) - alignment).mean()
+    there = _everywhere(views) if there is None else there
     repulsion = torch.stack([_within(v, temperature, t) for v, t in zip(views, there, strict=True)])
     repelled = repulsion > -torch.inf
     anchors = (there.sum(0) > 1) & repelled.any(0)
-    alignment = lse(pairs[anchors].flatten(1), 1) - math.log(2)  # every pair is there in both orders
+    alignment = lse(pairs[anchors].flatten(1), 1) - math.log(2)
     return mean(torch.where(repelled, repulsion, 0)[:, anchors].sum(0) - alignment)
 
 
@@ -79,9 +83,9 @@ def poly_view(
     Reference:
         Shidani et al. 2024, arXiv 2403.05490. Whether its sufficient statistic is at length 1 is not known here.
     """
-    there = _everywhere(views) if there is None else there
     if form == "sufficient":
         return mean(torch.cat([_to_mean_of_others(views, a, temperature, there) for a in range(len(views))]))
+    there = _everywhere(views) if there is None else there
     positive = _positives(views, temperature, there).transpose(0, 1)  # [V, B, V]
     negative = _negatives(views, temperature, there)
     terms = softplus(negative[:, :, None] - positive)
@@ -109,13 +113,12 @@ def average_view(
     Returns:
         Scalar in nats; 0 for a batch of one.
     """
-    there = _everywhere(views) if there is None else there
     terms = []
     for a in range(len(views)):
         x, other = _with_mean_of_others(views, a, there, renormalise)
         if len(x) > 1:
             terms.append(nt_xent(x, other, temperature) if of == "nt-xent" else mv_dhel([x, other], temperature))
-    return mean(torch.stack(terms)) if terms else views[0][:0].sum()
+    return average(terms) if terms else views[0][:0].sum()
 
 
 def _everywhere(views: Sequence[Tensor]) -> Tensor:
@@ -142,6 +145,16 @@ def _within(view: Tensor, temperature: Tensor | float, there: Tensor | None) -> 
     return _spread(view, temperature, len(view), there)
 
 
+def _within_all(views: Sequence[Tensor], temperature: Tensor | float) -> Tensor:
+    """Sum over the views of `_within`, `[B]`."""
+    if not is_small(views[0], views[0], tiny_side):
+        return torch.stack([_within(v, temperature, None) for v in views]).sum(0)
+    stacked = torch.stack(list(views))
+    s = torch.bmm(stacked, stacked.mT) / temperature
+    own = torch.eye(s.shape[1], dtype=torch.bool)
+    return s.masked_fill(own, -torch.inf).logsumexp(2).sum(0)
+
+
 def _spread(u: Tensor, temperature: Tensor | float, size: int, there: Tensor | None) -> Tensor:
     """Log-sum-exp over rows of other items, of which there are `size`, repeated view by view."""
     if there is None or bool(there.all()):
@@ -151,9 +164,14 @@ def _spread(u: Tensor, temperature: Tensor | float, size: int, there: Tensor | N
     return full.masked_scatter(there, gram(u[there], temperature, edit)[0])
 
 
-def _with_mean_of_others(views: Sequence[Tensor], a: int, there: Tensor, renormalise: bool) -> tuple[Tensor, Tensor]:
+def _with_mean_of_others(
+    views: Sequence[Tensor], a: int, there: Tensor | None, renormalise: bool
+) -> tuple[Tensor, Tensor]:
     """View a and the mean of the others, of the items that have both."""
     others = [k for k in range(len(views)) if k != a]
+    if there is None:
+        other = functools.reduce(torch.add, (views[k] for k in others)) / len(others)
+        return views[a], unit(other) if renormalise else other
     count = there[others].sum(0)
     both = there[a] & (count > 0)
     total = torch.stack([torch.where(there[k, :, None], views[k], 0) for k in others]).sum(0)
@@ -161,7 +179,7 @@ def _with_mean_of_others(views: Sequence[Tensor], a: int, there: Tensor, renorma
     return views[a][both], unit(other) if renormalise else other
 
 
-def _to_mean_of_others(views: Sequence[Tensor], a: int, temperature: Tensor | float, there: Tensor) -> Tensor:
+def _to_mean_of_others(views: Sequence[Tensor], a: int, temperature: Tensor | float, there: Tensor | None) -> Tensor:
     x, other = _with_mean_of_others(views, a, there, renormalise=True)
     return softplus(cross_margins(x, other, temperature, both=False))
 

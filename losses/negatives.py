@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clx.losses.base import Pairwise, register
 from clx.losses.infonce import negatives
-from clx.losses.streaming import mean, paired, softplus
+from clx.losses.streaming import paired, softplus
 
 
 def hard_negatives(
@@ -42,13 +42,13 @@ def hard_negatives(
     """
     count = _count(x, ids)
     some = count > 0  # a row without negatives has loss 0
-    log_count = count[some].log()
-    positive = paired(x, y, temperature).repeat(2)[some]
+    log_count = count.clamp(min=1).log()
+    positive = paired(x, y, temperature).repeat(2)
+    total = negatives(x, y, temperature / (1 + beta), ids)
     if beta:
-        harder, hard = (negatives(x, y, temperature / k, ids)[some] for k in (1 + beta, beta))
-        total = log_count + harder - hard
-    else:
-        total = negatives(x, y, temperature, ids)[some]
+        total = log_count + total - negatives(x, y, temperature / beta, ids)
+    if not bool(some.all()):
+        log_count, positive, total = log_count[some], positive[some], total[some]
     floor = log_count - 1 / temperature
     if tau_plus:
         false = positive + log_count + math.log(tau_plus)  # what false negatives are expected to add
@@ -58,7 +58,7 @@ def hard_negatives(
         total = torch.where(left, torch.maximum(corrected, floor), floor)
     else:
         total = torch.maximum(total, floor)
-    return mean(torch.cat([softplus(total - positive), count[~some]]))
+    return softplus(total - positive).sum() / len(count)
 
 
 def _count(x: Tensor, ids: Tensor | None) -> Tensor:

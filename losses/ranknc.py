@@ -7,10 +7,9 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register
-from clx.losses.tiles import full, plain
+from clx.losses.tiles import full, once, plain
 
 
 def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float, weights: Tensor | None = None) -> Tensor:
@@ -66,7 +65,7 @@ class _RankNC(Function):
         return z.new_tensor(total / count)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         dz, dt = ctx.saved_tensors
         return g * dt if ctx.needs_input_grad[0] else None, None, None, g * dz

@@ -7,14 +7,13 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from clx.losses import streaming
 from clx.losses.base import Pairwise, register
 from clx.losses.dense import product
 from clx.losses.infonce import apart
 from clx.losses.streaming import paired, softplus
-from clx.losses.tiles import Edit, Grid, cooling, full, longest, plain
+from clx.losses.tiles import Edit, Grid, cooling, full, longest, once, plain
 
 
 def siglip(
@@ -64,7 +63,7 @@ class _Dense(Function):
         return terms.sum()
 
     @staticmethod
-    @once_differentiable
+    @once
     @plain
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, y, w = ctx.saved_tensors
@@ -108,7 +107,7 @@ class _Negatives(Function):
         return x.new_tensor(total)
 
     @staticmethod
-    @once_differentiable
+    @once
     @plain
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         dt, db, dx, dy = ctx.saved_tensors

@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
-from clx.losses.dense import DenseCross, DenseGram
+from clx.losses.dense import CrossLoss, DenseCross, DenseGram, GramLoss
 from clx.losses.tiles import (
     Edit,
     Grid,
@@ -31,6 +30,7 @@ from clx.losses.tiles import (
     longest,
     off_diagonal,
     off_items,
+    once,
     plain,
     share,
     shift_for,
@@ -38,6 +38,7 @@ from clx.losses.tiles import (
 )
 
 small_side = 512  # up to so many rows on both sides tiles cost more in bookkeeping than they save
+tiny_side = 256  # up to so many it is the number of operations that counts
 
 
 def unit(x: Tensor) -> Tensor:
@@ -58,11 +59,8 @@ def softplus(x: Tensor) -> Tensor:
 
 def lse(x: Tensor, dim: int) -> Tensor:
     """Log-sum-exp over one dimension; where all is -inf so is the result, and the gradient is 0, not NaN."""
-    peak = x.detach().amax(dim, keepdim=True)
-    peak = peak.masked_fill(peak == -math.inf, 0)
-    total = (x - peak).exp().sum(dim)
-    some = total > 0
-    return torch.where(some, total, 1).log().masked_fill(~some, -math.inf) + peak.squeeze(dim)
+    none = (x.detach() == -math.inf).all(dim, keepdim=True)
+    return x.masked_fill(none, 0).logsumexp(dim).masked_fill(none.squeeze(dim), -math.inf)
 
 
 def mean(x: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -141,27 +139,26 @@ def gram_margins(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit |
 
 
 def cross_loss(
-    x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit = off_diagonal, both: bool = True
+    x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None = None, both: bool = True
 ) -> Tensor:
-    """Mean cross-entropy of choosing each row's partner: softplus of `cross_margins`, in one step where small."""
+    """Mean cross-entropy of choosing each row's partner: softplus of `cross_margins`."""
     x, y = full(x), full(y)
-    if is_small(x, y):
-        return DenseCross.apply(temperature, edit, both, True, x, y, True)  # type: ignore[no-any-return, no-untyped-call]
-    return softplus(cross_margins(x, y, temperature, edit, both)).mean()
+    if is_small(x, y, tiny_side):
+        return CrossLoss.apply(temperature, edit, both, x, y)  # type: ignore[no-any-return, no-untyped-call]
+    return softplus(cross_margins(x, y, temperature, edit or off_diagonal, both)).mean()
 
 
 def gram_loss(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None = None) -> Tensor:
     """As `cross_loss`, of `gram_margins`."""
-    x, y = full(x), full(y)
-    if 0 < 2 * len(x) <= small_side and not x.is_cuda:
-        z, edit = torch.cat([x, y]), edit or off_items(len(x))
-        return DenseGram.apply(temperature, edit, None, z, True, True)[0]  # type: ignore[no-any-return, no-untyped-call]
+    z = torch.cat([full(x), full(y)])
+    if is_small(z, z, tiny_side):
+        return GramLoss.apply(temperature, edit or off_diagonal, z)  # type: ignore[no-any-return, no-untyped-call]
     return softplus(gram_margins(x, y, temperature, edit)).mean()
 
 
-def is_small(x: Tensor, y: Tensor) -> bool:
+def is_small(x: Tensor, y: Tensor, side: int | None = None) -> bool:
     """Whether all logits are taken at once: on CPU, with few rows on both sides."""
-    return not x.is_cuda and 0 < max(len(x), len(y)) <= small_side
+    return not x.is_cuda and 0 < max(len(x), len(y)) <= min(small_side, side or small_side)
 
 
 class _Unit(Function):
@@ -175,7 +172,7 @@ class _Unit(Function):
         return u
 
     @staticmethod
-    @once_differentiable
+    @once
     @plain
     def backward(ctx: Any, g: Tensor) -> Tensor:
         u, inverse = ctx.saved_tensors
@@ -211,7 +208,7 @@ class _Cross(Function):
         return lse
 
     @staticmethod
-    @once_differentiable
+    @once
     @plain
     def backward(ctx: Any, g: Tensor, h: Tensor) -> tuple[Tensor | None, ...]:
         x, y, total, p, other, q = ctx.saved_tensors
@@ -269,7 +266,7 @@ class _Gram(Function):
         return lse, linear
 
     @staticmethod
-    @once_differentiable
+    @once
     @plain
     def backward(ctx: Any, g: Tensor, h: Tensor) -> tuple[Tensor | None, ...]:
         z, total, p = ctx.saved_tensors

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Edit = Callable[[Tensor, slice, slice], Tensor | None]
 """Given a tile of logits, its rows and its columns, masks single entries in place with -inf, or returns weights
@@ -108,6 +109,17 @@ def plain(method: F) -> F:
             return method(ctx, *args)
         with torch.autocast(device, enabled=False):
             return method(ctx, *args)
+
+    return inner  # type: ignore[return-value]
+
+
+def once(method: F) -> F:
+    """`once_differentiable` where someone may differentiate again: it takes longer than asking."""
+    guarded = once_differentiable(method)
+
+    @functools.wraps(method)
+    def inner(ctx: Any, *args: Any) -> Any:
+        return guarded(ctx, *args) if torch.is_grad_enabled() else method(ctx, *args)
 
     return inner  # type: ignore[return-value]
 

@@ -49,7 +49,7 @@ losses = {
         {str(k): x for k, x in enumerate(v)}, targets=torch.linspace(0, 1, batch)[:, None]
     ),
 }
-peak(losses[case], views, 16, width)
+peak(losses[case], views, 64, width)  # loads libraries; enough rows for symile's tiled form, which 16 no longer take
 print(peak(losses[case], views, batch, width))
 """
 
