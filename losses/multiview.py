@@ -147,7 +147,7 @@ def _within(view: Tensor, temperature: Tensor | float, there: Tensor | None) -> 
 
 def _within_all(views: Sequence[Tensor], temperature: Tensor | float) -> Tensor:
     """Sum over the views of `_within`, `[B]`."""
-    if not is_small(views[0], views[0], tiny_side):
+    if not is_small(views[0], views[0], tiny_side // 2):
         return torch.stack([_within(v, temperature, None) for v in views]).sum(0)
     stacked = torch.stack(list(views))
     s = torch.bmm(stacked, stacked.mT) / temperature
