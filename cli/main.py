@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from clx.cli import data, doctor, embed, evaluate, export, predict, runs, search, show, sweep, train, zeroshot
+from clx.cli import data, doctor, evaluate, export, report, runs, show, sweep, train, zeroshot
 from clx.cli.output import ReaderGone, note
 
 app = typer.Typer(
@@ -50,6 +51,7 @@ app.command("predict")(predict.predict)
 app.command("zeroshot")(zeroshot.zeroshot)
 app.command("embed")(embed.embed)
 app.command("search")(search.search)
+app.command("report")(report.report)
 app.command("export")(export.export)
 app.add_typer(data.app, name="data")
 app.command("init")(data.init)

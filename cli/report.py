@@ -1,0 +1,52 @@
+"""`clx report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clx.cli.output import emit_json, note
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")] = Path("report.html"),
+    data: Annotated[
+        str | None, typer.Option(help="Rows to look at, with the runs' columns [default: each run's own]")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="train, val or test [default: test, else val]")] = None,
+    checkpoint: Annotated[str, typer.Option(help="best, last, or a step")] = "best",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
+    rows: Annotated[
+        int, typer.Option(min=0, help="Rows to look at with each model; 0: only curves and saved figures.")
+    ] = 1000,
+    points: Annotated[int, typer.Option(min=10, max=5000, help="Points of each map, over all modalities.")] = 800,
+    json: Annotated[bool, typer.Option("--json", help="Print what was written as one JSON object.")] = False,
+) -> None:
+    """Write one HTML page about runs: curves, figures, confusions, mistakes, similarities, a map, neighbours.
+
+    The file needs no network and no other file. What cannot be shown, because data have moved or a checkpoint is
+    gone, is left out with a note. Examples:
+
+    clx report runs/digits
+
+    clx report runs/a runs/b -o compare.html --rows 500
+    """
+    from clx.pipelines import report as pipeline
+
+    made = pipeline.report(
+        runs,
+        out,
+        data=data,
+        split=split,
+        checkpoint=checkpoint,
+        device=device,
+        rows=rows,
+        points=points,
+        say=note,
+    )
+    if json:
+        emit_json(made)
+    else:
+        print(made["report"])
+        note(f"{made['bytes'] / 1e6:.1f} MB in {made['seconds']} s")

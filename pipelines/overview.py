@@ -1,0 +1,328 @@
+"""Runs side by side: what each is, their curves, saved figures and configs, as a page shows them."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from clx.pipelines import results
+from clx.pipelines.build import Run
+from clx.pipelines.checkpoint import best, checkpoints
+from clx.pipelines.config import TASKS, BadInput, Config
+
+POINTS = 500
+"""Most points of one curve."""
+CLASSES = 100
+"""Most classes of a matrix."""
+HIGH = {"top1", "top5", "mean_per_class", "mAP", "AUC", "r2", "pearson", "spearman"}
+LOW = {"median_rank", "mae", "rmse", "gm"}
+
+
+@dataclass
+class Shown:
+    """One run as the page shows it."""
+
+    name: str
+    folder: Path
+    config: Config
+    metrics: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    panel: dict[str, Any] | None = None
+
+
+@dataclass
+class Cell:
+    """One cell of a table on the page."""
+
+    text: str
+    interval: str = ""
+    best: bool = False
+    key: str = ""
+    """The figure it names, whose meaning is told."""
+
+
+@dataclass
+class Table:
+    """A table on the page; the first cell of a row names it."""
+
+    heads: list[str]
+    rows: list[list[Cell]]
+    title: str = ""
+    caption: str = ""
+    words: bool = False
+    """Cells are words, not figures."""
+
+
+def short_names(folders: list[Path]) -> list[str]:
+    """The last part of each path; as many parts as it takes for all to differ. Raises `BadInput` for doubles."""
+    whole = [folder.absolute().parts for folder in folders]
+    for k, parts in enumerate(whole):
+        if parts in whole[:k]:
+            raise BadInput(f"{folders[k]} is given twice")
+    for count in range(1, max(map(len, whole)) + 1):
+        names = ["/".join(parts[-count:]) for parts in whole]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, without a last one that was cut off by a crash."""
+    try:
+        text = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in text.splitlines():
+        try:
+            made = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(made, dict) and isinstance(made.get("step"), int):
+            found.append(made)
+    return found
+
+
+def facts(one: Shown, run: Run | None) -> list[tuple[str, str]]:
+    """What a run is, as words."""
+    config = one.config
+    found = [("folder", str(one.folder)), ("data", config.data.train)]
+    if config.data.label:
+        found.append(("label", config.data.label))
+    if config.data.target:
+        found.append(("target", ", ".join(config.data.target)))
+    for name, options in config.modalities.items():
+        kind = "" if options.get("kind", name) == name else f" ({options['kind']})"
+        frozen = ", frozen" if options.get("freeze") else ""
+        found.append((name + kind, f"{options.get('encoder', 'default encoder')}{frozen}"))
+    for term in config.objective:
+        weight = f"{term.weight:g} x " if term.weight != 1 else ""
+        own = ", ".join(f"{key} {json.dumps(value)}" for key, value in term.options.items() if value is not None)
+        found.append(("objective", f"{weight}{term.name}" + (f" ({own})" if own else "")))
+    if run is not None:
+        learned = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+        frozen_count = sum(p.numel() for p in run.model.parameters() if not p.requires_grad)
+        also = f" and {frozen_count:,} frozen" if frozen_count else ""
+        found.append(("parameters", f"{learned:,} learned{also}"))
+    found.append(("embedding", f"{config.embed_dim} dimensions"))
+    if one.metrics:
+        found.append(("steps", f"{one.metrics[-1]['step']:,}, batches of {config.train.batch_size:,}"))
+    if seconds := duration(one.folder):
+        found.append(("time", seconds))
+    if found_checkpoints := checkpoints(one.folder):
+        chosen = best(found_checkpoints)
+        score = "not validated" if chosen.score is None else f"validation loss {chosen.score:.4g}"
+        found.append(("best checkpoint", f"step {chosen.step:,}, {score}"))
+    else:
+        found.append(("best checkpoint", "none"))
+    if skipped := sum("skipped" in line for line in one.metrics):
+        found.append(("skipped steps", f"{skipped} with a loss or gradient that was not finite"))
+    return found
+
+
+def duration(folder: Path) -> str | None:
+    """How long training took, where state.json tells."""
+    try:
+        told = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        took = datetime.fromisoformat(told["ended"]) - datetime.fromisoformat(told["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(took)
+
+
+def curves(shown: list[Shown]) -> list[dict[str, Any]]:
+    """Every logged number over steps, the runs overlaid; `val_loss` stands with `loss`."""
+    names = dict.fromkeys(
+        key for one in shown for line in one.metrics for key, value in line.items() if is_number(value)
+    )
+    names.pop("step", None)
+    names.pop("rows", None)  # which rows a skipped step had
+    found = []
+    for name in names:
+        if name == "val_loss" and "loss" in names:
+            continue
+        lines: list[dict[str, Any]] = []
+        for k, one in enumerate(shown):
+            for key in ("loss", "val_loss") if name == "loss" else (name,):
+                drawn = [(line["step"], line[key]) for line in one.metrics if key in line]
+                if drawn:
+                    held = key == "val_loss"
+                    label = " ".join(([one.name] if len(shown) > 1 else []) + (["validation"] if held else []))
+                    x, y = thinned(drawn)
+                    lines.append({"run": k, "name": label or "training", "held": held, "x": x, "y": y})
+        values = sorted(v for line in lines for v in line["y"] if v is not None)
+        wide = bool(values) and values[0] > 0 and values[-1] > 50 * values[len(values) // 2]
+        title = "loss, training and validation" if name == "loss" and "val_loss" in names else name
+        found.append({"name": title, "lines": lines, "log": wide})
+    return found
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def thinned(drawn: list[tuple[int, Any]]) -> tuple[list[int], list[float | None]]:
+    """Steps and values, at most `POINTS`: of each stretch the lowest and the highest, so that no spike is lost.
+
+    What is not finite is None.
+    """
+    steps = [step for step, _ in drawn]
+    values = [float(f"{v:.6g}") if is_number(v) and math.isfinite(v) else None for _, v in drawn]
+    if len(steps) <= POINTS:
+        return steps, values
+    kept = {0, len(steps) - 1}
+    stretch = 2 * len(steps) / (POINTS - 2)
+    for k in range(POINTS // 2 - 1):
+        part = range(int(k * stretch), min(len(steps), int((k + 1) * stretch)))
+        known = [(v, i) for i in part if (v := values[i]) is not None]
+        kept |= {min(known)[1], max(known)[1]} if known else {part[0]}
+    order = sorted(kept)
+    return [steps[i] for i in order], [values[i] for i in order]
+
+
+def evaluation_tables(shown: list[Shown]) -> list[Table]:
+    """The saved figures by task and data: of one run its inputs below each other, several runs side by side."""
+    lines: dict[tuple[str, str], dict[str, dict[int, dict[str, Any]]]] = {}
+    steps: dict[tuple[str, str], set[int | None]] = {}
+    for k, one in enumerate(shown):
+        for result in one.evaluations:  # oldest first, so that the newest stays
+            data, split = result["data"], result["split"]
+            source = data if data.endswith(split) else f"{data}, {split}"
+            for task, rows in results.tables(result).items():
+                steps.setdefault((task, source), set()).add(result["step"])
+                for row in rows:
+                    name = row["input"] + (f", {row['group']}-shot rows" if "group" in row else "")
+                    lines.setdefault((task, source), {}).setdefault(name, {})[k] = row
+    found = []
+    for task in TASKS:
+        for source in [source for each, source in lines if each == task]:
+            by_input = lines[task, source]
+            names = [one.name for one in shown]
+            table = side_by_side(by_input, names) if len(shown) > 1 else below_each_other(by_input)
+            table.title = f"{task} on {source}"
+            at = sorted(step for step in steps[task, source] if step is not None)
+            table.caption = f"checkpoint of step {', '.join(map(str, at))}"
+            found.append(table)
+    return found
+
+
+def figures(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Names of the numbers in some lines, in their order."""
+    return list(dict.fromkeys(key for row in rows for key, value in row.items() if is_number(value)))
+
+
+def figure(row: dict[str, Any], key: str) -> Cell:
+    """One figure, and its interval where there is one."""
+    limits = row.get(f"{key}_ci")
+    interval = f"{number(limits[0])} to {number(limits[1])}" if limits and None not in limits else ""
+    return Cell(number(row.get(key)), interval)
+
+
+def number(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if abs(value) >= 10 or (value and abs(value) < 1e-3) else f"{value:.3f}"
+
+
+def below_each_other(found: dict[str, dict[int, dict[str, Any]]]) -> Table:
+    """Inputs as rows, figures as columns."""
+    keys = figures(by_run[0] for by_run in found.values())
+    return Table(
+        ["input", *keys],
+        [[Cell(name), *(figure(by_run[0], key) for key in keys)] for name, by_run in found.items()],
+    )
+
+
+def side_by_side(found: dict[str, dict[int, dict[str, Any]]], names: list[str]) -> Table:
+    """Figures of inputs as rows, runs as columns."""
+    rows = []
+    for name, by_run in found.items():
+        for key in figures(by_run.values()):
+            lines = [by_run.get(k, {}) for k in range(len(names))]
+            cells = [figure(line, key) for line in lines]
+            known = [line[key] for line in lines if line.get(key) is not None]
+            high = key in HIGH or key.partition("@")[0] in ("R", "NDCG", "label") or key.endswith("-shot")
+            if (high or key in LOW) and len(set(known)) > 1:
+                top = max(known) if high else min(known)
+                for cell, line in zip(cells, lines, strict=True):
+                    cell.best = line.get(key) == top
+            rows.append([Cell(f"{name}: {key}", key=key), *cells])
+    return Table(["input", *names], rows)
+
+
+def difference(shown: list[Shown]) -> Table | None:
+    """The config keys in which some runs differ; None when there are none."""
+    flat = [dict(flattened(one.config.model_dump(mode="json"))) for one in shown]
+    keys = dict.fromkeys(key for each in flat for key in each)
+    rows = [
+        [Cell(key), *(Cell(each.get(key, "")) for each in flat)]
+        for key in keys
+        if len({each.get(key) for each in flat}) > 1
+    ]
+    return Table(["key", *(one.name for one in shown)], rows, words=True) if rows else None
+
+
+def flattened(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys as `-s` takes them, and their values as JSON."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from flattened(inner, f"{at}.{key}" if at else str(key))
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        for k, inner in enumerate(value):
+            yield from flattened(inner, f"{at}.{k}")
+    else:
+        yield at, json.dumps(value, ensure_ascii=False)
+
+
+def saved_answers(one: Shown) -> list[dict[str, Any]]:
+    """Confusion matrices of the saved evaluations, the newest of each task, input and data."""
+    found = {}
+    for result in one.evaluations:
+        for task in TASKS:
+            for name, line in result.get(task, {}).items():
+                if confusion := line.get("confusion"):
+                    counts = confusion["counts"]
+                    cells = [[i, j, n] for i, row in enumerate(counts) for j, n in enumerate(row) if n]
+                    source = f"{result['split']} rows of {result['data']}"
+                    found[task, name, source] = answer(
+                        f"{task}: {name} ({source})",
+                        f"Saved evaluation of {sum(n for _, _, n in cells):,} {source}, step {result['step']}.",
+                        confusion["classes"],
+                        cells,
+                    )
+    return list(found.values())
+
+
+def fresh_answers(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Confusions and mistakes of the rows that were looked at now."""
+    return [
+        answer(
+            f"{given['input']}, {given['how']}",
+            f"{given['rows']:,} rows, {given['wrong']:,} wrong, {given['how']}.",
+            found["classes"],
+            given["cells"],
+        )
+        | {"mistakes": given["mistakes"]}
+        for given in found.get("answers", [])
+    ]
+
+
+def answer(title: str, note: str, classes: list[str], cells: list[list[int]]) -> dict[str, Any]:
+    """A confusion as the page draws it: past `CLASSES` classes those with the most mistakes."""
+    if len(classes) > CLASSES:
+        wrong = [0] * len(classes)
+        for i, j, n in cells:
+            wrong[i] += n * (i != j)
+        kept = sorted(sorted(range(len(classes)), key=lambda k: -wrong[k])[:CLASSES])
+        place = {k: at for at, k in enumerate(kept)}
+        cells = [[place[i], place[j], n] for i, j, n in cells if i in place and j in place]
+        note += f" Shown are the {CLASSES} of {len(classes)} classes with the most mistakes."
+        classes = [classes[k] for k in kept]
+    return {"title": title, "note": note, "classes": classes, "cells": cells}

@@ -1,0 +1,1 @@
+"""The page of `clx report`: template, style and script."""

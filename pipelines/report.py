@@ -1,0 +1,182 @@
+"""One page about some runs: what they are, their curves and figures side by side, and what they make of their data.
+
+The page is one file that fetches nothing (its content security policy forbids it), with everything escaped.
+"""
+
+import base64
+import hashlib
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from clx.pipelines import results
+from clx.pipelines.build import Run
+from clx.pipelines.checkpoint import load, read_config, write_text
+from clx.pipelines.config import BadInput, dump
+from clx.pipelines.device import pick_device
+from clx.pipelines.manifest import load_evaluation, load_splits
+from clx.pipelines.overview import (
+    Shown,
+    curves,
+    difference,
+    evaluation_tables,
+    facts,
+    fresh_answers,
+    read_metrics,
+    saved_answers,
+    short_names,
+)
+from clx.pipelines.pictures import look, pictures
+
+GENERATOR = '<meta name="generator" content="clx report'
+
+
+def report(
+    folders: list[Path],
+    out: Path,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    checkpoint: str = "best",
+    device: str = "auto",
+    rows: int = 1000,
+    points: int = 800,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Write the page about `folders` to `out`; what was written, and what was left out of it and why.
+
+    Args:
+        rows: rows of each run's data to look at with its model; 0 leaves out all that needs model and data.
+        points: points of each run's map, over all modalities.
+
+    Raises `BadInput` for a folder that is no run, and for a file at `out` that is no report.
+    """
+    start = time.monotonic()
+    refuse_other(out)
+    shown = [
+        Shown(name, folder, read_config(folder), read_metrics(folder), list(results.saved(folder)))
+        for name, folder in zip(short_names(folders), folders, strict=True)
+    ]
+    for one in shown:
+        if rows:
+            say(f"looking at {one.folder}")
+        look_at(one, data, split, checkpoint, device, rows, points)
+        for note in one.notes:
+            say(f"{one.name}: {note}")
+    page = render(shown)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, page)
+    return {
+        "report": str(out),
+        "bytes": len(page.encode()),
+        "seconds": round(time.monotonic() - start, 1),
+        "runs": [
+            {
+                "run": str(one.folder),
+                "logged": len(one.metrics),
+                "evaluations": len(one.evaluations),
+                "items": len((one.panel or {}).get("items", [])),
+                "left_out": one.notes,
+            }
+            for one in shown
+        ],
+    }
+
+
+def refuse_other(out: Path) -> None:
+    """A file that no report wrote is left alone."""
+    if out.is_dir():
+        raise BadInput(f"{out} is a folder: name a file with --out")
+    try:
+        with out.open(encoding="utf-8", errors="replace") as file:
+            ours = GENERATOR in file.read(2000)
+    except FileNotFoundError:
+        return
+    if not ours:
+        raise BadInput(f"{out} exists and is no report of clx: choose another name with --out")
+
+
+def look_at(one: Shown, data: str | None, split: str | None, which: str, device: str, rows: int, points: int) -> None:
+    """Fill in a run's facts and, as far as its model and its data are at hand, its pictures."""
+    run: Run | None = None
+    if rows:
+        try:
+            run = load(one.folder, which, pick_device(device))
+        except (BadInput, OSError, ImportError) as error:
+            if which not in ("best", "last"):
+                raise  # the user's own wish, not what time did to the run
+            one.notes.append(f"no pictures, the model cannot be loaded: {error}")
+    else:
+        one.notes.append("no pictures were asked for")
+    one.facts = facts(one, run)
+    found: dict[str, Any] = {}
+    if run is not None:
+        try:
+            name, manifest = load_evaluation(run.config.data, run.config.train.seed, data, split)
+            bad: list[str] = []
+            seen = look(run, manifest, rows, bad.append)
+            train = None
+            if run.config.data.target and data is None:
+                train = load_splits(run.config.data, run.config.train.seed)["train"]
+            found = pictures(seen, points, train)
+            of = f"{len(seen):,} of {len(manifest):,}" if len(seen) < len(manifest) else f"{len(seen):,}"
+            found["source"] = f"{of} {name} rows of {data or run.config.data.train}, checkpoint {which}"
+            if name == "train":
+                found["source"] += ": rows that the run was trained on"
+            one.notes += [f"{len(bad)} rows could not be read; the first: {bad[0]}"] if bad else []
+        except (BadInput, OSError) as error:
+            if data or split:
+                raise
+            one.notes.append(f"no pictures, the data cannot be read: {error}")
+    answered = [*saved_answers(one), *fresh_answers(found)]
+    if found or answered:
+        one.panel = {"source": "From saved evaluations.", "rows": {}, "items": [], **found, "answers": answered}
+
+
+def render(shown: list[Shown]) -> str:
+    """The page as text."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    page = resources.files("clx.pipelines.page")
+    style, script = (page.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    panels = [{"run": k, "name": one.name, **one.panel} for k, one in enumerate(shown) if one.panel]
+    drawn = curves(shown)
+    names = ", ".join(one.name for one in shown)
+    sections = [("runs", "Runs" if len(shown) > 1 else "Run")]
+    sections += [("training", "Training")] if drawn else []
+    sections += [("evaluation", "Evaluation"), ("config", "Config")]
+    sections += [("pictures", "Pictures")] if panels else []
+    return environment.from_string(page.joinpath("page.html").read_text(encoding="utf-8")).render(
+        title=names if len(names) <= 80 else f"{len(shown)} runs",
+        version=version("clx"),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        sections=sections,
+        runs=[
+            {"name": one.name, "folder": str(one.folder), "facts": one.facts, "notes": one.notes}
+            | {"config": dump(one.config)}
+            for one in shown
+        ],
+        curves=drawn,
+        evaluations=evaluation_tables(shown),
+        difference=difference(shown),
+        meaning=results.MEANING | {f"R@{k}": results.MEANING["R@1"] for k in (5, 10)},
+        pictures=panels,
+        footer=f"clx report {' '.join(str(one.folder) for one in shown)}",
+        data={"curves": drawn, "panels": panels},
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=digest(style),
+        script_hash=digest(script),
+    )
+
+
+def digest(text: str) -> str:
+    """A source expression of a content security policy: only the script of this very text may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
