@@ -192,7 +192,7 @@ def evaluation_tables(shown: list[Shown]) -> list[Table]:
     for k, one in enumerate(shown):
         for result in one.evaluations:  # oldest first, so that the newest stays
             data, split = result["data"], result["split"]
-            source = data if data.endswith(split) else f"{data}, {split}"
+            source = file_name(data) if data.endswith(split) else f"{file_name(data)}, {split}"
             for task, rows in results.tables(result).items():
                 steps.setdefault((task, source), set()).add(result["step"])
                 for row in rows:
@@ -248,6 +248,8 @@ def side_by_side(found: dict[str, dict[int, dict[str, Any]]], names: list[str]) 
             lines = [by_run.get(k, {}) for k in range(len(names))]
             cells = [figure(line, key) for line in lines]
             known = [line[key] for line in lines if line.get(key) is not None]
+            if len(known) == len(names) and len(set(known)) == 1 and isinstance(known[0], int):
+                continue  # counts in which the runs agree
             high = key in HIGH or key.partition("@")[0] in ("R", "NDCG", "label") or key.endswith("-shot")
             if (high or key in LOW) and len(set(known)) > 1:
                 top = max(known) if high else min(known)
@@ -262,7 +264,7 @@ def difference(shown: list[Shown]) -> Table | None:
     flat = [dict(flattened(one.config.model_dump(mode="json"))) for one in shown]
     keys = dict.fromkeys(key for each in flat for key in each)
     rows = [
-        [Cell(key), *(Cell(each.get(key, "")) for each in flat)]
+        [Cell(key), *(Cell(each.get(key, "absent")) for each in flat)]
         for key in keys
         if len({each.get(key) for each in flat}) > 1
     ]
@@ -281,48 +283,65 @@ def flattened(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
         yield at, json.dumps(value, ensure_ascii=False)
 
 
-def saved_answers(one: Shown) -> list[dict[str, Any]]:
-    """Confusion matrices of the saved evaluations, the newest of each task, input and data."""
-    found = {}
+def answers(one: Shown, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Confusions of the saved evaluations, the newest of each task, input and data, and of the rows in `found`.
+
+    The rows that were looked at now are a part of those that an evaluation of the same checkpoint and split counted:
+    they add their mistakes to its confusion.
+    """
+    fresh = {given["input"]: given for given in found.get("answers", [])}
+    saved = {}
     for result in one.evaluations:
         for task in TASKS:
             for name, line in result.get(task, {}).items():
-                if confusion := line.get("confusion"):
-                    counts = confusion["counts"]
-                    cells = [[i, j, n] for i, row in enumerate(counts) for j, n in enumerate(row) if n]
-                    source = f"{result['split']} rows of {result['data']}"
-                    found[task, name, source] = answer(
-                        f"{task}: {name} ({source})",
-                        f"Saved evaluation of {sum(n for _, _, n in cells):,} {source}, step {result['step']}.",
-                        confusion["classes"],
-                        cells,
-                    )
-    return list(found.values())
-
-
-def fresh_answers(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Confusions and mistakes of the rows that were looked at now."""
+                if "confusion" not in line:
+                    continue
+                counts = line["confusion"]["counts"]
+                cells = [[i, j, n] for i, row in enumerate(counts) for j, n in enumerate(row) if n]
+                source = f"{result['split']} rows of {file_name(result['data'])}"
+                made = answer(
+                    f"{task}: {name} ({source})",
+                    f"Saved evaluation of {sum(n for _, _, n in cells):,} {source}, step {result['step']}.",
+                    line["confusion"]["classes"],
+                    cells,
+                )
+                same = (task, result["step"], result["split"]) == ("zeroshot", found.get("step"), found.get("split"))
+                if same and name in fresh:
+                    made["mistakes"] = fresh.pop(name)["mistakes"]
+                saved[task, name, source] = made
     return [
-        answer(
-            f"{given['input']}, {given['how']}",
-            f"{given['rows']:,} rows, {given['wrong']:,} wrong, {given['how']}.",
-            found["classes"],
-            given["cells"],
-        )
-        | {"mistakes": given["mistakes"]}
-        for given in found.get("answers", [])
+        *saved.values(),
+        *(
+            answer(
+                f"{name}, {given['how']}",
+                f"{given['rows']:,} rows, {given['wrong']:,} wrong, {given['how']}.",
+                found["classes"],
+                given["cells"],
+            )
+            | {"mistakes": given["mistakes"]}
+            for name, given in fresh.items()
+        ),
     ]
 
 
+def file_name(data: str) -> str:
+    """The last part of a path; the page says elsewhere where data lie."""
+    return Path(data).name or data
+
+
 def answer(title: str, note: str, classes: list[str], cells: list[list[int]]) -> dict[str, Any]:
-    """A confusion as the page draws it: past `CLASSES` classes those with the most mistakes."""
+    """A confusion as the page draws it: past `CLASSES` classes those with the most mistakes.
+
+    `cells` are [true class, answer, rows]; `totals` all rows of each true class.
+    """
+    totals, wrong = [0] * len(classes), [0] * len(classes)
+    for i, j, n in cells:
+        totals[i] += n
+        wrong[i] += n * (i != j)
     if len(classes) > CLASSES:
-        wrong = [0] * len(classes)
-        for i, j, n in cells:
-            wrong[i] += n * (i != j)
         kept = sorted(sorted(range(len(classes)), key=lambda k: -wrong[k])[:CLASSES])
         place = {k: at for at, k in enumerate(kept)}
         cells = [[place[i], place[j], n] for i, j, n in cells if i in place and j in place]
         note += f" Shown are the {CLASSES} of {len(classes)} classes with the most mistakes."
-        classes = [classes[k] for k in kept]
-    return {"title": title, "note": note, "classes": classes, "cells": cells}
+        classes, totals = [classes[k] for k in kept], [totals[k] for k in kept]
+    return {"title": title, "note": note, "classes": classes, "cells": cells, "totals": totals}

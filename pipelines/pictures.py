@@ -8,6 +8,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,7 @@ class Seen:
         if i not in self.rows:
             target = self.targets[i].item()
             where = self.manifest.where(int(self.embedded.rows[i]))
+            where = where.removeprefix(f"{Path(self.manifest.name).parent}/")  # row and file are enough on a page
             self.rows[i] = [where, int(self.embedded.labels[i]), None if np.isnan(target) else target]
 
     def ask(self, names: list[str], candidate: str, rows: Tensor) -> Tensor:

@@ -15,19 +15,18 @@ from typing import Any
 
 from clx.pipelines import results
 from clx.pipelines.build import Run
-from clx.pipelines.checkpoint import load, read_config, write_text
+from clx.pipelines.checkpoint import best, checkpoints, load, read_config, write_text
 from clx.pipelines.config import BadInput, dump
 from clx.pipelines.device import pick_device
 from clx.pipelines.manifest import load_evaluation, load_splits
 from clx.pipelines.overview import (
     Shown,
+    answers,
     curves,
     difference,
     evaluation_tables,
     facts,
-    fresh_answers,
     read_metrics,
-    saved_answers,
     short_names,
 )
 from clx.pipelines.pictures import look, pictures
@@ -124,7 +123,9 @@ def look_at(one: Shown, data: str | None, split: str | None, which: str, device:
                 train = load_splits(run.config.data, run.config.train.seed)["train"]
             found = pictures(seen, points, train)
             of = f"{len(seen):,} of {len(manifest):,}" if len(seen) < len(manifest) else f"{len(seen):,}"
-            found["source"] = f"{of} {name} rows of {data or run.config.data.train}, checkpoint {which}"
+            there = checkpoints(one.folder)
+            at = {"best": best(there).step, "last": there[-1].step}.get(which) or int(which)
+            found |= {"step": at, "split": name, "source": f"{of} {name} rows of {manifest.name}, step {at}"}
             if name == "train":
                 found["source"] += ": rows that the run was trained on"
             one.notes += [f"{len(bad)} rows could not be read; the first: {bad[0]}"] if bad else []
@@ -132,7 +133,7 @@ def look_at(one: Shown, data: str | None, split: str | None, which: str, device:
             if data or split:
                 raise
             one.notes.append(f"no pictures, the data cannot be read: {error}")
-    answered = [*saved_answers(one), *fresh_answers(found)]
+    answered = answers(one, found)
     if found or answered:
         one.panel = {"source": "From saved evaluations.", "rows": {}, "items": [], **found, "answers": answered}
 

@@ -4,7 +4,11 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const root = document.documentElement;
 const SVG = "http://www.w3.org/2000/svg";
-const CIVIDIS = ["#00224e", "#213b6e", "#4c556c", "#6c6e72", "#8d8878", "#b1a570", "#d9c65b", "#fee838"];
+const RAMPS = { // cividis, and a lighter one that stands out from a dark page
+  light: ["#00224e", "#213b6e", "#4c556c", "#6c6e72", "#8d8878", "#b1a570", "#d9c65b", "#fee838"],
+  dark: ["#3f69bd", "#5c7ab0", "#7a87a2", "#979590", "#b5a87a", "#d2bd60", "#ead350", "#fee838"],
+};
+const scheme = matchMedia("(prefers-color-scheme: dark)");
 const SHAPES = ["circle", "square", "triangle", "diamond", "cross", "down"];
 
 // --- small things ---
@@ -45,8 +49,8 @@ function mix(a, b, share) {
 }
 
 function ramp(share) {
-  const at = Math.min(0.9999, Math.max(0, share)) * (CIVIDIS.length - 1);
-  return mix(CIVIDIS[Math.floor(at)], CIVIDIS[Math.floor(at) + 1], at % 1).fill;
+  const stops = RAMPS[scheme.matches ? "dark" : "light"], at = Math.min(0.9999, Math.max(0, share)) * (stops.length - 1);
+  return mix(stops[Math.floor(at)], stops[Math.floor(at) + 1], at % 1).fill;
 }
 
 // --- everything drawn is drawn again when its width or the colour scheme changes ---
@@ -68,7 +72,7 @@ function draws(host, draw) {
   return () => redraw(host, true);
 }
 
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+scheme.addEventListener("change", () => {
   for (const host of drawn.keys()) {
     if (host.isConnected) redraw(host, true);
     else drawn.delete(host); // its picture has given way to another
@@ -312,7 +316,7 @@ function matrix(host, table) {
     pen.font = `11px ${font}`;
     const longest = Math.max(...[...table.rows, ...table.columns].map((name) => pen.measureText(name).width));
     const gutter = Math.min(width < 500 ? 72 : 120, Math.ceil(longest) + 10);
-    const cell = Math.max(table.columns.length > 40 ? 7 : 14, Math.min(44, Math.floor((Math.min(width, 720) - gutter - 2) / table.columns.length)));
+    const cell = Math.max(table.columns.length > 40 ? 7 : 14, Math.min(44, Math.floor((Math.min(width, table.columns.length > 40 ? 1200 : 720) - gutter - 2) / table.columns.length)));
     const w = gutter + cell * table.columns.length + 2, h = gutter + cell * table.rows.length + 2;
     canvas.width = w * sharp; canvas.height = h * sharp;
     canvas.style.width = `${w}px`; canvas.style.height = `${h}px`;
@@ -382,9 +386,7 @@ function choice(name, options, chosen) {
 function answers(panel) {
   const made = el("div", {}, el("h3", {}, "Answers and mistakes")), place = el("div");
   const show = (k) => {
-    const given = panel.answers[k], names = given.classes, count = new Map(given.cells.map(([i, j, n]) => [i * names.length + j, n]));
-    const totals = names.map(() => 0);
-    for (const [i, , n] of given.cells) totals[i] += n;
+    const given = panel.answers[k], names = given.classes, totals = given.totals, count = new Map(given.cells.map(([i, j, n]) => [i * names.length + j, n]));
     const host = el("div"), value = (i, j) => count.get(i * names.length + j) || 0;
     const left = el("div", {}, el("p", { class: "soft" }, `${given.note} Rows: the true class; columns: the answer; colour: the share of the row.`), host);
     const empty = { fill: css("--grid"), light: true };
@@ -401,7 +403,7 @@ function answers(panel) {
       const heads = ["true", "answer", "rows", "of its class"].map((text, k) => el("th", { scope: "col", class: k > 1 ? "number" : false }, text));
       right.append(el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...list))));
     } else right.append(el("p", {}, "None: every row was right."));
-    place.replaceChildren(el("div", { class: "split" }, left, right));
+    place.replaceChildren(el("div", { class: names.length > 40 ? "split big" : "split" }, left, right));
     if (given.mistakes && given.mistakes.length) {
       const cards = given.mistakes.map(({ items, row, said, sure }) => {
         const { named, where } = about(panel, row);
@@ -424,7 +426,7 @@ function hex(name) {
 // --- similarity ---
 
 function similarity(panel) {
-  const { by, names, matrices } = panel.similarity, made = el("div", {}, el("h3", {}, "Similarity between modalities"));
+  const { by, names, matrices } = panel.similarity, made = el("div", {}, el("h3", {}, "Similarity"));
   const words = { class: "Mean cosine of all pairs of rows of two classes", target: `Mean cosine of all pairs of rows, by range of ${panel.target}`, row: "Cosine of single rows; partners are on the diagonal" };
   const host = el("div"), scale = el("p", { class: "soft" });
   const show = (k) => {
@@ -446,8 +448,8 @@ function similarity(panel) {
     right.append(el("p", { class: "soft" }, "Mean cosine of partners (cells of one row) and of other rows"), el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...rows))));
   }
   const across = matrices.findIndex((m) => m.from !== m.to);
-  const picker = choice("Between", matrices.map((m) => (m.from === m.to ? `${m.from} and itself` : `${m.from} and ${m.to}`)), show);
-  made.append(el("div", { class: "controls" }, picker.node), el("div", { class: "split" }, el("div", {}, scale, host), right));
+  const picker = choice("Of", matrices.map((m) => (m.from === m.to ? `${m.from} and itself` : `${m.from} and ${m.to}`)), show);
+  made.append(el("div", { class: "controls" }, picker.node), el("div", { class: by !== "row" && names.length > 40 ? "split big" : "split" }, el("div", {}, scale, host), right));
   picker.select.value = Math.max(0, across);
   show(Math.max(0, across));
   return made;
@@ -583,10 +585,10 @@ function map(panel) {
     });
     shapes.append(chip);
   });
-  const which = choice("By", ways.map((way) => ({ tsne: "t-SNE", pca: "PCA" })[way]), (k) => { state.way = ways[k]; state.at = null; fillLegend(); again(); });
+  const which = choice("Drawn by", ways.map((way) => ({ tsne: "t-SNE", pca: "PCA" })[way]), (k) => { state.way = ways[k]; state.at = null; fillLegend(); again(); });
   const coloured = choice("Colour", colours, (k) => { state.by = colours[k]; state.only = null; fillLegend(); again(); });
   fillLegend();
-  const side = el("div", {}, el("p", { class: "soft" }, state.by === "class" ? "Pick a class or a modality:" : "Pick:"), legend, shapes);
+  const side = el("div", {}, legend, shapes);
   made.append(el("div", { class: "controls" }, which.node, coloured.node), words, el("div", { class: "split" }, host, side));
   return made;
 }
