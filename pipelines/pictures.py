@@ -25,7 +25,7 @@ from clx.pipelines.evaluate import Embedded, contents, embed_manifest
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.overview import CLASSES
 from clx.pipelines.previews import KINDS, Preview, preview
-from clx.pipelines.zeroshot import class_embeddings, device_of, queries, temperature, text_modality
+from clx.pipelines.zeroshot import class_embeddings, device_of, native_scale, queries, text_modality
 
 MISTAKES = 12
 EXAMPLES, NEIGHBOURS = 4, 5
@@ -327,6 +327,7 @@ def _hits(seen: Seen, asked: list[str], candidate: str, i: int, query: Tensor) -
     return {"asked": [seen.item(i, name) for name in asked], "hits": hits}
 
 
+@torch.no_grad()
 def answers(seen: Seen) -> list[dict[str, Any]]:
     """How rows with a class were classified: the confusion, and the most confident mistakes.
 
@@ -376,8 +377,8 @@ def _classified(seen: Seen) -> Iterator[tuple[str, str, Tensor, Tensor]]:
                 device = device_of(run)
                 z = {name: seen.embedded.z[name][rows].to(device) for name in group}
                 present = {name: seen.embedded.present[name][rows].to(device) for name in group}
-                scores = queries(run, z, present, text) @ classes.T / temperature(run)
-                yield "by the words of the classes", "+".join(group), rows, scores.softmax(-1)
+                scores = queries(run, z, present, text) @ classes.T
+                yield "by the words of the classes", "+".join(group), rows, native_scale(run).probabilities(scores)
     elif run.model.predictor is not None and not run.config.data.target:
         rows = known & (seen.embedded.labels < run.model.predictor.out_features)
         yield "by the trained head", "+".join(seen.names), rows, predicted(seen)[rows].softmax(-1)
@@ -395,6 +396,7 @@ def _votes(seen: Seen, name: str, rows: Tensor) -> Tensor:
     return F.one_hot(labels[near], len(seen.embedded.classes)).double().mean(1)
 
 
+@torch.no_grad()
 def predicted(seen: Seen) -> Tensor:
     """The trained head's outputs `[N, outputs]`, on the CPU."""
     device = device_of(seen.run)

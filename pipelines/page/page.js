@@ -56,7 +56,10 @@ function ramp(share) {
 // --- everything drawn is drawn again when its width or the colour scheme changes ---
 
 const drawn = new Map();
-const watcher = new ResizeObserver((entries) => entries.forEach(({ target }) => redraw(target)));
+const watcher = new ResizeObserver((entries) => {
+  // In the next frame: what is drawn here changes heights, which the observer would take for a loop.
+  requestAnimationFrame(() => entries.forEach(({ target }) => redraw(target)));
+});
 
 function redraw(host, always = false) {
   const kept = drawn.get(host), width = Math.floor(host.clientWidth);
