@@ -2,16 +2,17 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines import results
+from clx.pipelines import results, state
 from clx.pipelines.build import Run
-from clx.pipelines.checkpoint import best, checkpoints
 from clx.pipelines.config import TASKS, BadInput, Config
+from clx.pipelines.folder import best, checkpoints
+from clx.pipelines.runs import lines, settings
 
 POINTS = 500
 """Most points of one curve."""
@@ -72,20 +73,8 @@ def short_names(folders: list[Path]) -> list[str]:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without a last one that was cut off by a crash."""
-    try:
-        text = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in text.splitlines():
-        try:
-            made = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(made, dict) and isinstance(made.get("step"), int):
-            found.append(made)
-    return found
+    """The lines of metrics.jsonl that have a step."""
+    return [line for line in lines(folder / "metrics.jsonl") if isinstance(line.get("step"), int)]
 
 
 def facts(one: Shown, run: Run | None) -> list[tuple[str, str]]:
@@ -112,8 +101,9 @@ def facts(one: Shown, run: Run | None) -> list[tuple[str, str]]:
     found.append(("embedding", f"{config.embed_dim} dimensions"))
     if one.metrics:
         found.append(("steps", f"{one.metrics[-1]['step']:,}, batches of {config.train.batch_size:,}"))
-    if seconds := duration(one.folder):
-        found.append(("time", seconds))
+    found.append(("state", state.state_of(one.folder)))
+    if took := duration(one.folder):
+        found.append(("from start to end", took))
     if found_checkpoints := checkpoints(one.folder):
         chosen = best(found_checkpoints)
         score = "not validated" if chosen.score is None else f"validation loss {chosen.score:.4g}"
@@ -126,13 +116,12 @@ def facts(one: Shown, run: Run | None) -> list[tuple[str, str]]:
 
 
 def duration(folder: Path) -> str | None:
-    """How long training took, where state.json tells."""
+    """From the first start to the end, in days, hours, minutes and seconds, where state.json tells."""
+    told = state.read(folder)
     try:
-        told = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        took = datetime.fromisoformat(told["ended"]) - datetime.fromisoformat(told["started"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(datetime.fromisoformat(told["ended"]) - datetime.fromisoformat(told["started"]))
+    except (ValueError, KeyError, TypeError):
         return None
-    return str(took)
 
 
 def curves(shown: list[Shown]) -> list[dict[str, Any]]:
@@ -146,7 +135,7 @@ def curves(shown: list[Shown]) -> list[dict[str, Any]]:
     for name in names:
         if name == "val_loss" and "loss" in names:
             continue
-        lines: list[dict[str, Any]] = []
+        overlaid: list[dict[str, Any]] = []
         for k, one in enumerate(shown):
             for key in ("loss", "val_loss") if name == "loss" else (name,):
                 drawn = [(line["step"], line[key]) for line in one.metrics if key in line]
@@ -154,11 +143,11 @@ def curves(shown: list[Shown]) -> list[dict[str, Any]]:
                     held = key == "val_loss"
                     label = " ".join(([one.name] if len(shown) > 1 else []) + (["validation"] if held else []))
                     x, y = thinned(drawn)
-                    lines.append({"run": k, "name": label or "training", "held": held, "x": x, "y": y})
-        values = sorted(v for line in lines for v in line["y"] if v is not None)
+                    overlaid.append({"run": k, "name": label or "training", "held": held, "x": x, "y": y})
+        values = sorted(v for line in overlaid for v in line["y"] if v is not None)
         wide = bool(values) and values[0] > 0 and values[-1] > 50 * values[len(values) // 2]
         title = "loss, training and validation" if name == "loss" and "val_loss" in names else name
-        found.append({"name": title, "lines": lines, "log": wide})
+        found.append({"name": title, "lines": overlaid, "log": wide})
     return found
 
 
@@ -187,7 +176,7 @@ def thinned(drawn: list[tuple[int, Any]]) -> tuple[list[int], list[float | None]
 
 def evaluation_tables(shown: list[Shown]) -> list[Table]:
     """The saved figures by task and data: of one run its inputs below each other, several runs side by side."""
-    lines: dict[tuple[str, str], dict[str, dict[int, dict[str, Any]]]] = {}
+    by_table: dict[tuple[str, str], dict[str, dict[int, dict[str, Any]]]] = {}
     steps: dict[tuple[str, str], set[int | None]] = {}
     for k, one in enumerate(shown):
         for result in one.evaluations:  # oldest first, so that the newest stays
@@ -197,11 +186,11 @@ def evaluation_tables(shown: list[Shown]) -> list[Table]:
                 steps.setdefault((task, source), set()).add(result["step"])
                 for row in rows:
                     name = row["input"] + (f", {row['group']}-shot rows" if "group" in row else "")
-                    lines.setdefault((task, source), {}).setdefault(name, {})[k] = row
+                    by_table.setdefault((task, source), {}).setdefault(name, {})[k] = row
     found = []
     for task in TASKS:
-        for source in [source for each, source in lines if each == task]:
-            by_input = lines[task, source]
+        for source in [source for each, source in by_table if each == task]:
+            by_input = by_table[task, source]
             names = [one.name for one in shown]
             table = side_by_side(by_input, names) if len(shown) > 1 else below_each_other(by_input)
             table.title = f"{task} on {source}"
@@ -261,7 +250,9 @@ def side_by_side(found: dict[str, dict[int, dict[str, Any]]], names: list[str]) 
 
 def difference(shown: list[Shown]) -> Table | None:
     """The config keys in which some runs differ; None when there are none."""
-    flat = [dict(flattened(one.config.model_dump(mode="json"))) for one in shown]
+    flat = [
+        {key: json.dumps(value, ensure_ascii=False) for key, value in settings(one.config).items()} for one in shown
+    ]
     keys = dict.fromkeys(key for each in flat for key in each)
     rows = [
         [Cell(key), *(Cell(each.get(key, "absent")) for each in flat)]
@@ -269,18 +260,6 @@ def difference(shown: list[Shown]) -> Table | None:
         if len({each.get(key) for each in flat}) > 1
     ]
     return Table(["key", *(one.name for one in shown)], rows, words=True) if rows else None
-
-
-def flattened(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys as `-s` takes them, and their values as JSON."""
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from flattened(inner, f"{at}.{key}" if at else str(key))
-    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
-        for k, inner in enumerate(value):
-            yield from flattened(inner, f"{at}.{k}")
-    else:
-        yield at, json.dumps(value, ensure_ascii=False)
 
 
 def answers(one: Shown, found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines.config import TASKS, BadInput, nearest
+from clx.pipelines.config import TASKS, BadInput, Config, nearest
 from clx.pipelines.folder import best, checkpoints, read_config
 from clx.pipelines.state import read, state_of
 
@@ -182,7 +182,7 @@ def compare(runs: Sequence[Path]) -> dict[str, Any]:
     rows = {str(run): summary(run) for run in runs}
     if len(rows) < 2:
         raise BadInput("name two runs or more to compare")
-    configs = [flat(_plain_terms(read_config(run).model_dump(mode="json"))) for run in runs]
+    configs = [settings(read_config(run)) for run in runs]
     numbers = [
         {"step": row["step"], "val_loss": row["val_loss"], **figures(read_results(run))}
         for run, row in zip(runs, rows.values(), strict=True)
@@ -199,10 +199,11 @@ def compare(runs: Sequence[Path]) -> dict[str, Any]:
     return {"runs": list(rows), **table}
 
 
-def _plain_terms(config: dict[str, Any]) -> dict[str, Any]:
-    """An objective of one term without its number."""
-    terms = config["objective"]
-    return config | {"objective": terms[0] if len(terms) == 1 else dict(enumerate(terms))}
+def settings(config: Config) -> dict[str, Any]:
+    """A config by dotted keys; an objective of one term without its number."""
+    raw = config.model_dump(mode="json")
+    terms = raw["objective"]
+    return flat(raw | {"objective": terms[0] if len(terms) == 1 else dict(enumerate(terms))})
 
 
 def flat(values: dict[Any, Any], path: str = "") -> dict[str, Any]:
