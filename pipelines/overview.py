@@ -253,6 +253,12 @@ def difference(shown: list[Shown]) -> Table | None:
     flat = [
         {key: json.dumps(value, ensure_ascii=False) for key, value in settings(one.config).items()} for one in shown
     ]
+    for name in dict.fromkeys(name for one in shown for name in one.config.modalities):
+        if not all(name in one.config.modalities for one in shown):  # its presence says all
+            for each, one in zip(flat, shown, strict=True):
+                own = {key: each.pop(key) for key in [*each] if key.startswith(f"modalities.{name}.")}
+                if name in one.config.modalities:
+                    each[f"modalities.{name}"] = own.get(f"modalities.{name}.encoder", "present")
     keys = dict.fromkeys(key for each in flat for key in each)
     rows = [
         [Cell(key), *(Cell(each.get(key, "absent")) for each in flat)]

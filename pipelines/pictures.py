@@ -24,12 +24,14 @@ from clx.pipelines.config import BadInput
 from clx.pipelines.evaluate import Embedded, contents, embed_manifest
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.overview import CLASSES
-from clx.pipelines.previews import KINDS, Preview, preview
+from clx.pipelines.previews import KINDS, STEPS, Preview, preview
 from clx.pipelines.zeroshot import class_embeddings, device_of, native_scale, queries, text_modality
 
 MISTAKES = 12
 EXAMPLES, NEIGHBOURS = 4, 5
 VIEWS = 4
+SAMPLES = 6
+COMPONENTS = 3
 VOTERS = 10
 
 
@@ -155,6 +157,7 @@ def pictures(seen: Seen, points: int, train: Manifest | None) -> dict[str, Any]:
     if found["target"]:
         found["regression"] = regression(seen, train)
     found["views"] = views(seen)
+    found["steps"] = over_time(seen)
     return found | {"items": seen.items, "rows": seen.rows}
 
 
@@ -475,4 +478,36 @@ def views(seen: Seen) -> list[dict[str, Any]]:
             made = modality.augment([sample] * VIEWS, generator)
             lines.append({"sample": preview(modality, sample), "views": [preview(modality, view) for view in made]})
         found.append({"modality": name, "augmentation": modality.augmentation, "lines": lines})
+    return found
+
+
+@torch.no_grad()
+def over_time(seen: Seen) -> list[dict[str, Any]]:
+    """What an encoder with features per time step makes of a few samples: their first principal components.
+
+    The components are those of all steps of all samples together, and so have one meaning and one scale, -99 to 99.
+    """
+    found = []
+    for name in seen.names:
+        modality, stepped = seen.run.modalities[name], getattr(seen.run.model.towers[name].encoder, "steps", None)
+        if stepped is None:
+            continue
+        there = torch.nonzero(seen.embedded.present[name])[:, 0].tolist()
+        rows = there[:: max(1, len(there) // SAMPLES)][:SAMPLES]
+        value = modality.collate([seen.read(i, name)[1] for i in rows])
+        features, mask = stepped(**{key: part.to(device_of(seen.run)) for key, part in value.items()})
+        features, mask = features.double().cpu(), mask.cpu()
+        x = features[mask]
+        if len(x) <= COMPONENTS:
+            continue
+        _, s, axes = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+        share = s.square() / s.square().sum().clamp(min=1e-12)
+        parts = (features - x.mean(0)) @ axes[:COMPONENTS].T  # [N, T, COMPONENTS]
+        parts = parts / parts[mask].abs().amax(0).clamp(min=1e-12) * 99
+        lines = []
+        for i, one, real in zip(rows, parts, mask, strict=True):
+            steps = one[real]
+            at = torch.linspace(0, len(steps) - 1, min(STEPS, len(steps))).round().long()
+            lines.append({"item": seen.item(i, name), "parts": steps[at].T.round().int().tolist()})
+        found.append({"modality": name, "share": share[:COMPONENTS].tolist(), "lines": lines})
     return found

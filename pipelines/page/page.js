@@ -688,6 +688,33 @@ function views(panel) {
   return made;
 }
 
+// --- features over time ---
+
+function strips(parts) {
+  const canvas = el("canvas", { role: "img", "aria-label": "features over time" });
+  canvas.width = parts[0].length;
+  canvas.height = parts.length;
+  const pen = canvas.getContext("2d");
+  parts.forEach((values, row) => values.forEach((v, at) => {
+    pen.fillStyle = mix(hex("--card"), hex(v < 0 ? "--warm" : "--cool"), Math.abs(v) / 99).fill;
+    pen.fillRect(at, row, 1, 1);
+  }));
+  return canvas;
+}
+
+function steps(panel) {
+  const made = el("div", {}, el("h3", {}, "Features over time"));
+  for (const { modality, share, lines } of panel.steps) {
+    made.append(el("p", { class: "soft" }, `${modality}: each sample, and below it the first ${share.length} principal components of its encoder's features per time step (${share.map(percent).join(", ")} of the variance), from the first step to the last. Blue is high, orange low; one scale for all samples.`));
+    const strip = el("div", { class: "strip", tabindex: 0 });
+    const fill = () => strip.replaceChildren(...lines.map(({ item, parts }) => el("div", {}, seen(panel.items[item], strips(parts), caption(panel, panel.items[item])))));
+    fill();
+    scheme.addEventListener("change", fill);
+    made.append(strip);
+  }
+  return made;
+}
+
 // --- the page ---
 
 function build(panel) {
@@ -698,6 +725,7 @@ function build(panel) {
   if (panel.similarity && panel.similarity.matrices.length) made.append(similarity(panel));
   if (panel.neighbours && panel.neighbours.directions.length) made.append(neighbours(panel));
   if (panel.views && panel.views.length) made.append(views(panel));
+  if (panel.steps && panel.steps.length) made.append(steps(panel));
   return made;
 }
 

@@ -320,6 +320,13 @@ def test_config_difference_names_the_keys_that_differ_alone(make_config: Callabl
     assert found["objective.learn_temperature"] == ["true", "absent"]
     assert set(found) == {"train.lr", "objective.name", "objective.learn_temperature"}
     assert overview.difference([shown(a), shown(a)]) is None
+    less = a.model_copy(update={"modalities": {"image": a.modalities["image"]}})
+    table = overview.difference([shown(a), shown(less)])
+    assert table
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["modalities.table", '"mlp"', "absent"],
+        ["modalities.text", '"transformer"', "absent"],
+    ]
 
 
 def test_figures_side_by_side(make_config: Callable[..., Config]) -> None:
@@ -364,6 +371,47 @@ def test_short_names() -> None:
     assert overview.short_names([Path("/x/a"), Path("/y/a"), Path("/y/b")]) == ["x/a", "y/a", "y/b"]
     with pytest.raises(BadInput, match="twice"):
         overview.short_names([Path("/x/a"), Path("/x/a")])
+
+
+def test_features_over_time_are_one_projection_of_the_encoders_steps(tmp_path: Path) -> None:
+    raw = {
+        "data": {"train": "digits", "label": "label"},
+        "modalities": {"series": {"width": 16, "layers": 1, "views": 2}},
+        "embed_dim": 8,
+        "objective": {"name": "nt-xent"},
+        "train": {"steps": 2, "batch_size": 16},
+        "eval": [],
+    }
+    train(Config.model_validate(raw), tmp_path / "run", Quiet())
+    run = load(tmp_path / "run")
+    _, manifest = load_evaluation(run.config.data, 0, None, None)
+    seen = pictures.look(run, manifest, 30, pytest.fail)
+    (found,) = pictures.over_time(seen)
+    every, drawn = [], []
+    for line in found["lines"]:
+        sample = seen.read(seen.items[line["item"]]["row"], "series")[1]
+        with torch.no_grad():
+            steps, _ = run.model.towers["series"].encoder.steps(**run.modalities["series"].collate([sample]))
+        assert len(line["parts"][0]) == steps.shape[1]
+        every.append(steps[0].double())
+        drawn.append(np.array(line["parts"], dtype=float).T)
+    x, mine = torch.cat(every).numpy(), np.concatenate(drawn)
+    axes = np.linalg.svd(x - x.mean(0))[2][:3]
+    assert np.abs(mine).max(0).tolist() == [99, 99, 99]
+    for k, part in enumerate(((x - x.mean(0)) @ axes.T).T):
+        assert abs(np.corrcoef(part, mine[:, k])[0, 1]) > 0.99
+    assert pictures.answers(seen)[0]["how"] == "by the 10 nearest other rows"
+
+
+def test_votes_leave_a_row_itself_out(seen: pictures.Seen) -> None:
+    from sklearn.neighbors import NearestNeighbors
+
+    rows = seen.embedded.labels >= 0
+    x, labels = seen.unit["image"].numpy(), seen.embedded.labels.numpy()
+    near = NearestNeighbors(n_neighbors=pictures.VOTERS).fit(x).kneighbors(return_distance=False)
+    expected = np.stack([(labels[near] == c).mean(1) for c in range(len(seen.embedded.classes))], 1)
+    found = pictures._votes(seen, "image", rows).numpy()
+    assert (np.abs(found - expected).max(1) < 1e-9).mean() > 0.97  # equal but for ties in distance
 
 
 def picture(uri: str) -> np.ndarray[Any, Any]:
