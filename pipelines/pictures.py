@@ -21,10 +21,11 @@ from clx.modalities.base import CellError
 from clx.pipelines.batch import BadRow, cell_of, columns_of
 from clx.pipelines.build import Run
 from clx.pipelines.config import BadInput
-from clx.pipelines.evaluate import Embedded, contents, embed_manifest
+from clx.pipelines.embedded import Embedded, contents, embed_manifest
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.overview import CLASSES
 from clx.pipelines.previews import KINDS, STEPS, Preview, preview
+from clx.pipelines.tasks import numbers
 from clx.pipelines.zeroshot import class_embeddings, device_of, native_scale, queries, text_modality
 
 MISTAKES = 12
@@ -120,25 +121,12 @@ def look(run: Run, manifest: Manifest, rows: int, say: Callable[[str], None]) ->
             say(f"{each.where}: {each.reason}")
 
     embedded = embed_manifest(run, some, on_bad="skip", report=report)
-    targets = torch.full((len(embedded.rows),), float("nan"), dtype=torch.float64)
-    column = next((name for name in run.config.data.target if name in some.columns), None)
-    if column:
-        targets = torch.from_numpy(numbers(some, column))[embedded.rows]
+    targets = torch.full((len(embedded),), float("nan"), dtype=torch.float64)
+    if embedded.target:
+        targets = embedded.targets[:, 0].double()
     unit = {name: F.normalize(z, dim=-1) for name, z in embedded.z.items() if embedded.present[name].any()}
-    things = {name: contents(run, some, embedded.rows, name) for name in unit}
+    things = {name: contents(run, embedded, name) for name in unit}
     return Seen(run, some, embedded, targets, unit, things)
-
-
-def numbers(manifest: Manifest, column: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """A column as floats `[N]`, NaN where it holds none."""
-
-    def number(value: Any) -> float:
-        try:
-            return float("nan") if value is None else float(value)
-        except (TypeError, ValueError):
-            return float("nan")
-
-    return np.array([number(value) for value in manifest.column(column)], dtype=np.float64)
 
 
 @torch.no_grad()
@@ -148,7 +136,7 @@ def pictures(seen: Seen, points: int, train: Manifest | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     found["classes"] = seen.embedded.classes
     found["modalities"] = [{"name": name, "kind": run.modalities[name].kind} for name in seen.names]
-    found["target"] = run.config.data.target[0] if seen.targets.isfinite().any() else None
+    found["target"] = seen.embedded.target[0] if seen.targets.isfinite().any() else None
     found["map"] = space(seen, points)
     found["similarity"] = similarity(seen)
     found["pairs"] = paired(seen)
@@ -294,8 +282,8 @@ def paired(seen: Seen) -> list[dict[str, Any]]:
 def neighbours(seen: Seen) -> dict[str, Any]:
     """The best answers to a few rows, among distinct things: `hits` are [item, cosine, partner]."""
     order = np.random.default_rng(1).permutation(len(seen)).tolist()
-    complete = sum(seen.embedded.present[name].int() for name in seen.names)
-    order.sort(key=lambda i: -int(complete[i]))  # type: ignore[index]
+    complete = torch.stack([seen.embedded.present[name] for name in seen.names]).sum(0)
+    order.sort(key=lambda i: -int(complete[i]))
     examples: list[int] = []
     for i in order:  # of different classes, as far as there are
         if len(examples) < EXAMPLES and all(seen.embedded.labels[i] != seen.embedded.labels[j] for j in examples):
@@ -409,14 +397,14 @@ def predicted(seen: Seen) -> Tensor:
 
 def regression(seen: Seen, train: Manifest | None) -> dict[str, Any]:
     """Predicted against true values, the error by region of the target, and how many training rows each has."""
-    known = seen.targets.isfinite()
+    known, column = seen.targets.isfinite(), seen.embedded.target[0]
+    place = seen.run.config.data.target.index(column)
     truth = seen.targets[known].numpy()
     if seen.run.model.predictor is not None:
-        how, said = "by the trained head", predicted(seen)[known, 0].double().numpy()
+        how, said = "by the trained head", predicted(seen)[known, place].double().numpy()
     else:
         how, said = "by ridge regression on the embeddings, each tenth from the nine others", _ridge(seen, known, truth)
-    column = seen.run.config.data.target[0]
-    taught = numbers(train, column) if train is not None and column in train.columns else truth[:0]
+    taught = truth[:0] if train is None else numbers(train, column).double().numpy()
     taught = taught[np.isfinite(taught)]
     both = np.concatenate([truth, taught])
     edges = np.linspace(both.min(), both.max(), 21)

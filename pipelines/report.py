@@ -19,7 +19,7 @@ from clx.pipelines.checkpoint import load
 from clx.pipelines.config import BadInput, dump
 from clx.pipelines.device import pick_device
 from clx.pipelines.disk import write_text
-from clx.pipelines.folder import best, checkpoints, read_config
+from clx.pipelines.folder import read_config
 from clx.pipelines.manifest import load_evaluation, load_splits
 from clx.pipelines.overview import (
     Shown,
@@ -125,9 +125,8 @@ def look_at(one: Shown, data: str | None, split: str | None, which: str, device:
                 train = load_splits(run.config.data, run.config.train.seed)["train"]
             found = pictures(seen, points, train)
             of = f"{len(seen):,} of {len(manifest):,}" if len(seen) < len(manifest) else f"{len(seen):,}"
-            there = checkpoints(one.folder)
-            at = {"best": best(there).step, "last": there[-1].step}.get(which) or int(which)
-            found |= {"step": at, "split": name, "source": f"{of} {name} rows of {manifest.name}, step {at}"}
+            found |= {"step": run.step, "split": name}
+            found["source"] = f"{of} {name} rows of {manifest.name}, step {run.step}"
             if name == "train":
                 found["source"] += ": rows that the run was trained on"
             one.notes += [f"{len(bad)} rows could not be read; the first: {bad[0]}"] if bad else []

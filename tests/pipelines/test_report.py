@@ -25,7 +25,7 @@ from clx.modalities.text import Text
 from clx.pipelines import overview, pictures
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import BadInput, Config
-from clx.pipelines.evaluate import evaluate
+from clx.pipelines.evaluate import Source, evaluate
 from clx.pipelines.folder import read_config
 from clx.pipelines.manifest import load_evaluation
 from clx.pipelines.previews import preview
@@ -153,12 +153,16 @@ def seen(digits_run: Path) -> pictures.Seen:
 
 
 def test_answers_are_those_of_the_evaluation(seen: pictures.Seen) -> None:
-    expected = evaluate(seen.run, seen.manifest, ["zeroshot"])["zeroshot"]
+    expected = evaluate(seen.run, Source("test", seen.manifest), ["zeroshot"])["zeroshot"]
     found = {given["input"]: given for given in pictures.answers(seen)}
-    assert set(found) == set(expected) - {"classes"}
+    assert set(found) == set(expected)
     for name, given in found.items():
         right = sum(n for i, j, n in given["cells"] if i == j)
         assert right / given["rows"] == pytest.approx(expected[name]["top1"])
+        counts = np.zeros((len(seen.embedded.classes),) * 2, dtype=int)
+        for i, j, n in given["cells"]:
+            counts[i, j] = n
+        assert expected[name]["confusion"] == {"classes": seen.embedded.classes, "counts": counts.tolist()}
         assert given["wrong"] == given["rows"] - right
         sure = [mistake["sure"] for mistake in given["mistakes"]]
         assert sure == sorted(sure, reverse=True)
