@@ -121,7 +121,7 @@ onload = () => setTimeout(() => {
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-@pytest.mark.parametrize(("width", "dark"), [(375, True), (1280, False)])
+@pytest.mark.parametrize(("width", "dark"), [(375, True), pytest.param(1280, False, marks=pytest.mark.slow)])
 def test_a_browser_draws_it(clx: Callable[..., Any], digits_run: Path, tmp_path: Path, width: int, dark: bool) -> None:
     done = clx("report", digits_run, "-o", tmp_path / "page.html", "--rows", 120, "--points", 120)
     assert done.returncode == 0, done.stderr
