@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clx.cli import data, doctor, embed, evaluate, export, predict, runs, search, show, sweep, train, zeroshot
-from clx.cli import data, doctor, evaluate, export, report, runs, show, sweep, train, zeroshot
+from clx.cli import data, doctor, embed, evaluate, export, predict, report, runs, search, show, sweep, train, zeroshot
 from clx.cli.output import ReaderGone, note
 
 app = typer.Typer(
