@@ -65,12 +65,12 @@ def main() -> None:
     """Entry point of the console script."""
     # Threads that wait by spinning make a machine with other work on it several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    watch()
     sys.exit(run())
 
 
 def run() -> int:
     """Run the app; the exit code of whatever happened."""
-    watch()
     try:
         return app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
     except KeyboardInterrupt:

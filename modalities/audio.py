@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -154,13 +155,13 @@ def _decode(source: Path | bytes, max_seconds: float) -> tuple[NDArray[np.float3
 
     if source == b"":
         raise CellError("zero bytes")
-    with io.BytesIO(source) if isinstance(source, bytes) else open_file(source, sys.maxsize) as raw:
+    with _Bytes(source) if isinstance(source, bytes) else open_file(source, sys.maxsize) as raw:
         size = raw.seek(0, io.SEEK_END)
         raw.seek(0)
         if missing := _missing_bytes(raw, size):
             raise CellError(f"truncated WAV: {missing} bytes are missing")
         try:
-            with soundfile.SoundFile(raw) as file:
+            with soundfile.SoundFile(raw if isinstance(source, bytes) else _rewound(raw), closefd=False) as file:
                 if file.samplerate > HIGHEST_RATE or file.channels > MOST_CHANNELS:
                     raise CellError(f"{file.samplerate} Hz and {file.channels} channels: no recording has so many")
                 wanted = min(file.frames, round(max_seconds * file.samplerate))
@@ -174,6 +175,22 @@ def _decode(source: Path | bytes, max_seconds: float) -> tuple[NDArray[np.float3
                 raise CellError(f"unknown extension {suffix}") from error
             reason = error.error_string.rstrip(".").removeprefix("Error : ").lower()
             raise CellError(f"not readable as audio: {reason}"[:88]) from error
+
+
+class _Bytes(io.BytesIO):
+    """Where a damaged header leads before the beginning, libsndfile must be told so, not Python's stderr."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OSError):
+            return super().seek(0)
+
+
+def _rewound(raw: BinaryIO) -> int:
+    """The file's handle, at the beginning: libsndfile reads it without Python in between."""
+    os.lseek(raw.fileno(), 0, os.SEEK_SET)
+    return raw.fileno()
 
 
 def _missing_bytes(raw: BinaryIO, size: int) -> int:

@@ -9,7 +9,7 @@ import json
 import re
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
 T = TypeVar("T")
+LARGEST = 100_000  # values in a config
 Task = Literal["zeroshot", "retrieval", "probe", "knn", "fewshot", "regression", "geometry"]
 TASKS: tuple[Task, ...] = typing.get_args(Task)
 
@@ -313,13 +314,27 @@ def read_source(source: str) -> dict[str, Any]:
         raise BadInput(f"config {source}: no such file")
     else:
         raise BadInput(f"no recipe and no file named {source!r}{nearest(source, known)}")
-    try:
-        raw = tomllib.loads(text) if is_toml else yaml.safe_load(text)
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadInput(f"config {source}: {' '.join(str(error).split())}") from None
+    raw = _parsed(text, f"config {source}", tomllib.loads if is_toml else yaml.safe_load)
     if not isinstance(raw, dict):
         raise BadInput(f"config {source}: expected keys and values, found {type(raw).__name__}")
     return raw
+
+
+def _parsed(text: str, where: str, read: Callable[[str], Any]) -> Any:
+    """The value in a text. Raises `BadInput`, also where aliases of aliases of aliases would fill the memory."""
+    try:
+        value = read(text)
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError, TypeError, AttributeError) as error:
+        raise BadInput(f"{where}: {' '.join(str(error).split())[:300]}") from None
+    left, open_ends = LARGEST, [value]
+    while open_ends:
+        at = open_ends.pop()
+        left -= 1
+        if left < 0:
+            raise BadInput(f"{where}: over {LARGEST} values, or one that contains itself")
+        if isinstance(at, dict | list):
+            open_ends += [*at, *at.values()] if isinstance(at, dict) else at
+    return value
 
 
 def override(raw: dict[str, Any], setting: str) -> None:
@@ -327,10 +342,7 @@ def override(raw: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise BadInput(f"-s {setting}: expected key.path=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadInput(f"-s {setting}: {' '.join(str(error).split())}") from None
+    value = _parsed(text, f"-s {setting}", yaml.safe_load)
     if isinstance(value, str) and re.fullmatch(r"[+-]?[\d.]+[eE][+-]?\d+", value):
         value = float(value)  # YAML 1.1 reads 1e-3 as text
     at: Any = raw

@@ -15,6 +15,8 @@ from clx.pipelines.config import BadInput
 
 TEMPLATES = {"openai-imagenet": "OPENAI_IMAGENET_TEMPLATES", "simple-imagenet": "SIMPLE_IMAGENET_TEMPLATES"}
 """Sets of templates by name, with what open_clip calls them: 80 and 7."""
+LARGEST = 1 << 26
+"""Bytes of a file of labels."""
 KEPT = 200
 """Entries of the cache that stay, the last used ones."""
 
@@ -22,7 +24,8 @@ KEPT = 200
 def read_labels(source: Path) -> dict[str, list[str]]:
     """Labels from a text file, one a line, or from JSON: a list, or an object of phrasings per class."""
     try:
-        text = source.read_text(encoding="utf-8-sig")
+        with source.open("rb") as file:  # a pipe is fine here, one without end is not
+            text = file.read(LARGEST).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(f"labels {source}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
@@ -33,6 +36,8 @@ def read_labels(source: Path) -> dict[str, list[str]]:
         return as_phrasings(json.loads(text), f"labels {source}")
     except json.JSONDecodeError as error:
         raise BadInput(f"labels {source}: line {error.lineno} is not JSON ({error.msg})") from None
+    except (ValueError, RecursionError):  # numbers of thousands of digits, lists a thousand deep
+        raise BadInput(f"labels {source}: no list of labels") from None
 
 
 def as_phrasings(raw: Any, where: str) -> dict[str, list[str]]:

@@ -40,6 +40,8 @@ def read_file(path: Path, name: str) -> "pa.Table":
     if suffix not in readers:
         raise BadInput(f"{name}: expected a folder or a file ending in {', '.join(readers)}")
     try:
+        if not path.is_file():  # reading a pipe could wait for ever
+            raise BadInput(f"{name}: a pipe or device, not a file")
         if path.stat().st_size == 0:
             raise BadInput(f"{name}: the file is empty")
         table = readers[suffix](path, name)
