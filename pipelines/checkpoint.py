@@ -128,7 +128,7 @@ def restore_random(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
 
 
-def _warn_of_change(folder: Path, checkpoint: Checkpoint) -> None:
+def warn_of_change(folder: Path, checkpoint: Checkpoint) -> None:
     """A config may be changed by hand, when data has moved; it may also have rotted. Its length may change."""
     if (checkpoint.path / "config.yaml").read_bytes() == (folder / "config.yaml").read_bytes():
         return
@@ -187,13 +187,24 @@ def pick(folder: Path, which: str = "best") -> Checkpoint:
 def load(folder: Path, which: str = "best", device: torch.device | str = "cpu") -> Run:
     """A run rebuilt from its folder, with the weights of its best or last checkpoint, or of step `which`."""
     config, facts, chosen = read_config(folder), read_facts(folder), pick(folder, which)
-    _warn_of_change(folder, chosen)
-    run = build(config, facts, load=False)
+    warn_of_change(folder, chosen)
+    run = rebuild(folder, config, facts)
     restore(chosen, run.model, run.objective)
     run.step = chosen.step
     run.model.eval().to(device)
     run.objective.eval().to(device)
     return run
+
+
+def rebuild(folder: Path, config: Config, facts: Facts) -> Run:
+    """A run without its weights. Raises `BadInput` for facts that the config has no use for."""
+    try:
+        return build(config, facts, load=False)
+    except BadInput:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:100]
+        raise BadInput(f"{folder}/facts.json does not fit its config.yaml ({type(error).__name__}: {said})") from error
 
 
 def restore(checkpoint: Checkpoint, model: nn.Module, objective: nn.Module) -> None:

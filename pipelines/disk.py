@@ -68,7 +68,8 @@ def append(path: Path, line: dict[str, Any]) -> None:
                 while rest:
                     rest = rest[file.write(rest) :]
             except OSError:
-                file.truncate(end)
+                with suppress(OSError):
+                    file.truncate(end)
                 raise
     except OSError as error:
         raise Failed(f"{path} cannot be written: {error.strerror or error}") from None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clx.pipelines import checkpoint, state
 from clx.pipelines.batch import Lost, Rows, batches, once
-from clx.pipelines.build import Run, build, check_needs, make_losses, make_modalities, prepare
+from clx.pipelines.build import Run, check_needs, make_losses, make_modalities, prepare
 from clx.pipelines.builtin import is_builtin
 from clx.pipelines.config import BadInput, Config, Stopped, dump, first_stage
 from clx.pipelines.device import pick_device, pick_precision
@@ -47,7 +47,7 @@ def train(
         config, said = relengthened(config, out, len(splits["train"]))
     steps = plan(config, len(splits["train"])).steps
     if begun:
-        run = build(config, checkpoint.read_facts(out), load=False)
+        run = checkpoint.rebuild(out, config, checkpoint.read_facts(out))
     elif first is not None and not staged:
         run = take_over(config, splits, first, progress.say)
     else:
@@ -57,7 +57,9 @@ def train(
     trainer = None if staged else Trainer(run.config, run, splits, out)
     with locked(out):
         if trainer is not None and begun:
-            trainer.restore(checkpoint.last(out))
+            source = checkpoint.last(out)
+            checkpoint.warn_of_change(out, source)
+            trainer.restore(source)
             if trainer.step == steps and state.recorded_state(out) == "finished":
                 raise BadInput(
                     f"{out} is finished: all its {steps} steps are done and evaluated; -s train.steps=N makes it longer"
