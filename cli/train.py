@@ -58,17 +58,17 @@ def train(
         from clx.pipelines.folder import read_config
 
         given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-        config, folder = read_config(resume, [*settings, *given]), resume
+        config = read_config(resume, [*settings, *given])
     elif source is None:
         raise BadInput("say what to train: a recipe (clx recipes lists them) or a config file")
     else:
         config = load_config(source, settings, flags)
-        folder = out or Path("runs") / Path(source).stem
     from clx.pipelines import train as pipeline
 
     if dry_run:
         show_plan(pipeline.dry_run(config), json)
         return
+    folder = resume or out or Path("runs") / pipeline.run_name(Path(source or "").stem)
     with progress() as shown:
         summary = pipeline.train(config, folder, shown, resume=resume is not None, overwrite=overwrite)
     if json:

@@ -1,5 +1,6 @@
 """`clx train` from config to evaluated run folder, and what it would do without doing it."""
 
+import re
 import shutil
 import time
 from functools import partial
@@ -148,12 +149,13 @@ def relengthened(config: Config, out: Path, rows: int) -> tuple[Config, str | No
     rate goes on as it is; a cosine stands where the longer cosine stands at this step, above the zero it had come
     to. Raises `BadInput` when fewer steps are asked for than are done.
     """
-    before, done = checkpoint.read_config(out), checkpoint.last(out).step
+    before = checkpoint.read_config(out)
     if config.train.epochs != before.train.epochs and before.train.steps:
         raise BadInput(f"train.epochs: the length of {out} is train.steps = {before.train.steps}; set that")
     old, new = plan(before, rows).steps, plan(config, rows).steps
     if new == old:
         return config, None
+    done = checkpoint.last(out).step
     if new < done:
         raise BadInput(f"train.steps: {done} steps are done already, so {out} cannot end after {new}")
     warm = warm_up(old, before.train)
@@ -162,6 +164,15 @@ def relengthened(config: Config, out: Path, rows: int) -> tuple[Config, str | No
     was, now = rate_at(min(done, old - 1), old, before.train), rate_at(min(done, new - 1), new, config.train)
     rate = f"at step {done} its learning rate ({config.train.schedule}) was {was:.2g} and goes on from {now:.2g}"
     return config, f"{out} now ends after {new} steps instead of {old}: {rate}"
+
+
+def run_name(text: str) -> str:
+    """A folder name from any text: no separators, no control characters, nothing hidden.
+
+    >>> run_name("lr=1e-3, ../x")
+    'lr-1e-3-..-x'
+    """
+    return re.sub(r"[^\w.]+", "-", text).strip("-.")[:100] or "run"
 
 
 def first_folder(config: Config, out: Path) -> Path | None:
@@ -218,7 +229,8 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
         return
     if not out.is_dir():
         raise BadInput(f"{out} is a file, not a folder for a run")
-    if any(path.name != LOCK for path in out.iterdir()):
+    started = (LOCK, ".config.yaml.tmp")  # all that there is of a run that was killed when it began
+    if any(path.name not in started for path in out.iterdir()):
         ours = (out / "config.yaml").exists()
         if ours and not checkpoint.checkpoints(out) and not checkpoint.checkpoints(out / "pretrain"):
             return  # an earlier try that ended before its first checkpoint
@@ -233,12 +245,12 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
 
 def clear(out: Path) -> None:
     """Remove what an earlier run left in its folder."""
-    for name in ("config.yaml", "facts.json", "metrics.jsonl", "bad_rows.jsonl", "state.json", LAST):
-        (out / name).unlink(missing_ok=True)
     for name in ("checkpoints", "tensorboard", "pretrain", FOLDER):
         if (out / name).exists():  # the folder itself may be a link to another disk, and stays
             for path in (out / name).iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for name in (LAST, "state.json", "bad_rows.jsonl", "metrics.jsonl", "facts.json", "config.yaml"):
+        (out / name).unlink(missing_ok=True)  # the config last: it marks the folder as ours
 
 
 def dry_run(config: Config) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def tiny(**changes: Any) -> dict[str, Any]:
     return raw
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config() -> Callable[..., Any]:
     from clx.pipelines.config import Config
 

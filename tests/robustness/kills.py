@@ -85,7 +85,7 @@ def die_in_save(operation: int) -> Callable[[], None]:
                 left[0] -= 1
                 result = real(content, file)
                 if left[0] == 0:
-                    with open(getattr(file, "name", file), "r+b") as cut:
+                    with open(file if isinstance(file, Path) else file.name, "r+b") as cut:
                         cut.truncate(os.path.getsize(cut.name) // 2)
                     os.killpg(0, signal.SIGKILL)
                 return result

@@ -1,0 +1,81 @@
+"""Warnings of a run that goes wrong without failing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clx.pipelines.health import FEWEST, PATIENCE, Health, effective_rank, spread
+from clx.pipelines.loop import Trainer
+from clx.pipelines.train import train
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5, 16])
+def test_effective_rank_of_directions_alike(rank: int) -> None:
+    """Points on both ends of `rank` axes vary in that many directions, equally."""
+    axes = torch.eye(16)[:rank]
+    assert effective_rank(torch.cat([axes, -axes]) * 7) == pytest.approx(rank)
+
+
+def test_spread_of_equal_opposite_and_isotropic_rows() -> None:
+    row = torch.randn(1, 8)
+    assert spread(row.repeat(50, 1)) == pytest.approx(0, abs=1e-6)
+    assert effective_rank(row.repeat(50, 1)) == 0
+    assert spread(torch.cat([row, -3 * row])) == pytest.approx(1)
+    assert spread(torch.randn(5000, 8)) == pytest.approx(1, abs=0.01)
+    close = torch.zeros(2000, 8)
+    close[:, 0], close[:, 1] = 1, torch.randn(2000) * 0.01
+    assert spread(close) == pytest.approx(0.01, rel=0.1)
+
+
+def test_a_spike_is_told_from_noise_and_from_descent() -> None:
+    health = Health(warm=0)
+    noise = torch.randn(300, generator=torch.Generator().manual_seed(0))
+    falling = [3 * 0.99**k + 0.05 * float(noise[k]) for k in range(300)]
+    assert not any(health.hear_loss(k, loss) for k, loss in enumerate(falling, 1))
+    assert "loss spike: 4 at step 301" in (health.hear_loss(301, 4.0) or "")
+    assert health.hear_loss(302, falling[-1]) is None
+    fresh = Health(warm=0)
+    assert not any(fresh.hear_loss(k, 9.0 if k == FEWEST - 1 else 1.0) for k in range(FEWEST))
+
+
+def test_a_collapse_must_last_and_come_after_the_warm_up() -> None:
+    health, point, wide = Health(warm=10), {"image": torch.ones(64, 16)}, {"image": torch.randn(64, 16)}
+    for step in (1, 5, 10):
+        assert not health.look(step, point)[1]
+    assert not health.look(20, point)[1]
+    assert not health.look(30, wide)[1]
+    told = [bool(health.look(40 + k, point)[1]) for k in range(4)]
+    assert told == [k == PATIENCE - 1 for k in range(4)]
+    figures, _ = health.look(99, {"text": torch.tensor([[1.0, 0], [float("nan"), 0], [-1.0, 0]])})
+    assert figures == {"text.spread": pytest.approx(1), "text.rank": pytest.approx(1)}
+
+
+def test_a_training_run_tells_of_both_once_and_logs_them(
+    tmp_path: Path, make_config: Callable[..., Any], silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Trainer.loss
+
+    def loss(self: Trainer, *given: Any) -> Any:
+        total, counts = plain(self, *given)
+        self.seen["image"] = torch.ones_like(self.seen["image"])
+        return total * (50 if self.step in (30, 35) else 1), counts
+
+    monkeypatch.setattr(Trainer, "loss", loss)
+    train(make_config(eval=[], train__steps=40, train__validate_every=8), tmp_path / "run", silent)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    warned = [line for line in lines if "warning" in line]
+    assert [(line["step"], line["warning"].partition(":")[0]) for line in warned if "spike" in line["warning"]] == [
+        (31, "loss spike"),
+        (36, "loss spike"),
+    ]
+    assert len(next(line for line in warned if "spike" in line["warning"])["rows"]) == 32
+    assert [line["step"] for line in warned if "collapse of image" in line["warning"]] == [16]
+    said = [text.partition(":")[2].partition(":")[0] for text in silent.said if text.startswith("warning")]
+    assert said == [" collapse of image", " loss spike"]
+    looked = [line for line in lines if "val_loss" in line]
+    assert [line["step"] for line in looked] == [8, 16, 24, 32, 40]
+    assert all(line["image.spread"] == pytest.approx(0, abs=1e-6) and line["table.rank"] > 1 for line in looked)
