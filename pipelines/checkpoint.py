@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clx.pipelines.build import Facts, Run, build
-from clx.pipelines.config import BadInput, Failed, Heed, dump
+from clx.pipelines.config import BadInput, Config, Failed, Heed, dump
 from clx.pipelines.disk import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
 from clx.pipelines.folder import COPIED, FILES, LOGS, Checkpoint, best, checkpoints, choose, last, listed, read_config
 

@@ -29,8 +29,8 @@ from clx.pipelines import checkpoint
 from clx.pipelines.build import make_losses, make_modalities
 from clx.pipelines.config import BadInput, Heed, load_config
 from clx.pipelines.disk import seal
-from clx.pipelines.manifest import load_manifest, split_by
 from clx.pipelines.labels import read_labels
+from clx.pipelines.manifest import load_manifest, split_by
 
 SECONDS = 30  # for one input: more is a hang
 TOKENS = [
