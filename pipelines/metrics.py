@@ -103,13 +103,18 @@ def _above(scores: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
     """How many of `scores` `[b, C]` are above, and how many at or above, each of `limits` `[b, R]`."""
     if limits.shape[1] <= PASSES:
         columns = limits.split(1, dim=1)
-        counts = [((scores > each).sum(1), (scores >= each).sum(1)) for each in columns]
+        counts = [(_count(scores > each), _count(scores >= each)) for each in columns]
         return torch.stack([each[0] for each in counts], 1), torch.stack([each[1] for each in counts], 1)
     ascending = scores.sort(1).values
     limits = limits.contiguous()
     count = scores.shape[1]
     above = count - torch.searchsorted(ascending, limits, right=True)
     return above, count - torch.searchsorted(ascending, limits)
+
+
+def _count(mask: Tensor) -> Tensor:
+    """True places of each line of `[b, C]`; as bytes they add up twice as fast."""
+    return mask.view(torch.uint8).sum(1, dtype=torch.int32).long()
 
 
 def discounted(gains: Tensor, best: Tensor) -> Tensor:

@@ -145,12 +145,13 @@ def _descent(loss: Callable[[Tensor, Tensor], Tensor]) -> Solve:
     def solve(x: Tensor, y: Tensor, start: Tensor, penalty: float) -> Tensor:
         def objective(flat: Any) -> tuple[float, Any]:
             weight = torch.tensor(flat.reshape(start.shape), dtype=x.dtype, device=x.device, requires_grad=True)
-            value = loss(x @ weight[:-1] + weight[-1], y) + penalty / 2 * weight[:-1].square().sum()
+            scores = (x @ weight[:-1] + weight[-1]).double()  # a sum of many rows: its last steps are small
+            value = loss(scores, y) + penalty / 2 * weight[:-1].double().square().sum()
             (gradient,) = torch.autograd.grad(value, weight)
             return value.item(), gradient.double().cpu().numpy().ravel()
 
         flat = start.double().cpu().numpy().ravel()
-        limits = {"maxiter": 300, "ftol": 1e-7, "gtol": 1e-5}
+        limits = {"maxiter": 300, "ftol": 1e-9, "gtol": 1e-6}
         found = minimize(objective, flat, jac=True, method="L-BFGS-B", options=limits)
         return torch.from_numpy(found.x).to(start).view_as(start)
 

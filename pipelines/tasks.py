@@ -430,8 +430,8 @@ class Shelves:
 
 
 def _bins(values: Tensor, low: float, width: float) -> Tensor:
-    # A value on an edge belongs above it, also where the division lands a hair below.
-    return ((values - low) / width + 1e-6).floor().long()
+    # A value on an edge belongs above it, also where float32 puts it a hair below.
+    return ((values - low) / width + 1e-4).floor().long()
 
 
 def geometry(asked: Asked) -> Lines:

@@ -1,34 +1,161 @@
-"""Measures against brute force."""
+"""Measures against brute force and scikit-learn."""
 
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
+from scipy import stats
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, ndcg_score, r2_score, roc_auc_score
+from torch import Tensor
 
-from clx.pipelines.metrics import accuracies, first_answers, ranks, recall_at
+from clx.pipelines.intervals import figures
+from clx.pipelines.metrics import (
+    Relevant,
+    accuracies,
+    best_classes,
+    confusion,
+    discounted,
+    errors,
+    gains_by_label,
+    gains_by_target,
+    rank,
+    regressed,
+    retrieved,
+)
 
 
-def test_ranks_equal_sorting() -> None:
+def made(queries: int = 70, candidates: int = 40, width: int = 5) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(0)
-    queries = torch.randn(70, 5, generator=draw)
-    candidates = torch.randn(40, 5, generator=draw)
-    relevant = [[k % 40, (k * 7 + 1) % 40] for k in range(70)]
-    found = ranks(queries, candidates, relevant, chunk=16).tolist()
-    for query, numbers, rank in zip(queries, relevant, found, strict=True):
-        order = sorted(range(40), key=lambda c: -float(query @ candidates[c]))
-        assert rank == min(order.index(number) for number in numbers)
-    assert first_answers(queries, candidates, chunk=16).tolist() == (queries @ candidates.T).argmax(1).tolist()
+    return torch.randn(queries, width, generator=draw), torch.randn(candidates, width, generator=draw)
 
 
-def test_a_collapsed_space_scores_nothing() -> None:
-    ones = torch.ones(10, 4)
-    assert recall_at(ranks(ones, ones, [[k] for k in range(10)]), (1, 5)) == {"R@1": 0.0, "R@5": 0.0}
+def pairs(answers: list[list[int]]) -> Relevant:
+    query = torch.tensor([k for k, numbers in enumerate(answers) for _ in numbers])
+    return Relevant.of(query, torch.tensor([n for numbers in answers for n in numbers]), len(answers))
 
 
-def test_recall_at_counts_places() -> None:
-    assert recall_at(torch.tensor([0, 1, 4, 9]), (1, 5, 10)) == {"R@1": 0.25, "R@5": 0.75, "R@10": 1.0}
+@pytest.mark.parametrize("most", [1, 3, 30])  # 30 goes by sorting, 1 and 3 by counting
+def test_ranking_equals_sorting_and_scikit_learn(most: int) -> None:
+    queries, candidates = made()
+    draw = np.random.default_rng(0)
+    answers = [sorted(draw.choice(40, draw.integers(1, most + 1), replace=False).tolist()) for _ in range(70)]
+    found = rank(queries, candidates, pairs(answers), cells=16 * 40)
+    for number, (query, right) in enumerate(zip(queries, answers, strict=True)):
+        scores = candidates @ query
+        order = scores.argsort(descending=True).tolist()
+        truth = np.isin(np.arange(40), right)
+        assert found.first[number] == min(order.index(each) for each in right)
+        assert found.top[number].tolist() == order[:10]
+        assert found.precision[number] == pytest.approx(average_precision_score(truth, scores), abs=1e-6)
+        assert found.auc[number] == pytest.approx(roc_auc_score(truth, scores), abs=1e-6)
 
 
-def test_accuracies() -> None:
-    scores = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
-    found = accuracies(scores, torch.tensor([0, 0, 1, 1]))
-    assert found == {"top1": 0.75, "mean_per_class": 0.75}
-    assert accuracies(torch.eye(7), torch.arange(7))["top5"] == 1.0
-    assert accuracies(scores[:3], torch.tensor([0, 0, 1]))["mean_per_class"] == 1.0
+@pytest.mark.parametrize("right", [1, 20])
+def test_a_collapsed_space_finds_nothing(right: int) -> None:
+    ones = torch.ones(40, 4)
+    answers = pairs([[(k + j) % 40 for j in range(right)] for k in range(40)])
+    found = rank(ones, ones, answers)
+    line = figures(40, retrieved(found.first, found.precision, found.auc), resamples=0)
+    assert (line["R@1"], line["R@5"], line["AUC"]) == (0.0, 0.0, 0.5)
+    assert line["median_rank"] == 41 - right
+
+
+def test_recall_and_median_count_places() -> None:
+    first = torch.tensor([0, 1, 4, 9])
+    line = figures(4, retrieved(first, torch.ones(4), torch.full((4,), float("nan"))), resamples=0)
+    assert line == {"R@1": 0.25, "R@5": 0.75, "R@10": 1.0, "median_rank": 3.5, "mAP": 1.0}
+
+
+def test_every_candidate_right_leaves_no_auc() -> None:
+    queries, candidates = made(5, 3)
+    found = rank(queries, candidates, pairs([[0, 1, 2]] * 5))
+    assert found.auc.isnan().all()
+    assert found.precision.tolist() == [1.0] * 5
+
+
+def test_gain_by_label_equals_scikit_learn() -> None:
+    queries, candidates = made(30, 40)
+    draw = np.random.default_rng(1)
+    answers = [sorted(draw.choice(40, draw.integers(1, 4), replace=False).tolist()) for _ in range(30)]
+    labels, kinds = torch.from_numpy(draw.integers(-1, 4, 90)), torch.from_numpy(draw.integers(-1, 4, 40))
+    query = torch.arange(30).repeat(3)  # each asked by three rows, of different labels
+    relevant = pairs(answers)
+    top = rank(queries, candidates, relevant).top
+    found = discounted(*gains_by_label(top, query, labels, kinds, relevant))
+    for row, value in enumerate(found.tolist()):
+        asked = int(query[row])
+        truth = ((kinds == labels[row]) & (labels[row] >= 0)).int().numpy()
+        truth[answers[asked]] = 2
+        scores = (candidates @ queries[asked]).numpy()
+        assert value == pytest.approx(ndcg_score([truth], [scores], k=10), abs=1e-9)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_gain_by_target_equals_scikit_learn(columns: int) -> None:
+    queries, candidates = made(30, 40)
+    _, there = made(1, 40, columns)
+    asked = there[:30] * 3 + 1
+    top = rank(queries, candidates, pairs([[k] for k in range(30)])).top
+    found = discounted(*gains_by_target(top, torch.arange(30), asked, there))
+    spread = there.double().std(0)
+    for row, value in enumerate(found.tolist()):
+        distance = (((there.double() - asked[row].double()) / spread) ** 2).mean(1).sqrt()
+        scores = (candidates @ queries[row]).numpy()
+        assert value == pytest.approx(ndcg_score([torch.exp(-distance).numpy()], [scores], k=10), abs=1e-9)
+
+
+def test_accuracies_and_confusion() -> None:
+    queries, classes = made(300, 8)
+    labels = torch.randint(0, 7, (300,), generator=torch.Generator().manual_seed(1))
+    order = best_classes(queries, classes, cells=64)
+    line = figures(300, accuracies(order, labels, 8), resamples=0)
+    scores = queries @ classes.T
+    assert line["top1"] == pytest.approx((scores.argmax(1) == labels).double().mean().item())
+    better = (scores > scores.gather(1, labels[:, None])).sum(1)
+    assert line["top5"] == pytest.approx((better < 5).double().mean().item())
+    with pytest.warns(UserWarning, match="not in y_true"):  # class 7 has no row
+        expected = balanced_accuracy_score(labels, scores.argmax(1))
+    assert line["mean_per_class"] == pytest.approx(expected)
+    counts = np.array(confusion(order[:, 0], labels, list("abcdefgh"))["counts"])
+    assert counts.trace() == (order[:, 0] == labels).sum()
+    assert counts[2, 3] == ((labels == 2) & (order[:, 0] == 3)).sum()
+
+
+def test_errors_of_predictions() -> None:
+    draw = np.random.default_rng(0)
+    y = np.round(draw.normal(size=200), 1)  # with ties
+    p = np.round(y + draw.normal(size=200) / 2, 1)
+    line = figures(200, regressed(torch.from_numpy(p), torch.from_numpy(y)), resamples=0)
+    assert line["mae"] == pytest.approx(np.abs(p - y).mean())
+    assert line["rmse"] == pytest.approx(np.sqrt(((p - y) ** 2).mean()))
+    assert line["gm"] == pytest.approx(stats.gmean(np.maximum(np.abs(p - y), 1e-10)))
+    assert line["r2"] == pytest.approx(r2_score(y, p))
+    assert line["pearson"] == pytest.approx(stats.pearsonr(p, y).statistic)
+    assert line["spearman"] == pytest.approx(stats.spearmanr(p, y).statistic)
+    assert errors(torch.ones(1), torch.zeros(1))(np.ones((1, 1)))["gm"] == pytest.approx(1.0)
+
+
+BIG = """
+import sys, torch
+from clx.pipelines.metrics import Relevant, rank
+torch.set_num_threads(2)
+draw = torch.Generator().manual_seed(0)
+x = torch.nn.functional.normalize(torch.randn(100_000, 256, generator=draw), dim=1)
+y = torch.nn.functional.normalize(x + 0.2 * torch.randn(100_000, 256, generator=draw), dim=1)
+every = torch.arange(100_000)
+found = rank(x, y, Relevant.of(every, every, 100_000))
+some = torch.arange(0, 100_000, 997)
+scores = x[some] @ y.T
+expected = (scores >= scores.gather(1, some[:, None])).sum(1) - 1
+assert found.first[some].tolist() == expected.tolist()
+"""
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_by_as_many_in_two_gigabytes() -> None:
+    subprocess.run([sys.executable, "-c", BIG], check=True, cwd=Path(__file__).parent, timeout=1800)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 2**20  # KiB

@@ -1,0 +1,80 @@
+"""`clx eval` through the terminal: what it prints, what it refuses, how a signal ends it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+CLX = str(Path(sys.executable).with_name("clx"))
+
+
+@pytest.fixture(scope="module")
+def copy(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(digits_run, tmp_path_factory.mktemp("copy") / "run"))
+
+
+def test_json_lines_and_a_second_time(clx: Command, copy: Path) -> None:
+    args = ["eval", copy, "--task", "knn", "--task", "zeroshot", "--k", "5", "--features", "head"]
+    done = clx(*args, "--resamples", "30", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["knn"]["image"]["k"] == 5
+    assert (result["settings"]["features"], result["settings"]["resamples"]) == ("head", 30)
+    low, high = result["zeroshot"]["image"]["top1_ci"]
+    assert 0 < low < result["zeroshot"]["image"]["top1"] < high < 1
+    again = clx(*args, "--resamples", "30", "--json")
+    assert "evaluated before" in again.stderr
+    assert again.stdout == done.stdout
+    lines = [json.loads(line) for line in clx(*args, "--resamples", "30").stdout.splitlines()]
+    assert [line["task"] for line in lines] == ["zeroshot"] * 3 + ["knn"] * 4
+    assert all("confusion" not in line and isinstance(line["top1_ci"], list) for line in lines)
+
+
+def test_wrong_usage_is_one_line_before_anything_is_loaded(clx: Command, copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("one\ntwo\n")
+    for args, words in (
+        ([], ["say what to evaluate"]),
+        ([copy, "--k", "0"], ["k = 0"]),
+        ([copy, "--features", "heads"], ["features", "'heads'"]),
+        ([copy, "--weights", "some"], ["weights", "'some'"]),
+        ([copy, "--confidence", "1"], ["confidence"]),
+        ([copy, "--task", "regresion"], ["'regresion'", "'regression'"]),
+        ([copy, "--column", "image"], ["MODALITY=COLUMN"]),
+        ([copy, "--label", "x"], ["OpenCLIP"]),
+        ([copy, "--task", "zeroshot", "--labels-file", tmp_path / "words.txt"], ["no words for class"]),
+        (["ViT-B-32", "--data", tmp_path], ["--pretrained"]),
+    ):
+        done = clx("eval", *args)
+        assert (done.returncode, done.stdout) == (2, ""), args
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_figures_are_explained(clx: Command) -> None:
+    told = {line["figure"]: line["meaning"] for line in map(json.loads, clx("eval", "--explain").stdout.splitlines())}
+    assert "median query" in told["median_rank"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_quietly_and_leaves_nothing_half_written(copy: Path, number: int, code: int) -> None:
+    before = {path: path.read_bytes() for path in copy.rglob("*.json")}
+    args = [CLX, "eval", str(copy), "--task", "all", "--resamples", "200000", "--force"]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        time.sleep(12)
+        assert started.poll() is None
+        os.kill(started.pid, number)
+        out, said = started.communicate(timeout=60)
+    ended = started.returncode
+    assert (128 - ended if ended < 0 else ended) == code  # as a shell counts
+    assert out == ""
+    assert "Traceback" not in said
+    assert {path: path.read_bytes() for path in copy.rglob("*.json")} == before
+    assert not list(copy.rglob("*.tmp"))
