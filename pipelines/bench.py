@@ -205,8 +205,8 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def _ours(bout: Bout, **extras: Any) -> Forward:
-    loss = LOSSES[bout.loss](temperature=bout.temperature)
+def _ours(bout: Bout, options: dict[str, float] | None = None, **extras: Any) -> Forward:
+    loss = LOSSES[bout.loss](temperature=bout.temperature, **(options or {}))
     return lambda views: loss({str(k): v for k, v in enumerate(views)}, **extras)
 
 
@@ -362,7 +362,7 @@ def _conr(bout: Bout) -> tuple[Forward, Forward]:
         log_share = (s - denominator.log()[:, None]) * positive
         return -(log_share.sum(1) / count.clamp(min=1))[valid].mean()
 
-    return _ours(bout, targets=targets, predictions=predictions), dense
+    return _ours(bout, {"window": 1.0}, targets=targets, predictions=predictions), dense
 
 
 BOUTS = (

@@ -118,8 +118,8 @@ def embed_rows(
             raise BadInput(f"{out} exists and is not of this model and data: choose another --out, or --overwrite")
         say(f"{out} is whole already")
         return _summary(out, whole, meta)
+    maker = Maker(run, rows, names, wanted, strict)  # refuses what it cannot make, before anything is written
     parts = Parts(out.with_name(f"{out.name}.parts"), meta, overwrite)
-    maker = Maker(run, rows, names, wanted, strict)
     keys = [(s, key) for s, (_, manifest) in enumerate(rows) for key in once(len(manifest), wanted.batch_size)]
     work = [keys[start : start + BATCHES] for start in range(0, len(keys), BATCHES)]
     if known := sum(parts.has(number) for number in range(len(work))):

@@ -186,11 +186,13 @@ def test_neighbours_of_files_sentences_rows_and_both(
 def test_other_weights_are_refused(clx: Any, embedded: Path, digits_run: Path, tmp_path: Path) -> None:
     import shutil
 
-    from safetensors.torch import load_file, save_file
+    from clx.pipelines import checkpoint
 
     other = tmp_path / "other"
     shutil.copytree(digits_run, other)
-    for file in other.rglob("model.safetensors"):
-        save_file({name: value * 2 for name, value in load_file(file).items()}, file)
+    run = checkpoint.load(other)
+    twice = {name: value * 2 for name, value in checkpoint.weights(run.model, run.objective).items()}
+    shutil.rmtree(other / "checkpoints")
+    checkpoint.save(other, 60, twice, {}, None, keep=1)
     done = clx("search", embedded, "seven", "--run", other)
     assert (done.returncode, done.stdout, "other weights" in done.stderr) == (2, "", True)
