@@ -52,8 +52,8 @@ def one_round(run: Path, number: int, settings: list[str]) -> None:
     workers = 2 if number % 3 == 2 else 0
     settings = [*settings, f"train.workers={workers}", f"train.seed={number}"]
     command("train", "digits", "--out", str(run), "--overwrite", "--json", *(f"--set={s}" for s in settings))
-    command("eval", str(run), "--json")
-    command("eval", str(run), "--split", "val", "--json")
+    command("eval", str(run), "--force", "--json")
+    command("eval", str(run), "--split", "val", "--force", "--json")
 
 
 def soak(minutes: float, settle: float, settings: list[str], log: Any) -> dict[str, Any]:

@@ -191,7 +191,7 @@ def test_commands_that_read_stop_with_a_line(
             return real(*args)
 
         setattr(place, name, call)
-        sys.argv = ["clx", *command.split(), *(["digits"] if "data" in command else [str(digits_run)])]
+        sys.argv = ["clx", *command.split(), *(["digits"] if "data" in command else [str(digits_run), "--force"])]
         try:
             main.main()
         except SystemExit as end:
