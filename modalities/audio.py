@@ -21,6 +21,8 @@ from clx.modalities.base import CellError, Encoder, Input, Modality, open_file, 
 
 HIGHEST_RATE = 1_000_000
 MOST_CHANNELS = 64
+HIGHEST = 1e10
+"""Sample values: far above what any scale of integers gives, far below where their mean overflows."""
 LARGEST_FILTER = 10_000_000
 """Numbers in torchaudio's resampling filter; it grows with both rates where they have no common factor."""
 EXTENSIONS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"}
@@ -65,6 +67,8 @@ class Audio(Modality):
             raise CellError(f"{len(wave)} sample{'s' * (len(wave) != 1)} is too short (0.01 s at least)")
         if not np.isfinite(wave).all():
             raise CellError("NaN or infinite samples")
+        if np.abs(wave).max() > HIGHEST:
+            raise CellError(f"samples of up to {np.abs(wave).max():.2g}: sound lies between -1 and 1")
         mono = torch.from_numpy(wave.mean(1) if wave.ndim == 2 else wave)
         if rate != self.sample_rate:
             mono = _resampled(mono, rate, self.sample_rate)

@@ -70,8 +70,7 @@ class Image(Modality):
             picture = _from_array(cell)
         else:
             picture = _decode(_content(cell) if isinstance(cell, Path) else bytes(cell))
-        if max(picture.size) > NARROWEST * min(picture.size):
-            raise CellError(f"{picture.width} x {picture.height} pixels: one side over {NARROWEST} times the other")
+        _check_sides(picture)
         mode = "L" if self.channels == 1 else "RGB"
         picture = self.preprocessing.fit(picture if picture.mode == mode else picture.convert(mode))
         pixels = torch.from_numpy(np.array(picture))
@@ -183,6 +182,11 @@ def _timm_preprocessing(name: str, size: int | None, channels: int) -> Preproces
     return Preprocessing(Compose(steps[:-2]), tuple(config["input_size"][1:]), mean, std)
 
 
+def _check_sides(picture: Any) -> None:
+    if max(picture.size) > NARROWEST * min(picture.size):
+        raise CellError(f"{picture.width} x {picture.height} pixels: one side over {NARROWEST} times the other")
+
+
 def _content(path: Path) -> bytes:
     with open_file(path) as file:
         try:
@@ -207,6 +211,7 @@ def _decode(content: bytes) -> Any:
             raise CellError(f"larger than {LARGEST // 1_000_000} megapixels")
         if picture.format not in FORMATS:
             raise CellError(f"{picture.format} is not a format that is read")
+        _check_sides(picture)  # before decoding: Pillow fills the rows of some BMP files byte by byte
         picture.load()
         ImageOps.exif_transpose(picture, in_place=True)
         return _eight_bits(picture)

@@ -343,7 +343,7 @@ def override(raw: dict[str, Any], setting: str) -> None:
     if not equals or not key:
         raise BadInput(f"-s {setting}: expected key.path=value")
     value = _parsed(text, f"-s {setting}", yaml.safe_load)
-    if isinstance(value, str) and re.fullmatch(r"[+-]?[\d.]+[eE][+-]?\d+", value):
+    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
         value = float(value)  # YAML 1.1 reads 1e-3 as text
     at: Any = raw
     *parents, last = key.split(".")
@@ -359,7 +359,7 @@ def override(raw: dict[str, Any], setting: str) -> None:
 
 
 def _item(items: list[Any], index: str, setting: str) -> Any:
-    if not index.isdigit() or int(index) >= len(items):
+    if not index.isdecimal() or int(index) >= len(items):
         raise BadInput(f"-s {setting}: {index!r} is no item of a list of {len(items)} (count from 0)")
     return items[int(index)]
 
