@@ -271,10 +271,11 @@ def difference(shown: list[Shown]) -> Table | None:
 def answers(one: Shown, found: dict[str, Any]) -> list[dict[str, Any]]:
     """Confusions of the saved evaluations, the newest of each task, input and data, and of the rows in `found`.
 
-    The rows that were looked at now are a part of those that an evaluation of the same checkpoint and split counted:
-    they add their mistakes to its confusion.
+    The rows that were looked at now are a part of those that an evaluation of the same checkpoint, data, split and
+    words counted: they add their mistakes to its confusion.
     """
     fresh = {given["input"]: given for given in found.get("answers", [])}
+    seen = ("zeroshot", found.get("step"), found.get("data"), found.get("split"))
     saved = {}
     for result in one.evaluations:
         for task in TASKS:
@@ -290,10 +291,11 @@ def answers(one: Shown, found: dict[str, Any]) -> list[dict[str, Any]]:
                     line["confusion"]["classes"],
                     cells,
                 )
-                same = (task, result["step"], result["split"]) == ("zeroshot", found.get("step"), found.get("split"))
-                if same and name in fresh:
-                    made["mistakes"] = fresh.pop(name)["mistakes"]
+                words = [result.get("settings", {}).get(key) for key in ("templates", "phrasings")]
+                if (task, result["step"], result["data"], result["split"]) == seen and not any(words) and name in fresh:
+                    made["mistakes"] = fresh[name]["mistakes"]
                 saved[task, name, source] = made
+    joined = {name for (_, name, _), made in saved.items() if "mistakes" in made}
     return [
         *saved.values(),
         *(
@@ -305,6 +307,7 @@ def answers(one: Shown, found: dict[str, Any]) -> list[dict[str, Any]]:
             )
             | {"mistakes": given["mistakes"]}
             for name, given in fresh.items()
+            if name not in joined
         ),
     ]
 

@@ -149,8 +149,8 @@ def pictures(seen: Seen, points: int, train: Manifest | None) -> dict[str, Any]:
     return found | {"items": seen.items, "rows": seen.rows}
 
 
-def thousandths(values: Tensor | np.ndarray[Any, Any]) -> list[Any]:
-    return (np.nan_to_num(np.asarray(values)) * 1000).round().astype(int).tolist()  # type: ignore[no-any-return]
+def thousandths(matrix: Tensor) -> list[list[int | None]]:
+    return [[None if np.isnan(value) else round(value * 1000) for value in line] for line in matrix.tolist()]
 
 
 def space(seen: Seen, points: int) -> dict[str, Any]:

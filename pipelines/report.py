@@ -125,9 +125,9 @@ def look_at(one: Shown, data: str | None, split: str | None, which: str, device:
                 train = load_splits(run.config.data, run.config.train.seed)["train"]
             found = pictures(seen, points, train)
             of = f"{len(seen):,} of {len(manifest):,}" if len(seen) < len(manifest) else f"{len(seen):,}"
-            found |= {"step": run.step, "split": name}
+            found |= {"step": run.step, "data": manifest.name, "split": name}
             found["source"] = f"{of} {name} rows of {manifest.name}, step {run.step}"
-            if name == "train":
+            if name == "train" and data is None:
                 found["source"] += ": rows that the run was trained on"
             one.notes += [f"{len(bad)} rows could not be read; the first: {bad[0]}"] if bad else []
         except (BadInput, OSError) as error:

@@ -438,10 +438,10 @@ function similarity(panel) {
     const rows = by === "row" ? values.map((_, i) => `row ${i + 1}`) : names;
     scale.textContent = `${words[by]}. Rows: ${matrices[k].from}; columns: ${matrices[k].to}. Blue is alike, orange opposed; full colour is ${format(most)}.`;
     matrix(host, {
-      name: "similarity matrix", rows, columns: by === "row" ? values[0].map((_, i) => `row ${i + 1}`) : names, value: (i, j) => values[i][j] / 1000,
-      paint: (v) => mix(hex("--card"), hex(v < 0 ? "--warm" : "--cool"), Math.abs(v) / most),
-      write: (v) => v.toFixed(2).replace("0.", "."),
-      say: (i, j) => [el("div", {}, `${matrices[k].from} `, el("b", {}, rows[i]), ` and ${matrices[k].to} `, el("b", {}, by === "row" ? rows[j] : names[j])), el("div", {}, `cosine ${(values[i][j] / 1000).toFixed(3)}`)],
+      name: "similarity matrix", rows, columns: by === "row" ? values[0].map((_, i) => `row ${i + 1}`) : names, value: (i, j) => (values[i][j] == null ? null : values[i][j] / 1000),
+      paint: (v) => (v == null ? { fill: css("--grid"), light: true } : mix(hex("--card"), hex(v < 0 ? "--warm" : "--cool"), Math.abs(v) / most)),
+      write: (v) => (v == null ? "" : v.toFixed(2).replace("0.", ".")),
+      say: (i, j) => [el("div", {}, `${matrices[k].from} `, el("b", {}, rows[i]), ` and ${matrices[k].to} `, el("b", {}, by === "row" ? rows[j] : names[j])), el("div", {}, values[i][j] == null ? "no pair of rows" : `cosine ${(values[i][j] / 1000).toFixed(3)}`)],
     })();
   };
   const right = el("div");

@@ -182,6 +182,8 @@ def test_similarity_is_the_mean_over_pairs_of_other_rows() -> None:
                 pairs = [x[i] @ y[j] for i, j in among if not (same and i == j)]
                 assert found[g, h].item() == pytest.approx(torch.stack(pairs).mean().item(), abs=1e-5)
         assert found[3].isnan().all()
+        assert pictures.thousandths(found)[3] == [None] * 4  # no pair is no cosine of 0
+        assert pictures.thousandths(found)[0][1] == round(found[0, 1].item() * 1000)
 
 
 def test_partners_and_others(seen: pictures.Seen) -> None:
@@ -363,11 +365,16 @@ def test_saved_confusion_takes_the_mistakes_of_the_same_checkpoint(hostile: Path
     assert len(titles) == 2  # of another input: both stand
     assert panel["answers"][0]["cells"] == [[0, 0, 1], [0, 1, 1], [1, 1, 1]]
     one = shown(read_config(hostile), evaluations=[evaluation("table", 0.5)])
-    fresh = {"step": 3, "split": "test", "classes": HOSTILE}
+    fresh = {"step": 3, "data": "table", "split": "test", "classes": HOSTILE}
     fresh["answers"] = [{"how": "so", "input": "table", "rows": 2, "wrong": 1, "cells": [], "mistakes": ["m"]}]
     (joined,) = overview.answers(one, fresh)
     assert joined["mistakes"] == ["m"]
-    assert len(overview.answers(one, fresh | {"step": 2})) == 2
+    for other in ({"step": 2}, {"data": "more"}, {"split": "val"}):
+        assert len(overview.answers(one, fresh | other)) == 2
+    twice = shown(read_config(hostile), evaluations=[evaluation("table", 0.5), evaluation("table", 0.5, key="later")])
+    assert [given["mistakes"] for given in overview.answers(twice, fresh)] == [["m"]]
+    reworded = evaluation("table", 0.5) | {"settings": {"templates": ["a {}"], "phrasings": {}}}
+    assert len(overview.answers(shown(read_config(hostile), evaluations=[reworded]), fresh)) == 2
 
 
 def test_short_names() -> None:
