@@ -169,7 +169,8 @@ def gains_by_target(top: Tensor, query: Tensor, targets: Tensor, candidates: Ten
     from scipy.spatial import cKDTree
 
     known = ~candidates.isnan().any(1)
-    scale = candidates[known].double().std(0).clamp(min=1e-12) * candidates.shape[1] ** 0.5
+    spread = candidates[known].double().std(0, correction=min(1, int(known.sum()) - 1))
+    scale = spread.clamp(min=1e-12) * candidates.shape[1] ** 0.5
     there, asked = candidates.double() / scale, targets.double() / scale
     gains = torch.exp(-(there[top[query]] - asked[:, None]).norm(dim=2)).nan_to_num(0)
     nearest = min(top.shape[1], int(known.sum()))

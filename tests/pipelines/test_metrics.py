@@ -108,6 +108,12 @@ def test_gain_by_target_equals_scikit_learn(columns: int) -> None:
         assert value == pytest.approx(ndcg_score([torch.exp(-distance).numpy()], [scores], k=10), abs=1e-9)
 
 
+def test_gain_by_target_of_one_candidate() -> None:
+    there = torch.tensor([[5.0]])
+    gains, best = gains_by_target(torch.zeros(3, 1, dtype=torch.long), torch.arange(3), there.expand(3, 1), there)
+    assert discounted(gains, best).tolist() == [1.0] * 3
+
+
 def test_accuracies_and_confusion() -> None:
     queries, classes = made(300, 8)
     labels = torch.randint(0, 7, (300,), generator=torch.Generator().manual_seed(1))
