@@ -77,7 +77,7 @@ def embed_manifest(
 
     Modalities whose columns the manifest lacks are missing in every row. Labels are numbered by `classes` and then
     by what the manifest has besides; by the run's own classes first where none are given. Raises `BadInput` when
-    no modality is there.
+    no modality is there, and for embeddings that are not finite.
     """
     modalities = {name: m for name, m in run.modalities.items() if has_columns(manifest, name, m)}
     if not modalities:
@@ -102,6 +102,9 @@ def embed_manifest(
             moved = batch.to(device)
             entered.clear()
             z = {k: v.float().cpu() for k, v in run.model(moved.inputs, moved.present).items()}
+            for name, rows in z.items():
+                if not rows[batch.present[name]].isfinite().all():  # no comparison with NaN holds: ranks would be 1
+                    raise BadInput(f"{manifest.name}: the model's {name} embeddings are not finite")
             seen = {k: _full(v.float().cpu(), batch.present[k]) for k, v in entered.items()}
             parts.append((z, batch.present, batch.labels, batch.targets.view(len(batch), len(target)), seen))
     if not parts:

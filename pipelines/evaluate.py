@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from clx.modalities.series import piece_of
 from clx.pipelines import probes, results
 from clx.pipelines.batch import cell_of, columns_of, has_columns
 from clx.pipelines.build import Run
@@ -123,12 +124,17 @@ def key(run: Run, source: Source, tasks: Sequence[Task], settings: Settings, on_
 
 
 def _add_rows(digest: Any, run: Run, manifest: Manifest) -> None:
-    """The cells of a manifest, and size and time of change of each file that its inputs are."""
+    """Names and cells of a manifest's columns, and size and time of change of each file that its inputs are."""
+    import pyarrow.types as types
+
     digest.update(manifest.rows.tobytes())
-    for column in manifest.table.columns:
+    for field, column in zip(manifest.table.schema, manifest.table.columns, strict=True):
+        digest.update(f"{field.name!r} {field.type}".encode())
         for chunk in column.chunks:
-            for buffer in chunk.buffers():
-                digest.update(b"" if buffer is None else buffer)
+            # a dictionary is none of the buffers of what it encodes
+            for part in (chunk, chunk.dictionary) if types.is_dictionary(field.type) else (chunk,):
+                for buffer in part.buffers():
+                    digest.update(b"" if buffer is None else buffer)
     for name, modality in run.modalities.items():
         if modality.files and has_columns(manifest, name, modality):
             columns = columns_of({name: modality})
@@ -137,7 +143,7 @@ def _add_rows(digest: Any, run: Run, manifest: Manifest) -> None:
                     cell = cell_of(manifest.row(i, columns), name, modality, manifest)
                     for path in cell if isinstance(cell, tuple) else (cell,):
                         if isinstance(path, Path):
-                            state = os.stat(path)
+                            state = os.stat(piece_of(str(path))[0] if modality.kind == "series" else path)
                             digest.update(f"{i} {state.st_size} {state.st_mtime_ns}".encode())
                 except (BadInput, OSError):
                     digest.update(f"{i} unreadable".encode())
@@ -148,7 +154,8 @@ def sources(data: Data, seed: int, source: str | None, split: str | None, train:
 
     Evaluated are those of `split`, else of test, val or train, the first that there is; of a `source` without a
     split column, all. Learned from is `train`, else the training split of the same source, else of the run's own
-    data, else (for a model without data) a part of the rows. Raises `BadInput`.
+    data, else (for a model without data, and for the file that the run's own rows come from) a part of the rows.
+    Rows are never learned from, nor choose a penalty, to be asked themselves. Raises `BadInput`.
     """
     splits = load_splits(data, seed) if source is None else splits_of(source, data)
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
@@ -156,11 +163,25 @@ def sources(data: Data, seed: int, source: str | None, split: str | None, train:
         raise BadInput(f"{source or data.train} has no {name} rows; it has {', '.join(splits)}")
     rows = splits[name]
     if train is not None:
-        known = splits_of(train, data)
-        return Source(name, rows, known.get("train", known.get("all")), known.get("val"))
-    if "train" not in splits and data.train:
-        splits = {**load_splits(data, seed), name: rows}
+        known = load_splits(data, seed) if _is_same(train, data.train) else splits_of(train, data)
+        learned = "train" if "train" in known else "all"
+        same = _is_same(train, source or data.train)
+        if same and name in (learned, "all"):
+            raise BadInput(f"--train {train}: these are the rows to evaluate; leave it out, or name others")
+        return Source(name, rows, known.get(learned), None if same and name == "val" else known.get("val"))
+    if "train" not in splits and data.train and not _is_same(source, data.train):
+        own = load_splits(data, seed)
+        if _is_same(source, data.val):
+            del own["val"]
+        splits = {**own, name: rows}
     return source_in(splits, name)
+
+
+def _is_same(one: object, other: object) -> bool:
+    """Whether two sources are one file or folder."""
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return False
+    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
 def source_in(splits: dict[str, Manifest], name: str) -> Source:
@@ -231,7 +252,7 @@ def evaluate_run(
     source = sources(run.config.data, run.config.train.seed, data, split, train)
     chosen: list[Task] = [t for t in TASKS if t in tasks or "all" in tasks] or list(run.config.eval or TASKS)
     on_bad: OnBad = "skip" if skip_bad or run.config.data.on_bad_row == "skip" else "fail"
-    if own and source.split == "train":
+    if own and data is None and source.split == "train":
         say("these are the rows that the run was trained on")
     if source.drawn and set(chosen) & set(LEARNING):
         say(f"{source.rows.name} has no training rows: four fifths of its rows, drawn at random, are learned from")
@@ -240,7 +261,7 @@ def evaluate_run(
         kept = next((each for each in results.saved(Path(model)) if each["key"] == wanted), None)
         if kept is not None:
             say("evaluated before, and nothing has changed (--force does it again)")
-            return kept
+            return kept | {"model": str(model), "data": source.rows.name}  # as they are named now
 
     def report(bad: list[Any]) -> None:
         for one in bad:
@@ -257,5 +278,8 @@ def evaluate_run(
         report=report if on_bad == "skip" else nobody,
     )
     if own:
-        results.save(Path(model), result)
+        try:
+            results.save(Path(model), result)
+        except OSError as error:  # a run of somebody else's: the figures are worth more than their copy
+            say(f"the result is not kept in {model}: {error.strerror}")
     return result

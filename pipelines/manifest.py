@@ -63,9 +63,11 @@ def load_splits(data: Data, seed: int) -> dict[str, Manifest]:
 def splits_of(source: str, data: Data) -> dict[str, Manifest]:
     """The splits of a source other than the run's own; `all` for one without a split column. Raises `BadInput`."""
     if is_builtin(source):
-        return load_builtin(source)
-    manifest = _open(source, data)
-    return split_by(manifest, data.split) if data.split in manifest.columns else {"all": manifest}
+        splits = load_builtin(source)
+    else:
+        manifest = _open(source, data)
+        splits = split_by(manifest, data.split) if data.split in manifest.columns else {"all": manifest}
+    return {split: _cut(rows, data) for split, rows in splits.items()}
 
 
 def load_evaluation(data: Data, seed: int, source: str | None, split: str | None) -> tuple[str, Manifest]:
@@ -78,7 +80,7 @@ def load_evaluation(data: Data, seed: int, source: str | None, split: str | None
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
     if name not in splits:
         raise BadInput(f"{source or data.train} has no {name} rows; it has {', '.join(splits)}")
-    return name, _cut(splits[name], data)
+    return name, splits[name]
 
 
 def _source(source: str, data: Data) -> dict[str, Manifest]:

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from torch.nn.functional import normalize
 
 from clx.pipelines import results
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import TASKS, BadInput
+from clx.pipelines.config import TASKS, BadInput, Data
 from clx.pipelines.embedded import contents, embed_manifest
-from clx.pipelines.evaluate import evaluate, evaluate_run, source_in, sources
-from clx.pipelines.manifest import load_splits
+from clx.pipelines.evaluate import _add_rows, evaluate, evaluate_run, source_in, sources
+from clx.pipelines.manifest import Manifest, load_splits
 from clx.pipelines.results import Settings
 from clx.pipelines.tasks import Shelves, phrasings_for
 from clx.pipelines.train import train
@@ -141,6 +142,82 @@ def test_a_changed_file_is_evaluated_again(copy: Path, tmp_path: Path) -> None:
     touched = key()
     (tmp_path / "m.csv").write_text("image,label\n" + "\n".join(f"{k}.png,0" for k in range(4)))
     assert len({first, touched, key()}) == 3
+
+
+def test_the_key_follows_names_categories_and_files_of_pieces(tmp_path: Path) -> None:
+    import hashlib
+
+    import pyarrow as pa
+
+    from clx.modalities.series import Series
+
+    series = SimpleNamespace(modalities={"s": Series()})
+
+    def key(**columns: Any) -> str:
+        digest = hashlib.blake2b()
+        made = pa.table(columns)
+        _add_rows(digest, series, Manifest("m", tmp_path, made, np.arange(len(made))))
+        return digest.hexdigest()
+
+    x, y = pa.array([1, 2]), pa.array([3, 4])
+    assert key(a=x, b=y) == key(a=x, b=y)
+    assert key(a=x, b=y) != key(b=x, a=y)
+    cats = pa.array(["cat", "dog"]).dictionary_encode()
+    assert key(a=cats) != key(a=pa.array(["dog", "cat"]).dictionary_encode())
+    np.save(tmp_path / "r.npy", np.zeros(20))
+    pieces = pa.array(["r.npy#0:10", "r.npy#10:20"])
+    before = key(s=pieces)
+    os.utime(tmp_path / "r.npy", (1, 1))
+    assert key(s=pieces) != before
+
+
+def test_rows_are_not_learned_from_to_be_asked(tmp_path: Path) -> None:
+    lines = [f"{k},{k % 2}" for k in range(20)]
+    for name, some in (("train", lines[:10]), ("val", lines[10:15]), ("test", lines[15:])):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["x,label", *some]) + "\n")
+    train_rows, val_rows, test_rows = (str(tmp_path / f"{name}.csv") for name in ("train", "val", "test"))
+    data = Data(train=train_rows, val=val_rows, label="label")
+    own = sources(data, 0, train_rows, None, None)
+    assert (own.split, own.train, own.drawn) == ("all", None, True)  # asked is a part, learned from the others
+    val = sources(data, 0, val_rows, None, None)
+    assert val.train is not None
+    assert (val.train.name, val.val) == (train_rows, None)
+    other = sources(data, 0, test_rows, None, None)
+    assert (other.train is None, other.val is None) == (False, False)
+    drawn = Data.model_validate({"train": train_rows, "val": {"fraction": 0.3}, "label": "label"})
+    apart = sources(drawn, 0, None, None, train_rows)
+    assert apart.train is not None
+    assert not set(apart.rows.rows.tolist()) & set(apart.train.rows.tolist())
+    for source, learn in ((test_rows, test_rows), (train_rows, train_rows)):
+        with pytest.raises(BadInput, match="these are the rows to evaluate"):
+            sources(data, 0, source, None, learn)
+
+
+def test_another_source_is_cut_into_windows_too(tmp_path: Path) -> None:
+    np.save(tmp_path / "r.npy", np.zeros(20))
+    (tmp_path / "m.csv").write_text("series\nr.npy\n")
+    listed = str(tmp_path / "m.csv")
+    data = Data.model_validate({"train": listed, "windows": {"length": 10, "stride": 10}})
+    found = sources(data, 0, listed, None, None)
+    assert found.rows.column(data.windows.column) == ["r.npy#0:10", "r.npy#10:20"]  # type: ignore[union-attr]
+
+
+def test_embeddings_that_are_not_finite_are_refused(copy: Path) -> None:
+    run = load(copy)
+    with torch.no_grad():
+        next(run.model.towers["image"].parameters()).fill_(float("nan"))
+    with pytest.raises(BadInput, match="image embeddings are not finite"):
+        embed_manifest(run, load_splits(run.config.data, 0)["test"].take(range(8)))
+
+
+def test_figures_are_told_where_they_cannot_be_kept(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path, result: dict[str, Any]) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(results, "save", refuse)
+    said: list[str] = []
+    assert "geometry" in evaluate_run(copy, ["geometry"], QUICK, force=True, say=said.append)
+    assert said == [f"the result is not kept in {copy}: Permission denied"]
 
 
 def test_what_the_data_do_not_allow_is_named(copy: Path, tmp_path: Path) -> None:
