@@ -279,7 +279,10 @@ class Book:
         if point.name in self.failed:
             return "failed"
         out = self.folder / point.name
-        return state_of(out) if read(out) else "new"
+        if not read(out):
+            return "new"
+        state = state_of(out)
+        return "interrupted" if state == "failed" else state  # the sweep ended before it could note the failure
 
 
 def asked(point: Point) -> dict[str, Any]:
@@ -305,6 +308,8 @@ def sweep(
     `execute` takes runs, each with whether it starts anew, and yields how they ended. Raises `BadInput`
     before the first run when one cannot start, `Stopped` after a signal.
     """
+    from clx.pipelines.train import clear
+
     book = Book.open(folder)
     anew = set()
     for point in found:
@@ -324,6 +329,8 @@ def sweep(
         book.failed.pop(point.name, None)
         book.asked[point.name] = asked(point)
     with locked(folder):
+        for name in anew:  # killed before its turn, it must not pass for a run of the new settings
+            clear(folder / name, marked=True)
         book.write()
         done = len(found) - len(todo)
         if done and todo:

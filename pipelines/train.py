@@ -243,14 +243,16 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
             raise BadInput(f"{out} is not a run folder, so --overwrite leaves it alone; choose another --out")
 
 
-def clear(out: Path) -> None:
-    """Remove what an earlier run left in its folder."""
+def clear(out: Path, *, marked: bool = False) -> None:
+    """Remove what an earlier run left in its folder; with `marked` all but its config, which marks it as ours."""
     for name in ("checkpoints", "tensorboard", "pretrain", FOLDER):
         if (out / name).exists():  # the folder itself may be a link to another disk, and stays
             for path in (out / name).iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    for name in (LAST, "state.json", "bad_rows.jsonl", "metrics.jsonl", "facts.json", "config.yaml"):
-        (out / name).unlink(missing_ok=True)  # the config last: it marks the folder as ours
+    for name in (LAST, "state.json", "bad_rows.jsonl", "metrics.jsonl", "facts.json"):
+        (out / name).unlink(missing_ok=True)
+    if not marked:
+        (out / "config.yaml").unlink(missing_ok=True)  # last
 
 
 def dry_run(config: Config) -> dict[str, Any]:

@@ -183,6 +183,31 @@ def test_a_failed_run_does_not_stop_the_others(clx: Command, base: Path) -> None
     assert [json.loads(line)["state"] for line in mended.stdout.splitlines()] == ["finished", "finished"]
 
 
+def test_what_a_kill_left_undone_is_not_taken_for_done(tmp_path: Path) -> None:
+    """A run that was to start anew, or whose failure no sweep has noted, is executed by the next one."""
+
+    def killed(todo: Any, folder: Path) -> Any:
+        raise KeyboardInterrupt
+        yield
+
+    for steps in (6, 7):
+        [point] = planned({"seeds": 0}, (f"train.steps={steps}",))
+        out = tmp_path / point.name
+        (out / "checkpoints" / "step-6").mkdir(parents=True, exist_ok=True)
+        (out / "config.yaml").write_text("x")
+        (out / "state.json").write_text('{"state": "finished"}')
+        if steps == 6:
+            sweep.Book(tmp_path, {point.name: sweep.asked(point)}).write()
+            assert sweep.Book.open(tmp_path).outcome(point) == "finished"
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep([point], tmp_path, killed, print, overwrite=True)
+    assert sweep.Book.open(tmp_path).changed(point) is None
+    assert sweep.Book.open(tmp_path).outcome(point) == "new"
+    assert not any((out / "checkpoints").iterdir())
+    (out / "state.json").write_text('{"state": "failed"}')
+    assert sweep.Book.open(tmp_path).outcome(point) == "interrupted"
+
+
 def test_everything_is_checked_before_the_first_run(clx: Command, base: Path) -> None:
     grid = "modalities.table.columns=['*'],['nothing']"
     done = clx("sweep", "base.yaml", "--grid", grid, "-o", "out", cwd=base)
