@@ -61,7 +61,7 @@ def embed(
     rate = Rate("rows embedded")
     summary = pipeline.embed_rows(
         run,
-        pipeline.identity(run, model, pretrained, checkpoint),
+        pipeline.identity(run, model, pretrained),
         pipeline.sources(run, data, wanted, allow_outside),
         out,
         wanted,

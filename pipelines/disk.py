@@ -99,8 +99,8 @@ def read_log(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda line:
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Keep other processes from training in this folder. The lock ends with the process, however that ends.
+def locked(out: Path, what: str = "trained") -> Iterator[None]:
+    """Keep other processes out of this folder, which is being `what`. The lock ends with the process, however that ends.
 
     A record lock, since worker processes that outlive a killed parent would hold on to an inherited `flock`.
     Raises `BadInput` when another process has it.
@@ -116,7 +116,7 @@ def locked(out: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             file.seek(0)
-            raise BadInput(f"{out} is being trained by another process ({file.read().strip() or 'unknown'})") from None
+            raise BadInput(f"{out} is being {what} by another process ({file.read().strip() or 'unknown'})") from None
         except OSError as error:  # a file system without locks
             warn(f"{out} cannot be locked ({error.strerror}): see that no other run writes there", Heed, stacklevel=2)
         file.truncate(0)

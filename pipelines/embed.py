@@ -23,9 +23,8 @@ from clx.pipelines.ahead import ahead, default_workers
 from clx.pipelines.batch import Batch, Key, Rows, column_of, columns_of, has_columns, once
 from clx.pipelines.build import Run
 from clx.pipelines.builtin import is_builtin, load_builtin
-from clx.pipelines.checkpoint import pick
 from clx.pipelines.config import BadInput, Stopped, nearest
-from clx.pipelines.disk import replacing, write_text
+from clx.pipelines.disk import LOCK, locked, replacing, write_text
 from clx.pipelines.manifest import Manifest, load_manifest, load_splits, split_by
 from clx.pipelines.signals import Signals
 from clx.pipelines.zeroshot import device_of, fingerprint
@@ -55,10 +54,10 @@ class Wanted:
     batch_size: int = 128
 
 
-def identity(run: Run, model: str, pretrained: str | None, checkpoint: str) -> dict[str, Any]:
+def identity(run: Run, model: str, pretrained: str | None) -> dict[str, Any]:
     """Which weights: enough to find them again, and to know them."""
     if pretrained is None:
-        named: dict[str, Any] = {"run": str(Path(model).resolve()), "step": pick(Path(model), checkpoint).step}
+        named: dict[str, Any] = {"run": str(Path(model).resolve()), "step": run.step}
     else:
         file = Path(pretrained)
         named = {"model": model, "pretrained": str(file.resolve()) if file.is_file() else pretrained}
@@ -110,26 +109,42 @@ def embed_rows(
         "data": [_describe(manifest) for _, manifest in rows],
         "embed_dim": run.config.embed_dim,
         "modalities": {name: run.modalities[name].kind for name in names},
+        "columns": {name: column_of(name, run.modalities[name]) for name in names},
+        "allow_outside": any(manifest.allow_outside for _, manifest in rows),
         **{key: getattr(wanted, key) for key in ("split", "id", "keep", "dtype", "normalize", "batch_size")},
     }
     whole = out if out.suffix == ".parquet" else ids_file(out)
-    if whole.exists() and not overwrite:
-        if read_meta(whole) != meta:
-            raise BadInput(f"{out} exists and is not of this model and data: choose another --out, or --overwrite")
-        say(f"{out} is whole already")
-        return _summary(out, whole, meta)
+    folder = out.with_name(f"{out.name}.parts")
+    files = {whole, *(array_file(out, name, meta) for name in names if out.suffix == ".npy")}
+    there = sorted(file for file in files if file.exists())
+    if there and not overwrite and read_plan(folder) != meta:
+        if not whole.exists() or read_meta(whole) != meta:
+            raise BadInput(f"{there[0]} exists and is not of this model and data: choose another --out, or --overwrite")
+        if len(there) == len(files):
+            say(f"{out} is whole already")
+            return _summary(out, whole, meta)
     maker = Maker(run, rows, names, wanted, strict)  # refuses what it cannot make, before anything is written
-    parts = Parts(out.with_name(f"{out.name}.parts"), meta, overwrite)
-    keys = [(s, key) for s, (_, manifest) in enumerate(rows) for key in once(len(manifest), wanted.batch_size)]
+    with locked(folder, "written"):
+        parts = Parts(folder, meta, overwrite)
+        count = make(maker, parts, workers or default_workers(), done, say)
+        write_whole(out, whole, parts, count, meta)
+        parts.remove()
+    return _summary(out, whole, meta)
+
+
+def make(maker: "Maker", parts: "Parts", workers: int, done: Callable[[int], None], say: Callable[[str], None]) -> int:
+    """Make the parts that are not there yet; how many there are in all."""
+    size = maker.wanted.batch_size
+    keys = [(s, key) for s, (_, manifest) in enumerate(maker.rows) for key in once(len(manifest), size)]
     work = [keys[start : start + BATCHES] for start in range(0, len(keys), BATCHES)]
     if known := sum(parts.has(number) for number in range(len(work))):
         say(f"{known} of {len(work)} parts are there already")
     with Signals().watched() as signals:
-        for number, tables in maker.parts(work, parts.has, workers or default_workers()):
+        for number, tables in maker.parts(work, parts.has, workers):
             made = []
             for table, bad in tables:
                 for line in bad:
-                    if strict:
+                    if maker.strict:
                         raise BadInput(line)
                     say(f"skipped {line}")
                 made.append(table)
@@ -138,9 +153,7 @@ def embed_rows(
                     again = f"the same command goes on after part {parts.count()} of {len(work)}"
                     raise Stopped(f"stopped; {again}", 128 + signals.stop)
             parts.save(number, made)
-    write_whole(out, whole, parts, len(work), meta)
-    parts.remove()
-    return _summary(out, whole, meta)
+    return len(work)
 
 
 def usable(run: Run, manifests: list[Manifest], asked: list[str]) -> list[str]:
@@ -244,20 +257,30 @@ class Maker:
         return pa.FixedSizeListArray.from_arrays(flat, width, mask=pa.array(~present))
 
 
+def read_plan(folder: Path) -> dict[str, Any] | None:
+    """The plan that the parts in a folder belong to; None for none. Raises `BadInput` for a damaged one."""
+    try:
+        plan: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder}/plan.json cannot be read ({error}): --overwrite drops the parts") from None
+    return plan
+
+
 class Parts:
     """The finished parts of one plan, in a folder."""
 
     def __init__(self, folder: Path, plan: dict[str, Any], overwrite: bool) -> None:
         self.folder = folder
-        if overwrite:
-            shutil.rmtree(folder, ignore_errors=True)
-        file = folder / "plan.json"
-        if file.exists():
-            if json.loads(file.read_text(encoding="utf-8")) != plan:
-                raise BadInput(f"{folder} holds parts of another model, data or option: --overwrite drops them")
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(file, json.dumps(plan))
+        known = None if overwrite else read_plan(folder)
+        if known is None:
+            for path in folder.iterdir():  # parts without a plan may be of any
+                if path.name != LOCK:
+                    path.unlink()
+            write_text(folder / "plan.json", json.dumps(plan))
+        elif known != plan:
+            raise BadInput(f"{folder} holds parts of another model, data or option: --overwrite drops them")
 
     def path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.parquet"
@@ -290,6 +313,7 @@ def write_whole(out: Path, whole: Path, parts: Parts, count: int, meta: dict[str
 
     names = list(meta["modalities"])
     if out.suffix == ".npy":
+        whole.unlink(missing_ok=True)  # ids of an earlier call must not stand beside new arrays
         write_arrays(out, parts, count, meta)
     with replacing(whole) as beside:
         writer = None

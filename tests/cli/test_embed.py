@@ -196,3 +196,43 @@ def test_other_weights_are_refused(clx: Any, embedded: Path, digits_run: Path, t
     checkpoint.save(other, 60, twice, {}, None, keep=1)
     done = clx("search", embedded, "seven", "--run", other)
     assert (done.returncode, done.stdout, "other weights" in done.stderr) == (2, "", True)
+
+
+def test_what_is_another_s_is_left_alone(clx: Any, digits_run: Path, files: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes((files / "image" / f"0540{'ab'.index(name)}.png").read_bytes())
+    (tmp_path / "m.csv").write_text("image,other,text\na.png,b.png,zero\n,,one\n")
+    args = ["embed", digits_run, "--data", "m.csv", "--modality", "image", "--batch-size", "1"]
+    np.save(tmp_path / "x.npy", np.ones(3))
+    refused = clx(*args, "--out", "x.npy", cwd=tmp_path)
+    assert (refused.returncode, "--overwrite" in refused.stderr) == (2, True)
+    assert np.load(tmp_path / "x.npy").tolist() == [1, 1, 1]
+    assert clx(*args, "--out", "y.npy", cwd=tmp_path).returncode in (0, 1)
+    other = clx(*args, "--column", "image=other", "--out", "y.npy", cwd=tmp_path)
+    assert (other.returncode, "--overwrite" in other.stderr) == (2, True)
+    first = (tmp_path / "y.npy").read_bytes()
+    (tmp_path / "y.npy").unlink()
+    assert clx(*args, "--out", "y.npy", cwd=tmp_path).returncode in (0, 1)
+    assert (tmp_path / "y.npy").read_bytes() == first
+    assert clx(*args, "--column", "image=other", "--out", "y.npy", "--overwrite", cwd=tmp_path).returncode in (0, 1)
+    assert (tmp_path / "y.npy").read_bytes() != first
+
+
+def test_parts_without_their_plan_or_in_use_are_not_taken(
+    clx: Any, digits_run: Path, files: Path, tmp_path: Path
+) -> None:
+    from clx.pipelines.disk import locked
+
+    args = ["embed", digits_run, "--data", files, "--split", "test", "--modality", "image", "--out", "z.parquet"]
+    parts = tmp_path / "z.parquet.parts"
+    parts.mkdir()
+    (parts / "000000.parquet").write_bytes(b"of another plan")
+    with locked(parts):
+        busy = clx(*args, cwd=tmp_path)
+    assert (busy.returncode, "by another process" in busy.stderr) == (2, True)
+    (parts / "plan.json").write_text("{")
+    damaged = clx(*args, cwd=tmp_path)
+    assert (damaged.returncode, "plan.json" in damaged.stderr) == (2, True)
+    (parts / "plan.json").unlink()
+    assert clx(*args, cwd=tmp_path).returncode == 0
+    assert pq.read_table(tmp_path / "z.parquet").num_rows == 1080
