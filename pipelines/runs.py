@@ -155,12 +155,13 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """`loss` and `val_loss` over the steps."""
+    """`loss` and `val_loss` over the steps, where they are finite."""
     found: dict[str, list[tuple[int, float]]] = {}
     for line in lines(run / "metrics.jsonl"):
         for name in ("loss", "val_loss"):
-            if isinstance(line.get(name), int | float) and isinstance(line.get("step"), int):
-                found.setdefault(name, []).append((line["step"], line[name]))
+            value = line.get(name)
+            if isinstance(value, int | float) and math.isfinite(value) and isinstance(line.get("step"), int):
+                found.setdefault(name, []).append((line["step"], value))
     return found
 
 
@@ -179,6 +180,7 @@ def sparkline(values: Sequence[float], width: int = 60) -> str:
 
 def compare(runs: Sequence[Path]) -> dict[str, Any]:
     """The config keys in which runs differ, and their figures, by run. Raises `BadInput` for a damaged one."""
+    runs = list(dict.fromkeys(runs))
     rows = {str(run): summary(run) for run in runs}
     if len(rows) < 2:
         raise BadInput("name two runs or more to compare")

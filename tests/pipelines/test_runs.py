@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clx.pipelines import checkpoint, state
+from clx.pipelines import checkpoint, runs, state
 from clx.pipelines.config import Stopped
 from clx.pipelines.disk import locked
 
@@ -139,3 +139,10 @@ def test_a_killed_run_is_no_running_one_even_while_its_workers_live(tmp_path: Pa
     os.waitpid(child, 0)
     assert state.state_of(out) == "interrupted"
     release.touch()
+
+
+def test_what_is_not_finite_or_named_twice_is_borne(folder: Path) -> None:
+    (folder / "b" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": NaN}\n')
+    assert runs.curves(folder / "b") == {"loss": [(1, 2.0)]}
+    both = [folder / "b", folder / "sweep" / "a"]
+    assert runs.compare([*both, both[0]]) == runs.compare(both)
