@@ -68,13 +68,16 @@ def export(
         _require_onnx()
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "clx.json").exists())):
         raise BadInput(f"{out} exists and is no export: choose another --out")
+    if out.resolve() == folder.resolve():
+        raise BadInput(f"{out} is what is to be exported: choose another --out")
     run = checkpoint.load(folder, which)
     _, manifest = load_evaluation(run.config.data, run.config.train.seed, data, split)
     told = about(run, folder)
     out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "clx.json", json.dumps(told, indent=1, ensure_ascii=False))  # the mark, whatever ends this call
     for leftover in [*out.glob("*.onnx"), *out.glob("*.safetensors"), out / "meta.json"]:
         leftover.unlink(missing_ok=True)
-    again = rebuilt(run, folder, which, out) if form == "safetensors" else None
+    again = rebuilt(run, folder, out) if form == "safetensors" else None
     for name, modality in run.modalities.items():
         row: dict[str, Any] = {"modality": name, "encoder": modality.encoder, "file": f"{name}.{form}"}
         inputs = list(samples(run, manifest, name))
@@ -231,14 +234,12 @@ def compare(module: Exported, call: Any, inputs: list[Input]) -> dict[str, Any]:
     return {"difference": largest, "compared": ", ".join(seen)}
 
 
-def rebuilt(run: Run, folder: Path, which: str, out: Path) -> Run:
+def rebuilt(run: Run, folder: Path, out: Path) -> Run:
     """Write weights, config and facts into `out`, and load them from there."""
     for name in run.modalities:
         if name == "objective":
             raise BadInput("a modality called `objective` cannot be exported: its file is the objective's")
-    found = folder_of_run.checkpoints(folder)
-    used = next((c for c in found if str(c.step) == which), None)
-    used = used or (folder_of_run.best(found) if which == "best" else found[-1])
+    used = next(c for c in folder_of_run.checkpoints(folder) if c.step == run.step)
     checkpoint.create(out, run)
     checkpoint.save_parts(out, checkpoint.weights(run.model, run.objective), run.modalities)
     names = [*folder_of_run.COPIED, *(path.name for path in out.glob("*.safetensors"))]

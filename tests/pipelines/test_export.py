@@ -61,6 +61,10 @@ def test_a_file_that_gives_something_else_is_refused(
     monkeypatch.setattr(checkpoint, "load_parts", changed)
     with pytest.raises(Refused, match="image.safetensors gives outputs that differ"):
         list(export.export(digits_run, "safetensors", tmp_path / "out"))
+    monkeypatch.undo()
+    assert len(list(export.export(digits_run, "safetensors", tmp_path / "out"))) == 3  # not taken for something else
+    with pytest.raises(BadInput, match="is what is to be exported"):
+        list(export.export(tmp_path / "out", "safetensors", tmp_path / "out"))
 
 
 def need_onnx() -> None:
