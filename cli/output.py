@@ -16,14 +16,14 @@ def note(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def plain(value: Any) -> Any:
-    """Numbers to six digits; JSON has no NaN and no infinity: they become null."""
+def plain(value: Any, digits: int = 6) -> Any:
+    """Numbers to so many digits; JSON has no NaN and no infinity: they become null."""
     if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, digits) for item in value]
     return value
 
 
@@ -31,10 +31,10 @@ class ReaderGone(Exception):
     """Whoever read stdout has what it wanted (`| head`): the command ends quietly."""
 
 
-def emit_json(value: Any) -> None:
-    """One JSON value on a line of stdout. Raises `ReaderGone`."""
+def emit_json(value: Any, digits: int = 6) -> None:
+    """One JSON value on a line of stdout, its numbers to so many digits. Raises `ReaderGone`."""
     try:
-        print(json.dumps(plain(value), ensure_ascii=False), flush=True)
+        print(json.dumps(plain(value, digits), ensure_ascii=False), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush is quiet too
         raise ReaderGone from None

@@ -68,7 +68,7 @@ def predict(
             told(lines, unread)
             if json or not sys.stdout.isatty():
                 for line in lines:
-                    emit_json(line)
+                    emit_json(line, digits=17)  # columns are repeated as they are
             else:
                 shown += lines
         if shown:

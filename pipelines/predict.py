@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -188,7 +189,12 @@ def _write_csv(path: Path, schema: "pa.Schema", delimiter: str = ",") -> Iterato
 @contextmanager
 def _write_jsonl(path: Path, schema: "pa.Schema") -> Iterator[Write]:
     with open(path, "w", encoding="utf-8") as file:
-        yield lambda lines: file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        yield lambda lines: file.writelines(json.dumps(_finite(line), ensure_ascii=False) + "\n" for line in lines)
+
+
+def _finite(line: Line) -> Line:
+    """JSON has no NaN and no infinity: they become null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
 
 
 @contextmanager

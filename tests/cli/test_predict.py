@@ -80,6 +80,16 @@ def test_bad_rows_are_named_and_keep_their_place(clx: Any, runs: Path, tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
+def test_columns_are_repeated_as_they_are(clx: Any, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("size,town,stamp\n3,a,1700000000.5\n")
+    done = clx("predict", runs / "price", tmp_path / "t.csv", "--keep", "stamp", "--json")
+    assert json.loads(done.stdout)["stamp"] == 1700000000.5
+    table = pyarrow.table({"size": [3], "town": ["a"], "stamp": [float("nan")]})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    done = clx("predict", runs / "price", tmp_path / "t.parquet", "--out", tmp_path / "o.jsonl")
+    assert (done.returncode, '"stamp": null' in (tmp_path / "o.jsonl").read_text()) == (0, True)
+
+
 def test_strict_stops_and_leaves_nothing(clx: Any, runs: Path, tmp_path: Path) -> None:
     done = clx("predict", runs / "price", runs / "new.csv", "--out", tmp_path / "out.csv", "--strict")
     assert done.returncode == 2
