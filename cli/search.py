@@ -60,6 +60,8 @@ def search(
     one = {kind: given for kind, given in kinds.items() if given is not None}
     if bool(query) + bool(one) + bool(row) != 1:
         raise BadInput("give either QUERY..., or --image, --audio, ... of one thing, or --row")
+    if row and (run or pretrained or modality):
+        raise BadInput("--row needs no model: --run, --pretrained and --as go with a query")
     import torch
 
     from clx.pipelines import search as pipeline

@@ -64,6 +64,8 @@ class Stored:
             raise BadInput(f"{path} is no array of embeddings ({error})") from None
         if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] == 0:
             raise BadInput(f"{path}: expected floats [N, D], found {rows.dtype} {list(rows.shape)}")
+        if self.facts is not None and len(rows) != self.count():
+            raise BadInput(f"{path} has {len(rows)} rows, {self.facts} has {self.count()}: they do not belong together")
         return rows
 
     def chunks(self, name: str) -> Iterator[tuple[int, Tensor]]:
@@ -189,7 +191,7 @@ def run_of(stored: Stored, run: str | None, pretrained: str | None, device: str)
         if "run" in meta:
             if not Path(meta["run"]).is_dir():
                 raise BadInput(f"the run {meta['run']} is not there any more: say where it is with --run")
-            opened = open_model(meta["run"], None, str(meta["step"]), device)
+            opened = open_model(meta["run"], pretrained, str(meta["step"]), device)
         else:
             opened = open_model(meta["model"], pretrained or meta["pretrained"], "best", device)
     else:

@@ -51,3 +51,14 @@ def test_an_index_finds_nearly_the_same_and_follows_its_file(stored: Stored) -> 
     assert index.stat().st_mtime_ns == made
     np.save(stored.path, np.eye(24, dtype=np.float32))
     assert approximate(stored, "", torch.eye(24)[3:4], 1)[0][0] == (3, pytest.approx(1.0))
+
+
+def test_ids_of_other_rows_are_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    np.save(tmp_path / "e.npy", np.ones((3, 4), np.float32))
+    meta = {"clx": '{"format": 1, "embed_dim": 4, "modalities": {"image": "image"}}'}
+    parquet.write_table(pa.table({"id": ["a", "b"]}).replace_schema_metadata(meta), tmp_path / "e.ids.parquet")
+    with pytest.raises(BadInput, match="do not belong together"):
+        neighbours(Stored.open(tmp_path / "e.npy"), "image", torch.ones(1, 4), 1)
