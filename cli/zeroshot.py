@@ -103,6 +103,8 @@ def zeroshot(
         raise BadInput("give either INPUT files, or --image, --audio, --series, --table of one thing")
     if threshold is not None and not multi_label:
         raise BadInput("--threshold goes with --multi-label")
+    if label is not None and not calibrate:
+        raise BadInput("--label goes with --calibrate")
     if temperature is not None and temperature <= 0:
         raise BadInput(f"--temperature {temperature}: must be above 0")
     absent = missing([*(inputs or []), *one.values()])

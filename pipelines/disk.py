@@ -100,7 +100,7 @@ def read_log(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda line:
 
 @contextmanager
 def locked(out: Path, what: str = "trained") -> Iterator[None]:
-    """Keep other processes out of this folder, which is being `what`. The lock ends with the process, however that ends.
+    """Keep other processes out of this folder, which is being `what`. The lock ends with the process, however it ends.
 
     A record lock, since worker processes that outlive a killed parent would hold on to an inherited `flock`.
     Raises `BadInput` when another process has it.

@@ -122,7 +122,7 @@ class Inputs:
                     yield from self.of_pattern(name)
                 else:
                     yield from self.of_file(path)
-            except (BadInput, OSError, ValueError) as error:  # ValueError: a name with a zero byte
+            except (BadInput, OSError, ValueError, TypeError) as error:  # a name with a zero byte, a list of objects
                 yield printable(name), str(error)
 
     def of_pattern(self, pattern: str) -> Iterator[Item]:
@@ -256,7 +256,7 @@ def table_row(run: Run, name: str, path: Path) -> dict[str, Any]:
     """A table's cells from a JSON object; columns that it lacks are missing cells."""
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not a JSON object ({error})") from None
     columns = table_columns(run, name)
     if not isinstance(row, dict) or not set(row) & set(columns):

@@ -25,7 +25,10 @@ def read_labels(source: Path) -> dict[str, list[str]]:
     """Labels from a text file, one a line, or from JSON: a list, or an object of phrasings per class."""
     try:
         with source.open("rb") as file:  # a pipe is fine here, one without end is not
-            text = file.read(LARGEST).decode("utf-8-sig")
+            found = file.read(LARGEST + 1)
+        if len(found) > LARGEST:
+            raise BadInput(f"labels {source}: over {LARGEST >> 20} MiB")
+        text = found.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(f"labels {source}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:

@@ -181,12 +181,14 @@ def test_patterns_and_json_rows_on_stdin(clx: Any, digits_run: Path, files: Path
     assert (code, [line["item"] for line in lines]) == (0, ["0.png", "1.png"])
     table = {k: v for k, v in row.items() if k.startswith("seg_") or k == "display"}
     given = [{"image": "0.png"}, {"id": "both", "image": "0.png", **table}, {"image": None}, {"image": "2.png"}]
+    given += [{"image": 5}, {"image": {"a": 1}}, {"image": [{}]}]
     stdin = "".join(json.dumps(each) + "\n" for each in given) + "{broken\n"
     code, found, said = clx("zeroshot", digits_run, "-", "--labels", WORDS, stdin=stdin, cwd=tmp_path)
     assert code == 1
     assert [(line["item"], line["by"]) for line in found] == [("line 1", "image"), ("both", "image+table")]
     assert found[0]["top"] == lines[0]["top"]
-    assert [line.split(":")[0] for line in said.splitlines()[:3]] == [f"skipped line {k}" for k in (3, 4, 5)]
+    assert [line.split(":")[0] for line in said.splitlines()[:4]] == [f"skipped line {k}" for k in (3, 4, 5, 6)]
+    assert said.count("skipped ") == 6
     code, lines, said = clx("zeroshot", digits_run, "x*.png", "--labels", WORDS, cwd=tmp_path)
     assert (code, lines) == (2, [])
     assert "x*.png" in said
