@@ -148,14 +148,29 @@ def show_evaluation(result: dict[str, Any]) -> None:
     source = data if data.endswith(split) or split == "all" else f"{data}, {split} rows"
     drawn = sys.stdout.isatty()
     for task, rows in tables(result).items():
-        emit_table([compact(row) if drawn else row for row in rows], title=f"{task} on {source}", hidden="task")
+        title = f"{task} on {source}"
+        if drawn:
+            rows, shared = compact(rows)
+            title += "".join(f", {name} {cell(value)}" for name, value in shared.items())
+        emit_table(rows, title=title, hidden="task")
 
 
-def compact(row: dict[str, Any]) -> dict[str, Any]:
-    """The same with each interval beside its figure, in one cell."""
-    shown = {key: value for key, value in row.items() if not key.endswith("_ci")}
-    for key, value in row.items():
-        if key.endswith("_ci"):
-            low, high = value
-            shown[key[:-3]] = f"{cell(row[key[:-3]])} ({cell(low)}-{cell(high)})"
-    return shown
+def compact(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The same with each interval in its figure's cell, and apart what all rows have in common that is no figure."""
+    figures = {key.removesuffix("_ci") for row in rows for key in row if key.endswith("_ci")}
+    shared = {
+        key: value
+        for key, value in rows[0].items()
+        if key not in figures | {"task", "input"}
+        and not key.endswith("_ci")
+        and all(row.get(key) == value for row in rows)
+        and (len(rows) > 1 or not isinstance(value, float))  # the one row's own figures stay in it
+    }
+    shown = []
+    for row in rows:
+        kept = {key: value for key, value in row.items() if not key.endswith("_ci") and key not in shared}
+        for key in figures & row.keys():
+            if limits := row.get(f"{key}_ci"):
+                kept[key] = f"{cell(row[key])} ({cell(limits[0])}-{cell(limits[1])})"
+        shown.append(kept)
+    return shown, shared

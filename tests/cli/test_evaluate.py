@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from clx.cli.evaluate import compact
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 CLX = str(Path(sys.executable).with_name("clx"))
 
@@ -56,6 +58,20 @@ def test_wrong_usage_is_one_line_before_anything_is_loaded(clx: Command, copy: P
         assert (done.returncode, done.stdout) == (2, ""), args
         assert done.stderr.count("\n") == 1, done.stderr
         assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_a_drawn_table_has_intervals_in_cells_and_says_once_what_rows_share() -> None:
+    rows = [
+        {"task": "knn", "input": "a", "top1": 0.5, "top1_ci": [0.4, 0.6], "k": 20, "rows": 9, "hubness": 1.5},
+        {"task": "knn", "input": "b", "top1": 0.7, "top1_ci": [0.6, 0.8], "k": 20, "rows": 8, "hubness": 1.0},
+    ]
+    shown, shared = compact(rows)
+    assert shared == {"k": 20}
+    assert shown[1] == {"task": "knn", "input": "b", "top1": "0.700 (0.600-0.800)", "rows": 8, "hubness": 1.0}
+    assert compact(rows[:1]) == (
+        [{"task": "knn", "input": "a", "top1": "0.500 (0.400-0.600)", "hubness": 1.5}],
+        {"k": 20, "rows": 9},
+    )
 
 
 def test_figures_are_explained(clx: Command) -> None:
