@@ -68,8 +68,10 @@ class Image(Modality):
         """Path, bytes of a file, or array -> uint8 `[C, H, W]`, upright, on white where it was transparent."""
         if isinstance(cell, np.ndarray):
             picture = _from_array(cell)
+        elif isinstance(cell, Path | bytes):
+            picture = _decode(_content(cell) if isinstance(cell, Path) else cell)
         else:
-            picture = _decode(_content(cell) if isinstance(cell, Path) else bytes(cell))
+            raise CellError(f"expected an image file or its bytes, found {type(cell).__name__}")
         _check_sides(picture)
         mode = "L" if self.channels == 1 else "RGB"
         picture = self.preprocessing.fit(picture if picture.mode == mode else picture.convert(mode))

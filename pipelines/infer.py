@@ -245,8 +245,10 @@ def recipe_for(source: str) -> str:
         several = "  # val_loss is the mean absolute error, in the target's units"
     lines.append(f"objective: {_scalar(config['objective'])}{several}")
     lines.append(f"train: {_scalar(config['train'])}")
-    if len(config["modalities"]) == 1:
-        lines.append("eval: []  # zeroshot and retrieval need a second modality")
+    if config["objective"]["name"] == "l1":
+        lines.append("eval: [regression]")
+    elif len(config["modalities"]) == 1:  # zeroshot and retrieval need a second one
+        lines.append("eval: [probe, knn]" if "label" in config["data"] else "eval: [geometry]")
     return "\n".join(lines) + "\n"
 
 

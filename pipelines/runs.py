@@ -194,7 +194,7 @@ def compare(runs: Sequence[Path]) -> dict[str, Any]:
         side: {
             key: {name: one.get(key) for name, one in zip(rows, values, strict=True)}
             for key in dict.fromkeys(key for one in values for key in one)
-            if not differing or len({json.dumps(one.get(key, "absent")) for one in values}) > 1
+            if not differing or len({json.dumps(one.get(key)) for one in values}) > 1
         }
         for side, (values, differing) in sides.items()
     }

@@ -114,6 +114,8 @@ def _train(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
     if config.eval:
         if name == "train":
             progress.say("there are no val or test rows: these figures are of the training rows")
+        elif name == "val":
+            progress.say("there are no test rows: these figures are of the val rows, which chose the checkpoint")
         summary["evaluation"] = _evaluate(trainer, splits, name)
     return summary
 

@@ -81,8 +81,8 @@ def test_bad_rows_are_named_and_keep_their_place(clx: Any, runs: Path, tmp_path:
 
 
 def test_columns_are_repeated_as_they_are(clx: Any, runs: Path, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("size,town,stamp\n3,a,1700000000.5\n")
-    done = clx("predict", runs / "price", tmp_path / "t.csv", "--keep", "stamp", "--json")
+    (tmp_path / "t.jsonl").write_text('{"size": 3, "town": "a", "stamp": 1700000000.5}\n')
+    done = clx("predict", runs / "price", tmp_path / "t.jsonl", "--keep", "stamp", "--json")
     assert json.loads(done.stdout)["stamp"] == 1700000000.5
     table = pyarrow.table({"size": [3], "town": ["a"], "stamp": [float("nan")]})
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
