@@ -4,7 +4,7 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -197,25 +197,33 @@ def _content(path: Path) -> bytes:
             raise CellError(error.strerror or "cannot be read") from error
 
 
+@cache
+def _pillow() -> Any:
+    """Pillow's main module, its warning of a pixel bomb an error. Set once: filters are not each thread's own."""
+    from PIL import Image as pillow
+
+    warnings.filterwarnings("error", category=pillow.DecompressionBombWarning)
+    return pillow
+
+
 def _decode(content: bytes) -> Any:
     """The first frame of an image file, upright, as 8-bit greys or colours on white."""
-    from PIL import Image as pillow
     from PIL import ImageOps, UnidentifiedImageError
 
     if not content:
         raise CellError("zero bytes")
     name = next((name for start, name in SIGNATURES.items() if content.startswith(start)), "image")
+    pillow = _pillow()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pillow.DecompressionBombWarning)
-            picture = pillow.open(io.BytesIO(content))
+        picture = pillow.open(io.BytesIO(content))
         if picture.width * picture.height > LARGEST:
             raise CellError(f"larger than {LARGEST // 1_000_000} megapixels")
         if picture.format not in FORMATS:
             raise CellError(f"{picture.format} is not a format that is read")
         _check_sides(picture)  # before decoding: Pillow fills the rows of some BMP files byte by byte
         picture.load()
-        ImageOps.exif_transpose(picture, in_place=True)
+        if picture.info or picture.format == "TIFF":  # else there is nothing that could say which way is up
+            ImageOps.exif_transpose(picture, in_place=True)
         return _eight_bits(picture)
     except (pillow.DecompressionBombWarning, pillow.DecompressionBombError):
         raise CellError(f"larger than {LARGEST // 1_000_000} megapixels") from None
