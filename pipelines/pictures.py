@@ -150,7 +150,7 @@ def pictures(seen: Seen, points: int, train: Manifest | None) -> dict[str, Any]:
 
 
 def thousandths(matrix: Tensor) -> list[list[int | None]]:
-    return [[None if np.isnan(value) else round(value * 1000) for value in line] for line in matrix.tolist()]
+    return [[round(value * 1000) if np.isfinite(value) else None for value in line] for line in matrix.tolist()]
 
 
 def space(seen: Seen, points: int) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def test_moved_data_leave_curves_and_figures(clx: Callable[..., Any], run: Path,
     assert left in page
     assert '"grad_norm"' in page
     elsewhere = clx("report", run, "-o", tmp_path / "page.html", "--data", "digits", "--rows", 50, "--json")
+    assert elsewhere.returncode == 0, elsewhere.stderr
     assert json.loads(elsewhere.stdout)["runs"][0]["left_out"] == []
 
 
