@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +44,11 @@ def test_a_closed_pipe_ends_quietly() -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     assert json.loads(done.stdout)["name"] == "digits"
+
+
+def test_every_encoder_is_listed_with_its_size(clx: Any) -> None:
+    done = clx("encoders")
+    assert done.returncode == 0, done.stderr
+    sizes = {row["encoder"]: row.get("parameters") for row in map(json.loads, done.stdout.splitlines())}
+    assert sizes["minirocket"] == 0
+    assert sizes["cnn"] > 0
