@@ -30,7 +30,7 @@ def embed(
     checkpoint: Annotated[str, typer.Option(help="Of a run: best, last, or a step.")] = "best",
     batch_size: Annotated[int, typer.Option(min=1)] = 128,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that read data [default: one per other core, at most 8].")
+        int | None, typer.Option(min=1, help="Threads that read and embed [default: one per core, at most 8].")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
     strict: Annotated[bool, typer.Option(help="Stop at the first row that cannot be read.")] = False,

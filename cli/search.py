@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,11 +90,11 @@ def search(
     candidate = pipeline.candidate(opened, column, among)
     from clx.pipelines.ahead import ahead, default_workers
     from clx.pipelines.items import one_item
-    from clx.pipelines.zeroshot import reader
+    from clx.pipelines.zeroshot import read_items
 
     given: Iterator[Item] = one_item(opened, one) if one else pipeline.items_of(opened, names(query or []), modality)
     bad = 0
-    with closing(ahead(given, reader(opened), 64, default_workers())) as groups:
+    with closing(ahead(given, partial(read_items, opened), 64, default_workers())) as groups:
         for group in groups:  # one pass over the file answers a group
             for name, cells in group:
                 if isinstance(cells, str):

@@ -72,7 +72,7 @@ def zeroshot(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that read inputs [default: one per other core, at most 8].")
+        int | None, typer.Option(min=1, help="Threads that read and embed [default: one per core, at most 8].")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
     strict: Annotated[bool, typer.Option(help="Stop at the first input that cannot be read.")] = False,

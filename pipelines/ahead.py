@@ -1,7 +1,8 @@
-"""Work done ahead of its consumer by threads: decoding goes on while the model computes."""
+"""Work done ahead of its consumer by threads: several groups at once, their results in order."""
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
@@ -11,107 +12,111 @@ R = TypeVar("R")
 
 
 def default_workers() -> int:
-    """Threads that read data: one per core besides the one that drives the model, at most 8."""
-    return max(1, min(8, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else 2))
+    """Threads that read data and run the model: one per core, at most 8."""
+    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
 
 def ahead(
-    items: Iterable[T], work: Callable[[T], R], size: int, workers: int, first: int = 1, wait: float = 0.2
-) -> Generator[list[R], None, None]:
-    """`work(item)` in the order of `items`, in groups of `size`; the first group has `first`.
+    items: Iterable[T], work: Callable[[list[T]], R], size: int, workers: int, first: int = 1, wait: float = 0.2
+) -> Generator[R, None, None]:
+    """`work(group)` for groups of `size` of the `items`, in their order; the first group has `first`.
 
-    `workers` threads work a few groups ahead of the caller, so `items` may be endless. A group that is not
-    full goes out when its source pauses for `wait` seconds. An error of `items` or `work` is raised in its place.
+    `workers` threads work a few groups ahead of the caller, so `items` may be endless. A group that is not full
+    is worked on when its source pauses for `wait` seconds. An error of `items` or `work` is raised in its place.
     """
-    desk = _Desk(work, ahead=size * max(4, workers + 1), run=max(1, size // 8))
+    desk = _Desk(work, first, size, ahead=size * max(4, workers + 1), wait=wait)
     feeder = threading.Thread(target=desk.feed, args=(items,), daemon=True)
-    readers = [threading.Thread(target=desk.read, daemon=True) for _ in range(workers)]
-    for thread in (feeder, *readers):
+    threads = [threading.Thread(target=desk.work_on, daemon=True) for _ in range(workers)]
+    for thread in (feeder, *threads):
         thread.start()
     try:
-        wanted = first
-        while group := desk.take(wanted, wait):
-            for done, value in group:
-                if not done:
-                    raise value
-            yield [value for _, value in group]
-            wanted = size
+        while (result := desk.take()) is not None:
+            done, value = result
+            if not done:
+                raise value
+            yield value
     finally:
         desk.close()
-        for thread in readers:
+        for thread in threads:
             thread.join()  # the feeder may wait for a pipe that nobody writes to: it ends with the process
 
 
 class _Desk:
-    """What feeder, readers and consumer share, under one lock. A reader takes up to `run` items at a time."""
+    """What feeder, workers and consumer share, under one lock."""
 
-    def __init__(self, work: Callable[[Any], Any], ahead: int, run: int) -> None:
-        self.work, self.ahead, self.run = work, ahead, run
+    def __init__(self, work: Callable[[list[Any]], Any], first: int, size: int, ahead: int, wait: float) -> None:
+        self.work, self.wanted, self.size, self.ahead, self.wait = work, first, size, ahead, wait
         self.lock = threading.Lock()
         self.free, self.todo, self.ready = (threading.Condition(self.lock) for _ in range(3))
-        self.waiting: deque[tuple[int, Any]] = deque()
-        self.results: dict[int, tuple[bool, Any]] = {}
-        self.fed = self.taken = self.awaited = 0
+        self.waiting: deque[Any] = deque()
+        self.results: dict[int, tuple[int, bool, Any]] = {}
+        """By number of the group: how many items it had, and its result or its error."""
+        self.inside = 0  # items fed and not yet taken
+        self.started = self.taken = 0  # groups
+        self.fed_at = 0.0
+        self.error: BaseException | None = None
         self.ended = self.closed = False
 
     def feed(self, items: Iterable[Any]) -> None:
         try:
             for item in items:
                 with self.lock:
-                    while self.fed - self.taken >= self.ahead and not self.closed:
+                    while self.inside >= self.ahead and not self.closed:
                         self.free.wait()
                     if self.closed:
                         return
-                    self.waiting.append((self.fed, item))
-                    self.fed += 1
+                    self.waiting.append(item)
+                    self.inside += 1
+                    self.fed_at = time.monotonic()
                     self.todo.notify()
         except BaseException as error:  # raised again where the results are taken
-            with self.lock:
-                self.results[self.fed] = (False, error)
-                self.fed += 1
+            self.error = error
         finally:
             with self.lock:
                 self.ended = True
                 self.todo.notify_all()
                 self.ready.notify()
 
-    def read(self) -> None:
-        while True:
+    def work_on(self) -> None:
+        while group := self.group():
+            number, items = group
+            try:
+                result = len(items), True, self.work(items)
+            except BaseException as error:  # raised again where the results are taken
+                result = len(items), False, error
             with self.lock:
-                while not self.waiting and not (self.ended or self.closed):
-                    self.todo.wait()
-                if self.closed or not self.waiting:
-                    return
-                some = [self.waiting.popleft() for _ in range(min(self.run, len(self.waiting)))]
-            for number, item in some:
-                if self.closed:
-                    return
-                try:
-                    result = True, self.work(item)
-                except BaseException as error:  # raised again where the results are taken
-                    result = False, error
-                with self.lock:
-                    self.results[number] = result
-                    if number == self.awaited:
-                        self.ready.notify()
+                self.results[number] = result
+                self.ready.notify()
 
-    def take(self, wanted: int, wait: float) -> list[tuple[bool, Any]]:
-        """The next results in order: `wanted` of them, fewer after a pause or at the end; none when all are taken."""
+    def group(self) -> tuple[int, list[Any]] | None:
+        """The next items to work on with their group's number; None when there are no more."""
         with self.lock:
-            count = 0
-            while True:
-                while count < wanted and self.taken + count in self.results:
-                    count += 1
-                self.awaited = self.taken + count
-                if count == wanted or (self.ended and self.awaited == self.fed):
+            while not self.closed:
+                pause = self.wait - (time.monotonic() - self.fed_at) if self.waiting else None
+                if len(self.waiting) >= self.wanted or (self.waiting and (self.ended or (pause or 0) <= 0)):
+                    items = [self.waiting.popleft() for _ in range(min(self.wanted, len(self.waiting)))]
+                    self.wanted = self.size
+                    self.started += 1
+                    return self.started - 1, items
+                if self.ended:
                     break
-                told = self.ready.wait(wait if count else None)
-                if not told and self.awaited not in self.results:
-                    break
-            group = [self.results.pop(self.taken + k) for k in range(count)]
-            self.taken += count
+                self.todo.wait(pause)
+            self.ready.notify()
+            return None
+
+    def take(self) -> tuple[bool, Any] | None:
+        """The next group's result, or what stopped it; None when all are taken."""
+        with self.lock:
+            while self.taken not in self.results:
+                if self.ended and not self.waiting and self.taken == self.started:
+                    error, self.error = self.error, None
+                    return None if error is None else (False, error)
+                self.ready.wait()
+            count, done, value = self.results.pop(self.taken)
+            self.taken += 1
+            self.inside -= count
             self.free.notify()
-            return group
+            return done, value
 
     def close(self) -> None:
         with self.lock:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from clx.pipelines.config import BadInput
 from clx.pipelines.items import Inputs, Item
 from clx.pipelines.manifest import load_evaluation
 from clx.pipelines.scale import Fit, fit
-from clx.pipelines.zeroshot import Question, class_embeddings, embed_items, native_scale, queries, reader
+from clx.pipelines.zeroshot import Question, class_embeddings, embed_items, native_scale, queries, read_items
 
 
 def calibrate_on(
@@ -96,7 +97,7 @@ def calibrate(
     targets: list[Tensor] = []
     bad: list[tuple[str, str]] = []
     labels = iter(truth)
-    with closing(ahead(items, reader(run), 64, workers or default_workers())) as groups:
+    with closing(ahead(items, partial(read_items, run), 64, workers or default_workers())) as groups:
         for group in groups:
             kept = []
             for (name, read), applies in zip(group, labels, strict=False):

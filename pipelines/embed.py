@@ -24,6 +24,7 @@ from clx.pipelines.batch import Batch, Key, Rows, column_of, columns_of, has_col
 from clx.pipelines.build import Run
 from clx.pipelines.builtin import is_builtin, load_builtin
 from clx.pipelines.config import BadInput, Stopped, nearest
+from clx.pipelines.device import Turns
 from clx.pipelines.disk import LOCK, locked, replacing, write_text
 from clx.pipelines.manifest import Manifest, load_manifest, load_splits, split_by
 from clx.pipelines.signals import Signals
@@ -205,9 +206,15 @@ class Maker:
         """Numbers of the parts that are not there yet, each with the tables of its batches and their bad rows."""
         missing = [number for number in range(len(work)) if not has(number)]
         keys = [key for number in missing for key in work[number]]
-        read = lambda given: (*given, self.data[given[0]][given[1]])  # noqa: E731
-        with closing(ahead(keys, read, 1, workers)) as batches:
-            made = (self.table(*batch) for [batch] in batches)
+        turn = Turns(device_of(self.run), workers)
+
+        def make(group: list[tuple[int, Key]]) -> tuple["pa.Table", list[str]]:
+            [(source, key)] = group
+            batch = self.data[source][key]
+            with turn():
+                return self.table(source, key, batch)
+
+        with closing(ahead(keys, make, 1, workers)) as made:
             for number in missing:
                 yield number, itertools.islice(made, len(work[number]))
 

@@ -20,7 +20,7 @@ from clx.pipelines.batch import collate, read_cell
 from clx.pipelines.build import Facts, Run, build
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import BadInput, Config, options_of
-from clx.pipelines.device import pick_device
+from clx.pipelines.device import Turns, pick_device
 from clx.pipelines.items import Item
 from clx.pipelines.labels import cached
 from clx.pipelines.scale import Scale, load_fits
@@ -192,19 +192,18 @@ class Result:
     """Where several labels may apply: those that do, best first."""
 
 
-def reader(run: Run) -> Callable[[Item], Item]:
-    """An item with its cells read, or with the reason why one of them cannot be."""
+def read_items(run: Run, items: Iterable[Item]) -> list[Item]:
+    """The items with their cells read, or with the reason why one of them cannot be."""
 
-    def read(item: Item) -> Item:
-        name, given = item
+    def read(name: str, given: dict[str, Any] | str) -> Item:
         if isinstance(given, str):
-            return item
+            return name, given
         try:
             return name, {m: read_cell(run.modalities[m], cell) for m, cell in given.items()}
         except CellError as error:
             return name, str(error)
 
-    return read
+    return [read(*item) for item in items]
 
 
 def classify(
@@ -219,9 +218,17 @@ def classify(
 
     Yields a `Result`, or `(name, reason)` for an item that cannot be read.
     """
-    with closing(ahead(items, reader(run), batch_size, workers or default_workers())) as groups:
+    workers = workers or default_workers()
+    turn = Turns(device_of(run), workers)
+
+    def work(group: list[Item]) -> list[Result | tuple[str, str]]:
+        read = read_items(run, group)
+        with turn(alone=len(group) == 1):
+            return list(_classify(run, read, question, top))
+
+    with closing(ahead(items, work, batch_size, workers)) as groups:
         for group in groups:
-            yield from _classify(run, group, question, top)
+            yield from group
 
 
 def _classify(run: Run, group: Sequence[Item], question: Question, top: int) -> Iterator[Result | tuple[str, str]]:

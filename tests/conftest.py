@@ -18,6 +18,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's `&` sets it s
 os.environ["CLX_CACHE"] = ""  # tests make everything anew, and leave nothing in the user's folders
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first: else one worker runs it at the end while the others have nothing left to do."""
+    items.sort(key=lambda item: item.name != "test_blocks_run")
+
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 

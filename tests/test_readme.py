@@ -15,7 +15,12 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 INSTALL = re.compile(r"python3 -m venv|pip install")
 # Training to the end takes minutes, a few steps show that the command is right.
-SHORTER = {"clx train digits\n": "clx train digits -s train.steps=3\n"}
+SHORTER = {
+    "clx train digits\n": "clx train digits -s train.steps=3\n",
+    "clx train my.yaml ": "clx train my.yaml -s train.steps=3 ",
+    "clx train digits-sum ": "clx train digits-sum -s eval=[] ",
+    "--task probe --task knn": "--task knn",
+}
 
 
 def test_the_story_is_told_in_order() -> None:
