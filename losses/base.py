@@ -12,7 +12,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from clx.losses.streaming import unit
+from clx.losses.streaming import unit, units
 from clx.losses.tiles import full
 
 Embeddings = dict[str, Tensor]
@@ -201,15 +201,16 @@ class Pairwise(Tempered):
         several(z)
         size = len(next(iter(z.values())))
         ids = item_ids(self.exclude, size, labels, sample_id)
+        u = units(z) if present is None else {}
         terms = []
         for a, b in itertools.combinations(z, 2):
-            both = None if present is None else present[a] & present[b]
-            if both is None or bool(both.all()):
-                x, y, pair_ids = z[a], z[b], ids
-            else:
-                x, y, pair_ids = z[a][both], z[b][both], None if ids is None else ids[both]
+            if present is None:
+                x, y, pair_ids = u[a], u[b], ids
+            else:  # what stands in absent rows may be anything, NaN too
+                both = present[a] & present[b]
+                x, y, pair_ids = unit(z[a][both]), unit(z[b][both]), None if ids is None else ids[both]
             if len(x) > 1:
-                terms.append(self.pair(unit(x), unit(y), pair_ids))
+                terms.append(self.pair(x, y, pair_ids))
         skipped = math.comb(len(z), 2) - len(terms)
         if skipped:
             self.log["skipped_pairs"] = skipped

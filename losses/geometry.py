@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Loss, average, nothing, register, several
-from clx.losses.streaming import lse, rows, unit
+from clx.losses.streaming import lse, rows, units
 from clx.losses.tiles import off_diagonal
 
 
@@ -70,15 +70,17 @@ class AlignUniform(Loss):
 
     def forward(self, z: Embeddings, *, present: dict[str, Tensor] | None = None) -> Tensor:
         several(z)
+        # what stands in absent rows may be anything, NaN too
+        u = units(z if present is None else {n: torch.where(present[n][:, None], x, 0) for n, x in z.items()})
         pairs, spread = [], []
-        for a, b in itertools.combinations(z, 2):
+        for a, b in itertools.combinations(u, 2):
             both = slice(None) if present is None else present[a] & present[b]
-            if len(x := z[a][both]):
-                pairs.append(alignment(unit(x), unit(z[b][both]), self.alpha))
-        for name in z:
-            x = z[name] if present is None else z[name][present[name]]
+            if len(x := u[a][both]):
+                pairs.append(alignment(x, u[b][both], self.alpha))
+        for name in u:
+            x = u[name] if present is None else u[name][present[name]]
             if len(x) > 1:
-                spread.append(uniformity(unit(x), self.kernel))
+                spread.append(uniformity(x, self.kernel))
         skipped = math.comb(len(z), 2) - len(pairs)
         if skipped:
             self.log["skipped_pairs"] = skipped

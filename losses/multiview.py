@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings, Pairwise, Tempered, average, nothing, register, several
 from clx.losses.infonce import nt_xent
-from clx.losses.streaming import cross_margins, gram, is_small, lse, mean, softplus, tiny_side, unit
+from clx.losses.streaming import cross_margins, gram, is_small, lse, mean, softplus, tiny_side, unit, units
 from clx.losses.tiles import Apart, off_diagonal, off_items
 
 
@@ -157,11 +157,12 @@ def _within_all(views: Sequence[Tensor], temperature: Tensor | float) -> Tensor:
 
 def _spread(u: Tensor, temperature: Tensor | float, size: int, there: Tensor | None) -> Tensor:
     """Log-sum-exp over rows of other items, of which there are `size`, repeated view by view."""
+    views = len(u) // size
     if there is None or bool(there.all()):
-        return gram(u, temperature, off_items(size))[0]
+        return gram(u, temperature, off_items(size), views=views)[0]
     edit = off_diagonal if size == len(u) else Apart(torch.arange(len(u), device=u.device)[there] % size)
     full = u.new_full((len(u),), -torch.inf)
-    return full.masked_scatter(there, gram(u[there], temperature, edit)[0])
+    return full.masked_scatter(there, gram(u[there], temperature, edit, views=views)[0])
 
 
 def _with_mean_of_others(
@@ -194,7 +195,7 @@ class MultiView(Tempered):
     def forward(self, z: Embeddings, *, present: dict[str, Tensor] | None = None) -> Tensor:
         several(z)
         if present is None:
-            return self.of_views([unit(x) for x in z.values()], None)
+            return self.of_views(list(units(z).values()), None)
         there = torch.stack([present[name] for name in z])
         dropped = int((there.sum(0) < 2).sum())
         if dropped:

@@ -12,6 +12,7 @@ and no maximum. Should a sum leave the trusted range, all is redone with a runni
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -44,6 +45,14 @@ tiny_side = 256  # up to so many it is the number of operations that counts
 def unit(x: Tensor) -> Tensor:
     """Rows of `x` `[B, D]` at length 1; a row of zeros stays zero and receives no gradient."""
     return _Unit.apply(full(x))  # type: ignore[no-any-return, no-untyped-call]
+
+
+def units(z: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`unit` of every input; of few rows together, when it is the number of operations that counts."""
+    size = len(next(iter(z.values())))
+    if size > tiny_side or len({rows.dtype for rows in z.values()}) > 1:
+        return {name: unit(rows) for name, rows in z.items()}
+    return dict(zip(z, unit(torch.cat(list(z.values()))).split(size), strict=True))
 
 
 def paired(x: Tensor, y: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
@@ -92,7 +101,7 @@ def rows(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None = 
 
 
 def gram(
-    z: Tensor, temperature: Tensor | float, edit: Edit | None = None, weigh: Weigh | None = None
+    z: Tensor, temperature: Tensor | float, edit: Edit | None = None, weigh: Weigh | None = None, views: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of each row of `z z^T / temperature`, `[N]`, and its plain sum weighted by `weigh`, `[N]`.
 
@@ -101,10 +110,12 @@ def gram(
         temperature: positive number or scalar tensor, which then receives its gradient.
         edit: masks or reweights tiles; nothing is left out without it, not even the diagonal.
         weigh: symmetric tiles of weights for the plain sum of logits before their edit; without it it is 0.
+        views: how many of its items' the rows are; so many times the tiles may be kept for backward.
     """
     z = full(z)
-    kind = DenseGram if is_small(z, z) else _Gram
-    return kind.apply(temperature, edit, weigh, z)  # type: ignore[no-any-return, no-untyped-call]
+    if is_small(z, z):
+        return DenseGram.apply(temperature, edit, weigh, z)  # type: ignore[no-any-return, no-untyped-call]
+    return _Gram.apply(temperature, edit, weigh, z, views)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def cross_margins(
@@ -235,7 +246,7 @@ class _Gram(Function):
     @staticmethod
     @plain
     def forward(
-        ctx: Any, temperature: Tensor | float, edit: Edit | None, weigh: Weigh | None, z: Tensor
+        ctx: Any, temperature: Tensor | float, edit: Edit | None, weigh: Weigh | None, z: Tensor, views: int
     ) -> tuple[Tensor, Tensor]:
         scale = 1 / float(temperature)
         grid, shift = Grid(z, z, scale, edit, upper=True), shift_for(z, scale * longest(z) ** 2)
@@ -248,7 +259,7 @@ class _Gram(Function):
                 if i != j:
                     linear[j] += weighed.sum(0)
 
-        keep = any(ctx.needs_input_grad) and grid.bytes() <= budget(z)
+        keep = any(ctx.needs_input_grad) and grid.bytes() <= budget(*[z] * views)
         for i, j, e in grid.exponentials(shift, keep, add_up):
             sums.total[i] += e.sum(1)
             if i != j:
@@ -286,4 +297,4 @@ class _Gram(Function):
                 dz[j].addmm_(w.T, z[i], alpha=grid.scale)
         # dz counts every pair from both of its rows, the temperature once
         dt = cooling(dz, z, grid.scale / 2) if ctx.needs_input_grad[0] else None
-        return dt, None, None, dz
+        return dt, None, None, dz, None

@@ -23,12 +23,14 @@ class Regression(Loss):
     def forward(self, z: Embeddings, *, predictions: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         if predictions.shape != targets.shape:
             raise ValueError(f"predictions {[*predictions.shape]} and targets {[*targets.shape]} differ in shape")
-        known = ~targets.isnan()
-        if not bool(known.all()):
-            self.log["dropped_targets"] = int((~known).sum())
         predictions = full(predictions)
-        counted = None if weights is None else weights[:, None].expand_as(targets)[known]
-        return mean(self.error(predictions[known] - targets[known].to(predictions.dtype)), counted)
+        difference = predictions - targets.to(predictions.dtype)
+        counted = None if weights is None else weights[:, None].expand_as(targets)
+        unknown = targets.isnan()
+        if bool(unknown.any()):
+            self.log["dropped_targets"] = int(unknown.sum())
+            difference, counted = difference[~unknown], None if counted is None else counted[~unknown]
+        return mean(self.error(difference), counted)
 
     def error(self, difference: Tensor) -> Tensor:
         raise NotImplementedError
@@ -90,17 +92,16 @@ class CrossEntropy(Loss):
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     def forward(self, z: Embeddings, *, predictions: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        known = labels >= 0
-        if not bool(known.all()):
+        lowest, highest = (int(end) for end in labels.aminmax()) if len(labels) else (0, 0)
+        if len(labels) and highest >= predictions.shape[1]:
+            raise ValueError(f"label {highest} is beyond the {predictions.shape[1]} predicted classes")
+        predictions = full(predictions)
+        if lowest < 0:
+            known = labels >= 0
             self.log["dropped_labels"] = int((~known).sum())
-        if len(labels) and int(labels.max()) >= predictions.shape[1]:
-            raise ValueError(f"label {int(labels.max())} is beyond the {predictions.shape[1]} predicted classes")
-        return mean(
-            functional.cross_entropy(
-                full(predictions)[known],
-                labels[known],
-                reduction="none",
-                label_smoothing=self.label_smoothing,
-            ),
-            None if weights is None else weights[known],
-        )
+            predictions, labels = predictions[known], labels[known]
+            weights = None if weights is None else weights[known]
+        if weights is None and len(labels):
+            return functional.cross_entropy(predictions, labels, label_smoothing=self.label_smoothing)
+        smoothing = self.label_smoothing
+        return mean(functional.cross_entropy(predictions, labels, reduction="none", label_smoothing=smoothing), weights)
