@@ -58,7 +58,7 @@ def predict(
         done, bad = done + len(lines), bad + len(unread)
 
     if out is not None:
-        with pipeline.writer(out, pipeline.schema_of(opened, manifest, kept, probabilities)) as write:
+        with pipeline.writer(out, pipeline.schema_of(opened, manifest, kept, probabilities), manifest) as write:
             for lines, unread in parts:
                 told(lines, unread)
                 write(lines)

@@ -1,9 +1,12 @@
 """Files that survive what happens to jobs: replaced whole or not at all, logs of whole lines, sealed JSON, a lock."""
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +18,8 @@ from clx.pipelines.config import BadInput, Failed, Heed
 FORMAT = 1
 """Of run folders. Raise it when an older version could not read what this one writes."""
 LOCK = ".lock"
+FORGOTTEN = 24 * 3600.0
+"""Seconds without a change after which what a killed writer left is removed."""
 
 
 class Damaged(ValueError):
@@ -23,8 +28,15 @@ class Damaged(ValueError):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes `path`'s place, on disk for certain, when the block ends well."""
-    beside = path.with_name(f".{path.name}.tmp")
+    """A path beside `path` to write to; it takes `path`'s place, on disk for certain, when the block ends well.
+
+    Its name is its own: of two that write one file at once the last to end counts, and neither's is mixed.
+    """
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > FORGOTTEN:
+                leftover.unlink()
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield beside
         sync(beside)
@@ -33,6 +45,11 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def is_used(folder: Path) -> bool:
+    """Whether there is more in a folder than a lock and what killed writers left."""
+    return any(p.name != LOCK and not (p.name.startswith(".") and p.suffix == ".tmp") for p in folder.iterdir())
 
 
 def digest(path: Path) -> str:

@@ -27,6 +27,7 @@ from clx.pipelines.config import BadInput, Stopped, nearest
 from clx.pipelines.device import Turns
 from clx.pipelines.disk import LOCK, locked, replacing, write_text
 from clx.pipelines.manifest import Manifest, load_manifest, load_splits, split_by
+from clx.pipelines.rows import refuse_input
 from clx.pipelines.signals import Signals
 from clx.pipelines.zeroshot import device_of, fingerprint
 
@@ -117,6 +118,8 @@ def embed_rows(
     whole = out if out.suffix == ".parquet" else ids_file(out)
     folder = out.with_name(f"{out.name}.parts")
     files = {whole, *(array_file(out, name, meta) for name in names if out.suffix == ".npy")}
+    for file in files:
+        refuse_input(file, *(manifest for _, manifest in rows))
     there = sorted(file for file in files if file.exists())
     if there and not overwrite and read_plan(folder) != meta:
         if not whole.exists() or read_meta(whole) != meta:

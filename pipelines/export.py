@@ -237,8 +237,8 @@ def compare(module: Exported, call: Any, inputs: list[Input]) -> dict[str, Any]:
 def rebuilt(run: Run, folder: Path, out: Path) -> Run:
     """Write weights, config and facts into `out`, and load them from there."""
     for name in run.modalities:
-        if name == "objective":
-            raise BadInput("a modality called `objective` cannot be exported: its file is the objective's")
+        if name in ("objective", "model"):
+            raise BadInput(f"a modality called {name!r} cannot be exported: a file of that name is another's")
     used = next(c for c in folder_of_run.checkpoints(folder) if c.step == run.step)
     checkpoint.create(out, run)
     checkpoint.save_parts(out, checkpoint.weights(run.model, run.objective), run.modalities)

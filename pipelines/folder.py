@@ -16,9 +16,11 @@ A run that `clx export` wrote has its weights, a file per modality, and meta.jso
 Here is what reads them without torch, so that looking at runs costs nothing; checkpoint.py does the rest.
 """
 
+import difflib
 import fnmatch
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,18 @@ def best(found: list[Checkpoint]) -> Checkpoint:
     return min(scored, key=lambda one: one[:2])[2] if scored else found[-1]
 
 
+def near_run(folder: Path) -> str:
+    """A hint such as ` (did you mean 'runs/digits'?)` where a run of nearly that name lies beside it or in `runs`."""
+    known: dict[str, str] = {}
+    for place in (folder.parent, Path("runs")):
+        with suppress(OSError):
+            for one in sorted(place.iterdir()):
+                if one != folder and (one / "config.yaml").is_file():
+                    known.setdefault(one.name, str(one))
+    near = difflib.get_close_matches(folder.name, known, n=1)
+    return f" (did you mean {known[near[0]]!r}?)" if near else ""
+
+
 def read_config(folder: Path, settings: Iterable[str] = ()) -> Config:
     """The resolved config of a run folder, with `key=value` settings of what may change when it is resumed."""
     for setting in settings:
@@ -145,7 +159,7 @@ def read_config(folder: Path, settings: Iterable[str] = ()) -> Config:
             override(raw, setting)
         return parse(Config, raw, "--resume") if settings else config
     except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(f"{folder} is not a run folder: it has no config.yaml") from None
+        raise BadInput(f"{folder} is not a run folder: it has no config.yaml{near_run(folder)}") from None
     except BadInput as error:
         said = str(error)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

@@ -120,11 +120,11 @@ def _count(mask: Tensor) -> Tensor:
 def discounted(gains: Tensor, best: Tensor) -> Tensor:
     """Normalised discounted cumulative gain `[N]` of the gains `[N, K]` in the order found and in the best order.
 
-    Linear gains over log2(1 + place) (Jarvelin & Kekalainen 2002), as scikit-learn's `ndcg_score` has it.
+    Linear gains over log2(1 + place) (Jarvelin & Kekalainen 2002), as scikit-learn's `ndcg_score` has it; NaN where
+    no candidate gains anything.
     """
     places = 1 / torch.log2(torch.arange(2, gains.shape[1] + 2, dtype=torch.float64))
-    ideal = best.double() @ places
-    return torch.where(ideal > 0, gains.double() @ places / ideal.clamp(min=1e-300), torch.nan)
+    return (gains.double() @ places) / (best.double() @ places)
 
 
 def gains_by_label(
@@ -160,7 +160,9 @@ def gains_by_label(
 def gains_by_target(top: Tensor, query: Tensor, targets: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
     """Gains exp(-d) of the answers and the best possible, d the distance of a row's target from a candidate's.
 
-    Distances are in standard deviations of the candidates' targets, root mean square over the columns.
+    Distances are in standard deviations of the candidates' targets, root mean square over the columns. Both are
+    given in units of the nearest candidate's gain, which no share of theirs depends on: far from all candidates
+    every exp(-d) would be zero.
 
     Args:
         targets: `[N, K]`, of the rows, finite.
@@ -172,11 +174,13 @@ def gains_by_target(top: Tensor, query: Tensor, targets: Tensor, candidates: Ten
     spread = candidates[known].double().std(0, correction=min(1, int(known.sum()) - 1))
     scale = spread.clamp(min=1e-12) * candidates.shape[1] ** 0.5
     there, asked = candidates.double() / scale, targets.double() / scale
-    gains = torch.exp(-(there[top[query]] - asked[:, None]).norm(dim=2)).nan_to_num(0)
     nearest = min(top.shape[1], int(known.sum()))
-    distance, _ = cKDTree(there[known].numpy()).query(asked.numpy(), k=list(range(1, nearest + 1)))
+    found, _ = cKDTree(there[known].numpy()).query(asked.numpy(), k=list(range(1, nearest + 1)))
+    distance = torch.from_numpy(found)
+    apart = (there[top[query]] - asked[:, None]).norm(dim=2)
+    gains = torch.exp(distance[:, :1] - apart).nan_to_num(0)
     best = torch.zeros_like(gains)
-    best[:, :nearest] = torch.exp(-torch.from_numpy(distance))
+    best[:, :nearest] = torch.exp(distance[:, :1] - distance)
     return gains, best
 
 

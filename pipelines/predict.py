@@ -20,6 +20,7 @@ from clx.pipelines.config import BadInput, nearest
 from clx.pipelines.device import pick_device
 from clx.pipelines.disk import replacing
 from clx.pipelines.manifest import Manifest, load_evaluation, load_manifest, split_by
+from clx.pipelines.rows import refuse_input
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -162,8 +163,8 @@ def plain(run: Run, cells: Line) -> Line:
 
 
 @contextmanager
-def writer(out: Path, schema: "pa.Schema") -> Iterator[Write]:
-    """Writes lines to a CSV, TSV, JSONL or Parquet file, which has its name only when it is whole."""
+def writer(out: Path, schema: "pa.Schema", manifest: Manifest) -> Iterator[Write]:
+    """Writes lines about `manifest` to a CSV, TSV, JSONL or Parquet file, which has its name only when it is whole."""
     formats: dict[str, Callable[[Path, pa.Schema], AbstractContextManager[Write]]] = {
         ".csv": _write_csv,
         ".tsv": partial(_write_csv, delimiter="\t"),
@@ -174,6 +175,7 @@ def writer(out: Path, schema: "pa.Schema") -> Iterator[Write]:
         raise BadInput(f"--out {out}: the name should end in {', '.join(formats)}")
     if out.is_dir() or not out.parent.is_dir():
         raise BadInput(f"--out {out}: " + ("is a folder" if out.is_dir() else f"no folder {out.parent}"))
+    refuse_input(out, manifest)
     with replacing(out) as beside, formats[out.suffix](beside, schema) as write:
         yield write
 

@@ -140,7 +140,7 @@ def saved(folder: Path) -> Iterator[dict[str, Any]]:
     for path in paths:
         with suppress(OSError, ValueError):  # absent, or not ours
             result = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(result, dict) and result.get("schema") == SCHEMA:
+            if isinstance(result, dict) and result.get("schema") == SCHEMA and isinstance(result.get("key"), str):
                 found[result["key"]] = (path.stat().st_mtime_ns, result)
     yield from (result for _, result in sorted(found.values(), key=lambda each: each[0]))
 

@@ -177,6 +177,14 @@ def _real_root(root: Path) -> str:
     return os.path.realpath(root)
 
 
+def refuse_input(out: Path, *manifests: Manifest) -> None:
+    """Raise `BadInput` when `out`, which is to be written, is a file that these rows come from."""
+    for manifest in manifests:
+        source = Path(manifest.name).expanduser()
+        if source.is_file() and out.exists() and source.samefile(out):
+            raise BadInput(f"--out {out} is what the rows are read from: choose another name")
+
+
 def resolve(cell: Any, manifest: Manifest) -> Any:
     """A cell ready for a modality that reads files: text becomes a path below the manifest's root.
 

@@ -4,14 +4,16 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt
+from pydantic import AllowInfNan
 from torch import Tensor
 
-from clx.pipelines.config import BadInput
+from clx.pipelines.config import BadInput, construct
 
 FORMAT = 1
 BINS = 15
@@ -19,6 +21,7 @@ BINS = 15
 COLDEST, HOTTEST = 1e-3, 1e3
 
 Kind = Literal["softmax", "sigmoid", "lift"]
+Finite = AllowInfNan(False)
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,10 @@ class Fit:
     """A scale fitted on labelled rows, with what it bettered."""
 
     kind: Kind
-    temperature: float
-    bias: float
-    rows: int
-    labels: int
+    temperature: Annotated[float, Gt(0), Finite]
+    bias: Annotated[float, Finite]
+    rows: Annotated[int, Ge(1)]
+    labels: Annotated[int, Ge(1)]
     nll: tuple[float, float]
     """Mean negative log-likelihood in nats, before and after: per row for softmax, per row and label otherwise."""
     ece: tuple[float, float]
@@ -175,7 +178,7 @@ def load_fits(folder: Path, weights: str) -> dict[str, list[Fit]]:
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if raw["format"] != FORMAT or raw["weights"] != weights:
             return {}
-        return {name: [Fit(**one) for one in kinds] for name, kinds in raw["inputs"].items()}
+        return {name: [construct(Fit, one, name) for one in kinds] for name, kinds in raw["inputs"].items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -166,7 +166,8 @@ def _index(stored: Stored, name: str, width: int) -> Any:
     source = stored.facts or stored.path
     path = stored.path.with_name(f"{stored.path.name}{f'.{name}' if name else ''}.usearch")
     index = Index(ndim=width, metric="ip", dtype="f32")
-    if path.is_file() and path.stat().st_mtime_ns > source.stat().st_mtime_ns:
+    made_of = source.stat().st_mtime_ns
+    if path.is_file() and path.stat().st_mtime_ns == made_of:  # it bears its source's time: a clock may be set back
         index.load(str(path))
         if index.ndim != width:
             raise BadInput(f"{path}: vectors of {index.ndim} numbers, the query has {width}")
@@ -178,6 +179,7 @@ def _index(stored: Stored, name: str, width: int) -> Any:
         index.add((torch.arange(len(rows)) + start)[there].numpy(), rows[there].numpy(), threads=os.cpu_count() or 1)
     with replacing(path) as beside:
         index.save(str(beside))
+        os.utime(beside, ns=(made_of, made_of))
     return index
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from clx.pipelines.config import BadInput, Config, Section, Stopped, override, parse, read_source
-from clx.pipelines.disk import LOCK, locked, write_text
+from clx.pipelines.disk import is_used, locked, write_text
 from clx.pipelines.runs import best_loss, figure, flat, headline, mean_and_deviation, read_results
 from clx.pipelines.state import read, state_of
 
@@ -249,7 +249,7 @@ class Book:
         """The book of a folder. Raises `BadInput` when the folder is something else."""
         path = folder / "sweep.json"
         if not path.exists():
-            if folder.exists() and (not folder.is_dir() or any(file.name != LOCK for file in folder.iterdir())):
+            if folder.exists() and (not folder.is_dir() or is_used(folder)):
                 raise BadInput(f"{folder} exists and is no sweep: choose another folder with --out")
             return cls(folder)
         try:

@@ -16,7 +16,7 @@ from clx.pipelines.build import Run, check_needs, make_losses, make_modalities, 
 from clx.pipelines.builtin import is_builtin
 from clx.pipelines.config import BadInput, Config, Stopped, dump, first_stage
 from clx.pipelines.device import pick_device, pick_precision
-from clx.pipelines.disk import LOCK, locked, write_text
+from clx.pipelines.disk import is_used, locked, write_text
 from clx.pipelines.evaluate import evaluate, source_in
 from clx.pipelines.loop import Progress, Trainer, plan, rate_at, warm_up
 from clx.pipelines.manifest import Manifest, load_splits
@@ -231,8 +231,7 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
         return
     if not out.is_dir():
         raise BadInput(f"{out} is a file, not a folder for a run")
-    started = (LOCK, ".config.yaml.tmp")  # all that there is of a run that was killed when it began
-    if any(path.name not in started for path in out.iterdir()):
+    if is_used(out):
         ours = (out / "config.yaml").exists()
         if ours and not checkpoint.checkpoints(out) and not checkpoint.checkpoints(out / "pretrain"):
             return  # an earlier try that ended before its first checkpoint

@@ -21,6 +21,7 @@ from clx.pipelines.build import Facts, Run, build
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import BadInput, Config, options_of
 from clx.pipelines.device import Turns, pick_device
+from clx.pipelines.folder import near_run
 from clx.pipelines.items import Item
 from clx.pipelines.labels import cached
 from clx.pipelines.scale import Scale, load_fits
@@ -301,5 +302,6 @@ def open_model(model: str, pretrained: str | None, checkpoint: str, device: str)
             raise BadInput(f"--pretrained goes with an OpenCLIP model name, and {model} is a run folder")
         return load(Path(model), checkpoint, pick_device(device))
     if not pretrained:
-        raise BadInput(f"{model} is no run folder; an OpenCLIP model also needs --pretrained TAG or FILE")
+        hint = near_run(Path(model))
+        raise BadInput(f"{model} is no run folder{hint}; an OpenCLIP model also needs --pretrained TAG or FILE")
     return open_clip_run(model, pretrained, pick_device(device))

@@ -236,3 +236,18 @@ def test_parts_without_their_plan_or_in_use_are_not_taken(
     (parts / "plan.json").unlink()
     assert clx(*args, cwd=tmp_path).returncode == 0
     assert pq.read_table(tmp_path / "z.parquet").num_rows == 1080
+
+
+def test_the_input_is_not_replaced_even_with_overwrite(clx: Any, digits_run: Path, files: Path, tmp_path: Path) -> None:
+    import pyarrow.csv
+
+    pq.write_table(pyarrow.csv.read_csv(files / "manifest.csv").slice(0, 5), tmp_path / "rows.parquet")
+    before = (tmp_path / "rows.parquet").read_bytes()
+    args = ["embed", digits_run, "--data", "rows.parquet", "--modality", "table", "--overwrite"]
+    done = clx(*args, "--out", "rows.parquet", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "is what the rows are read from" in done.stderr
+    (tmp_path / "rows.parquet").rename(tmp_path / "rows.ids.parquet")
+    args[3] = "rows.ids.parquet"
+    assert clx(*args, "--out", "rows.npy", cwd=tmp_path).returncode == 2  # its ids would take that place
+    assert (tmp_path / "rows.ids.parquet").read_bytes() == before

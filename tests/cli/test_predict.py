@@ -97,6 +97,23 @@ def test_strict_stops_and_leaves_nothing(clx: Any, runs: Path, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+def test_the_input_is_not_replaced(clx: Any, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text((runs / "new.csv").read_text())
+    (tmp_path / "same.csv").hardlink_to(tmp_path / "new.csv")
+    (tmp_path / "link.csv").symlink_to("new.csv")
+    before = (tmp_path / "new.csv").read_text()
+    for out in ("new.csv", "./same.csv", "link.csv"):
+        done = clx("predict", runs / "price", "new.csv", "--out", out, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"error: --out {out.removeprefix('./')} is what the rows are read from: " + (
+            "choose another name\n"
+        )
+    assert (tmp_path / "new.csv").read_text() == before
+    done = clx("predict", runs / "price", "--out", runs / "rows.csv", cwd=tmp_path)  # the run's own rows
+    assert done.returncode == 2
+    assert "is what the rows are read from" in done.stderr
+
+
 def test_classes_come_with_probabilities(clx: Any, runs: Path) -> None:
     done = clx("predict", runs / "kind", runs / "rows.csv", "--keep", "kind", "--probabilities")
     lines = [json.loads(line) for line in done.stdout.splitlines()]

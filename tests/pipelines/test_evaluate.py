@@ -123,6 +123,9 @@ def test_what_was_evaluated_is_not_evaluated_again(digits_run: Path, tmp_path: P
         keys.add(evaluate_run(copy, ["zeroshot"], **{"settings": QUICK, **changes}, say=said.append)["key"])  # type: ignore[arg-type]
     assert len(keys) == 4
     assert {each["key"] for each in results.saved(copy)} == keys
+    for name, content in (("a", '{"schema": 2}'), ("b", '{"schema": 2, "key": [1]}'), ("c", "[]"), ("d", "{")):
+        (copy / results.FOLDER / f"{name}.json").write_text(content)  # others' files are passed over
+    assert {each["key"] for each in results.saved(copy)} == keys
     evaluate_run(copy, ["geometry"], QUICK, force=True, say=said.append)
     assert len(said) == 2
     assert len(list(results.saved(copy))) == 4

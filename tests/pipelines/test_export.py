@@ -147,3 +147,23 @@ def test_an_encoder_that_cannot_be_traced_is_named(clx: Command, digits_run: Pat
     _, manifest = export.load_evaluation(run.config.data, 0, None, None)
     with pytest.raises(export.Unfit, match="cannot trace it"):
         export.to_onnx(module, list(export.samples(run, manifest, "table")), Path("never.onnx"))
+
+
+@pytest.mark.filterwarnings("ignore::clx.pipelines.config.Heed")
+@pytest.mark.parametrize(("name", "said"), [("../x", "letters, digits"), ("model", "a file of that name")])
+def test_names_of_modalities_stay_in_the_folder(tmp_path: Path, silent: Any, name: str, said: str) -> None:
+    """Also those of a config that was changed after the run."""
+    raw = {
+        "data": {"train": "sklearn:iris", "label": "label"},
+        "modalities": {"model": {"kind": "table", "columns": ["*"], "width": 32, "layers": 1, "views": 2}},
+        "embed_dim": 4,
+        "objective": {"name": "nt-xent"},
+        "train": {"steps": 1, "batch_size": 8},
+        "eval": [],
+    }
+    train(Config.model_validate(raw), tmp_path / "run", silent)
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("\n  model:\n", f"\n  {name}:\n"))
+    with pytest.raises(BadInput, match=said):
+        list(export.export(tmp_path / "run", "safetensors", tmp_path / "out"))
+    assert not list(tmp_path.rglob("x*"))

@@ -114,6 +114,18 @@ def test_gain_by_target_of_one_candidate() -> None:
     assert discounted(gains, best).tolist() == [1.0] * 3
 
 
+def test_gain_far_from_every_candidate() -> None:
+    """exp(-d) of all of them is zero as a float; their shares of the nearest one's are not."""
+    there = torch.tensor([[0.0], [1.0], [2.0]])
+    asked = torch.tensor([[1e4], [-1e4]])
+    top = torch.tensor([[2, 1, 0]])
+    found = discounted(*gains_by_target(top, torch.zeros(2, dtype=torch.long), asked, there))
+    shares = np.exp(-np.arange(3.0))  # one standard deviation apart, the nearest first
+    scores = np.array([[3.0, 2.0, 1.0]])
+    expected = [ndcg_score([shares], scores), ndcg_score([shares[::-1]], scores)]
+    assert found.tolist() == pytest.approx(expected, rel=1e-6)
+
+
 def test_accuracies_and_confusion() -> None:
     queries, classes = made(300, 8)
     labels = torch.randint(0, 7, (300,), generator=torch.Generator().manual_seed(1))

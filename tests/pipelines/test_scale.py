@@ -1,11 +1,13 @@
 """From scores to probabilities, and temperatures that tell the truth."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from clx.pipelines.config import BadInput
 from clx.pipelines.scale import Scale, calibration_error, fit, load_fits, save_fits
 
 
@@ -76,3 +78,28 @@ def test_fits_are_kept_by_input_and_kind_for_these_weights_alone(tmp_path) -> No
     }
     assert kept["image"][0].scale == one.scale
     assert load_fits(tmp_path, "other") == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("temperature", 0.0),
+        ("temperature", -0.1),
+        ("temperature", math.nan),
+        ("temperature", "hot"),
+        ("bias", math.inf),
+        ("kind", "argmax"),
+        ("rows", 0),
+        ("nll", [1.0]),
+        ("more", 1),
+    ],
+)
+def test_a_calibration_out_of_range_is_refused(tmp_path, key: str, value: object) -> None:
+    save_fits(tmp_path, "w", {"image": fit(*draws("softmax"), Scale("softmax", 0.1))})
+    path = tmp_path / "calibration.json"
+    content = json.loads(path.read_text())
+    content["inputs"]["image"][0][key] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(BadInput, match=f"calibration.json cannot be read .*{key}"):
+        load_fits(tmp_path, "w")
+    assert load_fits(tmp_path, "other weights") == {}

@@ -7,6 +7,7 @@ import random
 import resource
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -378,3 +379,40 @@ def test_facts_that_were_tampered_with_are_refused(run: Path) -> None:
             shutil.rmtree(run / "checkpoints")
         with pytest.raises(BadInput, match="does not fit|facts.json is not"):
             checkpoint.load(run)
+
+
+def test_two_that_write_one_file_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with disk.replacing(path) as one:
+        with disk.replacing(path) as two:
+            assert one != two
+            one.write_text("one")
+            two.write_text("two")
+        assert path.read_text() == "two"
+    assert path.read_text() == "one"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_killed_writers_left_goes_in_time(tmp_path: Path) -> None:
+    for name, age in ((".a.json.1.tmp", 2 * disk.FORGOTTEN), (".a.json.2.tmp", 10), (".b.json.3.tmp", 10**6)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    assert not disk.is_used(tmp_path)
+    disk.write_text(tmp_path / "a.json", "{}")
+    assert {file.name for file in tmp_path.iterdir()} == {"a.json", ".a.json.2.tmp", ".b.json.3.tmp"}
+    assert disk.is_used(tmp_path)
+
+
+def test_a_mistyped_run_is_told_the_right_name(clx: Callable[..., Any], made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "runs" / "digits")
+    for args, hint in (
+        (["train", "--resume", "runs/digit"], "runs/digits"),
+        (["eval", "digits"], "runs/digits"),
+        (["predict", "runs/digist"], "runs/digits"),
+        (["runs", "show", "digit"], "runs/digits"),
+        (["report", "../runs/digitz"], "../runs/digits"),
+    ):
+        done = clx(*args, cwd=tmp_path / "runs" if hint.startswith("..") else tmp_path)
+        assert done.returncode == 2
+        assert f"(did you mean '{hint}'?)" in done.stderr
+    assert "did you mean" not in clx("train", "--resume", "zebra", cwd=tmp_path).stderr
