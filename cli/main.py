@@ -118,11 +118,12 @@ def explain(error: Exception) -> tuple[str, int]:
         return error.format_message(), code
     if hasattr(error, "exit_code"):
         return str(error), code
+    from clx.pipelines.config import out_of_memory
+
+    if out_of_memory(error):
+        return "out of memory: fewer rows at a time, or --device cpu where a GPU was too small, need less", code
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror, code
-    no_memory = "can't allocate memory" in str(error)  # how torch says it of the CPU
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or no_memory:
-        return "out of memory: lower train.batch_size", code
     said = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {said} (clx --debug shows the traceback)", code
 

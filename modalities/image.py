@@ -227,7 +227,7 @@ def _decode(content: bytes) -> Any:
         return _eight_bits(picture)
     except (pillow.DecompressionBombWarning, pillow.DecompressionBombError):
         raise CellError(f"larger than {LARGEST // 1_000_000} megapixels") from None
-    except CellError:
+    except (CellError, MemoryError):  # what the machine lacks is not the file's fault
         raise
     except UnidentifiedImageError:
         raise CellError("not an image" if name == "image" else f"truncated {name}") from None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines import digits
 from clx.pipelines.config import BadInput, nearest
+from clx.pipelines.disk import unwritable
 from clx.pipelines.recordings import read_ts
 from clx.pipelines.rows import Manifest
 
@@ -298,7 +299,7 @@ def write(name: str, out: Path) -> Path:
             os.fsync(file.fileno())
         os.replace(unfinished, manifest)
     except OSError as error:
-        raise BadInput(f"{error.filename or out}: {error.strerror}") from None
+        raise unwritable(error.filename or out, error) from None
     return manifest
 
 

@@ -171,6 +171,8 @@ def _check_row(
             parts = zip(cell, sample, strict=True) if modality.pair else [(cell, sample)]
             lengths = [_length(modality.kind, one, read_as) for one, read_as in parts]
             content = _content_digest(cell) if modality.files else None
+        except MemoryError:
+            raise
         except Exception as error:  # decoders raise what they like, and one bad file must not hide the others
             at.bad += 1
             named = row[column] if isinstance(column, str) else None

@@ -57,7 +57,8 @@ def save(
         os.rename(beside, place)
         sync(folder)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors hide the error of the disk
-        said = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        said = getattr(cause, "strerror", None) or " ".join(str(error).split())[:200]
         raise Failed(
             f"step {step} could not be saved in {folder}: {said}; what was saved before is as it was: make room and "
             f"clx train --resume {out}"

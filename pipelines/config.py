@@ -5,11 +5,13 @@ Nothing here imports torch, so a mistyped key costs a fraction of a second.
 
 import dataclasses
 import difflib
+import errno
 import json
 import re
 import tomllib
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -51,6 +53,29 @@ class Stopped(BaseException):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+NO_MEMORY = ("can't allocate memory", "out of memory", "_ALLOC_FAILED")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine or of its accelerator has run out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in NO_MEMORY)
+
+
+@contextmanager
+def in_memory(told: Callable[[], str]) -> Iterator[None]:
+    """Raise `Failed` where memory runs out; `told` says where that was and what to do."""
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise Failed(f"out of memory {told()}") from error
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

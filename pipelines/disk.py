@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from errno import EDQUOT, EIO, ENOSPC, EROFS
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -64,6 +65,13 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def unwritable(path: str | Path, error: OSError) -> BadInput | Failed:
+    """What to raise where a new file cannot be written: `Failed` when the disk is full, broken or read-only,
+    `BadInput` when it is its name."""
+    said = f"{path}: {error.strerror}"
+    return Failed(said) if error.errno in (ENOSPC, EDQUOT, EROFS, EIO) else BadInput(said)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -125,7 +133,7 @@ def locked(out: Path, what: str = "trained") -> Iterator[None]:
     path = out / LOCK
     try:
         out.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115
+        file = open(path, "ab+", buffering=0)  # noqa: SIM115
     except OSError as error:
         raise Failed(f"{path} cannot be written: {error.strerror}") from None
     with file:
@@ -133,12 +141,15 @@ def locked(out: Path, what: str = "trained") -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             file.seek(0)
-            raise BadInput(f"{out} is being {what} by another process ({file.read().strip() or 'unknown'})") from None
+            holder = file.read().decode(errors="replace").strip()
+            raise BadInput(f"{out} is being {what} by another process ({holder or 'unknown'})") from None
         except OSError as error:  # a file system without locks
             warn(f"{out} cannot be locked ({error.strerror}): see that no other run writes there", Heed, stacklevel=2)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+        except OSError as error:
+            raise Failed(f"{path} cannot be written: {error.strerror}") from None
         yield
 
 

@@ -23,7 +23,7 @@ from clx.pipelines.ahead import ahead, default_workers
 from clx.pipelines.batch import Batch, Key, Rows, column_of, columns_of, has_columns, once
 from clx.pipelines.build import Run
 from clx.pipelines.builtin import is_builtin, load_builtin
-from clx.pipelines.config import BadInput, Stopped, nearest
+from clx.pipelines.config import BadInput, Stopped, in_memory, nearest
 from clx.pipelines.device import Turns
 from clx.pipelines.disk import LOCK, locked, replacing, write_text
 from clx.pipelines.manifest import Manifest, load_manifest, load_splits, split_by
@@ -143,7 +143,7 @@ def make(maker: "Maker", parts: "Parts", workers: int, done: Callable[[int], Non
     work = [keys[start : start + BATCHES] for start in range(0, len(keys), BATCHES)]
     if known := sum(parts.has(number) for number in range(len(work))):
         say(f"{known} of {len(work)} parts are there already")
-    with Signals().watched() as signals:
+    with Signals().watched() as signals, in_memory(lambda: short_of_memory(size, parts.count(), len(work))):
         for number, tables in maker.parts(work, parts.has, workers):
             made = []
             for table, bad in tables:
@@ -158,6 +158,12 @@ def make(maker: "Maker", parts: "Parts", workers: int, done: Callable[[int], Non
                     raise Stopped(f"stopped; {again}", 128 + signals.stop)
             parts.save(number, made)
     return len(work)
+
+
+def short_of_memory(batch_size: int, parts: int, work: int) -> str:
+    """Where memory ran out, and what to do."""
+    said = f"with batches of {batch_size} rows, after part {parts} of {work}: --batch-size takes fewer"
+    return f"{said} (with --overwrite: the parts are of {batch_size}), and the same command goes on" if parts else said
 
 
 def usable(run: Run, manifests: list[Manifest], asked: list[str]) -> list[str]:

@@ -17,6 +17,8 @@ from clx.pipelines.config import BadInput
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.zeroshot import device_of
 
+ROWS = 256
+"""Rows that go through the towers at a time."""
 Report = Callable[[list[BadRow]], None]
 
 
@@ -98,7 +100,7 @@ def embed_manifest(
         report(found)
 
     with _heads(run, list(modalities) if features else []) as entered:
-        for batch in batches(data, once(len(data), 256), run.config.train.workers, report=hear):
+        for batch in batches(data, once(len(data), ROWS), run.config.train.workers, report=hear):
             moved = batch.to(device)
             entered.clear()
             z = {k: v.float().cpu() for k, v in run.model(moved.inputs, moved.present).items()}

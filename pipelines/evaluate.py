@@ -16,12 +16,12 @@ from clx.modalities.series import piece_of
 from clx.pipelines import probes, results
 from clx.pipelines.batch import cell_of, columns_of, has_columns
 from clx.pipelines.build import Run
-from clx.pipelines.config import TASKS, BadInput, Data, Task, nearest
-from clx.pipelines.embedded import Report, embed_manifest, nobody
+from clx.pipelines.config import TASKS, BadInput, Data, Failed, Task, in_memory, nearest
+from clx.pipelines.embedded import ROWS, Report, embed_manifest, nobody
 from clx.pipelines.manifest import Manifest, load_splits, splits_of
 from clx.pipelines.results import SCHEMA, Settings
 from clx.pipelines.tasks import LEARNING, RUNS, Asked, Learning, Unfit
-from clx.pipelines.zeroshot import open_model
+from clx.pipelines.zeroshot import device_of, open_model
 
 OnBad = Literal["fail", "skip"]
 
@@ -267,19 +267,21 @@ def evaluate_run(
         for one in bad:
             say(f"left out {one.where}, column {one.column}: {one.reason}")
 
-    result = evaluate(
-        run,
-        source,
-        chosen,
-        settings,
-        model=str(model),
-        pretrained=pretrained,
-        on_bad=on_bad,
-        report=report if on_bad == "skip" else nobody,
-    )
+    cpu = "" if device_of(run).type == "cpu" else ", or --device cpu"
+    with in_memory(lambda: f"while {model} was evaluated, {ROWS} rows at a time: free some{cpu}"):
+        result = evaluate(
+            run,
+            source,
+            chosen,
+            settings,
+            model=str(model),
+            pretrained=pretrained,
+            on_bad=on_bad,
+            report=report if on_bad == "skip" else nobody,
+        )
     if own:
         try:
             results.save(Path(model), result)
-        except OSError as error:  # a run of somebody else's: the figures are worth more than their copy
-            say(f"the result is not kept in {model}: {error.strerror}")
+        except (OSError, Failed) as error:  # a run of somebody else's: the figures are worth more than their copy
+            say(f"the result is not kept in {model}: {getattr(error, 'strerror', None) or error}")
     return result

@@ -12,6 +12,7 @@ import yaml
 
 from clx.pipelines.builtin import is_builtin, load_builtin
 from clx.pipelines.config import BadInput, Data
+from clx.pipelines.disk import unwritable
 from clx.pipelines.manifest import load_manifest, load_splits
 from clx.pipelines.readers import SPLITS, kind_of_file
 from clx.pipelines.rows import Manifest, resolve
@@ -273,5 +274,5 @@ def write_recipe(source: str, out: Path) -> str:
     except FileExistsError:
         raise BadInput(f"{out}: exists already; name another file") from None
     except OSError as error:
-        raise BadInput(f"{out}: {error.strerror}") from None
+        raise unwritable(out, error) from None
     return text

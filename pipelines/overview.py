@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +116,14 @@ def facts(one: Shown, run: Run | None) -> list[tuple[str, str]]:
 
 
 def duration(folder: Path) -> str | None:
-    """From the first start to the end, in days, hours, minutes and seconds, where state.json tells."""
+    """From the first start to the end, in days, hours, minutes and seconds, where state.json tells.
+
+    None where the clock was set back in between.
+    """
     told = state.read(folder)
     try:
-        return str(datetime.fromisoformat(told["ended"]) - datetime.fromisoformat(told["started"]))
+        took = datetime.fromisoformat(told["ended"]) - datetime.fromisoformat(told["started"])
+        return str(took) if took >= timedelta() else None
     except (ValueError, KeyError, TypeError):
         return None
 

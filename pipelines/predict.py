@@ -16,7 +16,7 @@ from clx.pipelines.batch import BadRow, Batch, Rows, batches, columns_of, has_co
 from clx.pipelines.build import Run, check_columns
 from clx.pipelines.builtin import is_builtin
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import BadInput, nearest
+from clx.pipelines.config import BadInput, in_memory, nearest
 from clx.pipelines.device import pick_device
 from clx.pipelines.disk import replacing
 from clx.pipelines.manifest import Manifest, load_evaluation, load_manifest, split_by
@@ -108,7 +108,9 @@ def predict(
             for i, some in zip(places, here, strict=True)
             if not some
         ]
-        yield lines(dict(zip(places, answer(run, batch, probabilities), strict=True)))
+        with in_memory(lambda: f"with batches of {batch_size} rows: --batch-size takes fewer"):
+            answers = answer(run, batch, probabilities)
+        yield lines(dict(zip(places, answers, strict=True)))
     if bad:
         yield lines({})
 

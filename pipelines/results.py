@@ -41,6 +41,7 @@ of `clx eval`, of any data, split, tasks and checkpoint. `saved` gives them all.
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -135,22 +136,34 @@ def tables(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 def saved(folder: Path) -> Iterator[dict[str, Any]]:
     """All evaluations of a run that this version reads, oldest first, each once."""
-    paths = [folder / LAST, *(folder / FOLDER).glob("*.json")]
     found: dict[str, tuple[int, dict[str, Any]]] = {}
-    for path in paths:
-        with suppress(OSError, ValueError):  # absent, or not ours
+    for path in _paths(folder):
+        with suppress(OSError, ValueError):  # gone, or not ours
             result = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(result, dict) and result.get("schema") == SCHEMA and isinstance(result.get("key"), str):
                 found[result["key"]] = (path.stat().st_mtime_ns, result)
     yield from (result for _, result in sorted(found.values(), key=lambda each: each[0]))
 
 
-def save(folder: Path, result: dict[str, Any]) -> None:
-    """Keep an evaluation in its run's folder."""
+def _paths(folder: Path) -> list[Path]:
+    return [path for path in (folder / LAST, *(folder / FOLDER).glob("*.json")) if path.is_file()]
+
+
+def save(folder: Path, result: dict[str, Any], *, ended: bool = False) -> None:
+    """Keep an evaluation in its run's folder, as the one that ended training or as one more.
+
+    Its file is the newest, whatever the clock says. Raises `Failed`.
+    """
     from clx.pipelines.disk import write_text
 
-    (folder / FOLDER).mkdir(exist_ok=True)
-    write_text(folder / FOLDER / f"{result['split']}-{result['step']}-{result['key'][:12]}.json", dumps(result))
+    path = folder / LAST
+    if not ended:
+        (folder / FOLDER).mkdir(exist_ok=True)
+        path = folder / FOLDER / f"{result['split']}-{result['step']}-{result['key'][:12]}.json"
+    write_text(path, dumps(result))
+    newest = max((each.stat().st_mtime_ns for each in _paths(folder) if each != path), default=0)
+    if path.stat().st_mtime_ns <= newest:
+        os.utime(path, ns=(newest + 10**9,) * 2)
 
 
 def dumps(result: dict[str, Any]) -> str:

@@ -14,14 +14,14 @@ from clx.pipelines import checkpoint, state
 from clx.pipelines.batch import Lost, Rows, batches, once
 from clx.pipelines.build import Run, check_needs, make_losses, make_modalities, prepare
 from clx.pipelines.builtin import is_builtin
-from clx.pipelines.config import BadInput, Config, Stopped, dump, first_stage
+from clx.pipelines.config import BadInput, Config, Stopped, dump, first_stage, in_memory
 from clx.pipelines.device import pick_device, pick_precision
 from clx.pipelines.disk import is_used, locked, write_text
 from clx.pipelines.evaluate import evaluate, source_in
 from clx.pipelines.loop import Progress, Trainer, plan, rate_at, warm_up
 from clx.pipelines.manifest import Manifest, load_splits
 from clx.pipelines.pretrain import take_over
-from clx.pipelines.results import FOLDER, LAST, SCHEMA, dumps
+from clx.pipelines.results import FOLDER, LAST, SCHEMA, save
 from clx.pipelines.signals import Signals
 
 
@@ -90,7 +90,7 @@ def _train(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
     start = time.monotonic()
     begun = trainer.step
     try:
-        with Signals().watched() as signals:
+        with Signals().watched() as signals, in_memory(partial(short_of_memory, trainer)):
             speed = trainer.loop(progress, signals)
     except (BadInput, Lost) as error:  # the data end the run, not what it has learned
         skipping = isinstance(error, Lost) or config.data.on_bad_row == "skip"
@@ -120,27 +120,38 @@ def _train(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
     return summary
 
 
+def short_of_memory(trainer: Trainer) -> str:
+    """Where memory ran out, and what to do. Nothing is saved then: the step may be half done."""
+    size, half = trainer.settings.batch_size, max(2, trainer.settings.batch_size // 2)
+    said = f"after step {trainer.step} of {trainer.plan.steps} with train.batch_size = {size}: "
+    said += f"train anew with fewer rows at a time (--batch-size {half})"
+    if trainer.saved < 0:
+        return said
+    return f"{said}, or, with more memory, clx train --resume {trainer.out} goes on from step {trainer.saved}"
+
+
 def _evaluate(trainer: Trainer, splits: dict[str, Manifest], name: str) -> dict[str, Any]:
     """Figures of the best checkpoint on a split, also in results.json."""
     config, out = trainer.run.config, trainer.out
-    used = checkpoint.load(out, "best", trainer.device)
+    cpu = "" if trainer.device.type == "cpu" else " --device cpu"
     try:
-        result = evaluate(
-            used,
-            source_in(splits, name),
-            config.eval,
-            model=str(out),
-            strict=False,
-            on_bad=config.data.on_bad_row,
-            report=partial(trainer.bad_rows.report, split=name),
-        )
+        with in_memory(lambda: f"in the evaluation; the run is trained and saved: clx eval {out}{cpu}"):
+            result = evaluate(
+                checkpoint.load(out, "best", trainer.device),
+                source_in(splits, name),
+                config.eval,
+                model=str(out),
+                strict=False,
+                on_bad=config.data.on_bad_row,
+                report=partial(trainer.bad_rows.report, split=name),
+            )
     except BadInput as error:
         raise BadInput(f"trained and saved in {out}, but its evaluation failed: {error}") from None
     except Stopped as error:
         raise Stopped(
             f"trained and saved in {out}; {error} before it was evaluated: clx eval {out}", error.exit_code
         ) from None
-    write_text(out / LAST, dumps(result))
+    save(out, result, ended=True)
     return result
 
 

@@ -19,7 +19,7 @@ from clx.pipelines.ahead import ahead, default_workers
 from clx.pipelines.batch import collate, read_cell
 from clx.pipelines.build import Facts, Run, build
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import BadInput, Config, options_of
+from clx.pipelines.config import BadInput, Config, in_memory, options_of
 from clx.pipelines.device import Turns, pick_device
 from clx.pipelines.folder import near_run
 from clx.pipelines.items import Item
@@ -224,7 +224,7 @@ def classify(
 
     def work(group: list[Item]) -> list[Result | tuple[str, str]]:
         read = read_items(run, group)
-        with turn(alone=len(group) == 1):
+        with turn(alone=len(group) == 1), in_memory(lambda: f"with {batch_size} items at a time: --batch-size takes fewer"):
             return list(_classify(run, read, question, top))
 
     with closing(ahead(items, work, batch_size, workers)) as groups:
