@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clx.pipelines.build import Facts, Run, build
-from clx.pipelines.config import BadInput, Config, Failed, Heed, dump
+from clx.pipelines.config import BadInput, Config, Failed, Heed, dump, out_of_memory
 from clx.pipelines.disk import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
 from clx.pipelines.folder import COPIED, FILES, LOGS, Checkpoint, best, checkpoints, choose, last, listed, read_config
 
@@ -215,6 +215,8 @@ def restore(checkpoint: Checkpoint, model: nn.Module, objective: nn.Module) -> N
         state = load_file(path) if path.exists() else load_parts(checkpoint.path)
         nn.ModuleDict({"model": model, "objective": objective}).load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
         raise BadInput(f"{path} does not fit this run: {' '.join(str(error).split())[:200]}") from None
 
 
@@ -250,5 +252,9 @@ def load_trainer(checkpoint: Checkpoint) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
+        if out_of_memory(error):
+            raise
         raise BadInput(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(state, dict):
+        raise BadInput(f"{path} is not what was written")
     return state

@@ -12,6 +12,7 @@ import tomllib
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -463,8 +464,13 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
     return list(at.model_fields)
 
 
-def options_model(cls: type[Any]) -> type[BaseModel]:
+def options_model(cls: Any) -> type[BaseModel]:
     """The schema of a dataclass's fields, so that losses and modalities are checked like the rest."""
+    return _options_model(cls)
+
+
+@cache
+def _options_model(cls: Any) -> type[BaseModel]:
     hints = typing.get_type_hints(cls, include_extras=True)
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(cls):

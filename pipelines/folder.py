@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from warnings import warn
 
 import yaml
@@ -37,6 +37,13 @@ FILES = ("model.safetensors", "trainer.pt", *COPIED)
 LOGS = ("metrics.jsonl", "bad_rows.jsonl")
 CHANGEABLE = ("train.steps", "train.epochs", "train.device")
 """Keys that a run may be resumed with; any other makes another run."""
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """A number that a float can hold; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) < 2**63
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,11 @@ def _read_meta(path: Path) -> Checkpoint:
     try:
         exported = path.parent.name != "checkpoints"
         names = [*COPIED, *meta["files"]] if exported else FILES
-        return Checkpoint(path, int(meta["step"]), meta["score"], {name: dict(meta["files"][name]) for name in names})
-    except (ValueError, KeyError, TypeError):
+        files = {name: {key: meta["files"][name][key] for key in ("size", "digest")} for name in names}
+        if not is_number(0 if meta["score"] is None else meta["score"]):
+            raise ValueError
+        return Checkpoint(path, int(meta["step"]), meta["score"], files)
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise Damaged("meta.json is not what was written") from None
 
 

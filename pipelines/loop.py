@@ -104,7 +104,7 @@ class BadRows:
 
     def recall(self) -> None:
         """Take up what an earlier part of this run wrote."""
-        for one in read_log(self.path, lambda one: bool(one["row"] and one["split"])):
+        for one in read_log(self.path, lambda one: isinstance(one["row"], str) and bool(one["split"])):
             self.seen.add(one["row"])
             self.in_training += one["split"] == "train"
 
@@ -379,27 +379,42 @@ class Trainer:
         self.saved = self.step
 
     def restore(self, source: checkpoint.Checkpoint) -> None:
-        """Continue as if the run had never stopped after `source`."""
+        """Continue as if the run had never stopped after `source`. Raises `BadInput` where that is not this run's."""
         state = checkpoint.load_trainer(source)
         self.source = source
-        used = self.used()
-        checkpoint.restore(source, *used)
+        checkpoint.restore(source, *self.used())
+        try:
+            self._take(state)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+            said = " ".join(str(error).split())[:100]
+            raise BadInput(
+                f"{source.path}/trainer.pt does not fit this run ({type(error).__name__}: {said})"
+            ) from error
+        if self.step != source.step:
+            raise BadInput(f"{source.path}/trainer.pt is of step {self.step}")
+        self.saved = self.step
+        self.bad_rows.recall()
+        read_log(
+            self.out / "metrics.jsonl", lambda line: line["step"] <= self.step
+        )  # a resumed run writes the rest anew
+        checkpoint.set_aside(self.out, self.step)
+
+    def _take(self, state: dict[str, Any]) -> None:
+        """What only resuming needs."""
         if self.ema is not None:
             both = nn.ModuleDict({"model": self.model, "objective": self.objective})
             both.load_state_dict(state["trained"])
             self.ema.n_averaged.fill_(state["ema_updates"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in self.optimizer.state.items():
+            if any(value.ndim and value.shape != parameter.shape for value in moments.values()):
+                raise ValueError("moments of another shape")
         if state["scaler"] and self.scaler.is_enabled():  # a run may move between devices
             self.scaler.load_state_dict(state["scaler"])
-        self.step, self.bad_steps, self.overflows = state["step"], state["bad_steps"], state["overflows"]
-        self.validated, self.saved = state["validated"], self.step
+        self.step, self.bad_steps = int(state["step"]), int(state["bad_steps"])
+        self.overflows, self.validated = int(state["overflows"]), int(state["validated"])
         self.health = health.Health(**json.loads(state["health"]))
-        self.bad_rows.recall()
         checkpoint.restore_random(state["random"])
-        read_log(
-            self.out / "metrics.jsonl", lambda line: line["step"] <= self.step
-        )  # a resumed run writes the rest anew
-        checkpoint.set_aside(self.out, self.step)
 
     def groups(self) -> Iterator[list[Batch]]:
         """The batches of each remaining step."""

@@ -11,7 +11,7 @@ from typing import Any
 from clx.pipelines import results, state
 from clx.pipelines.build import Run
 from clx.pipelines.config import TASKS, BadInput, Config
-from clx.pipelines.folder import best, checkpoints
+from clx.pipelines.folder import best, checkpoints, is_number
 from clx.pipelines.runs import lines, settings
 
 POINTS = 500
@@ -153,10 +153,6 @@ def curves(shown: list[Shown]) -> list[dict[str, Any]]:
         title = "loss, training and validation" if name == "loss" and "val_loss" in names else name
         found.append({"name": title, "lines": overlaid, "log": wide})
     return found
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def thinned(drawn: list[tuple[int, Any]]) -> tuple[list[int], list[float | None]]:

@@ -51,6 +51,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 
 from clx.pipelines.config import TASKS
+from clx.pipelines.folder import is_number
 
 SCHEMA = 2
 MOST_CLASSES = 1000  # of a confusion matrix
@@ -140,9 +141,51 @@ def saved(folder: Path) -> Iterator[dict[str, Any]]:
     for path in _paths(folder):
         with suppress(OSError, ValueError):  # gone, or not ours
             result = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(result, dict) and result.get("schema") == SCHEMA and isinstance(result.get("key"), str):
+            if _is_ours(result):
                 found[result["key"]] = (path.stat().st_mtime_ns, result)
     yield from (result for _, result in sorted(found.values(), key=lambda each: each[0]))
+
+
+def _is_ours(result: Any) -> bool:
+    """Whether a JSON value is an evaluation of this schema, so that what reads it need not ask again."""
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        return False
+    named = all(isinstance(result.get(key), str) for key in ("key", "data", "split"))
+    inputs = [result[task] for task in TASKS if task in result]
+    return (
+        named
+        and isinstance(result.get("step"), int | None)
+        and isinstance(result.get("settings", {}), dict)
+        and all(isinstance(lines, dict) for lines in inputs)
+        and all(_is_line(line) for lines in inputs for line in lines.values())
+    )
+
+
+def _is_line(line: Any) -> bool:
+    if not isinstance(line, dict) or not all(_is_line(each) for each in _part(line, "groups").values()):
+        return False
+    matrix = _part(line, "confusion")
+    names, counts = matrix.get("classes", []), matrix.get("counts", [])
+    square = isinstance(names, list) and isinstance(counts, list) and len(names) == len(counts)
+    return (
+        square
+        and set(matrix) in ({"classes", "counts"}, set())
+        and all(isinstance(name, str) for name in names)
+        and all(isinstance(row, list) and len(row) == len(names) for row in counts)
+        and all(isinstance(n, int) and 0 <= n < 2**53 for row in counts for n in row)
+        and all(
+            isinstance(value, list) and len(value) == 2 and all(v is None or is_number(v) for v in value)
+            for key, value in line.items()
+            if key.endswith("_ci")
+        )
+        and all(is_number(value) for value in line.values() if isinstance(value, int | float))
+    )
+
+
+def _part(line: dict[str, Any], key: str) -> dict[str, Any]:
+    """What is nested in a line; something that is no line where it should be a dictionary and is not."""
+    part = line.get(key, {})
+    return part if isinstance(part, dict) else {"": None}
 
 
 def _paths(folder: Path) -> list[Path]:

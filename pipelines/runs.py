@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.config import TASKS, BadInput, Config, nearest
-from clx.pipelines.folder import best, checkpoints, read_config
+from clx.pipelines.folder import best, checkpoints, is_number, read_config
 from clx.pipelines.state import read, state_of
 
 
@@ -35,7 +35,7 @@ def read_results(run: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise BadInput(f"{run}/results.json cannot be read: {error}") from None
-    if not isinstance(results, dict):
+    if not isinstance(results, dict) or not all(isinstance(results.get(task, {}), dict) for task in TASKS):
         raise BadInput(f"{run}/results.json is not an evaluation")
     return results
 
@@ -49,7 +49,7 @@ def _numbers(value: Any, path: str = "") -> dict[str, float]:
     if isinstance(value, dict):
         inner = (_numbers(item, f"{path}.{key}" if path else str(key)) for key, item in value.items())
         return {key: number for found in inner for key, number in found.items()}
-    return {path: value} if isinstance(value, int | float) and not isinstance(value, bool) else {}
+    return {path: value} if is_number(value) else {}
 
 
 def figure(run: Path, metric: str) -> float | None:
@@ -160,7 +160,7 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     for line in lines(run / "metrics.jsonl"):
         for name in ("loss", "val_loss"):
             value = line.get(name)
-            if isinstance(value, int | float) and math.isfinite(value) and isinstance(line.get("step"), int):
+            if is_number(value) and math.isfinite(value) and isinstance(line.get("step"), int):
                 found.setdefault(name, []).append((line["step"], value))
     return found
 

@@ -16,6 +16,9 @@ from clx.pipelines.config import Failed, Stopped
 from clx.pipelines.disk import LOCK, write_text
 from clx.pipelines.folder import checkpoints
 
+KINDS = {"state": str, "steps": int, "started": str, "ended": str, "error": str}
+"""What `state.json` tells, where it tells of it."""
+
 
 def is_held(folder: Path) -> bool:
     """Whether another process holds the folder now. Not for one that this process holds: asking lets go of it."""
@@ -62,7 +65,9 @@ def read(out: Path) -> dict[str, Any]:
         told = json.loads((out / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    if not isinstance(told, dict):
+        return {}
+    return {key: value for key, value in told.items() if value is None or isinstance(value, KINDS.get(key, ()))}
 
 
 def recorded_state(out: Path) -> str:

@@ -25,12 +25,16 @@ from clx.modalities.audio import Audio
 from clx.modalities.base import CellError
 from clx.modalities.image import Image
 from clx.modalities.series import Series
-from clx.pipelines import checkpoint
+from clx.pipelines import checkpoint, results
 from clx.pipelines.build import make_losses, make_modalities
 from clx.pipelines.config import BadInput, Heed, load_config
-from clx.pipelines.disk import seal
+from clx.pipelines.disk import digest, seal
 from clx.pipelines.labels import read_labels
-from clx.pipelines.manifest import load_manifest, split_by
+from clx.pipelines.loop import Trainer
+from clx.pipelines.manifest import load_manifest, load_splits, split_by
+from clx.pipelines.report import report
+from clx.pipelines.runs import curves, figures, read_results, summary
+from clx.pipelines.scale import load_fits
 
 SECONDS = 30  # for one input: more is a hang
 TOKENS = [
@@ -270,12 +274,14 @@ DOORS: dict[str, tuple[Callable[[Path], list[tuple[str, bytes]]], Callable[[Path
 
 def fuzz(seeds: list[tuple[str, bytes]], door: Door, examples: int) -> None:
     """Every input is refused properly or accepted, within `SECONDS`."""
+    entered = [0]
 
     @settings(
         max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
     @given(spoiled(seeds))
     def each(made: tuple[str, bytes]) -> None:
+        entered[0] += 1
         with in_time(), suppress(BadInput, CellError), warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.simplefilter("ignore", Heed)
@@ -285,6 +291,7 @@ def fuzz(seeds: list[tuple[str, bytes]], door: Door, examples: int) -> None:
         with suppress(BadInput, CellError):
             door(name, content)
     each()
+    assert entered[0] >= examples
 
 
 @pytest.mark.parametrize("what", DOORS)
@@ -300,40 +307,122 @@ def test_ten_thousand_spoiled_inputs(what: str, tmp_path: Path) -> None:
     fuzz(seeds(tmp_path), door(tmp_path), 10_000)
 
 
+EVALUATION = {
+    "schema": results.SCHEMA,
+    "clx": "0.1.0",
+    "key": "a",
+    "model": "run",
+    "pretrained": None,
+    "step": 2,
+    "data": "rows.csv",
+    "split": "test",
+    "rows": 4,
+    "settings": {"templates": [], "phrasings": {}},
+    "zeroshot": {
+        "table": {
+            "top1": 0.5,
+            "top1_ci": [0.1, 0.9],
+            "confusion": {"classes": ["a", "b"], "counts": [[1, 1], [1, 1]]},
+            "rows": 4,
+        }
+    },
+    "regression": {"table->size": {"mae": 1.5, "groups": {"few": {"rows": 4, "mae": 1.5, "mae_ci": [1, 2]}}}},
+}
+FIT = {"kind": "softmax", "temperature": 0.1, "bias": 0.0, "rows": 9, "labels": 2, "nll": [1, 0.5], "ece": [0.5, 0.1]}
+BAD = {"row": "rows.csv row 3", "split": "train", "column": "table", "reason": "no"}
+
+
 def small_run(folder: Path) -> Path:
-    """The run of the first format version: small, with every file that a run has."""
-    return Path(shutil.copytree(Path(__file__).with_name("format-1"), folder / "run"))
+    """The run of the first format version, small, with every file that a run has today."""
+    run = Path(shutil.copytree(Path(__file__).with_name("format-1"), folder / "run"))
+    (run / "answers.json").unlink()
+    (run / results.FOLDER).mkdir()
+    times = {"started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T01:00:00+00:00"}
+    for name, content in {
+        results.LAST: EVALUATION,
+        f"{results.FOLDER}/test-2-b.json": EVALUATION | {"key": "b"},
+        "state.json": {"state": "finished", "steps": 2, "error": None, **times},
+        "bad_rows.jsonl": BAD,
+        "calibration.json": {"format": 1, "weights": "w", "inputs": {"table": [FIT]}},
+    }.items():
+        (run / name).write_text(json.dumps(content) + "\n")
+    return run
 
 
 def run_files(run: Path) -> list[tuple[str, bytes]]:
-    files = [path for path in sorted(run.rglob("*")) if path.is_file() and path.name not in ("results.json", ".lock")]
+    files = [path for path in sorted(run.rglob("*")) if path.is_file()]
     return [(str(path.relative_to(run)), path.read_bytes()) for path in files]
 
 
 def run_door(run: Path, resealed: bool) -> Door:
-    """Spoil one file of a run, read all that a run is read for, and mend it; `resealed` with the digest put right."""
+    """Spoil one file of a run, read all that a run is read for, and mend it.
 
-    def enter(name: str, content: bytes) -> None:
-        good = (run / name).read_bytes()
-        if resealed and name.endswith(".json"):
+    With `resealed` the digests are put right, as one would who means harm, so that nothing but the readers of the
+    content stand in the way.
+    """
+    good = dict(run_files(run))
+    place = checkpoint.last(run).path
+    meta = place / "meta.json"
+    config = checkpoint.read_config(run)
+    rows = load_splits(config.data, 0)
+    trainer = Trainer(config, checkpoint.rebuild(run, config, checkpoint.read_facts(run)), rows, run)
+    page = run.with_name("page.html")
+
+    def show() -> None:
+        page.unlink(missing_ok=True)
+        report([run], page, rows=0, say=lambda text: None)
+
+    def reseal(name: str, content: bytes) -> bytes:
+        if name.endswith(".json"):
             with suppress(ValueError, RecursionError):
                 parsed = json.loads(content)
-                if isinstance(parsed, dict):
-                    parsed.pop("digest", None)
+                if isinstance(parsed, dict) and "digest" in parsed:
+                    del parsed["digest"]
                     content = seal(parsed).encode()
         (run / name).write_bytes(content)
+        if (run / name).parent == place and (run / name) != meta:
+            told = json.loads(good[str(meta.relative_to(run))])
+            del told["digest"]
+            told["files"][Path(name).name] = {"size": len(content), "digest": digest(run / name)}
+            meta.write_text(seal(told))
+        return content
+
+    def enter(name: str, content: bytes) -> None:
+        (run / name).write_bytes(content)
+        if resealed:
+            reseal(name, content)
+        restore = lambda: trainer.restore(checkpoint.last(run))  # noqa: E731
+        readers: list[Callable[[], Any]] = [restore, lambda: checkpoint.load(run)]
+        if name == "calibration.json":
+            readers = [lambda: load_fits(run, "w")]
+        elif name.endswith(".jsonl"):
+            readers = [restore, lambda: curves(run), show]
+        elif "checkpoints" not in name and name.endswith(".json") and name != "facts.json":
+            readers = [lambda: summary(run), lambda: figures(read_results(run)), show]
         try:
-            for read in (lambda: checkpoint.load(run), lambda: checkpoint.load_trainer(checkpoint.last(run))):
+            for read in readers:
                 with suppress(BadInput):
                     read()
-            if name.endswith(".pt"):  # as if the digest were right, too
-                checkpoint.load_trainer(checkpoint.Checkpoint((run / name).parent, 0, None))
         finally:
-            (run / name).write_bytes(good)
+            aside = place.with_name(f"damaged-{place.name}")
+            if aside.exists():
+                aside.rename(place)
+            for each, was in good.items():
+                if not (run / each).exists() or (run / each).read_bytes() != was:
+                    (run / each).write_bytes(was)
 
     return enter
 
 
+@pytest.fixture
+def streams() -> Iterator[None]:
+    """The random streams, which a resumed run sets, as they were."""
+    before = checkpoint.random_state()
+    yield
+    checkpoint.restore_random(before)
+
+
+@pytest.mark.usefixtures("streams")
 @pytest.mark.parametrize("resealed", [False, True], ids=["rot", "malice"])
 def test_spoiled_run_folders(tmp_path: Path, resealed: bool) -> None:
     run = small_run(tmp_path)
@@ -341,6 +430,7 @@ def test_spoiled_run_folders(tmp_path: Path, resealed: bool) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("streams")
 @pytest.mark.parametrize("resealed", [False, True], ids=["rot", "malice"])
 def test_ten_thousand_spoiled_run_folders(tmp_path: Path, resealed: bool) -> None:
     run = small_run(tmp_path)
