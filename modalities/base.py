@@ -74,6 +74,18 @@ class StepEncoder(Encoder):
         return self.pool(*self.steps(x, mask))
 
 
+class LearnedView(nn.Module):
+    """A network that makes the second view and those after it; it learns by `losses.relevance`, not the objective."""
+
+    def __init__(self, sparsity: float) -> None:
+        super().__init__()
+        self.sparsity = sparsity
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Input, Tensor]:
+        """A random view of a collated batch, and the probability `[N, T]` that it shows a step at all."""
+        raise NotImplementedError
+
+
 @dataclass(kw_only=True)
 class Modality:
     """One input of the model. Fields are the config keys below `modalities.NAME`."""
@@ -173,6 +185,10 @@ class Modality:
         Raises `ValueError` for an unknown name or weights that cannot be had.
         """
         raise NotImplementedError
+
+    def build_view(self) -> LearnedView | None:
+        """What makes views on the device, and learns to, where the augmentation has such a part."""
+        return None
 
     @classmethod
     def encoders(cls) -> dict[str, str]:

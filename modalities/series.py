@@ -19,9 +19,10 @@ from numpy.lib import format
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from clx.modalities.base import CellError, Encoder, Input, Modality, open_file, register, unknown_encoder
+from clx.modalities.base import CellError, Encoder, Input, LearnedView, Modality, open_file, register, unknown_encoder
 from clx.modalities.series_encoders import TCN, TSAI, Dilated, MiniRocket, Tsai
-from clx.modalities.series_views import CROPS, PRESETS, VIEWS, check, crops, varied
+from clx.modalities.series_learned import AutoTCL
+from clx.modalities.series_views import CROPS, LEARNED, PRESETS, VIEWS, check, crops, varied
 
 Values = NDArray[np.float64]
 PIECE = re.compile(r"(.*)#(\d*):(\d*)", re.DOTALL)
@@ -52,8 +53,9 @@ class Series(Modality):
         "dropout": ("tcn", "dilated"),
     }
 
-    augmentation: Literal["none", "mild", "strong"] | dict[str, float] = "mild"  # type: ignore[assignment]
-    """A preset, or changes by name with their strengths, in this order: `{crops: 0.1, jitter: 0.1, time_mask: 0.5}`."""
+    augmentation: Literal["none", "mild", "strong", "autotcl"] | dict[str, float] = "mild"  # type: ignore[assignment]
+    """A preset, or changes by name with their strengths, in this order: `{crops: 0.1, jitter: 0.1, time_mask: 0.5}`.
+    `autotcl` learns what to hide and to amplify, and comes last."""
     scale: Literal["global", "per-series", "none"] = "global"
     """Each channel to mean 0 and deviation 1: over all training series, over each series alone, or not at all."""
     gaps: Literal["interpolate", "indicate", "mask"] = "interpolate"
@@ -71,6 +73,11 @@ class Series(Modality):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.policy)
+        if LEARNED in self.policy:
+            if self.views < 2:
+                raise ValueError("augmentation autotcl shows series beside learned views of them: set views: 2")
+            if (self.freeze and not self.unlocked) or self.encoder == "minirocket":
+                raise ValueError("augmentation autotcl learns through the encoder, so that must not be frozen")
         self._channels = 0
         self._length = 128
         self._mean: list[float] = []
@@ -216,6 +223,10 @@ class Series(Modality):
         if self.encoder == "minirocket":
             return MiniRocket(channels, self._length, self.width, self._biases)
         return Tsai(self.encoder.removeprefix("tsai:"), channels, self._length, self.width)
+
+    def build_view(self) -> LearnedView | None:
+        values = max(1, self._channels)
+        return AutoTCL(self._inputs, values, self.policy[LEARNED]) if LEARNED in self.policy else None
 
     @classmethod
     def encoders(cls) -> dict[str, str]:

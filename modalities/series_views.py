@@ -158,22 +158,24 @@ VIEWS = {
 }
 CROPS = "crops"
 """TS2Vec's overlapping crops, drawn for all views at once; the strength is the least share that views share."""
+LEARNED = "autotcl"
+"""AutoTCL's learned mask and gain, last of all and not in the first view; the strength is the weight of hiding more."""
 PRESETS = {
     "none": {},
     "mild": {"scaling": 0.1, "jitter": 0.05, "crop": 0.1},
     "strong": {"scaling": 0.4, "jitter": 0.2, "crop": 0.4, "cutout": 0.1},
+    "autotcl": {"jitter": 0.1, "autotcl": 0.1},
 }
 
 
 def check(policy: Mapping[str, float]) -> None:
     """Raise ValueError for a change that there is not or a strength out of its range."""
+    known = {name: view.most for name, view in VIEWS.items()} | {CROPS: 1.0, LEARNED: 10.0}
     for name, strength in policy.items():
-        if name not in VIEWS and name != CROPS:
-            near = get_close_matches(name, [*VIEWS, CROPS], n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"augmentation has no {name!r}; the nearest is {near!r} (all: {', '.join([*VIEWS, CROPS])})"
-            )
-        most = VIEWS[name].most if name in VIEWS else 1
+        if name not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"augmentation has no {name!r}; the nearest is {near!r} (all: {', '.join(known)})")
+        most = known[name]
         if not 0 <= strength <= most:
             raise ValueError(f"augmentation {name} = {strength}: should be 0 to {most:g}")
 

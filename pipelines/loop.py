@@ -26,6 +26,8 @@ from clx.pipelines.model import averaged
 from clx.pipelines.signals import Signals
 
 LOG_EVERY = 10
+MAKE_EVERY = 2
+"""Of so many steps one teaches the networks that make views."""
 MOST_OVERFLOWS = 30
 
 
@@ -137,6 +139,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, self.objective, settings.weight_decay), lr=settings.lr
         )
+        self.makers = self.model.makers()
         self.scaler = torch.amp.grad_scaler.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.ema = averaged(self.model, self.objective, settings.ema) if settings.ema else None
         self.step = 0
@@ -246,9 +249,12 @@ class Trainer:
         value = 0.0
         shown: dict[str, float] = {}
         for batch in group:
-            total, shown = self.loss(batch.to(self.device), self.model, self.objective)
+            batch = batch.to(self.device)
+            total, shown = self.loss(batch, self.model, self.objective)
             self.scaler.scale(total / len(group)).backward()
             value += total.item() / len(group)
+            if self.makers and (self.step + 1) % MAKE_EVERY == 0:
+                shown |= self.teach_makers(batch, 1 / len(group))
         self.scaler.unscale_(self.optimizer)
         learned = [p for parameters in self.optimizer.param_groups for p in parameters["params"]]
         norm = nn.utils.clip_grad_norm_(learned, self.settings.clip or math.inf).item()
@@ -266,6 +272,14 @@ class Trainer:
         self.scaler.update()
         self.step += 1
         return {"loss": value, "lr": rate, "grad_norm": norm, **shown, **self.temperatures()}
+
+    def teach_makers(self, batch: Batch, share: float) -> dict[str, float]:
+        """Gradients of the networks that make views, and of nothing else; what they are to lower, by view."""
+        with self.autocast():
+            terms = self.model.relevance(batch.inputs)
+        for term in terms.values():
+            self.scaler.scale(term * share).backward(inputs=self.makers)
+        return {f"{name}.relevance": term.item() for name, term in terms.items()}
 
     def skip(self, group: list[Batch], overflow: bool) -> None:
         """Count a step that was not taken. Raises `Refused` when there are too many.

@@ -7,13 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Loss, Steps
-from clx.modalities.base import Encoder, Input, Modality, StepEncoder
+from clx.losses.relevance import relevance
+from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
 from clx.pipelines.config import Term
 
 
 def modality_of(name: str) -> str:
     """The modality a view belongs to: `image` for `image/1`."""
     return name.partition("/")[0]
+
+
+def is_further(name: str) -> bool:
+    """Whether this is a modality's second view or one after it."""
+    return name.partition("/")[2] not in ("", "0")
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -50,6 +56,7 @@ class Tower(nn.Module):
                 nn.Linear(width, embed_dim, bias=False),
                 BatchNorm(embed_dim, affine=False),
             )
+        self.view: LearnedView | None = modality.build_view()
         blocks = self.encoder.blocks()
         if modality.unlocked > len(blocks):
             raise ValueError(f"unlocked = {modality.unlocked}, but the encoder has {len(blocks)} blocks")
@@ -100,6 +107,14 @@ class Tower(nn.Module):
         each = self.head(single)
         return self.head(features), _scatter(each, mask), mask
 
+    def relevance(self, value: Input) -> Tensor:
+        """What the network that makes views is to lower, for series to make a view of."""
+        assert self.view is not None
+        varied, kept = self.view(**value)
+        with torch.no_grad():
+            plain = self.features(value)
+        return relevance(plain, self.features(varied), kept, value["mask"], self.view.sparsity)
+
 
 class Embedder(nn.Module):
     """All towers, and a linear predictor when an objective asks for predictions.
@@ -142,12 +157,27 @@ class Embedder(nn.Module):
                 z[name] = torch.zeros(len(here), self.embed_dim, device=here.device, dtype=weight.dtype)
                 if steps is not None and stepped:
                     steps[name] = z[name][:, None], here[:, None]
-            elif steps is not None and stepped:
-                rows, each, mask = tower.with_steps(inputs[name])
+                continue
+            value = inputs[name]
+            if tower.view is not None and is_further(name):
+                with torch.no_grad():  # the objective would make the views as easy as can be
+                    value, _ = tower.view(**value)
+            if steps is not None and stepped:
+                rows, each, mask = tower.with_steps(value)
                 z[name], steps[name] = _scatter(rows, here), (_scatter(each, here), _scatter(mask, here))
             else:
-                z[name] = _scatter(tower(inputs[name]), here)
+                z[name] = _scatter(tower(value), here)
         return z
+
+    def relevance(self, inputs: dict[str, Input]) -> dict[str, Tensor]:
+        """What the networks that make views are to lower, `[]`, by view."""
+        towers = {name: self.tower(modality_of(name)) for name in inputs}
+        return {n: tower.relevance(inputs[n]) for n, tower in towers.items() if tower.view and is_further(n)}
+
+    def makers(self) -> list[nn.Parameter]:
+        """Parameters of the networks that make views."""
+        views = [self.tower(name).view for name in self.towers]
+        return [p for view in views if view is not None for p in view.parameters()]
 
     def predict(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
         """Predictions `[B, outputs]`, in the units of the targets, from `pooled` embeddings."""

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from clx.pipelines import checkpoint
+from clx.pipelines.build import prepare
 from clx.pipelines.config import BadInput, Config, Stopped
-from clx.pipelines.loop import Progress
+from clx.pipelines.loop import Progress, Trainer
+from clx.pipelines.manifest import load_splits
 from clx.pipelines.train import train
 
 
@@ -71,6 +73,65 @@ def test_memory_and_steps_resume_bit_for_bit(tmp_path: Path, silent: Progress, e
         assert memory[:, 1].max() == 3
 
 
+@pytest.mark.parametrize("loss", ["ts2vec", "infonce"])
+def test_learned_views_resume_bit_for_bit(tmp_path: Path, silent: Progress, loss: str) -> None:
+    raw = config(augmentation={"crops": 0.5, "autotcl": 0.1})
+    raw |= {"objective": {"name": loss}}
+    raw["train"] |= {"accumulate": 2 if loss == "infonce" else 1}
+    made = Config.model_validate(raw)
+    train(made, tmp_path / "whole", silent)
+    with pytest.raises(Stopped):
+        train(made, tmp_path / "parts", StopAt(5))
+    train(checkpoint.read_config(tmp_path / "parts"), tmp_path / "parts", silent, resume=True)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
+    assert logs[0] == logs[1]
+    assert all("series/1.relevance" in json.loads(line) for line in logs[0].splitlines() if '"step": 10,' in line)
+    begun = Trainer(made, prepare(made, load_splits(made.data, 3)), load_splits(made.data, 3), tmp_path / "new")
+    start = checkpoint.weights(begun.model, begun.objective)
+    assert not torch.equal(start["model.towers.series.view.out.weight"], whole["model.towers.series.view.out.weight"])
+
+
+def test_views_learn_by_their_own_criterion_and_the_encoder_by_its_objective(tmp_path: Path) -> None:
+    made = Config.model_validate(config(augmentation="autotcl"))
+    splits = load_splits(made.data, 3)
+    trainer = Trainer(made, prepare(made, splits), splits, tmp_path)
+    batch = next(trainer.groups())[0]
+    trainer.loss(batch, trainer.model, trainer.objective)[0].backward()  # type: ignore[no-untyped-call]
+    learned = {name for name, p in trainer.model.named_parameters() if p.grad is not None}
+    assert learned
+    assert not any(".view." in name for name in learned)
+    trainer.model.zero_grad()
+    assert trainer.teach_makers(batch, 1.0)["series/1.relevance"] > 0
+    learned = {name for name, p in trainer.model.named_parameters() if p.grad is not None}
+    assert learned
+    assert all(".view." in name for name in learned)
+    with torch.no_grad():
+        batch.inputs["series/0"] = batch.inputs["series/1"]
+        z = trainer.model(batch.inputs, batch.present)
+        plain = trainer.model({"series": batch.inputs["series/0"]}, {"series": batch.present["series/0"]})
+    torch.testing.assert_close(z["series/0"], plain["series"])  # the first view is not learned, nor what is embedded
+    assert not torch.allclose(z["series/1"], plain["series"])
+
+
+@pytest.mark.parametrize(("weight", "low", "high"), [(0.0, 0.9, 1.0), (5.0, 0.0, 0.3)])
+def test_the_weight_of_hiding_says_how_much_is_hidden(tmp_path: Path, weight: float, low: float, high: float) -> None:
+    made = Config.model_validate(config(augmentation={"autotcl": weight}))
+    splits = load_splits(made.data, 3)
+    trainer = Trainer(made, prepare(made, splits), splits, tmp_path)
+    batch, view = next(trainer.groups())[0], trainer.model.tower("series").view
+    assert view is not None
+    adam = torch.optim.Adam(trainer.makers, lr=0.03)
+    for _ in range(60):
+        adam.zero_grad()
+        trainer.teach_makers(batch, 1.0)
+        adam.step()
+    kept = view(**batch.inputs["series/1"])[1].mean().item()
+    assert low < kept < high
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -81,6 +142,7 @@ def test_memory_and_steps_resume_bit_for_bit(tmp_path: Path, silent: Progress, e
         ({"augmentation": {"jiter": 1}}, "'jitter'"),
         ({"augmentation": {"crop": 2}}, "0 to 0.95"),
         ({"augmentation": "wild"}, "wild"),
+        ({"views": 1, "augmentation": "autotcl"}, "views: 2"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(
