@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clx.losses.base import Loss
-from clx.modalities.base import CellError
+from clx.modalities.base import CellError, Input, LearnedView
 from clx.pipelines.batch import BadRow, cell_of, columns_of
 from clx.pipelines.build import Run
 from clx.pipelines.config import BadInput
@@ -32,7 +32,7 @@ MISTAKES = 12
 EXAMPLES, NEIGHBOURS = 4, 5
 VIEWS = 4
 SAMPLES = 6
-COMPONENTS = 3
+COMPONENTS, FEATURES = 3, 16
 VOTERS = 10
 
 
@@ -448,6 +448,7 @@ def _ridge(seen: Seen, known: Tensor, truth: np.ndarray[Any, Any]) -> np.ndarray
     return cross_val_predict(RidgeCV(np.logspace(-4, 3, 15)), x, truth, cv=folds)  # type: ignore[no-any-return]
 
 
+@torch.no_grad()
 def views(seen: Seen) -> list[dict[str, Any]]:
     """Samples beside random views of them, as training makes them."""
     found = []
@@ -462,18 +463,32 @@ def views(seen: Seen) -> list[dict[str, Any]]:
                 _, sample = seen.read(i, name)
             except (CellError, BadInput):
                 continue
-            generator = torch.Generator().manual_seed(i)
-            made = modality.augment([sample] * VIEWS, generator)
+            made = [view for (view,) in modality.vary([[sample]] * VIEWS, torch.Generator().manual_seed(i))]
+            if (maker := seen.run.model.tower(name).view) is not None:
+                made[1:] = _learned(maker, modality.collate(made[1:]), i, device_of(seen.run))
             lines.append({"sample": preview(modality, sample), "views": [preview(modality, view) for view in made]})
-        found.append({"modality": name, "augmentation": modality.augmentation, "lines": lines})
+        how = modality.augmentation
+        said = how if isinstance(how, str) else ", ".join(f"{change} {strength:g}" for change, strength in how.items())
+        found.append({"modality": name, "augmentation": said, "lines": lines})
     return found
+
+
+def _learned(maker: LearnedView, value: Input, seed: int, device: torch.device) -> list[Tensor]:
+    """Series `[T, C]` that a network makes of collated ones, with rows of NaN where there is no step."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        varied, _ = maker(**{key: part.to(device) for key, part in value.items()})
+    x, mask = varied["x"].float().cpu(), varied["mask"].cpu()
+    return list(x.masked_fill(~mask[..., None], torch.nan))
 
 
 @torch.no_grad()
 def over_time(seen: Seen) -> list[dict[str, Any]]:
-    """What an encoder with features per time step makes of a few samples: their first principal components.
+    """What an encoder with features per time step makes of a few samples: their first principal components, and the
+    features that vary most, as a map of features by time.
 
-    The components are those of all steps of all samples together, and so have one meaning and one scale, -99 to 99.
+    Both are those of all steps of all samples together, and so have one meaning and one scale, -99 to 99: that of a
+    component is its own, that of the features one for all.
     """
     found = []
     for name in seen.names:
@@ -488,14 +503,24 @@ def over_time(seen: Seen) -> list[dict[str, Any]]:
         x = features[mask]
         if len(x) <= COMPONENTS:
             continue
-        _, s, axes = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+        features = features - x.mean(0)
+        _, s, axes = torch.linalg.svd(features[mask], full_matrices=False)
         share = s.square() / s.square().sum().clamp(min=1e-12)
-        parts = (features - x.mean(0)) @ axes[:COMPONENTS].T  # [N, T, COMPONENTS]
+        parts = features @ axes[:COMPONENTS].T  # [N, T, COMPONENTS]
         parts = parts / parts[mask].abs().amax(0).clamp(min=1e-12) * 99
-        lines = []
-        for i, one, real in zip(rows, parts, mask, strict=True):
-            steps = one[real]
-            at = torch.linspace(0, len(steps) - 1, min(STEPS, len(steps))).round().long()
-            lines.append({"item": seen.item(i, name), "parts": steps[at].T.round().int().tolist()})
-        found.append({"modality": name, "share": share[:COMPONENTS].tolist(), "lines": lines})
+        most = x.var(0).argsort(descending=True, stable=True)[:FEATURES]
+        shown = features[..., most] / features[mask][:, most].abs().max().clamp(min=1e-12) * 99
+        lines = [
+            {"item": seen.item(i, name), "parts": _rows(part, real), "features": _rows(each, real)}
+            for i, part, each, real in zip(rows, parts, shown, mask, strict=True)
+        ]
+        found.append({"modality": name, "share": share[:COMPONENTS].tolist(), "width": x.shape[1], "lines": lines})
     return found
+
+
+def _rows(values: Tensor, real: Tensor) -> list[list[int | None]]:
+    """`[T, K]` as K rows of at most `STEPS` whole numbers up to the last of the steps that are `real`, None between."""
+    end = int(real.nonzero()[-1]) + 1
+    at = torch.linspace(0, end - 1, min(STEPS, end)).round().long().tolist()
+    kept = values.round().int().tolist()
+    return [[kept[t][k] if real[t] else None for t in at] for k in range(values.shape[1])]

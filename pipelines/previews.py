@@ -86,9 +86,10 @@ def _sound(wave: NDArray[np.float32], rate: int) -> Preview:
 
 
 def _curves(values: Tensor) -> Preview:
-    """The first channels of a series `[T, C]`, each 0 to 99 over all of them together."""
+    """The first channels of a series `[T, C]`, each 0 to 99 over all of them together; None where it is NaN."""
     shown = values[:, :CURVES].numpy().astype(np.float64)
     at = np.linspace(0, len(shown) - 1, min(STEPS, len(shown))).round().astype(int)
-    low, high = shown.min(), shown.max()
-    scaled = (shown[at] - low) / (high - low or 1) * 99
-    return {"curves": scaled.T.round().astype(int).tolist(), "steps": len(values), "channels": values.shape[1]}
+    low, high = np.nanmin(shown), np.nanmax(shown)
+    scaled = ((shown[at] - low) / (high - low or 1) * 99).T
+    curves = [[None if np.isnan(v) else round(v) for v in line] for line in scaled.tolist()]
+    return {"curves": curves, "steps": len(values), "channels": values.shape[1]}

@@ -126,7 +126,7 @@ function curves(lines, wave) {
     const x = (i) => ((i + 0.5) / values.length) * width;
     const shape = wave
       ? values.map((v, i) => `M${x(i).toFixed(1)} ${(17 - (v / 99) * 16).toFixed(1)}V${(17.6 + (v / 99) * 16).toFixed(1)}`).join("")
-      : "M" + values.map((v, i) => `${x(i).toFixed(1)} ${(32 - (v / 99) * 30).toFixed(1)}`).join("L");
+      : values.map((v, i) => v == null ? "" : `${i && values[i - 1] != null ? "L" : "M"}${x(i).toFixed(1)} ${(32 - (v / 99) * 30).toFixed(1)}`).join("");
     made.append(svg("path", { d: shape, fill: "none", stroke: colour(k), "stroke-width": 1.4 }));
   });
   return made;
@@ -690,12 +690,13 @@ function views(panel) {
 
 // --- features over time ---
 
-function strips(parts) {
-  const canvas = el("canvas", { role: "img", "aria-label": "features over time" });
+function strips(parts, kind) {
+  const canvas = el("canvas", { role: "img", "aria-label": `${kind} over time`, class: kind });
   canvas.width = parts[0].length;
   canvas.height = parts.length;
   const pen = canvas.getContext("2d");
   parts.forEach((values, row) => values.forEach((v, at) => {
+    if (v == null) return;
     pen.fillStyle = mix(hex("--card"), hex(v < 0 ? "--warm" : "--cool"), Math.abs(v) / 99).fill;
     pen.fillRect(at, row, 1, 1);
   }));
@@ -704,10 +705,10 @@ function strips(parts) {
 
 function steps(panel) {
   const made = el("div", {}, el("h3", {}, "Features over time"));
-  for (const { modality, share, lines } of panel.steps) {
-    made.append(el("p", { class: "soft" }, `${modality}: each sample, and below it the first ${share.length} principal components of its encoder's features per time step (${share.map(percent).join(", ")} of the variance), from the first step to the last. Blue is high, orange low; one scale for all samples.`));
+  for (const { modality, share, width, lines } of panel.steps) {
+    made.append(el("p", { class: "soft" }, `${modality}: each sample, and below it the first ${share.length} principal components of its encoder's features per time step (${share.map(percent).join(", ")} of the variance), then the ${lines[0].features.length} of its ${width} features that vary most, from the first step to the last. Blue is high, orange low; one scale for all samples.`));
     const strip = el("div", { class: "strip", tabindex: 0 });
-    const fill = () => strip.replaceChildren(...lines.map(({ item, parts }) => el("div", {}, seen(panel.items[item], strips(parts), caption(panel, panel.items[item])))));
+    const fill = () => strip.replaceChildren(...lines.map(({ item, parts, features }) => el("div", {}, seen(panel.items[item], strips(parts, "components"), strips(features, "features"), caption(panel, panel.items[item])))));
     fill();
     scheme.addEventListener("change", fill);
     made.append(strip);

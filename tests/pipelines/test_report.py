@@ -387,7 +387,7 @@ def test_short_names() -> None:
 def test_features_over_time_are_one_projection_of_the_encoders_steps(tmp_path: Path) -> None:
     raw = {
         "data": {"train": "digits", "label": "label"},
-        "modalities": {"series": {"width": 16, "layers": 1, "views": 2}},
+        "modalities": {"series": {"width": 64, "layers": 1, "views": 2, "augmentation": {"crops": 0.3, "autotcl": 1}}},
         "embed_dim": 8,
         "objective": {"name": "nt-xent"},
         "train": {"steps": 2, "batch_size": 16},
@@ -398,7 +398,7 @@ def test_features_over_time_are_one_projection_of_the_encoders_steps(tmp_path: P
     _, manifest = load_evaluation(run.config.data, 0, None, None)
     seen = pictures.look(run, manifest, 30, pytest.fail)
     (found,) = pictures.over_time(seen)
-    every, drawn = [], []
+    every, drawn, mapped = [], [], []
     for line in found["lines"]:
         sample = seen.read(seen.items[line["item"]]["row"], "series")[1]
         with torch.no_grad():
@@ -406,12 +406,28 @@ def test_features_over_time_are_one_projection_of_the_encoders_steps(tmp_path: P
         assert len(line["parts"][0]) == steps.shape[1]
         every.append(steps[0].double())
         drawn.append(np.array(line["parts"], dtype=float).T)
+        mapped.append(np.array(line["features"], dtype=float).T)
     x, mine = torch.cat(every).numpy(), np.concatenate(drawn)
     axes = np.linalg.svd(x - x.mean(0))[2][:3]
     assert np.abs(mine).max(0).tolist() == [99, 99, 99]
     for k, part in enumerate(((x - x.mean(0)) @ axes.T).T):
         assert abs(np.corrcoef(part, mine[:, k])[0, 1]) > 0.99
+    assert found["width"] == x.shape[1] > 16
+    most = x.std(0).argsort()[::-1][:16]
+    features, shown = (x - x.mean(0))[:, most], np.concatenate(mapped)
+    np.testing.assert_allclose(shown, features / np.abs(features).max() * 99, atol=0.51)
     assert pictures.answers(seen)[0]["how"] == "by the 10 nearest other rows"
+    (views,) = pictures.views(seen)
+    assert views["augmentation"] == "crops 0.3, autotcl 1"
+    assert views == pictures.views(seen)[0]  # drawn anew, the same
+    for line in views["lines"]:
+        whole, cut = line["sample"]["curves"][0], [view["curves"][0] for view in line["views"]]
+        assert None not in whole
+        assert len(cut) == 4
+        assert any(None in view for view in cut)  # what a crop leaves out
+        assert all(len(view) == len(whole) for view in cut)
+        jumps = [np.abs(np.diff([v for v in view if v is not None])).mean() for view in cut]
+        assert min(jumps[1:]) > 1.3 * jumps[0]  # all but the first hide steps
 
 
 def test_votes_leave_a_row_itself_out(seen: pictures.Seen) -> None:
@@ -452,6 +468,13 @@ def test_preview_of_a_series_leaves_out_what_tells_of_gaps() -> None:
     up, flat = found["curves"]
     assert (up[0], up[-1], set(flat)) == (0, 99, {0})
     assert up == sorted(up)
+
+
+def test_preview_of_a_series_shows_steps_without_values_as_holes() -> None:
+    values = torch.arange(10.0)[:, None]
+    values[[0, 1, 5]] = torch.nan
+    found = preview(Series(gaps="mask"), values)["curves"]
+    assert found == [[None, None, 0, 14, 28, None, 57, 71, 85, 99]]
 
 
 def test_preview_of_an_image_a_text_and_a_table() -> None:
