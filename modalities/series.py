@@ -76,8 +76,8 @@ class Series(Modality):
         if LEARNED in self.policy:
             if self.views < 2:
                 raise ValueError("augmentation autotcl shows series beside learned views of them: set views: 2")
-            if (self.freeze and not self.unlocked) or self.encoder == "minirocket":
-                raise ValueError("augmentation autotcl learns through the encoder, so that must not be frozen")
+            if self.encoder == "minirocket":
+                raise ValueError("augmentation autotcl learns through the encoder; minirocket lets no gradient through")
         self._channels = 0
         self._length = 128
         self._mean: list[float] = []

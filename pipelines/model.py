@@ -89,7 +89,8 @@ class Tower(nn.Module):
 
     def features(self, value: Input) -> Tensor:
         """What the head gets, `[N, width]`."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.locked):
+        learns = not self.locked or value["x"].requires_grad  # of a learned view the gradient goes through
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
             features: Tensor = self.encoder(**value)
         if not self.pair:
             return features

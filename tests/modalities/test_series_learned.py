@@ -69,8 +69,7 @@ def test_a_mask_is_never_certain(bias: float, least: float, most: float) -> None
     ("options", "reason"),
     [
         ({"views": 1}, "views: 2"),
-        ({"freeze": True}, "must not be frozen"),
-        ({"encoder": "minirocket"}, "must not be frozen"),
+        ({"encoder": "minirocket"}, "no gradient"),
         ({"augmentation": {"autotcl": 11}}, "0 to 10"),
     ],
 )

@@ -116,9 +116,13 @@ def test_views_learn_by_their_own_criterion_and_the_encoder_by_its_objective(tmp
     assert not torch.allclose(z["series/1"], plain["series"])
 
 
+@pytest.mark.parametrize("freeze", [False, True])
 @pytest.mark.parametrize(("weight", "low", "high"), [(0.0, 0.9, 1.0), (5.0, 0.0, 0.3)])
-def test_the_weight_of_hiding_says_how_much_is_hidden(tmp_path: Path, weight: float, low: float, high: float) -> None:
-    made = Config.model_validate(config(augmentation={"autotcl": weight}))
+def test_the_weight_of_hiding_says_how_much_is_hidden(
+    tmp_path: Path, weight: float, low: float, high: float, freeze: bool
+) -> None:
+    raw = config(augmentation={"autotcl": weight}, freeze=freeze, head="linear")
+    made = Config.model_validate(raw)
     splits = load_splits(made.data, 3)
     trainer = Trainer(made, prepare(made, splits), splits, tmp_path)
     batch, view = next(trainer.groups())[0], trainer.model.tower("series").view
