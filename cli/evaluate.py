@@ -16,7 +16,7 @@ def evaluate(
     task: Annotated[
         list[str],
         typer.Option(
-            help="zeroshot, retrieval, probe, knn, fewshot, regression, geometry or all; repeatable "
+            help="zeroshot, retrieval, probe, knn, svm, fewshot, regression, forecast, geometry or all; repeatable "
             "[default: those of the config's eval]"
         ),
     ] = [],  # noqa: B006
@@ -26,7 +26,9 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="train, val or test [default: test, else val]")] = None,
     train: Annotated[
         str | None,
-        typer.Option(help="Rows that probe, knn, fewshot and regression learn from [default: the train split]"),
+        typer.Option(
+            help="Rows that probe, knn, svm, fewshot, regression and forecast learn from [default: the train split]"
+        ),
     ] = None,
     pretrained: Annotated[str | None, typer.Option(help="Tag or checkpoint file of an OpenCLIP model.")] = None,
     label: Annotated[str | None, typer.Option(help="Column with the class, for an OpenCLIP model.")] = None,
@@ -41,7 +43,10 @@ def evaluate(
         list[str], typer.Option(help="As in clx zeroshot; several are averaged [default: the run's own]")
     ] = [],  # noqa: B006
     features: Annotated[
-        str, typer.Option(help="What probe, knn, fewshot and regression look at: encoder (before the head) or head.")
+        str,
+        typer.Option(
+            help="What probe, knn, svm, fewshot, regression and forecast look at: encoder (before the head) or head."
+        ),
     ] = "encoder",
     k: Annotated[int, typer.Option(help="Neighbours of knn.")] = 20,
     weights: Annotated[str, typer.Option(help="Votes of neighbours: uniform, or distance (1 / distance).")] = "uniform",
@@ -51,6 +56,12 @@ def evaluate(
     regressor: Annotated[
         str, typer.Option(help="ridge or l1: linear regression for a model without a trained predictor.")
     ] = "ridge",
+    horizons: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,...", help="Steps to forecast [default: data.windows.horizon, else 24,48,168 where possible]"
+        ),
+    ] = None,
     bin_width: Annotated[
         float | None,
         typer.Option(help="Of the bins that tell many from few training rows [default: a 50th of the target's range]"),
@@ -78,6 +89,8 @@ def evaluate(
 
     clx eval runs/digits --task probe --task knn --k 5 --features head
 
+    clx eval runs/load --task forecast --horizons 24,48,168
+
     clx eval ViT-B-32 --pretrained laion2b_s34b_b79k --data photos/ --task zeroshot --template 'a photo of a {}'
     """
     from clx.pipelines.config import BadInput, construct
@@ -98,6 +111,7 @@ def evaluate(
         "shots": list(dict.fromkeys(shots)),
         "episodes": episodes,
         "regressor": regressor,
+        "horizons": numbers_in(horizons),
         "bin_width": bin_width,
         "many": many,
         "few": few,
@@ -136,6 +150,12 @@ def evaluate(
         emit_json(result)
     else:
         show_evaluation(result)
+
+
+def numbers_in(text: str | None) -> list[Any]:
+    """Whole numbers of a list such as `24,48`; what is none stays as it is, to be refused with its name."""
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    return list(dict.fromkeys(int(part) if part.isdecimal() else part for part in parts))
 
 
 def show_evaluation(result: dict[str, Any]) -> None:

@@ -51,6 +51,7 @@ class Series(Modality):
     only_for: ClassVar[dict[str, tuple[str, ...]]] = {
         "layers": ("tcn", "dilated"),
         "dropout": ("tcn", "dilated"),
+        "pool": ("dilated",),
     }
 
     augmentation: Literal["none", "mild", "strong", "autotcl"] | dict[str, float] = "mild"  # type: ignore[assignment]
@@ -69,6 +70,9 @@ class Series(Modality):
     most 10."""
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Dropout of `tcn` and `dilated`."""
+    pool: Literal["max", "last"] = "max"
+    """What stands for a series with `dilated`: the maximum over time, or the last step, which knows best what follows
+    it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,9 +153,7 @@ class Series(Modality):
             if not measured.all(1).any():
                 raise CellError("no step without a gap in some channel")
         else:
-            steps = np.arange(len(values))
-            for c in np.flatnonzero(~measured.all(0)):
-                values[:, c] = np.interp(steps, steps[measured[:, c]], values[measured[:, c], c])
+            values = bridged(values)
         if self.scale == "per-series":
             mean = np.nanmean(values, 0)
             values = (values - mean) / _or_one(np.nanstd(values, 0), mean)
@@ -161,23 +163,45 @@ class Series(Modality):
             values = np.concatenate([values, measured], 1)
         return torch.from_numpy(values.astype(np.float32))
 
+    @property
+    def channels(self) -> int:
+        """Of the training series."""
+        return max(1, self._channels)
+
+    def measured(self, cell: Any) -> Tensor:
+        """What was measured, `[T, C]`, by the mean and deviation of the training series whatever `scale` says; NaN
+        in gaps. One step is enough."""
+        values = self._finite(cell, 1)
+        if self._channels and values.shape[1] != self._channels:
+            raise CellError(f"{values.shape[1]} channels; the training data have {self._channels}")
+        return torch.from_numpy(((values - self._mean) / self._deviation).astype(np.float32))
+
+    def measures(self, values: Tensor) -> Tensor:
+        """Undo `measured`: `[..., C]` in the units of the data."""
+        return values * torch.tensor(self._deviation) + torch.tensor(self._mean)
+
     def _values(self, cell: Any) -> Values:
         """`[T, C]` with NaN in gaps; no channel is all gap."""
+        values = self._finite(cell, 2)
+        empty = np.flatnonzero(np.isnan(values).all(0))
+        if len(empty):
+            raise CellError(f"NaN in channel {empty[0] + 1} everywhere")
+        return values
+
+    def _finite(self, cell: Any, least: int) -> Values:
+        """`[T, C]` of at least so many steps, with NaN in gaps."""
         try:
             values = _numbers(cell, self.max_steps)
         except UnicodeDecodeError as error:
             raise CellError("neither .npy nor UTF-8 text") from error
         except OSError as error:
             raise CellError((error.strerror or str(error)).lower()) from error
-        if len(values) < 2:
+        if len(values) < least:
             raise CellError("no values" if values.size == 0 else "1 step is too short")
         if np.isinf(values).any():
             raise CellError(f"infinite value at step {np.argwhere(np.isinf(values))[0][0] + 1}")
         if (np.abs(values) > HIGHEST).any():
             raise CellError(f"{values[np.abs(values) > HIGHEST][0]:.3g}: beyond {HIGHEST:g} there is no precision left")
-        empty = np.flatnonzero(np.isnan(values).all(0))
-        if len(empty):
-            raise CellError(f"NaN in channel {empty[0] + 1} everywhere")
         return values
 
     @property
@@ -219,7 +243,7 @@ class Series(Modality):
             return TCN(channels, self._length, self.width, self.layers or 3, self.dropout)
         if self.encoder == "dilated":
             reach = min(10, max(1, (self._length // 4).bit_length()))  # each way: 2 (1 + 2 + 4 + ...) steps
-            return Dilated(channels, self.width, self.layers or reach, self.dropout)
+            return Dilated(channels, self.width, self.layers or reach, self.dropout, self.pool)
         if self.encoder == "minirocket":
             return MiniRocket(channels, self._length, self.width, self._biases)
         return Tsai(self.encoder.removeprefix("tsai:"), channels, self._length, self.width)
@@ -233,7 +257,7 @@ class Series(Modality):
         """Names with a description."""
         return {
             "tcn": "strided, then dilated convolutions of any length; `width`, `layers`, `dropout`",
-            "dilated": "TS2Vec's dilated convolutions, with features of every time step; `width`, `layers`, `dropout`",
+            "dilated": "TS2Vec's dilated convolutions, features of every step; `width`, `layers`, `dropout`, `pool`",
             "minirocket": "10,000 fixed convolutions with fitted biases, nothing to learn; `width`, a multiple of 84",
             "tsai:NAME": "InceptionTimePlus, TSTPlus, PatchTST and others of tsai; `width`",
         }
@@ -250,6 +274,17 @@ def piece_of(cell: str) -> tuple[str, slice]:
     if match is None:
         return cell, slice(None)
     return match[1], slice(*(int(text) if text else None for text in match.groups()[1:]))
+
+
+def bridged(values: NDArray[Any]) -> NDArray[Any]:
+    """`[T, C]` with a straight line over each gap, at the ends the nearest value; a channel of gaps stays so."""
+    measured = np.isfinite(values)
+    if measured.all():
+        return values
+    values, steps = values.copy(), np.arange(len(values))
+    for c in np.flatnonzero(~measured.all(0) & measured.any(0)):
+        values[:, c] = np.interp(steps, steps[measured[:, c]], values[measured[:, c], c])
+    return values
 
 
 def _or_one(deviation: Values, mean: Values) -> Values:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from typing import Literal
 
 import numpy as np
 import torch
@@ -81,12 +82,15 @@ class TCN(StepEncoder):
 class Dilated(StepEncoder):
     """TS2Vec's encoder: a linear map of each step, then residual blocks of two convolutions of dilation 1, 2, 4, ...
 
-    Every step keeps its features; a series has their maximum over time.
+    Every step keeps its features; a series has their maximum over time, or those of its last step.
     """
 
-    def __init__(self, channels: int, width: int, layers: int, dropout: float) -> None:
+    def __init__(
+        self, channels: int, width: int, layers: int, dropout: float, pool: Literal["max", "last"] = "max"
+    ) -> None:
         super().__init__()
         self.width = width
+        self.pooled = pool
         hidden = max(8, width // 4)
         self.input = nn.Linear(channels, hidden)
         sizes = [hidden] * (layers + 1) + [width]
@@ -103,6 +107,8 @@ class Dilated(StepEncoder):
         return self.dropout(h.transpose(1, 2)), mask
 
     def pool(self, h: Tensor, mask: Tensor) -> Tensor:
+        if self.pooled == "last":
+            return last_step(h, mask)[:, 0]
         return h.masked_fill(~mask[..., None], -torch.inf).amax(1)
 
     def blocks(self) -> list[nn.Module]:
@@ -125,6 +131,12 @@ class Residual(nn.Module):
         y = self.second(F.gelu(y))
         out: Tensor = (y + self.past(h)) * real
         return out
+
+
+def last_step(h: Tensor, mask: Tensor) -> Tensor:
+    """The last step `[N, 1, C]` of `h` `[N, T, C]` where `mask` `[N, T]` is True."""
+    last = mask.shape[1] - 1 - mask.flip(1).byte().argmax(1)
+    return h[torch.arange(len(h), device=h.device), last][:, None]
 
 
 class Tsai(Encoder):

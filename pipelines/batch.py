@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from clx.modalities.base import CellError, Input, Modality
-from clx.modalities.series import piece_of
+from clx.modalities.series import Series, piece_of
 from clx.pipelines.config import BadInput, Failed, Near
 from clx.pipelines.density import bin_name
 from clx.pipelines.manifest import Manifest, resolve
 from clx.pipelines.neighbours import Neighbours
+from clx.pipelines.recordings import FUTURE
 from clx.pipelines.signals import leave_to_parent
 
 
@@ -120,6 +121,17 @@ def _resolved(value: Any, modality: Modality, manifest: Manifest) -> Any:
     return found if file is value else Path(f"{found}{value.removeprefix(file)}")
 
 
+def future_of(row: dict[str, Any], modality: Modality, manifest: Manifest, steps: int) -> Tensor:
+    """What a series measures in the `steps` behind a window, `[steps, C]`, NaN where it has ended or has a gap."""
+    assert isinstance(modality, Series)
+    found = torch.full((steps, modality.channels), torch.nan)
+    cell = _resolved(row[FUTURE], modality, manifest)
+    if cell is not None:
+        values = modality.measured(cell)[:steps]
+        found[: len(values)] = values
+    return found
+
+
 def cells(manifest: Manifest, name: str, modality: Modality) -> Iterator[Any]:
     """Present cells of one modality, for `Modality.fit`; paths that are refused are passed over.
 
@@ -176,6 +188,8 @@ class Rows(Dataset[Batch]):
     bin_width: float | None = None
     """Where given, the classes are bins of this width."""
     target: list[str] = field(default_factory=list)
+    ahead: tuple[str, int] | None = None
+    """A series modality and a number of steps: the targets are what it measures in the steps behind each window."""
     near: Near | None = None
     """With `augment`, which rows' neighbours the second view and those after it are made of."""
     augment: bool = False
@@ -192,7 +206,7 @@ class Rows(Dataset[Batch]):
 
     def __post_init__(self) -> None:
         self.kept: dict[int, _Decoded] = {}
-        self.columns = columns_of(self.modalities, self.label, *self.target)
+        self.columns = columns_of(self.modalities, self.label, *self.target, FUTURE if self.ahead else None)
         self.neighbours = Neighbours(self.manifest, self.near) if self.near and self.augment else None
         self.dropped: dict[str, np.ndarray] = {}
         if self.missing:
@@ -230,6 +244,8 @@ class Rows(Dataset[Batch]):
             named = bin_name(named, self.bin_width)
         label = -1 if named is None else self.classes.get(str(named), -1)
         targets = [self._number(i, name, row[name]) for name in self.target]
+        if self.ahead is not None:
+            targets = self._future(i, row, *self.ahead)
         decoded = inputs, label, targets
         if self.cache:
             self.kept[i] = decoded
@@ -240,6 +256,15 @@ class Rows(Dataset[Batch]):
             return float("nan") if value is None else float(value)
         except (TypeError, ValueError):
             raise _Bad(i, column, f"{value!r} is not a number") from None
+
+    def _future(self, i: int, row: dict[str, Any], name: str, steps: int) -> list[float]:
+        """What is measured in the steps behind a window, one after the other; NaN behind the end of the series."""
+        try:
+            values = future_of(row, self.modalities[name], self.manifest, steps)
+        except (CellError, BadInput) as error:
+            raise _Bad(i, FUTURE, str(error)) from None
+        found: list[float] = values.flatten().tolist()
+        return found
 
     def __getitem__(self, key: Key) -> Batch:
         generator = torch.Generator().manual_seed(_mix(self.seed, key.epoch, key.number))

@@ -13,6 +13,7 @@ import torch
 
 from clx.losses.base import LOSSES, Loss
 from clx.modalities.base import MODALITIES, Modality, StepEncoder
+from clx.modalities.series import Series
 from clx.pipelines.batch import cells, column_of, columns_of, view_names
 from clx.pipelines.config import BadInput, Config, Term, construct, nearest, options_model, options_of
 from clx.pipelines.density import label_of, numbers, with_bins
@@ -51,6 +52,32 @@ class Run:
     def class_index(self) -> dict[str, int]:
         return {name: k for k, name in enumerate(self.facts.classes)}
 
+    @property
+    def ahead(self) -> tuple[str, int] | None:
+        """The series whose next steps the predictor says, and how many; None when it predicts something else."""
+        return ahead_of(self.config, self.modalities)
+
+
+def ahead_of(config: Config, modalities: Mapping[str, Modality]) -> tuple[str, int] | None:
+    """The series modality to forecast, and over how many steps; None when no objective is about forecasts.
+
+    It is when the windows have a horizon and a loss compares predictions with numbers that no column holds.
+    """
+    windows = config.data.windows
+    heads = [required(LOSSES[term.name]) for term in config.objective if term.name in LOSSES]
+    heads = [needs for needs in heads if "predictions" in needs]
+    if windows is None or windows.horizon is None or config.data.target or not heads:
+        return None
+    name = windowed_series(config, modalities)
+    return None if name is None or any("targets" not in needs for needs in heads) else (name, windows.horizon)
+
+
+def windowed_series(config: Config, modalities: Mapping[str, Modality]) -> str | None:
+    """The first modality that reads the windows as series."""
+    windows = config.data.windows
+    named = [n for n, m in modalities.items() if m.kind == "series" and windows and column_of(n, m) == windows.column]
+    return named[0] if named else None
+
 
 def build(config: Config, facts: Facts, modalities: dict[str, Modality] | None = None, load: bool = True) -> Run:
     """Model and objective of a config. All that is random, new weights first, follows from `train.seed`; pretrained
@@ -69,7 +96,12 @@ def build(config: Config, facts: Facts, modalities: dict[str, Modality] | None =
         objective = Objective(config.objective, losses)
         outputs = 0
         if "predictions" in objective.needs():
+            ahead = ahead_of(config, modalities)
             outputs = len(config.data.target) or len(facts.classes)
+            if ahead is not None:
+                series = modalities[ahead[0]]
+                assert isinstance(series, Series)
+                outputs = ahead[1] * series.channels
         model = Embedder(modalities, config.embed_dim, outputs, load)
         check_steps(config, losses, modalities, model)
     except ValueError as error:
@@ -134,7 +166,7 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
     check_neighbours(config, modalities, splits["train"])
     train = splits["train"]
     config = config.model_copy(update={"data": with_bins(config.data, train)})
-    check_needs(config, make_losses(config), train)
+    check_needs(config, make_losses(config), train, modalities)
     for name, modality in modalities.items():
         if known and name in known:
             modality.load_state(known[name])
@@ -269,11 +301,13 @@ def required(loss: type[Loss]) -> set[str]:
     return {name for name in loss.needs() if parameters[name].default is inspect.Parameter.empty}
 
 
-def check_needs(config: Config, losses: list[Loss], manifest: Manifest) -> None:
+def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modalities: Mapping[str, Modality]) -> None:
     """What the losses need must be in the manifest, before the first step."""
+    ahead = ahead_of(config, modalities)
     for term, loss in zip(config.objective, losses, strict=True):
         asked = {"labels"} if getattr(loss, "exclude", "none") == "labels" else set()
-        for need in sorted(required(type(loss)) | asked):
+        needs = required(type(loss)) | asked
+        for need in sorted(needs - ({"predictions", "targets"} if ahead and "predictions" in needs else set())):
             lacking = (
                 (need == "labels" and not config.data.label)
                 or (need == "targets" and not config.data.target)
@@ -281,6 +315,8 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest) -> None:
             )
             if lacking:
                 key = "data.label" if need == "labels" else "data.target"
+                if config.data.windows is not None and needs >= {"predictions", "targets"}:
+                    key = "data.windows.horizon to the steps to forecast, or data.target"
                 columns = ", ".join(manifest.columns)
                 raise BadInput(f"loss {term.name!r} needs {need}: set {key} to a column of {manifest.name} ({columns})")
         if config.data.balance and config.data.balance.by == "weights" and "weights" not in loss.needs():

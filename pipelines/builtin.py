@@ -28,6 +28,7 @@ SUM_ROWS = {"train": 200, "val": 5, "test": 20}  # rows of `digits-sum` per pair
 XOR_ROWS = {"train": 10_000, "val": 500, "test": 2000}  # the training rows of Symile's own experiment
 ROTATION_ROWS = {"train": 2, "val": 2, "test": 2}  # rows of `digits-rotation` per handwritten scan
 ROTATION = 60.0  # degrees, to either side
+WEEKS = {"train": 36, "val": 12, "test": 12}  # of `seasons`, one after the other
 POOL = {"train": 200, "val": 20, "test": 50}  # tones of `digits-sum` per digit
 Tables = dict[str, "pa.Table"]
 
@@ -133,6 +134,34 @@ def _digits_rotation(_: str) -> Tables:
     return tables
 
 
+def _seasons(_: str) -> Tables:
+    """An hourly recording of demand: working days and weekends, a slow drift, a trend and noise that lasts.
+
+    The day's two humps are higher on working days and move with a random walk from week to week; the noise is
+    an AR(1) of 0.8 whose size goes with the demand, so it is neither a sum of sines nor the same every week.
+    """
+    import pyarrow as pa
+
+    rng = np.random.default_rng(19)
+    hours = np.arange(168 * sum(WEEKS.values()))
+    day, hour = hours // 24, hours % 24
+    weekly = 0.1 * rng.normal(size=(len(hours) // 168 + 1, 2)).cumsum(0)  # of each hump
+    drift = np.stack([np.interp(hours, 168 * np.arange(len(weekly)), walk) for walk in weekly.T])
+    work = np.where(day % 7 < 5, 1.0, 0.45)
+    morning, evening = (np.exp(-0.5 * ((hour - at) / 2.5) ** 2) for at in (8, 19))
+    shape = work * morning * np.exp(drift[0]) + (0.6 + 0.4 * work) * evening * np.exp(drift[1])
+    shocks, noise = rng.normal(size=len(hours)), np.zeros(len(hours))
+    for t in range(1, len(hours)):
+        noise[t] = 0.8 * noise[t - 1] + shocks[t]
+    values = (10 + 5 * shape + 0.1 * noise * (1 + shape) + hours / len(hours)).astype(np.float32)
+    tables, start = {}, 0
+    for split, weeks in WEEKS.items():
+        part, start = values[start : start + 168 * weeks], start + 168 * weeks
+        series = pa.ListArray.from_arrays(pa.array([0, len(part)], pa.int32()), pa.array(part))
+        tables[split] = pa.table({"series": series, "split": [split]})
+    return tables
+
+
 def _xor(p: str) -> Tables:
     """Bits a, b and c, five each: c is a XOR b in a share p of the rows, else noise. No pair tells of the third."""
     import pyarrow as pa
@@ -235,6 +264,15 @@ def _registry() -> dict[str, Builtin]:
             {split: count * ROTATION_ROWS[split] for split, count in digits.SOURCES.items()},
             f"handwritten digits turned by an angle, target: angle, -{ROTATION:.0f} to {ROTATION:.0f} degrees",
             _digits_rotation,
+        )
+    )
+    found.append(
+        Builtin(
+            "seasons",
+            ("series",),
+            dict.fromkeys(WEEKS, 1),
+            f"hourly demand of {sum(WEEKS.values())} weeks in one recording, to forecast; val and test follow train",
+            _seasons,
         )
     )
     for p, about in (("0", "noise"), ("0.5", "a XOR b in half of the rows, else noise"), ("1", "a XOR b")):

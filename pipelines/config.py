@@ -22,7 +22,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 T = TypeVar("T")
 LARGEST = 100_000  # values in a config
-Task = Literal["zeroshot", "retrieval", "probe", "knn", "fewshot", "regression", "geometry"]
+Task = Literal["zeroshot", "retrieval", "probe", "knn", "svm", "fewshot", "regression", "forecast", "geometry"]
 TASKS: tuple[Task, ...] = typing.get_args(Task)
 
 
@@ -100,6 +100,12 @@ class Fraction(Section):
     fraction: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Last(Section):
+    """The last share of the steps of every series, kept out of training: what comes later is never learned from."""
+
+    last: Annotated[float, Field(gt=0, lt=1)]
+
+
 class Balance(Section):
     """More weight for training rows whose target (the first one), or else whose class, is rare."""
 
@@ -141,8 +147,8 @@ class Near(Section):
 class Long(Section):
     """A table with one row per time step becomes one row per series, in the column `series`."""
 
-    id: str
-    """Column that says which series a row is of."""
+    id: str | None = None
+    """Column that says which series a row is of; all rows are one series, named like the file, when not given."""
     time: str
     """Column with the time of a row, a number or a date."""
     channels: Annotated[list[str], Field(min_length=1)]
@@ -166,6 +172,8 @@ class Windows(Section):
     length: Annotated[int, Field(ge=2)]
     stride: Annotated[int, Field(ge=1)]
     """Steps from the start of one window to the next."""
+    horizon: Annotated[int, Field(ge=1)] | None = None
+    """Steps behind a window to forecast: what there is of them stands in the column `future`."""
 
 
 class Data(Section):
@@ -173,8 +181,9 @@ class Data(Section):
 
     train: str
     """A manifest, a folder or the name of built-in data. Its `split` column, if any, is obeyed."""
-    val: str | Fraction | None = None
-    test: str | None = None
+    val: str | Fraction | Last | None = None
+    """A source, a random share of the training rows, or the last share of every series, before that of `test`."""
+    test: str | Last | None = None
     split: str = "split"
     """Name of the column that says train, val or test."""
     label: str | None = None
@@ -202,6 +211,15 @@ class Data(Section):
     """Accept paths that lead out of the manifest's folder."""
     cache: bool = False
     """Keep decoded samples in memory after their first use, and what frozen encoders make of unvaried ones."""
+
+    @model_validator(mode="after")
+    def _cut_by(self) -> "Data":
+        shares = [part.last for part in (self.val, self.test) if isinstance(part, Last)]
+        if shares and self.windows is None:
+            raise ValueError("val or test by {last: ...} needs windows, which say what series are cut and how")
+        if sum(shares) >= 1:
+            raise ValueError(f"val and test take {sum(shares):g} of every series and leave none to train on")
+        return self
 
     @model_validator(mode="after")
     def _balanced_by(self) -> "Data":

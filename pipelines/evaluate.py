@@ -20,7 +20,7 @@ from clx.pipelines.config import TASKS, BadInput, Data, Failed, Task, in_memory,
 from clx.pipelines.embedded import ROWS, Report, embed_manifest, nobody
 from clx.pipelines.manifest import Manifest, load_splits, splits_of
 from clx.pipelines.results import SCHEMA, Settings
-from clx.pipelines.tasks import LEARNING, RUNS, Asked, Learning, Unfit
+from clx.pipelines.tasks import HORIZONS, LEARNING, RUNS, Asked, Learning, Unfit
 from clx.pipelines.zeroshot import device_of, open_model
 
 OnBad = Literal["fail", "skip"]
@@ -34,7 +34,7 @@ class Source:
     """Name of the split to evaluate; `all` where there are none."""
     rows: Manifest
     train: Manifest | None = None
-    """What probe, knn, fewshot and regression learn from."""
+    """What probe, knn, svm, fewshot, regression and forecast learn from."""
     val: Manifest | None = None
     drawn: bool = False
     """Whether `train` and the rows to ask must be drawn from `rows`, which have no splits."""
@@ -85,7 +85,7 @@ def evaluate(
         val = embed_manifest(run, source.val, on_bad=on_bad, report=report, classes=train.classes, features=wanted)
         return Learning(train, val)
 
-    whole = Asked(run, embedded, learn, settings, source.train)
+    whole = Asked(run, embedded, learn, settings, source.train, source.val, on_bad, report)
     apart = parted(whole, settings.seed) if source.drawn else whole
     skipped = {}
     for task in tasks:
@@ -177,6 +177,15 @@ def sources(data: Data, seed: int, source: str | None, split: str | None, train:
     return source_in(splits, name)
 
 
+def looking_ahead(data: Data, tasks: Sequence[Task], settings: Settings) -> Data:
+    """The same with windows that know as much of what follows them as `forecast` is asked for."""
+    if "forecast" not in tasks or data.windows is None:
+        return data
+    own = data.windows.horizon
+    most = max(*settings.horizons, own or 0) if settings.horizons else own or max(HORIZONS)
+    return data.model_copy(update={"windows": data.windows.model_copy(update={"horizon": most})})
+
+
 def _is_same(one: object, other: object) -> bool:
     """Whether two sources are one file or folder."""
     if not (isinstance(one, str) and isinstance(other, str)):
@@ -249,8 +258,8 @@ def evaluate_run(
         describe(run, data, label, target, columns or {})
     elif label or target or columns:
         raise BadInput("--label, --target and --column are for OpenCLIP models; a run's config says what columns are")
-    source = sources(run.config.data, run.config.train.seed, data, split, train)
     chosen: list[Task] = [t for t in TASKS if t in tasks or "all" in tasks] or list(run.config.eval or TASKS)
+    source = sources(looking_ahead(run.config.data, chosen, settings), run.config.train.seed, data, split, train)
     on_bad: OnBad = "skip" if skip_bad or run.config.data.on_bad_row == "skip" else "fail"
     if own and data is None and source.split == "train":
         say("these are the rows that the run was trained on")

@@ -263,6 +263,8 @@ def about(run: Run, folder: Path) -> dict[str, Any]:
         else "from this modality alone, in the target's units; clx averages the embeddings of all, before "
         "their length is made 1, and predicts from that"
         if run.config.data.target
+        else "values of the next steps, standardised as the series is by `scale: global`, from this modality alone"
+        if run.ahead is not None
         else "a logit per class, from this modality alone",
         "objective": [term.name for term in run.config.objective],
         "temperature": native_scale(run).temperature,

@@ -182,6 +182,7 @@ class Trainer:
             classes=self.run.class_index,
             bin_width=config.data.bin_width if config.data.label in config.data.target else None,
             target=config.data.target,
+            ahead=self.run.ahead,
             near=config.data.neighbours,
             augment=augment,
             seed=config.train.seed,

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.builtin import BUILTIN, is_builtin, load_builtin
-from clx.pipelines.config import BadInput, Data, Fraction, nearest
+from clx.pipelines.config import BadInput, Data, Fraction, Last, nearest
 from clx.pipelines.readers import SPLITS, read_file, read_folder
-from clx.pipelines.recordings import grouped, windowed
+from clx.pipelines.recordings import grouped, parted, windowed
 from clx.pipelines.rows import Manifest, resolve
 
 __all__ = ["Manifest", "load_evaluation", "load_manifest", "load_splits", "resolve", "split_by", "splits_of"]
@@ -40,11 +40,12 @@ def load_splits(data: Data, seed: int) -> dict[str, Manifest]:
 
     `data.train` may name built-in data. Its `split` column is obeyed; `data.val` and `data.test` add files (of
     which the rows of that split count, if they have a split column) or draw a share of the training rows with
-    `seed`. Raises `BadInput` when a split is empty or is given twice.
+    `seed`, or the last steps of every series. Raises `BadInput` when a split is empty or is given twice.
     """
     splits = _source(data.train, data)
     if "train" not in splits:
         raise BadInput(f"{data.train}: no row has the split 'train' (found: {', '.join(splits)})")
+    ends = {split: part.last for split, part in (("val", data.val), ("test", data.test)) if isinstance(part, Last)}
     for split, given in (("val", data.val), ("test", data.test)):
         if given is None:
             continue
@@ -53,10 +54,14 @@ def load_splits(data: Data, seed: int) -> dict[str, Manifest]:
                 f"data.{split} is given, but {len(splits[split])} rows of {data.train} already have that split: "
                 f"leave out data.{split}, or name another column in data.split"
             )
+        if isinstance(given, Last):
+            continue  # both at once, below
         if isinstance(given, Fraction):
             splits["train"], splits[split] = _draw(splits["train"], given.fraction, seed)
         else:
             splits[split] = _holdout(given, split, data)
+    if ends and data.windows is not None:
+        splits |= parted(splits["train"], data.windows.column, ends)
     return {split: _cut(splits[split], data) for split in ("train", "val", "test") if split in splits}
 
 

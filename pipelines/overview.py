@@ -19,7 +19,7 @@ POINTS = 500
 CLASSES = 100
 """Most classes of a matrix."""
 HIGH = {"top1", "top5", "mean_per_class", "mAP", "AUC", "r2", "pearson", "spearman"}
-LOW = {"median_rank", "mae", "rmse", "gm"}
+LOW = {"median_rank", "mae", "mse", "rmse", "gm"}
 
 
 @dataclass

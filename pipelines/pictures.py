@@ -370,7 +370,7 @@ def _classified(seen: Seen) -> Iterator[tuple[str, str, Tensor, Tensor]]:
                 present = {name: seen.embedded.present[name][rows].to(device) for name in group}
                 scores = queries(run, z, present, text) @ classes.T
                 yield "by the words of the classes", "+".join(group), rows, native_scale(run).probabilities(scores)
-    elif run.model.predictor is not None and not run.config.data.target:
+    elif run.model.predictor is not None and not run.config.data.target and run.ahead is None:
         rows = known & (seen.embedded.labels < run.model.predictor.out_features)
         yield "by the trained head", "+".join(seen.names), rows, predicted(seen)[rows].softmax(-1)
     else:

@@ -56,7 +56,7 @@ def take_over(config: Config, splits: dict[str, Manifest], folder: Path, say: Ca
             run.model.tower(name).keep(part)  # type: ignore[arg-type]
         if not any(p.requires_grad for each in (run.model, run.objective) for p in each.parameters()):
             raise BadInput("pretrain.freeze leaves nothing to learn: set it to false, or add a loss with a predictor")
-    if config.data.target and run.model.predictor is not None:
+    if (config.data.target or run.ahead) and run.model.predictor is not None:
         start_predictor(run, splits["train"])
     say(f"from {folder}: {', '.join(taken)}, {'kept as it is' if run.facts.kept else 'to be fine-tuned'}")
     return run
@@ -75,7 +75,7 @@ def start_predictor(run: Run, train: Manifest) -> None:
 
     data = run.config.data
     some = train.take(np.arange(0, len(train), max(1, len(train) // RIDGE_ROWS)))
-    rows = Rows(some, run.modalities, target=data.target, on_bad="skip")
+    rows = Rows(some, run.modalities, target=data.target, ahead=run.ahead, on_bad="skip")
     device = pick_device(run.config.train.device)
     model = run.model.eval().to(device)
     parts = []

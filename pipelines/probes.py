@@ -1,5 +1,6 @@
-"""Learning on frozen features: linear probe, neighbours, prototypes and linear regression. Functions of tensors alone.
+"""Learning on frozen features: linear probe, support vectors, neighbours, prototypes, regression and forecasts.
 
+Functions of tensors alone.
 Features `[N, D]` are float32; labels `[N]` are classes, all at least 0.
 """
 
@@ -64,6 +65,36 @@ def probe(
     return _sweep(_descent(F.cross_entropy), L2, x, labels, classes, right, validation, seed)
 
 
+COSTS = (*(10.0**k for k in range(-4, 5)), 1e9)  # the last as good as infinite
+SVM_ROWS = 10_000  # that support vectors are sought among at most
+
+
+def svm(x: Tensor, labels: Tensor, queries: Tensor, seed: int = 0) -> tuple[Tensor, float, list[tuple[float, float]]]:
+    """The classes `[Q]` that support vectors with an RBF kernel give the queries, by TS2Vec's protocol.
+
+    C is the best of `COSTS` by five-fold cross-validation where there are 50 rows and 5 of each class, else 1e9; of
+    more than 10,000 rows so many are drawn. gamma is 1 / (D var x), scikit-learn's `scale`.
+
+    Returns:
+        Classes, C, and every C tried with its cross-validated accuracy.
+
+    Reference:
+        Yue et al. 2022, section 4.1 and appendix, arXiv 2106.10466.
+    """
+    from sklearn.model_selection import GridSearchCV, train_test_split
+    from sklearn.svm import SVC
+
+    known, y, asked = x.cpu().numpy(), labels.cpu().numpy(), queries.cpu().numpy()
+    if len(y) > SVM_ROWS:
+        known, _, y, _ = train_test_split(known, y, train_size=SVM_ROWS, random_state=seed)
+    if len(y) < 50 or np.bincount(y)[np.unique(y)].min() < 5:
+        return torch.from_numpy(SVC(C=COSTS[-1]).fit(known, y).predict(asked)), COSTS[-1], []
+    grid = {"C": COSTS}
+    found = GridSearchCV(SVC(max_iter=10_000_000), grid, cv=5).fit(known, y)
+    scores = found.cv_results_["mean_test_score"].tolist()
+    return torch.from_numpy(found.predict(asked)), COSTS[found.best_index_], list(zip(COSTS, scores, strict=True))
+
+
 def regressor(
     x: Tensor,
     targets: Tensor,
@@ -95,6 +126,17 @@ def regressor(
     weight[-1] += mean
     path = [(penalty, -value * scale.item()) for penalty, value in fitted.path]
     return Fitted(Linear(fitted.model.mean, fitted.model.scale, weight), fitted.penalty, path)
+
+
+def forecaster(x: Tensor, y: Tensor, validation: tuple[Tensor, Tensor]) -> Fitted:
+    """Ridge regression of standardised values `[N, K]`, its penalty the best of `PENALTIES` by squared error on
+    validation rows, where values may be NaN. The scores of the path are mean squared errors."""
+
+    def close(scores: Tensor, aim: Tensor) -> float:
+        return -(scores - aim).square()[~aim.isnan()].mean().item()
+
+    fitted = _sweep(_ridge, PENALTIES, x, y, y.shape[1], close, validation, 0)
+    return Fitted(fitted.model, fitted.penalty, [(penalty, -value) for penalty, value in fitted.path])
 
 
 Solve = Callable[[Tensor, Tensor, Tensor, float], Tensor]

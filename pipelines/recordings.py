@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Values = NDArray[np.float64]
+Integers = NDArray[np.int64]
+FUTURE = "future"
+"""Column with the steps behind a window."""
 
 
 def lists(rows: Sequence[NDArray[Any]]) -> "pa.Array":
@@ -57,12 +60,14 @@ def grouped(manifest: Manifest, long: Long, needed: Sequence[str]) -> Manifest:
     import pyarrow as pa
 
     for column in (long.id, long.time):
-        manifest.require(column)
+        if column is not None:
+            manifest.require(column)
     channels = _channels(manifest, long)
-    ids = manifest.column(long.id)
+    name = long.id or "recording"
+    ids = [Path(manifest.name).stem] * len(manifest) if long.id is None else manifest.column(long.id)
     where = f"{manifest.name}, column {long.time}"
     times = seconds(manifest.column(long.time), where)
-    for lacking, column in ((np.array([i is None for i in ids]), long.id), (np.isnan(times), long.time)):
+    for lacking, column in ((np.array([i is None for i in ids]), name), (np.isnan(times), long.time)):
         if lacking.any():
             raise BadInput(f"{manifest.where(int(lacking.argmax()))}, column {column}: empty")
     known: dict[str, int] = {}
@@ -73,13 +78,13 @@ def grouped(manifest: Manifest, long: Long, needed: Sequence[str]) -> Manifest:
     again = np.flatnonzero((np.diff(times) == 0) & (np.diff(codes[order]) == 0))
     if len(again):
         row = int(order[again[0] + 1])
-        raise BadInput(f"{manifest.where(row)}: {long.id} {ids[row]} has this {long.time} twice")
+        raise BadInput(f"{manifest.where(row)}: {name} {ids[row]} has this {long.time} twice")
     values = np.stack([_numbers(manifest, column) for column in channels], 1)[order]
     parts = zip(np.split(times, starts[1:]), np.split(values, starts[1:]), strict=True)
     made = [_sampled(time, part, long) for time, part in parts]
-    columns: dict[str, Any] = {long.id: list(known), "series": lists(made)}
+    columns: dict[str, Any] = {name: list(known), "series": lists(made)}
     for column in manifest.columns:
-        if column in (long.id, long.time, *channels):
+        if column in (name, long.time, *channels):
             continue
         cells = manifest.column(column)
         sorted_cells = [cells[i] for i in order]
@@ -89,11 +94,9 @@ def grouped(manifest: Manifest, long: Long, needed: Sequence[str]) -> Manifest:
             columns[column] = first
         elif column in needed:
             row = int(order[changed])
-            raise BadInput(f"{manifest.where(row)}: {column!r} changes within {long.id} {ids[row]}")
+            raise BadInput(f"{manifest.where(row)}: {column!r} changes within {name} {ids[row]}")
     table = pa.table(columns)
-    return Manifest(
-        f"{manifest.name} by {long.id}", manifest.root, table, np.arange(len(table)), manifest.allow_outside
-    )
+    return Manifest(f"{manifest.name} by {name}", manifest.root, table, np.arange(len(table)), manifest.allow_outside)
 
 
 def _channels(manifest: Manifest, long: Long) -> list[str]:
@@ -139,38 +142,93 @@ def windowed(manifest: Manifest, windows: Windows) -> Manifest:
     """A row per window: of a file `FILE.npy#START:STOP` stands in its place, of a list that part of it.
 
     `recording` and `start` say what each window is of, for neighbours. A series shorter than a window is one
-    by itself; what is left behind the last whole window belongs to none.
+    by itself; what is left behind the last whole window belongs to none. With a horizon `future` holds the steps
+    behind each window, fewer or none where the series ends.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    from clx.modalities.series import piece_of  # imports torch, which reading a table does not need
-
-    manifest.require(windows.column)
-    cells = manifest.column(windows.column)
-    bounds = [_extent(manifest, i, cell, windows.column) for i, cell in enumerate(cells)]
+    bounds = _extents(manifest, windows.column)
     counts = np.array([1 + max(0, stop - start - windows.length) // windows.stride for start, stop in bounds])
-    rows = np.repeat(np.arange(len(cells)), counts)
+    rows = np.repeat(np.arange(len(bounds)), counts)
     number = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     first, last = np.array(bounds, dtype=np.int64).reshape(-1, 2)[rows].T
     start = first + number * windows.stride
     stop = np.minimum(start + windows.length, last)
+    made = _cut(manifest, windows.column, rows, start, stop)
+    table = made.table
+    if windows.horizon is not None:
+        future = _pieces(manifest, windows.column, rows, stop, np.minimum(stop + windows.horizon, last))
+        place = table.column_names.index(FUTURE) if FUTURE in table.column_names else None
+        table = table.append_column(FUTURE, future) if place is None else table.set_column(place, FUTURE, future)
+    names = _names(manifest, windows.column)
+    for column, value in (("recording", names.take(pa.array(rows))), ("start", pa.array(start))):
+        if column not in table.column_names:
+            table = table.append_column(column, value)
+    return replace(made, table=table)
+
+
+def parted(manifest: Manifest, column: str, shares: dict[str, float]) -> dict[str, Manifest]:
+    """Every series cut in time: the last part to the last of `shares`, what none asks for to `train`.
+
+    Raises `BadInput` for a series too short for a part.
+    """
+    bounds = np.array(_extents(manifest, column), dtype=np.int64).reshape(-1, 2)
+    rows, ends, parts = np.arange(len(bounds)), bounds[:, 1], {}
+    for split, share in reversed([*shares.items()]):
+        start = ends - np.round((bounds[:, 1] - bounds[:, 0]) * share).astype(np.int64)
+        parts[split] = start, ends
+        ends = start
+    parts["train"] = bounds[:, 0], ends
+    for split, (start, stop) in parts.items():
+        if (start >= stop).any():
+            i = int((start >= stop).argmax())
+            length = bounds[i, 1] - bounds[i, 0]
+            raise BadInput(f"{manifest.where(i)}, column {column}: {length} steps are too few for a part for {split}")
+    return {split: _cut(manifest, column, rows, *parts[split]) for split in ("train", *shares)}
+
+
+def _cut(manifest: Manifest, column: str, rows: Integers, start: Integers, stop: Integers) -> Manifest:
+    """The steps `start` to `stop` of the series in `rows`, a row each, with all their columns."""
+    import pyarrow as pa
+
+    pieces = _pieces(manifest, column, rows, start, stop)
     table = manifest.table.take(pa.array(manifest.rows[rows]))
+    table = table.set_column(table.column_names.index(column), column, pieces)
+    path_column = column if pa.types.is_string(pieces.type) else None
+    return replace(manifest, table=table, rows=np.arange(len(table)), path_column=path_column)
+
+
+def _pieces(manifest: Manifest, column: str, rows: Integers, start: Integers, stop: Integers) -> "pa.Array":
+    """Cells of parts of series: `FILE.npy#START:STOP`, or lists; null where a part has no step."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    some = pa.array(stop > start)
+    cells = manifest.column(column)
     if isinstance(cells[0], str):
-        names = pa.array([piece_of(cell)[0] for cell in cells]).take(pa.array(rows))
+        names = _names(manifest, column).take(pa.array(rows))
         ends = [pa.array(bound).cast(pa.string()) for bound in (start, stop)]
         pieces = pc.binary_join_element_wise(pc.binary_join_element_wise(names, ends[0], "#"), ends[1], ":")
     else:
-        names = pa.array(rows)
         arrays = [np.asarray(cell, dtype=np.float32).reshape(len(cell), -1) for cell in cells]
         pieces = lists([arrays[r][a:b] for r, a, b in zip(rows, start, stop, strict=True)])
-    place = table.column_names.index(windows.column)
-    table = table.set_column(place, windows.column, pieces)
-    for column, value in (("recording", names), ("start", pa.array(start))):
-        if column not in table.column_names:
-            table = table.append_column(column, value)
-    path_column = windows.column if isinstance(cells[0], str) else None
-    return replace(manifest, table=table, rows=np.arange(len(table)), path_column=path_column)
+    return pieces if len(rows) == some.true_count else pc.if_else(some, pieces, pa.scalar(None, pieces.type))
+
+
+def _names(manifest: Manifest, column: str) -> "pa.Array":
+    """What the series are called: their files, or the number of their row."""
+    import pyarrow as pa
+
+    from clx.modalities.series import piece_of  # imports torch, which reading a table does not need
+
+    cells = manifest.column(column)
+    return pa.array([piece_of(cell)[0] if isinstance(cell, str) else i for i, cell in enumerate(cells)])
+
+
+def _extents(manifest: Manifest, column: str) -> list[tuple[int, int]]:
+    """First step and the one behind the last of every cell."""
+    manifest.require(column)
+    return [_extent(manifest, i, cell, column) for i, cell in enumerate(manifest.column(column))]
 
 
 def _extent(manifest: Manifest, i: int, cell: Any, column: str) -> tuple[int, int]:

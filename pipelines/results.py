@@ -19,19 +19,27 @@ and under the name of each task (`TASKS`) one line per input:
                                             candidates
     probe       "image", "image+table"      top1 top5 mean_per_class confusion l2 path features rows train_rows
     knn         same                        top1 mean_per_class confusion k weights features rows train_rows
+    svm         same                        top1 mean_per_class confusion C path features rows train_rows
     fewshot     same                        1-shot 5-shot (one figure per `settings.shots`) ways episodes features ...
     regression  "table->price"              mae rmse gm r2 pearson spearman groups regressor penalty path rows
+    forecast    "series->24"                mse mae penalty path features horizon rows train_rows; of the same windows
+                "trained-predictor->24"     mse mae horizon rows, where the run's own objective is to forecast
+                "ridge-on-lags->24"         mse mae penalty path horizon rows train_rows
+                "seasonal-naive->24"        mse mae season horizon rows
     geometry    "image", "image->text"      uniformity effective_rank hubness; alignment modality_gap hubness;
                                             temperature where the objective has one
 
 `a+b` are several inputs of one item together, `a->b` is asked with a and answered by b. A figure that cannot be
 had is absent; one that is not finite is null. Beside a headline figure `top1` stands `top1_ci`, the limits
 `[low, high]` of its bootstrap interval over rows (over episodes in `fewshot`) at `settings.confidence`. Shares are
-0 to 1, ranks count from 1, errors are in the target's own units. `MEANING` says what each figure is. Nested:
+0 to 1, ranks count from 1, errors are in the target's own units; those of forecasts are of values by the mean and
+deviation of the training series, over all channels and all steps up to `horizon`, and their intervals are over blocks
+of windows whose futures overlap. `MEANING` says what each figure is. Nested:
 
     confusion   {"classes": [C names], "counts": [C][C]}, rows the true class, columns the answer; absent past
                 1000 classes
-    path        [{"l2" or "penalty": .., "val_top1" or "val_mae": ..}, ..], what the sweep on validation rows saw
+    path        [{"l2" or "penalty": .., "val_top1", "val_mae" or "val_mse": ..}, ..], what the sweep on validation
+                rows saw; of svm [{"C": .., "cv_top1": ..}, ..], accuracies of cross-validation
     groups      {"many", "median", "few": {"rows", "mae", "mae_ci", "gm", "gm_ci"}}, by how many training rows have
                 a target like the row's; empty groups are absent
 
@@ -64,7 +72,8 @@ class Settings:
     """Options of an evaluation. They stand in its result."""
 
     features: Literal["encoder", "head"] = "encoder"
-    """What probe, knn, fewshot and regression look at: the encoder's output, or the head's, in the shared space."""
+    """What probe, knn, svm, fewshot, regression and forecast look at: the encoder's output, or the head's, in the
+    shared space."""
     k: Annotated[int, Ge(1)] = 20
     """Neighbours of knn."""
     weights: Literal["uniform", "distance"] = "uniform"
@@ -76,6 +85,8 @@ class Settings:
     episodes: Annotated[int, Ge(2)] = 600
     regressor: Literal["ridge", "l1"] = "ridge"
     """Linear regressor on frozen features, where the model has no trained predictor: squared or absolute error."""
+    horizons: tuple[Annotated[int, Ge(1)], ...] = ()
+    """Steps to forecast; `data.windows.horizon` when empty, else 24, 48 and 168, as far as the data reach."""
     bin_width: Annotated[float, Gt(0)] | None = None
     """Width of the bins that sort targets into many, median and few; a fiftieth of the training range if None."""
     many: Annotated[int, Ge(1)] = 100
@@ -107,8 +118,13 @@ MEANING: dict[str, str] = {
     "label@1": "share of queries whose best-scored candidate has their label",
     "l2": "weight of the squared norm in the probe's mean loss, the best of the sweep on validation rows",
     "k": "neighbours that vote",
+    "C": "weight of the support vectors' errors, the best by cross-validation on training rows",
     "1-shot": "accuracy over episodes when each class is known by one example (5-shot: by five)",
-    "mae": "mean absolute error, in the target's units",
+    "mae": "mean absolute error, in the target's units; of forecasts in deviations of the training series",
+    "mse": "mean squared error of forecasts, of values by the training series' mean and deviation; its mean scores 1",
+    "horizon": "steps that are forecast; the error is over all of them",
+    "season": "lag that seasonal-naive repeats, the best on training windows",
+    "penalty": "of the squared weights in ridge regression, the best of the sweep on validation rows",
     "rmse": "root of the mean squared error, in the target's units; large errors weigh more",
     "gm": "geometric mean of the absolute errors, in the target's units: how even the errors are",
     "r2": "share of the target's variance that is predicted; 0 is no better than its mean, 1 is perfect",

@@ -66,15 +66,17 @@ def best_loss(run: Path) -> float | None:
     return best(found).score if found else None
 
 
-HEADLINES = {"zeroshot": "top1", "regression": "mae", "probe": "top1", "knn": "top1"}
+HEADLINES = {"zeroshot": "top1", "regression": "mae", "probe": "top1", "svm": "top1", "knn": "top1"}
 
 
 def headline(results: dict[str, Any]) -> str:
-    """The figure to look at first: of the first task of `HEADLINES` from all inputs together, else recall at 1,
-    else the validation loss."""
+    """The figure to look at first: of the first task of `HEADLINES` from all inputs together, else of the first
+    forecast, else recall at 1, else the validation loss."""
     for task, measure in HEADLINES.items():
         if inputs := [name for name, line in results.get(task, {}).items() if isinstance(line, dict)]:
             return f"{task}.{inputs[-1]}.{measure}"  # all together stand last
+    if ahead := results.get("forecast"):
+        return f"forecast.{next(iter(ahead))}.mse"  # of the run itself; baselines stand behind
     return "retrieval.*.R@1" if results.get("retrieval") else "val_loss"
 
 

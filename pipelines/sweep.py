@@ -229,7 +229,7 @@ def ready(todo: Sequence[Point]) -> None:
             )
             for manifest in splits.values():
                 check_columns(config, modalities, manifest)
-            check_needs(config, losses, splits["train"])
+            check_needs(config, losses, splits["train"], modalities)
             plan(config, len(splits["train"]))
             try_objective(config, modalities, losses)
         except BadInput as error:

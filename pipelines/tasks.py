@@ -6,18 +6,19 @@ A task is a function of `Asked` that returns `{input: line}` as `clx.pipelines.r
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clx.pipelines import forecast as forecasts
 from clx.pipelines import geometry as shape
 from clx.pipelines import probes
 from clx.pipelines.batch import column_of
-from clx.pipelines.build import Run
+from clx.pipelines.build import Run, windowed_series
 from clx.pipelines.config import BadInput, Task, nearest
-from clx.pipelines.embedded import Embedded, contents
+from clx.pipelines.embedded import Embedded, Report, contents, nobody
 from clx.pipelines.intervals import Statistic, figures, means
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.metrics import (
@@ -33,6 +34,7 @@ from clx.pipelines.metrics import (
     regressed,
     retrieved,
 )
+from clx.pipelines.recordings import FUTURE
 from clx.pipelines.results import MOST_CLASSES, Settings
 from clx.pipelines.zeroshot import class_embeddings, device_of, queries, text_modality
 
@@ -45,7 +47,7 @@ class Unfit(Exception):
 
 @dataclass
 class Learning:
-    """The rows that probe, knn, fewshot and regression learn from."""
+    """The rows that probe, knn, svm, fewshot and regression learn from."""
 
     train: Embedded
     val: Embedded | None
@@ -63,6 +65,10 @@ class Asked:
     settings: Settings
     train: Manifest | None = None
     """The training rows, where there are any."""
+    val: Manifest | None = None
+    """Rows that choose a penalty, where there are any."""
+    on_bad: Literal["fail", "skip"] = "fail"
+    report: Report = nobody
     things: dict[str, Tensor] = field(default_factory=dict)
     """Numbers of contents by modality, as far as they were asked for."""
 
@@ -298,6 +304,20 @@ def knn(asked: Asked) -> Lines:
     return _some(found, TOO_FEW)
 
 
+def svm(asked: Asked) -> Lines:
+    """Support vectors with an RBF kernel, by TS2Vec's protocol."""
+    found = {}
+    for name, known in labelled(asked):
+        answers, cost, path = probes.svm(known.x, known.labels, known.queries, asked.settings.seed)
+        found[name] = classified(asked, answers[:, None], known.asked, known.classes) | {
+            "train_rows": len(known.x),
+            "features": asked.settings.features,
+            "C": cost,
+            "path": [{"C": c, "cv_top1": value} for c, value in path],
+        }
+    return _some(found, TOO_FEW)
+
+
 def fewshot(asked: Asked) -> Lines:
     """Episodes in which each class is known by a few training rows."""
     settings, found = asked.settings, {}
@@ -434,6 +454,74 @@ def _bins(values: Tensor, low: float, width: float) -> Tensor:
     return ((values - low) / width + 1e-4).floor().long()
 
 
+HORIZONS = (24, 48, 168)
+
+
+def forecast(asked: Asked) -> Lines:
+    """Errors of a ridge regression from the embedding of each window's end to the values that follow it, beside
+    what the same windows give without a model, and of the predictor where one was trained to forecast."""
+    name, config, settings = windowed_series(asked.run.config, asked.run.modalities), asked.run.config, asked.settings
+    if name is None or config.data.windows is None:
+        raise Unfit("needs data.windows on a series: a forecast is made where a window ends")
+    if FUTURE not in asked.embedded.manifest.columns:
+        raise Unfit("needs data.windows.horizon, how many steps behind each window to look at")
+    if asked.train is None or FUTURE not in asked.train.columns:
+        raise Unfit("needs training windows of earlier times than those asked: set data.test to {last: 0.2}, say")
+    wanted = settings.horizons or ((config.data.windows.horizon,) if config.data.windows.horizon else HORIZONS)
+
+    def look(manifest: Manifest) -> forecasts.Ends:
+        return forecasts.ends(
+            asked.run, name, manifest, max(wanted), settings.features, on_bad=asked.on_bad, report=asked.report
+        )
+
+    known, val = look(asked.train), None if asked.val is None else look(asked.val)
+    query = look(asked.embedded.manifest)
+    found: Lines = {}
+    for horizon in wanted:
+        some = query.whole(horizon)
+        split = forecasts.Split.of(known, val, horizon) if len(some) else None
+        if split is not None:
+            found |= _forecast(asked, name, query, some, split, horizon)
+        elif settings.horizons:
+            which = "train on" if len(some) else "ask"
+            raise Unfit(f"horizon {horizon}: there are no windows to {which} that so many steps follow")
+    return _some(found, "no window is followed by as many steps as the shortest horizon")
+
+
+def _forecast(
+    asked: Asked, name: str, query: forecasts.Ends, some: Tensor, split: forecasts.Split, horizon: int
+) -> Lines:
+    """The lines of one horizon, on the windows `some`."""
+    aim, blocks = query.aim(some, horizon), forecasts.blocked(query, some, horizon)
+    about = {"horizon": horizon, "rows": len(some)}
+
+    def line(said: Tensor, more: dict[str, Any]) -> dict[str, Any]:
+        count, statistic = forecasts.erred(said, aim, blocks)
+        resamples = asked.settings.resamples if count > 1 else 0  # one block has no spread
+        found = figures(count, statistic, resamples, asked.settings.confidence, asked.settings.seed)
+        return found | about | more
+
+    def ridge(what: Callable[[forecasts.Ends], Tensor]) -> dict[str, Any]:
+        fitted = split.fit(what, horizon)
+        path = [{"penalty": penalty, "val_mse": value} for penalty, value in fitted.path]
+        more = {"train_rows": len(split.learn), "penalty": fitted.penalty, "path": path}
+        return line(fitted.model(what(query)[some]), more)
+
+    found = {f"{name}->{horizon}": ridge(lambda ends: ends.features) | {"features": asked.settings.features}}
+    ahead = asked.run.ahead
+    if ahead is not None and ahead[1] >= horizon:
+        place = {row: i for i, row in enumerate(asked.embedded.rows.tolist())}
+        rows = torch.tensor([place[row] for row in query.rows[some].tolist()])
+        one = asked.embedded.take(rows)
+        said = forecasts.trained(asked.run, one.z, one.present, ahead[1])[:, :horizon]
+        found[f"trained-predictor->{horizon}"] = line(said.flatten(1), {})
+    found[f"ridge-on-lags->{horizon}"] = ridge(lambda ends: ends.lags.flatten(1))
+    season = split.season(horizon)
+    naive = forecasts.seasonal(query.lags[some], season, horizon)
+    found[f"seasonal-naive->{horizon}"] = line(naive.flatten(1), {"season": season})
+    return found
+
+
 def geometry(asked: Asked) -> Lines:
     """The shape of each modality's rows, over distinct contents, and of every ordered pair's."""
     embedded, found = asked.embedded, {}
@@ -471,9 +559,11 @@ RUNS: dict[Task, Callable[[Asked], Lines]] = {
     "retrieval": retrieval,
     "probe": probe,
     "knn": knn,
+    "svm": svm,
     "fewshot": fewshot,
     "regression": regression,
+    "forecast": forecast,
     "geometry": geometry,
 }
-LEARNING: tuple[Task, ...] = ("probe", "knn", "fewshot", "regression")
-"""Tasks that learn from training rows."""
+LEARNING: tuple[Task, ...] = ("probe", "knn", "svm", "fewshot", "regression")
+"""Tasks that learn from training rows, or from a part of the rows where there are none."""

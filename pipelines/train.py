@@ -198,8 +198,7 @@ def first_folder(config: Config, out: Path) -> Path | None:
 def check_first(config: Config, splits: dict[str, Manifest]) -> None:
     """Raise `BadInput` when the first stage could not run, before anything is written."""
     first = first_stage(config)
-    make_modalities(first)
-    check_needs(first, make_losses(first), splits["train"])
+    check_needs(first, make_losses(first), splits["train"], make_modalities(first))
     plan(first, len(splits["train"]))
 
 

@@ -53,6 +53,7 @@ ORDER = [
     "geometry",
     "probes",
     "embedded",
+    "forecast",
     "tasks",
     "infer",
     "evaluate",

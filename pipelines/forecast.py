@@ -1,0 +1,200 @@
+"""Forecasts from frozen embeddings: what is known where a window ends, what follows it, and plain ways to say so.
+
+All values are by the mean and deviation of the training series, as TS2Vec and Informer report errors. Nothing here
+sees a step behind the end of its window: an encoder may look both ways, so the embedding of a time is that of the
+last step of a window that ends there (Yue et al. 2022, section 4.2, arXiv 2106.10466).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clx.modalities.base import StepEncoder
+from clx.modalities.series import Series, bridged
+from clx.modalities.series_encoders import last_step
+from clx.pipelines.batch import Rows, batches, cell_of, columns_of, future_of, once
+from clx.pipelines.build import Run
+from clx.pipelines.embedded import Report, nobody
+from clx.pipelines.intervals import Statistic
+from clx.pipelines.manifest import Manifest
+from clx.pipelines.probes import Fitted, forecaster
+from clx.pipelines.recordings import FUTURE
+from clx.pipelines.zeroshot import device_of
+
+HELD_OUT = 0.2  # share of the training windows, the last, that choose the penalty where there are no val windows
+SEASON_ROWS = 500  # training windows that choose the season
+
+
+@dataclass
+class Ends:
+    """Windows of one series modality, by their ends, on the CPU."""
+
+    lags: Tensor
+    """`[N, L, C]`, what was measured in the window; gaps are bridged."""
+    future: Tensor
+    """`[N, H, C]`, what follows, NaN in gaps and behind the end of the series."""
+    features: Tensor
+    """`[N, W]` of the last step."""
+    rows: Tensor
+    """`[N]`, of the manifest."""
+    recording: NDArray[np.int64]
+    """`[N]`, a number for each recording."""
+    start: NDArray[np.int64]
+    """`[N]`, first step of the window in its recording."""
+
+    def whole(self, horizon: int) -> Tensor:
+        """Numbers of the windows that some value follows in each of `horizon` steps' last."""
+        return (~self.future[:, horizon - 1].isnan().all(1)).nonzero()[:, 0]
+
+    def aim(self, some: Tensor, horizon: int) -> Tensor:
+        """What follows the windows `some`, flat, `[n, horizon * C]`."""
+        return self.future[some, :horizon].flatten(1)
+
+
+@torch.no_grad()
+def ends(
+    run: Run,
+    name: str,
+    manifest: Manifest,
+    horizon: int,
+    features: Literal["encoder", "head"],
+    *,
+    on_bad: Literal["fail", "skip"] = "fail",
+    report: Report = nobody,
+) -> Ends:
+    """The windows of a manifest that are as long as `data.windows` says, with what follows and their features.
+
+    Features are of the last step, pooled alone as TS2Vec does, or of the whole window for encoders without steps.
+    """
+    modality, tower = run.modalities[name], run.model.tower(name)
+    windows = run.config.data.windows
+    assert isinstance(modality, Series)
+    assert windows is not None
+    data = Rows(manifest, {name: modality}, on_bad=on_bad)
+    place = {int(row): i for i, row in enumerate(manifest.rows)}
+    columns = columns_of({name: modality}, FUTURE)
+    lags, future, seen, rows = [], [], [], []
+    for batch in batches(data, once(len(data), 256), run.config.train.workers, report=report):
+        if name not in batch.inputs:
+            continue
+        value = batch.to(device_of(run)).inputs[name]
+        found = at_end(tower.encoder, value) if isinstance(tower.encoder, StepEncoder) else tower.features(value)
+        found = (tower.head(found) if features == "head" else found).float().cpu()
+        here = [place[i] for i in batch.sample_id[batch.present[name]].tolist()]
+        for i, feature in zip(here, found, strict=True):
+            row = manifest.row(i, columns)
+            window = modality.measured(cell_of(row, name, modality, manifest))
+            if len(window) == windows.length:
+                lags.append(torch.from_numpy(bridged(window.numpy())))
+                future.append(future_of(row, modality, manifest, horizon))
+                seen.append(feature)
+                rows.append(i)
+    if not rows:
+        empty = torch.zeros(0, windows.length, modality.channels)
+        nothing = np.zeros(0, dtype=np.int64)
+        return Ends(empty, empty[:, :0], empty[:, 0, :0], torch.zeros(0, dtype=torch.long), nothing, nothing)
+    names = manifest.column("recording")
+    _, recording = np.unique(np.array([str(names[i]) for i in rows]), return_inverse=True)
+    starts = manifest.column("start")
+    start = np.array([starts[i] for i in rows], dtype=np.int64)
+    return Ends(torch.stack(lags), torch.stack(future), torch.stack(seen), torch.tensor(rows), recording, start)
+
+
+def at_end(encoder: StepEncoder, value: dict[str, Tensor]) -> Tensor:
+    """Features `[N, width]` of the last step of each series."""
+    step = last_step(*encoder.steps(**value))
+    return encoder.pool(step, torch.ones(step.shape[:2], dtype=torch.bool, device=step.device))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Windows to learn from and windows that choose a penalty, at one horizon."""
+
+    train: Ends
+    learn: Tensor
+    val: Ends
+    choose: Tensor
+
+    @classmethod
+    def of(cls, train: Ends, val: Ends | None, horizon: int) -> "Split | None":
+        """None where there is nothing to learn from. Without `val` the last training windows choose, and those
+        before them whose future reaches into theirs are left out."""
+        whole = train.whole(horizon)
+        filled = bridged_future(train.future[whole, :horizon])
+        whole = whole[~filled.isnan().flatten(1).any(1)]
+        if val is not None and len(choose := val.whole(horizon)):
+            return cls(train, whole, val, choose) if len(whole) > 2 else None
+        kept = round(len(whole) * (1 - HELD_OUT))
+        learn, choose = whole[:kept], whole[kept:]
+        if len(learn) and len(choose):
+            first = int(choose[0])
+            same = train.recording[learn.numpy()] == train.recording[first]
+            reaches = train.start[learn.numpy()] + horizon > train.start[first]
+            learn = learn[torch.from_numpy(~(same & reaches))]
+        return cls(train, learn, train, choose) if len(learn) > 2 and len(choose) else None
+
+    def fit(self, what: Callable[[Ends], Tensor], horizon: int) -> Fitted:
+        """Ridge regression from what is known at the end of a window to what follows."""
+        aim = bridged_future(self.train.future[self.learn, :horizon]).flatten(1)
+        kept = what(self.val)[self.choose], self.val.aim(self.choose, horizon)
+        return forecaster(what(self.train)[self.learn], aim, kept)
+
+    def season(self, horizon: int) -> int:
+        """The lag that seasonal-naive forecasts are best with on training windows; of equals the shortest."""
+        some = self.learn[:: max(1, len(self.learn) // SEASON_ROWS)]
+        lags, aim = self.train.lags[some], self.train.future[some, :horizon]
+        wrong = [_squared(seasonal(lags, m, horizon) - aim) for m in range(1, lags.shape[1] + 1)]
+        return int(np.argmin(wrong)) + 1
+
+
+def _squared(difference: Tensor) -> float:
+    return difference.square()[~difference.isnan()].mean().item()
+
+
+def bridged_future(future: Tensor) -> Tensor:
+    """`[N, H, C]` to learn from: gaps within are bridged."""
+    return torch.from_numpy(np.stack([bridged(each) for each in future.numpy()])) if len(future) else future
+
+
+def seasonal(lags: Tensor, season: int, horizon: int) -> Tensor:
+    """`[N, H, C]`: each step as it was a whole number of seasons before, the latest that is known."""
+    last = lags[:, lags.shape[1] - season :]
+    return last[:, torch.arange(horizon) % season]
+
+
+def erred(forecast: Tensor, aim: Tensor, blocks: NDArray[np.int64]) -> tuple[int, Statistic]:
+    """Mean squared and absolute error of `[n, H * C]`, NaN in `aim` left out, as a statistic of blocks of windows.
+
+    Windows that share some of their future err together, so an interval is over blocks `[n]`, not over windows.
+    """
+    known = ~aim.isnan()
+    difference = torch.where(known, forecast - aim, 0).double()
+    count = int(blocks.max()) + 1
+
+    def summed(values: Tensor) -> NDArray[np.float64]:
+        return np.bincount(blocks, values.sum(1).numpy(), minlength=count).astype(np.float64)
+
+    sums = {"mse": summed(difference.square()), "mae": summed(difference.abs())}
+    counts = summed(known.double())
+    return count, lambda weights: {name: weights @ each / (weights @ counts) for name, each in sums.items()}
+
+
+def blocked(windows: Ends, some: Tensor, horizon: int) -> NDArray[np.int64]:
+    """A number for each window: those of one recording that begin within one horizon share it."""
+    place = some.numpy()
+    key = np.stack([windows.recording[place], windows.start[place] // horizon], 1)
+    number: NDArray[np.int64] = np.unique(key, axis=0, return_inverse=True)[1].ravel()
+    return number
+
+
+def trained(run: Run, z: dict[str, Tensor], present: dict[str, Tensor], steps: int) -> Tensor:
+    """What the run's own predictor says of the next `steps`, `[N, steps, C]`."""
+    device = device_of(run)
+    with torch.no_grad():
+        said = run.model.predict({n: v.to(device) for n, v in z.items()}, {n: v.to(device) for n, v in present.items()})
+    return said.float().cpu().view(len(said), steps, -1)
