@@ -24,6 +24,16 @@ def predict(
         list[str], typer.Option(help="Column to repeat beside the prediction; repeatable [default: all but inputs].")
     ] = [],  # noqa: B006 (Typer wants the literal)
     probabilities: Annotated[bool, typer.Option(help="A column for each class.")] = False,
+    anomaly: Annotated[
+        bool, typer.Option("--anomaly", help="Score each step of recordings by how it changes its own embedding.")
+    ] = False,
+    average: Annotated[
+        int | None, typer.Option(min=1, help="With --anomaly: steps before that a score is set against [default: 21].")
+    ] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option(help="With --anomaly: an anomaly is so many deviations above the training scores [default: 4]."),
+    ] = None,
     checkpoint: Annotated[str, typer.Option(help="best, last, or a step")] = "best",
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
@@ -32,21 +42,27 @@ def predict(
 ) -> None:
     """Predict targets, in their units, or classes with the head that a run was trained with.
 
-    Rows stay in order; one that cannot be read is named, has no prediction, and makes the exit code 1. Examples:
+    Rows stay in order; one that cannot be read is named, has no prediction, and makes the exit code 1.
+
+    A run trained to forecast (data.windows.horizon) tells the steps that follow each recording. With --anomaly any
+    run on windows of a series tells for each step whether it is odd: by the difference that hiding it makes to the
+    embedding there, against those just before (TS2Vec). Examples:
 
     clx predict runs/airfoil more.csv --out predictions.csv
 
     clx predict runs/airfoil more.csv --keep id | jq .predicted_target
+
+    clx predict runs/pump today.csv --anomaly | jq 'select(.anomaly)'
     """
     from clx.pipelines import predict as pipeline
     from clx.pipelines.config import BadInput
 
     if out is not None and json:
         raise BadInput("--json prints lines, --out writes them: give one of the two")
-    opened = pipeline.open_predictor(run, checkpoint, device)
-    manifest = pipeline.rows_to_predict(opened, source, split)
-    kept = pipeline.kept_columns(opened, manifest, keep)
-    parts = pipeline.predict(opened, manifest, kept, probabilities, batch_size)
+    if not anomaly and (average is not None or beta is not None):
+        raise BadInput("--average and --beta are about --anomaly, which is not given")
+    odd = (average or 21, 4.0 if beta is None else beta) if anomaly else None
+    parts, schema = lines_of(run, source, split, keep, probabilities, odd, checkpoint, batch_size, device)
     start, done, bad = time.monotonic(), 0, 0
 
     def told(lines: list[dict[str, Any]], unread: list[Any]) -> None:
@@ -58,7 +74,7 @@ def predict(
         done, bad = done + len(lines), bad + len(unread)
 
     if out is not None:
-        with pipeline.writer(out, pipeline.schema_of(opened, manifest, kept, probabilities), manifest) as write:
+        with pipeline.writer(out, schema, manifest) as write:
             for lines, unread in parts:
                 told(lines, unread)
                 write(lines)
@@ -77,3 +93,37 @@ def predict(
     note(f"{done} rows{saved}, {time.monotonic() - start:.1f} s" + (f", {bad} without a prediction" if bad else ""))
     if bad:
         raise typer.Exit(1)
+
+
+def lines_of(
+    run: Path,
+    source: str | None,
+    split: str | None,
+    keep: list[str],
+    probabilities: bool,
+    anomaly: tuple[int, float] | None,
+    checkpoint: str,
+    batch_size: int,
+    device: str,
+) -> tuple[Any, Any]:
+    """Lines with the rows among them that could not be used, batch by batch, and their columns."""
+    from clx.pipelines import predict as pipeline
+    from clx.pipelines import timeline
+    from clx.pipelines.config import BadInput
+
+    opened = None if anomaly else pipeline.open_predictor(run, checkpoint, device)
+    if (anomaly or (opened and opened.ahead)) and (keep or probabilities):
+        raise BadInput("--keep and --probabilities are for rows of a table, not for the steps of recordings")
+    if anomaly:
+        scorer = timeline.open_scorer(run, checkpoint, device, average=anomaly[0])
+        threshold = scorer.threshold(beta=anomaly[1])
+        note(f"a score above {threshold:.3g} is an anomaly: mean and {anomaly[1]:g} deviations of training scores")
+        return timeline.anomalies(scorer, source, split, threshold), timeline.anomaly_schema(scorer)
+    assert opened is not None
+    if opened.ahead:
+        scorer = timeline.open_scorer(run, checkpoint, device)
+        return timeline.forecasts(scorer, source, split), timeline.forecast_schema(scorer)
+    manifest = pipeline.rows_to_predict(opened, source, split)
+    kept = pipeline.kept_columns(opened, manifest, keep)
+    schema = pipeline.schema_of(opened, manifest, kept, probabilities)
+    return pipeline.predict(opened, manifest, kept, probabilities, batch_size), schema

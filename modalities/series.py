@@ -232,6 +232,16 @@ class Series(Modality):
         mask = ~x.isnan().any(2)
         return {"x": x.masked_fill(~mask[..., None], 0), "mask": mask}
 
+    def without_last(self, value: Input) -> Input:
+        """The batch with the last step of each series hidden as `time_mask` hides steps, behind the mean of those
+        before. All series must be of one length."""
+        x, mask = value["x"].clone(), value["mask"]
+        count = x.shape[2] // 2 if self.gaps == "indicate" else x.shape[2]
+        before = mask[:, :-1, None]
+        x[:, -1, :count] = (x[:, :-1, :count] * before).sum(1) / before.sum(1).clamp(min=1)
+        x[:, -1, count:] = 0
+        return {"x": x, "mask": mask}
+
     def build_encoder(self, load: bool = True) -> Encoder:
         """The encoder by its name, for the channels and the length that were fitted."""
         channels = self._inputs

@@ -137,22 +137,20 @@ def _digits_rotation(_: str) -> Tables:
 def _seasons(_: str) -> Tables:
     """An hourly recording of demand: working days and weekends, a slow drift, a trend and noise that lasts.
 
-    The day's two humps are higher on working days and move with a random walk from week to week; the noise is
-    an AR(1) of 0.8 whose size goes with the demand, so it is neither a sum of sines nor the same every week.
+    The day's two humps are higher on working days and grow and shrink from week to week (an AR(1) of 0.9); the
+    noise is an AR(1) of 0.8 whose size goes with the demand. So it is no sum of sines, nor the same every week.
     """
     import pyarrow as pa
 
     rng = np.random.default_rng(19)
     hours = np.arange(168 * sum(WEEKS.values()))
     day, hour = hours // 24, hours % 24
-    weekly = 0.1 * rng.normal(size=(len(hours) // 168 + 1, 2)).cumsum(0)  # of each hump
+    weekly = _lasting(0.1 * rng.normal(size=(len(hours) // 168 + 1, 2)), 0.9)  # of each hump
     drift = np.stack([np.interp(hours, 168 * np.arange(len(weekly)), walk) for walk in weekly.T])
     work = np.where(day % 7 < 5, 1.0, 0.45)
     morning, evening = (np.exp(-0.5 * ((hour - at) / 2.5) ** 2) for at in (8, 19))
     shape = work * morning * np.exp(drift[0]) + (0.6 + 0.4 * work) * evening * np.exp(drift[1])
-    shocks, noise = rng.normal(size=len(hours)), np.zeros(len(hours))
-    for t in range(1, len(hours)):
-        noise[t] = 0.8 * noise[t - 1] + shocks[t]
+    noise = _lasting(rng.normal(size=len(hours)), 0.8)
     values = (10 + 5 * shape + 0.1 * noise * (1 + shape) + hours / len(hours)).astype(np.float32)
     tables, start = {}, 0
     for split, weeks in WEEKS.items():
@@ -160,6 +158,14 @@ def _seasons(_: str) -> Tables:
         series = pa.ListArray.from_arrays(pa.array([0, len(part)], pa.int32()), pa.array(part))
         tables[split] = pa.table({"series": series, "split": [split]})
     return tables
+
+
+def _lasting(shocks: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """AR(1): each step keeps a share of the one before."""
+    values = shocks.copy()
+    for t in range(1, len(values)):
+        values[t] += share * values[t - 1]
+    return values
 
 
 def _xor(p: str) -> Tables:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clx.modalities.base import StepEncoder
+from clx.modalities.base import Input, StepEncoder
 from clx.modalities.series import Series, bridged
 from clx.modalities.series_encoders import last_step
 from clx.pipelines.batch import Rows, batches, cell_of, columns_of, future_of, once
@@ -22,6 +22,7 @@ from clx.pipelines.build import Run
 from clx.pipelines.embedded import Report, nobody
 from clx.pipelines.intervals import Statistic
 from clx.pipelines.manifest import Manifest
+from clx.pipelines.model import Tower
 from clx.pipelines.probes import Fitted, forecaster
 from clx.pipelines.recordings import FUTURE
 from clx.pipelines.zeroshot import device_of
@@ -69,7 +70,7 @@ def ends(
 ) -> Ends:
     """The windows of a manifest that are as long as `data.windows` says, with what follows and their features.
 
-    Features are of the last step, pooled alone as TS2Vec does, or of the whole window for encoders without steps.
+    Features are those of `at_end`.
     """
     modality, tower = run.modalities[name], run.model.tower(name)
     windows = run.config.data.windows
@@ -83,7 +84,7 @@ def ends(
         if name not in batch.inputs:
             continue
         value = batch.to(device_of(run)).inputs[name]
-        found = at_end(tower.encoder, value) if isinstance(tower.encoder, StepEncoder) else tower.features(value)
+        found = at_end(tower, value)
         found = (tower.head(found) if features == "head" else found).float().cpu()
         here = [place[i] for i in batch.sample_id[batch.present[name]].tolist()]
         for i, feature in zip(here, found, strict=True):
@@ -105,8 +106,11 @@ def ends(
     return Ends(torch.stack(lags), torch.stack(future), torch.stack(seen), torch.tensor(rows), recording, start)
 
 
-def at_end(encoder: StepEncoder, value: dict[str, Tensor]) -> Tensor:
-    """Features `[N, width]` of the last step of each series."""
+def at_end(tower: Tower, value: Input) -> Tensor:
+    """Features `[N, width]` of the last step of each series, or of all of it for encoders without steps."""
+    encoder = tower.encoder
+    if not isinstance(encoder, StepEncoder):
+        return tower.features(value)
     step = last_step(*encoder.steps(**value))
     return encoder.pool(step, torch.ones(step.shape[:2], dtype=torch.bool, device=step.device))
 

@@ -35,14 +35,15 @@ def load_manifest(source: str, *, allow_outside: bool = False) -> Manifest:
     return Manifest(name, path.parent, table, np.arange(table.num_rows, dtype=np.int64), allow_outside)
 
 
-def load_splits(data: Data, seed: int) -> dict[str, Manifest]:
+def load_splits(data: Data, seed: int, *, whole: bool = False) -> dict[str, Manifest]:
     """Rows by split: `train`, and `val` and `test` where there are any; none of them is empty.
 
     `data.train` may name built-in data. Its `split` column is obeyed; `data.val` and `data.test` add files (of
     which the rows of that split count, if they have a split column) or draw a share of the training rows with
-    `seed`, or the last steps of every series. Raises `BadInput` when a split is empty or is given twice.
+    `seed`, or the last steps of every series. With `whole` series are not cut into windows, and those of a table of
+    time steps have their `times`. Raises `BadInput` when a split is empty or is given twice.
     """
-    splits = _source(data.train, data)
+    splits = _source(data.train, data, whole)
     if "train" not in splits:
         raise BadInput(f"{data.train}: no row has the split 'train' (found: {', '.join(splits)})")
     ends = {split: part.last for split, part in (("val", data.val), ("test", data.test)) if isinstance(part, Last)}
@@ -59,20 +60,21 @@ def load_splits(data: Data, seed: int) -> dict[str, Manifest]:
         if isinstance(given, Fraction):
             splits["train"], splits[split] = _draw(splits["train"], given.fraction, seed)
         else:
-            splits[split] = _holdout(given, split, data)
+            splits[split] = _holdout(given, split, data, whole)
     if ends and data.windows is not None:
         splits |= parted(splits["train"], data.windows.column, ends)
-    return {split: _cut(splits[split], data) for split in ("train", "val", "test") if split in splits}
+    kept: dict[str, Manifest] = {split: splits[split] for split in ("train", "val", "test") if split in splits}
+    return kept if whole else {split: _cut(rows, data) for split, rows in kept.items()}
 
 
-def splits_of(source: str, data: Data) -> dict[str, Manifest]:
+def splits_of(source: str, data: Data, *, whole: bool = False) -> dict[str, Manifest]:
     """The splits of a source other than the run's own; `all` for one without a split column. Raises `BadInput`."""
     if is_builtin(source):
         splits = load_builtin(source)
     else:
-        manifest = _open(source, data)
+        manifest = _open(source, data, whole)
         splits = split_by(manifest, data.split) if data.split in manifest.columns else {"all": manifest}
-    return {split: _cut(rows, data) for split, rows in splits.items()}
+    return splits if whole else {split: _cut(rows, data) for split, rows in splits.items()}
 
 
 def load_evaluation(data: Data, seed: int, source: str | None, split: str | None) -> tuple[str, Manifest]:
@@ -88,22 +90,22 @@ def load_evaluation(data: Data, seed: int, source: str | None, split: str | None
     return name, splits[name]
 
 
-def _source(source: str, data: Data) -> dict[str, Manifest]:
+def _source(source: str, data: Data, whole: bool) -> dict[str, Manifest]:
     """The splits of the training source; rows of a source without a split column are all `train`."""
     if is_builtin(source):
         return load_builtin(source)
-    manifest = _open(source, data)
+    manifest = _open(source, data, whole)
     if data.split in manifest.columns or data.split != "split":
         return split_by(manifest, data.split)
     return {"train": manifest}
 
 
-def _holdout(source: str, split: str, data: Data) -> Manifest:
+def _holdout(source: str, split: str, data: Data, whole: bool) -> Manifest:
     """Rows of a source given for one split: those of that split, or all when it has no split column."""
     if is_builtin(source):
         splits = load_builtin(source)
     else:
-        manifest = _open(source, data)
+        manifest = _open(source, data, whole)
         if data.split not in manifest.columns:
             return manifest
         splits = split_by(manifest, data.split)
@@ -116,7 +118,7 @@ def _cut(manifest: Manifest, data: Data) -> Manifest:
     return manifest if data.windows is None else windowed(manifest, data.windows)
 
 
-def _open(source: str, data: Data) -> Manifest:
+def _open(source: str, data: Data, timed: bool) -> Manifest:
     if not Path(source).expanduser().exists() and not Path(source).suffix and "/" not in source:
         raise BadInput(f"no file, folder or built-in data named {source!r}{nearest(source, BUILTIN)}")
     manifest = load_manifest(source, allow_outside=data.allow_outside)
@@ -124,7 +126,7 @@ def _open(source: str, data: Data) -> Manifest:
         return manifest
     near = [data.neighbours.group] if data.neighbours else []
     needed = [data.split, *data.target, *near, *([data.label] if data.label else [])]
-    return grouped(manifest, data.long, needed)
+    return grouped(manifest, data.long, needed, timed)
 
 
 def split_by(manifest: Manifest, column: str) -> dict[str, Manifest]:

@@ -19,6 +19,8 @@ Values = NDArray[np.float64]
 Integers = NDArray[np.int64]
 FUTURE = "future"
 """Column with the steps behind a window."""
+TIMES = "times"
+"""Column with the times of a series' steps."""
 
 
 def lists(rows: Sequence[NDArray[Any]]) -> "pa.Array":
@@ -54,9 +56,10 @@ def read_ts(path: Path, name: str) -> "pa.Table":
     return pa.table(columns)
 
 
-def grouped(manifest: Manifest, long: Long, needed: Sequence[str]) -> Manifest:
+def grouped(manifest: Manifest, long: Long, needed: Sequence[str], timed: bool = False) -> Manifest:
     """One row per series from a table with one row per time step: `id`, `series` and all columns that are the same
-    in all rows of each series, as those of `needed` must be. Raises `BadInput`, naming the row or the series."""
+    in all rows of each series, as those of `needed` must be. With `timed` also `times`, the time of each step as
+    text. Raises `BadInput`, naming the row or the series."""
     import pyarrow as pa
 
     for column in (long.id, long.time):
@@ -83,8 +86,13 @@ def grouped(manifest: Manifest, long: Long, needed: Sequence[str]) -> Manifest:
     parts = zip(np.split(times, starts[1:]), np.split(values, starts[1:]), strict=True)
     made = [_sampled(time, part, long) for time, part in parts]
     columns: dict[str, Any] = {name: list(known), "series": lists(made)}
+    if timed:
+        cells = np.array([str(cell) for cell in manifest.column(long.time)])[order]
+        dated = not _is_number(cells[0])
+        parts = zip(np.split(cells, starts[1:]), np.split(times, starts[1:]), strict=True)
+        columns[TIMES] = [(part if long.every is None else _even(time, long.every, dated)) for part, time in parts]
     for column in manifest.columns:
-        if column in (name, long.time, *channels):
+        if column in (*columns, long.time, *channels):
             continue
         cells = manifest.column(column)
         sorted_cells = [cells[i] for i in order]
@@ -97,6 +105,26 @@ def grouped(manifest: Manifest, long: Long, needed: Sequence[str]) -> Manifest:
             raise BadInput(f"{manifest.where(row)}: {column!r} changes within {name} {ids[row]}")
     table = pa.table(columns)
     return Manifest(f"{manifest.name} by {name}", manifest.root, table, np.arange(len(table)), manifest.allow_outside)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _even(time: Values, every: float, dated: bool) -> list[str]:
+    """Even times as text, from the first of those given as far as the last."""
+    even = _grid(time, every)
+    if dated:
+        return [str(time) for time in (even * 1e6).round().astype("datetime64[us]")]
+    return [f"{value:.15g}" for value in even]
+
+
+def _grid(time: Values, every: float) -> Values:
+    return np.asarray(time[0] + every * np.arange(int((time[-1] - time[0]) / every + 1e-9) + 1))
 
 
 def _channels(manifest: Manifest, long: Long) -> list[str]:
@@ -126,7 +154,7 @@ def _sampled(time: Values, values: Values, long: Long) -> Values:
     """`[T, C]` of one series: at even times on straight lines between its values, or with the time gone by as one
     more channel, as asked."""
     if long.every is not None:
-        even = time[0] + long.every * np.arange(int((time[-1] - time[0]) / long.every + 1e-9) + 1)
+        even = _grid(time, long.every)
         lines = []
         for channel in values.T:
             here = np.isfinite(channel)
@@ -147,7 +175,7 @@ def windowed(manifest: Manifest, windows: Windows) -> Manifest:
     """
     import pyarrow as pa
 
-    bounds = _extents(manifest, windows.column)
+    bounds = extents(manifest, windows.column)
     counts = np.array([1 + max(0, stop - start - windows.length) // windows.stride for start, stop in bounds])
     rows = np.repeat(np.arange(len(bounds)), counts)
     number = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -172,7 +200,7 @@ def parted(manifest: Manifest, column: str, shares: dict[str, float]) -> dict[st
 
     Raises `BadInput` for a series too short for a part.
     """
-    bounds = np.array(_extents(manifest, column), dtype=np.int64).reshape(-1, 2)
+    bounds = np.array(extents(manifest, column), dtype=np.int64).reshape(-1, 2)
     rows, ends, parts = np.arange(len(bounds)), bounds[:, 1], {}
     for split, share in reversed([*shares.items()]):
         start = ends - np.round((bounds[:, 1] - bounds[:, 0]) * share).astype(np.int64)
@@ -184,7 +212,19 @@ def parted(manifest: Manifest, column: str, shares: dict[str, float]) -> dict[st
             i = int((start >= stop).argmax())
             length = bounds[i, 1] - bounds[i, 0]
             raise BadInput(f"{manifest.where(i)}, column {column}: {length} steps are too few for a part for {split}")
-    return {split: _cut(manifest, column, rows, *parts[split]) for split in ("train", *shares)}
+    found = {split: _cut(manifest, column, rows, *parts[split]) for split in ("train", *shares)}
+    return {split: _timed(part, *(each - bounds[:, 0] for each in parts[split])) for split, part in found.items()}
+
+
+def _timed(manifest: Manifest, start: Integers, stop: Integers) -> Manifest:
+    """The same with as much of the times as there is of each series."""
+    if TIMES not in manifest.columns:
+        return manifest
+    import pyarrow as pa
+
+    times = [cell[a:b] for cell, a, b in zip(manifest.column(TIMES), start, stop, strict=True)]
+    table = manifest.table
+    return replace(manifest, table=table.set_column(table.column_names.index(TIMES), TIMES, pa.array(times)))
 
 
 def _cut(manifest: Manifest, column: str, rows: Integers, start: Integers, stop: Integers) -> Manifest:
@@ -225,7 +265,7 @@ def _names(manifest: Manifest, column: str) -> "pa.Array":
     return pa.array([piece_of(cell)[0] if isinstance(cell, str) else i for i, cell in enumerate(cells)])
 
 
-def _extents(manifest: Manifest, column: str) -> list[tuple[int, int]]:
+def extents(manifest: Manifest, column: str) -> list[tuple[int, int]]:
     """First step and the one behind the last of every cell."""
     manifest.require(column)
     return [_extent(manifest, i, cell, column) for i, cell in enumerate(manifest.column(column))]

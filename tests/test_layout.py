@@ -58,6 +58,7 @@ ORDER = [
     "infer",
     "evaluate",
     "predict",
+    "timeline",
     "overview",
     "previews",
     "pictures",

@@ -1,0 +1,234 @@
+"""What a run says of whole recordings, step by step: how odd each step is, and what follows the last one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clx.modalities.base import CellError
+from clx.modalities.series import Series, piece_of
+from clx.pipelines.batch import BadRow, cell_of, column_of, columns_of
+from clx.pipelines.build import Run, windowed_series
+from clx.pipelines.checkpoint import load
+from clx.pipelines.config import BadInput
+from clx.pipelines.device import pick_device
+from clx.pipelines.forecast import at_end, trained
+from clx.pipelines.manifest import Manifest, load_splits, splits_of
+from clx.pipelines.predict import Line
+from clx.pipelines.recordings import TIMES, extents
+from clx.pipelines.zeroshot import device_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK = 256  # windows read at once
+HISTORY = 10_000  # training steps whose scores make the threshold
+Floats = NDArray[np.float64]
+Parts = Iterator[tuple[list[Line], list[BadRow]]]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A run that looks at recordings through windows of one of its series modalities."""
+
+    run: Run
+    name: str
+    length: int
+    """Steps of a window."""
+    average: int
+    """Preceding scores that a score is compared with."""
+
+    @property
+    def series(self) -> Series:
+        modality = self.run.modalities[self.name]
+        assert isinstance(modality, Series)
+        return modality
+
+    @torch.no_grad()
+    def differences(self, manifest: Manifest, i: int, first: int = 0) -> Floats:
+        """For each step of a recording from `first` on the L1 distance of its embedding with and without itself.
+
+        Both are of the last step of the window that ends there, the second with that step hidden. NaN before the
+        first whole window and where a value is missing.
+        """
+        series, tower = self.series, self.run.model.tower(self.name)
+        start, stop = extents(manifest.take([i]), column(self))[0]
+        found = np.full(stop - start - first, np.nan)
+        block = 1 if series.scale == "per-series" else max(1, min(BLOCK, series.max_steps - self.length + 1))
+        cell = cell_of(manifest.row(i, columns_of({self.name: series})), self.name, series, manifest)
+        for at in range(start + max(0, first - self.length + 1), stop - self.length + 1, block):
+            piece = piece_at(cell, at, min(at + block + self.length - 1, stop))
+            ends = at + self.length - 1 - start - first
+            try:
+                whole = series.read(piece)
+                here = (~series.measured(piece).isnan().any(1))[self.length - 1 :]
+            except CellError:  # nothing but gaps
+                continue
+            if not here.any():
+                continue
+            views = whole.unfold(0, self.length, 1).transpose(1, 2)[here]
+            value = {k: v.to(device_of(self.run)) for k, v in series.collate([*views]).items()}
+            apart = (at_end(tower, value) - at_end(tower, series.without_last(value))).abs().sum(1)
+            found[ends : ends + len(here)][here.numpy()] = apart.double().cpu().numpy()
+        return found
+
+    def scores(self, differences: Floats) -> Floats:
+        """Each difference by the mean of the `average` ones before it: (a - m) / m, NaN where there are fewer."""
+        known = np.flatnonzero(~np.isnan(differences))
+        found = np.full(len(differences), np.nan)
+        if len(known) > self.average:
+            sums = np.concatenate([[0], differences[known].cumsum()])
+            means = (sums[self.average : -1] - sums[: -self.average - 1]) / self.average
+            found[known[self.average :]] = differences[known[self.average :]] / np.maximum(means, 1e-12) - 1
+        return found
+
+    def threshold(self, beta: float) -> float:
+        """Mean and `beta` deviations of the scores of the training recordings, of their last steps where they are
+        many. Raises `BadInput` when there are none."""
+        train = load_splits(self.run.config.data, self.run.config.train.seed, whole=True)["train"]
+        known: list[Floats] = []
+        for i, (start, stop) in enumerate(extents(train, column(self))):
+            if sum(map(len, known)) < HISTORY:
+                scores = self.scores(self.differences(train, i, max(0, stop - start - HISTORY)))
+                known.append(scores[~np.isnan(scores)])
+        history = np.concatenate(known)
+        if len(history) < 2:
+            raise BadInput(
+                f"{train.name}: training recordings of over {self.length + self.average} steps are needed to know "
+                "what is usual"
+            )
+        return float(history.mean() + beta * history.std())
+
+
+def column(scorer: Scorer) -> str:
+    """The manifest column with the recordings."""
+    found = column_of(scorer.name, scorer.series)
+    assert isinstance(found, str)
+    return found
+
+
+def piece_at(cell: Any, start: int, stop: int) -> Any:
+    """Steps `start` to `stop` of a recording, as `extents` counts them."""
+    return Path(f"{piece_of(str(cell))[0]}#{start}:{stop}") if isinstance(cell, Path) else cell[start:stop]
+
+
+def open_scorer(folder: Path, checkpoint: str = "best", device: str = "auto", average: int = 21) -> Scorer:
+    """A run that was trained on windows of a series. Raises `BadInput`."""
+    run = load(folder, checkpoint, pick_device(device))
+    name, windows = windowed_series(run.config, run.modalities), run.config.data.windows
+    if name is None or windows is None:
+        raise BadInput(f"{folder} was not trained on windows of recordings (data.windows), which it would look through")
+    return Scorer(run, name, windows.length, average)
+
+
+def recordings(run: Run, source: str | None, split: str | None) -> Iterator[Manifest]:
+    """The recordings of a source, all or those of a split; without a source the run's own test split."""
+    data = run.config.data
+    if source is None:
+        splits = load_splits(data, run.config.train.seed, whole=True)
+        split = split or next(each for each in ("test", "val", "train") if each in splits)
+    else:
+        splits = splits_of(source, data, whole=True)
+    if split is not None and split not in splits:
+        raise BadInput(f"{source or data.train} has no {split} rows; it has {', '.join(splits)}")
+    yield from splits.values() if split is None else [splits[split]]
+
+
+def anomalies(scorer: Scorer, source: str | None, split: str | None, threshold: float) -> Parts:
+    """Lines of one recording after the other, one a step: `recording`, `step` counted from 0, `time` where the table
+    has one, the `difference` that the step itself makes to its embedding, `score`, by how much this is above the
+    usual just before, and `anomaly`, whether the score is above the threshold; None where there is no score.
+
+    Reference:
+        Yue et al. 2022, section 4.3, arXiv 2106.10466.
+    """
+    for manifest in recordings(scorer.run, source, split):
+        begins = [start for start, _ in extents(manifest, column(scorer))]
+        for i, name in enumerate(names(scorer, manifest)):
+            differences = scorer.differences(manifest, i)
+            scores = scorer.scores(differences)
+            times = manifest.cell(i, TIMES) if TIMES in manifest.columns else None
+            yield (
+                [
+                    {"recording": name, "step": begins[i] + step}
+                    | ({} if times is None else {"time": times[step]})
+                    | {"difference": _known(apart), "score": _known(score)}
+                    | {"anomaly": None if np.isnan(score) else bool(score > threshold)}
+                    for step, (apart, score) in enumerate(zip(differences.tolist(), scores.tolist(), strict=True))
+                ],
+                [],
+            )
+
+
+def names(scorer: Scorer, manifest: Manifest) -> list[str]:
+    """What the recordings are called: by the column that says so, their file, or where they stand."""
+    long = scorer.run.config.data.long
+    said = (long and long.id) or "recording"
+    if said in manifest.columns:
+        return [str(cell) for cell in manifest.column(said)]
+    cells = manifest.column(column(scorer))
+    return [piece_of(cell)[0] if isinstance(cell, str) else manifest.where(i) for i, cell in enumerate(cells)]
+
+
+def forecasts(scorer: Scorer, source: str | None, split: str | None) -> Parts:
+    """What the run's predictor says follows each recording, a line a step: `recording`, `ahead` counted from 1 and
+    `predicted`, or `predicted_1` and so on by channel, in the units of the data.
+
+    Raises `BadInput` for a run that reads more than the series.
+    """
+    run, series, ahead = scorer.run, scorer.series, scorer.run.ahead
+    if ahead is None or list(run.modalities) != [scorer.name]:
+        raise BadInput(f"forecasts of whole recordings are for runs of one series; this one has {[*run.modalities]}")
+    for manifest in recordings(run, source, split):
+        for i, name in enumerate(names(scorer, manifest)):
+            start, stop = extents(manifest.take([i]), column(scorer))[0]
+            try:
+                if stop - start < scorer.length:
+                    raise CellError(f"{stop - start} steps; the windows of the run have {scorer.length}")
+                cell = cell_of(manifest.row(i, columns_of({scorer.name: series})), scorer.name, series, manifest)
+                value = series.collate([series.read(piece_at(cell, stop - scorer.length, stop))])
+            except CellError as error:
+                yield [], [BadRow(i, manifest.where(i), column(scorer), str(error))]
+                continue
+            here = {scorer.name: torch.ones(1, dtype=torch.bool, device=device_of(run))}
+            with torch.no_grad():
+                z = run.model({scorer.name: {k: v.to(device_of(run)) for k, v in value.items()}}, here)
+            said = series.measures(trained(run, z, here, ahead[1])[0])
+            columns = answers(series)
+            yield (
+                [
+                    {"recording": name, "ahead": k} | dict(zip(columns, map(_known, step), strict=True))
+                    for k, step in enumerate(said.tolist(), 1)
+                ],
+                [],
+            )
+
+
+def answers(series: Series) -> list[str]:
+    """Columns of a forecast."""
+    return ["predicted"] if series.channels == 1 else [f"predicted_{c}" for c in range(1, series.channels + 1)]
+
+
+def forecast_schema(scorer: Scorer) -> "pa.Schema":
+    """Names and types of a line's values."""
+    import pyarrow as pa
+
+    figures = dict.fromkeys(answers(scorer.series), pa.float64())
+    return pa.schema({"recording": pa.string(), "ahead": pa.int64(), **figures})
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(f"{value:.7g}")
+
+
+def anomaly_schema(scorer: Scorer) -> "pa.Schema":
+    """Names and types of a line's values."""
+    import pyarrow as pa
+
+    time = {"time": pa.string()} if scorer.run.config.data.long is not None else {}
+    figures = {"difference": pa.float64(), "score": pa.float64(), "anomaly": pa.bool_()}
+    return pa.schema({"recording": pa.string(), "step": pa.int64(), **time, **figures})
