@@ -5,9 +5,10 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVR
+from sklearn.svm import SVC, LinearSVR
 from torch import Tensor
 
 from clx.pipelines import probes
@@ -94,3 +95,19 @@ def test_episodes_tell_what_prototypes_tell() -> None:
     assert again is not None
     assert torch.equal(blind, again)
     assert probes.episodes(x[:5], labels[:5], x, labels, ways=4, shots=3, count=5, seed=0) is None
+
+
+def test_support_vectors_are_scikit_learns_by_ts2vecs_protocol() -> None:
+    draw = np.random.default_rng(3)
+    y = np.arange(90) % 3
+    x = (draw.normal(size=(90, 4)) + 1.2 * np.eye(4)[y]).astype(np.float32)
+    queries = draw.normal(size=(40, 4)).astype(np.float32)
+    known = torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(queries)
+    answers, cost, path = probes.svm(*known)
+    grid = GridSearchCV(SVC(), {"C": [*(10.0**k for k in range(-4, 5)), 1e9]}, cv=5).fit(x, y)
+    assert cost == grid.best_params_["C"]
+    assert [score for _, score in path] == grid.cv_results_["mean_test_score"].tolist()
+    assert np.array_equal(answers.numpy(), grid.predict(queries))
+    few, cost, path = probes.svm(known[0][:40], known[1][:40], known[2])
+    assert (cost, path) == (1e9, [])
+    assert np.array_equal(few.numpy(), SVC(C=1e9).fit(x[:40], y[:40]).predict(queries))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clx.modalities.series import Series
-from clx.pipelines.batch import Key, Rows, cell_of
+from clx.pipelines.batch import Key, Rows, cell_of, future_of
 from clx.pipelines.config import BadInput, Config, Data, Long, Windows
 from clx.pipelines.manifest import load_evaluation, load_splits
 from clx.pipelines.readers import read_file
@@ -119,6 +119,77 @@ def test_windows_of_lists_and_of_long_tables(tmp_path: Path) -> None:
     assert [row.tolist() for row in splits["test"].column("series")] == [[[10, 100], [11, 110]], [[11, 110], [13, 130]]]
     assert splits["train"].column("start") == [0, 1, 2, 3]
     assert splits["train"].column("who") == ["ann"] * 4
+
+
+@pytest.mark.parametrize("stored", ["list", "file"])
+def test_the_last_shares_of_a_recording_are_kept_out(tmp_path: Path, stored: str) -> None:
+    """Parts follow each other in time, and neither a window nor what follows it reaches into another part."""
+    if stored == "list":
+        lines = ["t,x", *(f"{t},{t}" for t in RNG.permutation(200))]
+        (tmp_path / "rec.csv").write_text("\n".join(lines) + "\n")
+        more: dict[str, Any] = {"long": {"time": "t", "channels": ["x"]}}
+    else:
+        np.save(tmp_path / "rec.npy", np.arange(200.0))
+        (tmp_path / "rec.csv").write_text("series\nrec.npy\n")
+        more = {}
+    windows = {"length": 10, "stride": 5, "horizon": 8}
+    raw = {"train": str(tmp_path / "rec.csv"), "val": {"last": 0.2}, "test": {"last": 0.3}, "windows": windows, **more}
+    splits = load_splits(Data.model_validate(raw), 0)
+    assert [*splits] == ["train", "val", "test"]
+    series = Series(scale="none")
+    bounds = {"train": (0, 100), "val": (100, 140), "test": (140, 200)}
+    for split, rows in splits.items():
+        first, end = bounds[split]
+        assert len(rows) == (end - first - 10) // 5 + 1
+        for i in range(len(rows)):
+            row = rows.row(i)
+            start = first + 5 * i
+            assert series.read(cell_of(row, "series", series, rows))[:, 0].tolist() == [*range(start, start + 10)]
+            assert row["start"] == (5 * i if stored == "list" else start)
+            follows = [*range(start + 10, min(start + 18, end))]
+            if not follows:
+                assert row["future"] is None
+            elif stored == "list":
+                assert row["future"].tolist() == follows
+            else:
+                assert row["future"] == f"rec.npy#{follows[0]}:{follows[-1] + 1}"
+            if follows:
+                told = future_of(row, fitted(series), rows, 8)[:, 0]
+                assert told[: len(follows)].tolist() == follows
+                assert told[len(follows) :].isnan().all()
+    if stored == "list":
+        assert splits["train"].column("recording") == ["rec"] * len(splits["train"])
+        whole = load_splits(Data.model_validate(raw), 0, whole=True)
+        assert whole["test"].cell(0, "times") == [str(t) for t in range(140, 200)]
+
+
+def fitted(series: Series) -> Series:
+    series.load_state({"channels": 1, "length": 10, "mean": [0.0], "deviation": [1.0]})
+    return series
+
+
+def test_shares_that_cannot_be_cut(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs windows"):
+        Data.model_validate({"train": "x.csv", "test": {"last": 0.2}})
+    windows = {"length": 5, "stride": 5}
+    with pytest.raises(ValueError, match="leave none to train on"):
+        Data.model_validate({"train": "x.csv", "val": {"last": 0.5}, "test": {"last": 0.5}, "windows": windows})
+    made = data(long_csv(tmp_path), split="no", test={"last": 0.1}, windows={"length": 2, "stride": 1})
+    with pytest.raises(BadInput, match="no column 'no'"):
+        load_splits(made, 0)
+    text = (tmp_path / "long.csv").read_text().replace(",split,", ",part,")
+    (tmp_path / "long.csv").write_text(text)
+    made = data(tmp_path / "long.csv", test={"last": 0.1}, windows={"length": 2, "stride": 1})
+    with pytest.raises(BadInput, match="steps are too few for a part for test"):
+        load_splits(made, 0)
+
+
+def test_even_times_are_told_as_they_were_written(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("t,x\n2024-01-01T00:00:00,1\n2024-01-01T00:00:05,2\n")
+    long = {"time": "t", "channels": ["x"], "every": 2}
+    made = Data.model_validate({"train": str(tmp_path / "d.csv"), "long": long})
+    times = load_splits(made, 0, whole=True)["train"].cell(0, "times")
+    assert [time[:19] for time in times] == [f"2024-01-01T00:00:0{k}" for k in (0, 2, 4)]
 
 
 @pytest.mark.parametrize(

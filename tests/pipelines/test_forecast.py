@@ -1,0 +1,252 @@
+"""Forecasts and anomaly scores: figures against scikit-learn and loops, and that nobody sees what is to come."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+
+from clx.pipelines import forecast, timeline
+from clx.pipelines.checkpoint import load
+from clx.pipelines.manifest import load_splits
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+LENGTH, STEPS = 24, 700
+SPIKES = [*range(560, 690, 13)]
+
+
+def signal() -> Any:
+    """A rhythm of 12 steps with noise around 50; gaps in both parts, spikes in the last."""
+    draw = np.random.default_rng(5)
+    x = 50 + 10 * (np.sin(np.arange(STEPS) * np.pi / 6) + draw.normal(0, 0.1, STEPS))
+    x[SPIKES] += 25
+    x[[100, 101, 300, 600]] = np.nan
+    return x
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    views = {"views": 2, "augmentation": {"crops": 0, "time_mask": 0.5}}
+    return {
+        "data": {
+            "train": "rec.csv",
+            "val": {"last": 0.15},
+            "test": {"last": 0.25},
+            "long": {"time": "t", "channels": ["x"]},
+            "windows": {"length": LENGTH, "stride": 3},
+        },
+        "modalities": {"series": {"encoder": "dilated", "width": 16, "head": "none", **views}},
+        "embed_dim": 16,
+        "objective": {"name": "ts2vec"},
+        "train": {"steps": 40, "batch_size": 16, "lr": 3e-3, "schedule": "constant", "validate_every": 40},
+        "eval": [],
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(clx: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording, a run of TS2Vec on its windows, and one that is trained to forecast besides."""
+    folder = tmp_path_factory.mktemp("forecast")
+    cells = ["" if np.isnan(x) else f"{x:.6f}" for x in signal()]
+    (folder / "rec.csv").write_text("t,x\n" + "".join(f"{t},{x}\n" for t, x in enumerate(cells)))
+    plain = config()
+    ahead = config(objective=[{"name": "mse"}, {"name": "ts2vec", "weight": 0.1}])
+    ahead["data"]["windows"]["horizon"] = 6
+    ahead["modalities"]["series"] |= {"pool": "last", "augmentation": {"jitter": 0.1, "time_mask": 0.1}}
+    ahead["train"]["steps"] = 120
+    for name, raw in (("plain", plain), ("ahead", ahead)):
+        (folder / f"{name}.yaml").write_text(json.dumps(raw))
+        done = clx("train", f"{name}.yaml", "--out", name, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(clx: Command, folder: Path) -> dict[str, Any]:
+    args = ("--task", "forecast", "--horizons", "4,6,30", "--resamples", "50", "--json")
+    done = clx("eval", "ahead", *args, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def standardised() -> Any:
+    """As training windows have it: mean and deviation are those of all their values, gaps left out."""
+    x = signal()
+    seen = np.concatenate([x[s : s + LENGTH] for s in range(0, 420 - LENGTH + 1, 3)])
+    return (x - np.nanmean(seen)) / np.nanstd(seen)
+
+
+def bridged(x: Any) -> Any:
+    known = ~np.isnan(x)
+    return np.interp(np.arange(len(x)), np.flatnonzero(known), x[known])
+
+
+def windows(first: int, end: int, h: int) -> tuple[Any, Any, Any]:
+    """Starts, lags and what follows, of all windows of a part that a measured step h later follows."""
+    x, starts = standardised(), range(first, end - LENGTH - h + 1, 3)
+    kept = [s for s in starts if not np.isnan(x[s + LENGTH + h - 1])]
+    lags = np.stack([bridged(x[s : s + LENGTH]) for s in kept])
+    return np.array(kept), lags, np.stack([x[s + LENGTH : s + LENGTH + h] for s in kept])
+
+
+@pytest.mark.parametrize("h", [4, 30])
+def test_baselines_are_those_of_a_loop_over_the_file(result: dict[str, Any], h: int) -> None:
+    _, train, train_aim = windows(0, 420, h)
+    _, val, val_aim = windows(420, 525, h)
+    starts, test, aim = windows(525, 700, h)
+    known = ~np.isnan(aim)
+    line = result["forecast"][f"seasonal-naive->{h}"]
+    wrong = {m: np.nanmean((train[:, [LENGTH - m + k % m for k in range(h)]] - train_aim) ** 2) for m in range(1, 25)}
+    assert line["season"] == min(wrong, key=wrong.__getitem__) == 12 or line["season"] == 24
+    said = test[:, [LENGTH - line["season"] + k % line["season"] for k in range(h)]]
+    assert line["rows"] == len(starts)
+    assert line["mse"] == pytest.approx(np.mean((said - aim)[known] ** 2), rel=1e-4)
+    assert line["mae"] == pytest.approx(np.mean(np.abs(said - aim)[known]), rel=1e-4)
+
+    filled = np.stack([bridged(row) for row in train_aim])
+    scaler = StandardScaler().fit(train)
+    path = {}
+    for penalty in (each["penalty"] for each in result["forecast"][f"ridge-on-lags->{h}"]["path"]):
+        model = Ridge(alpha=penalty * len(train)).fit(scaler.transform(train), filled)
+        path[penalty] = model, np.nanmean((model.predict(scaler.transform(val)) - val_aim) ** 2)
+    line = result["forecast"][f"ridge-on-lags->{h}"]
+    assert [each["val_mse"] for each in line["path"]] == pytest.approx([score for _, score in path.values()], rel=1e-3)
+    best = min(path, key=lambda penalty: path[penalty][1])
+    assert line["penalty"] == best
+    said = path[best][0].predict(scaler.transform(test))
+    assert line["mse"] == pytest.approx(np.mean((said - aim)[known] ** 2), rel=1e-3)
+    low, high = line["mse_ci"]
+    assert low < line["mse"] < high
+
+
+def test_every_method_answers_the_same_windows(result: dict[str, Any]) -> None:
+    lines = result["forecast"]
+    methods = ("series", "trained-predictor", "ridge-on-lags", "seasonal-naive")
+    assert [*lines] == [f"{m}->{h}" for h in (4, 6, 30) for m in methods if h <= 6 or m != "trained-predictor"]
+    for h in (4, 6, 30):
+        assert len({lines[f"{m}->{h}"]["rows"] for m in methods if f"{m}->{h}" in lines}) == 1
+    assert lines["trained-predictor->6"]["mse"] < 0.9 * 1.4, "the mean of training alone scores 1.4 here"
+    assert lines["series->6"]["features"] == "encoder"
+    assert result["settings"]["horizons"] == [4, 6, 30]
+
+
+def test_nothing_behind_the_end_of_a_window_is_seen(folder: Path) -> None:
+    """Another future changes neither features nor lags of a window; another last step does."""
+    run = load(folder / "plain", "last")
+    run.model.eval()
+    data = run.config.data
+    data = data.model_copy(update={"windows": data.windows.model_copy(update={"horizon": 5})})  # type: ignore[union-attr]
+    text = (folder / "rec.csv").read_text().splitlines()
+    found = []
+    for changed in (None, 525 + 30 + LENGTH, 525 + 30 + LENGTH - 1):
+        lines = list(text)
+        if changed is not None:
+            lines[1 + changed] = f"{changed},99"
+        (folder / "changed.csv").write_text("\n".join(lines) + "\n")
+        rows = load_splits(data.model_copy(update={"train": str(folder / "changed.csv")}), 0)["test"]
+        found.append(forecast.ends(run, "series", rows, 5, "encoder"))
+    at = 10  # the window that begins 30 steps into the test part
+    before, after, last = found
+    assert torch.equal(before.features[at], after.features[at])
+    assert torch.equal(before.lags[at], after.lags[at])
+    assert not torch.equal(before.future[at], after.future[at])
+    assert not torch.allclose(before.features[at], last.features[at])
+    rows = run.model.tower("series").encoder.steps(**run.modalities["series"].collate([before.lags[at]]))  # type: ignore[operator]
+    assert torch.allclose(rows[0][0, -1], before.features[at], atol=1e-5), "TS2Vec's: the last step of the window"
+
+
+def test_forecasts_are_in_the_units_of_the_file(clx: Command, folder: Path) -> None:
+    x = [60, 40] * 30
+    (folder / "new.csv").write_text("t,x\n" + "".join(f"{t},{v}\n" for t, v in enumerate(x)))
+    done = clx("predict", "ahead", "new.csv", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(line["recording"], line["ahead"]) for line in lines] == [("new", k) for k in range(1, 7)]
+    assert all(20 < line["predicted"] < 80 for line in lines)
+    own = clx("predict", "ahead", "--out", "f.csv", cwd=folder)
+    assert own.returncode == 0, own.stderr
+    assert (folder / "f.csv").read_text().splitlines()[0] == "recording,ahead,predicted"
+    (folder / "new.csv").write_text("t,x\n1,50\n2,51\n")
+    short = clx("predict", "ahead", "new.csv", cwd=folder)
+    assert (short.returncode, short.stdout) == (1, "")
+    assert "2 steps; the windows of the run have 24" in short.stderr
+
+
+def test_scores_are_those_of_a_loop_over_windows(folder: Path) -> None:
+    scorer = timeline.open_scorer(folder / "plain", average=5)
+    (manifest,) = timeline.recordings(scorer.run, None, None)
+    scorer.run.model.eval()
+    got = scorer.differences(manifest, 0)
+    x, tower = torch.tensor(bridged(standardised()[525:])).float(), scorer.run.model.tower("series")
+    known = ~np.isnan(signal()[525:])
+    assert np.isnan(got[: LENGTH - 1]).all()
+    for t in (LENGTH - 1, 60, 76, 174):
+        if not known[t]:
+            continue
+        window = x[t - LENGTH + 1 : t + 1, None]
+        hidden = torch.cat([window[:-1], window[:-1].mean().view(1, 1)])
+        with torch.no_grad():
+            both, _ = tower.encoder.steps(torch.stack([window, hidden]))  # type: ignore[operator]
+        assert got[t] == pytest.approx((both[0, -1] - both[1, -1]).abs().sum().item(), rel=1e-3)
+    assert np.isnan(got[600 - 525])
+    scores, valid = scorer.scores(got), np.flatnonzero(~np.isnan(got))
+    for k in (5, 40, 100):
+        before = got[valid[k - 5 : k]].mean()
+        assert scores[valid[k]] == pytest.approx((got[valid[k]] - before) / before)
+    assert np.isnan(scores[valid[:5]]).all()
+
+
+def test_spikes_are_found_better_than_by_differences(clx: Command, folder: Path) -> None:
+    done = clx("predict", "plain", "--anomaly", "--out", "odd.jsonl", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (folder / "odd.jsonl").read_text().splitlines()]
+    assert [line["time"] for line in lines] == [str(t) for t in range(525, 700)]
+    flagged = {int(line["time"]) for line in lines if line["anomaly"]}
+    scored = {int(line["time"]) for line in lines if line["score"] is not None}
+    spikes = set(SPIKES) & scored
+    x = bridged(signal())
+    steps = np.abs(np.diff(x, prepend=x[0]))
+    usual = steps[:420]
+    naive = {t for t in scored if steps[t] > usual.mean() + 4 * usual.std()}
+    assert len(flagged & spikes) / len(spikes) >= 0.8
+    assert len(flagged & spikes) / len(flagged) > len(naive & spikes) / len(naive), "a spike has two great differences"
+
+
+def test_what_cannot_be_forecast_says_why(clx: Command, folder: Path, digits_run: Path) -> None:
+    for run, args, words in (
+        ("plain", ["--task", "forecast", "--horizons", "500"], "horizon 500: there are no windows to ask"),
+        ("plain", ["--task", "forecast", "--horizons", "4,x"], "options: horizons"),
+        ("plain", ["--task", "forecast", "--split", "train"], "needs training windows of earlier times"),
+        (digits_run, ["--task", "forecast"], "needs data.windows on a series"),
+    ):
+        done = clx("eval", run, *args, cwd=folder)
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert words in done.stderr.splitlines()[-1], done.stderr
+    for args, words in (
+        (["plain"], "has no head that predicts"),
+        (["plain", "--beta", "3"], "--anomaly, which is not given"),
+        (["ahead", "--keep", "t"], "not for the steps of recordings"),
+        ([str(digits_run), "--anomaly"], "not trained on windows"),
+    ):
+        done = clx("predict", *args, cwd=folder)
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
+        assert words in done.stderr
+
+
+def test_without_val_windows_the_last_of_training_choose_and_none_shares_a_future(folder: Path) -> None:
+    run = load(folder / "plain", "last")
+    run.model.eval()
+    data = run.config.data
+    data = data.model_copy(update={"windows": data.windows.model_copy(update={"horizon": 9})})  # type: ignore[union-attr]
+    known = forecast.ends(run, "series", load_splits(data, 0)["train"], 9, "head")
+    split = forecast.Split.of(known, None, 9)
+    assert split is not None
+    assert split.choose.tolist() == [*range(int(split.choose[0]), int(known.whole(9)[-1]) + 1)]
+    assert known.start[split.learn.numpy()].max() + 9 <= known.start[int(split.choose[0])]
