@@ -44,15 +44,15 @@ def every(copy: Path) -> dict[str, Any]:
 
 
 def test_every_task_has_its_lines(every: dict[str, Any]) -> None:
-    assert {task: set(every[task]) for task in ("zeroshot", "probe", "knn", "fewshot")} == {
+    assert {task: set(every[task]) for task in ("zeroshot", "probe", "knn", "svm", "fewshot")} == {
         "zeroshot": {"image", "table", "image+table"},
-        **dict.fromkeys(("probe", "knn", "fewshot"), {"image", "table", "text", "image+table"}),
+        **dict.fromkeys(("probe", "knn", "svm", "fewshot"), {"image", "table", "text", "image+table"}),
     }
     names = ("image", "table", "text")
     pairs = {f"{a}->{b}" for a in names for b in names if a != b}
     assert set(every["retrieval"]) == pairs | {"table+text->image", "image+text->table", "image+table->text"}
     assert set(every["geometry"]) == pairs | set(names)
-    assert set(every["skipped"]) == {"regression"}
+    assert set(every["skipped"]) == {"regression", "forecast"}
     assert (every["schema"], every["step"], every["split"], every["rows"]) == (2, 60, "test", 270)
     for task in every.keys() & set(results.tables(every)):
         for line in every[task].values():
@@ -62,6 +62,7 @@ def test_every_task_has_its_lines(every: dict[str, Any]) -> None:
                     assert line[name[:-3]] is not None
     assert every["probe"]["image"]["top1"] > 0.7  # chance is 0.1
     assert every["knn"]["table"]["top1"] > 0.8
+    assert every["svm"]["table"]["top1"] > 0.8
     assert every["fewshot"]["text"]["5-shot"] > every["fewshot"]["text"]["1-shot"] > 0.5
     matrix = every["zeroshot"]["image"]["confusion"]
     counts = np.array(matrix["counts"])

@@ -17,8 +17,8 @@ from clx.pipelines.checkpoint import load
 from clx.pipelines.manifest import load_splits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-LENGTH, STEPS = 24, 700
-SPIKES = [*range(560, 690, 13)]
+LENGTH, TRAIN, VAL, STEPS = 24, 405, 540, 900  # of a window; ends of the parts
+SPIKES = [*range(600, 890, 31)]
 
 
 def signal() -> Any:
@@ -26,7 +26,7 @@ def signal() -> Any:
     draw = np.random.default_rng(5)
     x = 50 + 10 * (np.sin(np.arange(STEPS) * np.pi / 6) + draw.normal(0, 0.1, STEPS))
     x[SPIKES] += 25
-    x[[100, 101, 300, 600]] = np.nan
+    x[[100, 101, 300, VAL + 75]] = np.nan
     return x
 
 
@@ -36,14 +36,14 @@ def config(**changes: Any) -> dict[str, Any]:
         "data": {
             "train": "rec.csv",
             "val": {"last": 0.15},
-            "test": {"last": 0.25},
+            "test": {"last": 0.4},
             "long": {"time": "t", "channels": ["x"]},
             "windows": {"length": LENGTH, "stride": 3},
         },
         "modalities": {"series": {"encoder": "dilated", "width": 16, "head": "none", **views}},
         "embed_dim": 16,
         "objective": {"name": "ts2vec"},
-        "train": {"steps": 40, "batch_size": 16, "lr": 3e-3, "schedule": "constant", "validate_every": 40},
+        "train": {"batch_size": 8, "lr": 3e-3, "schedule": "constant"},
         "eval": [],
         **changes,
     }
@@ -56,10 +56,12 @@ def folder(clx: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cells = ["" if np.isnan(x) else f"{x:.6f}" for x in signal()]
     (folder / "rec.csv").write_text("t,x\n" + "".join(f"{t},{x}\n" for t, x in enumerate(cells)))
     plain = config()
+    plain["modalities"]["series"]["gaps"] = "indicate"  # so that a hidden step is none of a mean value
+    plain["train"] |= {"steps": 200, "validate_every": 200}
     ahead = config(objective=[{"name": "mse"}, {"name": "ts2vec", "weight": 0.1}])
     ahead["data"]["windows"]["horizon"] = 6
     ahead["modalities"]["series"] |= {"pool": "last", "augmentation": {"jitter": 0.1, "time_mask": 0.1}}
-    ahead["train"]["steps"] = 120
+    ahead["train"] |= {"steps": 120, "validate_every": 120}
     for name, raw in (("plain", plain), ("ahead", ahead)):
         (folder / f"{name}.yaml").write_text(json.dumps(raw))
         done = clx("train", f"{name}.yaml", "--out", name, cwd=folder)
@@ -79,7 +81,7 @@ def result(clx: Command, folder: Path) -> dict[str, Any]:
 def standardised() -> Any:
     """As training windows have it: mean and deviation are those of all their values, gaps left out."""
     x = signal()
-    seen = np.concatenate([x[s : s + LENGTH] for s in range(0, 420 - LENGTH + 1, 3)])
+    seen = np.concatenate([x[s : s + LENGTH] for s in range(0, TRAIN - LENGTH + 1, 3)])
     return (x - np.nanmean(seen)) / np.nanstd(seen)
 
 
@@ -98,9 +100,9 @@ def windows(first: int, end: int, h: int) -> tuple[Any, Any, Any]:
 
 @pytest.mark.parametrize("h", [4, 30])
 def test_baselines_are_those_of_a_loop_over_the_file(result: dict[str, Any], h: int) -> None:
-    _, train, train_aim = windows(0, 420, h)
-    _, val, val_aim = windows(420, 525, h)
-    starts, test, aim = windows(525, 700, h)
+    _, train, train_aim = windows(0, TRAIN, h)
+    _, val, val_aim = windows(TRAIN, VAL, h)
+    starts, test, aim = windows(VAL, STEPS, h)
     known = ~np.isnan(aim)
     line = result["forecast"][f"seasonal-naive->{h}"]
     wrong = {m: np.nanmean((train[:, [LENGTH - m + k % m for k in range(h)]] - train_aim) ** 2) for m in range(1, 25)}
@@ -145,7 +147,7 @@ def test_nothing_behind_the_end_of_a_window_is_seen(folder: Path) -> None:
     data = data.model_copy(update={"windows": data.windows.model_copy(update={"horizon": 5})})  # type: ignore[union-attr]
     text = (folder / "rec.csv").read_text().splitlines()
     found = []
-    for changed in (None, 525 + 30 + LENGTH, 525 + 30 + LENGTH - 1):
+    for changed in (None, VAL + 30 + LENGTH, VAL + 30 + LENGTH - 1):
         lines = list(text)
         if changed is not None:
             lines[1 + changed] = f"{changed},99"
@@ -158,8 +160,10 @@ def test_nothing_behind_the_end_of_a_window_is_seen(folder: Path) -> None:
     assert torch.equal(before.lags[at], after.lags[at])
     assert not torch.equal(before.future[at], after.future[at])
     assert not torch.allclose(before.features[at], last.features[at])
-    rows = run.model.tower("series").encoder.steps(**run.modalities["series"].collate([before.lags[at]]))  # type: ignore[operator]
-    assert torch.allclose(rows[0][0, -1], before.features[at], atol=1e-5), "TS2Vec's: the last step of the window"
+    series = run.modalities["series"]
+    window = torch.cat([before.lags[at], torch.ones(LENGTH, 1)], 1)
+    steps, _ = run.model.tower("series").encoder.steps(**series.collate([window]))  # type: ignore[operator]
+    assert torch.allclose(steps[0, -1], before.features[at], atol=1e-5), "TS2Vec's: the last step of the window"
 
 
 def test_forecasts_are_in_the_units_of_the_file(clx: Command, folder: Path) -> None:
@@ -184,18 +188,18 @@ def test_scores_are_those_of_a_loop_over_windows(folder: Path) -> None:
     (manifest,) = timeline.recordings(scorer.run, None, None)
     scorer.run.model.eval()
     got = scorer.differences(manifest, 0)
-    x, tower = torch.tensor(bridged(standardised()[525:])).float(), scorer.run.model.tower("series")
-    known = ~np.isnan(signal()[525:])
+    x, tower = torch.tensor(bridged(standardised()[VAL:])).float(), scorer.run.model.tower("series")
+    known = ~np.isnan(signal()[VAL:])
     assert np.isnan(got[: LENGTH - 1]).all()
     for t in (LENGTH - 1, 60, 76, 174):
         if not known[t]:
             continue
-        window = x[t - LENGTH + 1 : t + 1, None]
-        hidden = torch.cat([window[:-1], window[:-1].mean().view(1, 1)])
+        window = torch.stack([x, torch.from_numpy(known).float()], 1)[t - LENGTH + 1 : t + 1]
+        hidden = torch.cat([window[:-1], torch.stack([window[:-1, 0].mean(), torch.zeros(())])[None]])
         with torch.no_grad():
             both, _ = tower.encoder.steps(torch.stack([window, hidden]))  # type: ignore[operator]
         assert got[t] == pytest.approx((both[0, -1] - both[1, -1]).abs().sum().item(), rel=1e-3)
-    assert np.isnan(got[600 - 525])
+    assert np.isnan(got[75])
     scores, valid = scorer.scores(got), np.flatnonzero(~np.isnan(got))
     for k in (5, 40, 100):
         before = got[valid[k - 5 : k]].mean()
@@ -207,13 +211,13 @@ def test_spikes_are_found_better_than_by_differences(clx: Command, folder: Path)
     done = clx("predict", "plain", "--anomaly", "--out", "odd.jsonl", cwd=folder)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (folder / "odd.jsonl").read_text().splitlines()]
-    assert [line["time"] for line in lines] == [str(t) for t in range(525, 700)]
+    assert [line["time"] for line in lines] == [str(t) for t in range(VAL, STEPS)]
     flagged = {int(line["time"]) for line in lines if line["anomaly"]}
     scored = {int(line["time"]) for line in lines if line["score"] is not None}
     spikes = set(SPIKES) & scored
     x = bridged(signal())
     steps = np.abs(np.diff(x, prepend=x[0]))
-    usual = steps[:420]
+    usual = steps[:TRAIN]
     naive = {t for t in scored if steps[t] > usual.mean() + 4 * usual.std()}
     assert len(flagged & spikes) / len(spikes) >= 0.8
     assert len(flagged & spikes) / len(flagged) > len(naive & spikes) / len(naive), "a spike has two great differences"
