@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clx.modalities.base import Input, StepEncoder
+from clx.modalities.base import CellError, Input, StepEncoder
 from clx.modalities.series import Series, bridged
 from clx.modalities.series_encoders import last_step
-from clx.pipelines.batch import Rows, batches, cell_of, columns_of, future_of, once
+from clx.pipelines.batch import BadRow, Rows, batches, cell_of, columns_of, future_of, once
 from clx.pipelines.build import Run
+from clx.pipelines.config import BadInput
 from clx.pipelines.embedded import Report, nobody
 from clx.pipelines.intervals import Statistic
 from clx.pipelines.manifest import Manifest
@@ -89,10 +90,18 @@ def ends(
         here = [place[i] for i in batch.sample_id[batch.present[name]].tolist()]
         for i, feature in zip(here, found, strict=True):
             row = manifest.row(i, columns)
-            window = modality.measured(cell_of(row, name, modality, manifest))
+            try:
+                window = modality.measured(cell_of(row, name, modality, manifest))
+                follows = future_of(row, modality, manifest, horizon)
+            except (CellError, BadInput) as error:
+                bad = BadRow(i, manifest.where(i), FUTURE, str(error))
+                if on_bad == "fail":
+                    raise BadInput(f"{bad.where}, column {bad.column}: {bad.reason}") from None
+                report([bad])
+                continue
             if len(window) == windows.length:
                 lags.append(torch.from_numpy(bridged(window.numpy())))
-                future.append(future_of(row, modality, manifest, horizon))
+                future.append(follows)
                 seen.append(feature)
                 rows.append(i)
     if not rows:

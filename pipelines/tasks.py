@@ -475,7 +475,7 @@ def forecast(asked: Asked) -> Lines:
         )
 
     known, val = look(asked.train), None if asked.val is None else look(asked.val)
-    query = look(asked.embedded.manifest)
+    query = look(asked.embedded.manifest.take(asked.embedded.rows.numpy()))
     found: Lines = {}
     for horizon in wanted:
         some = query.whole(horizon)
@@ -510,10 +510,8 @@ def _forecast(
     found = {f"{name}->{horizon}": ridge(lambda ends: ends.features) | {"features": asked.settings.features}}
     ahead = asked.run.ahead
     if ahead is not None and ahead[1] >= horizon:
-        place = {row: i for i, row in enumerate(asked.embedded.rows.tolist())}
-        rows = torch.tensor([place[row] for row in query.rows[some].tolist()])
-        one = asked.embedded.take(rows)
-        said = forecasts.trained(asked.run, one.z, one.present, ahead[1])[:, :horizon]
+        here = asked.embedded.take(query.rows[some])
+        said = forecasts.trained(asked.run, here.z, here.present, ahead[1])[:, :horizon]
         found[f"trained-predictor->{horizon}"] = line(said.flatten(1), {})
     found[f"ridge-on-lags->{horizon}"] = ridge(lambda ends: ends.lags.flatten(1))
     season = split.season(horizon)

@@ -13,7 +13,10 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from clx.pipelines import forecast, timeline
+from clx.pipelines.batch import Key, Rows
+from clx.pipelines.build import prepare
 from clx.pipelines.checkpoint import load
+from clx.pipelines.config import BadInput, Config
 from clx.pipelines.manifest import load_splits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -200,6 +203,7 @@ def test_scores_are_those_of_a_loop_over_windows(folder: Path) -> None:
             both, _ = tower.encoder.steps(torch.stack([window, hidden]))  # type: ignore[operator]
         assert got[t] == pytest.approx((both[0, -1] - both[1, -1]).abs().sum().item(), rel=1e-3)
     assert np.isnan(got[75])
+    assert np.allclose(scorer.differences(manifest, 0, 100), got[100:], rtol=1e-4, equal_nan=True)
     scores, valid = scorer.scores(got), np.flatnonzero(~np.isnan(got))
     for k in (5, 40, 100):
         before = got[valid[k - 5 : k]].mean()
@@ -254,3 +258,62 @@ def test_without_val_windows_the_last_of_training_choose_and_none_shares_a_futur
     assert split is not None
     assert split.choose.tolist() == [*range(int(split.choose[0]), int(known.whole(9)[-1]) + 1)]
     assert known.start[split.learn.numpy()].max() + 9 <= known.start[int(split.choose[0])]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "scale", "gaps"), [("tcn", "per-series", "interpolate"), ("dilated", "none", "mask")]
+)
+def test_channels_of_files(tmp_path: Path, encoder: str, scale: str, gaps: str) -> None:
+    """Values are by the training windows' statistics whatever the encoder sees, and of the right steps and channels."""
+    draw = np.random.default_rng(1)
+    made = [draw.normal(k, 1 + k, (90, 2)) for k in range(2)]
+    made[0][61, 1] = np.nan
+    for k, values in enumerate(made):
+        np.save(tmp_path / f"{k}.npy", values)
+    (tmp_path / "list.csv").write_text("series\n0.npy\n1.npy\n")
+    raw = config(objective=[{"name": "mse"}])
+    raw["data"] = {
+        "train": str(tmp_path / "list.csv"),
+        "test": {"last": 0.5},
+        "windows": {"length": 16, "stride": 6, "horizon": 5},
+    }
+    raw["modalities"]["series"] |= {"encoder": encoder, "scale": scale, "gaps": gaps, "head": "linear"}
+    made_config = Config.model_validate(raw)
+    splits = load_splits(made_config.data, 0)
+    run = prepare(made_config, splits)
+    run.model.eval()
+    assert run.ahead == ("series", 5)
+    assert run.model.predictor is not None
+    assert run.model.predictor.out_features == 10
+    found = forecast.ends(run, "series", splits["test"], 5, "head")
+    state = run.modalities["series"].state()
+    mean, deviation = np.array(state["mean"]), np.array(state["deviation"])
+    trained = np.concatenate([values[s : s + 16] for values in made for s in range(0, 30, 6)])
+    assert mean == pytest.approx(trained.mean(0))
+    assert deviation == pytest.approx(trained.std(0))
+    assert found.start.tolist() == [45, 51, 57, 63, 69] * 2
+    assert found.recording.tolist() == [0] * 5 + [1] * 5
+    assert found.whole(5).tolist() == [k for k in range(10) if k % 5 < 5 and found.start[k] + 21 <= 90]
+    for k, start in enumerate(found.start.tolist()):
+        values = (made[k // 5] - mean) / deviation
+        filled = values[start : start + 16].copy()
+        for c in range(2):
+            filled[:, c] = bridged(filled[:, c])
+        assert np.allclose(found.lags[k], filled, atol=1e-5)
+        follows = values[start + 16 : start + 21]
+        assert np.allclose(found.future[k][: len(follows)], follows, atol=1e-5, equal_nan=True)
+        assert found.future[k][len(follows) :].isnan().all()
+    batch = Rows(splits["test"], run.modalities, ahead=run.ahead)[Key(0, 0, np.arange(10))]
+    assert torch.allclose(batch.targets.view(10, 5, 2), found.future, equal_nan=True)
+    scorer = timeline.Scorer(run, "series", 16, 3)
+    whole = load_splits(made_config.data, 0, whole=True)["test"]
+    apart = scorer.differences(whole, 0)
+    assert len(apart) == 45
+    assert np.flatnonzero(np.isnan(apart)).tolist() == [*range(15), 61 - 45]
+    ((lines, bad), _) = timeline.forecasts(scorer, None, None)
+    assert [*lines[0]] == ["recording", "ahead", "predicted_1", "predicted_2"]
+    assert (len(lines), bad) == (5, [])
+    made[1][86, 0] = np.inf
+    np.save(tmp_path / "1.npy", made[1])
+    with pytest.raises(BadInput, match=r"column (series|future): infinite value at step"):
+        forecast.ends(run, "series", splits["test"], 5, "head")
