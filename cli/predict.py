@@ -3,11 +3,14 @@
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clx.cli.output import emit_json, emit_table, note
+
+if TYPE_CHECKING:
+    from clx.pipelines.build import Run
 
 
 def predict(
@@ -62,7 +65,7 @@ def predict(
     if not anomaly and (average is not None or beta is not None):
         raise BadInput("--average and --beta are about --anomaly, which is not given")
     odd = (average or 21, 4.0 if beta is None else beta) if anomaly else None
-    parts, schema = lines_of(run, source, split, keep, probabilities, odd, checkpoint, batch_size, device)
+    parts, schema, read = lines_of(run, source, split, keep, probabilities, odd, checkpoint, batch_size, device)
     start, done, bad = time.monotonic(), 0, 0
 
     def told(lines: list[dict[str, Any]], unread: list[Any]) -> None:
@@ -74,7 +77,7 @@ def predict(
         done, bad = done + len(lines), bad + len(unread)
 
     if out is not None:
-        with pipeline.writer(out, schema, manifest) as write:
+        with pipeline.writer(out, schema, read) as write:
             for lines, unread in parts:
                 told(lines, unread)
                 write(lines)
@@ -105,8 +108,8 @@ def lines_of(
     checkpoint: str,
     batch_size: int,
     device: str,
-) -> tuple[Any, Any]:
-    """Lines with the rows among them that could not be used, batch by batch, and their columns."""
+) -> tuple[Any, Any, list[str]]:
+    """Lines with the rows among them that could not be used, batch by batch, their columns, and what is read."""
     from clx.pipelines import predict as pipeline
     from clx.pipelines import timeline
     from clx.pipelines.config import BadInput
@@ -118,12 +121,20 @@ def lines_of(
         scorer = timeline.open_scorer(run, checkpoint, device, average=anomaly[0])
         threshold = scorer.threshold(beta=anomaly[1])
         note(f"a score above {threshold:.3g} is an anomaly: mean and {anomaly[1]:g} deviations of training scores")
-        return timeline.anomalies(scorer, source, split, threshold), timeline.anomaly_schema(scorer)
+        read = read_from(scorer.run, source)
+        return timeline.anomalies(scorer, source, split, threshold), timeline.anomaly_schema(scorer), read
     assert opened is not None
     if opened.ahead:
         scorer = timeline.open_scorer(run, checkpoint, device)
-        return timeline.forecasts(scorer, source, split), timeline.forecast_schema(scorer)
+        read = read_from(scorer.run, source)
+        return timeline.forecasts(scorer, source, split), timeline.forecast_schema(scorer), read
     manifest = pipeline.rows_to_predict(opened, source, split)
     kept = pipeline.kept_columns(opened, manifest, keep)
     schema = pipeline.schema_of(opened, manifest, kept, probabilities)
-    return pipeline.predict(opened, manifest, kept, probabilities, batch_size), schema
+    return pipeline.predict(opened, manifest, kept, probabilities, batch_size), schema, read_from(opened, source)
+
+
+def read_from(run: "Run", source: str | None) -> list[str]:
+    """The manifests that a prediction reads: the one given, or the run's own."""
+    data = run.config.data
+    return [source] if source else [name for name in (data.train, data.val, data.test) if name]

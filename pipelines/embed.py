@@ -119,7 +119,7 @@ def embed_rows(
     folder = out.with_name(f"{out.name}.parts")
     files = {whole, *(array_file(out, name, meta) for name in names if out.suffix == ".npy")}
     for file in files:
-        refuse_input(file, *(manifest for _, manifest in rows))
+        refuse_input(file, *(manifest.name for _, manifest in rows))
     there = sorted(file for file in files if file.exists())
     if there and not overwrite and read_plan(folder) != meta:
         if not whole.exists() or read_meta(whole) != meta:

@@ -165,8 +165,11 @@ def plain(run: Run, cells: Line) -> Line:
 
 
 @contextmanager
-def writer(out: Path, schema: "pa.Schema", manifest: Manifest) -> Iterator[Write]:
-    """Writes lines about `manifest` to a CSV, TSV, JSONL or Parquet file, which has its name only when it is whole."""
+def writer(out: Path, schema: "pa.Schema", read: Sequence[str] = ()) -> Iterator[Write]:
+    """Writes lines to a CSV, TSV, JSONL or Parquet file, which has its name only when it is whole.
+
+    The lines come from the manifests `read`, none of which may be replaced.
+    """
     formats: dict[str, Callable[[Path, pa.Schema], AbstractContextManager[Write]]] = {
         ".csv": _write_csv,
         ".tsv": partial(_write_csv, delimiter="\t"),
@@ -177,7 +180,7 @@ def writer(out: Path, schema: "pa.Schema", manifest: Manifest) -> Iterator[Write
         raise BadInput(f"--out {out}: the name should end in {', '.join(formats)}")
     if out.is_dir() or not out.parent.is_dir():
         raise BadInput(f"--out {out}: " + ("is a folder" if out.is_dir() else f"no folder {out.parent}"))
-    refuse_input(out, manifest)
+    refuse_input(out, *read)
     with replacing(out) as beside, formats[out.suffix](beside, schema) as write:
         yield write
 

@@ -224,7 +224,10 @@ def classify(
 
     def work(group: list[Item]) -> list[Result | tuple[str, str]]:
         read = read_items(run, group)
-        with turn(alone=len(group) == 1), in_memory(lambda: f"with {batch_size} items at a time: --batch-size takes fewer"):
+        with (
+            turn(alone=len(group) == 1),
+            in_memory(lambda: f"with {batch_size} items at a time: --batch-size takes fewer"),
+        ):
             return list(_classify(run, read, question, top))
 
     with closing(ahead(items, work, batch_size, workers)) as groups:
