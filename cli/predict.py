@@ -137,4 +137,4 @@ def lines_of(
 def read_from(run: "Run", source: str | None) -> list[str]:
     """The manifests that a prediction reads: the one given, or the run's own."""
     data = run.config.data
-    return [source] if source else [name for name in (data.train, data.val, data.test) if name]
+    return [source] if source else [name for name in (data.train, data.val, data.test) if isinstance(name, str)]
