@@ -18,7 +18,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 T = TypeVar("T")
 LARGEST = 100_000  # values in a config
@@ -106,6 +116,24 @@ class Last(Section):
     last: Annotated[float, Field(gt=0, lt=1)]
 
 
+def _held_out(value: Any) -> str:
+    """Which of the ways to name val rows a value means, so that an error is about that one."""
+    if isinstance(value, str):
+        return "source"
+    return "last" if isinstance(value, Last) or (isinstance(value, Mapping) and "last" in value) else "fraction"
+
+
+HeldOut = Annotated[
+    Annotated[str, Tag("source")] | Annotated[Fraction, Tag("fraction")] | Annotated[Last, Tag("last")],
+    Discriminator(_held_out),
+]
+
+Later = Annotated[
+    Annotated[str, Tag("source")] | Annotated[Last, Tag("last")],
+    Discriminator(lambda value: "source" if isinstance(value, str) else "last"),
+]
+
+
 class Balance(Section):
     """More weight for training rows whose target (the first one), or else whose class, is rare."""
 
@@ -181,9 +209,9 @@ class Data(Section):
 
     train: str
     """A manifest, a folder or the name of built-in data. Its `split` column, if any, is obeyed."""
-    val: str | Fraction | Last | None = None
+    val: HeldOut | None = None
     """A source, a random share of the training rows, or the last share of every series, before that of `test`."""
-    test: str | Last | None = None
+    test: Later | None = None
     split: str = "split"
     """Name of the column that says train, val or test."""
     label: str | None = None
