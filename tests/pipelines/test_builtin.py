@@ -210,7 +210,7 @@ def test_an_interrupted_write_leaves_no_manifest(tmp_path, monkeypatch) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", fail)
-    with pytest.raises(BadInput, match="No space left"):
+    with pytest.raises(Failed, match="No space left"):
         write("aeon:UnitTest", tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.csv").exists()
 
