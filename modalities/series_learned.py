@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from clx.modalities.base import Input, LearnedView
 from clx.modalities.series_encoders import Dilated
 
-WIDTH, LAYERS = 64, 3
+WIDTH, LAYERS = 128, 3
 LOWEST, HIGHEST, TEMPERATURE = -0.1, 1.1, 2 / 3  # of the hard concrete distribution, as in its paper
 OPEN = 1.0  # logit of the mask at the start
 LIMIT = 4.0  # of that logit: a mask that is certain of itself is no longer random, and has no gradient to learn by

@@ -22,12 +22,12 @@ from clx.pipelines.density import row_weights
 from clx.pipelines.device import pick_device, pick_precision
 from clx.pipelines.disk import append, read_log
 from clx.pipelines.manifest import Manifest
-from clx.pipelines.model import averaged
+from clx.pipelines.model import Embedder, averaged
 from clx.pipelines.signals import Signals
 
 LOG_EVERY = 10
-MAKE_EVERY = 2
-"""Of so many steps one teaches the networks that make views."""
+MAKE_EVERY, MAKE_RATE = 2, 5.0
+"""Of so many steps one teaches the networks that make views, at so many times the learning rate."""
 MOST_OVERFLOWS = 30
 
 
@@ -53,13 +53,16 @@ def rate_at(step: int, total: int, settings: Train) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
-def parameter_groups(model: nn.Module, objective: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices; none for vectors, scalars and what the objective learns."""
-    learned = [p for p in model.parameters() if p.requires_grad]
+def parameter_groups(model: Embedder, objective: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices; none for vectors, scalars, what the objective learns and what makes views."""
+    makers = model.makers()
+    others = {id(p) for p in makers}
+    learned = [p for p in model.parameters() if p.requires_grad and id(p) not in others]
     bare = [p for p in learned if p.ndim < 2] + [p for p in objective.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in learned if p.ndim >= 2], "weight_decay": decay},
         {"params": bare, "weight_decay": 0.0},
+        {"params": makers, "weight_decay": 0.0, "faster": MAKE_RATE},
     ]
     return [group for group in groups if group["params"]]
 
@@ -244,7 +247,7 @@ class Trainer:
         """One optimiser step over the batches of `group`. A non-finite loss or gradient changes nothing."""
         rate = rate_at(self.step, self.plan.steps, self.settings)
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = rate
+            parameters["lr"] = rate * parameters.get("faster", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         statistics = [(b, b.clone()) for b in self.model.buffers() if b.is_floating_point()]  # of batch norms
         value = 0.0
