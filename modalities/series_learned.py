@@ -11,7 +11,7 @@ from clx.modalities.series_encoders import Dilated
 WIDTH, LAYERS = 128, 3
 LOWEST, HIGHEST, TEMPERATURE = -0.1, 1.1, 2 / 3  # of the hard concrete distribution, as in its paper
 OPEN = 1.0  # logit of the mask at the start
-LIMIT = 4.0  # of that logit: a mask that is certain of itself is no longer random, and has no gradient to learn by
+LIMIT = 2.5  # of that logit, either way: no step is hidden or shown for certain, else there is nothing to learn by
 
 
 class AutoTCL(LearnedView):

@@ -164,7 +164,7 @@ PRESETS = {
     "none": {},
     "mild": {"scaling": 0.1, "jitter": 0.05, "crop": 0.1},
     "strong": {"scaling": 0.4, "jitter": 0.2, "crop": 0.4, "cutout": 0.1},
-    "autotcl": {"jitter": 0.1, "autotcl": 0.1},
+    "autotcl": {"jitter": 0.1, "autotcl": 0.3},
 }
 
 
