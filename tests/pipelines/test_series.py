@@ -116,8 +116,9 @@ def test_views_learn_by_their_own_criterion_and_the_encoder_by_its_objective(tmp
     assert not torch.allclose(z["series/1"], plain["series"])
 
 
-@pytest.mark.parametrize("freeze", [False, True])
-@pytest.mark.parametrize(("weight", "low", "high"), [(0.0, 0.9, 1.0), (5.0, 0.2, 0.5)])
+@pytest.mark.parametrize(
+    ("weight", "low", "high", "freeze"), [(0.0, 0.95, 1.0, False), (0.0, 0.95, 1.0, True), (5.0, 0.2, 0.5, False)]
+)
 def test_the_weight_of_hiding_says_how_much_is_hidden(
     tmp_path: Path, weight: float, low: float, high: float, freeze: bool
 ) -> None:
@@ -127,7 +128,7 @@ def test_the_weight_of_hiding_says_how_much_is_hidden(
     trainer = Trainer(made, prepare(made, splits), splits, tmp_path)
     batch, view = next(trainer.groups())[0], trainer.model.tower("series").view
     assert view is not None
-    adam = torch.optim.Adam(trainer.makers, lr=0.03)
+    adam = torch.optim.Adam(trainer.makers, lr=0.01)
     for _ in range(60):
         adam.zero_grad()
         trainer.teach_makers(batch, 1.0)
