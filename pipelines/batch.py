@@ -1,8 +1,14 @@
 """From manifest rows to batches: which rows, in which order, decoded, varied, collated, with what is missing masked."""
 
+import atexit
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -442,9 +448,19 @@ def batches(
 
 
 def _received(made: "DataLoader[Batch]") -> Iterator[Batch]:
-    """What the workers make. Raises `Lost` when one of them is gone."""
+    """What the workers make. Raises `Lost`, here and nowhere else, when one of them is gone.
+
+    Torch's handler of SIGCHLD would raise wherever the program is, in the middle of a step too, which could then
+    neither be finished nor saved. Without it a loss is noticed when a batch is waited for.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    coming = iter(made)
+    end = partial(_end, getattr(coming, "_workers", []), os.getpid())
+    atexit.register(end)
     try:
-        yield from made
+        if made.num_workers and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+        yield from coming
     except RuntimeError as error:
         said = str(error)
         if "exited unexpectedly" not in said and "is killed by signal" not in said:
@@ -453,3 +469,14 @@ def _received(made: "DataLoader[Batch]") -> Iterator[Batch]:
             "a process that reads data was killed, most likely for want of memory: fewer train.workers or a smaller "
             "train.batch_size need less"
         ) from None
+    finally:
+        end()
+        atexit.unregister(end)
+
+
+def _end(workers: "Sequence[BaseProcess]", parent: int) -> None:
+    """End the workers of this process. They heed no polite signal (`leave_to_parent`), so that Python would wait for
+    them for ever when it ends while a traceback, say, still holds on to what they read for."""
+    if os.getpid() == parent:
+        for worker in workers:
+            worker.kill()

@@ -1,6 +1,7 @@
 """Whole commands that are killed, stopped and starved: `clx train digits` ends as if nothing had been."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -205,8 +206,44 @@ def test_commands_that_read_stop_with_a_line(
 # Workers and data that go away
 
 
+def test_a_killed_worker_is_noticed_between_steps_alone() -> None:
+    """Not in the middle of one, which could then neither be finished nor saved."""
+    from clx.modalities.table import Table
+    from clx.pipelines.batch import batches, once
+    from clx.pipelines.manifest import load_builtin
+
+    rows = load_builtin("sklearn:iris")["train"]
+    before = signal.getsignal(signal.SIGCHLD)
+    coming = batches(Rows(rows, {"table": Table(columns=rows.columns[:1])}), once(len(rows), 2), workers=1)
+    next(coming)
+    [worker] = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    for _ in range(1000):  # a step
+        time.sleep(0.0001)
+    with pytest.raises(Lost, match="fewer train.workers"):
+        list(coming)
+    assert signal.getsignal(signal.SIGCHLD) == before
+
+
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of torch's handler of SIGCHLD
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_no_process_that_reads_outlives_an_error(tmp_path: Path, debug: list[str]) -> None:
+    """Shown with its traceback an error keeps the loop, and so the processes, until Python ends."""
+    lines = "".join(f"{k},{'seven' if k == 57 else k},{'ab'[k % 2]}\n" for k in range(60))
+    (tmp_path / "m.csv").write_text("id,size,label\n" + lines)
+    settings = ["modalities={table: {columns: [id]}}", "data={train: m.csv, target: [size]}", "objective={name: l1}"]
+    settings += ["train={workers: 2, batch_size: 4, epochs: 5}", "eval=[]", "embed_dim=4"]
+    config = tmp_path / "c.yaml"
+    config.write_text("".join(one.replace("=", ": ", 1) + "\n" for one in settings))
+    args = [str(Path(sys.executable).with_name("clx")), *debug, "train", "c.yaml"]
+    done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == (1 if debug else 2)
+    assert "row 58, column size" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing(
     tmp_path: Path, make_config: Any, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
