@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,20 @@ def base(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(base: Path, *args: str) -> subprocess.Popen[str]:
+@contextmanager
+def start(base: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
     command = [CLX, *ARGS, *args]
-    return subprocess.Popen(command, cwd=base, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, cwd=base, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sweep:
+        try:
+            yield sweep
+        finally:  # a test that fails waits for nobody
+            sweep.kill()
 
 
 def wait_for_step(run: Path, step: int) -> None:
     """Until a run has a checkpoint of `step` or later."""
-    for _ in range(6000):
+    until = time.monotonic() + 180
+    while time.monotonic() < until:
         if (found := checkpoint.checkpoints(run)) and found[-1].step >= step:
             return
         time.sleep(0.01)

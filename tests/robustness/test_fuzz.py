@@ -25,18 +25,18 @@ from clx.modalities.audio import Audio
 from clx.modalities.base import CellError
 from clx.modalities.image import Image
 from clx.modalities.series import Series
-from clx.pipelines import checkpoint, results
+from clx.pipelines import checkpoint, overview, results
 from clx.pipelines.build import make_losses, make_modalities
 from clx.pipelines.config import BadInput, Heed, load_config
 from clx.pipelines.disk import digest, seal
 from clx.pipelines.labels import read_labels
 from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import load_manifest, load_splits, split_by
-from clx.pipelines.report import report
-from clx.pipelines.runs import curves, figures, read_results, summary
+from clx.pipelines.runs import curves, figures, headline, read_results, summary
 from clx.pipelines.scale import load_fits
 
-SECONDS = 30  # for one input: more is a hang
+SECONDS = 30  # of this process for one input: more is a hang
+WAIT = 600  # seconds by the clock, in which nothing else may keep it
 TOKENS = [
     b"\0",
     b"\xff\xff\xff\xff",
@@ -64,13 +64,16 @@ def in_time() -> Iterator[None]:
         raise Hang
 
     assert threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
+    before = {number: signal.signal(number, late) for number in (signal.SIGALRM, signal.SIGPROF)}
+    signal.alarm(WAIT)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def edited(content: bytes, edits: list[Edit]) -> bytes:
@@ -366,11 +369,11 @@ def run_door(run: Path, resealed: bool) -> Door:
     config = checkpoint.read_config(run)
     rows = load_splits(config.data, 0)
     trainer = Trainer(config, checkpoint.rebuild(run, config, checkpoint.read_facts(run)), rows, run)
-    page = run.with_name("page.html")
 
     def show() -> None:
-        page.unlink(missing_ok=True)
-        report([run], page, rows=0, say=lambda text: None)
+        """What `clx report` makes of the files that are no checkpoint's."""
+        one = overview.Shown("run", run, config, overview.read_metrics(run), list(results.saved(run)))
+        overview.evaluation_tables([one]), overview.answers(one, {}), overview.curves([one]), overview.facts(one, None)
 
     def reseal(name: str, content: bytes) -> bytes:
         if name.endswith(".json"):
@@ -391,14 +394,17 @@ def run_door(run: Path, resealed: bool) -> Door:
         (run / name).write_bytes(content)
         if resealed:
             reseal(name, content)
-        restore = lambda: trainer.restore(checkpoint.last(run))  # noqa: E731
-        readers: list[Callable[[], Any]] = [restore, lambda: checkpoint.load(run)]
+        restore: Callable[[], Any] = lambda: trainer.restore(checkpoint.last(run))  # noqa: E731
+        readers = [lambda: checkpoint.load(run)]
         if name == "calibration.json":
             readers = [lambda: load_fits(run, "w")]
         elif name.endswith(".jsonl"):
             readers = [restore, lambda: curves(run), show]
         elif "checkpoints" not in name and name.endswith(".json") and name != "facts.json":
-            readers = [lambda: summary(run), lambda: figures(read_results(run)), show]
+            readers = [lambda: headline(read_results(run)), lambda: figures(read_results(run)), show]
+            readers += [lambda: summary(run)] if name == "state.json" else []
+        elif name.endswith((".pt", "meta.json")):
+            readers = [restore]
         try:
             for read in readers:
                 with suppress(BadInput):
