@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -71,10 +72,11 @@ class Loss(nn.Module):
             return result
 
     @classmethod
-    def needs(cls) -> set[str]:
+    @cache  # asked at every step, and a signature takes longer to read than some losses to compute
+    def needs(cls) -> frozenset[str]:
         """Names of the keyword-only arguments of `forward`."""
         parameters = inspect.signature(cls.forward).parameters.values()
-        return {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        return frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
 
     def setup(self, names: Sequence[str], dim: int) -> None:
         """Create what depends on the inputs' names and the embedding width. Called once, before training."""

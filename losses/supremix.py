@@ -219,6 +219,7 @@ class SupReMix(Tempered):
         if len(x) < 2:
             return nothing(z)
         window = self.window_share * y.std().item() if self.window is None else self.window
+        all_fit = (len(x) - 1) ** 2 // 4 <= self.max_positives  # as many below a target as above it give most pairs
         terms, valid = supremix(
             unit(x),
             y,
@@ -226,7 +227,7 @@ class SupReMix(Tempered):
             self.draw_shares(len(x), x, generator) if self.mixing in ("both", "negative") else None,
             window if self.mixing in ("both", "positive") else None,
             linear if self.magnify == "linear" else squared,
-            lambda number: self.draw_pairs(number, generator),
+            None if all_fit else lambda number: self.draw_pairs(number, generator),
         )
         dropped = len(known) - int(valid.sum())
         if dropped:
