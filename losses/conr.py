@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register
 from clx.losses.streaming import gram, mean, unit
-from clx.losses.tiles import off_diagonal, slices
+from clx.losses.tiles import slices
 
 
 def conr(
@@ -19,6 +19,7 @@ def conr(
     temperature: Tensor | float,
     window: float = 1.0,
     pushing: float = 0.01,
+    alone: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """ConR: positives are rows of a close target, negatives those of a far target but a close prediction.
 
@@ -32,6 +33,7 @@ def conr(
         temperature: positive.
         window: w, in units of the target.
         pushing: e, how much more a negative counts per unit of target distance.
+        alone: `[N]` bool, the rows that are a positive of their own, as an equal second view of them would be.
 
     Returns:
         The loss of each row in nats, `[N]`, and whether it is an anchor: has a positive and a negative; 0 where
@@ -41,7 +43,8 @@ def conr(
         Keramati et al. 2024, arXiv 2309.06651. Without the published code's exp(0) = 1 for every
         pair that is no positive.
     """
-    near = _Near(targets, predictions.detach(), window, pushing)
+    alone = torch.zeros(len(z), dtype=torch.bool, device=z.device) if alone is None else alone
+    near = _Near(targets, predictions.detach(), window, pushing, alone)
     positives, negatives = near.counts()
     valid = (positives > 0) & (negatives > 0)
     log_sum, linear = gram(z, temperature, near.weights, near.positives)
@@ -51,23 +54,30 @@ def conr(
 class _Near:
     """What ConR asks of a tile of pairs, from targets and predictions."""
 
-    def __init__(self, targets: Tensor, predictions: Tensor, window: float, pushing: float) -> None:
-        self.y, self.p, self.window, self.pushing = targets, predictions, window, pushing
+    def __init__(self, targets: Tensor, predictions: Tensor, window: float, pushing: float, alone: Tensor) -> None:
+        self.y, self.p, self.window, self.pushing, self.alone = targets, predictions, window, pushing, alone
 
     def positives(self, i: slice, j: slice) -> Tensor:
-        """1 for the pairs of close targets, 0 for others and for a row with itself."""
+        """1 for the pairs of close targets, 0 for others and for a row with itself, unless it is alone."""
         close = self._within(_distance(self.y, i, j))
-        if i.start < j.stop and j.start < i.stop:
-            close.diagonal(i.start - j.start).zero_()
+        if (own := self._own(i, j)) is not None:
+            close.diagonal(i.start - j.start).mul_(own)
         return close
 
     def weights(self, s: Tensor, i: slice, j: slice) -> Tensor:
-        """1 for positives, exp(e |y_i - y_j|) for negatives, 0 for others; a row with itself is masked."""
-        off_diagonal(s, i, j)
+        """1 for positives, exp(e |y_i - y_j|) for negatives, 0 for others; a row with itself is masked, unless it is
+        alone."""
+        if (own := self._own(i, j)) is not None:
+            s.diagonal(i.start - j.start).masked_fill_(~own, -torch.inf)
         distance = _distance(self.y, i, j)
         close, seen = self._within(distance), self._within(_distance(self.p, i, j))
         pushed = distance.mul_(self.pushing).exp_().mul_(seen)
         return torch.lerp(pushed, torch.ones_like(pushed), close)
+
+    def _own(self, i: slice, j: slice) -> Tensor | None:
+        """Which of the rows that a tile pairs with themselves are alone; None where it has no such pair."""
+        start, stop = max(i.start, j.start), min(i.stop, j.stop)
+        return self.alone[start:stop] if start < stop else None
 
     def _within(self, distance: Tensor) -> Tensor:
         return torch.le(distance, self.window, out=torch.empty_like(distance))
@@ -78,7 +88,7 @@ class _Near:
         every, positives, negatives = slice(0, n), [], []
         for part in slices(n, max(1, (1 << 19) // n)):
             close = _distance(self.y, part, every) <= self.window
-            positives.append(close.sum(1) - 1)
+            positives.append(close.sum(1) - (~self.alone[part]).long())
             negatives.append((~close & (_distance(self.p, part, every) <= self.window)).sum(1))
         return torch.cat(positives), torch.cat(negatives)
 
@@ -93,6 +103,9 @@ def _distance(x: Tensor, i: slice, j: slice) -> Tensor:
 @dataclass(eq=False, kw_only=True)
 class ConR(Tempered):
     """ConR over the rows of all names; a regulariser, to be added to a regression loss on the same head.
+
+    The paper takes two views of each item, so that every row has a positive. An item of one view is its own: of rare
+    targets, which are what ConR is for, hardly a row has another near it in its batch, and it would be no anchor.
 
     `window` is in the target's units, 1 for ages in years; when not given it is a tenth of the targets' deviation,
     in a training run that of all training rows.
@@ -127,7 +140,8 @@ class ConR(Tempered):
             return nothing(z)
         spread = 0.0 if len(y) < 2 else y.std(0).norm().item()
         window = self.window_share * spread if self.window is None else self.window
-        terms, valid = conr(unit(x), y, p, self.tau, window, self.pushing)
+        alone = torch.bincount(items[known])[items[known]] == 1
+        terms, valid = conr(unit(x), y, p, self.tau, window, self.pushing, alone)
         dropped = len(known) - int(valid.sum())
         if dropped:
             self.log["dropped_anchors"] = dropped

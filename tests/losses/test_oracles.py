@@ -230,11 +230,12 @@ def rank_n_contrast(every: list[tuple[int, Tensor]], y: Tensor, t: Tensor) -> Te
 
 
 def conr(every: list[tuple[int, Tensor]], y: Tensor, p: Tensor, t: Tensor, w: float, e: float) -> Tensor:
+    """An item of one row is a positive of its own."""
     terms = []
     for k, (i, u) in enumerate(every):
         positive, negative = [], []
         for m, (j, v) in enumerate(every):
-            if m == k:
+            if m == k and sum(item == i for item, _ in every) > 1:
                 continue
             if (y[i] - y[j]).norm() <= w:
                 positive.append(u @ v / t)
@@ -504,6 +505,21 @@ def test_supervised_heads() -> None:
         loss(z, predictions=p, labels=torch.tensor([0, 2]))
     with pytest.raises(ValueError, match="differ in shape"):
         LOSSES["l1"]()(z, predictions=p, targets=y[:, :1])
+
+
+def test_a_rare_row_of_one_view_is_an_anchor_of_conr() -> None:
+    """No other target is near it, and a prediction that falls among others is what ConR is to push apart."""
+    loss = LOSSES["conr"](temperature=0.5, window=1.0, pushing=0.1).double()
+    x = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64, requires_grad=True)
+    far, close = torch.tensor([[0.0], [5.0]]), torch.tensor([[0.0], [0.5]])
+    value = loss({"image": x}, targets=far, predictions=close)
+    assert value.item() == pytest.approx(math.log(math.exp(2) + math.exp(0.5 + 1.2)) - 2)
+    value.backward()
+    assert x.grad[0] @ x[1] > 0  # a step down parts them
+    assert x.grad[1] @ x[0] > 0
+    assert not loss.log
+    assert loss({"image": x}, targets=far, predictions=far) == 0  # told apart already
+    assert loss.log == {"dropped_anchors": 2}
 
 
 def test_what_is_dropped_is_counted() -> None:
