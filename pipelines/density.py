@@ -11,6 +11,7 @@ from clx.pipelines.config import BadInput, Balance, Data
 from clx.pipelines.rows import Manifest
 
 BINS = 50
+MOST_BINS = 1_000_000
 Floats = NDArray[np.float64]
 
 
@@ -53,11 +54,23 @@ def bin_name(value: Any, width: float) -> str | None:
     return f"{math.floor(number / width + 1e-9) * width:.6g}" if math.isfinite(number) else None
 
 
+def check_width(low: float, high: float, width: float) -> None:
+    """Raise `BadInput` when bins of this width from `low` to `high` would be too many to hold or to tell apart."""
+    count = (high - low) / width
+    if not count < MOST_BINS or not max(abs(low), abs(high)) / width < 2**53:
+        raise BadInput(
+            f"bin_width {width:g} makes {count:.3g} bins of targets from {low:g} to {high:g}, more than {MOST_BINS}: "
+            "set a wider one"
+        )
+
+
 def histogram(values: Floats, width: float) -> tuple[int, NDArray[np.int64]]:
-    """The first bin that has a value, and the counts from there to the last one that has."""
+    """The first bin that has a value, and the counts from there to the last one that has. Raises `BadInput` for a
+    width that makes too many."""
     known = values[np.isfinite(values)]
     if not len(known):
         return 0, np.zeros(0, dtype=np.int64)
+    check_width(float(known.min()), float(known.max()), width)
     bins = bin_of(known, width)
     return int(bins.min()), np.bincount(bins - bins.min())
 

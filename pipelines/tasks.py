@@ -18,6 +18,7 @@ from clx.pipelines import probes
 from clx.pipelines.batch import column_of
 from clx.pipelines.build import Run, windowed_series
 from clx.pipelines.config import BadInput, Task, nearest
+from clx.pipelines.density import check_width
 from clx.pipelines.embedded import Embedded, Report, contents, nobody
 from clx.pipelines.intervals import Statistic, figures, means
 from clx.pipelines.manifest import Manifest
@@ -430,6 +431,7 @@ class Shelves:
             return cls(0.0, 1.0, torch.zeros(1, dtype=torch.long), settings)
         low, high = values.min().item(), values.max().item()
         width = settings.bin_width or (high - low) / 50 or 1.0
+        check_width(low, high, width)
         return cls(low, width, torch.bincount(_bins(values, low, width)), settings)
 
     def groups(self, targets: Tensor) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import convolve1d
 
 from clx.pipelines.batch import Order, Rows, once
@@ -16,6 +17,8 @@ from clx.pipelines.config import BadInput, Balance, Config, Data
 from clx.pipelines.density import bin_name, class_weights, density_weights, histogram, kernel_of, shots
 from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import load_manifest, load_splits
+from clx.pipelines.results import Settings
+from clx.pipelines.tasks import Shelves
 from clx.pipelines.thin import long_tail, thin
 
 
@@ -51,6 +54,23 @@ def test_unknown_targets_and_classes_weigh_one() -> None:
 def test_shots_follow_the_training_bins() -> None:
     train = np.repeat([0.5, 1.5, 2.5], [19, 20, 101])
     assert shots(train, np.array([0.1, 1.9, 2.0, 7.0, -3.0, np.nan]), 1.0).tolist() == [0, 1, 2, 0, 0, -1]
+
+
+@pytest.mark.parametrize("width", [1e-12, 5e-324])
+def test_a_width_of_too_many_bins_is_refused(skewed: Path, width: float) -> None:
+    """Before it fills the memory, wherever bins are counted."""
+    values = np.array([0.0, 3.0, np.nan])
+    with pytest.raises(BadInput, match="bin_width .* makes .* bins of targets from 0 to 3"):
+        histogram(values, width)
+    with pytest.raises(BadInput, match="set a wider one"):
+        shots(values, values, width)
+    with pytest.raises(BadInput, match="bin_width"):
+        Shelves.of(torch.from_numpy(values), Settings(bin_width=width))
+    made = config(skewed, balance={"rule": "inverse"}, bin_width=width)
+    with pytest.raises(BadInput, match="bin_width"):
+        Trainer(made, prepare(made, load_splits(made.data, 0)), load_splits(made.data, 0), skewed.parent)
+    with pytest.raises(BadInput, match="bin_width 1 "):  # beyond 2^53 neighbouring numbers share a bin
+        histogram(np.array([1e300, 1e300]), 1.0)
 
 
 def test_bins_are_named_by_their_lower_edge() -> None:
