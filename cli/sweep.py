@@ -74,7 +74,7 @@ def sweep(
             with progress() as shown:
                 yield from executing.one_by_one(work, shown)
 
-    failed = pipeline.sweep(points, folder, execute, note, retry_failed=retry_failed, overwrite=overwrite)
+    failed = pipeline.sweep(points, folder, execute, note, metrics, retry_failed=retry_failed, overwrite=overwrite)
     rows = pipeline.rows(points, folder, metrics)
     table = pipeline.table(rows, list(points[0].shown))
     if json:

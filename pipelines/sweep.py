@@ -5,20 +5,21 @@ it. How far a run is, its own folder tells, so a sweep that was stopped or kille
 """
 
 import copy
+import fnmatch
 import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from clx.pipelines.config import BadInput, Config, Section, Stopped, override, parse, read_source
+from clx.pipelines.config import BadInput, Config, Section, Stopped, nearest, override, parse, read_source
 from clx.pipelines.disk import is_used, locked, write_text
-from clx.pipelines.runs import best_loss, figure, flat, headline, mean_and_deviation, read_results
+from clx.pipelines.runs import best_loss, figure, figures, flat, headline, mean_and_deviation, read_results
 from clx.pipelines.state import read, state_of
 
 SCHEMA = 1
@@ -134,7 +135,8 @@ def read_plan(source: str, grid: Sequence[str] = (), seeds: str | None = None) -
 
 
 def points(plan: Plan, base: dict[str, Any], settings: Iterable[str] = ()) -> list[Point]:
-    """Every run of a sweep, the last axis changing first. `settings` are `-s` ones and win over the file's.
+    """Every run of a sweep, the last axis changing first; seeds change last of all, so that a sweep that is broken off
+    has as many of each kind. `settings` are `-s` ones and win over the file's.
 
     Raises `BadInput` for a setting that is wrong, or two runs that come out the same.
     """
@@ -150,7 +152,10 @@ def points(plan: Plan, base: dict[str, Any], settings: Iterable[str] = ()) -> li
         if (key := setting.partition("=")[0]) in swept:
             raise BadInput(f"-s {setting}: {key} is swept, so one value for all runs means nothing")
     found: dict[str, Point] = {}
-    for chosen in itertools.product(*axes):
+    every = list(itertools.product(*axes))
+    if plan.seeds:
+        every.sort(key=lambda chosen: plan.seeds.index(chosen[-1][1]))
+    for chosen in every:
         name = "_".join(part for _, _, part, _ in chosen)
         merged: dict[str, Any] = dict(plan.set)
         for _, _, _, changes in chosen:
@@ -236,6 +241,22 @@ def ready(todo: Sequence[Point]) -> None:
             raise BadInput(f"run {point.name}: {error}") from None
 
 
+def wrong_metrics(metrics: Iterable[str], found: Sequence[Point], folder: Path) -> Iterator[str]:
+    """What is wrong with each metric that no run can have, or that none has of those that were evaluated so far."""
+    tasks = {task for point in found for task in point.config.eval}
+    there = [figures(read_results(folder / point.name)) for point in found]
+    for metric in metrics:
+        task = metric.partition(".")[0]
+        if metric == "val_loss":
+            continue
+        if not fnmatch.filter(tasks, task):
+            yield f"--metric {metric}: no run evaluates {task!r}{nearest(task, [*tasks, 'val_loss'])}"
+            continue
+        of_task = [paths for paths in there if any(fnmatch.fnmatchcase(path.partition(".")[0], task) for path in paths)]
+        if of_task and not any(fnmatch.filter(paths, metric) for paths in of_task):
+            yield f"--metric {metric}: no run has such a figure{nearest(metric, of_task[0])}"
+
+
 @dataclass
 class Book:
     """`sweep.json`: the settings that each run of the folder was asked for with, and which ones failed."""
@@ -299,6 +320,7 @@ def sweep(
     folder: Path,
     execute: Callable[[Sequence[tuple[Point, bool]], Path], Iterable[Outcome]],
     say: Callable[[str], None],
+    metrics: Sequence[str] = (),
     *,
     retry_failed: bool = False,
     overwrite: bool = False,
@@ -306,11 +328,13 @@ def sweep(
     """Execute the runs that are not finished, and return the names of those that failed, now or before.
 
     `execute` takes runs, each with whether it starts anew, and yields how they ended. Raises `BadInput`
-    before the first run when one cannot start, `Stopped` after a signal.
+    before the first run when one cannot start or none can have one of `metrics`, `Stopped` after a signal.
     """
     from clx.pipelines.train import clear
 
     book = Book.open(folder)
+    for wrong in wrong_metrics(metrics, found, folder):
+        raise BadInput(wrong)
     anew = set()
     for point in found:
         if what := book.changed(point):
@@ -333,6 +357,7 @@ def sweep(
             clear(folder / name, marked=True)
         book.write()
         done = len(found) - len(todo)
+        unsure = set(metrics)
         if done and todo:
             say(f"{done} of {len(found)} runs are done already")
         try:
@@ -342,6 +367,10 @@ def sweep(
                     book.failed[name] = error
                     book.write()
                 say(f"{done} of {len(found)}: {name} {'finished' if error is None else f'failed: {error}'}")
+                if unsure and error is None:  # the first figures tell whether there are such
+                    for wrong in wrong_metrics(unsure, found, folder):
+                        say(f"warning: {wrong}")
+                    unsure.clear()
         except Stopped as stopped:
             told = f"stopped with {done} of {len(found)} runs done; the same command goes on"
             raise Stopped(told, stopped.exit_code) from None

@@ -32,10 +32,10 @@ def test_axes_are_crossed_in_order() -> None:
     found = planned({"grid": {"train.lr": [1e-3, 1e-2], "objective.temperature": [0.1, 0.2]}, "seeds": "0-1"})
     assert [point.name for point in found[:3]] == [
         "lr=0.001_temperature=0.1_seed=0",
-        "lr=0.001_temperature=0.1_seed=1",
         "lr=0.001_temperature=0.2_seed=0",
+        "lr=0.01_temperature=0.1_seed=0",
     ]
-    assert len(found) == 8
+    assert [point.shown["seed"] for point in found] == [0] * 4 + [1] * 4  # broken off, it has as many of each kind
     last = found[-1].config
     assert (last.train.lr, last.objective[0].options["temperature"], last.train.seed) == (1e-2, 0.2, 1)
     assert found[0].shown == {"train.lr": 0.001, "objective.temperature": 0.1, "seed": 0}
@@ -206,6 +206,27 @@ def test_what_a_kill_left_undone_is_not_taken_for_done(tmp_path: Path) -> None:
     assert not any((out / "checkpoints").iterdir())
     (out / "state.json").write_text('{"state": "failed"}')
     assert sweep.Book.open(tmp_path).outcome(point) == "interrupted"
+
+
+def test_a_metric_that_no_run_has_is_told_before_the_runs_or_after_the_first(clx: Command, base: Path) -> None:
+    args = ("sweep", "base.yaml", "--grid", "train.lr=1e-2,1e-3", "-o", "out")
+    for metric, hint in (("val_los", "'val_loss'"), ("zeroshoot.table.top1", "'zeroshot'"), ("regression.*.mae", "")):
+        refused = clx(*args, "--metric", metric, cwd=base)
+        assert refused.returncode == 2
+        assert f"--metric {metric}: no run evaluates" in refused.stderr
+        assert hint in refused.stderr
+        assert not (base / "out").exists()
+    warned = clx(*args, "--metric", "zeroshot.table.top_1", "--metric", "val_loss", cwd=base)
+    assert warned.returncode == 0, warned.stderr
+    told = "--metric zeroshot.table.top_1: no run has such a figure (did you mean 'zeroshot.table.top1'?)"
+    assert warned.stderr.count(told) == 1
+    assert warned.stderr.index(told) < warned.stderr.index("2 of 2")
+    again = clx(*args, "--metric", "zeroshot.table.top_1", cwd=base)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert told in again.stderr
+    fine = clx(*args, "--metric", "zeroshot.*.top1", "--metric", "*.table.top1", cwd=base)
+    assert fine.returncode == 0, fine.stderr
+    assert "warning" not in fine.stderr
 
 
 def test_everything_is_checked_before_the_first_run(clx: Command, base: Path) -> None:
