@@ -216,10 +216,10 @@ LEAST_ERROR = 1e-10  # of a prediction that is exactly right, in the geometric m
 
 
 def errors(predictions: Tensor, targets: Tensor) -> Statistic:
-    """Mean absolute error and geometric mean of the absolute errors `[N]`."""
+    """Mean absolute error, mean squared error and geometric mean of the absolute errors `[N]`."""
     size = (predictions.double() - targets.double()).abs().numpy()
     logs = means({"gm": np.log(np.maximum(size, LEAST_ERROR))})
-    return together(means({"mae": size}), lambda weights: {"gm": np.exp(logs(weights)["gm"])})
+    return together(means({"mae": size, "mse": size**2}), lambda weights: {"gm": np.exp(logs(weights)["gm"])})
 
 
 def regressed(predictions: Tensor, targets: Tensor) -> Statistic:

@@ -21,7 +21,7 @@ and under the name of each task (`TASKS`) one line per input:
     knn         same                        top1 mean_per_class confusion k weights features rows train_rows
     svm         same                        top1 mean_per_class confusion C path features rows train_rows
     fewshot     same                        1-shot 5-shot (one figure per `settings.shots`) ways episodes features ...
-    regression  "table->price"              mae rmse gm r2 pearson spearman groups regressor penalty path rows
+    regression  "table->price"              mae mse rmse gm r2 pearson spearman groups regressor penalty path rows
     forecast    "series->24"                mse mae penalty path features horizon rows train_rows; of the same windows
                 "trained-predictor->24"     mse mae horizon rows, where the run's own objective is to forecast
                 "ridge-on-lags->24"         mse mae penalty path horizon rows train_rows
@@ -121,7 +121,8 @@ MEANING: dict[str, str] = {
     "C": "weight of the support vectors' errors, the best by cross-validation on training rows",
     "1-shot": "accuracy over episodes when each class is known by one example (5-shot: by five)",
     "mae": "mean absolute error, in the target's units; of forecasts in deviations of the training series",
-    "mse": "mean squared error of forecasts, of values by the training series' mean and deviation; its mean scores 1",
+    "mse": "mean squared error, in the target's units squared; of forecasts in deviations of the training series: their mean "
+    "scores 1",
     "horizon": "steps that are forecast; the error is over all of them",
     "season": "lag that seasonal-naive repeats, the best on training windows",
     "penalty": "of the squared weights in ridge regression, the best of the sweep on validation rows",
