@@ -131,11 +131,12 @@ def zeroshot(
     folder = None if pretrained else Path(model)
     if calibrate:
         from clx.pipelines.calibrate import calibrate_on
+        from clx.pipelines.model import fingerprint
 
         found = calibrate_on(
             chosen, calibrate, phrasings, templates, label=label, multi_label=multi_label, workers=workers, say=note
         )
-        show_fits(found, folder, pipeline.fingerprint(run.model))
+        show_fits(found, folder, fingerprint(run.model))
         return
     question = pipeline.ask(
         run, phrasings, templates, chosen.text, multi_label=multi_label, threshold=threshold, temperature=temperature,

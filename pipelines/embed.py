@@ -27,9 +27,10 @@ from clx.pipelines.config import BadInput, Stopped, in_memory, nearest
 from clx.pipelines.device import Turns
 from clx.pipelines.disk import LOCK, locked, replacing, write_text
 from clx.pipelines.manifest import Manifest, load_manifest, load_splits, split_by
+from clx.pipelines.model import fingerprint
 from clx.pipelines.rows import refuse_input
 from clx.pipelines.signals import Signals
-from clx.pipelines.zeroshot import device_of, fingerprint
+from clx.pipelines.zeroshot import device_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

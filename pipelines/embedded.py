@@ -14,6 +14,7 @@ from clx.losses.base import Embeddings
 from clx.pipelines.batch import BadRow, Rows, batches, cell_of, columns_of, has_columns, once
 from clx.pipelines.build import Run, check_columns, class_names
 from clx.pipelines.config import BadInput
+from clx.pipelines.known import know
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.zeroshot import device_of
 
@@ -91,6 +92,8 @@ def embed_manifest(
     index = {name: k for k, name in enumerate(every)}
     width = run.config.data.bin_width if label in run.config.data.target else None
     data = Rows(manifest, modalities, label, index, width, target, on_bad=on_bad)
+    if run.config.data.cache:
+        know(run, data)
     device = device_of(run)
     parts: list[tuple[Embeddings, dict[str, Tensor], Tensor, Tensor, dict[str, Tensor]]] = []
     bad: set[int] = set()

@@ -1,5 +1,6 @@
 """The model: one encoder and projection head per modality. Inputs in, one embedding per name out."""
 
+import hashlib
 from typing import Literal
 
 import torch
@@ -202,6 +203,16 @@ def _scatter(rows: Tensor, here: Tensor) -> Tensor:
     return full
 
 
+def fingerprint(module: nn.Module) -> str:
+    """A digest of all weights: equal for equal models, wherever they came from."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(module.state_dict().items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 class Objective(nn.Module):
     """A weighted sum of losses, each given exactly what its signature asks for."""
 
@@ -222,7 +233,7 @@ class Objective(nn.Module):
             assert isinstance(loss, Loss)
             seen = {k: v for k, v in z.items() if term.inputs is None or modality_of(k) in term.inputs}
             given = {k: v for k, v in extras.items() if k in type(loss).needs()}
-            total = total + term.weight * loss(seen, **given)
+            total = total + (1.0 if term.weight is None else term.weight) * loss(seen, **given)
             counts |= {f"{term.name}.{key}": value for key, value in loss.log.items()}
         return total, counts
 

@@ -12,6 +12,7 @@ from clx.pipelines.build import Run, prepare
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import BadInput, Config
 from clx.pipelines.device import pick_device
+from clx.pipelines.known import know
 from clx.pipelines.manifest import Manifest
 
 RIDGE_ROWS = 100_000
@@ -78,6 +79,8 @@ def start_predictor(run: Run, train: Manifest) -> None:
     rows = Rows(some, run.modalities, target=data.target, ahead=run.ahead, on_bad="skip")
     device = pick_device(run.config.train.device)
     model = run.model.eval().to(device)
+    if data.cache:
+        know(run, rows)
     parts = []
     for batch in batches(rows, once(len(rows), 256), run.config.train.workers):
         moved = batch.to(device)

@@ -121,8 +121,8 @@ MEANING: dict[str, str] = {
     "C": "weight of the support vectors' errors, the best by cross-validation on training rows",
     "1-shot": "accuracy over episodes when each class is known by one example (5-shot: by five)",
     "mae": "mean absolute error, in the target's units; of forecasts in deviations of the training series",
-    "mse": "mean squared error, in the target's units squared; of forecasts in deviations of the training series: their mean "
-    "scores 1",
+    "mse": "mean squared error, in the target's units squared; of forecasts in squared deviations of the training "
+    "series, whose mean scores 1",
     "horizon": "steps that are forecast; the error is over all of them",
     "season": "lag that seasonal-naive repeats, the best on training windows",
     "penalty": "of the squared weights in ridge regression, the best of the sweep on validation rows",

@@ -18,7 +18,8 @@ from clx.pipelines.config import BadInput, nearest
 from clx.pipelines.disk import replacing
 from clx.pipelines.embed import array_file, dense, ids_file, read_meta
 from clx.pipelines.items import KINDS, Inputs, Item, check_modality, is_json
-from clx.pipelines.zeroshot import embed_items, fingerprint, open_model, queries
+from clx.pipelines.model import fingerprint
+from clx.pipelines.zeroshot import embed_items, open_model, queries
 
 CHUNK = 1 << 26
 """Bytes of vectors in memory at a time."""

@@ -1,6 +1,5 @@
 """Zero-shot classification: items of any modality against words, by the angle in the shared space."""
 
-import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from clx.pipelines.device import Turns, pick_device
 from clx.pipelines.folder import near_run
 from clx.pipelines.items import Item
 from clx.pipelines.labels import cached
+from clx.pipelines.model import fingerprint
 from clx.pipelines.scale import Scale, load_fits
 
 
@@ -50,16 +50,6 @@ def embed(run: Run, name: str, samples: Sequence[Any], batch_size: int = 256) ->
         value = collate(modality, samples[start : start + batch_size])
         found.append(run.model.towers[name]({k: v.to(device) for k, v in value.items()}).float().cpu())
     return torch.cat(found)
-
-
-def fingerprint(module: torch.nn.Module) -> str:
-    """A digest of all weights: equal for equal models, wherever they came from."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(module.state_dict().items()):
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def class_embeddings(

@@ -38,6 +38,7 @@ ORDER = [
     "batch",
     "model",
     "build",
+    "known",
     "checkpoint",
     "health",
     "results",

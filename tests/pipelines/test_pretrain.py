@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clx.pipelines import checkpoint
+from clx.pipelines import checkpoint, known
 from clx.pipelines.batch import Rows, batches, once
-from clx.pipelines.config import BadInput, Config, Stopped, load_config
+from clx.pipelines.config import BadInput, Config, Data, Stopped, first_stage, load_config
 from clx.pipelines.loop import Trainer
-from clx.pipelines.manifest import load_splits
+from clx.pipelines.manifest import Manifest, load_splits
 from clx.pipelines.train import train
 
 
@@ -177,6 +177,15 @@ def test_stopped_in_either_stage_and_resumed_equals_unbroken(table: Path, run: P
     assert (out / "metrics.jsonl").read_text() == (run / "metrics.jsonl").read_text()
 
 
+def test_a_frozen_encoder_keeps_its_head_in_the_first_stage(table: Path) -> None:
+    """All that such a tower learns is its head: thrown away, the stage would have been for nothing."""
+    raws = raw(table)
+    raws["modalities"]["table"] |= {"freeze": True, "head": "mlp"}
+    assert first_stage(Config.model_validate(raws)).modalities["table"]["head"] == "mlp"
+    raws["modalities"]["table"] |= {"unlocked": 1}
+    assert first_stage(Config.model_validate(raws)).modalities["table"]["head"] == "linear"
+
+
 def test_features_of_a_kept_encoder_are_computed_once(table: Path, run: Path, tmp_path: Path) -> None:
     """They take the encoder's place, in training and validation, and change no number."""
     changes = {"pretrain": {"run": str(run / "pretrain")}}
@@ -197,6 +206,44 @@ def test_features_of_a_kept_encoder_are_computed_once(table: Path, run: Path, tm
     z = loaded.model(batch.inputs, batch.present)["table"]
     torch.testing.assert_close(z, torch.ones(8, 32))  # 0.5 over its root mean square
     del trainer
+
+
+def test_features_outlive_a_run_where_encoder_and_cells_are_the_same(
+    table: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known, "_kept", {})
+    loaded = checkpoint.load(run)
+    splits = load_splits(loaded.config.data, 0)
+    encoder = loaded.model.tower("table").encoder
+    calls: list[int] = []
+    encoder.register_forward_hook(lambda module, given, out: calls.append(len(out)))
+
+    def asked(manifest: Manifest) -> list[torch.Tensor]:
+        return list(known.features(loaded, "table", manifest).values())
+
+    first, rows = asked(splits["train"]), len(splits["train"])
+    torch.testing.assert_close(torch.stack(asked(splits["train"])), torch.stack(first), rtol=0, atol=0)
+    assert sum(calls) == rows
+    asked(splits["val"])
+    assert sum(calls) == rows + len(splits["val"])
+    calls.clear()
+    other = load_splits(loaded.config.data.model_copy(update={"train": str(write_table(tmp_path / "o.csv"))}), 0)
+    asked(other["train"])  # another file with the same cells
+    assert not calls
+    asked(load_splits(Data(train=str(write_table(tmp_path / "p.csv", seed=1))), 0)["train"])
+    assert sum(calls) == rows
+    calls.clear()
+    with torch.no_grad():
+        list(encoder.parameters())[-1].add_(1)  # the bias of the last layer
+    changed = asked(splits["train"])
+    assert sum(calls) == rows
+    assert not torch.allclose(changed[0], first[0])
+    monkeypatch.setattr(known, "LARGEST", 3 * rows * 32 * 4)  # three of them
+    asked(splits["test"])
+    assert len(known._kept) < 4
+    calls.clear()
+    asked(splits["train"])
+    assert not calls  # the oldest were forgotten
 
 
 def refuse(config: dict[str, Any], out: Path, match: str) -> None:

@@ -1,0 +1,88 @@
+"""What frozen encoders make of unvaried samples: computed once for every epoch, stage and run that asks again."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from clx.pipelines.batch import Rows, batches, cell_of, columns_of, once
+from clx.pipelines.build import Run
+from clx.pipelines.config import BadInput, options_of
+from clx.pipelines.manifest import Manifest
+from clx.pipelines.model import fingerprint
+
+LARGEST = 1 << 28
+"""Bytes of features that outlive the run that asked for them."""
+_kept: dict[str, dict[int, Tensor]] = {}
+"""By digest, the one asked for last at the end."""
+
+
+def know(run: Run, rows: Rows, context: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+    """Give rows the features of every modality whose encoder is frozen and sees each sample as it is.
+
+    All rows in order, so that a resumed run knows the very same numbers.
+    """
+    for name, modality in rows.modalities.items():
+        varied = rows.augment and (modality.views > 1 or modality.augmentation != "none")
+        if run.model.tower(name).locked and not varied:
+            rows.features[name] = features(run, name, rows.manifest, context)
+
+
+@torch.no_grad()
+def features(
+    run: Run, name: str, manifest: Manifest, context: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> dict[int, Tensor]:
+    """What a modality's head gets of each row `[W]`, by the row's number in the table, in float32 on the CPU.
+
+    Rows that lack the modality or cannot be read are left out. The model should be in evaluation, and `context` is
+    entered to encode. The next run of a sweep, or the next stage of this one, is answered from memory where encoder
+    and cells are the same; files may change meanwhile, so a modality of files is encoded again.
+    """
+    tower, modality = run.model.tower(name), run.modalities[name]
+    device = next(run.model.parameters()).device
+    with context():
+        key = f"{_digest(run, name, manifest)} {device} {torch.is_autocast_enabled(device.type)}"
+    if key in _kept:
+        _kept[key] = _kept.pop(key)
+        return _kept[key]
+    plain = Rows(manifest, {name: modality}, on_bad="skip")  # bad rows are told when a batch has them
+    known: dict[int, Tensor] = {}
+    for batch in batches(plain, once(len(plain), 256), run.config.train.workers):
+        if name in batch.inputs:
+            with context():
+                found = tower.features(batch.to(device).inputs[name]).float().cpu()
+            known |= zip(batch.sample_id[batch.present[name]].tolist(), found, strict=True)
+    if not modality.files:
+        _keep(key, known)
+    return known
+
+
+def _keep(key: str, known: dict[int, Tensor]) -> None:
+    """Remember, and forget what was asked for longest ago while that is too much."""
+    _kept[key] = known
+    while sum(_bytes(each) for each in _kept.values()) > LARGEST:
+        _kept.pop(next(iter(_kept)))
+
+
+def _bytes(known: dict[int, Tensor]) -> int:
+    return len(known) * next(iter(known.values())).nbytes if known else 0
+
+
+def _digest(run: Run, name: str, manifest: Manifest) -> str:
+    """Of all that decides the features: encoder, how cells are read, cells, and which rows they are."""
+    modality = run.modalities[name]
+    said = [modality.kind, options_of(modality), modality.state()]
+    digest = hashlib.blake2b(fingerprint(run.model.tower(name).encoder).encode(), digest_size=16)
+    digest.update(json.dumps(said, sort_keys=True, default=str).encode())
+    digest.update(manifest.rows.tobytes())
+    if not modality.files:
+        columns = columns_of({name: modality})
+        for i in range(len(manifest)):
+            try:
+                digest.update(repr(cell_of(manifest.row(i, columns), name, modality, manifest)).encode())
+            except BadInput:
+                digest.update(b"bad")
+    return digest.hexdigest()
