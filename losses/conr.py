@@ -107,21 +107,24 @@ class ConR(Tempered):
     The paper takes two views of each item, so that every row has a positive. An item of one view is its own: of rare
     targets, which are what ConR is for, hardly a row has another near it in its batch, and it would be no anchor.
 
-    `window` is in the target's units, 1 for ages in years; when not given it is a tenth of the targets' deviation,
-    in a training run that of all training rows.
+    `window` is in the target's units, 1 for ages in years, and `pushing` is per unit of them. When not given they are a
+    tenth of the targets' deviation and a fifth over it; and the weight beside an error in these units is a fiftieth of
+    it. In a training run the deviation is that of all training rows.
     """
 
     window_share: ClassVar[float] = 0.1
+    pushing_share: ClassVar[float] = 0.2
+    weight_share: ClassVar[float] = 0.02
 
     family = "regression"
     paper = "Keramati et al. 2024, arXiv 2309.06651"
     formula = "mean_i log(sum_{P(i)} e^{s_ij} + sum_{N(i)} e^{e|y_i-y_j| + s_ij}) - mean_{P(i)} s_ip"
     cost = "time O(V^2 B^2 (D + K)), memory O(V B D)"
-    use = "imbalanced regression, beside l1 (weight 4 in the paper's age experiments); window in target units"
+    use = "imbalanced regression, beside l1; weight, window and pushing by the target's deviation unless given"
 
     temperature: Annotated[float, Gt(0)] = 0.07
     window: Annotated[float, Gt(0)] | None = None
-    pushing: Annotated[float, Ge(0)] = 0.01
+    pushing: Annotated[float, Ge(0)] | None = None
 
     def forward(
         self,
@@ -140,8 +143,9 @@ class ConR(Tempered):
             return nothing(z)
         spread = 0.0 if len(y) < 2 else y.std(0).norm().item()
         window = self.window_share * spread if self.window is None else self.window
+        pushing = self.pushing_share / max(spread, 1e-12) if self.pushing is None else self.pushing
         alone = torch.bincount(items[known])[items[known]] == 1
-        terms, valid = conr(unit(x), y, p, self.tau, window, self.pushing, alone)
+        terms, valid = conr(unit(x), y, p, self.tau, window, pushing, alone)
         dropped = len(known) - int(valid.sum())
         if dropped:
             self.log["dropped_anchors"] = dropped

@@ -176,22 +176,28 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
         except ValueError as error:
             raise BadInput(f"{train.name}, modalities.{name}: {error}") from None
     means, scales = target_statistics(config, train)
-    config = with_windows(config, scales)
+    config = with_shares(config, scales)
     losses = make_losses(config)
     try_objective(config, modalities, losses)
     facts = Facts({n: m.state() for n, m in modalities.items()}, class_names(config, train), means, scales)
     return build(config, facts, modalities)
 
 
-def with_windows(config: Config, scales: list[float]) -> Config:
-    """The same with the windows written out that losses take as a share of the training targets' deviation."""
-    terms = []
+def with_shares(config: Config, scales: list[float]) -> Config:
+    """The same with the weights and options written out that losses take as shares of the training targets' deviation.
+
+    A loss says so by `weight_share`, `window_share` and, per unit of target distance, `pushing_share`.
+    """
+    deviation, terms = math.hypot(*scales), []
     for term in config.objective:
-        share = getattr(LOSSES[term.name], "window_share", None)
-        if share is not None and term.options.get("window") is None:
-            window = float(f"{share * math.hypot(*scales):.3g}")
-            term = Term.model_validate(term.model_dump() | {"window": window})
-        terms.append(term)
+        loss = LOSSES[term.name]
+        written: dict[str, float] = {}
+        for key, unit in (("weight", deviation), ("window", deviation), ("pushing", 1 / deviation if deviation else 0)):
+            given = term.weight if key == "weight" else term.options.get(key)
+            share = getattr(loss, f"{key}_share", None)
+            if share is not None and given is None:
+                written[key] = float(f"{share * unit:.3g}")
+        terms.append(Term.model_validate({"weight": 1.0} | term.model_dump(exclude_none=True) | written))
     return config.model_copy(update={"objective": terms})
 
 

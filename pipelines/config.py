@@ -262,7 +262,8 @@ class Term(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0)] | None = None
+    """What it counts in the sum: 1 when not given, or what suits the loss beside an error in the target's units."""
     inputs: list[str] | None = None
     """Modalities this term looks at; all of them when not given."""
 
@@ -321,7 +322,8 @@ class Pretrain(Section):
     objective: Terms | None = None
     """Train them with this first, in the folder `pretrain` of the run."""
     head: str | None = None
-    """Head of every tower in the first stage, where it differs: a projection that is thrown away afterwards."""
+    """Head in the first stage, where it differs: a projection that is thrown away afterwards. A tower with a frozen
+    encoder keeps its own: nothing would be left of what it learned."""
     embed_dim: Annotated[int, Field(ge=1)] | None = None
     """Width of the first stage's embeddings, where it differs; the heads are then new in the second."""
     modalities: dict[str, dict[str, Any]] = {}
@@ -462,7 +464,8 @@ def first_stage(config: Config, where: str = "pretrain") -> Config:
     raw = config.model_dump(mode="json", exclude={"pretrain"})
     changes = config.pretrain.model_dump(mode="json", include={"objective", "embed_dim"}, exclude_none=True)
     for options in raw["modalities"].values():
-        options |= {} if config.pretrain.head is None else {"head": config.pretrain.head}
+        if config.pretrain.head is not None and not (options.get("freeze") and not options.get("unlocked")):
+            options["head"] = config.pretrain.head
     for name, options in config.pretrain.modalities.items():
         if name not in raw["modalities"]:
             raise BadInput(f"{where}.modalities: unknown modality {name!r}{nearest(name, raw['modalities'])}")

@@ -90,7 +90,7 @@ def facts(one: Shown, run: Run | None) -> list[tuple[str, str]]:
         frozen = ", frozen" if options.get("freeze") else ""
         found.append((name + kind, f"{options.get('encoder', 'default encoder')}{frozen}"))
     for term in config.objective:
-        weight = f"{term.weight:g} x " if term.weight != 1 else ""
+        weight = f"{term.weight:g} x " if term.weight not in (None, 1) else ""
         own = ", ".join(f"{key} {json.dumps(value)}" for key, value in term.options.items() if value is not None)
         found.append(("objective", f"{weight}{term.name}" + (f" ({own})" if own else "")))
     if run is not None:
