@@ -222,10 +222,22 @@ def errors(predictions: Tensor, targets: Tensor) -> Statistic:
     return together(means({"mae": size, "mse": size**2}), lambda weights: {"gm": np.exp(logs(weights)["gm"])})
 
 
+def correlation(predictions: Tensor, targets: Tensor) -> Statistic:
+    """Pearson's correlation of predictions `[N]` with targets `[N]`."""
+    p, y = predictions.double().numpy(), targets.double().numpy()
+
+    def statistic(weights: Array) -> dict[str, Array]:
+        both = (np.broadcast_to(each, weights.shape) for each in (p, y))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {"pearson": _correlation(weights, *both)}
+
+    return statistic
+
+
 def regressed(predictions: Tensor, targets: Tensor) -> Statistic:
     """Every figure of predictions `[N]` of a target `[N]`."""
     p, y = predictions.double().numpy(), targets.double().numpy()
-    p_rank, y_rank = ranked(p), ranked(y)
+    p_rank, y_rank, linear = ranked(p), ranked(y), correlation(predictions, targets)
 
     def statistic(weights: Array) -> dict[str, Array]:
         square = means({"e": (p - y) ** 2})(weights)["e"]
@@ -234,7 +246,7 @@ def regressed(predictions: Tensor, targets: Tensor) -> Statistic:
             return {
                 "rmse": np.sqrt(square),
                 "r2": 1 - square / spread,
-                "pearson": _correlation(weights, np.broadcast_to(p, weights.shape), np.broadcast_to(y, weights.shape)),
+                **linear(weights),
                 "spearman": _correlation(weights, p_rank(weights), y_rank(weights)),
             }
 

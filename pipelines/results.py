@@ -40,8 +40,8 @@ of windows whose futures overlap. `MEANING` says what each figure is. Nested:
                 1000 classes
     path        [{"l2" or "penalty": .., "val_top1", "val_mae" or "val_mse": ..}, ..], what the sweep on validation
                 rows saw; of svm [{"C": .., "cv_top1": ..}, ..], accuracies of cross-validation
-    groups      {"many", "median", "few": {"rows", "mae", "mae_ci", "gm", "gm_ci"}}, by how many training rows have
-                a target like the row's; empty groups are absent
+    groups      {"many", "median", "few": {"rows", "mae", "mse", "gm", "pearson" (of three rows or more) ...}}, by how
+                many training rows have a target like the row's; empty groups are absent
 
 In a run folder `results.json` is the evaluation that ended training, and `evaluations/SPLIT-STEP-KEY.json` are those
 of `clx eval`, of any data, split, tasks and checkpoint. `saved` gives them all.

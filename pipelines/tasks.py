@@ -20,13 +20,14 @@ from clx.pipelines.build import Run, windowed_series
 from clx.pipelines.config import BadInput, Task, nearest
 from clx.pipelines.density import check_width
 from clx.pipelines.embedded import Embedded, Report, contents, nobody
-from clx.pipelines.intervals import Statistic, figures, means
+from clx.pipelines.intervals import Statistic, figures, means, together
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.metrics import (
     Relevant,
     accuracies,
     best_classes,
     confusion,
+    correlation,
     discounted,
     errors,
     gains_by_label,
@@ -446,7 +447,8 @@ class Shelves:
         found = {}
         for name, here in self.groups(targets).items():
             if here.any():
-                line = asked.figures(int(here.sum()), errors(predictions[here], targets[here]))
+                p, y = predictions[here], targets[here]
+                line = asked.figures(len(y), together(errors(p, y), correlation(p, y)) if len(y) > 2 else errors(p, y))
                 found[name] = {"rows": int(here.sum()), **line}
         return found
 

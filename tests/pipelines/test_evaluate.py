@@ -289,6 +289,9 @@ def test_regression_in_the_targets_own_units(tmp_path: Path, make_config: Make, 
     assert sum(line["rows"] for line in groups.values()) == 200
     total = sum(line["rows"] * line["mae"] for line in groups.values())
     assert total / 200 == pytest.approx(found["mae"], rel=1e-6)
+    total = sum(line["rows"] * line["mse"] for line in groups.values())
+    assert total / 200 == pytest.approx(found["rmse"] ** 2, rel=1e-6)
+    assert all(-1 <= line["pearson"] <= 1 for line in groups.values())
 
 
 def test_shelves_count_training_rows_like_a_row() -> None:

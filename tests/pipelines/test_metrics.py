@@ -149,6 +149,7 @@ def test_errors_of_predictions() -> None:
     p = np.round(y + draw.normal(size=200) / 2, 1)
     line = figures(200, regressed(torch.from_numpy(p), torch.from_numpy(y)), resamples=0)
     assert line["mae"] == pytest.approx(np.abs(p - y).mean())
+    assert line["mse"] == pytest.approx(((p - y) ** 2).mean())
     assert line["rmse"] == pytest.approx(np.sqrt(((p - y) ** 2).mean()))
     assert line["gm"] == pytest.approx(stats.gmean(np.maximum(np.abs(p - y), 1e-10)))
     assert line["r2"] == pytest.approx(r2_score(y, p))
