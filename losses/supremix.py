@@ -35,6 +35,7 @@ def supremix(
     window: float | None = None,
     growth: Growth = linear,
     pairs: Callable[[int], Tensor] | None = None,
+    alone: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """SupReMix from similarities alone: a mixture's similarity is the mixture of its parts' similarities.
 
@@ -53,6 +54,7 @@ def supremix(
         window: w, in units of y, so there is no value that suits all targets; None for no hard positives.
         growth: log weight by target distance.
         pairs: given how many hard positives a target has, the ones to use; all by default.
+        alone: `[N]` bool, the rows that are their own positive, and a column of their own, where they have no other.
 
     Returns:
         The loss of each anchor in nats, `[N]`, and whether it has a positive; 0 where it has none.
@@ -75,6 +77,10 @@ def supremix(
         log_sum, more, how_many = _hard_positives(fixed, y, window, pairs)
         groups.append(log_sum)
         total, count = total + more, count + how_many
+    if alone is not None:
+        single, itself = alone & (count == 0), s.diagonal()
+        groups.append(itself.masked_fill(~single, -torch.inf))
+        total, count = total + itself * single, count + single
     valid = count > 0
     terms = lse(torch.stack(groups), 0) - total / count.clamp(min=1)
     return torch.where(valid, terms, 0), valid
@@ -180,6 +186,9 @@ class _Mixed(Function):
 class SupReMix(Tempered):
     """SupReMix over the rows of all names, for one continuous target.
 
+    The paper takes two views of each item, so that every row has a positive. An item of one view is its own where it
+    has no other, as a row of a rare target, or any row without hard positives.
+
     `window` is in the target's units, as 5 is for ages in years. Far below the distance between targets it gives no
     hard positives; far above, every pair of rows around a target is one. When not given it is 0.3 of the targets'
     deviation, in a training run that of all training rows.
@@ -228,6 +237,7 @@ class SupReMix(Tempered):
             window if self.mixing in ("both", "positive") else None,
             linear if self.magnify == "linear" else squared,
             None if all_fit else lambda number: self.draw_pairs(number, generator),
+            torch.bincount(items[known])[items[known]] == 1,
         )
         dropped = len(known) - int(valid.sum())
         if dropped:

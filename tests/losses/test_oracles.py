@@ -249,13 +249,13 @@ def conr(every: list[tuple[int, Tensor]], y: Tensor, p: Tensor, t: Tensor, w: fl
 def supremix(
     every: list[tuple[int, Tensor]], y: Tensor, t: Tensor, share: Tensor | None, w: float | None, squared: bool
 ) -> Tensor:
-    """With the mixtures made, as constants."""
+    """With the mixtures made, as constants. An item of one row is its own positive where it has no other."""
     terms, label = [], [float(y[i]) for i, _ in every]
 
     def growth(distance: float) -> float:
         return math.log1p(distance**2 if squared else distance)
 
-    for i, (_, u) in enumerate(every):
+    for i, (item, u) in enumerate(every):
         columns, positive = [], []
         for k, (_, v) in enumerate(every):
             if k == i:
@@ -274,6 +274,9 @@ def supremix(
                 s = u @ (a * a_ + (1 - a) * b_).detach() / t
                 columns.append(s)
                 positive.append(s)
+        if not positive and [other for other, _ in every].count(item) == 1:
+            columns.append(u @ u / t)
+            positive.append(u @ u / t)
         if positive:
             terms.append(lse(columns) - mean(positive))
     return mean(terms)
@@ -447,6 +450,21 @@ def test_supremix_equals_made_mixtures(mixing: str) -> None:
     leaves = list(d["z"].values())
     for a, b in zip(torch.autograd.grad(value, leaves), torch.autograd.grad(expected, leaves), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("mixing", ["negative", "none"])
+def test_supremix_without_hard_positives_learns_from_one_view(mixing: str) -> None:
+    """Where no two targets are equal, each row is its own positive, and is parted the more from farther targets."""
+    loss = SupReMix(temperature=0.5, mixing=mixing).double()  # type: ignore[arg-type]
+    x = torch.tensor([[1.0, 0.1], [1.0, -0.1], [1.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    value = loss({"image": x}, targets=torch.tensor([[0.0], [1.0], [9.0]]))
+    assert not loss.log
+    (slope,) = torch.autograd.grad(value, [x])
+    assert slope[0, 1] < 0 < slope[1, 1]
+    if mixing == "none":
+        s = torch.nn.functional.normalize(x.detach(), dim=1)
+        s = s @ s.T / 0.5 + torch.tensor([[0.0, 2, 10], [2, 0, 9], [10, 9, 0]]).log().fill_diagonal_(0)
+        torch.testing.assert_close(value, (s.logsumexp(1) - s.diagonal()).mean())
 
 
 def test_supremix_draws_hard_positives_beyond_the_cap() -> None:
