@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from clx.pipelines.batch import Rows, batches, cell_of, columns_of, once
+from clx.pipelines.batch import Key, Rows, batches, cell_of, columns_of, once
 from clx.pipelines.build import Run
 from clx.pipelines.config import BadInput, options_of
 from clx.pipelines.manifest import Manifest
@@ -23,7 +24,7 @@ _kept: dict[str, dict[int, Tensor]] = {}
 def know(run: Run, rows: Rows, context: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
     """Give rows the features of every modality whose encoder is frozen and sees each sample as it is.
 
-    All rows in order, so that a resumed run knows the very same numbers.
+    Always in the same batches, so that a resumed run knows the very same numbers.
     """
     for name, modality in rows.modalities.items():
         varied = rows.augment and (modality.views > 1 or modality.augmentation != "none")
@@ -43,14 +44,19 @@ def features(
     """
     tower, modality = run.model.tower(name), run.modalities[name]
     device = next(run.model.parameters()).device
+    cells = [] if modality.files else _cells(run, name, manifest)
     with context():
-        key = f"{_digest(run, name, manifest)} {device} {torch.is_autocast_enabled(device.type)}"
+        key = f"{_digest(run, name, manifest, cells)} {device} {torch.is_autocast_enabled(device.type)}"
     if key in _kept:
         _kept[key] = _kept.pop(key)
         return _kept[key]
     plain = Rows(manifest, {name: modality}, on_bad="skip")  # bad rows are told when a batch has them
     known: dict[int, Tensor] = {}
-    for batch in batches(plain, once(len(plain), 256), run.config.train.workers):
+    keys = once(len(plain), 256)
+    if cells:  # texts of like length together: a batch is as wide as its longest
+        order = np.argsort([len(cell) for cell in cells], kind="stable")
+        keys = [Key(0, k, order[part.rows]) for k, part in enumerate(keys)]
+    for batch in batches(plain, keys, run.config.train.workers):
         if name in batch.inputs:
             with context():
                 found = tower.features(batch.to(device).inputs[name]).float().cpu()
@@ -71,18 +77,25 @@ def _bytes(known: dict[int, Tensor]) -> int:
     return len(known) * next(iter(known.values())).nbytes if known else 0
 
 
-def _digest(run: Run, name: str, manifest: Manifest) -> str:
+def _digest(run: Run, name: str, manifest: Manifest, cells: Sequence[str]) -> str:
     """Of all that decides the features: encoder, how cells are read, cells, and which rows they are."""
     modality = run.modalities[name]
     said = [modality.kind, options_of(modality), modality.state()]
     digest = hashlib.blake2b(fingerprint(run.model.tower(name).encoder).encode(), digest_size=16)
     digest.update(json.dumps(said, sort_keys=True, default=str).encode())
     digest.update(manifest.rows.tobytes())
-    if not modality.files:
-        columns = columns_of({name: modality})
-        for i in range(len(manifest)):
-            try:
-                digest.update(repr(cell_of(manifest.row(i, columns), name, modality, manifest)).encode())
-            except BadInput:
-                digest.update(b"bad")
+    for cell in cells:
+        digest.update(f"{len(cell)} {cell}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _cells(run: Run, name: str, manifest: Manifest) -> list[str]:
+    """The cells of a modality as text; those that are refused are all alike."""
+    columns = columns_of({name: run.modalities[name]})
+    found = []
+    for i in range(len(manifest)):
+        try:
+            found.append(repr(cell_of(manifest.row(i, columns), name, run.modalities[name], manifest)))
+        except BadInput:
+            found.append("")
+    return found
