@@ -49,7 +49,7 @@ def test_settings_reach_lists_new_keys_and_numbers(file: str) -> None:
     assert config.modalities["image"] == {"encoder": "cnn"}
     two = [{"name": "clip"}, {"name": "l1", "weight": 2}]
     config = load_config(file, [f"objective={yaml.safe_dump(two, default_flow_style=True)}", "objective.1.weight=3"])
-    assert [term.weight for term in config.objective] == [1, 3]
+    assert [term.weight for term in config.objective] == [None, 3]
 
 
 @pytest.mark.parametrize(

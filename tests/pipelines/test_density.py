@@ -13,8 +13,8 @@ from scipy.ndimage import convolve1d
 from clx.pipelines.batch import Order, Rows, once
 from clx.pipelines.build import class_names, prepare
 from clx.pipelines.check import check_source
-from clx.pipelines.config import BadInput, Balance, Config, Data
-from clx.pipelines.density import bin_name, class_weights, density_weights, histogram, kernel_of, shots
+from clx.pipelines.config import BadInput, Balance, Config, Data, Term
+from clx.pipelines.density import bin_name, class_weights, density_weights, histogram, kernel_of, numbers, shots
 from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import load_manifest, load_splits
 from clx.pipelines.results import Settings
@@ -160,6 +160,26 @@ def test_widths_and_windows_are_written_into_the_config(skewed: Path) -> None:
     values = np.array([float(v) for v in splits["train"].column("y")])
     assert run.config.data.bin_width == pytest.approx(np.ptp(values) / 50, rel=0.01)
     assert run.config.objective[1].options["window"] == pytest.approx(values.std(ddof=1) / 10, rel=0.01)
+
+
+def test_conr_follows_the_deviation_of_the_targets(skewed: Path) -> None:
+    """Its weight too, which counts beside an error in the target's units; what is given stays as it is."""
+    made = config(skewed)
+    splits = load_splits(made.data, 0)
+
+    def resolved(**options: Any) -> list[Term]:
+        terms = [Term(name="l1"), Term.model_validate({"name": "conr", **options})]
+        run = prepare(made.model_copy(update={"objective": terms}), splits)
+        return run.config.objective
+
+    deviation = numbers(splits["train"], "y").std(ddof=1)
+    first, second = resolved()
+    assert first.weight == 1
+    assert second.weight == pytest.approx(0.02 * deviation, rel=0.01)
+    assert second.options["window"] == pytest.approx(0.1 * deviation, rel=0.01)
+    assert second.options["pushing"] == pytest.approx(0.2 / deviation, rel=0.01)
+    [_, given] = resolved(weight=4, window=1, pushing=0)
+    assert (given.weight, given.options["window"], given.options["pushing"]) == (4, 1, 0)
 
 
 def test_check_tells_the_spread_of_a_target(skewed: Path) -> None:
