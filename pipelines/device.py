@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
+from typing import Self
 
 import torch
 
@@ -42,9 +43,15 @@ class Turns:
         self.lock = nullcontext() if device.type == "cpu" else threading.Lock()
         self.threads, self.workers = torch.get_num_threads(), workers
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self.threads)  # threads that start later begin with what was set last in any of them
+
     @contextmanager
     def __call__(self, alone: bool = False) -> Generator[None, None, None]:
-        """`alone`: nothing else runs yet, take all cores. Counts for the calling thread only."""
+        """A turn of the calling thread; `alone`, as the first and smallest batch is, on all cores."""
         torch.set_num_threads(self.threads if alone else max(1, self.threads // self.workers))
         with self.lock:
             yield

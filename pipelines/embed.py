@@ -120,7 +120,7 @@ def embed_rows(
     folder = out.with_name(f"{out.name}.parts")
     files = {whole, *(array_file(out, name, meta) for name in names if out.suffix == ".npy")}
     for file in files:
-        refuse_input(file, *(manifest.name for _, manifest in rows))
+        refuse_input(file, *(str(manifest.file) for _, manifest in rows if manifest.file))
     there = sorted(file for file in files if file.exists())
     if there and not overwrite and read_plan(folder) != meta:
         if not whole.exists() or read_meta(whole) != meta:
@@ -163,8 +163,8 @@ def make(maker: "Maker", parts: "Parts", workers: int, done: Callable[[int], Non
 
 def short_of_memory(batch_size: int, parts: int, work: int) -> str:
     """Where memory ran out, and what to do."""
-    said = f"with batches of {batch_size} rows, after part {parts} of {work}: --batch-size takes fewer"
-    return f"{said} (with --overwrite: the parts are of {batch_size}), and the same command goes on" if parts else said
+    said = f"with batches of {batch_size} rows, after part {parts} of {work}: --workers 1 makes one batch at a time"
+    return f"{said} and goes on, --batch-size smaller ones" + (" anew (with --overwrite)" if parts else "")
 
 
 def usable(run: Run, manifests: list[Manifest], asked: list[str]) -> list[str]:
@@ -216,7 +216,6 @@ class Maker:
         """Numbers of the parts that are not there yet, each with the tables of its batches and their bad rows."""
         missing = [number for number in range(len(work)) if not has(number)]
         keys = [key for number in missing for key in work[number]]
-        turn = Turns(device_of(self.run), workers)
 
         def make(group: list[tuple[int, Key]]) -> tuple["pa.Table", list[str]]:
             [(source, key)] = group
@@ -224,7 +223,7 @@ class Maker:
             with turn():
                 return self.table(source, key, batch)
 
-        with closing(ahead(keys, make, 1, workers)) as made:
+        with Turns(device_of(self.run), workers) as turn, closing(ahead(keys, make, 1, workers)) as made:
             for number in missing:
                 yield number, itertools.islice(made, len(work[number]))
 

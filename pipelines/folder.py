@@ -40,7 +40,7 @@ CHANGEABLE = ("train.steps", "train.epochs", "train.device")
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """A number that a float can hold; true and false are none."""
+    """A float, or an integer that a 64-bit one holds; true and false are none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return isinstance(value, float) or abs(value) < 2**63

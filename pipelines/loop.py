@@ -249,9 +249,11 @@ class Trainer:
             if self.makers and (self.step + 1) % MAKE_EVERY == 0:
                 shown |= self.teach_makers(batch, 1 / len(group))
         self.scaler.unscale_(self.optimizer)
-        learned = [p for parameters in self.optimizer.param_groups for p in parameters["params"]]
-        norm = nn.utils.clip_grad_norm_(learned, self.settings.clip or math.inf).item()
-        if math.isfinite(value) and math.isfinite(norm):
+        views, clip = set(self.makers), self.settings.clip or math.inf
+        learned = [p for parameters in self.optimizer.param_groups for p in parameters["params"] if p not in views]
+        norm = nn.utils.clip_grad_norm_(learned, clip).item()
+        theirs = nn.utils.clip_grad_norm_(self.makers, clip).item()  # of another criterion: no measure for the others
+        if math.isfinite(value) and math.isfinite(norm) and math.isfinite(theirs):
             self.scaler.step(self.optimizer)
             self.overflows = 0
             if spike := self.health.hear_loss(self.step + 1, value):
@@ -268,10 +270,13 @@ class Trainer:
 
     def teach_makers(self, batch: Batch, share: float) -> dict[str, float]:
         """Gradients of the networks that make views, and of nothing else; what they are to lower, by view."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         with self.autocast():
             terms = self.model.relevance(batch.inputs)
         for term in terms.values():
             self.scaler.scale(term * share).backward(inputs=self.makers)
+        for buffer, kept in buffers:  # the encoder ran once more: its batch norms are not to count that
+            buffer.copy_(kept)
         return {f"{name}.relevance": term.item() for name, term in terms.items()}
 
     def skip(self, group: list[Batch], overflow: bool) -> None:

@@ -32,7 +32,7 @@ def load_manifest(source: str, *, allow_outside: bool = False) -> Manifest:
     elif not path.exists():
         raise BadInput(f"data {source}: no such file or folder (from {Path.cwd()})")
     table = read_file(path, name)
-    return Manifest(name, path.parent, table, np.arange(table.num_rows, dtype=np.int64), allow_outside)
+    return Manifest(name, path.parent, table, np.arange(table.num_rows, dtype=np.int64), allow_outside, file=path)
 
 
 def load_splits(data: Data, seed: int, *, whole: bool = False) -> dict[str, Manifest]:

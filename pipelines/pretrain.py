@@ -55,7 +55,9 @@ def take_over(config: Config, splits: dict[str, Manifest], folder: Path, say: Ca
         run.facts.kept = taken
         for name, _, part in (kept.partition(".") for kept in taken):
             run.model.tower(name).keep(part)  # type: ignore[arg-type]
-        if not any(p.requires_grad for each in (run.model, run.objective) for p in each.parameters()):
+        views = set(run.model.makers())  # they learn nothing that is used later
+        learning = {p for each in (run.model, run.objective) for p in each.parameters() if p.requires_grad}
+        if not learning - views:
             raise BadInput("pretrain.freeze leaves nothing to learn: set it to false, or add a loss with a predictor")
     if (config.data.target or run.ahead) and run.model.predictor is not None:
         start_predictor(run, splits["train"])

@@ -104,7 +104,8 @@ def grouped(manifest: Manifest, long: Long, needed: Sequence[str], timed: bool =
             row = int(order[changed])
             raise BadInput(f"{manifest.where(row)}: {column!r} changes within {name} {ids[row]}")
     table = pa.table(columns)
-    return Manifest(f"{manifest.name} by {name}", manifest.root, table, np.arange(len(table)), manifest.allow_outside)
+    every = np.arange(len(table))
+    return replace(manifest, name=f"{manifest.name} by {name}", table=table, rows=every, path_column=None)
 
 
 def _is_number(text: str) -> bool:

@@ -35,6 +35,8 @@ class Manifest:
     """Accept paths that lead out of `root`."""
     path_column: str | None = None
     """Column that names a row in messages, for class folders, whose rows have no number anybody knows."""
+    file: Path | None = None
+    """Where the table was read from, if from one file."""
 
     @property
     def columns(self) -> list[str]:

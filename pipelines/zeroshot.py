@@ -210,17 +210,14 @@ def classify(
     Yields a `Result`, or `(name, reason)` for an item that cannot be read.
     """
     workers = workers or default_workers()
-    turn = Turns(device_of(run), workers)
+    short = f"with {batch_size} items at a time for each of {workers} workers: --batch-size and --workers take fewer"
 
     def work(group: list[Item]) -> list[Result | tuple[str, str]]:
         read = read_items(run, group)
-        with (
-            turn(alone=len(group) == 1),
-            in_memory(lambda: f"with {batch_size} items at a time: --batch-size takes fewer"),
-        ):
+        with turn(alone=len(group) == 1), in_memory(lambda: short):
             return list(_classify(run, read, question, top))
 
-    with closing(ahead(items, work, batch_size, workers)) as groups:
+    with Turns(device_of(run), workers) as turn, closing(ahead(items, work, batch_size, workers)) as groups:
         for group in groups:
             yield from group
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -251,3 +252,23 @@ def test_the_input_is_not_replaced_even_with_overwrite(clx: Any, digits_run: Pat
     args[3] = "rows.ids.parquet"
     assert clx(*args, "--out", "rows.npy", cwd=tmp_path).returncode == 2  # its ids would take that place
     assert (tmp_path / "rows.ids.parquet").read_bytes() == before
+
+
+def test_a_table_of_time_steps_is_not_replaced_either(clx: Any, tmp_path: Path) -> None:
+    steps = {"who": np.repeat(np.arange(8), 20), "t": np.tile(np.arange(20), 8), "x": np.arange(160) % 7.0}
+    pq.write_table(pa.table(steps), tmp_path / "long.parquet")
+    before = (tmp_path / "long.parquet").read_bytes()
+    config = {
+        "data": {"train": "long.parquet", "long": {"id": "who", "time": "t", "channels": ["x"]}},
+        "modalities": {"series": {"encoder": "dilated", "width": 8, "layers": 2, "views": 2}},
+        "embed_dim": 8,
+        "objective": {"name": "nt-xent"},
+        "train": {"steps": 1, "batch_size": 4},
+        "eval": [],
+    }
+    (tmp_path / "long.yaml").write_text(json.dumps(config))
+    assert clx("train", "long.yaml", "-o", "run", cwd=tmp_path).returncode == 0
+    done = clx("embed", "run", "--out", "long.parquet", "--overwrite", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "is what the rows are read from" in done.stderr
+    assert (tmp_path / "long.parquet").read_bytes() == before

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from clx.pipelines import checkpoint
 from clx.pipelines.build import prepare
@@ -114,6 +115,28 @@ def test_views_learn_by_their_own_criterion_and_the_encoder_by_its_objective(tmp
         plain = trainer.model({"series": batch.inputs["series/0"]}, {"series": batch.present["series/0"]})
     torch.testing.assert_close(z["series/0"], plain["series"])  # the first view is not learned, nor what is embedded
     assert not torch.allclose(z["series/1"], plain["series"])
+
+
+@pytest.mark.parametrize("encoder", ["dilated", "tsai:InceptionTimePlus"])
+def test_what_views_learn_is_nothing_to_the_encoder(encoder: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Neither the size of their gradients, which would share its clip, nor its running statistics."""
+
+    def updated(teach: bool) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        raw = config(augmentation="autotcl", encoder=encoder)
+        raw |= {"objective": {"name": "infonce"}, "train": raw["train"] | {"clip": 1e-3}}
+        made = Config.model_validate(raw)
+        splits = load_splits(made.data, 3)
+        trainer = Trainer(made, prepare(made, splits), splits, tmp_path)
+        trainer.step = 1  # views learn in every second
+        if not teach:
+            monkeypatch.setattr(trainer, "teach_makers", lambda *_: {})
+        trainer.update(next(trainer.groups()))
+        return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+    alone, both = updated(False), updated(True)
+    assert all(torch.equal(both[name], value) for name, value in alone.items() if ".view." not in name)
+    assert any(not torch.equal(both[name], value) for name, value in alone.items() if ".view." in name)
 
 
 @pytest.mark.parametrize(
