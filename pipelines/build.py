@@ -164,6 +164,7 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
     for manifest in splits.values():
         check_columns(config, modalities, manifest)
     check_neighbours(config, modalities, splits["train"])
+    check_windows(config, modalities)
     train = splits["train"]
     config = config.model_copy(update={"data": with_bins(config.data, train)})
     check_needs(config, make_losses(config), train, modalities)
@@ -242,6 +243,20 @@ def check_neighbours(config: Config, modalities: Mapping[str, Modality], manifes
             raise BadInput(f"modalities.{name}: crops share a stretch of one series, so they exclude data.neighbours")
     if Neighbours(manifest, near).alone() == len(manifest):
         raise BadInput(f"data.neighbours: no row of {manifest.name} has a neighbour within reach")
+
+
+def check_windows(config: Config, modalities: Mapping[str, Modality]) -> None:
+    """A series must read all of a window, and of what follows it."""
+    windows = config.data.windows
+    for name, modality in modalities.items():
+        if windows is None or not isinstance(modality, Series) or column_of(name, modality) != windows.column:
+            continue
+        for key, steps in (("length", windows.length), ("horizon", windows.horizon or 0)):
+            if steps > modality.max_steps:
+                raise BadInput(
+                    f"data.windows.{key} = {steps}, but modalities.{name} reads {modality.max_steps} steps at most: "
+                    f"raise its max_steps or shorten the {key}"
+                )
 
 
 def check_steps(config: Config, losses: list[Loss], modalities: Mapping[str, Modality], model: Embedder) -> None:

@@ -107,7 +107,8 @@ def ends(
     if not rows:
         empty = torch.zeros(0, windows.length, modality.channels)
         nothing = np.zeros(0, dtype=np.int64)
-        return Ends(empty, empty[:, :0], empty[:, 0, :0], torch.zeros(0, dtype=torch.long), nothing, nothing)
+        future_of_none = empty.new_zeros(0, horizon, modality.channels)
+        return Ends(empty, future_of_none, empty[:, 0, :0], torch.zeros(0, dtype=torch.long), nothing, nothing)
     names = manifest.column("recording")
     _, recording = np.unique(np.array([str(names[i]) for i in rows]), return_inverse=True)
     starts = manifest.column("start")

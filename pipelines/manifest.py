@@ -43,10 +43,10 @@ def load_splits(data: Data, seed: int, *, whole: bool = False) -> dict[str, Mani
     `seed`, or the last steps of every series. With `whole` series are not cut into windows, and those of a table of
     time steps have their `times`. Raises `BadInput` when a split is empty or is given twice.
     """
-    splits = _source(data.train, data, whole)
+    ends = {split: part.last for split, part in (("val", data.val), ("test", data.test)) if isinstance(part, Last)}
+    splits = _source(data.train, data, whole, ends)
     if "train" not in splits:
         raise BadInput(f"{data.train}: no row has the split 'train' (found: {', '.join(splits)})")
-    ends = {split: part.last for split, part in (("val", data.val), ("test", data.test)) if isinstance(part, Last)}
     for split, given in (("val", data.val), ("test", data.test)):
         if given is None:
             continue
@@ -62,7 +62,7 @@ def load_splits(data: Data, seed: int, *, whole: bool = False) -> dict[str, Mani
         else:
             splits[split] = _holdout(given, split, data, whole)
     if ends and data.windows is not None:
-        splits |= parted(splits["train"], data.windows.column, ends)
+        splits |= parted(splits["train"], data.windows.column, ends, whole and data.long is not None)
     kept: dict[str, Manifest] = {split: splits[split] for split in ("train", "val", "test") if split in splits}
     return kept if whole else {split: _cut(rows, data) for split, rows in kept.items()}
 
@@ -90,13 +90,18 @@ def load_evaluation(data: Data, seed: int, source: str | None, split: str | None
     return name, splits[name]
 
 
-def _source(source: str, data: Data, whole: bool) -> dict[str, Manifest]:
-    """The splits of the training source; rows of a source without a split column are all `train`."""
+def _source(source: str, data: Data, whole: bool, ends: dict[str, float]) -> dict[str, Manifest]:
+    """The splits of the training source, whose `train` will be cut at `ends`; rows of a source without a split column
+    are all `train`."""
     if is_builtin(source):
         return load_builtin(source)
-    manifest = _open(source, data, whole)
+    manifest = _open(source, data, whole, ends)
     if data.split in manifest.columns or data.split != "split":
-        return split_by(manifest, data.split)
+        splits = split_by(manifest, data.split)
+        if ends and len(splits) > 1 and data.long is not None and data.long.every is not None:
+            uncut = split_by(_open(source, data, whole), data.split)  # only training series are cut
+            splits = {split: rows if split == "train" else uncut[split] for split, rows in splits.items()}
+        return splits
     return {"train": manifest}
 
 
@@ -115,10 +120,10 @@ def _holdout(source: str, split: str, data: Data, whole: bool) -> Manifest:
 
 
 def _cut(manifest: Manifest, data: Data) -> Manifest:
-    return manifest if data.windows is None else windowed(manifest, data.windows)
+    return manifest if data.windows is None else windowed(manifest, data.windows, data.long)
 
 
-def _open(source: str, data: Data, timed: bool) -> Manifest:
+def _open(source: str, data: Data, timed: bool, ends: dict[str, float] | None = None) -> Manifest:
     if not Path(source).expanduser().exists() and not Path(source).suffix and "/" not in source:
         raise BadInput(f"no file, folder or built-in data named {source!r}{nearest(source, BUILTIN)}")
     manifest = load_manifest(source, allow_outside=data.allow_outside)
@@ -126,7 +131,7 @@ def _open(source: str, data: Data, timed: bool) -> Manifest:
         return manifest
     near = [data.neighbours.group] if data.neighbours else []
     needed = [data.split, *data.target, *near, *([data.label] if data.label else [])]
-    return grouped(manifest, data.long, needed, timed)
+    return grouped(manifest, data.long, needed, timed, ends)
 
 
 def split_by(manifest: Manifest, column: str) -> dict[str, Manifest]:

@@ -1,7 +1,7 @@
 """Series as they come: tables with one row per time step, `.ts` archives, recordings too long for one row."""
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,15 +56,23 @@ def read_ts(path: Path, name: str) -> "pa.Table":
     return pa.table(columns)
 
 
-def grouped(manifest: Manifest, long: Long, needed: Sequence[str], timed: bool = False) -> Manifest:
+def grouped(
+    manifest: Manifest,
+    long: Long,
+    needed: Sequence[str],
+    timed: bool = False,
+    shares: Mapping[str, float] | None = None,
+) -> Manifest:
     """One row per series from a table with one row per time step: `id`, `series` and all columns that are the same
     in all rows of each series, as those of `needed` must be. With `timed` also `times`, the time of each step as
-    text. Raises `BadInput`, naming the row or the series."""
+    text. With the `shares` that `parted` will cut, even steps of a part are made of nothing behind it. Raises
+    `BadInput`, naming the row or the series."""
     import pyarrow as pa
 
     for column in (long.id, long.time):
         if column is not None:
             manifest.require(column)
+    _refuse_own(manifest, long.id, ("series", TIMES), "data.long")
     channels = _channels(manifest, long)
     name = long.id or "recording"
     ids = [Path(manifest.name).stem] * len(manifest) if long.id is None else manifest.column(long.id)
@@ -84,28 +92,35 @@ def grouped(manifest: Manifest, long: Long, needed: Sequence[str], timed: bool =
         raise BadInput(f"{manifest.where(row)}: {name} {ids[row]} has this {long.time} twice")
     values = np.stack([_numbers(manifest, column) for column in channels], 1)[order]
     parts = zip(np.split(times, starts[1:]), np.split(values, starts[1:]), strict=True)
-    made = [_sampled(time, part, long) for time, part in parts]
+    made = [_sampled(time, part, long, shares or {}) for time, part in parts]
     columns: dict[str, Any] = {name: list(known), "series": lists(made)}
-    if timed:
-        cells = np.array([str(cell) for cell in manifest.column(long.time)])[order]
-        dated = not _is_number(cells[0])
-        parts = zip(np.split(cells, starts[1:]), np.split(times, starts[1:]), strict=True)
-        columns[TIMES] = [(part if long.every is None else _even(time, long.every, dated)) for part, time in parts]
     for column in manifest.columns:
-        if column in (*columns, long.time, *channels):
+        if column in (long.id, long.time, *channels):
             continue
         cells = manifest.column(column)
         sorted_cells = [cells[i] for i in order]
         first = [sorted_cells[start] for start in starts]
         changed = next((k for k, cell in enumerate(sorted_cells) if cell != first[codes[order[k]]]), None)
         if changed is None:
+            _refuse_own(manifest, column, {"series", TIMES, *columns} - {long.id}, "data.long")
             columns[column] = first
         elif column in needed:
             row = int(order[changed])
             raise BadInput(f"{manifest.where(row)}: {column!r} changes within {name} {ids[row]}")
+    if timed:
+        cells = np.array([str(cell) for cell in manifest.column(long.time)])[order]
+        dated = not _is_number(cells[0])
+        parts = zip(np.split(cells, starts[1:]), np.split(times, starts[1:]), strict=True)
+        columns[TIMES] = [(part if long.every is None else _even(time, long.every, dated)) for part, time in parts]
     table = pa.table(columns)
     every = np.arange(len(table))
     return replace(manifest, name=f"{manifest.name} by {name}", table=table, rows=every, path_column=None)
+
+
+def _refuse_own(manifest: Manifest, column: str | None, made: Collection[str], asker: str) -> None:
+    """Raise `BadInput` for a column of the user's with a name that clx gives to one of its own."""
+    if column in made:
+        raise BadInput(f"{manifest.name}: {asker} makes a column {column!r} of its own: rename that of the table")
 
 
 def _is_number(text: str) -> bool:
@@ -151,31 +166,39 @@ def _numbers(manifest: Manifest, column: str) -> Values:
         raise
 
 
-def _sampled(time: Values, values: Values, long: Long) -> Values:
+def _sampled(time: Values, values: Values, long: Long, shares: Mapping[str, float]) -> Values:
     """`[T, C]` of one series: at even times on straight lines between its values, or with the time gone by as one
-    more channel, as asked."""
+    more channel, as asked. A line into a later part would tell what is to come: a part ends with its last value."""
     if long.every is not None:
         even = _grid(time, long.every)
-        lines = []
-        for channel in values.T:
-            here = np.isfinite(channel)
-            line = np.interp(even, time[here], channel[here]) if here.any() else np.full(len(even), np.nan)
-            lines.append(line)
-        values = np.stack(lines, 1)
+        sampled = np.full((len(even), values.shape[1]), np.nan)
+        for starts, stops in _parts(np.array([[0, len(even)]]), shares).values():
+            start, stop = int(starts[0]), int(stops[0])
+            before = time < even[stop] if stop < len(even) else np.ones(len(time), dtype=bool)
+            for c, channel in enumerate(values.T):
+                here = before & np.isfinite(channel)
+                if here.any():
+                    sampled[start:stop, c] = np.interp(even[start:stop], time[here], channel[here])
+        values = sampled
     if long.stamps:
         values = np.concatenate([values, np.diff(time, prepend=time[0])[:, None]], 1)
     return values
 
 
-def windowed(manifest: Manifest, windows: Windows) -> Manifest:
+def windowed(manifest: Manifest, windows: Windows, long: Long | None = None) -> Manifest:
     """A row per window: of a file `FILE.npy#START:STOP` stands in its place, of a list that part of it.
 
-    `recording` and `start` say what each window is of, for neighbours. A series shorter than a window is one
-    by itself; what is left behind the last whole window belongs to none. With a horizon `future` holds the steps
-    behind each window, fewer or none where the series ends.
+    `recording` and `start` say what each window is of, for neighbours; series that were made by `long` may have
+    their `recording` from there. A series shorter than a window is one by itself; what is left behind the last whole
+    window belongs to none. With a horizon `future` holds the steps behind each window, fewer or none where the
+    series ends. Raises `BadInput` where the table has such columns; `future` also without a horizon, as an
+    evaluation may set one.
     """
     import pyarrow as pa
 
+    named = long is not None and (long.id or "recording") == "recording"
+    for column in manifest.columns:
+        _refuse_own(manifest, column, {"start", FUTURE} if named else {"recording", "start", FUTURE}, "data.windows")
     bounds = extents(manifest, windows.column)
     counts = np.array([1 + max(0, stop - start - windows.length) // windows.stride for start, stop in bounds])
     rows = np.repeat(np.arange(len(bounds)), counts)
@@ -187,40 +210,42 @@ def windowed(manifest: Manifest, windows: Windows) -> Manifest:
     table = made.table
     if windows.horizon is not None:
         future = _pieces(manifest, windows.column, rows, stop, np.minimum(stop + windows.horizon, last))
-        place = table.column_names.index(FUTURE) if FUTURE in table.column_names else None
-        table = table.append_column(FUTURE, future) if place is None else table.set_column(place, FUTURE, future)
-    names = _names(manifest, windows.column)
-    for column, value in (("recording", names.take(pa.array(rows))), ("start", pa.array(start))):
-        if column not in table.column_names:
-            table = table.append_column(column, value)
-    return replace(made, table=table)
+        table = table.append_column(FUTURE, future)
+    if not named:
+        table = table.append_column("recording", _names(manifest, windows.column).take(pa.array(rows)))
+    return replace(made, table=table.append_column("start", pa.array(start)))
 
 
-def parted(manifest: Manifest, column: str, shares: dict[str, float]) -> dict[str, Manifest]:
-    """Every series cut in time: the last part to the last of `shares`, what none asks for to `train`.
+def parted(manifest: Manifest, column: str, shares: dict[str, float], timed: bool = False) -> dict[str, Manifest]:
+    """Every series cut in time: the last part to the last of `shares`, what none asks for to `train`. With `timed`
+    their `times` are cut too.
 
     Raises `BadInput` for a series too short for a part.
     """
     bounds = np.array(extents(manifest, column), dtype=np.int64).reshape(-1, 2)
-    rows, ends, parts = np.arange(len(bounds)), bounds[:, 1], {}
-    for split, share in reversed([*shares.items()]):
-        start = ends - np.round((bounds[:, 1] - bounds[:, 0]) * share).astype(np.int64)
-        parts[split] = start, ends
-        ends = start
-    parts["train"] = bounds[:, 0], ends
+    rows, parts = np.arange(len(bounds)), _parts(bounds, shares)
     for split, (start, stop) in parts.items():
         if (start >= stop).any():
             i = int((start >= stop).argmax())
             length = bounds[i, 1] - bounds[i, 0]
             raise BadInput(f"{manifest.where(i)}, column {column}: {length} steps are too few for a part for {split}")
     found = {split: _cut(manifest, column, rows, *parts[split]) for split in ("train", *shares)}
-    return {split: _timed(part, *(each - bounds[:, 0] for each in parts[split])) for split, part in found.items()}
+    return {split: _timed(part, *parts[split]) for split, part in found.items()} if timed else found
+
+
+def _parts(bounds: Integers, shares: Mapping[str, float]) -> dict[str, tuple[Integers, Integers]]:
+    """First steps and those behind the last, by split, of series `[N, 2]` that are cut in time; the last part
+    first."""
+    ends, parts = bounds[:, 1], {}
+    for split, share in reversed([*shares.items()]):
+        start = ends - np.round((bounds[:, 1] - bounds[:, 0]) * share).astype(np.int64)
+        parts[split] = start, ends
+        ends = start
+    return parts | {"train": (bounds[:, 0], ends)}
 
 
 def _timed(manifest: Manifest, start: Integers, stop: Integers) -> Manifest:
     """The same with as much of the times as there is of each series."""
-    if TIMES not in manifest.columns:
-        return manifest
     import pyarrow as pa
 
     times = [cell[a:b] for cell, a, b in zip(manifest.column(TIMES), start, stop, strict=True)]

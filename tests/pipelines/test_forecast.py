@@ -248,6 +248,25 @@ def test_what_cannot_be_forecast_says_why(clx: Command, folder: Path, digits_run
         assert words in done.stderr
 
 
+def test_windows_that_none_can_use(clx: Command, folder: Path) -> None:
+    """Where no recording is as long as a window the task says so; a window longer than what is read is refused."""
+    (folder / "brief.csv").write_text("t,x\n" + "".join(f"{t},{50 + t % 3}\n" for t in range(LENGTH - 1)))
+    args = ("--train", "rec.csv", "--task", "forecast", "--horizons", "3")
+    done = clx("eval", "plain", "--data", "brief.csv", *args, cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert "horizon 3: there are no windows to ask that so many steps follow" in done.stderr.splitlines()[-1]
+    for windows, steps, words in (
+        ({"length": 24, "stride": 3}, 20, r"data.windows.length = 24, but modalities.series reads 20 steps at most"),
+        ({"length": 8, "stride": 3, "horizon": 30}, 20, r"data.windows.horizon = 30, but"),
+    ):
+        raw = config()
+        raw["data"] |= {"train": str(folder / "rec.csv"), "windows": windows}
+        raw["modalities"]["series"]["max_steps"] = steps
+        made = Config.model_validate(raw)
+        with pytest.raises(BadInput, match=words):
+            prepare(made, load_splits(made.data, 0))
+
+
 def test_without_val_windows_the_last_of_training_choose_and_none_shares_a_future(folder: Path) -> None:
     run = load(folder / "plain", "last")
     run.model.eval()

@@ -192,6 +192,60 @@ def test_even_times_are_told_as_they_were_written(tmp_path: Path) -> None:
     assert [time[:19] for time in times] == [f"2024-01-01T00:00:0{k}" for k in (0, 2, 4)]
 
 
+@pytest.mark.parametrize("column", ["start", "recording", "future", "times"])
+def test_columns_that_clx_makes_are_not_taken_from_the_user(tmp_path: Path, column: str) -> None:
+    """None is replaced or read as if clx had made it: of a list, and of a table of time steps."""
+    np.save(tmp_path / "a.npy", np.arange(40.0))
+    (tmp_path / "list.csv").write_text(f"series,{column}\na.npy,2024-01-01\n")
+    (tmp_path / "long.csv").write_text(f"t,x,{column}\n" + "".join(f"{t},{t},7\n" for t in range(40)))
+    more = {"windows": {"length": 5, "stride": 5}, "test": {"last": 0.5}}
+    listed = Data.model_validate({"train": str(tmp_path / "list.csv"), **more})
+    long = {"time": "t", "channels": ["x"]}
+    stepped = Data.model_validate({"train": str(tmp_path / "long.csv"), "long": long, **more})
+    with pytest.raises(BadInput, match=f"long.csv.* makes a column '{column}' of its own: rename"):
+        load_splits(stepped, 0)
+    if column == "times":  # made of tables of time steps alone
+        assert load_splits(listed, 0)["test"].column("times") == ["2024-01-01"] * 4
+        return
+    with pytest.raises(BadInput, match=f"list.csv: data.windows makes a column '{column}' of its own: rename"):
+        load_splits(listed, 0)
+    for name in ({"id": column}, {"time": column}):
+        free = {**long, **name}
+        (tmp_path / "long.csv").write_text(f"t,x,{column}\n" + "".join(f"{t},{t},{t * 2}\n" for t in range(40)))
+        made = Data.model_validate({"train": str(tmp_path / "long.csv"), "long": free, "windows": more["windows"]})
+        if "time" in name or column == "recording":
+            assert load_splits(made, 0)["train"].column("start")[0] == 0
+        else:
+            with pytest.raises(BadInput, match="rename"):
+                load_splits(made, 0)
+
+
+def test_even_steps_of_a_part_know_nothing_of_what_is_behind_it(tmp_path: Path) -> None:
+    """Values on both sides of each cut are far apart in time: no line between them reaches into the part before."""
+    times = [*range(0, 9), *range(14, 17), *range(23, 30)]  # cuts at 12 and 21
+    found = []
+    for changed in (0, 14, 23):
+        lines = ["t,x", *(f"{t},{t + (1000 if changed and t >= changed else 0)}" for t in times)]
+        (tmp_path / "rec.csv").write_text("\n".join(lines) + "\n")
+        raw = {
+            "train": str(tmp_path / "rec.csv"),
+            "val": {"last": 0.3},
+            "test": {"last": 0.3},
+            "long": {"time": "t", "channels": ["x"], "every": 1},
+            "windows": {"length": 2, "stride": 1},
+        }
+        splits = load_splits(Data.model_validate(raw), 0, whole=True)
+        found.append({split: np.ravel(rows.cell(0, "series")).tolist() for split, rows in splits.items()})
+    before, val, test = found
+    assert before["train"] == [*range(9), 8, 8, 8]
+    assert before["val"] == pytest.approx([*range(12, 17), 16, 16, 16, 16])
+    assert before["test"] == [*range(21, 30)]
+    assert val["train"] == test["train"] == before["train"]
+    assert val["val"] != before["val"]
+    assert test["val"] == before["val"]
+    assert test["test"] != before["test"]
+
+
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
