@@ -64,6 +64,8 @@ def predict(
         raise BadInput("--json prints lines, --out writes them: give one of the two")
     if not anomaly and (average is not None or beta is not None):
         raise BadInput("--average and --beta are about --anomaly, which is not given")
+    if beta is not None and not 0 <= beta < float("inf"):
+        raise BadInput(f"--beta {beta:g}: so many deviations are a number from 0 on")
     odd = (average or 21, 4.0 if beta is None else beta) if anomaly else None
     parts, schema, read = lines_of(run, source, split, keep, probabilities, odd, checkpoint, batch_size, device)
     start, done, bad = time.monotonic(), 0, 0
@@ -114,20 +116,19 @@ def lines_of(
     from clx.pipelines import timeline
     from clx.pipelines.config import BadInput
 
-    opened = None if anomaly else pipeline.open_predictor(run, checkpoint, device)
-    if (anomaly or (opened and opened.ahead)) and (keep or probabilities):
+    opened = pipeline.open_run(run, checkpoint, device, head=anomaly is None)
+    if (anomaly or opened.ahead) and (keep or probabilities):
         raise BadInput("--keep and --probabilities are for rows of a table, not for the steps of recordings")
     if anomaly:
-        scorer = timeline.open_scorer(run, checkpoint, device, average=anomaly[0])
+        scorer = timeline.open_scorer(opened, anomaly[0], batch_size)
+        found = timeline.recordings(opened, source, split)
         threshold = scorer.threshold(beta=anomaly[1])
         note(f"a score above {threshold:.3g} is an anomaly: mean and {anomaly[1]:g} deviations of training scores")
-        read = read_from(scorer.run, source)
-        return timeline.anomalies(scorer, source, split, threshold), timeline.anomaly_schema(scorer), read
-    assert opened is not None
+        return timeline.anomalies(scorer, found, threshold), timeline.anomaly_schema(scorer), read_from(opened, source)
     if opened.ahead:
-        scorer = timeline.open_scorer(run, checkpoint, device)
-        read = read_from(scorer.run, source)
-        return timeline.forecasts(scorer, source, split), timeline.forecast_schema(scorer), read
+        scorer = timeline.open_scorer(opened, block=batch_size)
+        found = timeline.recordings(opened, source, split)
+        return timeline.forecasts(scorer, found), timeline.forecast_schema(scorer), read_from(opened, source)
     manifest = pipeline.rows_to_predict(opened, source, split)
     kept = pipeline.kept_columns(opened, manifest, keep)
     schema = pipeline.schema_of(opened, manifest, kept, probabilities)

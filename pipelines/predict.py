@@ -29,10 +29,10 @@ Line = dict[str, Any]
 Write = Callable[[list[Line]], None]
 
 
-def open_predictor(folder: Path, checkpoint: str = "best", device: str = "auto") -> Run:
-    """A run that has a head to predict with. Raises `BadInput`."""
+def open_run(folder: Path, checkpoint: str = "best", device: str = "auto", head: bool = True) -> Run:
+    """A run, and one that has a head to predict with unless that is not asked. Raises `BadInput`."""
     run = load(folder, checkpoint, pick_device(device))
-    if run.model.predictor is None:
+    if head and run.model.predictor is None:
         names = ", ".join(term.name for term in run.config.objective)
         raise BadInput(
             f"{folder} has no head that predicts: its objective is {names}. Train one on its towers: "

@@ -1,6 +1,7 @@
 """What a run says of whole recordings, step by step: how odd each step is, and what follows the last one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from clx.modalities.base import CellError
 from clx.modalities.series import Series, piece_of
 from clx.pipelines.batch import BadRow, cell_of, column_of, columns_of
 from clx.pipelines.build import Run, windowed_series
-from clx.pipelines.checkpoint import load
-from clx.pipelines.config import BadInput
-from clx.pipelines.device import pick_device
+from clx.pipelines.config import BadInput, in_memory
 from clx.pipelines.forecast import at_end, trained
 from clx.pipelines.manifest import Manifest, load_splits, splits_of
 from clx.pipelines.predict import Line
@@ -25,7 +25,6 @@ from clx.pipelines.zeroshot import device_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BLOCK = 256  # windows read at once
 HISTORY = 10_000  # training steps whose scores make the threshold
 Floats = NDArray[np.float64]
 Parts = Iterator[tuple[list[Line], list[BadRow]]]
@@ -41,6 +40,8 @@ class Scorer:
     """Steps of a window."""
     average: int
     """Preceding scores that a score is compared with."""
+    block: int = 256
+    """Windows at a time, at most."""
 
     @property
     def series(self) -> Series:
@@ -53,28 +54,41 @@ class Scorer:
         """For each step of a recording from `first` on the L1 distance of its embedding with and without itself.
 
         Both are of the last step of the window that ends there, the second with that step hidden. NaN before the
-        first whole window and where a value is missing.
+        first whole window and where a value is missing. Raises `CellError`.
         """
         series, tower = self.series, self.run.model.tower(self.name)
         start, stop = extents(manifest.take([i]), column(self))[0]
         found = np.full(stop - start - first, np.nan)
-        block = 1 if series.scale == "per-series" else max(1, min(BLOCK, series.max_steps - self.length + 1))
+        block = max(1, min(self.block, series.max_steps - self.length + 1))
         cell = cell_of(manifest.row(i, columns_of({self.name: series})), self.name, series, manifest)
         for at in range(start + max(0, first - self.length + 1), stop - self.length + 1, block):
             piece = piece_at(cell, at, min(at + block + self.length - 1, stop))
             ends = at + self.length - 1 - start - first
-            try:
-                whole = series.read(piece)
-                here = (~series.measured(piece).isnan().any(1))[self.length - 1 :]
-            except CellError:  # nothing but gaps
-                continue
+            gaps = series.measured(piece).isnan().any(1)
+            here = ~gaps[self.length - 1 :]
             if not here.any():
                 continue
-            views = whole.unfold(0, self.length, 1).transpose(1, 2)[here]
-            value = {k: v.to(device_of(self.run)) for k, v in series.collate([*views]).items()}
-            apart = (at_end(tower, value) - at_end(tower, series.without_last(value))).abs().sum(1)
-            found[ends : ends + len(here)][here.numpy()] = apart.double().cpu().numpy()
+            views = [*series.read(piece).unfold(0, self.length, 1).transpose(1, 2)]
+            bridged = gaps.unfold(0, self.length, 1).any(1) & (series.gaps != "mask")
+            for k in (here & (bridged | (series.scale == "per-series"))).nonzero()[:, 0].tolist():
+                views[k] = series.read(piece_at(cell, at + k, at + k + self.length))  # by its own steps alone
+            kept = [view for view, some in zip(views, here.tolist(), strict=True) if some]
+            with self.in_memory():
+                value = {k: v.to(device_of(self.run)) for k, v in series.collate(kept).items()}
+                apart = (at_end(tower, value) - at_end(tower, series.without_last(value))).abs().sum(1)
+                found[ends : ends + len(here)][here.numpy()] = apart.double().cpu().numpy()
         return found
+
+    def in_memory(self) -> AbstractContextManager[None]:
+        """Says what to do where memory runs out."""
+        return in_memory(lambda: f"with {self.block} windows at a time: --batch-size takes fewer")
+
+    def bounds(self, manifest: Manifest, i: int) -> tuple[int, int]:
+        """First step of a recording and the one behind the last. Raises `CellError` when no window fits."""
+        start, stop = extents(manifest.take([i]), column(self))[0]
+        if stop - start < self.length:
+            raise CellError(f"{stop - start} steps; the windows of the run have {self.length}")
+        return start, stop
 
     def scores(self, differences: Floats) -> Floats:
         """Each difference by the mean of the `average` ones before it: (a - m) / m, NaN where there are fewer."""
@@ -88,13 +102,20 @@ class Scorer:
 
     def threshold(self, beta: float) -> float:
         """Mean and `beta` deviations of the scores of the training recordings, of their last steps where they are
-        many. Raises `BadInput` when there are none."""
-        train = load_splits(self.run.config.data, self.run.config.train.seed, whole=True)["train"]
+        many. Raises `BadInput` when there are none, and for one that cannot be read unless the run skips such."""
+        data = self.run.config.data
+        train = load_splits(data, self.run.config.train.seed, whole=True)["train"]
         known: list[Floats] = []
         for i, (start, stop) in enumerate(extents(train, column(self))):
-            if sum(map(len, known)) < HISTORY:
+            if sum(map(len, known)) >= HISTORY:
+                break
+            try:
                 scores = self.scores(self.differences(train, i, max(0, stop - start - HISTORY)))
-                known.append(scores[~np.isnan(scores)])
+            except CellError as error:
+                if data.on_bad_row == "skip" and i + 1 < len(train):
+                    continue
+                raise BadInput(f"{train.where(i)}, column {column(self)}: {error}") from None
+            known.append(scores[~np.isnan(scores)])
         history = np.concatenate(known)
         if len(history) < 2:
             raise BadInput(
@@ -116,16 +137,15 @@ def piece_at(cell: Any, start: int, stop: int) -> Any:
     return Path(f"{piece_of(str(cell))[0]}#{start}:{stop}") if isinstance(cell, Path) else cell[start:stop]
 
 
-def open_scorer(folder: Path, checkpoint: str = "best", device: str = "auto", average: int = 21) -> Scorer:
+def open_scorer(run: Run, average: int = 21, block: int = 256) -> Scorer:
     """A run that was trained on windows of a series. Raises `BadInput`."""
-    run = load(folder, checkpoint, pick_device(device))
     name, windows = windowed_series(run.config, run.modalities), run.config.data.windows
     if name is None or windows is None:
-        raise BadInput(f"{folder} was not trained on windows of recordings (data.windows), which it would look through")
-    return Scorer(run, name, windows.length, average)
+        raise BadInput("the run was not trained on windows of recordings (data.windows), which it would look through")
+    return Scorer(run, name, windows.length, average, block)
 
 
-def recordings(run: Run, source: str | None, split: str | None) -> Iterator[Manifest]:
+def recordings(run: Run, source: str | None, split: str | None) -> list[Manifest]:
     """The recordings of a source, all or those of a split; without a source the run's own test split."""
     data = run.config.data
     if source is None:
@@ -135,26 +155,31 @@ def recordings(run: Run, source: str | None, split: str | None) -> Iterator[Mani
         splits = splits_of(source, data, whole=True)
     if split is not None and split not in splits:
         raise BadInput(f"{source or data.train} has no {split} rows; it has {', '.join(splits)}")
-    yield from splits.values() if split is None else [splits[split]]
+    return [*splits.values()] if split is None else [splits[split]]
 
 
-def anomalies(scorer: Scorer, source: str | None, split: str | None, threshold: float) -> Parts:
+def anomalies(scorer: Scorer, manifests: Sequence[Manifest], threshold: float) -> Parts:
     """Lines of one recording after the other, one a step: `recording`, `step` counted from 0, `time` where the table
     has one, the `difference` that the step itself makes to its embedding, `score`, by how much this is above the
-    usual just before, and `anomaly`, whether the score is above the threshold; None where there is no score.
+    usual just before, and `anomaly`, whether the score is above the threshold; None where there is no score. Of a
+    recording that cannot be read there are none.
 
     Reference:
         Yue et al. 2022, section 4.3, arXiv 2106.10466.
     """
-    for manifest in recordings(scorer.run, source, split):
-        begins = [start for start, _ in extents(manifest, column(scorer))]
+    for manifest in manifests:
         for i, name in enumerate(names(scorer, manifest)):
-            differences = scorer.differences(manifest, i)
+            try:
+                begin, _ = scorer.bounds(manifest, i)
+                differences = scorer.differences(manifest, i)
+            except CellError as error:
+                yield [], [BadRow(i, manifest.where(i), column(scorer), str(error))]
+                continue
             scores = scorer.scores(differences)
-            times = manifest.cell(i, TIMES) if TIMES in manifest.columns else None
+            times = None if scorer.run.config.data.long is None else manifest.cell(i, TIMES)
             yield (
                 [
-                    {"recording": name, "step": begins[i] + step}
+                    {"recording": name, "step": begin + step}
                     | ({} if times is None else {"time": times[step]})
                     | {"difference": _known(apart), "score": _known(score)}
                     | {"anomaly": None if np.isnan(score) else bool(score > threshold)}
@@ -174,38 +199,47 @@ def names(scorer: Scorer, manifest: Manifest) -> list[str]:
     return [piece_of(cell)[0] if isinstance(cell, str) else manifest.where(i) for i, cell in enumerate(cells)]
 
 
-def forecasts(scorer: Scorer, source: str | None, split: str | None) -> Parts:
+def forecasts(scorer: Scorer, manifests: Sequence[Manifest]) -> Parts:
     """What the run's predictor says follows each recording, a line a step: `recording`, `ahead` counted from 1 and
     `predicted`, or `predicted_1` and so on by channel, in the units of the data.
 
     Raises `BadInput` for a run that reads more than the series.
     """
-    run, series, ahead = scorer.run, scorer.series, scorer.run.ahead
-    if ahead is None or list(run.modalities) != [scorer.name]:
+    run, series = scorer.run, scorer.series
+    if run.ahead is None or list(run.modalities) != [scorer.name]:
         raise BadInput(f"forecasts of whole recordings are for runs of one series; this one has {[*run.modalities]}")
-    for manifest in recordings(run, source, split):
-        for i, name in enumerate(names(scorer, manifest)):
-            start, stop = extents(manifest.take([i]), column(scorer))[0]
-            try:
-                if stop - start < scorer.length:
-                    raise CellError(f"{stop - start} steps; the windows of the run have {scorer.length}")
-                cell = cell_of(manifest.row(i, columns_of({scorer.name: series})), scorer.name, series, manifest)
-                value = series.collate([series.read(piece_at(cell, stop - scorer.length, stop))])
-            except CellError as error:
-                yield [], [BadRow(i, manifest.where(i), column(scorer), str(error))]
-                continue
-            here = {scorer.name: torch.ones(1, dtype=torch.bool, device=device_of(run))}
-            with torch.no_grad():
-                z = run.model({scorer.name: {k: v.to(device_of(run)) for k, v in value.items()}}, here)
-            said = series.measures(trained(run, z, here, ahead[1])[0])
-            columns = answers(series)
-            yield (
-                [
-                    {"recording": name, "ahead": k} | dict(zip(columns, map(_known, step), strict=True))
-                    for k, step in enumerate(said.tolist(), 1)
-                ],
-                [],
-            )
+    for manifest in manifests:
+        named = names(scorer, manifest)
+        for first in range(0, len(manifest), scorer.block):
+            known: dict[int, Tensor] = {}
+            bad = []
+            for i in range(first, min(first + scorer.block, len(manifest))):
+                try:
+                    _, stop = scorer.bounds(manifest, i)
+                    cell = cell_of(manifest.row(i, columns_of({scorer.name: series})), scorer.name, series, manifest)
+                    known[i] = series.read(piece_at(cell, stop - scorer.length, stop))
+                except CellError as error:
+                    bad.append(BadRow(i, manifest.where(i), column(scorer), str(error)))
+            lines = [
+                {"recording": named[i], "ahead": k} | dict(zip(answers(series), map(_known, step), strict=True))
+                for i, steps in zip(known, ahead(scorer, [*known.values()]), strict=True)
+                for k, step in enumerate(steps.tolist(), 1)
+            ]
+            yield lines, bad
+
+
+@torch.no_grad()
+def ahead(scorer: Scorer, windows: list[Tensor]) -> list[Tensor]:
+    """What follows each window, `[steps, C]`, in the units of the data."""
+    run, series = scorer.run, scorer.series
+    assert run.ahead is not None
+    if not windows:
+        return []
+    with scorer.in_memory():
+        value = {k: v.to(device_of(run)) for k, v in series.collate(windows).items()}
+        here = {scorer.name: torch.ones(len(windows), dtype=torch.bool, device=device_of(run))}
+        z = run.model({scorer.name: value}, here)
+        return [*series.measures(trained(run, z, here, run.ahead[1]))]
 
 
 def answers(series: Series) -> list[str]:

@@ -1,5 +1,6 @@
 """Forecasts and anomaly scores: figures against scikit-learn and loops, and that nobody sees what is to come."""
 
+import dataclasses
 import json
 import subprocess
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from clx.pipelines import forecast, timeline
 from clx.pipelines.batch import Key, Rows
 from clx.pipelines.build import prepare
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import BadInput, Config
+from clx.pipelines.config import BadInput, Config, Data
 from clx.pipelines.manifest import load_splits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -109,7 +110,8 @@ def test_baselines_are_those_of_a_loop_over_the_file(result: dict[str, Any], h: 
     known = ~np.isnan(aim)
     line = result["forecast"][f"seasonal-naive->{h}"]
     wrong = {m: np.nanmean((train[:, [LENGTH - m + k % m for k in range(h)]] - train_aim) ** 2) for m in range(1, 25)}
-    assert line["season"] == min(wrong, key=wrong.__getitem__) == 12 or line["season"] == 24
+    assert line["season"] == min(wrong, key=wrong.__getitem__)
+    assert line["season"] in (12, 24)
     said = test[:, [LENGTH - line["season"] + k % line["season"] for k in range(h)]]
     assert line["rows"] == len(starts)
     assert line["mse"] == pytest.approx(np.mean((said - aim)[known] ** 2), rel=1e-4)
@@ -172,11 +174,20 @@ def test_nothing_behind_the_end_of_a_window_is_seen(folder: Path) -> None:
 def test_forecasts_are_in_the_units_of_the_file(clx: Command, folder: Path) -> None:
     x = [60, 40] * 30
     (folder / "new.csv").write_text("t,x\n" + "".join(f"{t},{v}\n" for t, v in enumerate(x)))
-    done = clx("predict", "ahead", "new.csv", cwd=folder)
+    done = clx("predict", "ahead", "new.csv", "--checkpoint", "last", cwd=folder)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(line["recording"], line["ahead"]) for line in lines] == [("new", k) for k in range(1, 7)]
-    assert all(20 < line["predicted"] < 80 for line in lines)
+    seen = np.concatenate([signal()[s : s + LENGTH] for s in range(0, TRAIN - LENGTH + 1, 3)])
+    mean, deviation = np.nanmean(seen), np.nanstd(seen)
+    run = load(folder / "ahead", "last")
+    run.model.eval()
+    window = torch.tensor((np.array(x[-LENGTH:]) - mean) / deviation).float()[None, :, None]
+    here = {"series": torch.ones(1, dtype=torch.bool)}
+    with torch.no_grad():
+        z = run.model({"series": {"x": window, "mask": torch.ones(1, LENGTH, dtype=torch.bool)}}, here)
+        said = run.model.predict(z, here)[0].numpy() * deviation + mean
+    assert [line["predicted"] for line in lines] == pytest.approx(said.tolist(), rel=1e-3)
     own = clx("predict", "ahead", "--out", "f.csv", cwd=folder)
     assert own.returncode == 0, own.stderr
     assert (folder / "f.csv").read_text().splitlines()[0] == "recording,ahead,predicted"
@@ -187,28 +198,59 @@ def test_forecasts_are_in_the_units_of_the_file(clx: Command, folder: Path) -> N
 
 
 def test_scores_are_those_of_a_loop_over_windows(folder: Path) -> None:
-    scorer = timeline.open_scorer(folder / "plain", average=5)
-    (manifest,) = timeline.recordings(scorer.run, None, None)
-    scorer.run.model.eval()
+    run = load(folder / "plain", "best")
+    scorer = timeline.open_scorer(run, average=5)
+    (manifest,) = timeline.recordings(run, None, None)
+    run.model.eval()
     got = scorer.differences(manifest, 0)
-    x, tower = torch.tensor(bridged(standardised()[VAL:])).float(), scorer.run.model.tower("series")
-    known = ~np.isnan(signal()[VAL:])
+    x, tower = standardised()[VAL:], run.model.tower("series")
+    known = ~np.isnan(x)
     assert np.isnan(got[: LENGTH - 1]).all()
-    for t in (LENGTH - 1, 60, 76, 174):
-        if not known[t]:
-            continue
-        window = torch.stack([x, torch.from_numpy(known).float()], 1)[t - LENGTH + 1 : t + 1]
+    for t in (LENGTH - 1, 60, 76, 75 + LENGTH - 1, 174):  # of a gap at 75: in the window's midst, and where it begins
+        here = slice(t - LENGTH + 1, t + 1)
+        window = torch.tensor(np.stack([bridged(x[here]), known[here]], 1)).float()
         hidden = torch.cat([window[:-1], torch.stack([window[:-1, 0].mean(), torch.zeros(())])[None]])
         with torch.no_grad():
             both, _ = tower.encoder.steps(torch.stack([window, hidden]))  # type: ignore[operator]
         assert got[t] == pytest.approx((both[0, -1] - both[1, -1]).abs().sum().item(), rel=1e-3)
     assert np.isnan(got[75])
     assert np.allclose(scorer.differences(manifest, 0, 100), got[100:], rtol=1e-4, equal_nan=True)
+    for block in (1, 7):
+        fewer = timeline.open_scorer(run, average=5, block=block).differences(manifest, 0)
+        assert np.allclose(fewer, got, rtol=1e-4, equal_nan=True), "whatever is read at once"
     scores, valid = scorer.scores(got), np.flatnonzero(~np.isnan(got))
     for k in (5, 40, 100):
         before = got[valid[k - 5 : k]].mean()
         assert scores[valid[k]] == pytest.approx((got[valid[k]] - before) / before)
     assert np.isnan(scores[valid[:5]]).all()
+
+
+def test_recordings_that_cannot_be_scored_are_named(folder: Path) -> None:
+    """Gaps give no score; what cannot be read and what is shorter than a window is said, and the next goes on."""
+    draw = np.random.default_rng(0)
+    made = [draw.normal(50, 10, (40, 1)) for _ in range(5)]
+    made[0][:] = np.nan
+    made[1][30] = np.inf
+    made[2][30] = 1e31
+    made[3] = made[3][: LENGTH - 1]
+    made.append(draw.normal(50, 10, (40, 2)))
+    for k, values in enumerate(made):
+        np.save(folder / f"odd{k}.npy", values)
+    (folder / "odd.csv").write_text("series\n" + "".join(f"odd{k}.npy\n" for k in range(len(made))))
+    run = load(folder / "plain", "best")
+    run.model.eval()
+    listed = dataclasses.replace(
+        run, config=run.config.model_copy(update={"data": Data(train="odd.csv", windows=run.config.data.windows)})
+    )
+    scorer = timeline.open_scorer(listed, average=5)
+    parts = [*timeline.anomalies(scorer, timeline.recordings(listed, str(folder / "odd.csv"), None), 1.0)]
+    assert [len(lines) for lines, _ in parts] == [40, 0, 0, 0, 40, 0]
+    assert all(line["score"] is None for line in parts[0][0])
+    assert sum(line["score"] is not None for line in parts[4][0]) == 40 - (LENGTH - 1) - 5
+    said = [(one.where.rpartition("row ")[2], one.reason) for _, bad in parts for one in bad]
+    assert [row for row, _ in said] == ["2", "3", "4", "6"]
+    words = ("infinite value at step", "beyond 1e+30", "23 steps; the windows of the run have 24", "2 channels; the")
+    assert all(word in reason for word, (_, reason) in zip(words, said, strict=True))
 
 
 def test_spikes_are_found_better_than_by_differences(clx: Command, folder: Path) -> None:
@@ -240,12 +282,16 @@ def test_what_cannot_be_forecast_says_why(clx: Command, folder: Path, digits_run
     for args, words in (
         (["plain"], "has no head that predicts"),
         (["plain", "--beta", "3"], "--anomaly, which is not given"),
+        (["plain", "--anomaly", "--beta", "nan"], "--beta nan: so many"),
+        (["plain", "--anomaly", "--beta", "-1"], "--beta -1: so many"),
+        (["plain", "gone.csv", "--anomaly"], "no such file"),
         (["ahead", "--keep", "t"], "not for the steps of recordings"),
         ([str(digits_run), "--anomaly"], "not trained on windows"),
     ):
         done = clx("predict", *args, cwd=folder)
         assert (done.returncode, done.stdout) == (2, ""), done.stderr
         assert words in done.stderr
+        assert "is an anomaly" not in done.stderr, "the threshold takes long: what is wrong is said before"
 
 
 def test_windows_that_none_can_use(clx: Command, folder: Path) -> None:
@@ -329,9 +375,18 @@ def test_channels_of_files(tmp_path: Path, encoder: str, scale: str, gaps: str) 
     apart = scorer.differences(whole, 0)
     assert len(apart) == 45
     assert np.flatnonzero(np.isnan(apart)).tolist() == [*range(15), 61 - 45]
-    ((lines, bad), _) = timeline.forecasts(scorer, None, None)
+    ((lines, bad),) = timeline.forecasts(scorer, timeline.recordings(run, None, None))
+    (first, second) = timeline.forecasts(dataclasses.replace(scorer, block=1), timeline.recordings(run, None, None))
+    alone = [line["predicted_2"] for line in first[0] + second[0]]
+    assert alone == pytest.approx([line["predicted_2"] for line in lines], rel=1e-4)
     assert [*lines[0]] == ["recording", "ahead", "predicted_1", "predicted_2"]
-    assert (len(lines), bad) == (5, [])
+    assert (len(lines), bad) == (10, [])
+    series, here = run.modalities["series"], {"series": torch.ones(2, dtype=torch.bool)}
+    with torch.no_grad():
+        z = run.model({"series": series.collate([series.read(values[-16:]) for values in made])}, here)
+        said = run.model.predict(z, here).view(10, 2).numpy() * deviation + mean
+    told = [[line["predicted_1"], line["predicted_2"]] for line in lines]
+    assert np.allclose(told, said, rtol=1e-4)
     made[1][86, 0] = np.inf
     np.save(tmp_path / "1.npy", made[1])
     with pytest.raises(BadInput, match=r"column (series|future): infinite value at step"):
