@@ -174,9 +174,10 @@ def _sampled(time: Values, values: Values, long: Long, shares: Mapping[str, floa
         sampled = np.full((len(even), values.shape[1]), np.nan)
         for starts, stops in _parts(np.array([[0, len(even)]]), shares).values():
             start, stop = int(starts[0]), int(stops[0])
-            before = time < even[stop] if stop < len(even) else np.ones(len(time), dtype=bool)
+            # Even times are rounded: one of those given that is meant to be the next part's first is no earlier.
+            end = even[stop] - 1e-3 * long.every if stop < len(even) else np.inf
             for c, channel in enumerate(values.T):
-                here = before & np.isfinite(channel)
+                here = (time < end) & np.isfinite(channel)
                 if here.any():
                     sampled[start:stop, c] = np.interp(even[start:stop], time[here], channel[here])
         values = sampled

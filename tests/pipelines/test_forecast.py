@@ -17,7 +17,7 @@ from clx.pipelines import forecast, timeline
 from clx.pipelines.batch import Key, Rows
 from clx.pipelines.build import prepare
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import BadInput, Config, Data
+from clx.pipelines.config import BadInput, Config, Data, Failed
 from clx.pipelines.manifest import load_splits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -225,7 +225,7 @@ def test_scores_are_those_of_a_loop_over_windows(folder: Path) -> None:
     assert np.isnan(scores[valid[:5]]).all()
 
 
-def test_recordings_that_cannot_be_scored_are_named(folder: Path) -> None:
+def test_recordings_that_cannot_be_scored_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gaps give no score; what cannot be read and what is shorter than a window is said, and the next goes on."""
     draw = np.random.default_rng(0)
     made = [draw.normal(50, 10, (40, 1)) for _ in range(5)]
@@ -251,6 +251,13 @@ def test_recordings_that_cannot_be_scored_are_named(folder: Path) -> None:
     assert [row for row, _ in said] == ["2", "3", "4", "6"]
     words = ("infinite value at step", "beyond 1e+30", "23 steps; the windows of the run have 24", "2 channels; the")
     assert all(word in reason for word, (_, reason) in zip(words, said, strict=True))
+
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(timeline, "at_end", full)
+    with pytest.raises(Failed, match="with 256 windows at a time: --batch-size takes fewer"):
+        [*timeline.anomalies(scorer, timeline.recordings(listed, str(folder / "odd.csv"), None), 1.0)]
 
 
 def test_spikes_are_found_better_than_by_differences(clx: Command, folder: Path) -> None:

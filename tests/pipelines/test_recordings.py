@@ -220,18 +220,19 @@ def test_columns_that_clx_makes_are_not_taken_from_the_user(tmp_path: Path, colu
                 load_splits(made, 0)
 
 
-def test_even_steps_of_a_part_know_nothing_of_what_is_behind_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [1, 0.1])
+def test_even_steps_of_a_part_know_nothing_of_what_is_behind_it(tmp_path: Path, every: float) -> None:
     """Values on both sides of each cut are far apart in time: no line between them reaches into the part before."""
-    times = [*range(0, 9), *range(14, 17), *range(23, 30)]  # cuts at 12 and 21
+    times = [*range(0, 9), 12, *range(14, 17), *range(23, 30)]  # cuts at 12 and 21
     found = []
-    for changed in (0, 14, 23):
-        lines = ["t,x", *(f"{t},{t + (1000 if changed and t >= changed else 0)}" for t in times)]
+    for changed in (0, 12, 23):
+        lines = ["t,x", *(f"{t * every:.1f},{t + (1000 if changed and t >= changed else 0)}" for t in times)]
         (tmp_path / "rec.csv").write_text("\n".join(lines) + "\n")
         raw = {
             "train": str(tmp_path / "rec.csv"),
             "val": {"last": 0.3},
             "test": {"last": 0.3},
-            "long": {"time": "t", "channels": ["x"], "every": 1},
+            "long": {"time": "t", "channels": ["x"], "every": every},
             "windows": {"length": 2, "stride": 1},
         }
         splits = load_splits(Data.model_validate(raw), 0, whole=True)
@@ -244,6 +245,19 @@ def test_even_steps_of_a_part_know_nothing_of_what_is_behind_it(tmp_path: Path) 
     assert val["val"] != before["val"]
     assert test["val"] == before["val"]
     assert test["test"] != before["test"]
+
+
+def test_only_series_that_are_cut_are_sampled_in_parts(tmp_path: Path) -> None:
+    """A test series of a split column is whole: a straight line goes over where the training series is cut."""
+    lines = ["who,t,x,split"]
+    lines += [f"{who},{t},{t},{split}" for who, split in (("a", "train"), ("b", "test")) for t in (0, 1, 2, 8, 9)]
+    (tmp_path / "rec.csv").write_text("\n".join(lines) + "\n")
+    long = {"id": "who", "time": "t", "channels": ["x"], "every": 1}
+    raw = {"train": str(tmp_path / "rec.csv"), "long": long, "val": {"last": 0.5}}
+    made = Data.model_validate({**raw, "windows": {"length": 2, "stride": 1}})
+    splits = load_splits(made, 0, whole=True)
+    found = {split: np.ravel(rows.cell(0, "series")).tolist() for split, rows in splits.items()}
+    assert found == {"train": [0, 1, 2, 2, 2], "val": [5, 6, 7, 8, 9], "test": [*range(10)]}
 
 
 @pytest.mark.parametrize(
