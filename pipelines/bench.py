@@ -342,19 +342,16 @@ def _rank_n_contrast(bout: Bout) -> tuple[Forward, Forward]:
 
 
 def _conr(bout: Bout) -> tuple[Forward, Forward]:
-    """Against tensors of all pairs, one mask or weight after the other."""
+    """Against tensors of all pairs, one mask or weight after the other; of one view a row is its own positive."""
     g = torch.Generator().manual_seed(1)
     targets = torch.rand(bout.batch, 1, generator=g) * 8
     predictions = targets + torch.randn(bout.batch, 1, generator=g) * 3
 
     def dense(views: list[Tensor]) -> Tensor:
         z = torch.nn.functional.normalize(views[0], dim=1)
-        n = len(z)
         far, wrong = (targets - targets.T).abs(), (predictions - predictions.T).abs()
         positive = far <= 1
         negative = ~positive & (wrong <= 1)
-        for i in range(n):
-            positive[i, i] = False
         s = z @ z.T / bout.temperature
         denominator = (s.exp() * positive).sum(1) + (s.exp() * negative * (0.01 * far).exp()).sum(1)
         count = positive.sum(1)
@@ -362,7 +359,7 @@ def _conr(bout: Bout) -> tuple[Forward, Forward]:
         log_share = (s - denominator.log()[:, None]) * positive
         return -(log_share.sum(1) / count.clamp(min=1))[valid].mean()
 
-    return _ours(bout, {"window": 1.0}, targets=targets, predictions=predictions), dense
+    return _ours(bout, {"window": 1.0, "pushing": 0.01}, targets=targets, predictions=predictions), dense
 
 
 BOUTS = (
