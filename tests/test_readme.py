@@ -19,6 +19,7 @@ SHORTER = {
     "clx train digits\n": "clx train digits -s train.steps=3\n",
     "clx train my.yaml ": "clx train my.yaml -s train.steps=3 ",
     "clx train digits-sum ": "clx train digits-sum -s eval=[] ",
+    "-s train.lr=$rate ": "-s train.lr=$rate -s eval=[] ",
     "clx train forecast -s train.steps=20": "clx train forecast -s train.steps=1 -s eval=[]",
     "--horizons 24,168": "--horizons 24",
     "--task probe --task knn": "--task knn",
