@@ -52,22 +52,28 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoint.weights(run.model, run.objective)
 
 
+def whole_as_in_parts(made: Config, stop: int, folder: Path, silent: Progress) -> tuple[dict[str, torch.Tensor], str]:
+    """Weights and log of a run, which are those of one that was stopped at a step and resumed."""
+    train(made, folder / "whole", silent)
+    with pytest.raises(Stopped):
+        train(made, folder / "parts", StopAt(stop))
+    train(checkpoint.read_config(folder / "parts"), folder / "parts", silent, resume=True)
+    whole, parts = weights(folder / "whole"), weights(folder / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    logs = [(folder / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
+    assert logs[0] == logs[1]
+    return whole, logs[0]
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_memory_and_steps_resume_bit_for_bit(tmp_path: Path, silent: Progress, ema: float) -> None:
     raw = config(augmentation=CROPS)
     raw["objective"] = [{"name": "ts2vec"}, {"name": "dbpm", "noisy": 0.5, "faulty": 0.5}]
     raw["train"] |= {"ema": ema}
     made = Config.model_validate(raw)
-    train(made, tmp_path / "whole", silent)
-    with pytest.raises(Stopped):
-        train(made, tmp_path / "parts", StopAt(6))
-    train(checkpoint.read_config(tmp_path / "parts"), tmp_path / "parts", silent, resume=True)
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert whole.keys() == parts.keys()
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
-    assert logs[0] == logs[1]
-    assert max(json.loads(line).get("dbpm.faulty_pairs", 0) for line in logs[0].splitlines()) > 0
+    whole, log = whole_as_in_parts(made, 6, tmp_path, silent)
+    assert max(json.loads(line).get("dbpm.faulty_pairs", 0) for line in log.splitlines()) > 0
     if not ema:  # 4 batches of 16 an epoch of 67 rows: after 3 epochs some rows were left out once
         memory = next(value for name, value in whole.items() if name.endswith("_extra_state"))
         assert memory[:, 1].sum() == 12 * 16
@@ -80,16 +86,8 @@ def test_learned_views_resume_bit_for_bit(tmp_path: Path, silent: Progress, loss
     raw |= {"objective": {"name": loss}}
     raw["train"] |= {"accumulate": 2 if loss == "infonce" else 1}
     made = Config.model_validate(raw)
-    train(made, tmp_path / "whole", silent)
-    with pytest.raises(Stopped):
-        train(made, tmp_path / "parts", StopAt(5))
-    train(checkpoint.read_config(tmp_path / "parts"), tmp_path / "parts", silent, resume=True)
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert whole.keys() == parts.keys()
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
-    assert logs[0] == logs[1]
-    assert all("series/1.relevance" in json.loads(line) for line in logs[0].splitlines() if '"step": 10,' in line)
+    whole, log = whole_as_in_parts(made, 5, tmp_path, silent)
+    assert all("series/1.relevance" in json.loads(line) for line in log.splitlines() if '"step": 10,' in line)
     begun = Trainer(made, prepare(made, load_splits(made.data, 3)), load_splits(made.data, 3), tmp_path / "new")
     start = checkpoint.weights(begun.model, begun.objective)
     assert not torch.equal(start["model.towers.series.view.out.weight"], whole["model.towers.series.view.out.weight"])
