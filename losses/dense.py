@@ -1,8 +1,8 @@
 """The primitives on small batches: all logits at once, in as few operations as will do.
 
 Log-sum-exps save the exponentials, without any shift. Where their sums leave the trusted range, the logits are
-saved and the softmax is formed from their log-sum-exp. The two losses make their gradient at once: with so few rows
-it is the number of operations that counts.
+saved and the softmax is formed from their log-sum-exp. The two losses save their gradient with respect to the logits:
+with so few rows it is the number of operations that counts.
 """
 
 import math
@@ -141,17 +141,18 @@ class CrossLoss(Function):
         if both:
             more, v = choices(s, 0)
             total, w = total + more, w.add_(v)
-        needs = ctx.needs_input_grad
-        dx = product(w, y, scale / count) if needs[0] or needs[3] else None
-        dy = product(w.T, x, scale / count) if needs[4] else None
-        dt = cooling(dx, x, scale) if dx is not None and needs[0] else None
-        ctx.save_for_backward(dt, dx, dy)
+        ctx.save_for_backward(x, y, w)
+        ctx.scale, ctx.share = scale, scale / count
         return total.div_(-count)
 
     @staticmethod
     @once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        dt, dx, dy = (None if d is None else g * d for d in ctx.saved_tensors)
+        x, y, w = ctx.saved_tensors
+        share, needs = ctx.share * float(g), ctx.needs_input_grad
+        dx = product(w, y, share) if needs[0] or needs[3] else None
+        dy = product(w.T, x, share) if needs[4] else None
+        dt = cooling(dx, x, ctx.scale) if dx is not None and needs[0] else None
         return dt, None, None, dx, dy
 
 
@@ -171,16 +172,17 @@ class GramLoss(Function):
         s.diagonal().copy_(positive.repeat(2))
         total, w = choices(s, 1)
         w = torch.cat([w[:, half:], w[:, :half]], 1)
-        dz = product(w + w.T, z, scale / len(z))  # counts every pair from both of its rows
-        dt = cooling(dz, z, scale / 2) if ctx.needs_input_grad[0] else None
-        ctx.save_for_backward(dt, dz)
+        ctx.save_for_backward(z, w)
+        ctx.scale = scale
         return total.div_(-len(z))
 
     @staticmethod
     @once
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        dt, dz = ctx.saved_tensors
-        return None if dt is None else g * dt, None, g * dz
+        z, w = ctx.saved_tensors
+        dz = product(w + w.T, z, ctx.scale / len(z) * float(g))  # counts every pair from both of its rows
+        dt = cooling(dz, z, ctx.scale / 2) if ctx.needs_input_grad[0] else None
+        return dt, None, dz
 
 
 def choices(s: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -189,7 +191,7 @@ def choices(s: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     The diagonal's is the mass of the others, never 1 less a probability near 1.
     """
     log_share = s.log_softmax(dim)
-    total = log_share.diagonal().sum()
+    total = log_share.trace()
     w = log_share.exp_().fill_diagonal_(0)
     w.diagonal().sub_(w.sum(dim))
     return total, w

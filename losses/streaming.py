@@ -44,15 +44,12 @@ tiny_side = 256  # up to so many it is the number of operations that counts
 
 def unit(x: Tensor) -> Tensor:
     """Rows of `x` `[B, D]` at length 1; a row of zeros stays zero and receives no gradient."""
-    return _Unit.apply(full(x))  # type: ignore[no-any-return, no-untyped-call]
+    return _Units.apply(full(x))[0]  # type: ignore[no-any-return, no-untyped-call]
 
 
 def units(z: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`unit` of every input; of few rows together, when it is the number of operations that counts."""
-    size = len(next(iter(z.values())))
-    if size > tiny_side or len({rows.dtype for rows in z.values()}) > 1:
-        return {name: unit(rows) for name, rows in z.items()}
-    return dict(zip(z, unit(torch.cat(list(z.values()))).split(size), strict=True))
+    """`unit` of every input."""
+    return dict(zip(z, _Units.apply(*map(full, z.values())), strict=True))  # type: ignore[no-untyped-call]
 
 
 def paired(x: Tensor, y: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
@@ -172,24 +169,30 @@ def is_small(x: Tensor, y: Tensor, side: int | None = None) -> bool:
     return not x.is_cuda and 0 < max(len(x), len(y)) <= min(small_side, side or small_side)
 
 
-class _Unit(Function):
+class _Units(Function):
+    """Several inputs at once: one node in the graph takes less time than one for each."""
+
     @staticmethod
     @plain
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        inverse = norm.reciprocal().masked_fill_(norm <= 1e-12, 0)
-        u: Tensor = x * inverse
-        ctx.save_for_backward(u, inverse)
-        return u
+    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+        found, saved = [], []
+        for x in inputs:
+            norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+            inverse = norm.reciprocal().masked_fill_(norm <= 1e-12, 0)
+            found.append(x * inverse)
+            saved += [found[-1], inverse]
+        ctx.save_for_backward(*saved)
+        return tuple(found)
 
     @staticmethod
     @once
     @plain
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        u, inverse = ctx.saved_tensors
-        step: Tensor = torch.addcmul(g, u, torch.linalg.vecdot(g, u).unsqueeze(1), value=-1)
-        step *= inverse
-        return step
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        saved = ctx.saved_tensors
+        return tuple(
+            torch.addcmul(g, u, torch.linalg.vecdot(g, u).unsqueeze(1), value=-1).mul_(inverse)
+            for g, u, inverse in zip(grads, saved[::2], saved[1::2], strict=True)
+        )
 
 
 class _Cross(Function):
