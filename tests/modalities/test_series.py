@@ -12,7 +12,7 @@ from sklearn.linear_model import RidgeClassifierCV
 
 from clx.modalities.base import CellError
 from clx.modalities.series import Series
-from clx.modalities.series_encoders import TSAI
+from clx.modalities.series_encoders import TSAI, dilated
 from clx.modalities.series_views import VIEWS
 
 WALK = np.random.default_rng(0).normal(5, 3, (40, 2)).cumsum(0)
@@ -310,6 +310,18 @@ def test_features_per_step_are_those_that_are_pooled(encoder: str) -> None:
         far = inputs["x"].clone()
         far[0, 0] += 1  # the receptive field spans the training series
         assert not torch.equal(net.steps(far, inputs["mask"])[0][0, -1], h[0, -1])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 30])
+def test_taps_beyond_a_series_are_spared_and_change_nothing(length: int) -> None:
+    layer = torch.nn.Conv1d(3, 5, 3, padding=8, dilation=8).double()
+    h = torch.randn(2, 3, length, dtype=torch.double, requires_grad=True)
+    weigh = torch.randn(2, 5, length, dtype=torch.double)
+    found, expected = dilated(layer, h), layer(h)
+    assert torch.allclose(found, expected)
+    leaves = (h, *layer.parameters())
+    grads, wanted = (torch.autograd.grad(out, leaves, weigh) for out in (found, expected))
+    assert all(torch.allclose(a, b) for a, b in zip(grads, wanted, strict=True))
 
 
 def test_minirocket_is_fitted_and_comes_back_from_its_state() -> None:
