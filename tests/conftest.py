@@ -1,7 +1,9 @@
 """What the tests share: the `clx` command, a small config and a run trained from it."""
 
+import fcntl
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,13 +113,34 @@ def make_config() -> Callable[..., Any]:
     return lambda **changes: Config.model_validate(tiny(**changes))
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """What `make` writes at the path it is given: one of the workers calls it, the others wait."""
+    here = factory.getbasetemp()
+    folder = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            make(folder.with_suffix(".part"))
+            folder.with_suffix(".part").rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in digits as files. To be read only: the workers share them."""
+    from clx.pipelines.builtin import write
+
+    return made_once(tmp_path_factory, "digits", lambda folder: write("digits", folder))
+
+
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learned a little: enough to be right more often than chance."""
     from clx.pipelines.config import Config
     from clx.pipelines.train import train
 
-    out = tmp_path_factory.mktemp("runs") / "tiny"
     config = tiny(train__steps=60, train__batch_size=128, train__lr=5e-3, train__validate_every=30)
-    train(Config.model_validate(config), out, Silent())
-    return out
+    made = made_once(
+        tmp_path_factory, "digits-run", lambda folder: train(Config.model_validate(config), folder, Silent())
+    )
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("runs") / "tiny"))

@@ -22,7 +22,7 @@ SHORTER = {
     "-s train.lr=$rate ": "-s train.lr=$rate -s eval=[] ",
     "clx train forecast -s train.steps=20": "clx train forecast -s train.steps=1 -s eval=[]",
     "--horizons 24,168": "--horizons 24",
-    "--task probe --task knn": "--task knn",
+    "--task probe --task knn ": "",
 }
 
 

@@ -2,7 +2,8 @@
 
 `zygote.py SOCKET` imports what `clx` imports and forks one child per command that arrives at the Unix socket; the
 command beside it sends its arguments, folder, environment and its own stdin, stdout and stderr. A command is so a
-process of its own, in pipes and all, without the 4 to 6 s that importing torch costs. `install` writes the command.
+process of its own, in pipes and all, without the 4 to 6 s that importing torch costs. Signals to the command reach
+it, but for SIGKILL and what goes to a whole process group. `install` writes the command.
 """
 
 import atexit
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 
 SHIM = """#!{python} -S
-import json, os, socket, sys
+import json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as line:
     line.connect({address!r})
     said = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
@@ -23,6 +24,9 @@ with socket.socket(socket.AF_UNIX) as line:
     line.sendall(said)
     for stream in (0, 1, 2):
         os.close(stream)
+    child = int.from_bytes(line.recv(4), "big")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, lambda number, frame: os.kill(child, number))
     code = line.recv(1)
 os._exit(code[0] if code else 137)
 """
@@ -63,6 +67,7 @@ def run(line: socket.socket) -> None:
     said = bytearray()
     while len(said) < int.from_bytes(size, "big"):
         said += line.recv(1 << 16)
+    line.sendall(os.getpid().to_bytes(4, "big"))
     args, folder, environment = json.loads(said)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)

@@ -15,17 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from clx.pipelines.builtin import write
 from clx.pipelines.embed import dense
 
 CLX = str(Path(sys.executable).with_name("clx"))
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("files") / "digits"
-    write("digits", out)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +69,15 @@ def test_arrays_stand_beside_their_ids(clx: Any, digits_run: Path, files: Path, 
 
 
 def test_killed_and_started_again_it_gives_the_same_file(
-    clx: Any, digits_run: Path, files: Path, tmp_path: Path
+    clx: Any, commands: Path, digits_run: Path, files: Path, tmp_path: Path
 ) -> None:
     args = ["embed", str(digits_run), "--data", str(files), "--split", "test", "--batch-size", "4"]
-    for out, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)):
+    ends = (("killed", signal.SIGKILL, CLX), ("stopped", signal.SIGTERM, str(commands / "clx")))
+    for out, number, command in ends:
         parts = tmp_path / f"{out}.parquet.parts"
-        with subprocess.Popen([CLX, *args, "--out", f"{out}.parquet"], cwd=tmp_path, stderr=subprocess.PIPE) as started:
+        with subprocess.Popen(
+            [command, *args, "--out", f"{out}.parquet"], cwd=tmp_path, stderr=subprocess.PIPE
+        ) as started:
             end = time.monotonic() + 100
             while len(list(parts.glob("0*.parquet"))) < 3 and time.monotonic() < end:
                 time.sleep(0.01)

@@ -35,8 +35,8 @@ def test_a_signal_to_the_group_saves(tmp_path: Path, number: int, code: int) -> 
     assert checkpoint.last(tmp_path / "run").step > 0
 
 
-def test_a_reader_that_goes_away_does_not_end_the_training(tmp_path: Path) -> None:
-    args = [CLX, "train", "digits", *LONG, "-s", "train.steps=60", "-o", "run"]
+def test_a_reader_that_goes_away_does_not_end_the_training(commands: Path, tmp_path: Path) -> None:
+    args = [str(commands / "clx"), "train", "digits", *LONG, "-s", "train.steps=60", "-o", "run"]
     pipe = subprocess.PIPE
     with subprocess.Popen(args, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=pipe, text=True) as started:
         assert started.stderr is not None

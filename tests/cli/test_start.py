@@ -23,7 +23,7 @@ def cpu_seconds(*args: str) -> float:
 
 @pytest.mark.parametrize("args", [["--help"], ["train", "--help"], ["trian"], ["train", "--epohcs"], ["--version"]])
 def test_help_and_typos_are_cheap(args: list[str]) -> None:
-    assert min(cpu_seconds(*args) for _ in range(6)) <= 0.5
+    assert any(cpu_seconds(*args) <= 0.5 for _ in range(6))  # a busy machine makes some calls dearer
 
 
 @pytest.mark.parametrize("args", [["--help"], ["trian"], ["train", "--epohcs", "3"], ["eval", "--help"]])

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,8 @@ import torch
 from PIL import Image
 
 from clx.cli.output import plain
-from clx.pipelines.builtin import write
 
 WORDS = "zero,one,two,three,four,five,six,seven,eight,nine"
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built-in digits as files."""
-    out = tmp_path_factory.mktemp("files") / "digits"
-    write("digits", out)
-    return out
 
 
 @pytest.fixture
@@ -252,10 +242,13 @@ def test_sets_and_files_of_templates(clx: Any, digits_run: Path, files: Path, tm
     assert by_file == by_hand != by_name
 
 
-def test_jq_reads_what_a_pipe_gives_and_head_may_leave(digits_run: Path, files: Path, tmp_path: Path) -> None:
-    clx = Path(sys.executable).with_name("clx")
+def test_jq_reads_what_a_pipe_gives_and_head_may_leave(
+    commands: Path, digits_run: Path, files: Path, tmp_path: Path
+) -> None:
     (tmp_path / "l.txt").write_text(WORDS.replace(",", "\n"))
-    command = f"find {files}/image -name '0540*.png' | {clx} zeroshot {digits_run} - --labels-file l.txt --json"
+    command = (
+        f"find {files}/image -name '0540*.png' | {commands}/clx zeroshot {digits_run} - --labels-file l.txt --json"
+    )
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command} | head -1"], cwd=tmp_path, capture_output=True)
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
     assert json.loads(done.stdout)["label"] in WORDS.split(",")
@@ -267,8 +260,10 @@ def test_jq_reads_what_a_pipe_gives_and_head_may_leave(digits_run: Path, files: 
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_it_without_a_traceback(digits_run: Path, files: Path, number: int, code: int) -> None:
-    args = [Path(sys.executable).with_name("clx"), "zeroshot", digits_run, "-", "--labels", WORDS]
+def test_a_signal_ends_it_without_a_traceback(
+    commands: Path, digits_run: Path, files: Path, number: int, code: int
+) -> None:
+    args = [commands / "clx", "zeroshot", digits_run, "-", "--labels", WORDS]
     pipe = subprocess.PIPE
     with subprocess.Popen(list(map(str, args)), stdin=pipe, stdout=pipe, stderr=pipe, text=True) as started:
         assert started.stdin is not None
