@@ -14,13 +14,15 @@ import torch
 
 from clx.modalities.series import piece_of
 from clx.pipelines import probes, results
+from clx.pipelines.asked import Asked, Learning, Unfit
 from clx.pipelines.batch import cell_of, columns_of, has_columns
 from clx.pipelines.build import Run
 from clx.pipelines.config import TASKS, BadInput, Data, Failed, Task, in_memory, nearest
 from clx.pipelines.embedded import ROWS, Report, embed_manifest, nobody
+from clx.pipelines.forecast import HORIZONS
 from clx.pipelines.manifest import Manifest, load_splits, splits_of
 from clx.pipelines.results import SCHEMA, Settings
-from clx.pipelines.tasks import HORIZONS, LEARNING, RUNS, Asked, Learning, Unfit
+from clx.pipelines.tasks import LEARNING, RUNS
 from clx.pipelines.zeroshot import device_of, open_model
 
 OnBad = Literal["fail", "skip"]

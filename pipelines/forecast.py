@@ -1,4 +1,4 @@
-"""Forecasts from frozen embeddings: what is known where a window ends, what follows it, and plain ways to say so.
+"""The task `forecast`: from frozen embeddings, what is known where a window ends, what follows, plain ways to say so.
 
 All values are by the mean and deviation of the training series, as TS2Vec and Informer report errors. Nothing here
 sees a step behind the end of its window: an encoder may look both ways, so the embedding of a time is that of the
@@ -7,7 +7,7 @@ last step of a window that ends there (Yue et al. 2022, section 4.2, arXiv 2106.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,11 +17,12 @@ from torch import Tensor
 from clx.modalities.base import CellError, Input, StepEncoder
 from clx.modalities.series import Series, bridged
 from clx.modalities.series_encoders import last_step
+from clx.pipelines.asked import Asked, Lines, Unfit, nonempty
 from clx.pipelines.batch import BadRow, Rows, batches, cell_of, columns_of, future_of, once
-from clx.pipelines.build import Run
+from clx.pipelines.build import Run, windowed_series
 from clx.pipelines.config import BadInput
 from clx.pipelines.embedded import Report, nobody
-from clx.pipelines.intervals import Statistic
+from clx.pipelines.intervals import Statistic, figures
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Tower
 from clx.pipelines.probes import Fitted, forecaster
@@ -30,6 +31,7 @@ from clx.pipelines.zeroshot import device_of
 
 HELD_OUT = 0.2  # share of the training windows, the last, that choose the penalty where there are no val windows
 SEASON_ROWS = 500  # training windows that choose the season
+HORIZONS = (24, 48, 168)  # asked for where nobody says how far
 
 
 @dataclass
@@ -212,3 +214,62 @@ def trained(run: Run, z: dict[str, Tensor], present: dict[str, Tensor], steps: i
     with torch.no_grad():
         said = run.model.predict({n: v.to(device) for n, v in z.items()}, {n: v.to(device) for n, v in present.items()})
     return said.float().cpu().view(len(said), steps, -1)
+
+
+def forecast(asked: Asked) -> Lines:
+    """Errors of a ridge regression from the embedding of each window's end to the values that follow it, beside
+    what the same windows give without a model, and of the predictor where one was trained to forecast."""
+    name, config, settings = windowed_series(asked.run.config, asked.run.modalities), asked.run.config, asked.settings
+    if name is None or config.data.windows is None:
+        raise Unfit("needs data.windows on a series: a forecast is made where a window ends")
+    if FUTURE not in asked.embedded.manifest.columns:
+        raise Unfit("needs data.windows.horizon, how many steps behind each window to look at")
+    if asked.train is None or FUTURE not in asked.train.columns:
+        raise Unfit("needs training windows of earlier times than those asked: set data.test to {last: 0.2}, say")
+    wanted = settings.horizons or ((config.data.windows.horizon,) if config.data.windows.horizon else HORIZONS)
+
+    def look(manifest: Manifest) -> Ends:
+        return ends(asked.run, name, manifest, max(wanted), settings.features, on_bad=asked.on_bad, report=asked.report)
+
+    known, val = look(asked.train), None if asked.val is None else look(asked.val)
+    query = look(asked.embedded.manifest.take(asked.embedded.rows.numpy()))
+    found: Lines = {}
+    for horizon in wanted:
+        some = query.whole(horizon)
+        split = Split.of(known, val, horizon) if len(some) else None
+        if split is not None:
+            found |= _forecast(asked, name, query, some, split, horizon)
+        elif settings.horizons:
+            which = "train on" if len(some) else "ask"
+            raise Unfit(f"horizon {horizon}: there are no windows to {which} that so many steps follow")
+    return nonempty(found, "no window is followed by as many steps as the shortest horizon")
+
+
+def _forecast(asked: Asked, name: str, query: Ends, some: Tensor, split: Split, horizon: int) -> Lines:
+    """The lines of one horizon, on the windows `some`."""
+    aim, blocks = query.aim(some, horizon), blocked(query, some, horizon)
+    about = {"horizon": horizon, "rows": len(some)}
+
+    def line(said: Tensor, more: dict[str, Any]) -> dict[str, Any]:
+        count, statistic = erred(said, aim, blocks)
+        resamples = asked.settings.resamples if count > 1 else 0  # one block has no spread
+        found = figures(count, statistic, resamples, asked.settings.confidence, asked.settings.seed)
+        return found | about | more
+
+    def ridge(what: Callable[[Ends], Tensor]) -> dict[str, Any]:
+        fitted = split.fit(what, horizon)
+        path = [{"penalty": penalty, "val_mse": value} for penalty, value in fitted.path]
+        more = {"train_rows": len(split.learn), "penalty": fitted.penalty, "path": path}
+        return line(fitted.model(what(query)[some]), more)
+
+    found = {f"{name}->{horizon}": ridge(lambda ends: ends.features) | {"features": asked.settings.features}}
+    ahead = asked.run.ahead
+    if ahead is not None and ahead[1] >= horizon:
+        here = asked.embedded.take(query.rows[some])
+        said = trained(asked.run, here.z, here.present, ahead[1])[:, :horizon]
+        found[f"trained-predictor->{horizon}"] = line(said.flatten(1), {})
+    found[f"ridge-on-lags->{horizon}"] = ridge(lambda ends: ends.lags.flatten(1))
+    season = split.season(horizon)
+    naive = seasonal(query.lags[some], season, horizon)
+    found[f"seasonal-naive->{horizon}"] = line(naive.flatten(1), {"season": season})
+    return found

@@ -25,7 +25,7 @@ from clx.pipelines.embedded import Embedded, contents, embed_manifest
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.overview import CLASSES
 from clx.pipelines.previews import KINDS, STEPS, Preview, preview
-from clx.pipelines.tasks import numbers
+from clx.pipelines.regression import numbers
 from clx.pipelines.zeroshot import class_embeddings, device_of, native_scale, queries, text_modality
 
 MISTAKES = 12

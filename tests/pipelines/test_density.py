@@ -17,8 +17,8 @@ from clx.pipelines.config import BadInput, Balance, Config, Data, Term
 from clx.pipelines.density import bin_name, class_weights, density_weights, histogram, kernel_of, numbers, shots
 from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import load_manifest, load_splits
+from clx.pipelines.regression import Shelves
 from clx.pipelines.results import Settings
-from clx.pipelines.tasks import Shelves
 from clx.pipelines.thin import long_tail, thin
 
 

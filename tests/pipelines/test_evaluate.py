@@ -21,8 +21,7 @@ from clx.pipelines.embedded import contents, embed_manifest
 from clx.pipelines.evaluate import _add_rows, evaluate, evaluate_run, source_in, sources
 from clx.pipelines.manifest import Manifest, load_splits
 from clx.pipelines.results import Settings
-from clx.pipelines.tasks import Shelves, phrasings_for
-from clx.pipelines.train import train
+from clx.pipelines.tasks import phrasings_for
 
 Make = Callable[..., Any]
 QUICK = Settings(resamples=20, episodes=20)
@@ -243,69 +242,6 @@ def test_words_for_classes() -> None:
     assert phrasings_for(["0", "1"], {"cat": ["cat"], "dog": ["dog"]}) == {"0": ["cat"], "1": ["dog"]}
     with pytest.raises(BadInput, match="'dgo'.*'dog'"):
         phrasings_for(["cat", "dgo"], {"cat": ["cat"], "dog": ["dog"]})
-
-
-def table(tmp_path: Path, name: str, rows: int, seed: int) -> Path:
-    """`price` is linear in x0, but for noise; most rows are cheap."""
-    draw = np.random.default_rng(seed)
-    x = draw.normal(size=(rows, 2))
-    price = 100 + 40 * np.abs(x[:, 0]) ** 1.5 * np.sign(x[:, 0]) + draw.normal(size=rows)
-    lines = [f"{a:.4f},{b:.4f},{y:.4f}" for (a, b), y in zip(x, price, strict=True)]
-    path = tmp_path / f"{name}.csv"
-    path.write_text("\n".join(["x0,x1,price", *lines]))
-    return path
-
-
-@pytest.mark.parametrize("objective", ["l1", "rank-n-contrast"])
-def test_regression_in_the_targets_own_units(tmp_path: Path, make_config: Make, silent: Any, objective: str) -> None:
-    train_rows, test_rows = table(tmp_path, "train", 600, 0), table(tmp_path, "test", 200, 1)
-    config = make_config(
-        data={"train": str(train_rows), "test": str(test_rows), "target": ["price"]},
-        modalities={"table": {"columns": ["x*"], "encoder": "mlp"}},
-        objective={"name": objective},
-        train={"steps": 120, "batch_size": 100, "lr": 0.003},
-        eval=["regression"],
-    )
-    found = train(config, tmp_path / "run", silent)["evaluation"]["regression"]["table->price"]
-    run = load(tmp_path / "run")
-    embedded = embed_manifest(run, sources(run.config.data, 0, None, None, None).rows, features=True)
-    aims = embedded.targets[:, 0]
-    assert found["rows"] == 200
-    assert 0.5 < found["r2"] <= 1
-    assert found["mae"] < 0.5 * (aims - aims.mean()).abs().mean()
-    if objective == "l1":
-        assert found["regressor"] == "predictor"
-        predictions = run.model.predict(embedded.z, embedded.present)[:, 0].detach()
-        assert found["mae"] == pytest.approx((predictions - aims).abs().mean().item(), rel=1e-4)
-    else:
-        assert (found["regressor"], found["features"]) == ("ridge", "encoder")
-        assert [each["penalty"] for each in found["path"]] == sorted(
-            (e["penalty"] for e in found["path"]), reverse=True
-        )
-        robust = evaluate_run(tmp_path / "run", ["regression"], Settings(regressor="l1", features="head"), say=str)
-        line = robust["regression"]["table->price"]
-        assert (line["regressor"], line["features"]) == ("l1", "head")
-        assert line["r2"] > 0.5
-    groups = found["groups"]
-    assert sum(line["rows"] for line in groups.values()) == 200
-    total = sum(line["rows"] * line["mae"] for line in groups.values())
-    assert total / 200 == pytest.approx(found["mae"], rel=1e-6)
-    total = sum(line["rows"] * line["mse"] for line in groups.values())
-    assert total / 200 == pytest.approx(found["rmse"] ** 2, rel=1e-6)
-    assert all(-1 <= line["pearson"] <= 1 for line in groups.values())
-
-
-def test_shelves_count_training_rows_like_a_row() -> None:
-    known = torch.tensor([0.0] * 120 + [1.0] * 50 + [2.5] * 5 + [float("nan")])
-    shelves = Shelves.of(known, Settings(bin_width=1.0))
-    groups = shelves.groups(torch.tensor([0.4, 1.9, 2.0, 7.0, -3.0]))
-    assert groups["many"].tolist() == [True, False, False, False, False]
-    assert groups["median"].tolist() == [False, True, False, False, False]
-    assert groups["few"].tolist() == [False, False, True, True, True]
-    edges = Shelves.of(torch.arange(0, 51) / 10, Settings(few=2))  # 50 bins of 0.1, each edge in the bin above it
-    assert edges.counts.tolist() == [1] * 51
-    few = Shelves.of(known, Settings(bin_width=1.0, many=40, few=5)).groups(torch.tensor([1.5, 2.5]))
-    assert (few["many"].tolist(), few["median"].tolist()) == ([True, False], [False, True])
 
 
 OPEN_CLIP = {

@@ -1,0 +1,108 @@
+"""One evaluation in progress: what its tasks look at, and what they have in common."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from clx.pipelines.build import Run
+from clx.pipelines.config import BadInput
+from clx.pipelines.embedded import Embedded, Report, contents, nobody
+from clx.pipelines.intervals import Statistic, figures
+from clx.pipelines.manifest import Manifest
+from clx.pipelines.metrics import accuracies, confusion
+from clx.pipelines.results import MOST_CLASSES, Settings
+from clx.pipelines.zeroshot import device_of, queries, text_modality
+
+Lines = dict[str, dict[str, Any]]
+
+
+class Unfit(Exception):
+    """A task that these data or this model do not allow."""
+
+
+@dataclass
+class Learning:
+    """The rows that probe, knn, svm, fewshot and regression learn from."""
+
+    train: Embedded
+    val: Embedded | None
+    """Rows that choose a penalty."""
+
+
+@dataclass
+class Asked:
+    """One evaluation in progress: what its tasks look at."""
+
+    run: Run
+    embedded: Embedded
+    learn: Callable[[], Learning]
+    """Embeds the training rows at the first call. Raises `Unfit` when there are none."""
+    settings: Settings
+    train: Manifest | None = None
+    """The training rows, where there are any."""
+    val: Manifest | None = None
+    """Rows that choose a penalty, where there are any."""
+    on_bad: Literal["fail", "skip"] = "fail"
+    report: Report = nobody
+    things: dict[str, Tensor] = field(default_factory=dict)
+    """Numbers of contents by modality, as far as they were asked for."""
+
+    def contents(self, name: str) -> Tensor:
+        if name not in self.things:
+            self.things[name] = contents(self.run, self.embedded, name)
+        return self.things[name]
+
+    def figures(self, rows: int, statistic: Statistic) -> dict[str, Any]:
+        """With intervals as the settings want them."""
+        return figures(rows, statistic, self.settings.resamples, self.settings.confidence, self.settings.seed)
+
+    @cached_property
+    def text(self) -> str | None:
+        """The modality that reads labels, if there is one."""
+        try:
+            return text_modality(self.run)
+        except BadInput:
+            return None
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where to compute on embeddings; Apple's has no float64."""
+        device = device_of(self.run)
+        return device if device.type == "cuda" else torch.device("cpu")
+
+    def ask(self, group: list[str], rows: Tensor, candidate: str) -> Tensor:
+        """Queries `[n, D]` of the rows at `rows` by the modalities of `group` together."""
+        device = device_of(self.run)
+        z = {name: self.embedded.z[name][rows].to(device) for name in group}
+        present = {name: self.embedded.present[name][rows].to(device) for name in group}
+        return queries(self.run, z, present, candidate)
+
+
+def groups(names: list[str]) -> list[list[str]]:
+    """Each modality alone, and all together when there are several."""
+    return [[name] for name in names] + ([names] if len(names) > 1 else [])
+
+
+def need_label(asked: Asked) -> None:
+    label, manifest = asked.run.config.data.label, asked.embedded.manifest
+    if not label:
+        raise Unfit("needs data.label, the column with the class")
+    if label not in manifest.columns:
+        raise Unfit(f"{manifest.name} has no column {label!r} with the class")
+
+
+def classified(asked: Asked, order: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:
+    """Accuracies of the best classes `[n, 5]` of each row, and the confusion matrix."""
+    line = asked.figures(len(labels), accuracies(order, labels, len(classes))) | {"rows": len(labels)}
+    return line | ({"confusion": confusion(order[:, 0], labels, classes)} if len(classes) <= MOST_CLASSES else {})
+
+
+def nonempty(found: Lines, what: str) -> Lines:
+    """The lines; where there are none, `what` says why the task is `Unfit`."""
+    if not found:
+        raise Unfit(what)
+    return found

@@ -1,0 +1,132 @@
+"""The task `regression`: errors of the trained predictor, or of linear regressors on frozen features."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clx.pipelines import probes
+from clx.pipelines.asked import Asked, Lines, Unfit, nonempty
+from clx.pipelines.density import check_width
+from clx.pipelines.embedded import Embedded
+from clx.pipelines.intervals import together
+from clx.pipelines.learning import inputs, learnable
+from clx.pipelines.manifest import Manifest
+from clx.pipelines.metrics import correlation, errors, regressed
+from clx.pipelines.results import Settings
+from clx.pipelines.zeroshot import device_of
+
+
+def regression(asked: Asked) -> Lines:
+    """Errors of the trained predictor, or of a linear regressor on frozen features where there is none."""
+    run, embedded = asked.run, asked.embedded
+    if not run.config.data.target:
+        raise Unfit("needs data.target, the columns with the numbers")
+    if not embedded.target:
+        raise Unfit(f"{embedded.manifest.name} has no column {run.config.data.target[0]!r} with the numbers")
+    found: Lines = {}
+    for place, target in enumerate(embedded.target):
+        shelves = None if asked.train is None else Shelves.of(numbers(asked.train, target), asked.settings)
+        for name, rows, predictions, about in (predicted if run.model.predictor is None else headed)(asked, target):
+            aims = embedded.targets[rows, place]
+            line = asked.figures(len(rows), regressed(predictions, aims)) | {"rows": len(rows), **about}
+            groups = {} if shelves is None else {"groups": shelves.figures(asked, predictions, aims)}
+            found[f"{name}->{target}"] = line | groups
+    return nonempty(found, "no row has both a target and an input")
+
+
+Prediction = tuple[str, Tensor, Tensor, dict[str, Any]]
+"""The input, the rows, their predictions in the target's units, and what made these."""
+
+
+def headed(asked: Asked, target: str) -> Iterator[Prediction]:
+    """What the model's own predictor says of one target."""
+    run, embedded = asked.run, asked.embedded
+    known = ~embedded.targets[:, embedded.target.index(target)].isnan()
+    rows = (torch.stack(list(embedded.present.values())).any(0) & known).nonzero()[:, 0]
+    if len(rows):
+        device = device_of(run)
+        with torch.no_grad():
+            z = {name: value[rows].to(device) for name, value in embedded.z.items()}
+            present = {name: value[rows].to(device) for name, value in embedded.present.items()}
+            every = run.model.predict(z, present).cpu()
+        place = run.config.data.target.index(target)
+        yield "+".join(embedded.z), rows, every[:, place], {"regressor": "predictor"}
+
+
+def numbers(manifest: Manifest, target: str) -> Tensor:
+    """A target column, NaN for none; a manifest without it has none."""
+    if target not in manifest.columns:
+        return torch.zeros(0)
+    return torch.tensor([float("nan") if value is None else float(value) for value in manifest.column(target)])
+
+
+def predicted(asked: Asked, target: str) -> Iterator[Prediction]:
+    """What linear regressors on frozen features say of one target."""
+    learning = asked.learn()
+    kind, train, val = asked.settings.regressor, learning.train, learning.val
+    if target not in train.target:
+        raise Unfit(f"{train.manifest.name}, to learn from, has no column {target!r}")
+
+    def known(embedded: Embedded, group: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        values = embedded.targets[:, embedded.target.index(target)]
+        x, rows = inputs(asked, embedded, group, ~values.isnan())
+        return x, values[rows].to(asked.device), rows
+
+    for group, name in learnable(asked):
+        x, y, _ = known(train, group)
+        query, _, rows = known(asked.embedded, group)
+        if len(rows) and len(y) > 2:
+            kept = None
+            if val is not None and target in val.target:
+                some = known(val, group)
+                kept = some[:2] if len(some[1]) else None
+            fitted = probes.regressor(x, y, kind, kept, asked.settings.seed)
+            path = [{"penalty": penalty, "val_mae": value} for penalty, value in fitted.path]
+            about = {"train_rows": len(x), "features": asked.settings.features, "regressor": kind}
+            predictions = fitted.model(query)[:, 0].cpu()
+            yield name, rows, predictions, about | {"penalty": fitted.penalty, "path": path}
+
+
+@dataclass
+class Shelves:
+    """Bins of the training targets: how many training rows have a target like a given one (Yang et al. 2021)."""
+
+    low: float
+    width: float
+    counts: Tensor
+    settings: Settings
+
+    @classmethod
+    def of(cls, targets: Tensor, settings: Settings) -> "Shelves":
+        values = targets[~targets.isnan()].double()
+        if not len(values):
+            return cls(0.0, 1.0, torch.zeros(1, dtype=torch.long), settings)
+        low, high = values.min().item(), values.max().item()
+        width = settings.bin_width or (high - low) / 50 or 1.0
+        check_width(low, high, width)
+        return cls(low, width, torch.bincount(_bins(values, low, width)), settings)
+
+    def groups(self, targets: Tensor) -> dict[str, Tensor]:
+        """Which of the targets `[N]` have many, a median number and few training rows in their bin."""
+        place = _bins(targets.double(), self.low, self.width)
+        inside = (place >= 0) & (place < len(self.counts))
+        count = torch.where(inside, self.counts[place.clamp(0, len(self.counts) - 1)], 0)
+        many, few = count > self.settings.many, count < self.settings.few
+        return {"many": many, "median": ~many & ~few, "few": few & ~many}
+
+    def figures(self, asked: Asked, predictions: Tensor, targets: Tensor) -> Lines:
+        found = {}
+        for name, here in self.groups(targets).items():
+            if here.any():
+                p, y = predictions[here], targets[here]
+                line = asked.figures(len(y), together(errors(p, y), correlation(p, y)) if len(y) > 2 else errors(p, y))
+                found[name] = {"rows": int(here.sum()), **line}
+        return found
+
+
+def _bins(values: Tensor, low: float, width: float) -> Tensor:
+    # A value on an edge belongs above it, also where float32 puts it a hair below.
+    return ((values - low) / width + 1e-4).floor().long()
