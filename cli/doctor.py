@@ -22,8 +22,8 @@ def doctor(
 
     clx doctor --json | jq -r '.[] | select(.level == "broken") | .advice'
     """
-    from clx.pipelines.config import Refused
     from clx.pipelines.doctor import examine
+    from clx.pipelines.errors import Refused
 
     rows = list(examine(runs, imports))
     if json:

@@ -11,6 +11,7 @@ import typer
 
 from clx.cli import data, doctor, embed, evaluate, export, predict, report, runs, search, show, sweep, train, zeroshot
 from clx.cli.output import ReaderGone, note
+from clx.pipelines.errors import Heed, out_of_memory
 
 app = typer.Typer(
     name="clx",
@@ -103,7 +104,7 @@ def watch() -> None:
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
-        if category.__module__ == "clx.pipelines.config":
+        if issubclass(category, Heed):
             note(f"warning: {message}")
         else:
             shown(message, category, *rest)
@@ -118,8 +119,6 @@ def explain(error: Exception) -> tuple[str, int]:
         return error.format_message(), code
     if hasattr(error, "exit_code"):
         return str(error), code
-    from clx.pipelines.config import out_of_memory
-
     if out_of_memory(error):
         return "out of memory: fewer rows at a time, or --device cpu where a GPU was too small, need less", code
     if isinstance(error, OSError) and error.strerror:

@@ -58,7 +58,7 @@ def predict(
     clx predict runs/pump today.csv --anomaly | jq 'select(.anomaly)'
     """
     from clx.pipelines import predict as pipeline
-    from clx.pipelines.config import BadInput
+    from clx.pipelines.errors import BadInput
 
     if out is not None and json:
         raise BadInput("--json prints lines, --out writes them: give one of the two")
@@ -114,7 +114,7 @@ def lines_of(
     """Lines with the rows among them that could not be used, batch by batch, their columns, and what is read."""
     from clx.pipelines import predict as pipeline
     from clx.pipelines import timeline
-    from clx.pipelines.config import BadInput
+    from clx.pipelines.errors import BadInput
 
     opened = pipeline.open_run(run, checkpoint, device, head=anomaly is None)
     if (anomaly or opened.ahead) and (keep or probabilities):

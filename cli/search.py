@@ -55,7 +55,7 @@ def search(
 
     clx search photos.parquet --row 17
     """
-    from clx.pipelines.config import BadInput
+    from clx.pipelines.errors import BadInput
 
     kinds = {"image": image, "audio": audio, "series": series, "table": table, "text": text}
     one = {kind: given for kind, given in kinds.items() if given is not None}

@@ -48,9 +48,10 @@ def recipes(
     json: Json = False,
 ) -> None:
     """List the built-in recipes, or print one."""
-    from clx.pipelines import config
+    from clx.pipelines import configure
+    from clx.pipelines.errors import BadInput, nearest
 
-    known = config.recipes()
+    known = configure.recipes()
     if schema:
         from clx.pipelines.build import schema as whole
 
@@ -59,9 +60,9 @@ def recipes(
         about = {key: text.splitlines()[0].lstrip("# ") for key, text in sorted(known.items())}
         show([{"recipe": key, "about": value} for key, value in about.items()], json, "recipes")
     elif name not in known:
-        raise config.BadInput(f"unknown recipe {name!r}{config.nearest(name, known)}")
+        raise BadInput(f"unknown recipe {name!r}{nearest(name, known)}")
     elif json:
-        emit_json(config.read_source(name))
+        emit_json(configure.read_source(name))
     else:
         print(known[name], end="")
 
@@ -88,7 +89,7 @@ def bench_losses(
     """
     from clx.cli.output import note
     from clx.pipelines import bench as pipeline
-    from clx.pipelines.config import BadInput
+    from clx.pipelines.errors import BadInput
 
     try:
         rows = pipeline.bench_losses(

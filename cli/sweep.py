@@ -49,7 +49,7 @@ def sweep(
     clx sweep methods.yaml --jobs 4 --metric retrieval.*.R@1 --json | jq -c '.table[]'
     """
     from clx.pipelines import sweep as pipeline
-    from clx.pipelines.config import BadInput
+    from clx.pipelines.errors import BadInput
 
     sources = [text for text in given if "=" not in text]
     if len(sources) != 1:

@@ -43,7 +43,8 @@ def train(
 
     clx train --resume runs/digits --steps 300
     """
-    from clx.pipelines.config import BadInput, load_config
+    from clx.pipelines.configure import load_config
+    from clx.pipelines.errors import BadInput
 
     flags = {
         "train.epochs": epochs,

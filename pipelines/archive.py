@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from clx.pipelines import checkpoint, probes
 from clx.pipelines.build import Run
 from clx.pipelines.builtin import AEON, load_builtin
-from clx.pipelines.config import BadInput, Config, nearest
+from clx.pipelines.config import Config
 from clx.pipelines.embedded import embed_manifest
+from clx.pipelines.errors import BadInput, nearest
 from clx.pipelines.loop import Progress
 from clx.pipelines.rows import Manifest
 from clx.pipelines.train import train

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from clx.pipelines.build import Run
-from clx.pipelines.config import BadInput
 from clx.pipelines.embedded import Embedded, Report, contents, nobody
+from clx.pipelines.errors import BadInput
 from clx.pipelines.intervals import Statistic, figures
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.metrics import accuracies, confusion

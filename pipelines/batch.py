@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from clx.modalities.base import CellError, Input, Modality
 from clx.modalities.series import Series, piece_of
-from clx.pipelines.config import BadInput, Failed, Near
+from clx.pipelines.config import Near
 from clx.pipelines.density import bin_name
+from clx.pipelines.errors import BadInput, Failed
 from clx.pipelines.manifest import Manifest, resolve
 from clx.pipelines.neighbours import Neighbours
 from clx.pipelines.recordings import FUTURE

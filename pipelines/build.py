@@ -15,11 +15,13 @@ from clx.losses.base import LOSSES, Loss
 from clx.modalities.base import MODALITIES, Modality, StepEncoder
 from clx.modalities.series import Series
 from clx.pipelines.batch import cells, column_of, columns_of, view_names
-from clx.pipelines.config import BadInput, Config, Term, construct, nearest, options_model, options_of
+from clx.pipelines.config import Config, Term
 from clx.pipelines.density import label_of, numbers, with_bins
+from clx.pipelines.errors import BadInput, nearest
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Embedder, Objective, modality_of
 from clx.pipelines.neighbours import Neighbours
+from clx.pipelines.options import construct, options_model, options_of
 
 
 @dataclass

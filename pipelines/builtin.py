@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines import digits
-from clx.pipelines.config import BadInput, nearest
 from clx.pipelines.disk import unwritable
+from clx.pipelines.errors import BadInput, nearest
 from clx.pipelines.recordings import read_ts
 from clx.pipelines.rows import Manifest
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from clx.losses.base import Embeddings
 from clx.pipelines.ahead import ahead, default_workers
 from clx.pipelines.build import Run
-from clx.pipelines.config import BadInput
+from clx.pipelines.errors import BadInput
 from clx.pipelines.items import Inputs, Item
 from clx.pipelines.manifest import load_evaluation
 from clx.pipelines.scale import Fit, fit

@@ -8,7 +8,8 @@ import torch
 from clx.losses.base import LOSSES
 from clx.modalities.base import MODALITIES
 from clx.pipelines.build import required
-from clx.pipelines.config import BadInput, nearest, options_model
+from clx.pipelines.errors import BadInput, nearest
+from clx.pipelines.options import options_model
 
 
 def list_losses() -> list[dict[str, Any]]:

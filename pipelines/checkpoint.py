@@ -18,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clx.pipelines.build import Facts, Run, build
-from clx.pipelines.config import BadInput, Config, Failed, Heed, dump, out_of_memory
+from clx.pipelines.config import Config
+from clx.pipelines.configure import dump
 from clx.pipelines.disk import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
+from clx.pipelines.errors import BadInput, Failed, Heed, out_of_memory
 from clx.pipelines.folder import COPIED, FILES, LOGS, Checkpoint, best, checkpoints, choose, last, listed, read_config
 
 __all__ = ["Checkpoint", "best", "checkpoints", "last", "read_config"]

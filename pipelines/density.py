@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.config import BadInput, Balance, Data
+from clx.pipelines.config import Balance, Data
+from clx.pipelines.errors import BadInput
 from clx.pipelines.rows import Manifest
 
 BINS = 50

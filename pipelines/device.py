@@ -7,7 +7,7 @@ from typing import Self
 
 import torch
 
-from clx.pipelines.config import BadInput
+from clx.pipelines.errors import BadInput
 
 
 def pick_device(asked: str) -> torch.device:

@@ -13,7 +13,7 @@ from torch import Tensor
 from clx.losses.base import Embeddings
 from clx.pipelines.batch import BadRow, Rows, batches, cell_of, columns_of, has_columns, once
 from clx.pipelines.build import Run, check_columns, class_names
-from clx.pipelines.config import BadInput
+from clx.pipelines.errors import BadInput
 from clx.pipelines.known import know
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.zeroshot import device_of

@@ -17,8 +17,9 @@ from clx.pipelines import probes, results
 from clx.pipelines.asked import Asked, Learning, Unfit
 from clx.pipelines.batch import cell_of, columns_of, has_columns
 from clx.pipelines.build import Run
-from clx.pipelines.config import TASKS, BadInput, Data, Failed, Task, in_memory, nearest
+from clx.pipelines.config import TASKS, Data, Task
 from clx.pipelines.embedded import ROWS, Report, embed_manifest, nobody
+from clx.pipelines.errors import BadInput, Failed, in_memory, nearest
 from clx.pipelines.forecast import HORIZONS
 from clx.pipelines.manifest import Manifest, load_splits, splits_of
 from clx.pipelines.results import SCHEMA, Settings

@@ -19,9 +19,10 @@ from clx.pipelines import checkpoint
 from clx.pipelines import folder as folder_of_run
 from clx.pipelines.batch import Rows, batches, columns_of, has_columns, once
 from clx.pipelines.build import Facts, Run
-from clx.pipelines.config import BadInput, Refused, options_of
 from clx.pipelines.disk import FORMAT, digest, seal, write_text
+from clx.pipelines.errors import BadInput, Refused
 from clx.pipelines.manifest import Manifest, load_evaluation
+from clx.pipelines.options import options_of
 from clx.pipelines.zeroshot import native_scale
 
 SCHEMA = 1

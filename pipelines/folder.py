@@ -28,8 +28,11 @@ from warnings import warn
 
 import yaml
 
-from clx.pipelines.config import BadInput, Config, Heed, override, parse
+from clx.pipelines.config import Config
+from clx.pipelines.configure import override
 from clx.pipelines.disk import Damaged, digest, unseal
+from clx.pipelines.errors import BadInput, Heed
+from clx.pipelines.options import parse
 
 COPIED = ("config.yaml", "facts.json")
 """Files of the run that each checkpoint has a copy of: without the facts the weights are worth nothing."""

@@ -20,8 +20,8 @@ from clx.modalities.series_encoders import last_step
 from clx.pipelines.asked import Asked, Lines, Unfit, nonempty
 from clx.pipelines.batch import BadRow, Rows, batches, cell_of, columns_of, future_of, once
 from clx.pipelines.build import Run, windowed_series
-from clx.pipelines.config import BadInput
 from clx.pipelines.embedded import Report, nobody
+from clx.pipelines.errors import BadInput
 from clx.pipelines.intervals import Statistic, figures
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Tower

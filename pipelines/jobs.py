@@ -16,7 +16,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clx.pipelines.config import Config, Stopped
+from clx.pipelines.config import Config
+from clx.pipelines.errors import Stopped
 from clx.pipelines.folder import checkpoints, read_config
 from clx.pipelines.loop import Progress
 from clx.pipelines.signals import raise_stopped

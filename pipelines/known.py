@@ -11,9 +11,10 @@ from torch import Tensor
 
 from clx.pipelines.batch import Key, Rows, batches, cell_of, columns_of, once
 from clx.pipelines.build import Run
-from clx.pipelines.config import BadInput, options_of
+from clx.pipelines.errors import BadInput
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import fingerprint
+from clx.pipelines.options import options_of
 
 LARGEST = 1 << 28
 """Bytes of features that outlive the run that asked for them."""

@@ -17,10 +17,11 @@ from clx.losses.base import Steps
 from clx.pipelines import checkpoint, health
 from clx.pipelines.batch import BadRow, Batch, Order, Rows, batches, once
 from clx.pipelines.build import Run
-from clx.pipelines.config import BadInput, Config, Refused, Stopped, Train
+from clx.pipelines.config import Config, Train
 from clx.pipelines.density import row_weights
 from clx.pipelines.device import pick_device, pick_precision
 from clx.pipelines.disk import append, read_log
+from clx.pipelines.errors import BadInput, Refused, Stopped
 from clx.pipelines.known import know
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Embedder, averaged

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.builtin import BUILTIN, is_builtin, load_builtin
-from clx.pipelines.config import BadInput, Data, Fraction, Last, nearest
+from clx.pipelines.config import Data, Fraction, Last
+from clx.pipelines.errors import BadInput, nearest
 from clx.pipelines.readers import SPLITS, read_file, read_folder
 from clx.pipelines.recordings import grouped, parted, windowed
 from clx.pipelines.rows import Manifest, resolve

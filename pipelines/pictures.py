@@ -20,8 +20,8 @@ from clx.losses.base import Loss
 from clx.modalities.base import CellError, Input, LearnedView
 from clx.pipelines.batch import BadRow, cell_of, columns_of
 from clx.pipelines.build import Run
-from clx.pipelines.config import BadInput
 from clx.pipelines.embedded import Embedded, contents, embed_manifest
+from clx.pipelines.errors import BadInput
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.overview import CLASSES
 from clx.pipelines.previews import KINDS, STEPS, Preview, preview

@@ -10,8 +10,9 @@ from torch import nn
 from clx.pipelines.batch import Rows, batches, column_of, once
 from clx.pipelines.build import Run, prepare
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import BadInput, Config
+from clx.pipelines.config import Config
 from clx.pipelines.device import pick_device
+from clx.pipelines.errors import BadInput
 from clx.pipelines.known import know
 from clx.pipelines.manifest import Manifest
 

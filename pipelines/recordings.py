@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.config import BadInput, Long, Windows
+from clx.pipelines.config import Long, Windows
+from clx.pipelines.errors import BadInput
 from clx.pipelines.rows import Manifest, resolve, seconds
 
 if TYPE_CHECKING:

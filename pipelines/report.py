@@ -16,9 +16,10 @@ from typing import Any
 from clx.pipelines import results
 from clx.pipelines.build import Run
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import BadInput, dump
+from clx.pipelines.configure import dump
 from clx.pipelines.device import pick_device
 from clx.pipelines.disk import write_text
+from clx.pipelines.errors import BadInput
 from clx.pipelines.folder import read_config
 from clx.pipelines.manifest import load_evaluation, load_splits
 from clx.pipelines.overview import (

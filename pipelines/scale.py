@@ -13,7 +13,8 @@ from annotated_types import Ge, Gt
 from pydantic import AllowInfNan
 from torch import Tensor
 
-from clx.pipelines.config import BadInput, construct
+from clx.pipelines.errors import BadInput
+from clx.pipelines.options import construct
 
 FORMAT = 1
 BINS = 15

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from clx.losses.symile import Symile
 from clx.pipelines.build import Run
-from clx.pipelines.config import BadInput, nearest
 from clx.pipelines.disk import replacing
 from clx.pipelines.embed import array_file, dense, ids_file, read_meta
+from clx.pipelines.errors import BadInput, nearest
 from clx.pipelines.items import KINDS, Inputs, Item, check_modality, is_json
 from clx.pipelines.model import fingerprint
 from clx.pipelines.zeroshot import embed_items, open_model, queries

@@ -17,8 +17,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from clx.pipelines.config import BadInput, Config, Section, Stopped, nearest, override, parse, read_source
+from clx.pipelines.config import Config, Section
+from clx.pipelines.configure import override, read_source
 from clx.pipelines.disk import is_used, locked, write_text
+from clx.pipelines.errors import BadInput, Stopped, nearest
+from clx.pipelines.options import parse
 from clx.pipelines.runs import best_loss, figure, figures, flat, headline, mean_and_deviation, read_results
 from clx.pipelines.state import read, state_of
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.config import BadInput
 from clx.pipelines.density import bin_of, numbers
 from clx.pipelines.disk import replacing
+from clx.pipelines.errors import BadInput
 from clx.pipelines.manifest import load_manifest
 from clx.pipelines.rows import Manifest
 

@@ -15,7 +15,7 @@ from clx.modalities.base import CellError
 from clx.modalities.series import Series, piece_of
 from clx.pipelines.batch import BadRow, cell_of, column_of, columns_of
 from clx.pipelines.build import Run, windowed_series
-from clx.pipelines.config import BadInput, in_memory
+from clx.pipelines.errors import BadInput, in_memory
 from clx.pipelines.forecast import at_end, trained
 from clx.pipelines.manifest import Manifest, load_splits, splits_of
 from clx.pipelines.predict import Line

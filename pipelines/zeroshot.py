@@ -18,12 +18,14 @@ from clx.pipelines.ahead import ahead, default_workers
 from clx.pipelines.batch import collate, read_cell
 from clx.pipelines.build import Facts, Run, build
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import BadInput, Config, in_memory, options_of
+from clx.pipelines.config import Config
 from clx.pipelines.device import Turns, pick_device
+from clx.pipelines.errors import BadInput, in_memory
 from clx.pipelines.folder import near_run
 from clx.pipelines.items import Item
 from clx.pipelines.labels import cached
 from clx.pipelines.model import fingerprint
+from clx.pipelines.options import options_of
 from clx.pipelines.scale import Scale, load_fits
 
 

@@ -18,7 +18,10 @@ MAY_IMPORT = {
 }
 # In pipelines each file imports only what stands before it.
 ORDER = [
+    "errors",
+    "options",
     "config",
+    "configure",
     "signals",
     "disk",
     "folder",

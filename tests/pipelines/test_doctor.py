@@ -9,7 +9,7 @@ import pytest
 
 from clx.cli import doctor as command
 from clx.pipelines import doctor
-from clx.pipelines.config import Refused
+from clx.pipelines.errors import Refused
 
 
 def test_a_good_machine(clx: Callable[..., Any], tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,14 +15,14 @@ from torch.nn.functional import normalize
 
 from clx.pipelines import results
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import TASKS, BadInput, Data
+from clx.pipelines.config import TASKS, Data
 from clx.pipelines.embedded import contents, embed_manifest
+from clx.pipelines.errors import BadInput
 from clx.pipelines.evaluate import _add_rows, evaluate, evaluate_run, source_in, sources
 from clx.pipelines.manifest import Manifest, load_splits
 from clx.pipelines.results import Settings
 from clx.pipelines.tasks import phrasings_for
 
-Make = Callable[..., Any]
 QUICK = Settings(resamples=20, episodes=20)
 
 

@@ -17,7 +17,8 @@ from clx.pipelines import forecast, timeline
 from clx.pipelines.batch import Key, Rows
 from clx.pipelines.build import prepare
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import BadInput, Config, Data, Failed
+from clx.pipelines.config import Config, Data
+from clx.pipelines.errors import BadInput, Failed
 from clx.pipelines.manifest import load_splits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

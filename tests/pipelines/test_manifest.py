@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clx.pipelines.config import BadInput, Data, Fraction
+from clx.pipelines.config import Data, Fraction
+from clx.pipelines.errors import BadInput
 from clx.pipelines.manifest import Manifest, load_manifest, load_splits, resolve
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

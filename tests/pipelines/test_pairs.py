@@ -11,7 +11,8 @@ from clx.modalities.text import Text
 from clx.pipelines import checkpoint
 from clx.pipelines.batch import Rows, collate, once, read_cell, vary
 from clx.pipelines.check import check_source
-from clx.pipelines.config import Config, dump
+from clx.pipelines.config import Config
+from clx.pipelines.configure import dump
 from clx.pipelines.manifest import load_splits
 from clx.pipelines.model import Tower
 from clx.pipelines.train import train

@@ -24,7 +24,8 @@ from clx.modalities.table import Table
 from clx.modalities.text import Text
 from clx.pipelines import overview, pictures
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import BadInput, Config
+from clx.pipelines.config import Config
+from clx.pipelines.errors import BadInput
 from clx.pipelines.evaluate import Source, evaluate
 from clx.pipelines.folder import read_config
 from clx.pipelines.manifest import load_evaluation

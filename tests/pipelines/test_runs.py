@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from clx.pipelines import checkpoint, runs, state
-from clx.pipelines.config import Stopped
 from clx.pipelines.disk import locked
+from clx.pipelines.errors import Stopped
 
 Command = Callable[..., Any]
 

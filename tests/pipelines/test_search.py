@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clx.pipelines import search
-from clx.pipelines.config import BadInput
+from clx.pipelines.errors import BadInput
 from clx.pipelines.search import Stored, approximate, neighbours
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from clx.pipelines import checkpoint
 from clx.pipelines.build import prepare
-from clx.pipelines.config import BadInput, Config, Stopped
+from clx.pipelines.config import Config
+from clx.pipelines.errors import BadInput, Stopped
 from clx.pipelines.loop import Progress, Trainer
 from clx.pipelines.manifest import load_splits
 from clx.pipelines.train import train

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from clx.pipelines import sweep
-from clx.pipelines.config import BadInput
+from clx.pipelines.errors import BadInput
 
 BASE = {
     "data": {"train": "sklearn:iris", "label": "label", "val": {"fraction": 0.2}},

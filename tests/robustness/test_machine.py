@@ -25,8 +25,8 @@ from clx.pipelines import predict as predicting
 from clx.pipelines import train as pipeline
 from clx.pipelines.batch import Rows
 from clx.pipelines.builtin import load_builtin
-from clx.pipelines.config import out_of_memory
 from clx.pipelines.disk import locked
+from clx.pipelines.errors import out_of_memory
 from clx.pipelines.loop import Trainer
 from clx.pipelines.model import Embedder
 
@@ -53,7 +53,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(config: Path) -> Path:
     """The run that nothing happened to."""
-    from clx.pipelines.config import load_config
+    from clx.pipelines.configure import load_config
 
     out = config.with_name("whole")
     pipeline.train(load_config(str(config)), out, Nobody())

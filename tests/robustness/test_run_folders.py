@@ -17,8 +17,9 @@ import torch
 from safetensors import SafetensorError
 
 from clx.pipelines import checkpoint, disk, loop
-from clx.pipelines.config import BadInput, Config, Failed, Heed
+from clx.pipelines.config import Config
 from clx.pipelines.disk import locked, seal
+from clx.pipelines.errors import BadInput, Failed, Heed
 from clx.pipelines.train import train
 
 HERE = Path(__file__).parent

@@ -23,8 +23,8 @@ from clx.modalities.image import Image
 from clx.modalities.series import Series
 from clx.modalities.text import Text
 from clx.pipelines import checkpoint
-from clx.pipelines.config import BadInput, Heed
 from clx.pipelines.disk import digest, seal, unseal
+from clx.pipelines.errors import BadInput, Heed
 from clx.pipelines.manifest import load_manifest, resolve
 from clx.pipelines.train import run_name
 

@@ -1,14 +1,14 @@
 """The config: precedence, strictness and messages."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import pytest
 import yaml
-from annotated_types import Gt
 
-from clx.pipelines.config import BadInput, Config, construct, dump, load_config, parse, recipes
+from clx.pipelines.config import Config
+from clx.pipelines.configure import dump, load_config, recipes
+from clx.pipelines.errors import BadInput
+from clx.pipelines.options import parse
 
 BASE = {
     "data": {"train": "pairs.csv"},
@@ -114,22 +114,3 @@ def test_recipes_are_valid_and_say_what_they_are(name: str) -> None:
             load_config(name)
     else:
         assert load_config(name)
-
-
-@dataclass
-class Thing:
-    name: str
-    share: Annotated[float, Gt(0)] = 1.0
-    mode: Literal["a", "b"] = "a"
-
-
-def test_construct_checks_a_dataclass() -> None:
-    assert construct(Thing, {"name": "x", "mode": "b"}, "here") == Thing("x", 1.0, "b")
-    for options, word in (
-        ({}, "required"),
-        ({"name": "x", "share": 0}, "greater than 0"),
-        ({"name": "x", "mod": "a"}, "did you mean 'mode'"),
-        ({"name": "x", "mode": "c"}, "'a' or 'b'"),
-    ):
-        with pytest.raises(BadInput, match=word):
-            construct(Thing, options, "here")

@@ -1,0 +1,132 @@
+"""From a recipe or a file, overridden key by key, to a config."""
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clx.pipelines.config import Config
+from clx.pipelines.errors import BadInput, nearest
+from clx.pipelines.options import parse
+
+LARGEST = 100_000  # values in a config
+
+
+def recipes() -> dict[str, str]:
+    """Text of every built-in recipe by name."""
+    files = resources.files("clx.pipelines.recipes").iterdir()
+    return {f.name.removesuffix(".yaml"): f.read_text() for f in files if f.name.endswith(".yaml")}
+
+
+def read_source(source: str) -> dict[str, Any]:
+    """The raw mapping in a YAML or TOML file, or in the built-in recipe of that name."""
+    path = Path(source)
+    known = recipes()
+    if source not in known and (path.is_dir() or path.suffix in (".csv", ".tsv", ".jsonl", ".parquet")):
+        raise BadInput(f"{source} is data, not a config: clx init {source} -o my.yaml writes one for it")
+    if source in known:
+        text, is_toml = known[source], False
+    elif path.is_file():
+        try:
+            text, is_toml = path.read_text(encoding="utf-8"), path.suffix == ".toml"
+        except UnicodeDecodeError as error:
+            raise BadInput(f"config {source}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        except OSError as error:
+            raise BadInput(f"config {source}: {error.strerror}") from None
+    elif path.suffix or "/" in source:
+        raise BadInput(f"config {source}: no such file")
+    else:
+        raise BadInput(f"no recipe and no file named {source!r}{nearest(source, known)}")
+    raw = _parsed(text, f"config {source}", tomllib.loads if is_toml else yaml.safe_load)
+    if not isinstance(raw, dict):
+        raise BadInput(f"config {source}: expected keys and values, found {type(raw).__name__}")
+    return raw
+
+
+def _parsed(text: str, where: str, read: Callable[[str], Any]) -> Any:
+    """The value in a text. Raises `BadInput`, also where aliases of aliases of aliases would fill the memory."""
+    try:
+        value = read(text)
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError, TypeError, AttributeError) as error:
+        raise BadInput(f"{where}: {' '.join(str(error).split())[:300]}") from None
+    left, open_ends = LARGEST, [value]
+    while open_ends:
+        at = open_ends.pop()
+        left -= 1
+        if left < 0:
+            raise BadInput(f"{where}: over {LARGEST} values, or one that contains itself")
+        if isinstance(at, dict | list):
+            open_ends += [*at, *at.values()] if isinstance(at, dict) else at
+    return value
+
+
+def override(raw: dict[str, Any], setting: str) -> None:
+    """Apply one `a.b=c` in place; `c` is read as YAML, a number in the key counts list items from 0."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise BadInput(f"-s {setting}: expected key.path=value")
+    value = _parsed(text, f"-s {setting}", yaml.safe_load)
+    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
+        value = float(value)  # YAML 1.1 reads 1e-3 as text
+    at: Any = raw
+    *parents, last = key.split(".")
+    for parent in parents:
+        at = _item(at, parent, setting) if isinstance(at, list) else at.setdefault(parent, {})
+        if not isinstance(at, dict | list):
+            raise BadInput(f"-s {setting}: {parent!r} holds a value, not keys")
+    if isinstance(at, list):
+        _item(at, last, setting)
+        at[int(last)] = value
+    else:
+        at[last] = value
+
+
+def _item(items: list[Any], index: str, setting: str) -> Any:
+    if not index.isdecimal() or int(index) >= len(items):
+        raise BadInput(f"-s {setting}: {index!r} is no item of a list of {len(items)} (count from 0)")
+    return items[int(index)]
+
+
+def load_config(source: str, settings: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
+    """Defaults < recipe or file < `-s` settings < flags given on the command line.
+
+    `flags` maps dotted keys to values; None means not given. Relative data paths of a file count from the
+    working directory, as they would in the shell. Raises `BadInput`.
+    """
+    raw = read_source(source)
+    if "sweep" in raw:
+        raise BadInput(f"{source} describes a sweep of runs: clx sweep {source}")
+    for setting in settings:
+        override(raw, setting)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            override(raw, f"{key}={json.dumps(value)}")
+    config = parse(Config, raw, f"config {source}")
+    if config.pretrain is not None and config.pretrain.objective is not None:
+        first_stage(config, f"config {source}: pretrain")  # its keys are checked now, not after the first stage
+    return config
+
+
+def first_stage(config: Config, where: str = "pretrain") -> Config:
+    """The config of the stage that `pretrain.objective` asks for: the run's own with what differs."""
+    assert config.pretrain is not None
+    raw = config.model_dump(mode="json", exclude={"pretrain"})
+    changes = config.pretrain.model_dump(mode="json", include={"objective", "embed_dim"}, exclude_none=True)
+    for options in raw["modalities"].values():
+        if config.pretrain.head is not None and not (options.get("freeze") and not options.get("unlocked")):
+            options["head"] = config.pretrain.head
+    for name, options in config.pretrain.modalities.items():
+        if name not in raw["modalities"]:
+            raise BadInput(f"{where}.modalities: unknown modality {name!r}{nearest(name, raw['modalities'])}")
+        raw["modalities"][name] |= options
+    return parse(Config, raw | changes | {"train": raw["train"] | config.pretrain.train, "eval": []}, where)
+
+
+def dump(config: Config) -> str:
+    """The config as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,87 @@
+"""Options as users give them, checked against what declares them: a section of the config, or a dataclass's fields."""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from clx.pipelines.errors import BadInput, nearest
+
+T = TypeVar("T")
+B = TypeVar("B", bound=BaseModel)
+
+
+def parse(model: type[B], raw: Any, where: str) -> B:
+    """Validate `raw`, or raise `BadInput` with one line that names the first wrong key."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {_explain(model, error)}") from None
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> str:
+    # A union reports every member's complaint; an unknown or missing key says most, so it goes first.
+    problems = sorted(error.errors(), key=lambda e: e["type"] not in ("extra_forbidden", "missing"))
+    first, rest = problems[0], len(problems) - 1
+    path = [str(part) for part in first["loc"]]
+    key, said = ".".join(path), first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "extra_forbidden":
+        deeper = [f"{name}.{path[0]}" for name in model.model_fields if path[0] in _fields_at(model, [name])]
+        hint = f" (did you mean {deeper[0]!r}?)" if len(path) == 1 and deeper else ""
+        text = f"unknown key {key!r}{hint or nearest(path[-1], _fields_at(model, path[:-1]))}"
+    elif first["type"] == "missing":
+        text = f"key {key!r} is required"
+    elif first["msg"].startswith("Input should be"):
+        text = f"{key} = {first['input']!r}: should be {said}"
+    else:
+        text = f"{key} = {first['input']!r}: {said[0].lower()}{said[1:]}"
+    return text + (f" (and {rest} more)" if rest else "")
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    at: type[BaseModel] = model
+    for part in path:
+        field = at.model_fields.get(part)
+        found = field.annotation if field else None
+        members = [found, *typing.get_args(found)]
+        at = next((m for m in members if isinstance(m, type) and issubclass(m, BaseModel)), at)
+    return list(at.model_fields)
+
+
+def options_model(cls: Any) -> type[BaseModel]:
+    """The schema of a dataclass's fields, so that losses and modalities are checked like the rest."""
+    return _options_model(cls)
+
+
+@cache  # whose argument mypy wants to be hashable, which it takes no class for
+def _options_model(cls: Any) -> type[BaseModel]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        if not field.init:
+            continue
+        if field.default_factory is not dataclasses.MISSING:
+            default: Any = Field(default_factory=field.default_factory)
+        elif field.default is not dataclasses.MISSING:
+            default = field.default
+        else:
+            default = ...
+        fields[field.name] = (hints[field.name], default)
+    return create_model(cls.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def construct(cls: type[T], options: Mapping[str, Any], where: str) -> T:
+    """An instance of a dataclass from config options; `BadInput` names the key, its value and its range."""
+    checked = parse(options_model(cls), dict(options), where)
+    try:
+        return cls(**{name: getattr(checked, name) for name in type(checked).model_fields})
+    except ValueError as error:
+        raise BadInput(f"{where}: {error}") from None
+
+
+def options_of(instance: Any) -> dict[str, Any]:
+    """The fields a dataclass was made with, as plain values for a config file."""
+    return {f.name: getattr(instance, f.name) for f in dataclasses.fields(instance) if f.init}
