@@ -14,7 +14,7 @@ import torch
 from clx.losses.base import LOSSES, Loss
 from clx.modalities.base import MODALITIES, Modality, StepEncoder
 from clx.modalities.series import Series
-from clx.pipelines.batch import cells, column_of, columns_of, view_names
+from clx.pipelines.cells import cells, column_of, columns_of, view_names
 from clx.pipelines.config import Config, Term
 from clx.pipelines.density import label_of, numbers, with_bins
 from clx.pipelines.errors import BadInput, nearest

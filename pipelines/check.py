@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from clx.modalities.base import Modality
-from clx.modalities.series import piece_of
-from clx.pipelines.batch import cell_of, cells, column_of, read_cell
+from clx.modalities.series_files import piece_of
 from clx.pipelines.build import check_columns, make_modalities
+from clx.pipelines.cells import cell_of, cells, column_of, read_cell
 from clx.pipelines.config import Config
 from clx.pipelines.configure import load_config
 from clx.pipelines.density import Floats, histogram, shots, width_of

@@ -20,12 +20,14 @@ import torch
 import torch.nn.functional as F
 
 from clx.pipelines.ahead import ahead, default_workers
-from clx.pipelines.batch import Batch, Key, Rows, column_of, columns_of, has_columns, once
+from clx.pipelines.batch import Batch, Key, Rows
 from clx.pipelines.build import Run
 from clx.pipelines.builtin import is_builtin, load_builtin
+from clx.pipelines.cells import column_of, columns_of, has_columns
 from clx.pipelines.device import Turns
 from clx.pipelines.disk import LOCK, locked, replacing, write_text
 from clx.pipelines.errors import BadInput, Stopped, in_memory, nearest
+from clx.pipelines.loader import once
 from clx.pipelines.manifest import Manifest, load_manifest, load_splits, split_by
 from clx.pipelines.model import fingerprint
 from clx.pipelines.rows import refuse_input

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings
-from clx.pipelines.batch import BadRow, Rows, batches, cell_of, columns_of, has_columns, once
+from clx.pipelines.batch import BadRow, Rows
 from clx.pipelines.build import Run, check_columns, class_names
+from clx.pipelines.cells import cell_at, has_columns
 from clx.pipelines.errors import BadInput
 from clx.pipelines.known import know
+from clx.pipelines.loader import batches, once
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.zeroshot import device_of
 
@@ -164,11 +166,10 @@ def _full(rows: Tensor, here: Tensor) -> Tensor:
 def contents(run: Run, embedded: Embedded, name: str) -> Tensor:
     """A number per row `[N]`, the same for cells of equal content."""
     manifest, modality = embedded.manifest, run.modalities[name]
-    columns = columns_of({name: modality})
     numbers: dict[Any, int] = {}
     found = []
     for i in embedded.rows.tolist():
-        cell = cell_of(manifest.row(i, columns), name, modality, manifest)
+        cell = cell_at(manifest, i, name, modality)
         key = str(sorted(cell.items())) if isinstance(cell, dict) else cell
         if isinstance(cell, bytes):
             key = hashlib.blake2b(cell, digest_size=16).digest()

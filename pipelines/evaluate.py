@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import torch
 
-from clx.modalities.series import piece_of
+from clx.modalities.series_files import piece_of
 from clx.pipelines import probes, results
 from clx.pipelines.asked import Asked, Learning, Unfit
-from clx.pipelines.batch import cell_of, columns_of, has_columns
 from clx.pipelines.build import Run
+from clx.pipelines.cells import cell_at, has_columns
 from clx.pipelines.config import TASKS, Data, Task
 from clx.pipelines.embedded import ROWS, Report, embed_manifest, nobody
 from clx.pipelines.errors import BadInput, Failed, in_memory, nearest
@@ -140,10 +140,9 @@ def _add_rows(digest: Any, run: Run, manifest: Manifest) -> None:
                     digest.update(b"" if buffer is None else buffer)
     for name, modality in run.modalities.items():
         if modality.files and has_columns(manifest, name, modality):
-            columns = columns_of({name: modality})
             for i in range(len(manifest)):
                 try:
-                    cell = cell_of(manifest.row(i, columns), name, modality, manifest)
+                    cell = cell_at(manifest, i, name, modality)
                     for path in cell if isinstance(cell, tuple) else (cell,):
                         if isinstance(path, Path):
                             state = os.stat(piece_of(str(path))[0] if modality.kind == "series" else path)

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from clx.modalities.base import Input, Modality
 from clx.pipelines import checkpoint
 from clx.pipelines import folder as folder_of_run
-from clx.pipelines.batch import Rows, batches, columns_of, has_columns, once
+from clx.pipelines.batch import Rows
 from clx.pipelines.build import Facts, Run
+from clx.pipelines.cells import columns_of, has_columns
 from clx.pipelines.disk import FORMAT, digest, seal, write_text
 from clx.pipelines.errors import BadInput, Refused
+from clx.pipelines.loader import batches, once
 from clx.pipelines.manifest import Manifest, load_evaluation
 from clx.pipelines.options import options_of
 from clx.pipelines.zeroshot import native_scale

@@ -18,11 +18,13 @@ from clx.modalities.base import CellError, Input, StepEncoder
 from clx.modalities.series import Series, bridged
 from clx.modalities.series_encoders import last_step
 from clx.pipelines.asked import Asked, Lines, Unfit, nonempty
-from clx.pipelines.batch import BadRow, Rows, batches, cell_of, columns_of, future_of, once
+from clx.pipelines.batch import BadRow, Rows
 from clx.pipelines.build import Run, windowed_series
+from clx.pipelines.cells import cell_of, columns_of, future_of
 from clx.pipelines.embedded import Report, nobody
 from clx.pipelines.errors import BadInput
 from clx.pipelines.intervals import Statistic, figures
+from clx.pipelines.loader import batches, once
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Tower
 from clx.pipelines.probes import Fitted, forecaster

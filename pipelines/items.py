@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from clx.modalities.base import Modality
-from clx.pipelines.batch import cell_of, column_of, columns_of, has_columns
 from clx.pipelines.build import Run
+from clx.pipelines.cells import cell_of, column_of, columns_of, has_columns
 from clx.pipelines.errors import BadInput, nearest
 from clx.pipelines.manifest import LISTS, Manifest, load_manifest, split_by
 from clx.pipelines.readers import EXTENSIONS

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clx.pipelines.batch import Key, Rows, batches, cell_of, columns_of, once
+from clx.pipelines.batch import Key, Rows
 from clx.pipelines.build import Run
+from clx.pipelines.cells import cell_at
 from clx.pipelines.errors import BadInput
+from clx.pipelines.loader import batches, once
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import fingerprint
 from clx.pipelines.options import options_of
@@ -92,11 +94,10 @@ def _digest(run: Run, name: str, manifest: Manifest, cells: Sequence[str]) -> st
 
 def _cells(run: Run, name: str, manifest: Manifest) -> list[str]:
     """The cells of a modality as text; those that are refused are all alike."""
-    columns = columns_of({name: run.modalities[name]})
     found = []
     for i in range(len(manifest)):
         try:
-            found.append(repr(cell_of(manifest.row(i, columns), name, run.modalities[name], manifest)))
+            found.append(repr(cell_at(manifest, i, name, run.modalities[name])))
         except BadInput:
             found.append("")
     return found

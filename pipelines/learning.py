@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clx.pipelines import probes
 from clx.pipelines.asked import Asked, Lines, classified, need_label, nonempty
-from clx.pipelines.batch import column_of
+from clx.pipelines.cells import column_of
 from clx.pipelines.embedded import Embedded
 from clx.pipelines.intervals import means
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clx.losses.base import Steps
 from clx.pipelines import checkpoint, health
-from clx.pipelines.batch import BadRow, Batch, Order, Rows, batches, once
+from clx.pipelines.batch import BadRow, Batch, Rows
 from clx.pipelines.build import Run
 from clx.pipelines.config import Config, Train
 from clx.pipelines.density import row_weights
@@ -23,6 +23,7 @@ from clx.pipelines.device import pick_device, pick_precision
 from clx.pipelines.disk import append, read_log
 from clx.pipelines.errors import BadInput, Refused, Stopped
 from clx.pipelines.known import know
+from clx.pipelines.loader import Order, batches, once
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Embedder, averaged
 from clx.pipelines.signals import Signals

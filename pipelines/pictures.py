@@ -18,8 +18,9 @@ from torch import Tensor
 
 from clx.losses.base import Loss
 from clx.modalities.base import CellError, Input, LearnedView
-from clx.pipelines.batch import BadRow, cell_of, columns_of
+from clx.pipelines.batch import BadRow
 from clx.pipelines.build import Run
+from clx.pipelines.cells import cell_at
 from clx.pipelines.embedded import Embedded, contents, embed_manifest
 from clx.pipelines.errors import BadInput
 from clx.pipelines.manifest import Manifest
@@ -68,7 +69,7 @@ class Seen:
     def read(self, i: int, name: str) -> tuple[Any, Any]:
         """Cell and sample of row `i`."""
         modality, at = self.run.modalities[name], int(self.embedded.rows[i])
-        cell = cell_of(self.manifest.row(at, columns_of({name: modality})), name, modality, self.manifest)
+        cell = cell_at(self.manifest, at, name, modality)
         return cell, modality.read(cell)
 
     def item(self, i: int, name: str) -> int:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from clx.pipelines.batch import BadRow, Batch, Rows, batches, columns_of, has_columns, once
+from clx.pipelines.batch import BadRow, Batch, Rows
 from clx.pipelines.build import Run, check_columns
 from clx.pipelines.builtin import is_builtin
+from clx.pipelines.cells import columns_of, has_columns
 from clx.pipelines.checkpoint import load
 from clx.pipelines.device import pick_device
 from clx.pipelines.disk import replacing
 from clx.pipelines.errors import BadInput, in_memory, nearest
+from clx.pipelines.loader import batches, once
 from clx.pipelines.manifest import Manifest, load_evaluation, load_manifest, split_by
 from clx.pipelines.rows import refuse_input
 

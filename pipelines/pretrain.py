@@ -7,13 +7,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from clx.pipelines.batch import Rows, batches, column_of, once
+from clx.pipelines.batch import Rows
 from clx.pipelines.build import Run, prepare
+from clx.pipelines.cells import column_of
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import Config
 from clx.pipelines.device import pick_device
 from clx.pipelines.errors import BadInput
 from clx.pipelines.known import know
+from clx.pipelines.loader import batches, once
 from clx.pipelines.manifest import Manifest
 
 RIDGE_ROWS = 100_000

@@ -287,7 +287,7 @@ def _names(manifest: Manifest, column: str) -> "pa.Array":
     """What the series are called: their files, or the number of their row."""
     import pyarrow as pa
 
-    from clx.modalities.series import piece_of  # imports torch, which reading a table does not need
+    from clx.modalities.series_files import piece_of
 
     cells = manifest.column(column)
     return pa.array([piece_of(cell)[0] if isinstance(cell, str) else i for i, cell in enumerate(cells)])
@@ -305,7 +305,7 @@ def _extent(manifest: Manifest, i: int, cell: Any, column: str) -> tuple[int, in
         raise BadInput(f"{manifest.where(i)}, column {column}: empty")
     if not isinstance(cell, str):
         return 0, len(cell)
-    from clx.modalities.series import piece_of, steps_in
+    from clx.modalities.series_files import piece_of, steps_in
 
     name, piece = piece_of(cell)
     try:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clx.modalities.base import CellError
-from clx.modalities.series import Series, piece_of
-from clx.pipelines.batch import BadRow, cell_of, column_of, columns_of
+from clx.modalities.series import Series
+from clx.modalities.series_files import piece_of
+from clx.pipelines.batch import BadRow
 from clx.pipelines.build import Run, windowed_series
+from clx.pipelines.cells import cell_at, column_of
 from clx.pipelines.errors import BadInput, in_memory
 from clx.pipelines.forecast import at_end, trained
 from clx.pipelines.manifest import Manifest, load_splits, splits_of
@@ -60,7 +62,7 @@ class Scorer:
         start, stop = extents(manifest.take([i]), column(self))[0]
         found = np.full(stop - start - first, np.nan)
         block = max(1, min(self.block, series.max_steps - self.length + 1))
-        cell = cell_of(manifest.row(i, columns_of({self.name: series})), self.name, series, manifest)
+        cell = cell_at(manifest, i, self.name, series)
         for at in range(start + max(0, first - self.length + 1), stop - self.length + 1, block):
             piece = piece_at(cell, at, min(at + block + self.length - 1, stop))
             ends = at + self.length - 1 - start - first
@@ -216,7 +218,7 @@ def forecasts(scorer: Scorer, manifests: Sequence[Manifest]) -> Parts:
             for i in range(first, min(first + scorer.block, len(manifest))):
                 try:
                     _, stop = scorer.bounds(manifest, i)
-                    cell = cell_of(manifest.row(i, columns_of({scorer.name: series})), scorer.name, series, manifest)
+                    cell = cell_at(manifest, i, scorer.name, series)
                     known[i] = series.read(piece_at(cell, stop - scorer.length, stop))
                 except CellError as error:
                     bad.append(BadRow(i, manifest.where(i), column(scorer), str(error)))

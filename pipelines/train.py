@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clx.pipelines import checkpoint, state
-from clx.pipelines.batch import Lost, Rows, batches, once
+from clx.pipelines.batch import Rows
 from clx.pipelines.build import Run, check_needs, make_losses, make_modalities, prepare
 from clx.pipelines.builtin import is_builtin
 from clx.pipelines.config import Config
@@ -20,6 +20,7 @@ from clx.pipelines.device import pick_device, pick_precision
 from clx.pipelines.disk import is_used, locked, write_text
 from clx.pipelines.errors import BadInput, Stopped, in_memory
 from clx.pipelines.evaluate import evaluate, source_in
+from clx.pipelines.loader import Lost, batches, once
 from clx.pipelines.loop import Progress, Trainer, plan, rate_at, warm_up
 from clx.pipelines.manifest import Manifest, load_splits
 from clx.pipelines.pretrain import take_over

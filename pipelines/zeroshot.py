@@ -15,8 +15,8 @@ from clx.modalities.base import CellError
 from clx.modalities.openclip import open_clip_scale, open_clip_width
 from clx.modalities.text import Text
 from clx.pipelines.ahead import ahead, default_workers
-from clx.pipelines.batch import collate, read_cell
 from clx.pipelines.build import Facts, Run, build
+from clx.pipelines.cells import collate, read_cell
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import Config
 from clx.pipelines.device import Turns, pick_device

@@ -10,12 +10,13 @@ import pytest
 import torch
 from scipy.ndimage import convolve1d
 
-from clx.pipelines.batch import Order, Rows, once
+from clx.pipelines.batch import Rows
 from clx.pipelines.build import class_names, prepare
 from clx.pipelines.check import check_source
 from clx.pipelines.config import Balance, Config, Data, Term
 from clx.pipelines.density import bin_name, class_weights, density_weights, histogram, kernel_of, numbers, shots
 from clx.pipelines.errors import BadInput
+from clx.pipelines.loader import Order, once
 from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import load_manifest, load_splits
 from clx.pipelines.regression import Shelves

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from clx.pipelines import checkpoint, known
-from clx.pipelines.batch import Rows, batches, once
+from clx.pipelines.batch import Rows
 from clx.pipelines.config import Config, Data
 from clx.pipelines.configure import first_stage, load_config
 from clx.pipelines.errors import BadInput, Stopped
+from clx.pipelines.loader import batches, once
 from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import Manifest, load_splits
 from clx.pipelines.train import train

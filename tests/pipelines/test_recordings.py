@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from clx.modalities.series import Series
-from clx.pipelines.batch import Key, Rows, cell_of, future_of
+from clx.pipelines.batch import Key, Rows
+from clx.pipelines.cells import cell_of, future_of
 from clx.pipelines.config import Config, Data, Long, Windows
 from clx.pipelines.errors import BadInput
 from clx.pipelines.manifest import load_evaluation, load_splits

@@ -15,8 +15,9 @@ import pytest
 
 from clx.pipelines import checkpoint
 from clx.pipelines import train as pipeline
-from clx.pipelines.batch import Lost, Rows
+from clx.pipelines.batch import Rows
 from clx.pipelines.errors import Stopped
+from clx.pipelines.loader import Lost
 from clx.pipelines.loop import Trainer
 from clx.pipelines.signals import Signals, raise_stopped
 from clx.pipelines.train import train
@@ -209,7 +210,7 @@ def test_commands_that_read_stop_with_a_line(
 def test_a_killed_worker_is_noticed_between_steps_alone() -> None:
     """Not in the middle of one, which could then neither be finished nor saved."""
     from clx.modalities.table import Table
-    from clx.pipelines.batch import batches, once
+    from clx.pipelines.loader import batches, once
     from clx.pipelines.manifest import load_builtin
 
     rows = load_builtin("sklearn:iris")["train"]

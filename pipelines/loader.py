@@ -1,0 +1,138 @@
+"""Batches of rows in their order: which rows each has, and the processes that make them."""
+
+import atexit
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.process import BaseProcess
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Sampler
+
+from clx.pipelines.batch import BadRow, Batch, Key, Rows
+from clx.pipelines.errors import BadInput, Failed
+from clx.pipelines.signals import leave_to_parent
+
+
+class Lost(Failed):
+    """A process that reads data is gone. The run itself is as it was."""
+
+
+@dataclass
+class Order(Sampler[Key]):
+    """Keys of a training run in order: a new permutation, or draw, each epoch, whole batches only.
+
+    Nothing but counters decides what comes next, so a run resumes in the middle of an epoch by `start`.
+    """
+
+    rows: int
+    batch_size: int
+    seed: int
+    start: int
+    """Batches already consumed, over all epochs."""
+    stop: int
+    """Batches of the whole run."""
+    weights: NDArray[np.float64] | None = None
+    """Rows are drawn in these proportions, again and again, instead of each once an epoch."""
+
+    @property
+    def per_epoch(self) -> int:
+        return self.rows // self.batch_size
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[Key]:
+        epoch = -1
+        for done in range(self.start, self.stop):
+            if done // self.per_epoch != epoch:
+                epoch = done // self.per_epoch
+                draw = np.random.default_rng([self.seed, 2, epoch])
+                if self.weights is None:
+                    shuffled = draw.permutation(self.rows)
+                else:
+                    shuffled = draw.choice(self.rows, self.rows, p=self.weights / self.weights.sum())
+            at = done % self.per_epoch
+            yield Key(epoch, at, shuffled[at * self.batch_size : (at + 1) * self.batch_size])
+
+
+def once(rows: int, batch_size: int, seed: int | None = None) -> list[Key]:
+    """Keys that pass over every row once, the last batch as short as it must be.
+
+    In order, or mixed by `seed`: losses that compare the rows of a batch need batches that are alike, and
+    manifests are often sorted by class.
+    """
+    order = np.arange(rows) if seed is None else np.random.default_rng([seed, 3]).permutation(rows)
+    return [Key(0, k, order[start : start + batch_size]) for k, start in enumerate(range(0, rows, batch_size))]
+
+
+def batches(
+    data: Rows,
+    keys: Sampler[Key] | Sequence[Key],
+    workers: int = 0,
+    pin: bool = False,
+    report: Callable[[list[BadRow]], None] = lambda bad: None,
+) -> Iterator[Batch]:
+    """Batches in the order of `keys`, made by `workers` processes (0: by this one).
+
+    Each batch's bad rows are told to `report`; where the policy allows none, or no usable row was found,
+    `BadInput` names the first.
+    """
+    made = DataLoader(
+        data,
+        batch_size=None,
+        sampler=keys,
+        num_workers=workers,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=leave_to_parent,
+        generator=torch.Generator(),  # its base seed must not draw from the run's random stream
+    )
+    for batch in _received(made):
+        if batch.bad:
+            report(batch.bad)
+            if data.on_bad == "fail" or (data.on_bad == "replace" and not len(batch)):
+                first = batch.bad[0]
+                raise BadInput(f"{first.where}, column {first.column}: {first.reason}")
+        if len(batch):
+            yield batch
+
+
+def _received(made: "DataLoader[Batch]") -> Iterator[Batch]:
+    """What the workers make. Raises `Lost`, here and nowhere else, when one of them is gone.
+
+    Torch's handler of SIGCHLD would raise wherever the program is, in the middle of a step too, which could then
+    neither be finished nor saved. Without it a loss is noticed when a batch is waited for.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    coming = iter(made)
+    end = partial(_end, getattr(coming, "_workers", []), os.getpid())
+    atexit.register(end)
+    try:
+        if made.num_workers and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+        yield from coming
+    except RuntimeError as error:
+        said = str(error)
+        if "exited unexpectedly" not in said and "is killed by signal" not in said:
+            raise
+        raise Lost(
+            "a process that reads data was killed, most likely for want of memory: fewer train.workers or a smaller "
+            "train.batch_size need less"
+        ) from None
+    finally:
+        end()
+        atexit.unregister(end)
+
+
+def _end(workers: "Sequence[BaseProcess]", parent: int) -> None:
+    """End the workers of this process. They heed no polite signal (`leave_to_parent`), so that Python would wait for
+    them for ever when it ends while a traceback, say, still holds on to what they read for."""
+    if os.getpid() == parent:
+        for worker in workers:
+            worker.kill()
