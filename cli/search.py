@@ -14,7 +14,7 @@ from clx.cli.zeroshot import names
 
 if TYPE_CHECKING:
     from clx.pipelines.items import Item
-    from clx.pipelines.search import Stored
+    from clx.pipelines.stored import Stored
 
 
 def search(
@@ -66,8 +66,9 @@ def search(
     import torch
 
     from clx.pipelines import search as pipeline
+    from clx.pipelines import stored as files
 
-    stored = pipeline.Stored.open(embeddings)
+    stored = files.Stored.open(embeddings)
     column = pipeline.pick_column(stored, among)
     total = stored.count()
     if total >= pipeline.MANY and not approximate:

@@ -11,7 +11,8 @@ from clx.cli.output import cell, emit_json, emit_table, note, progress
 from clx.cli.train import Settings
 
 if TYPE_CHECKING:
-    from clx.pipelines.sweep import Outcome, Point
+    from clx.pipelines.grid import Point
+    from clx.pipelines.sweep import Outcome
 
 
 def sweep(
@@ -50,16 +51,17 @@ def sweep(
     """
     from clx.pipelines import sweep as pipeline
     from clx.pipelines.errors import BadInput
+    from clx.pipelines.grid import points, read_plan
 
     sources = [text for text in given if "=" not in text]
     if len(sources) != 1:
         raise BadInput(f"name one recipe or file to start from, and axes as key=value,value; got {' '.join(given)}")
-    plan, base = pipeline.read_plan(sources[0], [*grid, *(text for text in given if "=" in text)], seeds)
-    points = pipeline.points(plan, base, settings)
+    plan, base = read_plan(sources[0], [*grid, *(text for text in given if "=" in text)], seeds)
+    found = points(plan, base, settings)
     folder = out or Path("runs") / f"sweep-{Path(sources[0]).stem}"
     metrics = metric or plan.metric
     if dry_run:
-        show_rows([{"run": row["run"], "state": row["state"]} for row in pipeline.rows(points, folder)], json)
+        show_rows([{"run": row["run"], "state": row["state"]} for row in pipeline.rows(found, folder)], json)
         return
 
     def execute(todo: Sequence[tuple["Point", bool]], folder: Path) -> Iterator["Outcome"]:
@@ -74,15 +76,15 @@ def sweep(
             with progress() as shown:
                 yield from executing.one_by_one(work, shown)
 
-    failed = pipeline.sweep(points, folder, execute, note, metrics, retry_failed=retry_failed, overwrite=overwrite)
-    rows = pipeline.rows(points, folder, metrics)
-    table = pipeline.table(rows, list(points[0].shown))
+    failed = pipeline.sweep(found, folder, execute, note, metrics, retry_failed=retry_failed, overwrite=overwrite)
+    rows = pipeline.rows(found, folder, metrics)
+    table = pipeline.table(rows, list(found[0].shown))
     if json:
         emit_json({"schema": pipeline.SCHEMA, "folder": str(folder), "runs": rows, "table": table})
     else:
         show_rows(table, False)
     if failed:
-        note(f"{len(failed)} of {len(points)} runs failed: {', '.join(failed)}; --retry-failed tries them again")
+        note(f"{len(failed)} of {len(found)} runs failed: {', '.join(failed)}; --retry-failed tries them again")
         raise typer.Exit(1)
 
 

@@ -1,14 +1,7 @@
-"""Rows of data as a file of embeddings. Parts stand beside it until it is whole, so that a kill loses little.
-
-OUT.parquet            one row per row of data, one vector column per modality, metadata under the key `clx`
-OUT.npy, OUT.ids.parquet   or the vectors as an array (OUT.MODALITY.npy when there are several), the rest beside it
-OUT.parts/             what is done so far, with the plan that it belongs to; gone when all is done
-"""
+"""Rows of data as a file of embeddings. Parts stand beside it until it is whole, so that a kill loses little."""
 
 import hashlib
 import itertools
-import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,19 +18,19 @@ from clx.pipelines.build import Run
 from clx.pipelines.builtin import is_builtin, load_builtin
 from clx.pipelines.cells import column_of, columns_of, has_columns
 from clx.pipelines.device import Turns
-from clx.pipelines.disk import LOCK, locked, replacing, write_text
+from clx.pipelines.disk import locked
 from clx.pipelines.errors import BadInput, Stopped, in_memory, nearest
 from clx.pipelines.loader import once
 from clx.pipelines.manifest import Manifest, load_manifest, load_splits, split_by
 from clx.pipelines.model import fingerprint
 from clx.pipelines.rows import refuse_input
 from clx.pipelines.signals import Signals
+from clx.pipelines.stored import FORMAT, Parts, array_file, ids_file, read_meta, read_plan, write_whole
 from clx.pipelines.zeroshot import device_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1
 BATCHES = 8
 """Batches in a part: what a kill loses at most, besides the batch that is being made."""
 
@@ -273,129 +266,6 @@ class Maker:
             rows = F.normalize(rows, dim=-1)
         flat = pa.array(rows.numpy().astype(kind).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(flat, width, mask=pa.array(~present))
-
-
-def read_plan(folder: Path) -> dict[str, Any] | None:
-    """The plan that the parts in a folder belong to; None for none. Raises `BadInput` for a damaged one."""
-    try:
-        plan: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{folder}/plan.json cannot be read ({error}): --overwrite drops the parts") from None
-    return plan
-
-
-class Parts:
-    """The finished parts of one plan, in a folder."""
-
-    def __init__(self, folder: Path, plan: dict[str, Any], overwrite: bool) -> None:
-        self.folder = folder
-        known = None if overwrite else read_plan(folder)
-        if known is None:
-            for path in folder.iterdir():  # parts without a plan may be of any
-                if path.name != LOCK:
-                    path.unlink()
-            write_text(folder / "plan.json", json.dumps(plan))
-        elif known != plan:
-            raise BadInput(f"{folder} holds parts of another model, data or option: --overwrite drops them")
-
-    def path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.parquet"
-
-    def has(self, number: int) -> bool:
-        return self.path(number).exists()
-
-    def count(self) -> int:
-        return len(list(self.folder.glob("[0-9]*.parquet")))
-
-    def save(self, number: int, tables: list["pa.Table"]) -> None:
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        with replacing(self.path(number)) as beside:
-            parquet.write_table(pa.concat_tables(tables), beside, compression="none")
-
-    def load(self, number: int) -> "pa.Table":
-        from pyarrow import parquet
-
-        return parquet.read_table(self.path(number), partitioning=None)
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def write_whole(out: Path, whole: Path, parts: Parts, count: int, meta: dict[str, Any]) -> None:
-    """Join the parts, one in memory at a time; the file that holds the metadata comes last."""
-    from pyarrow import parquet
-
-    names = list(meta["modalities"])
-    if out.suffix == ".npy":
-        whole.unlink(missing_ok=True)  # ids of an earlier call must not stand beside new arrays
-        write_arrays(out, parts, count, meta)
-    with replacing(whole) as beside:
-        writer = None
-        for number in range(count):
-            table = parts.load(number)
-            if out.suffix == ".npy":
-                table = table.drop_columns(names)
-            table = table.replace_schema_metadata({"clx": json.dumps(meta)})
-            writer = writer or parquet.ParquetWriter(beside, table.schema, compression="none", use_dictionary=False)
-            writer.write_table(table)
-        assert writer is not None
-        writer.close()
-
-
-def write_arrays(out: Path, parts: Parts, count: int, meta: dict[str, Any]) -> None:
-    """One array `[N, D]` per modality, NaN where a row lacks it."""
-    rows = sum(parts.load(number).num_rows for number in range(count))
-    for name in meta["modalities"]:
-        with replacing(array_file(out, name, meta)) as beside:
-            shape = (rows, meta["embed_dim"])
-            array = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-                beside, mode="w+", dtype=np.dtype(meta["dtype"]), shape=shape
-            )
-            start = 0
-            for number in range(count):
-                column = parts.load(number).column(name)
-                for chunk in column.chunks:
-                    array[start : start + len(chunk)] = dense(chunk)
-                    start += len(chunk)
-            array.flush()
-
-
-def dense(chunk: "pa.Array") -> np.ndarray[Any, Any]:
-    """A chunk of equally long lists as `[N, D]`, NaN where it is null."""
-    present = chunk.is_valid().to_numpy(zero_copy_only=False)
-    width = chunk.type.list_size
-    values = chunk.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-    if present.all():
-        return values  # type: ignore[no-any-return]
-    full = np.full((len(chunk), width), np.nan, values.dtype)
-    full[present] = values
-    return full
-
-
-def ids_file(out: Path) -> Path:
-    """What stands beside an array: ids, labels and the metadata."""
-    return out.with_suffix(".ids.parquet")
-
-
-def array_file(out: Path, name: str, meta: dict[str, Any]) -> Path:
-    """The array of one modality: `out` itself when it is the only one."""
-    return out if len(meta["modalities"]) == 1 else out.with_suffix(f".{name}.npy")
-
-
-def read_meta(path: Path) -> dict[str, Any] | None:
-    """The metadata of a file that `embed_rows` wrote; None for another's. Raises `BadInput` for what is no Parquet."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        raw = (parquet.read_schema(path).metadata or {}).get(b"clx")
-        return None if raw is None else json.loads(raw)
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
-        raise BadInput(f"{path} is no Parquet file of embeddings ({str(error).splitlines()[0]})") from None
 
 
 def _summary(out: Path, whole: Path, meta: dict[str, Any]) -> dict[str, Any]:

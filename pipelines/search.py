@@ -1,130 +1,24 @@
 """Nearest neighbours among embeddings of a file, exact and in bounded memory."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clx.losses.symile import Symile
 from clx.pipelines.build import Run
 from clx.pipelines.disk import replacing
-from clx.pipelines.embed import array_file, dense, ids_file, read_meta
 from clx.pipelines.errors import BadInput, nearest
 from clx.pipelines.items import KINDS, Inputs, Item, check_modality, is_json
 from clx.pipelines.model import fingerprint
+from clx.pipelines.stored import Stored
 from clx.pipelines.zeroshot import embed_items, open_model, queries
 
-CHUNK = 1 << 26
-"""Bytes of vectors in memory at a time."""
 MANY = 1_000_000
 """Rows from which an index pays."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Embeddings in a file that `clx embed` wrote, or a plain array `[N, D]`."""
-
-    path: Path
-    meta: dict[str, Any] | None
-    """What `clx embed` noted; None for a plain array."""
-
-    @classmethod
-    def open(cls, path: Path) -> "Stored":
-        """Raises `BadInput` for what is no such file."""
-        if not path.is_file():
-            several = ids_file(path).is_file() and read_meta(ids_file(path)) is not None
-            if not (path.suffix == ".npy" and several):
-                raise BadInput(f"{path}: no such file")
-        if path.suffix == ".parquet":
-            meta = read_meta(path)
-            if meta is None:
-                raise BadInput(f"{path} was not written by clx embed")
-            return cls(path, meta)
-        if path.suffix != ".npy":
-            raise BadInput(f"{path}: expected a .parquet or .npy file of embeddings")
-        return cls(path, read_meta(ids_file(path)) if ids_file(path).is_file() else None)
-
-    @cached_property
-    def facts(self) -> Path | None:
-        """The Parquet file with ids and labels."""
-        return self.path if self.path.suffix == ".parquet" else None if self.meta is None else ids_file(self.path)
-
-    def array(self, name: str) -> np.ndarray[Any, Any]:
-        """An array in its file, `[N, D]`."""
-        path = self.path if self.meta is None else array_file(self.path, name, self.meta)
-        try:
-            rows: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{path} is no array of embeddings ({error})") from None
-        if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] == 0:
-            raise BadInput(f"{path}: expected floats [N, D], found {rows.dtype} {list(rows.shape)}")
-        if self.facts is not None and len(rows) != self.count():
-            raise BadInput(f"{path} has {len(rows)} rows, {self.facts} has {self.count()}: they do not belong together")
-        return rows
-
-    def chunks(self, name: str) -> Iterator[tuple[int, Tensor]]:
-        """Unit rows `[n, D]` with the place of the first; rows that lack the modality are NaN."""
-        start = 0
-        for values in self._values(name):
-            rows = torch.from_numpy(np.array(values, dtype=np.float32))
-            yield start, F.normalize(rows, dim=1)
-            start += len(rows)
-
-    def _values(self, name: str) -> Iterator[np.ndarray[Any, Any]]:
-        if self.path.suffix == ".npy":
-            rows = self.array(name)
-            size = max(1, CHUNK // (4 * rows.shape[1]))
-            yield from (rows[start : start + size] for start in range(0, len(rows), size))
-            return
-        from pyarrow import parquet
-
-        assert self.meta is not None
-        size = max(1, CHUNK // (4 * self.meta["embed_dim"]))
-        with parquet.ParquetFile(self.path, pre_buffer=False) as file:
-            for batch in file.iter_batches(size, columns=[name], use_threads=False):
-                yield dense(batch.column(0))
-
-    def count(self) -> int:
-        if self.facts is None:
-            return len(self.array(""))
-        from pyarrow import parquet
-
-        return int(parquet.read_metadata(self.facts).num_rows)
-
-    def about(self, places: Sequence[int]) -> list[dict[str, Any]]:
-        """Id, row, label and what else stands beside the vectors, of rows by their places in the file."""
-        if self.facts is None:
-            return [{"id": str(place), "row": place + 1} for place in places]
-        from pyarrow import parquet
-
-        assert self.meta is not None
-        found: dict[int, dict[str, Any]] = {}
-        with parquet.ParquetFile(self.facts) as file:
-            columns = [c for c in file.schema_arrow.names if c not in self.meta["modalities"]]
-            start = 0
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                inside = sorted({place for place in places if start <= place < start + rows})
-                if inside:
-                    table = file.read_row_group(group, columns=columns)
-                    lines = table.take([place - start for place in inside]).to_pylist()
-                    found |= dict(zip(inside, lines, strict=True))
-                start += rows
-        return [found[place] for place in places]
-
-    def vectors(self, name: str, places: Sequence[int]) -> Tensor:
-        """Unit rows `[n, D]` at places of the file."""
-        found: dict[int, Tensor] = {}
-        for start, rows in self.chunks(name):
-            found |= {place: rows[place - start] for place in places if start <= place < start + len(rows)}
-        return torch.stack([found[place] for place in places])
 
 
 def neighbours(stored: Stored, name: str, asked: Tensor, count: int) -> list[list[tuple[int, float]]]:

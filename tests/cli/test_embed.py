@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from clx.pipelines.embed import dense
+from clx.pipelines.stored import dense
 
 CLX = str(Path(sys.executable).with_name("clx"))
 

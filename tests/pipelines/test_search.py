@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from clx.pipelines import search
 from clx.pipelines.errors import BadInput
-from clx.pipelines.search import Stored, approximate, neighbours
+from clx.pipelines.search import approximate, neighbours
+from clx.pipelines.stored import Stored
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stored:
     rows = np.random.default_rng(0).normal(size=(1000, 24)).astype(np.float32)
     rows[17] = np.nan
     np.save(tmp_path / "plain.npy", rows)
-    monkeypatch.setattr(search, "CHUNK", 4 * 24 * 64)  # 64 rows at a time
+    monkeypatch.setattr("clx.pipelines.stored.CHUNK", 4 * 24 * 64)  # 64 rows at a time
     return Stored.open(tmp_path / "plain.npy")
 
 

@@ -1,4 +1,4 @@
-"""Sweeps: which runs there are, under which names, and the table of them."""
+"""Sweeps: what is executed, what is kept, and the table of runs."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from clx.pipelines import sweep
-from clx.pipelines.errors import BadInput
+from clx.pipelines.grid import Plan, points
 
 BASE = {
     "data": {"train": "sklearn:iris", "label": "label", "val": {"fraction": 0.2}},
@@ -22,96 +22,6 @@ BASE = {
     "train": {"steps": 6, "batch_size": 32, "validate_every": 3, "lr": 1e-2},
     "eval": ["zeroshot"],
 }
-
-
-def planned(section: dict[str, Any], settings: tuple[str, ...] = ()) -> list[sweep.Point]:
-    return sweep.points(sweep.Plan.model_validate(section), json.loads(json.dumps(BASE)), settings)
-
-
-def test_axes_are_crossed_in_order() -> None:
-    found = planned({"grid": {"train.lr": [1e-3, 1e-2], "objective.temperature": [0.1, 0.2]}, "seeds": "0-1"})
-    assert [point.name for point in found[:3]] == [
-        "lr=0.001_temperature=0.1_seed=0",
-        "lr=0.001_temperature=0.2_seed=0",
-        "lr=0.01_temperature=0.1_seed=0",
-    ]
-    assert [point.shown["seed"] for point in found] == [0] * 4 + [1] * 4  # broken off, it has as many of each kind
-    last = found[-1].config
-    assert (last.train.lr, last.objective[0].options["temperature"], last.train.seed) == (1e-2, 0.2, 1)
-    assert found[0].shown == {"train.lr": 0.001, "objective.temperature": 0.1, "seed": 0}
-
-
-def test_variants_are_sets_of_settings() -> None:
-    grid = {
-        "data": {"iris": None, "wine": {"data.train": "sklearn:wine"}, "sum": {"base": "digits-sum"}},
-        "method": {
-            "clip": {"objective": {"name": "clip"}},
-            "siglip": {"objective": {"name": "siglip", "temperature": 0.1}, "train.lr": 1e-3},
-        },
-    }
-    found = planned({"grid": grid, "set": {"train.steps": 9}, "seeds": 3}, ("embed_dim=4",))
-    assert [point.name for point in found][:2] == ["iris_clip_seed=3", "iris_siglip_seed=3"]
-    at = {point.name: point.config for point in found}
-    assert all(config.train.steps == 9 and config.embed_dim == 4 and config.train.seed == 3 for config in at.values())
-    assert at["wine_siglip_seed=3"].data.train == "sklearn:wine"
-    assert at["wine_siglip_seed=3"].train.lr == 1e-3
-    assert at["wine_clip_seed=3"].train.lr == 1e-2
-    assert set(at["sum_clip_seed=3"].modalities) == {"image", "audio", "text"}
-
-
-def test_the_command_line_wins_over_the_file() -> None:
-    found = planned({"grid": {"m": {"a": {"train.steps": 5}, "b": {"train.lr": 1.0}}}}, ("train.steps=2",))
-    assert [point.config.train.steps for point in found] == [2, 2]
-
-
-@pytest.mark.parametrize(
-    ("section", "settings", "said"),
-    [
-        ({"grid": {"train.lr": [1e-3, 1e-3]}}, (), "same settings"),
-        ({"grid": {"m": {"a": {"train.steps": 5}, "b": {"train.steps": 6}}}}, ("train.steps=2",), "same settings"),
-        ({"grid": {"train.lr": [1e-3]}}, ("train.lr=1",), "is swept"),
-        ({"seeds": "0-1"}, ("train.seed=1",), "is swept"),
-        ({"grid": {"train.lr": [1e-3, -1]}}, (), "run lr=-1: .*train.lr = -1"),
-        ({"grid": {"train.l": [1]}}, (), "unknown key 'train.l'"),
-        ({"grid": {"m": {"A": {"train.lr": 1}, "a": {"train.lr": 2}}}}, (), "two runs would be called"),
-        ({"grid": {"m": {}}}, (), "no values"),
-        ({"grid": {"state": {"a": {}}}}, (), "column of that name"),
-    ],
-)
-def test_bad_plans(section: dict[str, Any], settings: tuple[str, ...], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
-        planned(section, settings)
-
-
-def test_names_are_safe_and_differ() -> None:
-    found = planned({"grid": {"data.train": ["a/b", "a b", "../x", "é" * 90, "é" * 91]}})
-    names = [point.name for point in found]
-    assert len(set(names)) == 5
-    assert all("/" not in name and " " not in name and len(name) < 60 for name in names)
-    again = planned({"grid": {"data.train": ["new", "a b"]}})  # a name hangs on its own value alone
-    assert again[1].name == names[1]
-
-
-def test_files_and_command_line_meet(tmp_path: Path) -> None:
-    path = tmp_path / "s.yaml"
-    path.write_text(yaml.safe_dump({**BASE, "sweep": {"grid": {"train.lr": [0.1]}, "seeds": [0, 5]}}))
-    plan, raw = sweep.read_plan(str(path), ["embed_dim=4,8"])
-    assert "sweep" not in raw
-    assert list(plan.grid) == ["train.lr", "embed_dim"]
-    assert plan.seeds == [0, 5]
-    assert sweep.read_plan(str(path), [], "1-2")[0].seeds == [1, 2]
-    for grid, seeds, said in (
-        (["train.lr=1"], None, "has this axis"),
-        ([], "4-1", "seeds"),
-        (["x"], None, "key=value"),
-    ):
-        with pytest.raises(BadInput, match=said):
-            sweep.read_plan(str(path), grid, seeds)
-    with pytest.raises(BadInput, match="nothing to vary"):
-        sweep.read_plan("digits")
-    path.write_text(yaml.safe_dump({"embed_dim": 3, "sweep": {"base": "digits", "seeds": 2}}))
-    with pytest.raises(BadInput, match="'embed_dim' stands beside"):
-        sweep.read_plan(str(path))
 
 
 def test_means_and_deviations_over_seeds() -> None:
@@ -191,7 +101,7 @@ def test_what_a_kill_left_undone_is_not_taken_for_done(tmp_path: Path) -> None:
         yield
 
     for steps in (6, 7):
-        [point] = planned({"seeds": 0}, (f"train.steps={steps}",))
+        [point] = points(Plan(seeds=[0]), json.loads(json.dumps(BASE)), [f"train.steps={steps}"])
         out = tmp_path / point.name
         (out / "checkpoints" / "step-6").mkdir(parents=True, exist_ok=True)
         (out / "config.yaml").write_text("x")

@@ -1,0 +1,252 @@
+"""Embeddings in files: written part by part, joined, and read again.
+
+OUT.parquet            one row per row of data, one vector column per modality, metadata under the key `clx`
+OUT.npy, OUT.ids.parquet   or the vectors as an array (OUT.MODALITY.npy when there are several), the rest beside it
+OUT.parts/             what is done so far, with the plan that it belongs to; gone when all is done
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clx.pipelines.disk import LOCK, replacing, write_text
+from clx.pipelines.errors import BadInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+CHUNK = 1 << 26
+"""Bytes of vectors in memory at a time."""
+
+
+def read_plan(folder: Path) -> dict[str, Any] | None:
+    """The plan that the parts in a folder belong to; None for none. Raises `BadInput` for a damaged one."""
+    try:
+        plan: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder}/plan.json cannot be read ({error}): --overwrite drops the parts") from None
+    return plan
+
+
+class Parts:
+    """The finished parts of one plan, in a folder."""
+
+    def __init__(self, folder: Path, plan: dict[str, Any], overwrite: bool) -> None:
+        self.folder = folder
+        known = None if overwrite else read_plan(folder)
+        if known is None:
+            for path in folder.iterdir():  # parts without a plan may be of any
+                if path.name != LOCK:
+                    path.unlink()
+            write_text(folder / "plan.json", json.dumps(plan))
+        elif known != plan:
+            raise BadInput(f"{folder} holds parts of another model, data or option: --overwrite drops them")
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.parquet"
+
+    def has(self, number: int) -> bool:
+        return self.path(number).exists()
+
+    def count(self) -> int:
+        return len(list(self.folder.glob("[0-9]*.parquet")))
+
+    def save(self, number: int, tables: list["pa.Table"]) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        with replacing(self.path(number)) as beside:
+            parquet.write_table(pa.concat_tables(tables), beside, compression="none")
+
+    def load(self, number: int) -> "pa.Table":
+        from pyarrow import parquet
+
+        return parquet.read_table(self.path(number), partitioning=None)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write_whole(out: Path, whole: Path, parts: Parts, count: int, meta: dict[str, Any]) -> None:
+    """Join the parts, one in memory at a time; the file that holds the metadata comes last."""
+    from pyarrow import parquet
+
+    names = list(meta["modalities"])
+    if out.suffix == ".npy":
+        whole.unlink(missing_ok=True)  # ids of an earlier call must not stand beside new arrays
+        write_arrays(out, parts, count, meta)
+    with replacing(whole) as beside:
+        writer = None
+        for number in range(count):
+            table = parts.load(number)
+            if out.suffix == ".npy":
+                table = table.drop_columns(names)
+            table = table.replace_schema_metadata({"clx": json.dumps(meta)})
+            writer = writer or parquet.ParquetWriter(beside, table.schema, compression="none", use_dictionary=False)
+            writer.write_table(table)
+        assert writer is not None
+        writer.close()
+
+
+def write_arrays(out: Path, parts: Parts, count: int, meta: dict[str, Any]) -> None:
+    """One array `[N, D]` per modality, NaN where a row lacks it."""
+    rows = sum(parts.load(number).num_rows for number in range(count))
+    for name in meta["modalities"]:
+        with replacing(array_file(out, name, meta)) as beside:
+            shape = (rows, meta["embed_dim"])
+            array = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+                beside, mode="w+", dtype=np.dtype(meta["dtype"]), shape=shape
+            )
+            start = 0
+            for number in range(count):
+                column = parts.load(number).column(name)
+                for chunk in column.chunks:
+                    array[start : start + len(chunk)] = dense(chunk)
+                    start += len(chunk)
+            array.flush()
+
+
+def dense(chunk: "pa.Array") -> np.ndarray[Any, Any]:
+    """A chunk of equally long lists as `[N, D]`, NaN where it is null."""
+    present = chunk.is_valid().to_numpy(zero_copy_only=False)
+    width = chunk.type.list_size
+    values = chunk.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    if present.all():
+        return values  # type: ignore[no-any-return]
+    full = np.full((len(chunk), width), np.nan, values.dtype)
+    full[present] = values
+    return full
+
+
+def ids_file(out: Path) -> Path:
+    """What stands beside an array: ids, labels and the metadata."""
+    return out.with_suffix(".ids.parquet")
+
+
+def array_file(out: Path, name: str, meta: dict[str, Any]) -> Path:
+    """The array of one modality: `out` itself when it is the only one."""
+    return out if len(meta["modalities"]) == 1 else out.with_suffix(f".{name}.npy")
+
+
+def read_meta(path: Path) -> dict[str, Any] | None:
+    """The metadata of a file that `embed_rows` wrote; None for another's. Raises `BadInput` for what is no Parquet."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        raw = (parquet.read_schema(path).metadata or {}).get(b"clx")
+        return None if raw is None else json.loads(raw)
+    except (pa.ArrowInvalid, OSError, ValueError) as error:
+        raise BadInput(f"{path} is no Parquet file of embeddings ({str(error).splitlines()[0]})") from None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Embeddings in a file that `clx embed` wrote, or a plain array `[N, D]`."""
+
+    path: Path
+    meta: dict[str, Any] | None
+    """What `clx embed` noted; None for a plain array."""
+
+    @classmethod
+    def open(cls, path: Path) -> "Stored":
+        """Raises `BadInput` for what is no such file."""
+        if not path.is_file():
+            several = ids_file(path).is_file() and read_meta(ids_file(path)) is not None
+            if not (path.suffix == ".npy" and several):
+                raise BadInput(f"{path}: no such file")
+        if path.suffix == ".parquet":
+            meta = read_meta(path)
+            if meta is None:
+                raise BadInput(f"{path} was not written by clx embed")
+            return cls(path, meta)
+        if path.suffix != ".npy":
+            raise BadInput(f"{path}: expected a .parquet or .npy file of embeddings")
+        return cls(path, read_meta(ids_file(path)) if ids_file(path).is_file() else None)
+
+    @cached_property
+    def facts(self) -> Path | None:
+        """The Parquet file with ids and labels."""
+        return self.path if self.path.suffix == ".parquet" else None if self.meta is None else ids_file(self.path)
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """An array in its file, `[N, D]`."""
+        path = self.path if self.meta is None else array_file(self.path, name, self.meta)
+        try:
+            rows: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path} is no array of embeddings ({error})") from None
+        if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] == 0:
+            raise BadInput(f"{path}: expected floats [N, D], found {rows.dtype} {list(rows.shape)}")
+        if self.facts is not None and len(rows) != self.count():
+            raise BadInput(f"{path} has {len(rows)} rows, {self.facts} has {self.count()}: they do not belong together")
+        return rows
+
+    def chunks(self, name: str) -> Iterator[tuple[int, Tensor]]:
+        """Unit rows `[n, D]` with the place of the first; rows that lack the modality are NaN."""
+        start = 0
+        for values in self._values(name):
+            rows = torch.from_numpy(np.array(values, dtype=np.float32))
+            yield start, F.normalize(rows, dim=1)
+            start += len(rows)
+
+    def _values(self, name: str) -> Iterator[np.ndarray[Any, Any]]:
+        if self.path.suffix == ".npy":
+            rows = self.array(name)
+            size = max(1, CHUNK // (4 * rows.shape[1]))
+            yield from (rows[start : start + size] for start in range(0, len(rows), size))
+            return
+        from pyarrow import parquet
+
+        assert self.meta is not None
+        size = max(1, CHUNK // (4 * self.meta["embed_dim"]))
+        with parquet.ParquetFile(self.path, pre_buffer=False) as file:
+            for batch in file.iter_batches(size, columns=[name], use_threads=False):
+                yield dense(batch.column(0))
+
+    def count(self) -> int:
+        if self.facts is None:
+            return len(self.array(""))
+        from pyarrow import parquet
+
+        return int(parquet.read_metadata(self.facts).num_rows)
+
+    def about(self, places: Sequence[int]) -> list[dict[str, Any]]:
+        """Id, row, label and what else stands beside the vectors, of rows by their places in the file."""
+        if self.facts is None:
+            return [{"id": str(place), "row": place + 1} for place in places]
+        from pyarrow import parquet
+
+        assert self.meta is not None
+        found: dict[int, dict[str, Any]] = {}
+        with parquet.ParquetFile(self.facts) as file:
+            columns = [c for c in file.schema_arrow.names if c not in self.meta["modalities"]]
+            start = 0
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                inside = sorted({place for place in places if start <= place < start + rows})
+                if inside:
+                    table = file.read_row_group(group, columns=columns)
+                    lines = table.take([place - start for place in inside]).to_pylist()
+                    found |= dict(zip(inside, lines, strict=True))
+                start += rows
+        return [found[place] for place in places]
+
+    def vectors(self, name: str, places: Sequence[int]) -> Tensor:
+        """Unit rows `[n, D]` at places of the file."""
+        found: dict[int, Tensor] = {}
+        for start, rows in self.chunks(name):
+            found |= {place: rows[place - start] for place in places if start <= place < start + len(rows)}
+        return torch.stack([found[place] for place in places])

@@ -1,0 +1,108 @@
+"""Which runs a sweep has, and under which names."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clx.pipelines.errors import BadInput
+from clx.pipelines.grid import Plan, Point, points, read_plan
+
+BASE = {
+    "data": {"train": "sklearn:iris", "label": "label"},
+    "modalities": {"table": {}, "text": {"column": "label"}},
+    "objective": {"name": "clip", "temperature": 0.1},
+    "train": {"lr": 1e-2},
+}
+
+
+def planned(section: dict[str, Any], settings: tuple[str, ...] = ()) -> list[Point]:
+    return points(Plan.model_validate(section), json.loads(json.dumps(BASE)), settings)
+
+
+def test_axes_are_crossed_in_order() -> None:
+    found = planned({"grid": {"train.lr": [1e-3, 1e-2], "objective.temperature": [0.1, 0.2]}, "seeds": "0-1"})
+    assert [point.name for point in found[:3]] == [
+        "lr=0.001_temperature=0.1_seed=0",
+        "lr=0.001_temperature=0.2_seed=0",
+        "lr=0.01_temperature=0.1_seed=0",
+    ]
+    assert [point.shown["seed"] for point in found] == [0] * 4 + [1] * 4  # broken off, it has as many of each kind
+    last = found[-1].config
+    assert (last.train.lr, last.objective[0].options["temperature"], last.train.seed) == (1e-2, 0.2, 1)
+    assert found[0].shown == {"train.lr": 0.001, "objective.temperature": 0.1, "seed": 0}
+
+
+def test_variants_are_sets_of_settings() -> None:
+    grid = {
+        "data": {"iris": None, "wine": {"data.train": "sklearn:wine"}, "sum": {"base": "digits-sum"}},
+        "method": {
+            "clip": {"objective": {"name": "clip"}},
+            "siglip": {"objective": {"name": "siglip", "temperature": 0.1}, "train.lr": 1e-3},
+        },
+    }
+    found = planned({"grid": grid, "set": {"train.steps": 9}, "seeds": 3}, ("embed_dim=4",))
+    assert [point.name for point in found][:2] == ["iris_clip_seed=3", "iris_siglip_seed=3"]
+    at = {point.name: point.config for point in found}
+    assert all(config.train.steps == 9 and config.embed_dim == 4 and config.train.seed == 3 for config in at.values())
+    assert at["wine_siglip_seed=3"].data.train == "sklearn:wine"
+    assert at["wine_siglip_seed=3"].train.lr == 1e-3
+    assert at["wine_clip_seed=3"].train.lr == 1e-2
+    assert set(at["sum_clip_seed=3"].modalities) == {"image", "audio", "text"}
+
+
+def test_the_command_line_wins_over_the_file() -> None:
+    found = planned({"grid": {"m": {"a": {"train.steps": 5}, "b": {"train.lr": 1.0}}}}, ("train.steps=2",))
+    assert [point.config.train.steps for point in found] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "said"),
+    [
+        ({"grid": {"train.lr": [1e-3, 1e-3]}}, (), "same settings"),
+        ({"grid": {"m": {"a": {"train.steps": 5}, "b": {"train.steps": 6}}}}, ("train.steps=2",), "same settings"),
+        ({"grid": {"train.lr": [1e-3]}}, ("train.lr=1",), "is swept"),
+        ({"seeds": "0-1"}, ("train.seed=1",), "is swept"),
+        ({"grid": {"train.lr": [1e-3, -1]}}, (), "run lr=-1: .*train.lr = -1"),
+        ({"grid": {"train.l": [1]}}, (), "unknown key 'train.l'"),
+        ({"grid": {"m": {"A": {"train.lr": 1}, "a": {"train.lr": 2}}}}, (), "two runs would be called"),
+        ({"grid": {"m": {}}}, (), "no values"),
+        ({"grid": {"state": {"a": {}}}}, (), "column of that name"),
+    ],
+)
+def test_bad_plans(section: dict[str, Any], settings: tuple[str, ...], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        planned(section, settings)
+
+
+def test_names_are_safe_and_differ() -> None:
+    found = planned({"grid": {"data.train": ["a/b", "a b", "../x", "é" * 90, "é" * 91]}})
+    names = [point.name for point in found]
+    assert len(set(names)) == 5
+    assert all("/" not in name and " " not in name and len(name) < 60 for name in names)
+    again = planned({"grid": {"data.train": ["new", "a b"]}})  # a name hangs on its own value alone
+    assert again[1].name == names[1]
+
+
+def test_files_and_command_line_meet(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "sweep": {"grid": {"train.lr": [0.1]}, "seeds": [0, 5]}}))
+    plan, raw = read_plan(str(path), ["embed_dim=4,8"])
+    assert "sweep" not in raw
+    assert list(plan.grid) == ["train.lr", "embed_dim"]
+    assert plan.seeds == [0, 5]
+    assert read_plan(str(path), [], "1-2")[0].seeds == [1, 2]
+    for grid, seeds, said in (
+        (["train.lr=1"], None, "has this axis"),
+        ([], "4-1", "seeds"),
+        (["x"], None, "key=value"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            read_plan(str(path), grid, seeds)
+    with pytest.raises(BadInput, match="nothing to vary"):
+        read_plan("digits")
+    path.write_text(yaml.safe_dump({"embed_dim": 3, "sweep": {"base": "digits", "seeds": 2}}))
+    with pytest.raises(BadInput, match="'embed_dim' stands beside"):
+        read_plan(str(path))
