@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
+
+from clx.pipelines.progress import Progress
 
 
 def note(text: str) -> None:
@@ -86,13 +88,6 @@ class Rate:
     def end(self, more: str = "") -> None:
         seconds = time.monotonic() - self.start
         note(f"{self.number} {self.done} in {seconds:.1f} s, {self.number / max(seconds, 1e-9):.0f}/s{more}")
-
-
-class Progress(Protocol):
-    """Told of each step by a pipeline; draws it or keeps silent."""
-
-    def step(self, done: int, total: int, **shown: float) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 class PlainProgress:

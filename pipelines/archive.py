@@ -20,20 +20,13 @@ from clx.pipelines.builtin import AEON, load_builtin
 from clx.pipelines.config import Config
 from clx.pipelines.embedded import embed_manifest
 from clx.pipelines.errors import BadInput, nearest
-from clx.pipelines.loop import Progress
+from clx.pipelines.progress import Silent
 from clx.pipelines.rows import Manifest
 from clx.pipelines.train import train
 
 SETS = ("GunPoint", "ArrowHead", "ItalyPowerDemand", "BasicMotions", "JapaneseVowels", "OSULeaf", "ACSF1")
 Array = NDArray[Any]
 Splits = dict[str, Manifest]
-
-
-class Quiet:
-    """A run in a table shows no progress of its own."""
-
-    def step(self, done: int, total: int, **shown: float) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 def table(
@@ -199,10 +192,9 @@ def _trained(name: str, series: dict[str, Any], loss: dict[str, Any], settings: 
         "train": settings,
         "eval": [],
     }
-    quiet: Progress = Quiet()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        train(Config.model_validate(raw), out, quiet)
+        train(Config.model_validate(raw), out, Silent())
         return checkpoint.load(out, "last")
 
 

@@ -4,6 +4,7 @@ import fcntl
 import glob
 import hashlib
 import json
+import math
 import os
 import secrets
 import time
@@ -81,6 +82,17 @@ def write_text(path: Path, text: str) -> None:
             beside.write_text(text, encoding="utf-8")
     except OSError as error:
         raise Failed(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with null for NaN and infinity, which JSON has not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return value
 
 
 def append(path: Path, line: dict[str, Any]) -> None:

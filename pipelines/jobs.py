@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from clx.pipelines.config import Config
 from clx.pipelines.errors import Stopped
 from clx.pipelines.folder import checkpoints, read_config
-from clx.pipelines.loop import Progress
+from clx.pipelines.progress import Progress, Silent
 from clx.pipelines.signals import raise_stopped
 from clx.pipelines.state import is_held
 from clx.pipelines.train import train
@@ -118,13 +118,6 @@ def _leave_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-class Silent:
-    """Progress that nobody sees."""
-
-    def step(self, done: int, total: int, **shown: float) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 def devices(number: int, count: int, environment: Mapping[str, str]) -> dict[str, str]:

@@ -5,55 +5,35 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clx.losses.base import Steps
 from clx.pipelines import checkpoint, health
-from clx.pipelines.batch import BadRow, Batch, Rows
+from clx.pipelines.bad_rows import BadRows
+from clx.pipelines.batch import Batch, Rows
 from clx.pipelines.build import Run
-from clx.pipelines.config import Config, Train
+from clx.pipelines.config import Config
 from clx.pipelines.density import row_weights
 from clx.pipelines.device import pick_device, pick_precision
-from clx.pipelines.disk import append, read_log
+from clx.pipelines.disk import append, finite, read_log
 from clx.pipelines.errors import BadInput, Refused, Stopped
 from clx.pipelines.known import know
 from clx.pipelines.loader import Order, batches, once
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Embedder, averaged
+from clx.pipelines.progress import Progress
+from clx.pipelines.schedule import plan, rate_at
 from clx.pipelines.signals import Signals
 
 LOG_EVERY = 10
 MAKE_EVERY, MAKE_RATE = 2, 5.0
 """Of so many steps one teaches the networks that make views, at so many times the learning rate."""
 MOST_OVERFLOWS = 30
-
-
-class Progress(Protocol):
-    """Who is told how far the run is."""
-
-    def step(self, done: int, total: int, **shown: float) -> None: ...
-    def say(self, text: str) -> None: ...
-
-
-def warm_up(total: int, settings: Train) -> int:
-    """Steps over which the learning rate rises, of a run of `total`."""
-    return math.ceil(settings.warmup * total)
-
-
-def rate_at(step: int, total: int, settings: Train) -> float:
-    """Learning rate of a step counted from 0: linear warm-up, then half a cosine down to zero, or constant."""
-    warm = warm_up(total, settings)
-    if step < warm:
-        return settings.lr * (step + 1) / warm
-    if settings.schedule == "constant":
-        return settings.lr
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
 def parameter_groups(model: Embedder, objective: nn.Module, decay: float) -> list[dict[str, Any]]:
@@ -70,69 +50,8 @@ def parameter_groups(model: Embedder, objective: nn.Module, decay: float) -> lis
     return [group for group in groups if group["params"]]
 
 
-@dataclass
-class Plan:
-    """How long a run is, known before its first step."""
-
-    rows: int
-    per_epoch: int
-    """Batches in an epoch."""
-    steps: int
-    """Optimiser steps of the run."""
-
-
-def plan(config: Config, rows: int) -> Plan:
-    """Steps of a run over `rows` training rows. Raises `BadInput` when not one step is possible."""
-    settings = config.train
-    if rows < settings.batch_size:
-        raise BadInput(
-            f"train.batch_size is {settings.batch_size} but there are only {rows} training rows: "
-            f"set train.batch_size to {rows} or less"
-        )
-    per_epoch = rows // settings.batch_size
-    steps = settings.steps or settings.epochs * per_epoch // settings.accumulate
-    if steps == 0:
-        raise BadInput(
-            f"nothing would be trained: {settings.epochs} epochs of {per_epoch} batches are fewer than "
-            f"train.accumulate = {settings.accumulate}"
-        )
-    return Plan(rows, per_epoch, steps)
-
-
-@dataclass
-class BadRows:
-    """Bad rows met so far: written down once each; those of the training split count against a budget."""
-
-    path: Path
-    rows: int
-    """Rows of the training split."""
-    budget: float
-    seen: set[str] = field(default_factory=set)
-    in_training: int = 0
-
-    def recall(self) -> None:
-        """Take up what an earlier part of this run wrote."""
-        for one in read_log(self.path, lambda one: isinstance(one["row"], str) and bool(one["split"])):
-            self.seen.add(one["row"])
-            self.in_training += one["split"] == "train"
-
-    def report(self, bad: list[BadRow], split: str = "train") -> None:
-        """Write new ones down. Raises `BadInput` when the budget is used up."""
-        for one in bad:
-            if one.where not in self.seen:
-                self.seen.add(one.where)
-                self.in_training += split == "train"
-                line = {"row": one.where, "split": split, "column": one.column, "reason": one.reason}
-                append(self.path, line)
-        if self.in_training > max(1, self.budget * self.rows):
-            raise BadInput(
-                f"{self.in_training} of {self.rows} training rows are bad, more than data.bad_row_budget = "
-                f"{self.budget}: see {self.path}"
-            )
-
-
 class Trainer:
-    """A run in progress. Its methods are the parts of the loop; `train` below puts them together."""
+    """A run in progress. Its methods are the parts of the loop; `loop` puts them together."""
 
     def __init__(self, config: Config, run: Run, splits: dict[str, Manifest], out: Path) -> None:
         settings = self.settings = config.train
@@ -360,7 +279,7 @@ class Trainer:
 
     def log(self, line: dict[str, Any]) -> None:
         """Append to metrics.jsonl (no clock in it: a resumed run writes the same lines) and TensorBoard."""
-        append(self.out / "metrics.jsonl", {k: _finite(v) for k, v in line.items()})
+        append(self.out / "metrics.jsonl", finite(line))
         if self.writer is not None:
             self.board = self.board or self.writer(self.out / "tensorboard", purge_step=line["step"])
             for name, value in line.items():
@@ -496,10 +415,6 @@ class Trainer:
                 f"stopped at step {self.step} of {self.plan.steps}; continue with clx train --resume {self.out}",
                 128 + signals.stop,
             )
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _tensorboard() -> Any:

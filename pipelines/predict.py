@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -18,7 +17,7 @@ from clx.pipelines.builtin import is_builtin
 from clx.pipelines.cells import columns_of, has_columns
 from clx.pipelines.checkpoint import load
 from clx.pipelines.device import pick_device
-from clx.pipelines.disk import replacing
+from clx.pipelines.disk import finite, replacing
 from clx.pipelines.errors import BadInput, in_memory, nearest
 from clx.pipelines.loader import batches, once
 from clx.pipelines.manifest import Manifest, load_evaluation, load_manifest, split_by
@@ -198,12 +197,7 @@ def _write_csv(path: Path, schema: "pa.Schema", delimiter: str = ",") -> Iterato
 @contextmanager
 def _write_jsonl(path: Path, schema: "pa.Schema") -> Iterator[Write]:
     with open(path, "w", encoding="utf-8") as file:
-        yield lambda lines: file.writelines(json.dumps(_finite(line), ensure_ascii=False) + "\n" for line in lines)
-
-
-def _finite(line: Line) -> Line:
-    """JSON has no NaN and no infinity: they become null."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        yield lambda lines: file.writelines(json.dumps(finite(line), ensure_ascii=False) + "\n" for line in lines)
 
 
 @contextmanager

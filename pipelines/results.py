@@ -48,7 +48,6 @@ of `clx eval`, of any data, split, tasks and checkpoint. `saved` gives them all.
 """
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -59,6 +58,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 
 from clx.pipelines.config import TASKS
+from clx.pipelines.disk import finite, write_text
 from clx.pipelines.folder import is_number
 
 SCHEMA = 2
@@ -214,8 +214,6 @@ def save(folder: Path, result: dict[str, Any], *, ended: bool = False) -> None:
 
     Its file is the newest, whatever the clock says. Raises `Failed`.
     """
-    from clx.pipelines.disk import write_text
-
     path = folder / LAST
     if not ended:
         (folder / FOLDER).mkdir(exist_ok=True)
@@ -231,19 +229,8 @@ def dumps(result: dict[str, Any]) -> str:
     lines = []
     for key, value in result.items():
         if key in TASKS:
-            inner = [f"  {json.dumps(name)}: {json.dumps(_finite(line))}" for name, line in value.items()]
+            inner = [f"  {json.dumps(name)}: {json.dumps(finite(line))}" for name, line in value.items()]
             lines.append(f" {json.dumps(key)}: {{\n" + ",\n".join(inner) + "\n }")
         else:
-            lines.append(f" {json.dumps(key)}: {json.dumps(_finite(value))}")
+            lines.append(f" {json.dumps(key)}: {json.dumps(finite(value))}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return value

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt
 from pydantic import AllowInfNan
 from torch import Tensor
 
+from clx.pipelines.disk import write_text
 from clx.pipelines.errors import BadInput
 from clx.pipelines.options import construct
 
@@ -161,8 +162,6 @@ def calibration_error(scale: Scale, scores: Tensor, truth: Tensor) -> float:
 
 def save_fits(folder: Path, weights: str, fits: dict[str, Fit]) -> Path:
     """Keep fits by input with the run, beside those of other inputs and kinds for the same weights."""
-    from clx.pipelines.disk import write_text
-
     path = folder / "calibration.json"
     kept = {name: {f.kind: f for f in kinds} for name, kinds in load_fits(folder, weights).items()}
     for name, one in fits.items():

@@ -12,8 +12,9 @@ from clx.pipelines import checkpoint
 from clx.pipelines.build import prepare
 from clx.pipelines.config import Config
 from clx.pipelines.errors import BadInput, Stopped
-from clx.pipelines.loop import Progress, Trainer
+from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import load_splits
+from clx.pipelines.progress import Progress
 from clx.pipelines.train import train
 
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from clx.pipelines import checkpoint
 from clx.pipelines import train as pipeline
 from clx.pipelines.errors import BadInput, Refused, Stopped
-from clx.pipelines.loop import Trainer, plan, rate_at
+from clx.pipelines.loop import Trainer
+from clx.pipelines.schedule import plan, rate_at
 from clx.pipelines.train import train
 
 Make = Callable[..., Any]
