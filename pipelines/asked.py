@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from clx.pipelines.build import Run
-from clx.pipelines.embedded import Embedded, Report, contents, nobody
+from clx.pipelines.embedded import Embedded, Report, contents, nobody, queries_of
 from clx.pipelines.errors import BadInput
 from clx.pipelines.intervals import Statistic, figures
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.metrics import accuracies, confusion
 from clx.pipelines.results import MOST_CLASSES, Settings
-from clx.pipelines.zeroshot import device_of, queries, text_modality
+from clx.pipelines.zeroshot import text_modality
 
 Lines = dict[str, dict[str, Any]]
 
@@ -71,20 +71,12 @@ class Asked:
     @cached_property
     def device(self) -> torch.device:
         """Where to compute on embeddings; Apple's has no float64."""
-        device = device_of(self.run)
+        device = self.run.device
         return device if device.type == "cuda" else torch.device("cpu")
 
     def ask(self, group: list[str], rows: Tensor, candidate: str) -> Tensor:
         """Queries `[n, D]` of the rows at `rows` by the modalities of `group` together."""
-        device = device_of(self.run)
-        z = {name: self.embedded.z[name][rows].to(device) for name in group}
-        present = {name: self.embedded.present[name][rows].to(device) for name in group}
-        return queries(self.run, z, present, candidate)
-
-
-def groups(names: list[str]) -> list[list[str]]:
-    """Each modality alone, and all together when there are several."""
-    return [[name] for name in names] + ([names] if len(names) > 1 else [])
+        return queries_of(self.run, self.embedded, group, rows, candidate)
 
 
 def need_label(asked: Asked) -> None:

@@ -51,6 +51,11 @@ class Run:
     """Training step of the weights, where they come from a checkpoint."""
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
     def class_index(self) -> dict[str, int]:
         return {name: k for k, name in enumerate(self.facts.classes)}
 

@@ -16,7 +16,15 @@ from clx.pipelines.errors import BadInput
 from clx.pipelines.items import Inputs, Item
 from clx.pipelines.manifest import load_evaluation
 from clx.pipelines.scale import Fit, fit
-from clx.pipelines.zeroshot import Question, class_embeddings, embed_items, native_scale, queries, read_items
+from clx.pipelines.zeroshot import (
+    Question,
+    alone_and_together,
+    class_embeddings,
+    embed_items,
+    native_scale,
+    queries,
+    read_items,
+)
 
 
 def calibrate_on(
@@ -116,7 +124,7 @@ def calibrate(
     present = {name: torch.cat([_presence(part, here, name) for part, here in parts]) for name in names}
     right = torch.stack(targets)
     fits = {}
-    for by in [[name] for name in names] + ([names] if len(names) > 1 else []):
+    for by in alone_and_together(names):
         here = torch.stack([present[name] for name in by]).all(0)
         if here.any():
             some = {name: z[name][here] for name in by}

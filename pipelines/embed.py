@@ -26,7 +26,6 @@ from clx.pipelines.model import fingerprint
 from clx.pipelines.rows import refuse_input
 from clx.pipelines.signals import Signals
 from clx.pipelines.stored import FORMAT, Parts, array_file, ids_file, read_meta, read_plan, write_whole
-from clx.pipelines.zeroshot import device_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -218,7 +217,7 @@ class Maker:
             with turn():
                 return self.table(source, key, batch)
 
-        with Turns(device_of(self.run), workers) as turn, closing(ahead(keys, make, 1, workers)) as made:
+        with Turns(self.run.device, workers) as turn, closing(ahead(keys, make, 1, workers)) as made:
             for number in missing:
                 yield number, itertools.islice(made, len(work[number]))
 
@@ -242,7 +241,7 @@ class Maker:
             if column is not None:
                 cells = [manifest.cell(i, column) for i in kept]
                 columns[name] = pa.array([None if c is None else str(c) for c in cells], pa.string())
-        moved = batch.to(device_of(self.run))
+        moved = batch.to(self.run.device)
         z = self.run.model(moved.inputs, moved.present) if kept else {}
         for name in self.names:
             columns[name] = self.vectors(z.get(name), batch.present[name].numpy())

@@ -18,7 +18,7 @@ from clx.pipelines.errors import BadInput
 from clx.pipelines.known import know
 from clx.pipelines.loader import batches, once
 from clx.pipelines.manifest import Manifest
-from clx.pipelines.zeroshot import device_of
+from clx.pipelines.zeroshot import queries
 
 ROWS = 256
 """Rows that go through the towers at a time."""
@@ -96,7 +96,7 @@ def embed_manifest(
     data = Rows(manifest, modalities, label, index, width, target, on_bad=on_bad)
     if run.config.data.cache:
         know(run, data)
-    device = device_of(run)
+    device = run.device
     parts: list[tuple[Embeddings, dict[str, Tensor], Tensor, Tensor, dict[str, Tensor]]] = []
     bad: set[int] = set()
 
@@ -161,6 +161,20 @@ def _full(rows: Tensor, here: Tensor) -> Tensor:
     full = rows.new_zeros(len(here), rows.shape[1])
     full[here] = rows
     return full
+
+
+def queries_of(run: Run, embedded: Embedded, names: list[str], rows: Tensor, candidate: str) -> Tensor:
+    """Queries `[n, D]` of the rows at `rows` by several modalities together, to be multiplied with unit rows of the
+    modality `candidate`."""
+    z = {name: embedded.z[name][rows].to(run.device) for name in names}
+    return queries(run, z, {name: embedded.present[name][rows].to(run.device) for name in names}, candidate)
+
+
+@torch.no_grad()
+def head_says(run: Run, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
+    """What the run's head says of embedded rows, `[N, outputs]`, on the CPU."""
+    z = {name: rows.to(run.device) for name, rows in z.items()}
+    return run.model.predict(z, {name: here.to(run.device) for name, here in present.items()}).cpu()
 
 
 def contents(run: Run, embedded: Embedded, name: str) -> Tensor:

@@ -24,7 +24,7 @@ from clx.pipelines.forecast import HORIZONS
 from clx.pipelines.manifest import Manifest, load_splits, splits_of
 from clx.pipelines.results import SCHEMA, Settings
 from clx.pipelines.tasks import LEARNING, RUNS
-from clx.pipelines.zeroshot import device_of, open_model
+from clx.pipelines.zeroshot import open_model
 
 OnBad = Literal["fail", "skip"]
 
@@ -278,7 +278,7 @@ def evaluate_run(
         for one in bad:
             say(f"left out {one.where}, column {one.column}: {one.reason}")
 
-    cpu = "" if device_of(run).type == "cpu" else ", or --device cpu"
+    cpu = "" if run.device.type == "cpu" else ", or --device cpu"
     with in_memory(lambda: f"while {model} was evaluated, {ROWS} rows at a time: free some{cpu}"):
         result = evaluate(
             run,

@@ -21,7 +21,7 @@ from clx.pipelines.asked import Asked, Lines, Unfit, nonempty
 from clx.pipelines.batch import BadRow, Rows
 from clx.pipelines.build import Run, windowed_series
 from clx.pipelines.cells import cell_of, columns_of, future_of
-from clx.pipelines.embedded import Report, nobody
+from clx.pipelines.embedded import Report, head_says, nobody
 from clx.pipelines.errors import BadInput
 from clx.pipelines.intervals import Statistic, figures
 from clx.pipelines.loader import batches, once
@@ -29,7 +29,6 @@ from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Tower
 from clx.pipelines.probes import Fitted, forecaster
 from clx.pipelines.recordings import FUTURE
-from clx.pipelines.zeroshot import device_of
 
 HELD_OUT = 0.2  # share of the training windows, the last, that choose the penalty where there are no val windows
 SEASON_ROWS = 500  # training windows that choose the season
@@ -88,7 +87,7 @@ def ends(
     for batch in batches(data, once(len(data), 256), run.config.train.workers, report=report):
         if name not in batch.inputs:
             continue
-        value = batch.to(device_of(run)).inputs[name]
+        value = batch.to(run.device).inputs[name]
         found = at_end(tower, value)
         found = (tower.head(found) if features == "head" else found).float().cpu()
         here = [place[i] for i in batch.sample_id[batch.present[name]].tolist()]
@@ -212,10 +211,8 @@ def blocked(windows: Ends, some: Tensor, horizon: int) -> NDArray[np.int64]:
 
 def trained(run: Run, z: dict[str, Tensor], present: dict[str, Tensor], steps: int) -> Tensor:
     """What the run's own predictor says of the next `steps`, `[N, steps, C]`."""
-    device = device_of(run)
-    with torch.no_grad():
-        said = run.model.predict({n: v.to(device) for n, v in z.items()}, {n: v.to(device) for n, v in present.items()})
-    return said.float().cpu().view(len(said), steps, -1)
+    said = head_says(run, z, present)
+    return said.view(len(said), steps, -1)
 
 
 def forecast(asked: Asked) -> Lines:

@@ -46,7 +46,7 @@ def features(
     and cells are the same; files may change meanwhile, so a modality of files is encoded again.
     """
     tower, modality = run.model.tower(name), run.modalities[name]
-    device = next(run.model.parameters()).device
+    device = run.device
     cells = [] if modality.files else _cells(run, name, manifest)
     with context():
         key = f"{_digest(run, name, manifest, cells)} {device} {torch.is_autocast_enabled(device.type)}"

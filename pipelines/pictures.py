@@ -21,13 +21,13 @@ from clx.modalities.base import CellError, Input, LearnedView
 from clx.pipelines.batch import BadRow
 from clx.pipelines.build import Run
 from clx.pipelines.cells import cell_at
-from clx.pipelines.embedded import Embedded, contents, embed_manifest
+from clx.pipelines.embedded import Embedded, contents, embed_manifest, head_says, queries_of
 from clx.pipelines.errors import BadInput
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.overview import CLASSES
 from clx.pipelines.previews import KINDS, STEPS, Preview, preview
 from clx.pipelines.regression import numbers
-from clx.pipelines.zeroshot import class_embeddings, device_of, native_scale, queries, text_modality
+from clx.pipelines.zeroshot import alone_and_together, class_embeddings, native_scale, text_modality
 
 MISTAKES = 12
 EXAMPLES, NEIGHBOURS = 4, 5
@@ -92,10 +92,7 @@ class Seen:
 
     def ask(self, names: list[str], candidate: str, rows: Tensor) -> Tensor:
         """Unit queries `[n, D]` of several modalities together, for candidates of another."""
-        device = device_of(self.run)
-        z = {name: self.embedded.z[name][rows].to(device) for name in names}
-        present = {name: self.embedded.present[name][rows].to(device) for name in names}
-        return F.normalize(queries(self.run, z, present, candidate), dim=-1)
+        return F.normalize(queries_of(self.run, self.embedded, names, rows, candidate), dim=-1)
 
     def called(self, asked: list[str]) -> str:
         """What to call several modalities together."""
@@ -363,13 +360,10 @@ def _classified(seen: Seen) -> Iterator[tuple[str, str, Tensor, Tensor]]:
     others = [name for name in seen.names if name != text]
     if text and others:
         classes = class_embeddings(run, {name: [name] for name in seen.embedded.classes}, text=text)
-        for group in [[name] for name in others] + ([others] if len(others) > 1 else []):
+        for group in alone_and_together(others):
             rows = known & torch.stack([seen.embedded.present[name] for name in group]).any(0)
             if rows.any():
-                device = device_of(run)
-                z = {name: seen.embedded.z[name][rows].to(device) for name in group}
-                present = {name: seen.embedded.present[name][rows].to(device) for name in group}
-                scores = queries(run, z, present, text) @ classes.T
+                scores = queries_of(run, seen.embedded, group, rows, text) @ classes.T
                 yield "by the words of the classes", "+".join(group), rows, native_scale(run).probabilities(scores)
     elif run.model.predictor is not None and not run.config.data.target and run.ahead is None:
         rows = known & (seen.embedded.labels < run.model.predictor.out_features)
@@ -391,9 +385,8 @@ def _votes(seen: Seen, name: str, rows: Tensor) -> Tensor:
 @torch.no_grad()
 def predicted(seen: Seen) -> Tensor:
     """The trained head's outputs `[N, outputs]`, on the CPU."""
-    device = device_of(seen.run)
-    z = {name: seen.embedded.z[name].to(device) for name in seen.names}
-    return seen.run.model.predict(z, {n: seen.embedded.present[n].to(device) for n in seen.names}).cpu()
+    z, present = seen.embedded.z, seen.embedded.present
+    return head_says(seen.run, {n: z[n] for n in seen.names}, {n: present[n] for n in seen.names})
 
 
 def regression(seen: Seen, train: Manifest | None) -> dict[str, Any]:
@@ -466,7 +459,7 @@ def views(seen: Seen) -> list[dict[str, Any]]:
                 continue
             made = [view for (view,) in modality.vary([[sample]] * VIEWS, torch.Generator().manual_seed(i))]
             if (maker := seen.run.model.tower(name).view) is not None:
-                made[1:] = _learned(maker, modality.collate(made[1:]), i, device_of(seen.run))
+                made[1:] = _learned(maker, modality.collate(made[1:]), i, seen.run.device)
             lines.append({"sample": preview(modality, sample), "views": [preview(modality, view) for view in made]})
         how = modality.augmentation
         said = how if isinstance(how, str) else ", ".join(f"{change} {strength:g}" for change, strength in how.items())
@@ -499,7 +492,7 @@ def over_time(seen: Seen) -> list[dict[str, Any]]:
         there = torch.nonzero(seen.embedded.present[name])[:, 0].tolist()
         rows = there[:: max(1, len(there) // SAMPLES)][:SAMPLES]
         value = modality.collate([seen.read(i, name)[1] for i in rows])
-        features, mask = stepped(**{key: part.to(device_of(seen.run)) for key, part in value.items()})
+        features, mask = stepped(**{key: part.to(seen.run.device) for key, part in value.items()})
         features, mask = features.double().cpu(), mask.cpu()
         x = features[mask]
         if len(x) <= COMPONENTS:

@@ -143,7 +143,7 @@ def answer_names(run: Run, probabilities: bool) -> list[str]:
 @torch.no_grad()
 def answer(run: Run, batch: Batch, probabilities: bool) -> list[list[Any]]:
     """What is predicted for each row of a batch, in the order of `answer_names`."""
-    moved = batch.to(next(run.model.parameters()).device)
+    moved = batch.to(run.device)
     found = run.model.predict(run.model(moved.inputs, moved.present), moved.present).cpu()
     if run.config.data.target:
         return [[float(f"{value:.7g}") for value in row] for row in found.tolist()]  # float32 knows no more

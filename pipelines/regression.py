@@ -10,13 +10,12 @@ from torch import Tensor
 from clx.pipelines import probes
 from clx.pipelines.asked import Asked, Lines, Unfit, nonempty
 from clx.pipelines.density import check_width
-from clx.pipelines.embedded import Embedded
+from clx.pipelines.embedded import Embedded, head_says
 from clx.pipelines.intervals import together
 from clx.pipelines.learning import inputs, learnable
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.metrics import correlation, errors, regressed
 from clx.pipelines.results import Settings
-from clx.pipelines.zeroshot import device_of
 
 
 def regression(asked: Asked) -> Lines:
@@ -47,11 +46,8 @@ def headed(asked: Asked, target: str) -> Iterator[Prediction]:
     known = ~embedded.targets[:, embedded.target.index(target)].isnan()
     rows = (torch.stack(list(embedded.present.values())).any(0) & known).nonzero()[:, 0]
     if len(rows):
-        device = device_of(run)
-        with torch.no_grad():
-            z = {name: value[rows].to(device) for name, value in embedded.z.items()}
-            present = {name: value[rows].to(device) for name, value in embedded.present.items()}
-            every = run.model.predict(z, present).cpu()
+        here = embedded.take(rows)
+        every = head_says(run, here.z, here.present)
         place = run.config.data.target.index(target)
         yield "+".join(embedded.z), rows, every[:, place], {"regressor": "predictor"}
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clx.pipelines import geometry as shape
-from clx.pipelines.asked import Asked, Lines, Unfit, classified, groups, need_label, nonempty
+from clx.pipelines.asked import Asked, Lines, Unfit, classified, need_label, nonempty
 from clx.pipelines.config import Task
 from clx.pipelines.errors import BadInput, nearest
 from clx.pipelines.forecast import forecast
@@ -19,7 +19,7 @@ from clx.pipelines.intervals import means
 from clx.pipelines.learning import fewshot, knn, probe, svm
 from clx.pipelines.metrics import Relevant, best_classes, discounted, gains_by_label, gains_by_target, rank, retrieved
 from clx.pipelines.regression import regression
-from clx.pipelines.zeroshot import class_embeddings
+from clx.pipelines.zeroshot import alone_and_together, class_embeddings
 
 
 def zeroshot(asked: Asked) -> Lines:
@@ -31,7 +31,7 @@ def zeroshot(asked: Asked) -> Lines:
     phrasings = phrasings_for(embedded.classes, asked.settings.phrasings)
     classes = class_embeddings(run, phrasings, asked.settings.templates)
     found = {}
-    for group in groups([name for name in embedded.z if name != text]):
+    for group in alone_and_together([name for name in embedded.z if name != text]):
         here = (torch.stack([embedded.present[name] for name in group]).any(0) & (embedded.labels >= 0)).nonzero()[:, 0]
         if len(here):
             order = best_classes(asked.ask(group, here, text), classes)
@@ -62,7 +62,7 @@ def retrieval(asked: Asked) -> Lines:
         raise Unfit(f"needs two modalities, the data have {names[0]}")
     found = {}
     for candidate in names:
-        for group in groups([name for name in names if name != candidate]):
+        for group in alone_and_together([name for name in names if name != candidate]):
             every = [asked.embedded.present[name] for name in (*group, candidate)]
             rows = torch.stack(every).all(0).nonzero()[:, 0]
             if len(rows):

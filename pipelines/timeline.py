@@ -22,7 +22,6 @@ from clx.pipelines.forecast import at_end, trained
 from clx.pipelines.manifest import Manifest, load_splits, splits_of
 from clx.pipelines.predict import Line
 from clx.pipelines.recordings import TIMES, extents
-from clx.pipelines.zeroshot import device_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +75,7 @@ class Scorer:
                 views[k] = series.read(piece_at(cell, at + k, at + k + self.length))  # by its own steps alone
             kept = [view for view, some in zip(views, here.tolist(), strict=True) if some]
             with self.in_memory():
-                value = {k: v.to(device_of(self.run)) for k, v in series.collate(kept).items()}
+                value = {k: v.to(self.run.device) for k, v in series.collate(kept).items()}
                 apart = (at_end(tower, value) - at_end(tower, series.without_last(value))).abs().sum(1)
                 found[ends : ends + len(here)][here.numpy()] = apart.double().cpu().numpy()
         return found
@@ -238,8 +237,8 @@ def ahead(scorer: Scorer, windows: list[Tensor]) -> list[Tensor]:
     if not windows:
         return []
     with scorer.in_memory():
-        value = {k: v.to(device_of(run)) for k, v in series.collate(windows).items()}
-        here = {scorer.name: torch.ones(len(windows), dtype=torch.bool, device=device_of(run))}
+        value = {k: v.to(run.device) for k, v in series.collate(windows).items()}
+        here = {scorer.name: torch.ones(len(windows), dtype=torch.bool, device=run.device)}
         z = run.model({scorer.name: value}, here)
         return [*series.measures(trained(run, z, here, run.ahead[1]))]
 

@@ -39,14 +39,10 @@ def text_modality(run: Run, asked: str | None = None) -> str:
     return asked or names[0]
 
 
-def device_of(run: Run) -> torch.device:
-    return next(run.model.parameters()).device
-
-
 @torch.no_grad()
 def embed(run: Run, name: str, samples: Sequence[Any], batch_size: int = 256) -> Tensor:
     """Embeddings `[N, D]` of read samples of one modality, float32 on the CPU."""
-    modality, device = run.modalities[name], device_of(run)
+    modality, device = run.modalities[name], run.device
     found = []
     for start in range(0, len(samples), batch_size):
         value = collate(modality, samples[start : start + batch_size])
@@ -90,10 +86,15 @@ def class_embeddings(
         "weights": fingerprint(run.model.towers[text]),
         "modality": {name: repr(value) for name, value in options_of(modality).items()},
         "texts": [[owner, str(sample)] for owner, sample in zip(owners, samples, strict=True)],
-        "device": device_of(run).type,
+        "device": run.device.type,
         "torch": torch.__version__,
     }
     return cached(key, make)
+
+
+def alone_and_together(names: list[str]) -> list[list[str]]:
+    """Each modality alone, and all together when there are several."""
+    return [[name] for name in names] + ([names] if len(names) > 1 else [])
 
 
 def queries(run: Run, z: Embeddings, present: dict[str, Tensor], candidate: str) -> Tensor:
@@ -219,7 +220,7 @@ def classify(
         with turn(alone=len(group) == 1), in_memory(lambda: short):
             return list(_classify(run, read, question, top))
 
-    with Turns(device_of(run), workers) as turn, closing(ahead(items, work, batch_size, workers)) as groups:
+    with Turns(run.device, workers) as turn, closing(ahead(items, work, batch_size, workers)) as groups:
         for group in groups:
             yield from group
 
@@ -258,7 +259,7 @@ def embed_items(run: Run, items: Sequence[dict[str, Any]]) -> tuple[Embeddings, 
             full = rows.new_zeros(len(items), rows.shape[1])
             full[here] = rows
             z[name], present[name] = full, here
-    device = device_of(run)
+    device = run.device
     return {k: v.to(device) for k, v in z.items()}, {k: v.to(device) for k, v in present.items()}
 
 
