@@ -32,7 +32,8 @@ from clx.pipelines.overview import (
     read_metrics,
     short_names,
 )
-from clx.pipelines.pictures import look, pictures
+from clx.pipelines.pictures import pictures
+from clx.pipelines.seen import look
 
 GENERATOR = '<meta name="generator" content="clx report'
 

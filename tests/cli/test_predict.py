@@ -9,12 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from clx.pipelines.config import Config
+from clx.pipelines.progress import Silent
 from clx.pipelines.train import train
-
-
-class Quiet:
-    def step(self, done: int, total: int, **shown: float) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +39,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         config = {**base, "data": base["data"] | data, "objective": objective}  # type: ignore[operator]
         config["train"] = config["train"] | ({"steps": 1} if name == "headless" else {})  # type: ignore[operator]
-        train(Config.model_validate(config), folder / name, Quiet())
+        train(Config.model_validate(config), folder / name, Silent())
     (folder / "new.csv").write_text("id,size,town,note\n7,3,a,x\n8,,zzz,y\n9,lots,b,z\n10,,,w\n11,11,c,\n")
     return folder
 

@@ -12,6 +12,7 @@ import torch
 from clx.pipelines import checkpoint
 from clx.pipelines.config import Config
 from clx.pipelines.disk import FORMAT
+from clx.pipelines.progress import Silent
 from clx.pipelines.train import train
 
 CONFIG = {
@@ -22,11 +23,6 @@ CONFIG = {
     "train": {"steps": 2, "batch_size": 8, "save_every": 1, "keep": 1},
     "eval": [],
 }
-
-
-class Silent:
-    def step(self, done: int, total: int, **shown: float) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 def answers(out: Path) -> list[list[float]]:

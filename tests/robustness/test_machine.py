@@ -29,6 +29,7 @@ from clx.pipelines.disk import locked
 from clx.pipelines.errors import out_of_memory
 from clx.pipelines.loop import Trainer
 from clx.pipelines.model import Embedder
+from clx.pipelines.progress import Silent
 
 Forked = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -56,20 +57,13 @@ def whole(config: Path) -> Path:
     from clx.pipelines.configure import load_config
 
     out = config.with_name("whole")
-    pipeline.train(load_config(str(config)), out, Nobody())
+    pipeline.train(load_config(str(config)), out, Silent())
     return out
 
 
 def slow(*values: Any) -> Any:
     """Parameters of a case for `-m slow`."""
     return pytest.param(*values, marks=pytest.mark.slow)
-
-
-class Nobody:
-    """Progress that nobody watches."""
-
-    def step(self, done: int, total: int, **shown: float) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 def same(a: Path, b: Path) -> None:

@@ -20,17 +20,11 @@ from clx.pipelines import checkpoint, disk, loop
 from clx.pipelines.config import Config
 from clx.pipelines.disk import locked, seal
 from clx.pipelines.errors import BadInput, Failed, Heed
+from clx.pipelines.progress import Silent
 from clx.pipelines.train import train
 
 HERE = Path(__file__).parent
 FILES = ["model.safetensors", "trainer.pt", "config.yaml", "facts.json", "meta.json"]
-
-
-class Nobody:
-    """Progress that nobody watches."""
-
-    def step(self, done: int, total: int, **shown: float) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 def small(**settings: Any) -> Config:
@@ -50,7 +44,7 @@ def small(**settings: Any) -> Config:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with checkpoints at 2, 4 and 6."""
     out = tmp_path_factory.mktemp("made") / "run"
-    train(small(), out, Nobody())
+    train(small(), out, Silent())
     return out
 
 
@@ -65,7 +59,7 @@ def at(run: Path, step: int) -> Path:
 
 
 def resume(run: Path) -> None:
-    train(checkpoint.read_config(run), run, Nobody(), resume=True)
+    train(checkpoint.read_config(run), run, Silent(), resume=True)
 
 
 def same(a: Path, b: Path, step: int = 6) -> bool:
@@ -347,7 +341,7 @@ def test_two_runs_in_one_folder_are_refused_until_the_first_is_dead(
 def test_overwriting_empties_a_checkpoint_folder_on_another_disk(run: Path, tmp_path: Path) -> None:
     shutil.move(run / "checkpoints", tmp_path / "scratch")
     (run / "checkpoints").symlink_to(tmp_path / "scratch")
-    train(small(steps=2), run, Nobody(), overwrite=True)
+    train(small(steps=2), run, Silent(), overwrite=True)
     assert [c.step for c in checkpoint.checkpoints(run)] == [2]
     assert (run / "checkpoints").is_symlink()
 

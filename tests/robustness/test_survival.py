@@ -19,17 +19,11 @@ from clx.pipelines.batch import Rows
 from clx.pipelines.errors import Stopped
 from clx.pipelines.loader import Lost
 from clx.pipelines.loop import Trainer
+from clx.pipelines.progress import Silent
 from clx.pipelines.signals import Signals, raise_stopped
 from clx.pipelines.train import train
 
 HERE = Path(__file__).parent
-
-
-class Nobody:
-    """Progress that nobody watches."""
-
-    def step(self, done: int, total: int, **shown: float) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 def script(name: str, *args: str, timeout: float) -> tuple[int, list[dict[str, Any]]]:
@@ -98,7 +92,7 @@ def hit(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, when: int = 1, a
 def whole(tmp_path_factory: pytest.TempPathFactory, make_config: Any) -> Path:
     """The run that nobody disturbed."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    train(make_config(eval=["zeroshot"]), out, Nobody())
+    train(make_config(eval=["zeroshot"]), out, Silent())
     return out
 
 
@@ -280,7 +274,7 @@ def test_a_data_file_replaced_during_training(tmp_path: Path, make_config: Any, 
         Image.new("RGB", (8, 8), (20 * k, 0, 99)).save(tmp_path / f"{k}.png")
     (tmp_path / "m.csv").write_text("image\n" + "".join(f"{k}.png\n" for k in range(12)))
 
-    class Replace(Nobody):
+    class Replace(Silent):
         def step(self, done: int, total: int, **shown: float) -> None:
             path = tmp_path / "7.png"
             if done == 3:

@@ -1,0 +1,146 @@
+"""What a run says of the rows beside what is true: confusions, the most confident mistakes, errors of numbers."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clx.pipelines.embedded import head_says, queries_of
+from clx.pipelines.errors import BadInput
+from clx.pipelines.manifest import Manifest
+from clx.pipelines.regression import numbers
+from clx.pipelines.seen import Seen
+from clx.pipelines.zeroshot import alone_and_together, class_embeddings, native_scale, text_modality
+
+MISTAKES = 12
+VOTERS = 10
+
+
+@torch.no_grad()
+def answers(seen: Seen) -> list[dict[str, Any]]:
+    """How rows with a class were classified: the confusion, and the most confident mistakes.
+
+    By words where there is a text modality beside others; by the trained head; else by the votes of the nearest
+    other rows.
+    """
+    found = []
+    for how, name, rows, chances in _classified(seen):
+        truth = seen.embedded.labels[rows]
+        sure, said = chances.max(1)
+        counts = Counter(zip(truth.tolist(), said.tolist(), strict=True))
+        wrong = torch.nonzero(said != truth)[:, 0]
+        where = torch.nonzero(rows)[:, 0].tolist()
+        mistakes, met = [], set()
+        for k in wrong[sure[wrong].argsort(descending=True, stable=True)].tolist():
+            given = [n for n in name.split("+") if seen.embedded.present[n][where[k]]]
+            things = tuple(int(seen.things[n][where[k]]) for n in given)
+            if things in met:
+                continue
+            met.add(things)
+            items = [seen.item(where[k], n) for n in given]
+            mistakes.append({"items": items, "row": where[k], "said": int(said[k]), "sure": round(float(sure[k]), 4)})
+            if len(mistakes) == MISTAKES:
+                break
+        cells = [[a, b, n] for (a, b), n in sorted(counts.items())]
+        found.append(
+            {"how": how, "input": name, "rows": len(truth), "wrong": len(wrong), "cells": cells, "mistakes": mistakes}
+        )
+    return found
+
+
+def _classified(seen: Seen) -> Iterator[tuple[str, str, Tensor, Tensor]]:
+    """How, the input, which rows `[N]`, and the chance of each class `[n, C]`."""
+    run, known = seen.run, seen.embedded.labels >= 0
+    if not known.any():
+        return
+    try:
+        text = text_modality(run)
+    except BadInput:
+        text = ""
+    others = [name for name in seen.names if name != text]
+    if text and others:
+        classes = class_embeddings(run, {name: [name] for name in seen.embedded.classes}, text=text)
+        for group in alone_and_together(others):
+            rows = known & torch.stack([seen.embedded.present[name] for name in group]).any(0)
+            if rows.any():
+                scores = queries_of(run, seen.embedded, group, rows, text) @ classes.T
+                yield "by the words of the classes", "+".join(group), rows, native_scale(run).probabilities(scores)
+    elif run.model.predictor is not None and not run.config.data.target and run.ahead is None:
+        rows = known & (seen.embedded.labels < run.model.predictor.out_features)
+        yield "by the trained head", "+".join(seen.names), rows, predicted(seen)[rows].softmax(-1)
+    else:
+        for name in seen.names:
+            rows = known & seen.embedded.present[name]
+            if int(rows.sum()) > VOTERS:
+                yield f"by the {VOTERS} nearest other rows", name, rows, _votes(seen, name, rows)
+
+
+def _votes(seen: Seen, name: str, rows: Tensor) -> Tensor:
+    """Shares of the classes among the nearest other rows, `[n, C]`."""
+    x, labels = seen.unit[name][rows], seen.embedded.labels[rows]
+    near = (x @ x.T).fill_diagonal_(-2).topk(VOTERS, dim=1).indices
+    return F.one_hot(labels[near], len(seen.embedded.classes)).double().mean(1)
+
+
+@torch.no_grad()
+def predicted(seen: Seen) -> Tensor:
+    """The trained head's outputs `[N, outputs]`, on the CPU."""
+    z, present = seen.embedded.z, seen.embedded.present
+    return head_says(seen.run, {n: z[n] for n in seen.names}, {n: present[n] for n in seen.names})
+
+
+def regression(seen: Seen, train: Manifest | None) -> dict[str, Any]:
+    """Predicted against true values, the error by region of the target, and how many training rows each has."""
+    known, column = seen.targets.isfinite(), seen.embedded.target[0]
+    place = seen.run.config.data.target.index(column)
+    truth = seen.targets[known].numpy()
+    if seen.run.model.predictor is not None:
+        how, said = "by the trained head", predicted(seen)[known, place].double().numpy()
+    else:
+        how, said = "by ridge regression on the embeddings, each tenth from the nine others", _ridge(seen, known, truth)
+    taught = truth[:0] if train is None else numbers(train, column).double().numpy()
+    taught = taught[np.isfinite(taught)]
+    both = np.concatenate([truth, taught])
+    edges = np.linspace(both.min(), both.max(), 21)
+    region = np.clip(np.searchsorted(edges, truth, side="right") - 1, 0, 19)
+    error = np.abs(said - truth)
+    size = np.bincount(region, minlength=20)
+    mean = np.bincount(region, weights=error, minlength=20) / np.maximum(size, 1)
+    rows = np.flatnonzero(known.numpy())
+    worst = np.argsort(-error, kind="stable")[:MISTAKES].tolist()
+    some = np.random.default_rng(0).permutation(len(truth))[:1500].tolist()
+    for i in [int(rows[k]) for k in {*worst, *some}]:
+        seen.note(i)
+    return {
+        "how": how,
+        "mae": float(error.mean()),
+        "edges": edges.tolist(),
+        "error": [float(m) if n else None for m, n in zip(mean, size, strict=True)],
+        "rows": size.tolist(),
+        "train": np.histogram(taught, edges)[0].tolist() if len(taught) else None,
+        "points": [[int(rows[k]), float(said[k])] for k in some],
+        "worst": [
+            {
+                "items": [seen.item(int(rows[k]), n) for n in seen.names if seen.embedded.present[n][int(rows[k])]],
+                "row": int(rows[k]),
+                "said": float(said[k]),
+            }
+            for k in worst
+        ],
+    }
+
+
+def _ridge(seen: Seen, known: Tensor, truth: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Predictions `[n]` for rows by a regressor that did not see them: 10 folds, the penalty by leave-one-out."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import cross_val_predict
+
+    x = torch.cat([seen.unit[name][known] for name in seen.names], 1).double().numpy()
+    folds = min(10, len(x))
+    if folds < 2:
+        return np.full_like(truth, truth.mean())
+    return cross_val_predict(RidgeCV(np.logspace(-4, 3, 15)), x, truth, cv=folds)  # type: ignore[no-any-return]
