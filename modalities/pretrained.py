@@ -26,12 +26,12 @@ def quiet() -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def hub_reachable(timeout: float = 5.0) -> bool:
+def hub_reachable() -> bool:
     """Whether the Hugging Face hub answers; the libraries' own retries take minutes to find out."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return False
     try:
-        with urllib.request.urlopen(os.environ.get("HF_ENDPOINT", HUB), timeout=timeout):
+        with urllib.request.urlopen(os.environ.get("HF_ENDPOINT", HUB), timeout=5.0):
             return True
     except urllib.request.HTTPError:  # it answered
         return True

@@ -17,14 +17,14 @@ def default_workers() -> int:
 
 
 def ahead(
-    items: Iterable[T], work: Callable[[list[T]], R], size: int, workers: int, first: int = 1, wait: float = 0.2
+    items: Iterable[T], work: Callable[[list[T]], R], size: int, workers: int, wait: float = 0.2
 ) -> Generator[R, None, None]:
-    """`work(group)` for groups of `size` of the `items`, in their order; the first group has `first`.
+    """`work(group)` for groups of `size` of the `items`, in their order; the first has one item.
 
     `workers` threads work a few groups ahead of the caller, so `items` may be endless. A group that is not full
     is worked on when its source pauses for `wait` seconds. An error of `items` or `work` is raised in its place.
     """
-    desk = _Desk(work, first, size, ahead=size * max(4, workers + 1), wait=wait)
+    desk = _Desk(work, size, ahead=size * max(4, workers + 1), wait=wait)
     feeder = threading.Thread(target=desk.feed, args=(items,), daemon=True)
     threads = [threading.Thread(target=desk.work_on, daemon=True) for _ in range(workers)]
     for thread in (feeder, *threads):
@@ -44,8 +44,9 @@ def ahead(
 class _Desk:
     """What feeder, workers and consumer share, under one lock."""
 
-    def __init__(self, work: Callable[[list[Any]], Any], first: int, size: int, ahead: int, wait: float) -> None:
-        self.work, self.wanted, self.size, self.ahead, self.wait = work, first, size, ahead, wait
+    def __init__(self, work: Callable[[list[Any]], Any], size: int, ahead: int, wait: float) -> None:
+        self.work, self.size, self.ahead, self.wait = work, size, ahead, wait
+        self.wanted = 1
         self.lock = threading.Lock()
         self.free, self.todo, self.ready = (threading.Condition(self.lock) for _ in range(3))
         self.waiting: deque[Any] = deque()

@@ -23,6 +23,7 @@ from clx.losses.siglip import siglip
 from clx.losses.symile import symile, symile_shuffled
 
 Forward = Callable[[list[Tensor]], Tensor]
+LIMIT = 120.0  # seconds of CPU time for the repeats of one comparison
 """A loss of the embeddings `[B, D]` of every name."""
 
 
@@ -48,7 +49,6 @@ def bench_losses(
     repeats: int = 9,
     memory: bool = True,
     keep: bool = False,
-    limit: float = 120.0,
     seen: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> list[dict[str, Any]]:
     """Compare losses with peers, forward and backward in float32 on one thread of the CPU.
@@ -60,7 +60,7 @@ def bench_losses(
     Args:
         names: losses; all that have a peer by default.
         batch, width: in place of the size each loss is usually compared at.
-        repeats: timed runs of each side, fewer where `limit` seconds of CPU time are used up before, but three.
+        repeats: timed runs of each side, fewer where `LIMIT` seconds of CPU time are used up before, but three.
         memory: measure it; Linux only.
         keep: keep the tiles of the forward pass for backward, whatever they need.
         seen: is told each row as soon as it is measured; all together take minutes.
@@ -80,21 +80,19 @@ def bench_losses(
     rows = []
     for b in BOUTS:
         if names is None or b.loss in names:
-            rows.append(_compare(b, batch or b.batch, width or b.width, repeats, memory, keep, limit))
+            rows.append(_compare(b, batch or b.batch, width or b.width, repeats, memory, keep))
             seen(rows[-1])
     return rows
 
 
-def _compare(
-    bout: Bout, batch: int, width: int, repeats: int, memory: bool, keep: bool, limit: float
-) -> dict[str, Any]:
+def _compare(bout: Bout, batch: int, width: int, repeats: int, memory: bool, keep: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"loss": bout.label or bout.loss, "peer": bout.peer, "batch": batch, "width": width}
     row["views"] = bout.views
     package = bout.peer.replace("-", "_")
     if " " not in bout.peer and importlib.util.find_spec(package) is None:
         return {**row, "skipped": f"{bout.peer} is not installed"}
     request = {"index": _place(bout), "batch": batch, "width": width, "keep": keep}
-    times = _apart({**request, "repeats": repeats, "limit": limit})
+    times = _apart({**request, "repeats": repeats})
     if isinstance(times, str):
         return {**row, "skipped": times}
     row |= times
@@ -131,17 +129,17 @@ def _measure(request: str) -> None:
     bout = replace(BOUTS[asked["index"]], batch=asked["batch"], width=asked["width"])
     torch.set_num_threads(1)
     tiles.keep_limit = 1 << 60 if asked["keep"] else None
-    print(json.dumps(_times(bout, asked["repeats"], asked["limit"]) if "repeats" in asked else _peaks(bout)))
+    print(json.dumps(_times(bout, asked["repeats"]) if "repeats" in asked else _peaks(bout)))
 
 
-def _times(bout: Bout, repeats: int, limit: float) -> dict[str, Any]:
+def _times(bout: Bout, repeats: int) -> dict[str, Any]:
     ours, theirs = bout.make(bout)
     start = time.process_time()
     times: tuple[list[float], list[float]] = [], []
     value, grads = _step(ours, _inputs(bout))  # also warms up
     peer_value, peer_grads = _step(theirs, _inputs(bout))
     for done in range(repeats):
-        if done >= 3 and time.process_time() - start > limit:
+        if done >= 3 and time.process_time() - start > LIMIT:
             break
         for forward, taken in zip((ours, theirs), times, strict=True):
             inputs = _inputs(bout)

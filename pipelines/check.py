@@ -322,13 +322,13 @@ def target_summary(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def bars_of(counts: Sequence[int], most: int = 50) -> str:
-    """Counts as a line of bars, at most `most` of them: neighbours are added up beyond that.
+def bars_of(counts: Sequence[int]) -> str:
+    """Counts as a line of bars, at most 50 of them: neighbours are added up beyond that.
 
     >>> bars_of([0, 1, 4, 8])
     ' ▁▄█'
     """
-    together = -(-len(counts) // most) or 1
+    together = -(-len(counts) // 50) or 1
     sums = [sum(counts[k : k + together]) for k in range(0, len(counts), together)]
     return "".join(" " if not n else "▁▂▃▄▅▆▇█"[max(0, round(8 * n / max(sums)) - 1)] for n in sums)
 

@@ -13,6 +13,7 @@ from clx.pipelines.rows import Manifest
 
 BINS = 50
 MOST_BINS = 1_000_000
+MANY, FEW = 100, 20  # training rows in a bin
 Floats = NDArray[np.float64]
 
 
@@ -145,8 +146,8 @@ def with_bins(data: Data, train: Manifest) -> Data:
     return data.model_copy(update={"bin_width": float(f"{width_of(numbers(train, data.target[0])):.3g}")})
 
 
-def shots(train: Floats, values: Floats, width: float, many: int = 100, few: int = 20) -> NDArray[np.int64]:
-    """How well training covers each value: 2 where its bin has more than `many` rows, 0 fewer than `few`, else 1;
+def shots(train: Floats, values: Floats, width: float) -> NDArray[np.int64]:
+    """How well training covers each value: 2 where its bin has more than `MANY` rows, 0 fewer than `FEW`, else 1;
     -1 for an unknown value."""
     first, counts = histogram(train, width)
     found = np.full(len(values), -1)
@@ -154,5 +155,5 @@ def shots(train: Floats, values: Floats, width: float, many: int = 100, few: int
     at = bin_of(values[known], width) - first
     inside = (at >= 0) & (at < len(counts))
     rows = np.where(inside, counts[np.clip(at, 0, max(0, len(counts) - 1))] if len(counts) else 0, 0)
-    found[known] = np.where(rows > many, 2, np.where(rows < few, 0, 1))
+    found[known] = np.where(rows > MANY, 2, np.where(rows < FEW, 0, 1))
     return found

@@ -112,7 +112,7 @@ def append(path: Path, line: dict[str, Any]) -> None:
         raise Failed(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-def read_log(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda line: True) -> list[dict[str, Any]]:
+def read_log(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
     """The lines of a log that are `wanted`; the file is left with these alone.
 
     A crash may have left half a line at the end; a damaged one elsewhere is warned of.

@@ -184,9 +184,9 @@ def gains_by_target(top: Tensor, query: Tensor, targets: Tensor, candidates: Ten
     return gains, best
 
 
-def best_classes(queries: Tensor, classes: Tensor, many: int = 5, cells: int = CELLS) -> Tensor:
-    """The best-scored classes of each row, best first, `[N, min(many, C)]`."""
-    depth = min(many, len(classes))
+def best_classes(queries: Tensor, classes: Tensor, cells: int = CELLS) -> Tensor:
+    """The best-scored classes of each row, best first, `[N, min(5, C)]`."""
+    depth = min(5, len(classes))
     blocks = queries.split(max(1, cells // len(classes)))
     return torch.cat([(block @ classes.T).topk(depth, dim=1).indices for block in blocks])
 

@@ -43,10 +43,10 @@ class Fitted:
     """Every penalty tried with its score on validation rows."""
 
 
-def hold_out(rows: int, seed: int, share: float = HELD_OUT) -> tuple[Tensor, Tensor]:
+def hold_out(rows: int, seed: int) -> tuple[Tensor, Tensor]:
     """Row numbers to learn from, and a random share that is kept back; at least one of each."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
-    kept = min(rows - 1, max(1, round(rows * share)))
+    kept = min(rows - 1, max(1, round(rows * HELD_OUT)))
     return order[kept:].sort().values, order[:kept].sort().values
 
 

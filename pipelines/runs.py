@@ -168,13 +168,13 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def sparkline(values: Sequence[float], width: int = 60) -> str:
-    """Numbers as one line of bars, each the mean of its share of them.
+def sparkline(values: Sequence[float]) -> str:
+    """Numbers as one line of at most 60 bars, each the mean of its share of them.
 
     >>> sparkline([0, 1, 2, 3, 4, 5, 6, 7])
     '▁▂▃▄▅▆▇█'
     """
-    count = min(width, len(values))
+    count = min(60, len(values))
     edges = [round(k * len(values) / count) for k in range(count + 1)]
     means = [math.fsum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
     low, high = min(means), max(means)
