@@ -14,16 +14,15 @@ from torch import Tensor, nn
 
 from clx.losses.base import Steps
 from clx.pipelines import checkpoint, health
-from clx.pipelines.bad_rows import BadRows
 from clx.pipelines.batch import Batch, Rows
 from clx.pipelines.build import Run
 from clx.pipelines.config import Config
 from clx.pipelines.density import row_weights
 from clx.pipelines.device import pick_device, pick_precision
-from clx.pipelines.disk import append, finite, read_log
 from clx.pipelines.errors import BadInput, Refused, Stopped
 from clx.pipelines.known import know
 from clx.pipelines.loader import Order, batches, once
+from clx.pipelines.logs import BadRows, Metrics
 from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Embedder, averaged
 from clx.pipelines.progress import Progress
@@ -100,8 +99,7 @@ class Trainer:
             self.val = self._rows(splits["val"], config, varied, on_bad="skip" if skip else "fail")
         self.cache = config.data.cache
         self.validate_every = settings.validate_every or max(1, self.plan.per_epoch // settings.accumulate)
-        self.board: Any = None
-        self.writer = _tensorboard() if settings.tensorboard else None
+        self.metrics = Metrics(out, settings.tensorboard)
 
     def _rows(self, manifest: Manifest, config: Config, augment: bool, **policy: Any) -> Rows:
         return Rows(
@@ -210,7 +208,7 @@ class Trainer:
             return
         self.bad_steps += 1
         rows = [int(i) for batch in group for i in batch.sample_id]
-        self.log({"step": self.step + 1, "skipped": "non-finite", "rows": rows})
+        self.metrics.add({"step": self.step + 1, "skipped": "non-finite", "rows": rows})
         if self.bad_steps > self.settings.bad_steps:
             raise Refused(
                 f"{self.bad_steps} steps had a non-finite loss or gradient (train.bad_steps is "
@@ -228,7 +226,7 @@ class Trainer:
 
     def warn(self, text: str, rows: list[int] | None = None) -> None:
         """Log a warning; the first of its sort is said, too."""
-        self.log({"step": self.step + (rows is not None), "warning": text} | ({"rows": rows} if rows else {}))
+        self.metrics.add({"step": self.step + (rows is not None), "warning": text} | ({"rows": rows} if rows else {}))
         sort = text.partition(":")[0]
         if sort not in self.health.said:
             self.health.said.append(sort)
@@ -245,7 +243,7 @@ class Trainer:
     def validate(self, signals: Signals | None = None) -> bool:
         """Mean loss over the validation split, on the weights that would be used; False when a signal cut it short."""
         if self.val is None:
-            self.log({"step": self.step, **self.look(self.seen)})
+            self.metrics.add({"step": self.step, **self.look(self.seen)})
             return True
         model, objective = self.used()
         kept = checkpoint.random_state()  # validation must not disturb the training's random streams
@@ -267,7 +265,7 @@ class Trainer:
         self.score = total / rows if rows else None
         self.validated = self.step
         seen = {name: torch.cat([part[name] for part in looked]) for name in self.seen}
-        self.log({"step": self.step, "val_loss": self.score, **self.look(seen)})
+        self.metrics.add({"step": self.step, "val_loss": self.score, **self.look(seen)})
         return True
 
     def used(self) -> tuple[nn.Module, nn.Module]:
@@ -276,20 +274,6 @@ class Trainer:
             return self.model, self.objective
         both = self.ema.module
         return both["model"], both["objective"]  # type: ignore[index]
-
-    def log(self, line: dict[str, Any]) -> None:
-        """Append to metrics.jsonl (no clock in it: a resumed run writes the same lines) and TensorBoard."""
-        append(self.out / "metrics.jsonl", finite(line))
-        if self.writer is not None:
-            self.board = self.board or self.writer(self.out / "tensorboard", purge_step=line["step"])
-            for name, value in line.items():
-                if name != "step" and isinstance(value, float):
-                    self.board.add_scalar(name, value, line["step"])
-
-    def close(self) -> None:
-        """Let go of files."""
-        if self.board is not None:
-            self.board.close()
 
     def save(self) -> None:
         """Checkpoint the present step."""
@@ -327,9 +311,7 @@ class Trainer:
             raise BadInput(f"{source.path}/trainer.pt is of step {self.step}")
         self.saved = self.step
         self.bad_rows.recall()
-        read_log(
-            self.out / "metrics.jsonl", lambda line: line["step"] <= self.step
-        )  # a resumed run writes the rest anew
+        self.metrics.recall(self.step)
         checkpoint.set_aside(self.out, self.step)
 
     def _take(self, state: dict[str, Any]) -> None:
@@ -384,7 +366,7 @@ class Trainer:
             shown = self.update(group)
             done, now = self.step == self.plan.steps, time.monotonic()
             if done or self.step % LOG_EVERY == 0 or self.step == 1:
-                self.log({"step": self.step, **shown})
+                self.metrics.add({"step": self.step, **shown})
             rate = (self.step - first) * self.settings.batch_size * self.settings.accumulate / (now - start)
             progress.step(self.step, self.plan.steps, loss=shown["loss"], rows_per_s=round(rate))
             validated = self.due() and self.validate(signals)
@@ -415,11 +397,3 @@ class Trainer:
                 f"stopped at step {self.step} of {self.plan.steps}; continue with clx train --resume {self.out}",
                 128 + signals.stop,
             )
-
-
-def _tensorboard() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise BadInput("train.tensorboard needs the extra: pip install 'clx[tensorboard]'") from None
-    return SummaryWriter

@@ -107,7 +107,7 @@ def _train(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
         then = f"saved at step {trainer.step}: mend it and clx train --resume {out}"
         raise type(error)(f"{error}{hint}; {then}") from None
     finally:
-        trainer.close()
+        trainer.metrics.close()
     name = "test" if "test" in splits else "val" if "val" in splits else "train"
     summary: dict[str, Any] = {
         "schema": SCHEMA,

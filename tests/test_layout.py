@@ -78,7 +78,7 @@ ORDER = [
     "report",
     "progress",
     "schedule",
-    "bad_rows",
+    "logs",
     "loop",
     "train",
     "jobs",

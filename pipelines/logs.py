@@ -1,0 +1,76 @@
+"""The logs of a run in progress: what its steps measured, and the rows that could not be used."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clx.pipelines.batch import BadRow
+from clx.pipelines.disk import append, finite, read_log
+from clx.pipelines.errors import BadInput
+
+
+class Metrics:
+    """`metrics.jsonl`, which has no clock in it: a resumed run writes the same lines; and TensorBoard, where asked."""
+
+    def __init__(self, out: Path, tensorboard: bool) -> None:
+        self.out = out
+        self.writer = _tensorboard() if tensorboard else None
+        self.board: Any = None
+
+    def recall(self, step: int) -> None:
+        """Forget what stands behind a step: a run that is resumed there writes it anew."""
+        read_log(self.out / "metrics.jsonl", lambda line: line["step"] <= step)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Append a line, which has its `step`."""
+        append(self.out / "metrics.jsonl", finite(line))
+        if self.writer is not None:
+            self.board = self.board or self.writer(self.out / "tensorboard", purge_step=line["step"])
+            for name, value in line.items():
+                if name != "step" and isinstance(value, float):
+                    self.board.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        """Let go of files."""
+        if self.board is not None:
+            self.board.close()
+
+
+def _tensorboard() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise BadInput("train.tensorboard needs the extra: pip install 'clx[tensorboard]'") from None
+    return SummaryWriter
+
+
+@dataclass
+class BadRows:
+    """`bad_rows.jsonl`: each is written down once; those of the training split count against a budget."""
+
+    path: Path
+    rows: int
+    """Rows of the training split."""
+    budget: float
+    seen: set[str] = field(default_factory=set)
+    in_training: int = 0
+
+    def recall(self) -> None:
+        """Take up what an earlier part of this run wrote."""
+        for one in read_log(self.path, lambda one: isinstance(one["row"], str) and bool(one["split"])):
+            self.seen.add(one["row"])
+            self.in_training += one["split"] == "train"
+
+    def report(self, bad: list[BadRow], split: str = "train") -> None:
+        """Write new ones down. Raises `BadInput` when the budget is used up."""
+        for one in bad:
+            if one.where not in self.seen:
+                self.seen.add(one.where)
+                self.in_training += split == "train"
+                line = {"row": one.where, "split": split, "column": one.column, "reason": one.reason}
+                append(self.path, line)
+        if self.in_training > max(1, self.budget * self.rows):
+            raise BadInput(
+                f"{self.in_training} of {self.rows} training rows are bad, more than data.bad_row_budget = "
+                f"{self.budget}: see {self.path}"
+            )
