@@ -12,9 +12,9 @@ from clx.pipelines.build import Run
 from clx.pipelines.embedded import Embedded, Report, contents, nobody, queries_of
 from clx.pipelines.errors import BadInput
 from clx.pipelines.intervals import Statistic, figures
-from clx.pipelines.manifest import Manifest
 from clx.pipelines.metrics import accuracies, confusion
 from clx.pipelines.results import MOST_CLASSES, Settings
+from clx.pipelines.rows import Manifest
 from clx.pipelines.zeroshot import text_modality
 
 Lines = dict[str, dict[str, Any]]

@@ -14,9 +14,9 @@ from clx.pipelines.cells import cell_of, collate, column_of, columns_of, future_
 from clx.pipelines.config import Near
 from clx.pipelines.density import bin_name
 from clx.pipelines.errors import BadInput
-from clx.pipelines.manifest import Manifest
 from clx.pipelines.neighbours import Neighbours
 from clx.pipelines.recordings import FUTURE
+from clx.pipelines.rows import Manifest
 
 
 class Key(NamedTuple):

@@ -16,12 +16,12 @@ from clx.modalities.base import MODALITIES, Modality, StepEncoder
 from clx.modalities.series import Series
 from clx.pipelines.cells import cells, column_of, columns_of, view_names
 from clx.pipelines.config import Config, Term
-from clx.pipelines.density import label_of, numbers, with_bins
+from clx.pipelines.density import label_of, targets_of, with_bins
 from clx.pipelines.errors import BadInput, nearest
-from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Embedder, Objective, modality_of
 from clx.pipelines.neighbours import Neighbours
 from clx.pipelines.options import construct, options_model, options_of
+from clx.pipelines.rows import Manifest
 
 
 @dataclass
@@ -366,7 +366,7 @@ def target_statistics(config: Config, manifest: Manifest) -> tuple[list[float], 
     """Mean and standard deviation of each target column over the training rows that have it."""
     means, scales = [], []
     for column in config.data.target:
-        values = torch.from_numpy(numbers(manifest, column))
+        values = torch.from_numpy(targets_of(manifest, column))
         values = values[values.isfinite()]
         if len(values) < 2 or values.std() == 0:
             raise BadInput(f"{manifest.name}: target {column!r} has no two different values to learn from")

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from clx.pipelines.build import check_columns, make_modalities
 from clx.pipelines.cells import cell_of, cells, column_of, read_cell
 from clx.pipelines.config import Config
 from clx.pipelines.configure import load_config
-from clx.pipelines.density import Floats, histogram, shots, width_of
+from clx.pipelines.density import Floats, histogram, readable_targets, shots, width_of
 from clx.pipelines.errors import BadInput
 from clx.pipelines.infer import infer_config
 from clx.pipelines.manifest import load_splits
@@ -280,7 +279,7 @@ def describe_target(splits: Mapping[str, Manifest], column: str, bin_width: floa
     """How a target is spread, by split: `rows` that have it, `missing` ones, `min`, `mean`, `max`, the `histogram`
     (lower edge and rows of each bin from the first to the last) and how many rows stand in bins where training has
     `many` (more than 100), `median` or `few` (fewer than 20) rows."""
-    values = {split: tolerant_numbers(manifest, column) for split, manifest in splits.items()}
+    values = {split: readable_targets(manifest, column) for split, manifest in splits.items()}
     width = bin_width or width_of(values["train"])
     found: dict[str, Any] = {"bin_width": width}
     for split, all_of_them in values.items():
@@ -295,18 +294,6 @@ def describe_target(splits: Mapping[str, Manifest], column: str, bin_width: floa
             "histogram": [[float(f"{(first + k) * width:.6g}"), int(count)] for k, count in enumerate(counts)],
         }
     return found
-
-
-def tolerant_numbers(manifest: Manifest, column: str) -> Floats:
-    """A numeric column, NaN also where a cell is no number: that is a finding of its own."""
-    return np.array([_number(value) for value in manifest.column(column)])
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value) if value is not None and math.isfinite(float(value)) else math.nan
-    except (TypeError, ValueError):
-        return math.nan
 
 
 def target_summary(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines.config import Balance, Data
 from clx.pipelines.errors import BadInput
-from clx.pipelines.rows import Manifest
+from clx.pipelines.rows import Manifest, numbers
 
 BINS = 50
 MOST_BINS = 1_000_000
@@ -17,15 +17,22 @@ MANY, FEW = 100, 20  # training rows in a bin
 Floats = NDArray[np.float64]
 
 
-def numbers(manifest: Manifest, column: str) -> Floats:
-    """A numeric column `[N]`, NaN where a row has none. Raises `BadInput` naming the first row that is no number."""
-    found = np.full(len(manifest), np.nan)
-    for i, value in enumerate(manifest.column(column)):
-        try:
-            found[i] = np.nan if value is None else float(value)
-        except (TypeError, ValueError):
-            raise BadInput(f"{manifest.where(i)}, column {column}: {value!r} is not a number") from None
+def targets_of(manifest: Manifest, column: str) -> Floats:
+    """The target in a column `[N]`, NaN where it is not finite or a row has none. Raises `BadInput` for other cells."""
+    found = numbers(manifest, column)
     return np.where(np.isfinite(found), found, np.nan)
+
+
+def readable_targets(manifest: Manifest, column: str) -> Floats:
+    """The same with NaN for a cell that is no number, too: of such a row others tell, or leave it out."""
+    return np.array([_readable(value) for value in manifest.column(column)], dtype=np.float64)
+
+
+def _readable(value: Any) -> float:
+    try:
+        return float(value) if value is not None and math.isfinite(float(value)) else math.nan
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def width_of(values: Floats) -> float:
@@ -126,7 +133,7 @@ def row_weights(data: Data, manifest: Manifest) -> Floats | None:
         return None
     if data.target:
         assert data.bin_width is not None
-        return density_weights(numbers(manifest, data.target[0]), data.bin_width, data.balance)
+        return density_weights(targets_of(manifest, data.target[0]), data.bin_width, data.balance)
     assert data.label is not None
     return class_weights(manifest.column(data.label), data.balance)
 
@@ -143,7 +150,7 @@ def with_bins(data: Data, train: Manifest) -> Data:
     """The same with the width of bins written out, where one is needed and none is given."""
     if not data.target or data.bin_width is not None:
         return data
-    return data.model_copy(update={"bin_width": float(f"{width_of(numbers(train, data.target[0])):.3g}")})
+    return data.model_copy(update={"bin_width": float(f"{width_of(targets_of(train, data.target[0])):.3g}")})
 
 
 def shots(train: Floats, values: Floats, width: float) -> NDArray[np.int64]:

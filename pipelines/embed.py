@@ -21,9 +21,9 @@ from clx.pipelines.device import Turns
 from clx.pipelines.disk import locked
 from clx.pipelines.errors import BadInput, Stopped, in_memory, nearest
 from clx.pipelines.loader import once
-from clx.pipelines.manifest import Manifest, load_manifest, load_splits, split_by
+from clx.pipelines.manifest import load_manifest, load_splits, split_by
 from clx.pipelines.model import fingerprint
-from clx.pipelines.rows import refuse_input
+from clx.pipelines.rows import Manifest, refuse_input
 from clx.pipelines.signals import Signals
 from clx.pipelines.stored import FORMAT, Parts, array_file, ids_file, read_meta, read_plan, write_whole
 

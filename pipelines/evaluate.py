@@ -21,8 +21,9 @@ from clx.pipelines.config import TASKS, Data, Task
 from clx.pipelines.embedded import ROWS, Report, embed_manifest, nobody
 from clx.pipelines.errors import BadInput, Failed, in_memory, nearest
 from clx.pipelines.forecast import HORIZONS
-from clx.pipelines.manifest import Manifest, load_splits, splits_of
+from clx.pipelines.manifest import load_splits, splits_of
 from clx.pipelines.results import SCHEMA, Settings
+from clx.pipelines.rows import Manifest
 from clx.pipelines.tasks import LEARNING, RUNS
 from clx.pipelines.zeroshot import open_model
 

@@ -25,10 +25,10 @@ from clx.pipelines.embedded import Report, head_says, nobody
 from clx.pipelines.errors import BadInput
 from clx.pipelines.intervals import Statistic, figures
 from clx.pipelines.loader import batches, once
-from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Tower
 from clx.pipelines.probes import Fitted, forecaster
 from clx.pipelines.recordings import FUTURE
+from clx.pipelines.rows import Manifest
 
 HELD_OUT = 0.2  # share of the training windows, the last, that choose the penalty where there are no val windows
 SEASON_ROWS = 500  # training windows that choose the season

@@ -14,9 +14,9 @@ from clx.pipelines.build import Run
 from clx.pipelines.cells import cell_at
 from clx.pipelines.errors import BadInput
 from clx.pipelines.loader import batches, once
-from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import fingerprint
 from clx.pipelines.options import options_of
+from clx.pipelines.rows import Manifest
 
 LARGEST = 1 << 28
 """Bytes of features that outlive the run that asked for them."""

@@ -23,9 +23,9 @@ from clx.pipelines.errors import BadInput, Refused, Stopped
 from clx.pipelines.known import know
 from clx.pipelines.loader import Order, batches, once
 from clx.pipelines.logs import BadRows, Metrics
-from clx.pipelines.manifest import Manifest
 from clx.pipelines.model import Embedder, averaged
 from clx.pipelines.progress import Progress
+from clx.pipelines.rows import Manifest
 from clx.pipelines.schedule import plan, rate_at
 from clx.pipelines.signals import Signals
 

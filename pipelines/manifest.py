@@ -10,9 +10,7 @@ from clx.pipelines.config import Data, Fraction, Last
 from clx.pipelines.errors import BadInput, nearest
 from clx.pipelines.readers import SPLITS, read_file, read_folder
 from clx.pipelines.recordings import grouped, parted, windowed
-from clx.pipelines.rows import Manifest, resolve
-
-__all__ = ["Manifest", "load_evaluation", "load_manifest", "load_splits", "resolve", "split_by", "splits_of"]
+from clx.pipelines.rows import Manifest
 
 LISTS = [f"{stem}.{suffix}" for stem in ("metadata", "manifest") for suffix in ("csv", "tsv", "jsonl", "parquet")]
 

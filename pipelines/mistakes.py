@@ -11,8 +11,8 @@ from torch import Tensor
 
 from clx.pipelines.embedded import head_says, queries_of
 from clx.pipelines.errors import BadInput
-from clx.pipelines.manifest import Manifest
-from clx.pipelines.regression import numbers
+from clx.pipelines.regression import training_targets
+from clx.pipelines.rows import Manifest
 from clx.pipelines.seen import Seen
 from clx.pipelines.zeroshot import alone_and_together, class_embeddings, native_scale, text_modality
 
@@ -102,7 +102,7 @@ def regression(seen: Seen, train: Manifest | None) -> dict[str, Any]:
         how, said = "by the trained head", predicted(seen)[known, place].double().numpy()
     else:
         how, said = "by ridge regression on the embeddings, each tenth from the nine others", _ridge(seen, known, truth)
-    taught = truth[:0] if train is None else numbers(train, column).double().numpy()
+    taught = truth[:0] if train is None else training_targets(train, column).double().numpy()
     taught = taught[np.isfinite(taught)]
     both = np.concatenate([truth, taught])
     edges = np.linspace(both.min(), both.max(), 21)

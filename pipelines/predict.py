@@ -20,8 +20,8 @@ from clx.pipelines.device import pick_device
 from clx.pipelines.disk import finite, replacing
 from clx.pipelines.errors import BadInput, in_memory, nearest
 from clx.pipelines.loader import batches, once
-from clx.pipelines.manifest import Manifest, load_evaluation, load_manifest, split_by
-from clx.pipelines.rows import refuse_input
+from clx.pipelines.manifest import load_evaluation, load_manifest, split_by
+from clx.pipelines.rows import Manifest, refuse_input
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,7 +16,7 @@ from clx.pipelines.device import pick_device
 from clx.pipelines.errors import BadInput
 from clx.pipelines.known import know
 from clx.pipelines.loader import batches, once
-from clx.pipelines.manifest import Manifest
+from clx.pipelines.rows import Manifest
 
 RIDGE_ROWS = 100_000
 """Rows, evenly spread, that a linear predictor's beginning is fitted on."""

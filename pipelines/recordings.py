@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines.config import Long, Windows
 from clx.pipelines.errors import BadInput
-from clx.pipelines.rows import Manifest, resolve, seconds
+from clx.pipelines.rows import Manifest, numbers, resolve, seconds
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,7 +91,7 @@ def grouped(
     if len(again):
         row = int(order[again[0] + 1])
         raise BadInput(f"{manifest.where(row)}: {name} {ids[row]} has this {long.time} twice")
-    values = np.stack([_numbers(manifest, column) for column in channels], 1)[order]
+    values = np.stack([numbers(manifest, column) for column in channels], 1)[order]
     parts = zip(np.split(times, starts[1:]), np.split(values, starts[1:]), strict=True)
     made = [_sampled(time, part, long, shares or {}) for time, part in parts]
     columns: dict[str, Any] = {name: list(known), "series": lists(made)}
@@ -152,19 +152,6 @@ def _channels(manifest: Manifest, long: Long) -> list[str]:
             manifest.require(pattern)
         found += [column for column in matched if column not in (long.id, long.time)]
     return list(dict.fromkeys(found))
-
-
-def _numbers(manifest: Manifest, column: str) -> Values:
-    cells = manifest.column(column)
-    try:
-        return np.array([np.nan if cell is None else float(cell) for cell in cells])
-    except (TypeError, ValueError):
-        for row, cell in enumerate(cells):
-            try:
-                cell is None or float(cell)
-            except (TypeError, ValueError):
-                raise BadInput(f"{manifest.where(row)}, column {column}: {cell!r} is not a number") from None
-        raise
 
 
 def _sampled(time: Values, values: Values, long: Long, shares: Mapping[str, float]) -> Values:

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from clx.pipelines import probes
 from clx.pipelines.asked import Asked, Lines, Unfit, nonempty
-from clx.pipelines.density import check_width
+from clx.pipelines.density import check_width, readable_targets
 from clx.pipelines.embedded import Embedded, head_says
 from clx.pipelines.intervals import together
 from clx.pipelines.learning import inputs, learnable
-from clx.pipelines.manifest import Manifest
 from clx.pipelines.metrics import correlation, errors, regressed
 from clx.pipelines.results import Settings
+from clx.pipelines.rows import Manifest
 
 
 def regression(asked: Asked) -> Lines:
@@ -27,7 +27,7 @@ def regression(asked: Asked) -> Lines:
         raise Unfit(f"{embedded.manifest.name} has no column {run.config.data.target[0]!r} with the numbers")
     found: Lines = {}
     for place, target in enumerate(embedded.target):
-        shelves = None if asked.train is None else Shelves.of(numbers(asked.train, target), asked.settings)
+        shelves = None if asked.train is None else Shelves.of(training_targets(asked.train, target), asked.settings)
         for name, rows, predictions, about in (predicted if run.model.predictor is None else headed)(asked, target):
             aims = embedded.targets[rows, place]
             line = asked.figures(len(rows), regressed(predictions, aims)) | {"rows": len(rows), **about}
@@ -52,11 +52,11 @@ def headed(asked: Asked, target: str) -> Iterator[Prediction]:
         yield "+".join(embedded.z), rows, every[:, place], {"regressor": "predictor"}
 
 
-def numbers(manifest: Manifest, target: str) -> Tensor:
-    """A target column, NaN for none; a manifest without it has none."""
+def training_targets(manifest: Manifest, target: str) -> Tensor:
+    """A target of the training rows, NaN where there is none; nothing of a manifest without that column."""
     if target not in manifest.columns:
         return torch.zeros(0)
-    return torch.tensor([float("nan") if value is None else float(value) for value in manifest.column(target)])
+    return torch.from_numpy(readable_targets(manifest, target)).float()
 
 
 def predicted(asked: Asked, target: str) -> Iterator[Prediction]:

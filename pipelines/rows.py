@@ -161,6 +161,20 @@ def _array(values: "pa.Array") -> Any:
     return values.to_pylist()
 
 
+def numbers(manifest: Manifest, column: str) -> NDArray[np.float64]:
+    """A numeric column `[N]`, NaN where a row has none. Raises `BadInput` naming the first row that is no number."""
+    cells = manifest.column(column)
+    try:
+        return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64)
+    except (TypeError, ValueError):
+        for i, cell in enumerate(cells):
+            try:
+                cell is None or float(cell)
+            except (TypeError, ValueError):
+                raise BadInput(f"{manifest.where(i)}, column {column}: {cell!r} is not a number") from None
+        raise
+
+
 def seconds(values: Sequence[Any], where: str) -> NDArray[np.float64]:
     """Times as numbers: numbers as they are, dates as seconds since 1970, NaN for none. Raises `BadInput`."""
     try:

@@ -14,8 +14,8 @@ from clx.pipelines.batch import BadRow
 from clx.pipelines.build import Run
 from clx.pipelines.cells import cell_at
 from clx.pipelines.embedded import Embedded, contents, embed_manifest, queries_of
-from clx.pipelines.manifest import Manifest
 from clx.pipelines.previews import Preview, preview
+from clx.pipelines.rows import Manifest
 
 
 @dataclass

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.density import bin_of, numbers
+from clx.pipelines.density import bin_of, targets_of
 from clx.pipelines.disk import replacing
 from clx.pipelines.errors import BadInput
 from clx.pipelines.manifest import load_manifest
@@ -22,7 +22,7 @@ def thin(source: str, out: Path, target: str, *, ratio: float, bins: int, held_o
     if out.exists():
         raise BadInput(f"{out}: exists already; name another file")
     manifest = load_manifest(source)
-    values = numbers(manifest, target)
+    values = targets_of(manifest, target)
     splits = long_tail(values, ratio=ratio, bins=bins, held_out=held_out, draw=np.random.default_rng(seed))
     if not all((splits == split).any() for split in ("train", "val", "test")):
         raise BadInput(f"{source}: {len(manifest)} rows in {bins} bins of {target} are too few to balance: fewer bins")

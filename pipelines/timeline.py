@@ -19,9 +19,10 @@ from clx.pipelines.build import Run, windowed_series
 from clx.pipelines.cells import cell_at, column_of
 from clx.pipelines.errors import BadInput, in_memory
 from clx.pipelines.forecast import at_end, trained
-from clx.pipelines.manifest import Manifest, load_splits, splits_of
+from clx.pipelines.manifest import load_splits, splits_of
 from clx.pipelines.predict import Line
 from clx.pipelines.recordings import TIMES, extents
+from clx.pipelines.rows import Manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -22,10 +22,11 @@ from clx.pipelines.errors import BadInput, Stopped, in_memory
 from clx.pipelines.evaluate import evaluate, source_in
 from clx.pipelines.loader import Lost, batches, once
 from clx.pipelines.loop import Trainer
-from clx.pipelines.manifest import Manifest, load_splits
+from clx.pipelines.manifest import load_splits
 from clx.pipelines.pretrain import take_over
 from clx.pipelines.progress import Progress
 from clx.pipelines.results import FOLDER, LAST, SCHEMA, save
+from clx.pipelines.rows import Manifest
 from clx.pipelines.schedule import plan, rate_at, warm_up
 from clx.pipelines.signals import Signals
 

@@ -14,7 +14,7 @@ from clx.pipelines.batch import Rows
 from clx.pipelines.build import class_names, prepare
 from clx.pipelines.check import check_source
 from clx.pipelines.config import Balance, Config, Data, Term
-from clx.pipelines.density import bin_name, class_weights, density_weights, histogram, kernel_of, numbers, shots
+from clx.pipelines.density import bin_name, class_weights, density_weights, histogram, kernel_of, shots, targets_of
 from clx.pipelines.errors import BadInput
 from clx.pipelines.loader import Order, once
 from clx.pipelines.loop import Trainer
@@ -174,7 +174,7 @@ def test_conr_follows_the_deviation_of_the_targets(skewed: Path) -> None:
         run = prepare(made.model_copy(update={"objective": terms}), splits)
         return run.config.objective
 
-    deviation = numbers(splits["train"], "y").std(ddof=1)
+    deviation = targets_of(splits["train"], "y").std(ddof=1)
     first, second = resolved()
     assert first.weight == 1
     assert second.weight == pytest.approx(0.02 * deviation, rel=0.01)

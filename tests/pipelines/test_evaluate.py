@@ -19,8 +19,9 @@ from clx.pipelines.config import TASKS, Data
 from clx.pipelines.embedded import contents, embed_manifest
 from clx.pipelines.errors import BadInput
 from clx.pipelines.evaluate import _add_rows, evaluate, evaluate_run, source_in, sources
-from clx.pipelines.manifest import Manifest, load_splits
+from clx.pipelines.manifest import load_splits
 from clx.pipelines.results import Settings
+from clx.pipelines.rows import Manifest
 from clx.pipelines.tasks import phrasings_for
 
 QUICK = Settings(resamples=20, episodes=20)

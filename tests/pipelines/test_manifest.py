@@ -11,7 +11,8 @@ import pytest
 
 from clx.pipelines.config import Data, Fraction
 from clx.pipelines.errors import BadInput
-from clx.pipelines.manifest import Manifest, load_manifest, load_splits, resolve
+from clx.pipelines.manifest import load_manifest, load_splits
+from clx.pipelines.rows import Manifest, resolve
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 

@@ -19,7 +19,8 @@ from clx.pipelines.configure import first_stage, load_config
 from clx.pipelines.errors import BadInput, Stopped
 from clx.pipelines.loader import batches, once
 from clx.pipelines.loop import Trainer
-from clx.pipelines.manifest import Manifest, load_splits
+from clx.pipelines.manifest import load_splits
+from clx.pipelines.rows import Manifest
 from clx.pipelines.train import train
 
 

@@ -11,7 +11,8 @@ import torch
 from clx.pipelines.checkpoint import load
 from clx.pipelines.embedded import embed_manifest
 from clx.pipelines.evaluate import evaluate_run, sources
-from clx.pipelines.regression import Shelves
+from clx.pipelines.manifest import load_manifest
+from clx.pipelines.regression import Shelves, training_targets
 from clx.pipelines.results import Settings
 from clx.pipelines.train import train
 
@@ -66,6 +67,15 @@ def test_regression_in_the_targets_own_units(tmp_path: Path, make_config: Make, 
     total = sum(line["rows"] * line["mse"] for line in groups.values())
     assert total / 200 == pytest.approx(found["rmse"] ** 2, rel=1e-6)
     assert all(-1 <= line["pearson"] <= 1 for line in groups.values())
+
+
+def test_a_cell_that_is_no_number_is_no_target(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,y\n1,2.5\n2,much\n3,\n4,inf\n5,7\n")
+    manifest = load_manifest(str(tmp_path / "t.csv"))
+    found = training_targets(manifest, "y")
+    assert found.isnan().tolist() == [False, True, True, True, False]
+    assert found[[0, 4]].tolist() == [2.5, 7.0]
+    assert not len(training_targets(manifest, "z"))
 
 
 def test_shelves_count_training_rows_like_a_row() -> None:

@@ -25,7 +25,8 @@ from clx.modalities.text import Text
 from clx.pipelines import checkpoint
 from clx.pipelines.disk import digest, seal, unseal
 from clx.pipelines.errors import BadInput, Heed
-from clx.pipelines.manifest import load_manifest, resolve
+from clx.pipelines.manifest import load_manifest
+from clx.pipelines.rows import resolve
 from clx.pipelines.train import run_name
 
 ROOT = Path(__file__).parents[2]
