@@ -67,7 +67,8 @@ def predict(
     if beta is not None and not 0 <= beta < float("inf"):
         raise BadInput(f"--beta {beta:g}: so many deviations are a number from 0 on")
     odd = (average or 21, 4.0 if beta is None else beta) if anomaly else None
-    parts, schema, read = lines_of(run, source, split, keep, probabilities, odd, checkpoint, batch_size, device)
+    opened = pipeline.open_run(run, checkpoint, device, head=odd is None)
+    parts, schema = lines_of(opened, source, split, keep, probabilities, odd, batch_size)
     start, done, bad = time.monotonic(), 0, 0
 
     def told(lines: list[dict[str, Any]], unread: list[Any]) -> None:
@@ -79,7 +80,7 @@ def predict(
         done, bad = done + len(lines), bad + len(unread)
 
     if out is not None:
-        with pipeline.writer(out, schema, read) as write:
+        with pipeline.writer(out, schema, read_from(opened, source)) as write:
             for lines, unread in parts:
                 told(lines, unread)
                 write(lines)
@@ -101,38 +102,35 @@ def predict(
 
 
 def lines_of(
-    run: Path,
+    run: "Run",
     source: str | None,
     split: str | None,
     keep: list[str],
     probabilities: bool,
     anomaly: tuple[int, float] | None,
-    checkpoint: str,
     batch_size: int,
-    device: str,
-) -> tuple[Any, Any, list[str]]:
-    """Lines with the rows among them that could not be used, batch by batch, their columns, and what is read."""
+) -> tuple[Any, Any]:
+    """Lines with the rows among them that could not be used, batch by batch, and their columns."""
     from clx.pipelines import predict as pipeline
     from clx.pipelines import timeline
     from clx.pipelines.errors import BadInput
 
-    opened = pipeline.open_run(run, checkpoint, device, head=anomaly is None)
-    if (anomaly or opened.ahead) and (keep or probabilities):
+    if (anomaly or run.ahead) and (keep or probabilities):
         raise BadInput("--keep and --probabilities are for rows of a table, not for the steps of recordings")
     if anomaly:
-        scorer = timeline.open_scorer(opened, anomaly[0], batch_size)
-        found = timeline.recordings(opened, source, split)
+        scorer = timeline.open_scorer(run, anomaly[0], batch_size)
+        found = timeline.recordings(run, source, split)
         threshold = scorer.threshold(beta=anomaly[1])
         note(f"a score above {threshold:.3g} is an anomaly: mean and {anomaly[1]:g} deviations of training scores")
-        return timeline.anomalies(scorer, found, threshold), timeline.anomaly_schema(scorer), read_from(opened, source)
-    if opened.ahead:
-        scorer = timeline.open_scorer(opened, block=batch_size)
-        found = timeline.recordings(opened, source, split)
-        return timeline.forecasts(scorer, found), timeline.forecast_schema(scorer), read_from(opened, source)
-    manifest = pipeline.rows_to_predict(opened, source, split)
-    kept = pipeline.kept_columns(opened, manifest, keep)
-    schema = pipeline.schema_of(opened, manifest, kept, probabilities)
-    return pipeline.predict(opened, manifest, kept, probabilities, batch_size), schema, read_from(opened, source)
+        return timeline.anomalies(scorer, found, threshold), timeline.anomaly_schema(scorer)
+    if run.ahead:
+        scorer = timeline.open_scorer(run, block=batch_size)
+        found = timeline.recordings(run, source, split)
+        return timeline.forecasts(scorer, found), timeline.forecast_schema(scorer)
+    manifest = pipeline.rows_to_predict(run, source, split)
+    kept = pipeline.kept_columns(run, manifest, keep)
+    schema = pipeline.schema_of(run, manifest, kept, probabilities)
+    return pipeline.predict(run, manifest, kept, probabilities, batch_size), schema
 
 
 def read_from(run: "Run", source: str | None) -> list[str]:

@@ -21,7 +21,7 @@ from clx.pipelines.config import TASKS, Data, Task
 from clx.pipelines.embedded import ROWS, Report, embed_manifest, nobody
 from clx.pipelines.errors import BadInput, Failed, in_memory, nearest
 from clx.pipelines.forecast import HORIZONS
-from clx.pipelines.manifest import load_splits, splits_of
+from clx.pipelines.manifest import evaluation_splits, load_splits, splits_of
 from clx.pipelines.results import SCHEMA, Settings
 from clx.pipelines.rows import Manifest
 from clx.pipelines.tasks import LEARNING, RUNS
@@ -160,10 +160,7 @@ def sources(data: Data, seed: int, source: str | None, split: str | None, train:
     data, else (for a model without data, and for the file that the run's own rows come from) a part of the rows.
     Rows are never learned from, nor choose a penalty, to be asked themselves. Raises `BadInput`.
     """
-    splits = load_splits(data, seed) if source is None else splits_of(source, data)
-    name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
-    if name not in splits:
-        raise BadInput(f"{source or data.train} has no {name} rows; it has {', '.join(splits)}")
+    name, splits = evaluation_splits(data, seed, source, split)
     rows = splits[name]
     if train is not None:
         known = load_splits(data, seed) if _is_same(train, data.train) else splits_of(train, data)

@@ -362,13 +362,17 @@ class Trainer:
         self.catch_up(signals)
         self.model.train(), self.objective.train()
         start, first, saved = time.monotonic(), self.step, time.monotonic()
+
+        def speed() -> float:
+            rows = (self.step - first) * self.settings.batch_size * self.settings.accumulate
+            return rows / (time.monotonic() - start + 1e-9)
+
         for group in self.groups():
             shown = self.update(group)
             done, now = self.step == self.plan.steps, time.monotonic()
             if done or self.step % LOG_EVERY == 0 or self.step == 1:
                 self.metrics.add({"step": self.step, **shown})
-            rate = (self.step - first) * self.settings.batch_size * self.settings.accumulate / (now - start)
-            progress.step(self.step, self.plan.steps, loss=shown["loss"], rows_per_s=round(rate))
+            progress.step(self.step, self.plan.steps, loss=shown["loss"], rows_per_s=round(speed()))
             validated = self.due() and self.validate(signals)
             wanted = self.settings.save_every and self.step % self.settings.save_every == 0
             timely = now - saved > self.settings.save_minutes * 60 or signals.save
@@ -376,12 +380,7 @@ class Trainer:
                 self.save()
                 saved, signals.save = time.monotonic(), False
             self.stop_if_asked(signals)
-        return (
-            (self.step - first)
-            * self.settings.batch_size
-            * self.settings.accumulate
-            / (time.monotonic() - start + 1e-9)
-        )
+        return speed()
 
     def catch_up(self, signals: Signals) -> None:
         """Validate the step that a resumed run was stopped at, where a signal came before that was done."""

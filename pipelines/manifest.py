@@ -82,11 +82,17 @@ def load_evaluation(data: Data, seed: int, source: str | None, split: str | None
     They are those of `split`, else of test, val or train, the first that there is; of a `source` without a split
     column, all rows. Raises `BadInput`.
     """
+    name, splits = evaluation_splits(data, seed, source, split)
+    return name, splits[name]
+
+
+def evaluation_splits(data: Data, seed: int, source: str | None, split: str | None) -> tuple[str, dict[str, Manifest]]:
+    """The split that `load_evaluation` chooses, among all splits of its source."""
     splits = load_splits(data, seed) if source is None else splits_of(source, data)
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
     if name not in splits:
         raise BadInput(f"{source or data.train} has no {name} rows; it has {', '.join(splits)}")
-    return name, splits[name]
+    return name, splits
 
 
 def _source(source: str, data: Data, whole: bool, ends: dict[str, float]) -> dict[str, Manifest]:

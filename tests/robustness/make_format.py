@@ -1,4 +1,4 @@
-"""Write the run folder that `test_checkpoint.py` reads for ever: python tests/robustness/make_format.py
+"""Write the run folder that `test_run_folders.py` reads for ever: python tests/robustness/make_format.py
 
 One folder per format version, kept as it is: a new format gets a new folder, written by the first version that has it.
 """
