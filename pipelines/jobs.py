@@ -14,11 +14,12 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from clx.pipelines.config import Config
 from clx.pipelines.errors import Stopped
 from clx.pipelines.folder import checkpoints, read_config
+from clx.pipelines.grid import Point
 from clx.pipelines.progress import Progress, Silent
 from clx.pipelines.signals import raise_stopped
 from clx.pipelines.state import is_held
@@ -174,6 +175,6 @@ def _end(workers: Iterable[Worker]) -> None:
         worker.process.join()
 
 
-def jobs_of(todo: Iterable[tuple[Any, bool]], folder: Path) -> list[Job]:
+def jobs_of(todo: Iterable[tuple[Point, bool]], folder: Path) -> list[Job]:
     """Points of a sweep as jobs."""
     return [Job(point.name, point.config, folder / point.name, anew) for point, anew in todo]
