@@ -6,13 +6,14 @@ with so few rows it is the number of operations that counts.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from clx.losses.tiles import Edit, Weigh, cooling, once, plain, trusted
+from clx.losses.tiles import Edit, Weigh, cooling, off_diagonal, once, plain, trusted
 
 NOTHING = {dtype: torch.zeros((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
 
@@ -70,7 +71,7 @@ class DenseCross(Function):
 
 
 class DenseGram(Function):
-    """As `streaming.gram`; with `own`, for two views under each other, less the similarity with the partner."""
+    """As `streaming.gram`; of two views less the similarity with the partner, times `own`, if that is given."""
 
     @staticmethod
     @plain
@@ -79,11 +80,11 @@ class DenseGram(Function):
         temperature: Tensor | float,
         edit: Edit | None,
         weigh: Weigh | None,
-        z: Tensor,
-        own: bool = False,
+        own: Tensor | float | None,
+        *views: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        scale, everything = 1 / float(temperature), slice(0, len(z))
-        s = product(z, z.T, scale)
+        z, scale = joined(views), 1 / float(temperature)
+        s, everything = product(z, z.T, scale), slice(0, len(z))
         weights = None if weigh is None else weigh(everything, everything)
         linear = z.new_zeros(len(z)) if weights is None else (weights * s).sum(1)
         e = exponentials(s, edit)
@@ -93,12 +94,11 @@ class DenseGram(Function):
             e = logits(product(z, z.T, scale), edit)
             total = e.logsumexp(1)
         log_sum = total if ctx.wide else total.log()
-        if own:
-            half = len(z) // 2
-            log_sum = log_sum - torch.linalg.vecdot(z[:half], z[half:]).mul_(scale).repeat(2)
+        if own is not None:
+            log_sum = log_sum - torch.linalg.vecdot(*views).mul_(scale * own).repeat(2)
         ctx.save_for_backward(z, e, total, weights)
         ctx.set_materialize_grads(False)
-        ctx.scale, ctx.own = scale, own
+        ctx.scale, ctx.own, ctx.sizes = scale, own, list(map(len, views))
         return log_sum, linear
 
     @staticmethod
@@ -117,15 +117,15 @@ class DenseGram(Function):
             w = (a[:, None] + a).mul_(e)
         if weights is not None and h is not None:
             w.addcmul_(weights, h[:, None] + h)
-        if ctx.own:
+        if ctx.own is not None:
             half = len(z) // 2
-            mass = g[:half] + g[half:]
+            mass = (g[:half] + g[half:]).mul_(ctx.own)
             w.diagonal(half).sub_(mass)
             w.diagonal(-half).sub_(mass)
         dz = product(w, z, ctx.scale)
         # dz counts every pair from both of its rows, the temperature once
         dt = cooling(dz, z, ctx.scale / 2) if ctx.needs_input_grad[0] else None
-        return dt, None, None, dz, None
+        return dt, None, None, None, *dz.split(ctx.sizes)
 
 
 class CrossLoss(Function):
@@ -137,9 +137,9 @@ class CrossLoss(Function):
         scale, count = 1 / float(temperature), 2 * len(x) if both else len(x)
         s = logits(product(x, y.T, scale), edit)
         s.diagonal().copy_(torch.linalg.vecdot(x, y).mul_(scale))  # more exact than that of the product
-        total, w = choices(s, 1)
+        total, w = choices(s, 1, torch.diagonal)
         if both:
-            more, v = choices(s, 0)
+            more, v = choices(s, 0, torch.diagonal)
             total, w = total + more, w.add_(v)
         ctx.save_for_backward(x, y, w)
         ctx.scale, ctx.share = scale, scale / count
@@ -157,21 +157,15 @@ class CrossLoss(Function):
 
 
 class GramLoss(Function):
-    """As `CrossLoss`, for two views under each other: each row among all, its partner half of them away.
-
-    `edit` is to leave out each row itself.
-    """
+    """As `CrossLoss`, each row of both among all but itself."""
 
     @staticmethod
     @plain
-    def forward(ctx: Any, temperature: Tensor | float, edit: Edit, z: Tensor) -> Tensor:
-        scale, half = 1 / float(temperature), len(z) // 2
-        s = logits(product(z, z.T, scale), edit)
-        s = torch.cat([s[:, half:], s[:, :half]], 1)  # partners are on the diagonal
-        positive = torch.linalg.vecdot(z[:half], z[half:]).mul_(scale)
-        s.diagonal().copy_(positive.repeat(2))
-        total, w = choices(s, 1)
-        w = torch.cat([w[:, half:], w[:, :half]], 1)
+    def forward(ctx: Any, temperature: Tensor | float, edit: Edit | None, x: Tensor, y: Tensor) -> Tensor:
+        z, scale = torch.cat([x, y]), 1 / float(temperature)
+        s = logits(product(z, z.T, scale), edit or off_diagonal)
+        partners(s).copy_(torch.linalg.vecdot(x, y).mul_(scale))
+        total, w = choices(s, 1, partners)
         ctx.save_for_backward(z, w)
         ctx.scale = scale
         return total.div_(-len(z))
@@ -182,19 +176,31 @@ class GramLoss(Function):
         z, w = ctx.saved_tensors
         dz = product(w + w.T, z, ctx.scale / len(z) * float(g))  # counts every pair from both of its rows
         dt = cooling(dz, z, ctx.scale / 2) if ctx.needs_input_grad[0] else None
-        return dt, None, dz
+        return dt, None, *dz.chunk(2)
 
 
-def choices(s: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Sum of the diagonal's log-probabilities along `dim`, and minus its gradient with respect to `s`.
+def partners(s: Tensor) -> Tensor:
+    """The entries of each row with its partner, half of all rows away, as a view `[2, N / 2]`."""
+    n = len(s) // 2
+    return s.as_strided((2, n), ((2 * n - 1) * n, 2 * n + 1), n)
 
-    The diagonal's is the mass of the others, never 1 less a probability near 1.
+
+def choices(s: Tensor, dim: int, chosen: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Sum along `dim` of the log-probabilities of the `chosen` entries, and minus its gradient with respect to `s`.
+
+    Theirs is the mass of the others, never 1 less a probability near 1.
     """
-    log_share = s.log_softmax(dim)
-    total = log_share.trace()
-    w = log_share.exp_().fill_diagonal_(0)
-    w.diagonal().sub_(w.sum(dim))
+    w = s.log_softmax(dim)
+    own = chosen(w)
+    total = own.sum()
+    w.exp_()
+    own.zero_().sub_(w.sum(dim).view_as(own))
     return total, w
+
+
+def joined(views: Sequence[Tensor]) -> Tensor:
+    """Views under each other."""
+    return views[0] if len(views) == 1 else torch.cat(list(views))
 
 
 def product(a: Tensor, b: Tensor, scale: float) -> Tensor:

@@ -56,7 +56,7 @@ def clip(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None =
 
 def negatives(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
     """Log-sum-exp over the rows of `x` and of `y` of all other items, for `[x; y]`: `[2B]`."""
-    return gram(torch.cat([x, y]), temperature, other_items(ids) or off_items(len(x)))[0]
+    return gram([x, y], temperature, other_items(ids) or off_items(len(x)))[0]
 
 
 def other_items(ids: Tensor | None) -> Edit | None:
@@ -97,9 +97,7 @@ def dcl(
     Reference:
         Yeh et al. 2022, arXiv 2110.06848.
     """
-    terms = gram_margins(x, y, temperature, other_items(ids))
-    if weight is not None:
-        terms = terms + ((1 - weight) * paired(x, y, temperature)).repeat(2)
+    terms = gram_margins(x, y, temperature, other_items(ids), weight)
     valid = terms > -torch.inf
     return torch.where(valid, terms, 0), valid
 
@@ -202,4 +200,5 @@ class DCLW(Decoupled):
     sigma: Annotated[float, Gt(0)] = 0.5
 
     def weight(self, x: Tensor, y: Tensor) -> Tensor | None:
-        return von_mises(x, y, self.sigma).detach()
+        with torch.no_grad():
+            return von_mises(x, y, self.sigma)

@@ -57,7 +57,7 @@ def mv_dhel(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor 
         alignment = lse(pairs.flatten(1), 1) - math.log(2)  # every pair is there in both orders
         return (_within_all(views, temperature) - alignment).mean()
     there = _everywhere(views) if there is None else there
-    repulsion = torch.stack([_within(v, temperature, t) for v, t in zip(views, there, strict=True)])
+    repulsion = torch.cat([_negatives([v], temperature, t[None]) for v, t in zip(views, there, strict=True)])
     repelled = repulsion > -torch.inf
     anchors = (there.sum(0) > 1) & repelled.any(0)
     alignment = lse(pairs[anchors].flatten(1), 1) - math.log(2)
@@ -136,33 +136,23 @@ def _positives(views: Sequence[Tensor], temperature: Tensor | float, there: Tens
 
 def _negatives(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor | None) -> Tensor:
     """Log-sum-exp of every row over all rows of other items, `[V, B]`; -inf for absent rows."""
-    every = None if there is None else there.flatten()
-    return _spread(torch.cat(list(views)), temperature, len(views[0]), every).view(len(views), -1)
-
-
-def _within(view: Tensor, temperature: Tensor | float, there: Tensor | None) -> Tensor:
-    """Log-sum-exp of every row over the other rows of its view, `[B]`; -inf for absent rows."""
-    return _spread(view, temperature, len(view), there)
+    size = len(views[0])
+    if there is None or bool(there.all()):
+        return gram(views, temperature, off_items(size))[0].view(len(views), size)
+    items = torch.arange(size, device=there.device).expand_as(there)[there]
+    edit = Apart(items) if len(views) > 1 else off_diagonal
+    log_sum = gram([v[t] for v, t in zip(views, there, strict=True)], temperature, edit)[0]
+    return log_sum.new_full(there.shape, -torch.inf).masked_scatter(there, log_sum)
 
 
 def _within_all(views: Sequence[Tensor], temperature: Tensor | float) -> Tensor:
-    """Sum over the views of `_within`, `[B]`."""
-    if not is_small(views[0], views[0], tiny_side // 2):
-        return torch.stack([_within(v, temperature, None) for v in views]).sum(0)
+    """Sum over the views of the log-sum-exp of every row over the other rows of its view, `[B]`."""
+    if not is_small(views[0], len(views[0]), tiny_side // 2):
+        return torch.cat([_negatives([v], temperature, None) for v in views]).sum(0)
     stacked = torch.stack(list(views))
     s = torch.bmm(stacked, stacked.mT) / temperature
     own = torch.eye(s.shape[1], dtype=torch.bool)
     return s.masked_fill(own, -torch.inf).logsumexp(2).sum(0)
-
-
-def _spread(u: Tensor, temperature: Tensor | float, size: int, there: Tensor | None) -> Tensor:
-    """Log-sum-exp over rows of other items, of which there are `size`, repeated view by view."""
-    views = len(u) // size
-    if there is None or bool(there.all()):
-        return gram(u, temperature, off_items(size), views=views)[0]
-    edit = off_diagonal if size == len(u) else Apart(torch.arange(len(u), device=u.device)[there] % size)
-    full = u.new_full((len(u),), -torch.inf)
-    return full.masked_scatter(there, gram(u[there], temperature, edit, views=views)[0])
 
 
 def _with_mean_of_others(

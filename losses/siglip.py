@@ -36,7 +36,7 @@ def siglip(
         Zhai et al. 2023, arXiv 2303.15343.
     """
     x, y = full(x), full(y)
-    if streaming.is_small(x, y):
+    if streaming.is_small(x, max(len(x), len(y))):
         value: Tensor = _Dense.apply(temperature, bias, ids, x, y)  # type: ignore[no-untyped-call]
         return value / len(x)
     negative: Tensor = _Negatives.apply(temperature, bias, apart(ids), x, y)  # type: ignore[no-untyped-call]

@@ -12,14 +12,14 @@ and no maximum. Should a sum leave the trusted range, all is redone with a runni
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from clx.losses.dense import CrossLoss, DenseCross, DenseGram, GramLoss
+from clx.losses.dense import CrossLoss, DenseCross, DenseGram, GramLoss, joined
 from clx.losses.tiles import (
     Edit,
     Grid,
@@ -83,7 +83,7 @@ def cross(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None =
         edit: masks or reweights tiles; a row with nothing left gives -inf and no gradient.
     """
     x, y = full(x), full(y)
-    if is_small(x, y):
+    if is_small(x, max(len(x), len(y))):
         both: Tensor = DenseCross.apply(temperature, edit, True, False, x, y)  # type: ignore[no-untyped-call]
         return both[: len(x)], both[len(x) :]
     return _Cross.apply(temperature, edit, True, x, y)  # type: ignore[no-any-return, no-untyped-call]
@@ -92,27 +92,26 @@ def cross(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None =
 def rows(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None = None) -> Tensor:
     """The first half of `cross`, for less: log-sum-exp of `x y^T / temperature` over columns, `[N]`."""
     x, y = full(x), full(y)
-    if is_small(x, y):
+    if is_small(x, max(len(x), len(y))):
         return DenseCross.apply(temperature, edit, False, False, x, y)  # type: ignore[no-any-return, no-untyped-call]
     return _Cross.apply(temperature, edit, False, x, y)[0]  # type: ignore[no-any-return, no-untyped-call]
 
 
 def gram(
-    z: Tensor, temperature: Tensor | float, edit: Edit | None = None, weigh: Weigh | None = None, views: int = 1
+    z: Tensor | Sequence[Tensor], temperature: Tensor | float, edit: Edit | None = None, weigh: Weigh | None = None
 ) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of each row of `z z^T / temperature`, `[N]`, and its plain sum weighted by `weigh`, `[N]`.
 
     Args:
-        z: `[N, D]`.
+        z: `[N, D]`, or the views whose rows it has under each other; so many times the tiles may be kept for backward.
         temperature: positive number or scalar tensor, which then receives its gradient.
         edit: masks or reweights tiles; nothing is left out without it, not even the diagonal.
         weigh: symmetric tiles of weights for the plain sum of logits before their edit; without it it is 0.
-        views: how many of its items' the rows are; so many times the tiles may be kept for backward.
     """
-    z = full(z)
-    if is_small(z, z):
-        return DenseGram.apply(temperature, edit, weigh, z)  # type: ignore[no-any-return, no-untyped-call]
-    return _Gram.apply(temperature, edit, weigh, z, views)  # type: ignore[no-any-return, no-untyped-call]
+    views = [full(z)] if isinstance(z, Tensor) else list(map(full, z))
+    if is_small(views[0], sum(map(len, views))):
+        return DenseGram.apply(temperature, edit, weigh, None, *views)  # type: ignore[no-any-return, no-untyped-call]
+    return _Gram.apply(temperature, edit, weigh, joined(views), len(views))  # type: ignore[no-any-return, no-untyped-call]
 
 
 def cross_margins(
@@ -129,7 +128,7 @@ def cross_margins(
         `[N]` of `x` among the rows of `y`, with `both` followed by `[N]` of `y` among those of `x`.
     """
     x, y = full(x), full(y)
-    if is_small(x, y):
+    if is_small(x, max(len(x), len(y))):
         return DenseCross.apply(temperature, edit, both, True, x, y)  # type: ignore[no-any-return, no-untyped-call]
     positive = paired(x, y, temperature)
     if not both:
@@ -137,13 +136,19 @@ def cross_margins(
     return torch.cat([part - positive for part in cross(x, y, temperature, edit)])
 
 
-def gram_margins(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None = None) -> Tensor:
-    """As `cross_margins`, each row of `[x; y]` among all of these: `[2N]`. `edit` is that of `gram`."""
-    x, y = full(x), full(y)
-    z, edit = torch.cat([x, y]), edit or off_items(len(x))
-    if is_small(z, z):
-        return DenseGram.apply(temperature, edit, None, z, True)[0]  # type: ignore[no-any-return, no-untyped-call]
-    return gram(z, temperature, edit)[0] - paired(x, y, temperature).repeat(2)
+def gram_margins(
+    x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None = None, weight: Tensor | None = None
+) -> Tensor:
+    """As `cross_margins`, each row of `[x; y]` among all of these: `[2N]`. `edit` is that of `gram`.
+
+    `weight` `[N]`, a constant, multiplies the similarity with the partner.
+    """
+    x, y, edit = full(x), full(y), edit or off_items(len(x))
+    if is_small(x, 2 * len(x)):
+        own = 1.0 if weight is None else weight
+        return DenseGram.apply(temperature, edit, None, own, x, y)[0]  # type: ignore[no-any-return, no-untyped-call]
+    positive = paired(x, y, temperature)
+    return gram(torch.cat([x, y]), temperature, edit)[0] - (positive if weight is None else positive * weight).repeat(2)
 
 
 def cross_loss(
@@ -151,48 +156,43 @@ def cross_loss(
 ) -> Tensor:
     """Mean cross-entropy of choosing each row's partner: softplus of `cross_margins`."""
     x, y = full(x), full(y)
-    if is_small(x, y, tiny_side):
+    if is_small(x, max(len(x), len(y)), tiny_side):
         return CrossLoss.apply(temperature, edit, both, x, y)  # type: ignore[no-any-return, no-untyped-call]
     return softplus(cross_margins(x, y, temperature, edit or off_diagonal, both)).mean()
 
 
 def gram_loss(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None = None) -> Tensor:
     """As `cross_loss`, of `gram_margins`."""
-    z = torch.cat([full(x), full(y)])
-    if is_small(z, z, tiny_side):
-        return GramLoss.apply(temperature, edit or off_diagonal, z)  # type: ignore[no-any-return, no-untyped-call]
+    x, y = full(x), full(y)
+    if is_small(x, 2 * len(x), tiny_side):
+        return GramLoss.apply(temperature, edit, x, y)  # type: ignore[no-any-return, no-untyped-call]
     return softplus(gram_margins(x, y, temperature, edit)).mean()
 
 
-def is_small(x: Tensor, y: Tensor, side: int | None = None) -> bool:
-    """Whether all logits are taken at once: on CPU, with few rows on both sides."""
-    return not x.is_cuda and 0 < max(len(x), len(y)) <= min(small_side, side or small_side)
+def is_small(x: Tensor, size: int, side: int | None = None) -> bool:
+    """Whether the logits of `size` rows like those of `x` are taken all at once: on CPU, if they are few."""
+    return not x.is_cuda and 0 < size <= min(small_side, side or small_side)
 
 
 class _Units(Function):
-    """Several inputs at once: one node in the graph takes less time than one for each."""
+    """Several inputs of one shape under each other: one node in the graph takes less time than one for each."""
 
     @staticmethod
     @plain
     def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
-        found, saved = [], []
-        for x in inputs:
-            norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-            inverse = norm.reciprocal().masked_fill_(norm <= 1e-12, 0)
-            found.append(x * inverse)
-            saved += [found[-1], inverse]
-        ctx.save_for_backward(*saved)
-        return tuple(found)
+        u = torch.cat(inputs)
+        norm = torch.linalg.vector_norm(u, dim=1, keepdim=True)
+        inverse = torch.threshold_(norm, 1e-12, math.inf).reciprocal_()
+        ctx.save_for_backward(u.mul_(inverse), inverse)
+        return u.chunk(len(inputs))
 
     @staticmethod
     @once
     @plain
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        saved = ctx.saved_tensors
-        return tuple(
-            torch.addcmul(g, u, torch.linalg.vecdot(g, u).unsqueeze(1), value=-1).mul_(inverse)
-            for g, u, inverse in zip(grads, saved[::2], saved[1::2], strict=True)
-        )
+        u, inverse = ctx.saved_tensors
+        g = torch.cat(grads)
+        return g.addcmul_(u, torch.linalg.vecdot(g, u).unsqueeze(1), value=-1).mul_(inverse).chunk(len(grads))
 
 
 class _Cross(Function):

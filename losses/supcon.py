@@ -31,7 +31,7 @@ def supcon(
     Reference:
         Khosla et al. 2020, arXiv 2004.11362.
     """
-    if form == "out" and is_small(z, z):
+    if form == "out" and is_small(z, len(z)):
         together = (labels[:, None] == labels).to(z.dtype).fill_diagonal_(0)
         positives = together.sum(1)
         valid = positives > 0
