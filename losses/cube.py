@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from clx.losses.streaming import cross, lse
+from clx.losses.streaming import cross
 from clx.losses.tiles import (
     Sum,
     budget,
@@ -36,7 +36,7 @@ def cube(factors: Sequence[Tensor], temperature: Tensor | float) -> list[Tensor]
     """
     if len(factors) == 2:
         return list(cross(factors[0], factors[1], temperature, off_diagonal))
-    if not factors[0].is_cuda and len(factors[0]) ** len(factors) <= tiny_cube:
+    if not factors[0].is_cuda and len(factors[0]) > 1 and len(factors[0]) ** len(factors) <= tiny_cube:
         return _at_once(list(map(full, factors)), temperature)
     return list(_Cube.apply(temperature, *map(full, factors)))  # type: ignore[no-untyped-call]
 
@@ -49,7 +49,7 @@ def _at_once(factors: list[Tensor], temperature: Tensor | float) -> list[Tensor]
     own = torch.zeros(len(s), dtype=torch.bool)
     own[:: sum(size**k for k in range(count))] = True  # tuples (i, .., i) are that far apart
     s = s.masked_fill(own, -math.inf).view([size] * count)
-    return [lse(s.movedim(m, 0).flatten(1), 1) for m in range(count)]
+    return [s.logsumexp([k for k in range(count) if k != m]) for m in range(count)]
 
 
 def slab_shape(y: Tensor) -> tuple[int, int]:

@@ -32,12 +32,13 @@ def mv_infonce(views: Sequence[Tensor], temperature: Tensor | float, there: Tens
     Reference:
         Koromilas et al. 2025, arXiv 2507.06979. Rows of the same view are negatives too, as in its code.
     """
-    positive = lse(_positives(views, temperature, there).flatten(1), 1)
-    negative = lse(_negatives(views, temperature, there), 0)
+    positive, negative = _positives(views, temperature, there).flatten(1), _negatives(views, temperature, there)
     if there is not None:
         anchors = there.sum(0) > 1
-        positive, negative = positive[anchors], negative[anchors]
-    return mean(softplus(negative - positive))
+        positive, negative = positive[anchors], negative[:, anchors]
+    elif len(views[0]) > 1:  # nothing is left out of which all could be
+        return softplus(negative.logsumexp(0) - positive.logsumexp(1)).mean()
+    return mean(softplus(lse(negative, 0) - lse(positive, 1)))
 
 
 def mv_dhel(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor | None = None) -> Tensor:
@@ -54,7 +55,7 @@ def mv_dhel(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor 
     """
     pairs = _positives(views, temperature, there)
     if there is None and len(views[0]) > 1:
-        alignment = lse(pairs.flatten(1), 1) - math.log(2)  # every pair is there in both orders
+        alignment = pairs.flatten(1).logsumexp(1) - math.log(2)  # every pair is there in both orders
         return (_within_all(views, temperature) - alignment).mean()
     there = _everywhere(views) if there is None else there
     repulsion = torch.cat([_negatives([v], temperature, t[None]) for v, t in zip(views, there, strict=True)])

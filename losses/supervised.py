@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from torch.nn import functional
@@ -24,15 +23,18 @@ class Regression(Loss):
         if predictions.shape != targets.shape:
             raise ValueError(f"predictions {[*predictions.shape]} and targets {[*targets.shape]} differ in shape")
         predictions = full(predictions)
-        difference = predictions - targets.to(predictions.dtype)
+        targets = targets.to(predictions.dtype)
         counted = None if weights is None else weights[:, None].expand_as(targets)
         unknown = targets.isnan()
         if bool(unknown.any()):
             self.log["dropped_targets"] = int(unknown.sum())
-            difference, counted = difference[~unknown], None if counted is None else counted[~unknown]
-        return mean(self.error(difference), counted)
+            predictions, targets = predictions[~unknown], targets[~unknown]
+            counted = None if counted is None else counted[~unknown]
+        if counted is None and targets.numel():
+            return self.error(predictions, targets, "mean")
+        return mean(self.error(predictions, targets, "none"), counted)
 
-    def error(self, difference: Tensor) -> Tensor:
+    def error(self, predictions: Tensor, targets: Tensor, reduction: str) -> Tensor:
         raise NotImplementedError
 
 
@@ -45,8 +47,8 @@ class L1(Regression):
     formula = "mean |p - y|"
     use = "regression with outliers; what most age and similarity benchmarks report"
 
-    def error(self, difference: Tensor) -> Tensor:
-        return difference.abs()
+    def error(self, predictions: Tensor, targets: Tensor, reduction: str) -> Tensor:
+        return functional.l1_loss(predictions, targets, reduction=reduction)
 
 
 @register("mse")
@@ -58,8 +60,8 @@ class MSE(Regression):
     formula = "mean (p - y)^2"
     use = "regression with Gaussian noise"
 
-    def error(self, difference: Tensor) -> Tensor:
-        return difference.square()
+    def error(self, predictions: Tensor, targets: Tensor, reduction: str) -> Tensor:
+        return functional.mse_loss(predictions, targets, reduction=reduction)
 
 
 @register("huber")
@@ -73,9 +75,8 @@ class Huber(Regression):
 
     delta: Annotated[float, Gt(0)] = 1.0
 
-    def error(self, difference: Tensor) -> Tensor:
-        size = difference.abs()
-        return torch.where(size <= self.delta, difference.square() / 2, self.delta * (size - self.delta / 2))
+    def error(self, predictions: Tensor, targets: Tensor, reduction: str) -> Tensor:
+        return functional.huber_loss(predictions, targets, reduction=reduction, delta=self.delta)
 
 
 @register("cross-entropy")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Tempered, register, several
 from clx.losses.cube import cube
-from clx.losses.streaming import rows, softplus, unit
+from clx.losses.streaming import rows, softplus, unit, units
 from clx.losses.tiles import off_diagonal
 
 
@@ -35,8 +35,7 @@ def symile(factors: Sequence[Tensor], temperature: Tensor | float) -> Tensor:
         Saporta et al. 2024, arXiv 2411.01053.
     """
     positive = mip(factors) / temperature
-    others = cube(factors, temperature)
-    return torch.stack([softplus(negative - positive).mean() for negative in others]).mean()
+    return softplus(torch.stack(cube(factors, temperature)) - positive).mean()
 
 
 def symile_shuffled(
@@ -58,12 +57,12 @@ def symile_shuffled(
         Saporta et al. 2024, section 3.3, arXiv 2411.01053.
     """
     positive = mip(factors) / temperature
-    terms = []
+    negatives = []
     for m, orders in enumerate(permutations):
         others = [r for k, r in enumerate(factors) if k != m]
-        shuffled = functools.reduce(torch.mul, (r[o] for r, o in zip(others, orders, strict=True)))
-        terms.append(softplus(rows(factors[m], shuffled, temperature, off_diagonal) - positive).mean())
-    return torch.stack(terms).mean()
+        shuffled = functools.reduce(torch.mul, (r.index_select(0, o) for r, o in zip(others, orders, strict=True)))
+        negatives.append(rows(factors[m], shuffled, temperature, off_diagonal))
+    return softplus(torch.stack(negatives) - positive).mean()
 
 
 @register("symile")
@@ -94,7 +93,7 @@ class Symile(Tempered):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         several(z)
-        factors = [self.rows(name, z[name], None if present is None else present[name]) for name in z]
+        factors = [*units(z).values()] if present is None else [self.rows(n, x, present[n]) for n, x in z.items()]
         if self.negatives == "all":
             return symile(factors, self.tau)
         size, device = len(factors[0]), factors[0].device
@@ -105,9 +104,9 @@ class Symile(Tempered):
         ]
         return symile_shuffled(factors, self.tau, orders)
 
-    def rows(self, name: str, x: Tensor, present: Tensor | None) -> Tensor:
+    def rows(self, name: str, x: Tensor, present: Tensor) -> Tensor:
         """Unit rows of one modality, those of items that lack it replaced by its learned embedding."""
-        if present is None or bool(present.all()):
+        if bool(present.all()):
             return unit(x)
         if not hasattr(self, "absent"):
             raise ValueError(f"{name} is missing in some rows: call setup(names, dim) once before training")
