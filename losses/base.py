@@ -174,7 +174,7 @@ def average(terms: Sequence[Tensor]) -> Tensor:
 def flat(z: Embeddings, present: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
     """All present rows of all names under each other, `[N, D]`, and the item `[N]` each belongs to."""
     size = len(next(iter(z.values())))
-    items = torch.arange(size, device=next(iter(z.values())).device).repeat(len(z))
+    items = torch.cat([torch.arange(size, device=next(iter(z.values())).device)] * len(z))
     rows = torch.cat(list(z.values()))
     if present is None:
         return rows, items

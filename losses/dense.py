@@ -80,7 +80,7 @@ class DenseGram(Function):
         temperature: Tensor | float,
         edit: Edit | None,
         weigh: Weigh | None,
-        own: Tensor | float | None,
+        own: Tensor | None,
         *views: Tensor,
     ) -> tuple[Tensor, Tensor]:
         z, scale = joined(views), 1 / float(temperature)
@@ -95,7 +95,8 @@ class DenseGram(Function):
             total = e.logsumexp(1)
         log_sum = total if ctx.wide else total.log()
         if own is not None:
-            log_sum = log_sum - torch.linalg.vecdot(*views).mul_(scale * own).repeat(2)
+            positive = torch.linalg.vecdot(*views).mul_(own)
+            log_sum = log_sum.sub(torch.cat([positive, positive]), alpha=scale)
         ctx.save_for_backward(z, e, total, weights)
         ctx.set_materialize_grads(False)
         ctx.scale, ctx.own, ctx.sizes = scale, own, list(map(len, views))

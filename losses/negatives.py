@@ -2,15 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
+from torch.autograd import Function
 
 from clx.losses.base import Pairwise, register
-from clx.losses.infonce import negatives
-from clx.losses.streaming import paired, softplus
+from clx.losses.infonce import other_items
+from clx.losses.streaming import gram_margins, paired, softplus
+from clx.losses.tiles import once
 
 
 def hard_negatives(
@@ -40,25 +42,13 @@ def hard_negatives(
     Reference:
         Chuang et al. 2020, arXiv 2007.00224; Robinson et al. 2021, arXiv 2010.04592.
     """
-    count = _count(x, ids)
-    some = count > 0  # a row without negatives has loss 0
-    log_count = count.clamp(min=1).log()
-    positive = paired(x, y, temperature).repeat(2)
-    total = negatives(x, y, temperature / (1 + beta), ids)
-    if beta:
-        total = log_count + total - negatives(x, y, temperature / beta, ids)
-    if not bool(some.all()):
-        log_count, positive, total = log_count[some], positive[some], total[some]
-    floor = log_count - 1 / temperature
-    if tau_plus:
-        false = positive + log_count + math.log(tau_plus)  # what false negatives are expected to add
-        left = false < total
-        gap = torch.where(left, false - total, -1)
-        corrected = total + torch.log(-torch.expm1(gap)) - math.log1p(-tau_plus)
-        total = torch.where(left, torch.maximum(corrected, floor), floor)
-    else:
-        total = torch.maximum(total, floor)
-    return softplus(total - positive).sum() / len(count)
+    log_count = _count(x, ids).log()
+    edit = other_items(ids)
+    margin = gram_margins(x, y, temperature / (1 + beta), edit)
+    margin = margin - (gram_margins(x, y, temperature / beta, edit) if beta else log_count)
+    floor = -1 / temperature - paired(x, y, temperature)
+    terms: Tensor = _Corrected.apply(margin, floor, tau_plus)  # type: ignore[no-untyped-call]
+    return softplus(terms + log_count).mean()
 
 
 def _count(x: Tensor, ids: Tensor | None) -> Tensor:
@@ -66,8 +56,28 @@ def _count(x: Tensor, ids: Tensor | None) -> Tensor:
     if ids is None:
         return x.new_full((2 * len(x),), 2 * len(x) - 2)
     _, group, sizes = ids.unique(return_inverse=True, return_counts=True)
-    count: Tensor = (2 * len(x) - 2 * sizes[group]).to(x.dtype)
-    return count.repeat(2)
+    count = (2 * len(x) - 2 * sizes[group]).to(x.dtype)
+    return torch.cat([count, count])
+
+
+class _Corrected(Function):
+    """log((e^margin - tau_plus) / (1 - tau_plus)) `[2B]`, or the floor `[B]` of either row where that is higher or
+    the margin is NaN, as that of no negatives is."""
+
+    @staticmethod
+    def forward(ctx: Any, margin: Tensor, floor: Tensor, tau_plus: float) -> Tensor:
+        expected = math.log(tau_plus) if tau_plus else -math.inf
+        left = torch.expm1(expected - margin).neg_().clamp_(min=0)
+        corrected, floor = margin + left.log() - math.log1p(-tau_plus), torch.cat([floor, floor])
+        used = corrected > floor
+        ctx.save_for_backward(used, left)
+        return torch.where(used, corrected, floor)
+
+    @staticmethod
+    @once
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        used, left = ctx.saved_tensors
+        return torch.where(used, g / left, 0), torch.where(used, 0, g).view(2, -1).sum(0), None
 
 
 @register("debiased")

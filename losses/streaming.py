@@ -145,7 +145,7 @@ def gram_margins(
     """
     x, y, edit = full(x), full(y), edit or off_items(len(x))
     if is_small(x, 2 * len(x)):
-        own = 1.0 if weight is None else weight
+        own = x.new_ones(()) if weight is None else weight
         return DenseGram.apply(temperature, edit, None, own, x, y)[0]  # type: ignore[no-any-return, no-untyped-call]
     positive = paired(x, y, temperature)
     return gram(torch.cat([x, y]), temperature, edit)[0] - (positive if weight is None else positive * weight).repeat(2)
