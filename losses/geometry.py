@@ -2,16 +2,19 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional
 
 from clx.losses.base import Embeddings, Loss, average, nothing, register, several
-from clx.losses.streaming import lse, rows, units
-from clx.losses.tiles import off_diagonal
+from clx.losses.streaming import is_small, lse, rows, units
+from clx.losses.tiles import full, off_diagonal, once, plain
 
 
 def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
@@ -23,9 +26,9 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
     Reference:
         Wang & Isola 2020, arXiv 2005.10242.
     """
-    squares = (x - y).square().sum(1)
     if alpha == 2:
-        return squares.mean()
+        return functional.mse_loss(x, y, reduction="sum") / len(x)
+    squares = (x - y).square().sum(1)
     apart = squares > 0
     return torch.where(apart, torch.where(apart, squares, 1) ** (alpha / 2), 0).mean()
 
@@ -43,14 +46,50 @@ def uniformity(x: Tensor, kernel: float = 2.0) -> Tensor:
     Reference:
         Wang & Isola 2020, arXiv 2005.10242.
     """
-    pairs = len(x) * (len(x) - 1)
-    if not x.is_cuda and x.numel() * len(x) <= 1 << 21:  # few enough that the fewest operations are fastest
-        return (-kernel * torch.pdist(x).square()).logsumexp(0) - math.log(pairs / 2)
+    return _uniformities([x], kernel)[0]
+
+
+def _uniformities(inputs: Sequence[Tensor], kernel: float) -> Tensor:
+    """The uniformity of each input, `[V]`."""
+    size = len(inputs[0])
+    if any(len(x) != size for x in inputs):
+        return torch.stack([uniformity(x, kernel) for x in inputs])
+    if is_small(inputs[0], size):
+        return _Uniformities.apply(kernel, *map(full, inputs))  # type: ignore[no-any-return, no-untyped-call]
+    return torch.stack([_potentials(x, kernel) for x in inputs]) - math.log(size * (size - 1))
+
+
+def _potentials(x: Tensor, kernel: float) -> Tensor:
+    """log sum_{i != j} exp(-kernel |x_i - x_j|^2)."""
     # -|a - b|^2 as one inner product, so that the pairs can be streamed: (2a, -|a|^2, -1).(b, 1, |b|^2)
     squares = x.square().sum(1, keepdim=True)
     ones = torch.ones_like(squares)
     left, right = torch.cat([2 * x, -squares, -ones], 1), torch.cat([x, ones, squares], 1)
-    return lse(rows(left, right, 1 / kernel, off_diagonal), 0) - math.log(pairs)
+    return lse(rows(left, right, 1 / kernel, off_diagonal), 0)
+
+
+class _Uniformities(Function):
+    """Those of several small inputs, all pairs at once."""
+
+    @staticmethod
+    @plain
+    def forward(ctx: Any, kernel: float, *inputs: Tensor) -> Tensor:
+        x, size = torch.stack(inputs), len(inputs[0])
+        squares = torch.linalg.vecdot(x, x)
+        s = torch.baddbmm(squares[:, :, None] + squares[:, None], x, x.mT, beta=-kernel, alpha=2 * kernel)
+        s.diagonal(dim1=1, dim2=2).fill_(-math.inf)
+        total = s.logsumexp((1, 2))
+        ctx.save_for_backward(x, s.sub_(total[:, None, None]).exp_())
+        ctx.slope = 4 * kernel
+        return total - math.log(size * (size - 1))
+
+    @staticmethod
+    @once
+    @plain
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, w = ctx.saved_tensors
+        dx = torch.baddbmm(w.sum(2, keepdim=True) * x, w, x, beta=-1)
+        return None, *dx.mul_(g[:, None, None] * ctx.slope)
 
 
 @register("align-uniform")
@@ -72,17 +111,17 @@ class AlignUniform(Loss):
         several(z)
         # what stands in absent rows may be anything, NaN too
         u = units(z if present is None else {n: torch.where(present[n][:, None], x, 0) for n, x in z.items()})
-        pairs, spread = [], []
+        pairs = []
         for a, b in itertools.combinations(u, 2):
-            both = slice(None) if present is None else present[a] & present[b]
-            if len(x := u[a][both]):
-                pairs.append(alignment(x, u[b][both], self.alpha))
-        for name in u:
-            x = u[name] if present is None else u[name][present[name]]
-            if len(x) > 1:
-                spread.append(uniformity(x, self.kernel))
+            x, y = u[a], u[b]
+            if present is not None:
+                both = present[a] & present[b]
+                x, y = x[both], y[both]
+            if len(x):
+                pairs.append(alignment(x, y, self.alpha))
         skipped = math.comb(len(z), 2) - len(pairs)
         if skipped:
             self.log["skipped_pairs"] = skipped
         total = average(pairs) if pairs else nothing(z)
-        return total + self.weight * average(spread) if spread else total
+        inputs = [x for x in (u[n] if present is None else u[n][present[n]] for n in u) if len(x) > 1]
+        return torch.add(total, _uniformities(inputs, self.kernel).mean(), alpha=self.weight) if inputs else total
