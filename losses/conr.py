@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register
-from clx.losses.streaming import gram, mean, unit
+from clx.losses.streaming import gram, unit
 from clx.losses.tiles import slices
 
 
@@ -56,10 +56,18 @@ class _Near:
 
     def __init__(self, targets: Tensor, predictions: Tensor, window: float, pushing: float, alone: Tensor) -> None:
         self.y, self.p, self.window, self.pushing, self.alone = targets, predictions, window, pushing, alone
+        self.place: tuple[slice, slice] | None = None  # of the tile that was looked at last
+
+    def look(self, i: slice, j: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Distances of the targets of pairs, 1 for those of close targets and 1 for those of close predictions."""
+        if self.place != (i, j):
+            self.place, far = (i, j), _distance(self.y, i, j)
+            self.seen = far, self._within(far), self._within(_distance(self.p, i, j))
+        return self.seen
 
     def positives(self, i: slice, j: slice) -> Tensor:
         """1 for the pairs of close targets, 0 for others and for a row with itself, unless it is alone."""
-        close = self._within(_distance(self.y, i, j))
+        close = self.look(i, j)[1].clone()
         if (own := self._own(i, j)) is not None:
             close.diagonal(i.start - j.start).mul_(own)
         return close
@@ -69,10 +77,9 @@ class _Near:
         alone."""
         if (own := self._own(i, j)) is not None:
             s.diagonal(i.start - j.start).masked_fill_(~own, -torch.inf)
-        distance = _distance(self.y, i, j)
-        close, seen = self._within(distance), self._within(_distance(self.p, i, j))
-        pushed = distance.mul_(self.pushing).exp_().mul_(seen)
-        return torch.lerp(pushed, torch.ones_like(pushed), close)
+        far, close, predicted = self.look(i, j)
+        pushed = (far * self.pushing).exp_().mul_(predicted)
+        return pushed.lerp_(pushed.new_ones(()), close)
 
     def _own(self, i: slice, j: slice) -> Tensor | None:
         """Which of the rows that a tile pairs with themselves are alone; None where it has no such pair."""
@@ -87,9 +94,9 @@ class _Near:
         n = len(self.y)
         every, positives, negatives = slice(0, n), [], []
         for part in slices(n, max(1, (1 << 19) // n)):
-            close = _distance(self.y, part, every) <= self.window
-            positives.append(close.sum(1) - (~self.alone[part]).long())
-            negatives.append((~close & (_distance(self.p, part, every) <= self.window)).sum(1))
+            _, close, predicted = self.look(part, every)
+            positives.append(close.sum(1) - (~self.alone[part]).to(close.dtype))
+            negatives.append((predicted - predicted * close).sum(1))
         return torch.cat(positives), torch.cat(negatives)
 
 
@@ -136,17 +143,19 @@ class ConR(Tempered):
         weights: Tensor | None = None,
     ) -> Tensor:
         x, items = flat(z, present)
-        y, p = targets[items].to(x.dtype), predictions[items].to(x.dtype)
-        known = ~y.isnan().any(1)
-        x, y, p = x[known], y[known], p[known]
+        known = ~targets.isnan().any(1)[items]
+        if not bool(known.all()):
+            x, items = x[known], items[known]
         if not len(x):
             return nothing(z)
+        y, p = targets[items].to(x.dtype), predictions[items].to(x.dtype)
         spread = 0.0 if len(y) < 2 else y.std(0).norm().item()
         window = self.window_share * spread if self.window is None else self.window
         pushing = self.pushing_share / max(spread, 1e-12) if self.pushing is None else self.pushing
-        alone = torch.bincount(items[known])[items[known]] == 1
+        alone = torch.bincount(items)[items] == 1
         terms, valid = conr(unit(x), y, p, self.tau, window, pushing, alone)
-        dropped = len(known) - int(valid.sum())
-        if dropped:
-            self.log["dropped_anchors"] = dropped
-        return mean(terms[valid], None if weights is None else weights[items][known][valid])
+        anchors = int(valid.sum())
+        if anchors < len(known):
+            self.log["dropped_anchors"] = len(known) - anchors
+        terms = terms if weights is None else terms * weights[items].to(terms.dtype)
+        return terms.sum() / max(1, anchors)
