@@ -143,19 +143,22 @@ class ConR(Tempered):
         weights: Tensor | None = None,
     ) -> Tensor:
         x, items = flat(z, present)
-        known = ~targets.isnan().any(1)[items]
-        if not bool(known.all()):
+        rows = len(x)
+        if bool((unknown := targets.isnan()).any()):
+            known = ~unknown.any(1)[items]
             x, items = x[known], items[known]
         if not len(x):
             return nothing(z)
         y, p = targets[items].to(x.dtype), predictions[items].to(x.dtype)
-        spread = 0.0 if len(y) < 2 else y.std(0).norm().item()
-        window = self.window_share * spread if self.window is None else self.window
-        pushing = self.pushing_share / max(spread, 1e-12) if self.pushing is None else self.pushing
+        window, pushing = self.window, self.pushing
+        if window is None or pushing is None:
+            spread = 0.0 if len(y) < 2 else y.std(0).norm().item()
+            window = self.window_share * spread if window is None else window
+            pushing = self.pushing_share / max(spread, 1e-12) if pushing is None else pushing
         alone = torch.bincount(items)[items] == 1
         terms, valid = conr(unit(x), y, p, self.tau, window, pushing, alone)
         anchors = int(valid.sum())
-        if anchors < len(known):
-            self.log["dropped_anchors"] = len(known) - anchors
+        if anchors < rows:
+            self.log["dropped_anchors"] = rows - anchors
         terms = terms if weights is None else terms * weights[items].to(terms.dtype)
         return terms.sum() / max(1, anchors)
