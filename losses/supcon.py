@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register
 from clx.losses.streaming import gram, is_small, softplus, unit
-from clx.losses.tiles import Apart, off_diagonal
+from clx.losses.tiles import Apart, Edit, off_diagonal
 
 
 def supcon(
@@ -31,18 +31,23 @@ def supcon(
     Reference:
         Khosla et al. 2020, arXiv 2004.11362.
     """
-    if form == "out" and is_small(z, len(z)):
-        together = (labels[:, None] == labels).to(z.dtype).fill_diagonal_(0)
+    small = is_small(z, len(z))
+    if small:
+        same = labels[:, None] == labels
+        together = same.to(z.dtype).fill_diagonal_(0)
         positives = together.sum(1)
-        valid = positives > 0
-        log_sum, positive = gram(z, temperature, off_diagonal, lambda i, j: together[i, j])
-        return torch.where(valid, log_sum - positive / positives.clamp(min=1), 0), valid
-    _, group, sizes = labels.unique(return_inverse=True, return_counts=True)
-    positives = (sizes[group] - 1).to(z.dtype)
+    else:
+        _, group, sizes = labels.unique(return_inverse=True, return_counts=True)
+        positives = (sizes[group] - 1).to(z.dtype)
     valid, count = positives > 0, positives.clamp(min=1)
     if form == "in":
-        negative, positive = gram(z, temperature, Apart(group))[0], gram(z, temperature, Together(group))[0]
+        apart: Edit = (lambda s, i, j: (~same).to(s.dtype)) if small else Apart(group)
+        own: Edit = (lambda s, i, j: together) if small else Together(group)
+        negative, positive = gram(z, temperature, apart)[0], gram(z, temperature, own)[0]
         terms = softplus(negative - torch.where(valid, positive, 0)) + count.log()
+    elif small:
+        log_sum, positive = gram(z, temperature, off_diagonal, lambda i, j: together)
+        terms = log_sum - positive / count
     else:
         sums = z.new_zeros(len(sizes), z.shape[1]).index_add(0, group, z)
         # a row's similarities with all of its label, less the one with itself
