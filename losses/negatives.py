@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.autograd import Function
 
 from clx.losses.base import Pairwise, register
-from clx.losses.infonce import other_items
-from clx.losses.streaming import gram_margins, paired, softplus
-from clx.losses.tiles import once
+from clx.losses.dense import logits, partners, product
+from clx.losses.infonce import negatives, other_items
+from clx.losses.streaming import gram_margins, is_small, paired, softplus
+from clx.losses.tiles import Edit, cooling, full, off_items, once, plain
 
 
 def hard_negatives(
@@ -43,9 +44,10 @@ def hard_negatives(
         Chuang et al. 2020, arXiv 2007.00224; Robinson et al. 2021, arXiv 2010.04592.
     """
     log_count = _count(x, ids).log()
-    edit = other_items(ids)
-    margin = gram_margins(x, y, temperature / (1 + beta), edit)
-    margin = margin - (gram_margins(x, y, temperature / beta, edit) if beta else log_count)
+    if beta:
+        margin = _hard_margins(x, y, temperature, beta, ids)
+    else:
+        margin = gram_margins(x, y, temperature, other_items(ids)) - log_count
     floor = -1 / temperature - paired(x, y, temperature)
     terms: Tensor = _Corrected.apply(margin, floor, tau_plus)  # type: ignore[no-untyped-call]
     return softplus(terms + log_count).mean()
@@ -58,6 +60,41 @@ def _count(x: Tensor, ids: Tensor | None) -> Tensor:
     _, group, sizes = ids.unique(return_inverse=True, return_counts=True)
     count = (2 * len(x) - 2 * sizes[group]).to(x.dtype)
     return torch.cat([count, count])
+
+
+def _hard_margins(x: Tensor, y: Tensor, temperature: Tensor | float, beta: float, ids: Tensor | None) -> Tensor:
+    """log sum_j w_j exp(s_j / t) / N of each of the 2B rows, less the similarity with its partner."""
+    edit = other_items(ids) or off_items(len(x))
+    if is_small(x, 2 * len(x)):
+        return _Hard.apply(temperature, beta, edit, full(x), full(y))  # type: ignore[no-any-return, no-untyped-call]
+    hard = gram_margins(x, y, temperature / (1 + beta), edit, x.new_tensor(1 / (1 + beta)))
+    return hard - negatives(x, y, temperature / beta, ids)
+
+
+class _Hard(Function):
+    """The same of a small batch, from one matrix of logits."""
+
+    @staticmethod
+    @plain
+    def forward(ctx: Any, temperature: Tensor | float, beta: float, edit: Edit, x: Tensor, y: Tensor) -> Tensor:
+        z, scale = torch.cat([x, y]), 1 / float(temperature)
+        s = logits(product(z, z.T, scale), edit)
+        hard, easy, positive = s * (1 + beta), s * beta, torch.linalg.vecdot(x, y)
+        w = hard.softmax(1).mul_(1 + beta).sub_(easy.softmax(1), alpha=beta)
+        ctx.save_for_backward(z, w.nan_to_num_(0))  # NaN is a row without negatives
+        ctx.scale = scale
+        return (hard.logsumexp(1) - easy.logsumexp(1)).sub_(torch.cat([positive, positive]), alpha=scale)
+
+    @staticmethod
+    @once
+    @plain
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        z, w = ctx.saved_tensors
+        w = w * g[:, None]
+        partners(w).sub_(g.view(2, -1))
+        dz = product(w + w.T, z, ctx.scale)  # counts every pair from both of its rows
+        dt = cooling(dz, z, ctx.scale / 2) if ctx.needs_input_grad[0] else None
+        return dt, None, None, *dz.chunk(2)
 
 
 class _Corrected(Function):

@@ -141,7 +141,7 @@ def gram_margins(
 ) -> Tensor:
     """As `cross_margins`, each row of `[x; y]` among all of these: `[2N]`. `edit` is that of `gram`.
 
-    `weight` `[N]`, a constant, multiplies the similarity with the partner.
+    `weight`, constants `[N]` or one for all, multiplies the similarity with the partner.
     """
     x, y, edit = full(x), full(y), edit or off_items(len(x))
     if is_small(x, 2 * len(x)):
