@@ -148,6 +148,7 @@ class CrossLoss(Function):
 
     @staticmethod
     @once
+    @plain
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, y, w = ctx.saved_tensors
         share, needs = ctx.share * float(g), ctx.needs_input_grad
@@ -173,6 +174,7 @@ class GramLoss(Function):
 
     @staticmethod
     @once
+    @plain
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         z, w = ctx.saved_tensors
         dz = product(w + w.T, z, ctx.scale / len(z) * float(g))  # counts every pair from both of its rows
