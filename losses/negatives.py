@@ -12,7 +12,7 @@ from torch.autograd import Function
 from clx.losses.base import Pairwise, register
 from clx.losses.dense import logits, partners, product
 from clx.losses.infonce import negatives, other_items
-from clx.losses.streaming import gram_margins, is_small, paired, softplus
+from clx.losses.streaming import gram_margins, is_small, softplus
 from clx.losses.tiles import Edit, cooling, full, off_items, once, plain
 
 
@@ -45,12 +45,11 @@ def hard_negatives(
     """
     log_count = _count(x, ids).log()
     if beta:
-        margin = _hard_margins(x, y, temperature, beta, ids)
+        margin = _hard_margins(x, y, temperature, beta, ids) + log_count
     else:
-        margin = gram_margins(x, y, temperature, other_items(ids)) - log_count
-    floor = -1 / temperature - paired(x, y, temperature)
-    terms: Tensor = _Corrected.apply(margin, floor, tau_plus)  # type: ignore[no-untyped-call]
-    return softplus(terms + log_count).mean()
+        margin = gram_margins(x, y, temperature, other_items(ids))
+    terms: Tensor = _Corrected.apply(temperature, tau_plus, log_count, margin, full(x), full(y))  # type: ignore[no-untyped-call]
+    return softplus(terms).mean()
 
 
 def _count(x: Tensor, ids: Tensor | None) -> Tensor:
@@ -98,23 +97,41 @@ class _Hard(Function):
 
 
 class _Corrected(Function):
-    """log((e^margin - tau_plus) / (1 - tau_plus)) `[2B]`, or the floor `[B]` of either row where that is higher or
-    the margin is NaN, as that of no negatives is."""
+    """log((e^margin - tau_plus N) / (1 - tau_plus)) `[2B]`, or where that is lower than the least that N exp(s_j / t)
+    can be, or NaN as of no negatives, this: log N - (1 + x_i.y_i) / t of both rows."""
 
     @staticmethod
-    def forward(ctx: Any, margin: Tensor, floor: Tensor, tau_plus: float) -> Tensor:
-        expected = math.log(tau_plus) if tau_plus else -math.inf
+    @plain
+    def forward(
+        ctx: Any,
+        temperature: Tensor | float,
+        tau_plus: float,
+        log_count: Tensor,
+        margin: Tensor,
+        x: Tensor,
+        y: Tensor,
+    ) -> Tensor:
+        scale, expected = 1 / float(temperature), log_count + (math.log(tau_plus) if tau_plus else -math.inf)
         left = torch.expm1(expected - margin).neg_().clamp_(min=0)
-        corrected, floor = margin + left.log() - math.log1p(-tau_plus), torch.cat([floor, floor])
+        corrected = margin + left.log() - math.log1p(-tau_plus)
+        least = torch.linalg.vecdot(x, y).add_(1).mul_(-scale)
+        floor = torch.cat([least, least]).add_(log_count)
         used = corrected > floor
-        ctx.save_for_backward(used, left)
+        ctx.save_for_backward(used, left, least, x, y)
+        ctx.scale = scale
         return torch.where(used, corrected, floor)
 
     @staticmethod
     @once
+    @plain
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        used, left = ctx.saved_tensors
-        return torch.where(used, g / left, 0), torch.where(used, 0, g).view(2, -1).sum(0), None
+        used, left, least, x, y = ctx.saved_tensors
+        dmargin = torch.where(used, g / left, 0)
+        if bool(used.all()):
+            return None, None, None, dmargin, None, None
+        low = torch.where(used, 0, g).view(2, -1).sum(0) * -ctx.scale
+        dt = low.dot(least) if ctx.needs_input_grad[0] else None
+        return dt, None, None, dmargin, low[:, None] * y, low[:, None] * x
 
 
 @register("debiased")
