@@ -10,8 +10,10 @@ from torch import Tensor
 from clx.losses import cube, streaming, tiles
 from clx.losses.base import LOSSES
 from clx.losses.conr import conr
+from clx.losses.geometry import uniformity
 from clx.losses.infonce import clip, nt_xent
 from clx.losses.multiview import mv_dhel, mv_infonce
+from clx.losses.negatives import hard_negatives
 from clx.losses.ranknc import rank_n_contrast
 from clx.losses.siglip import siglip
 from clx.losses.streaming import cross, cross_loss, cross_margins, gram, gram_loss, gram_margins, unit
@@ -77,6 +79,7 @@ def test_gram(tiled: str, scale: float, mask: str) -> None:
     }[mask]
     s = z @ z.T / t
     same(gram(z, t, edit)[0], s.masked_fill(out, -math.inf).logsumexp(1), [z, t])
+    same(gram([z[:3], z[3:]], t, edit)[0], s.masked_fill(out, -math.inf).logsumexp(1), [z, t])
 
 
 @pytest.mark.parametrize("scale", [1.0, 12.0, 60.0])
@@ -100,6 +103,37 @@ def test_margins(tiled: str, scale: float, with_ids: bool) -> None:
     apart = Apart(ids.repeat(2)) if with_ids else None
     same(gram_margins(x, y, t, apart), expected, [x, y, t])
     same(gram_loss(x, y, t, apart), streaming.softplus(expected).mean(), [x, y, t])
+    weight = torch.linspace(0.2, 1.5, 10, dtype=torch.float64)
+    expected = left.logsumexp(1) - (weight * s.diagonal()).repeat(2)
+    same(gram_margins(x, y, t, apart, weight), expected, [x, y, t])
+
+
+@pytest.mark.parametrize("ids", [None, [0, 0, 0, 0, 0, 1], [0] * 6], ids=["own", "ids", "no negatives"])
+@pytest.mark.parametrize("beta", [0.0, 1.5])
+@pytest.mark.parametrize("tau_plus", [0.0, 0.1, 0.9])
+def test_hard_negatives(tiled: str, tau_plus: float, beta: float, ids: list[int] | None) -> None:
+    x, y = unit(rows(6, 4)), unit(torch.cat([rows(3, 4), rows(3, 4, seed=1)]))  # half of them agree: the floor binds
+    x, y = x.detach().requires_grad_(), y.detach().requires_grad_()
+    t = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    item = torch.tensor(ids or range(6)).repeat(2)
+    z = torch.cat([x, y])
+    positive, terms = ((x * y).sum(1) / t).exp().repeat(2), [0 * z.sum()]
+    for row, s in enumerate(z @ z.T / t):
+        s = s[item != item[row]]
+        if len(s):
+            g = ((beta * s).softmax(0) * s.exp()).sum() - tau_plus * positive[row]
+            g = torch.maximum(g / (1 - tau_plus), (-1 / t).exp())
+            terms.append((1 + len(s) * g / positive[row]).log())
+    given = None if ids is None else torch.tensor(ids)
+    value = hard_negatives(x, y, t, tau_plus, beta, given)
+    same(value, torch.stack(terms).sum() / 12 + 0 * t, [x, y, t])
+
+
+@pytest.mark.parametrize("kernel", [0.5, 30.0])
+def test_uniformity(tiled: str, kernel: float) -> None:
+    x = rows(7, 4, scale=0.7)
+    expected = torch.pdist(x).square().mul(-kernel).exp().mean().log()
+    same(uniformity(x, kernel), expected, [x])
 
 
 def test_tiles_are_kept_in_proportion_to_the_inputs() -> None:
