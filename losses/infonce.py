@@ -56,7 +56,7 @@ def clip(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None =
 
 def negatives(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
     """Log-sum-exp over the rows of `x` and of `y` of all other items, for `[x; y]`: `[2B]`."""
-    return gram([x, y], temperature, other_items(ids) or off_items(len(x)))[0]
+    return gram(torch.cat([x, y]), temperature, other_items(ids) or off_items(len(x)))[0]
 
 
 def other_items(ids: Tensor | None) -> Edit | None:

@@ -48,7 +48,9 @@ def unit(x: Tensor) -> Tensor:
 
 
 def units(z: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`unit` of every input."""
+    """`unit` of every input: one node in the graph, or with many rows one for each, which needs less memory."""
+    if any(len(x) > small_side for x in z.values()):
+        return {name: unit(x) for name, x in z.items()}
     return dict(zip(z, _Units.apply(*map(full, z.values())), strict=True))  # type: ignore[no-untyped-call]
 
 
@@ -147,8 +149,8 @@ def gram_margins(
     if is_small(x, 2 * len(x)):
         own = x.new_ones(()) if weight is None else weight
         return DenseGram.apply(temperature, edit, None, own, x, y)[0]  # type: ignore[no-any-return, no-untyped-call]
-    positive = paired(x, y, temperature)
-    return gram(torch.cat([x, y]), temperature, edit)[0] - (positive if weight is None else positive * weight).repeat(2)
+    log_sum, positive = gram(torch.cat([x, y]), temperature, edit)[0], paired(x, y, temperature)
+    return log_sum - (positive if weight is None else positive * weight).repeat(2)
 
 
 def cross_loss(
@@ -175,7 +177,7 @@ def is_small(x: Tensor, size: int, side: int | None = None) -> bool:
 
 
 class _Units(Function):
-    """Several inputs of one shape under each other: one node in the graph takes less time than one for each."""
+    """Several inputs of one shape under each other."""
 
     @staticmethod
     @plain
