@@ -25,7 +25,14 @@ Preview = dict[str, Any]
 
 
 def preview(modality: Modality, sample: Any, cell: Any = None) -> Preview:
-    """A sample as it was read or varied; of a table its `cell`, since its sample is the encoder's numbers."""
+    """A sample, or both of a pair, as read or varied; of a table its `cell`, since its sample is numbers."""
+    if modality.pair is None:
+        return _alone(modality, sample, cell)
+    cells = (None, None) if cell is None else cell
+    return {"pair": [_alone(modality, *one) for one in zip(sample, cells, strict=True)]}
+
+
+def _alone(modality: Modality, sample: Any, cell: Any) -> Preview:
     if modality.kind == "image":
         return {"image": _picture(sample)}
     if modality.kind == "audio":

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from clx.modalities.base import CellError, Input, LearnedView
+from clx.pipelines.cells import vary
 from clx.pipelines.errors import BadInput
 from clx.pipelines.previews import KINDS, STEPS, preview
 from clx.pipelines.seen import Seen
@@ -30,7 +31,7 @@ def views(seen: Seen) -> list[dict[str, Any]]:
                 _, sample = seen.read(i, name)
             except (CellError, BadInput):
                 continue
-            made = [view for (view,) in modality.vary([[sample]] * VIEWS, torch.Generator().manual_seed(i))]
+            made = [view for (view,) in vary(modality, [[sample]] * VIEWS, torch.Generator().manual_seed(i))]
             if (maker := seen.run.model.tower(name).view) is not None:
                 made[1:] = _learned(maker, modality.collate(made[1:]), i, seen.run.device)
             lines.append({"sample": preview(modality, sample), "views": [preview(modality, view) for view in made]})
@@ -52,7 +53,7 @@ def _learned(maker: LearnedView, value: Input, seed: int, device: torch.device) 
 @torch.no_grad()
 def over_time(seen: Seen) -> list[dict[str, Any]]:
     """What an encoder with features per time step makes of a few samples: their first principal components, and the
-    features that vary most, as a map of features by time.
+    features that vary most, as a map of features by time; of a pair those of its first series.
 
     Both are those of all steps of all samples together, and so have one meaning and one scale, -99 to 99: that of a
     component is its own, that of the features one for all.
@@ -64,7 +65,8 @@ def over_time(seen: Seen) -> list[dict[str, Any]]:
             continue
         there = torch.nonzero(seen.embedded.present[name])[:, 0].tolist()
         rows = there[:: max(1, len(there) // SAMPLES)][:SAMPLES]
-        value = modality.collate([seen.read(i, name)[1] for i in rows])
+        samples = [seen.read(i, name)[1] for i in rows]
+        value = modality.collate(samples if modality.pair is None else [first for first, _ in samples])
         features, mask = stepped(**{key: part.to(seen.run.device) for key, part in value.items()})
         features, mask = features.double().cpu(), mask.cpu()
         x = features[mask]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clx.pipelines.batch import BadRow
 from clx.pipelines.build import Run
-from clx.pipelines.cells import cell_at
+from clx.pipelines.cells import cell_at, read_cell
 from clx.pipelines.embedded import Embedded, contents, embed_manifest, queries_of
 from clx.pipelines.previews import Preview, preview
 from clx.pipelines.rows import Manifest
@@ -48,10 +48,10 @@ class Seen:
         return torch.stack([self.embedded.present[name] for name in names]).all(0)
 
     def read(self, i: int, name: str) -> tuple[Any, Any]:
-        """Cell and sample of row `i`."""
+        """Cell and sample of row `i`; of a pair both cells and both samples."""
         modality, at = self.run.modalities[name], int(self.embedded.rows[i])
         cell = cell_at(self.manifest, at, name, modality)
-        return cell, modality.read(cell)
+        return cell, read_cell(modality, cell)
 
     def item(self, i: int, name: str) -> int:
         """The number of the preview of row `i`."""

@@ -134,6 +134,12 @@ function curves(lines, wave) {
 
 function seen(item, ...captions) {
   const made = el("div", { class: "seen" });
+  (item.pair ?? [item]).forEach((one) => draw(made, one));
+  made.append(...captions);
+  return made;
+}
+
+function draw(made, item) {
   if (item.image) {
     const picture = el("img", { class: "thumb", src: item.image, alt: "" });
     picture.addEventListener("load", () => picture.classList.toggle("sharp", picture.naturalWidth <= 40));
@@ -153,8 +159,6 @@ function seen(item, ...captions) {
     made.append(el("table", {}, el("tbody", {}, ...rows)));
     if (item.more) made.append(el("p", { class: "soft" }, `and ${item.more} more`));
   }
-  made.append(...captions);
-  return made;
 }
 
 function about(panel, row) {

@@ -17,6 +17,8 @@ from clx.pipelines.configure import dump
 from clx.pipelines.loader import once
 from clx.pipelines.manifest import load_splits
 from clx.pipelines.model import Tower
+from clx.pipelines.samples import views
+from clx.pipelines.seen import look
 from clx.pipelines.train import train
 
 ROWS = [("a cat", "a cat", 5), ("a cat", "the sun", 0), ("sun", "", 2), ("ü", "u and v", 1), ("one two", "two one", 4)]
@@ -73,6 +75,19 @@ def test_a_pair_needs_both_halves_and_trains(pairs: Path, tmp_path: Path, silent
     z = run.model(batch.inputs, batch.present)
     assert z["text"].shape == (5, 8)
     assert "pair: second" in dump(checkpoint.read_config(tmp_path / "run"))
+
+
+def test_a_page_shows_both_of_a_pair_and_of_its_views(pairs: Path, tmp_path: Path, silent: Any) -> None:
+    made = config(pairs, augmentation="strong")
+    train(made, tmp_path / "run", silent)
+    run = checkpoint.load(tmp_path / "run")
+    seen = look(run, load_splits(made.data, 0)["train"], 40, print)
+    seen.item(1, "text")
+    assert [one["text"] for one in seen.items[0]["pair"]] == ["a cat", "the sun"]
+    [found] = views(seen)
+    for line in found["lines"]:
+        for shown in [line["sample"], *line["views"]]:
+            assert [set(one) for one in shown["pair"]] == [{"text"}, {"text"}]
 
 
 def test_data_check_opens_both_columns(pairs: Path, tmp_path: Path) -> None:
