@@ -18,7 +18,7 @@ from clx.pipelines.asked import Asked, Learning, Unfit
 from clx.pipelines.build import Run
 from clx.pipelines.cells import cell_at, has_columns
 from clx.pipelines.config import TASKS, Data, Task
-from clx.pipelines.embedded import ROWS, Report, embed_manifest, nobody
+from clx.pipelines.embedded import ROWS, Embedded, Report, embed_manifest, nobody
 from clx.pipelines.errors import BadInput, Failed, in_memory, nearest
 from clx.pipelines.forecast import HORIZONS
 from clx.pipelines.manifest import evaluation_splits, load_splits, splits_of
@@ -55,15 +55,21 @@ def evaluate(
     strict: bool = True,
     on_bad: OnBad = "fail",
     report: Report = nobody,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Every task of `tasks` that the data allow, as one JSON object (see `clx.pipelines.results`).
 
-    Raises `BadInput` when `strict` and none is possible.
+    `say` hears what begins: rows being embedded, and each task. Raises `BadInput` when `strict` and none is possible.
     """
     run.model.eval()
     run.objective.eval()
     wanted = bool(set(tasks) & set(LEARNING)) and settings.features == "encoder"
-    embedded = embed_manifest(run, source.rows, on_bad=on_bad, report=report, features=wanted)
+
+    def embed(rows: Manifest, classes: list[str] | None = None) -> Embedded:
+        say(f"embedding {len(rows)} rows of {rows.name}")
+        return embed_manifest(run, rows, on_bad=on_bad, report=report, classes=classes, features=wanted)
+
+    embedded = embed(source.rows)
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "clx": version("clx"),
@@ -81,18 +87,14 @@ def evaluate(
     def learn() -> Learning:
         if source.train is None:
             raise Unfit("needs training rows to learn from, other than those it is asked about")
-        train = embed_manifest(
-            run, source.train, on_bad=on_bad, report=report, classes=embedded.classes, features=wanted
-        )
-        if source.val is None:
-            return Learning(train, None)
-        val = embed_manifest(run, source.val, on_bad=on_bad, report=report, classes=train.classes, features=wanted)
-        return Learning(train, val)
+        train = embed(source.train, embedded.classes)
+        return Learning(train, None if source.val is None else embed(source.val, train.classes))
 
     whole = Asked(run, embedded, learn, settings, source.train, source.val, on_bad, report)
     apart = parted(whole, settings.seed) if source.drawn else whole
     skipped = {}
     for task in tasks:
+        say(task)
         try:
             result[task] = RUNS[task](apart if task in LEARNING else whole)
         except Unfit as reason:
@@ -287,6 +289,7 @@ def evaluate_run(
             pretrained=pretrained,
             on_bad=on_bad,
             report=report if on_bad == "skip" else nobody,
+            say=say,
         )
     if own:
         try:
