@@ -14,6 +14,7 @@ from clx.pipelines.rows import Manifest, numbers
 BINS = 50
 MOST_BINS = 1_000_000
 MANY, FEW = 100, 20  # training rows in a bin
+EDGE = 1e-4  # of a bin: 0.3 / 0.1 is a little below 3, more so in float32
 Floats = NDArray[np.float64]
 
 
@@ -42,12 +43,12 @@ def width_of(values: Floats) -> float:
 
 
 def bin_of(values: Floats, width: float) -> NDArray[np.int64]:
-    """The bin of each value, `[k w, (k + 1) w)`; values must be finite.
+    """The bin of each value, `[k w, (k + 1) w)`, one on an edge above it; values must be finite.
 
     >>> bin_of(np.array([0.0, 0.3, 0.29, -0.1]), 0.1).tolist()
     [0, 3, 2, -1]
     """
-    return np.floor(values / width + 1e-9).astype(np.int64)  # 0.3 / 0.1 is a little below 3
+    return np.floor(values / width + EDGE).astype(np.int64)
 
 
 def bin_name(value: Any, width: float) -> str | None:
@@ -60,7 +61,7 @@ def bin_name(value: Any, width: float) -> str | None:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return f"{math.floor(number / width + 1e-9) * width:.6g}" if math.isfinite(number) else None
+    return f"{math.floor(number / width + EDGE) * width:.6g}" if math.isfinite(number) else None
 
 
 def check_width(low: float, high: float, width: float) -> None:
@@ -153,14 +154,14 @@ def with_bins(data: Data, train: Manifest) -> Data:
     return data.model_copy(update={"bin_width": float(f"{width_of(targets_of(train, data.target[0])):.3g}")})
 
 
-def shots(train: Floats, values: Floats, width: float) -> NDArray[np.int64]:
-    """How well training covers each value: 2 where its bin has more than `MANY` rows, 0 fewer than `FEW`, else 1;
-    -1 for an unknown value."""
+def shots(train: Floats, values: Floats, width: float, many: int = MANY, few: int = FEW) -> NDArray[np.int64]:
+    """How well training covers each value (Yang et al. 2021): 2 where its bin has more than `many` training rows,
+    0 fewer than `few`, else 1; -1 for an unknown value."""
     first, counts = histogram(train, width)
     found = np.full(len(values), -1)
     known = np.isfinite(values)
     at = bin_of(values[known], width) - first
     inside = (at >= 0) & (at < len(counts))
     rows = np.where(inside, counts[np.clip(at, 0, max(0, len(counts) - 1))] if len(counts) else 0, 0)
-    found[known] = np.where(rows > MANY, 2, np.where(rows < FEW, 0, 1))
+    found[known] = np.where(rows > many, 2, np.where(rows < few, 0, 1))
     return found

@@ -102,7 +102,7 @@ def regression(seen: Seen, train: Manifest | None) -> dict[str, Any]:
         how, said = "by the trained head", predicted(seen)[known, place].double().numpy()
     else:
         how, said = "by ridge regression on the embeddings, each tenth from the nine others", _ridge(seen, known, truth)
-    taught = truth[:0] if train is None else training_targets(train, column).double().numpy()
+    taught = truth[:0] if train is None else training_targets(train, column)
     taught = taught[np.isfinite(taught)]
     both = np.concatenate([truth, taught])
     edges = np.linspace(both.min(), both.max(), 21)

@@ -1,20 +1,19 @@
 """The task `regression`: errors of the trained predictor, or of linear regressors on frozen features."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from clx.pipelines import probes
 from clx.pipelines.asked import Asked, Lines, Unfit, nonempty
-from clx.pipelines.density import check_width, readable_targets
+from clx.pipelines.density import Floats, readable_targets, shots, width_of
 from clx.pipelines.embedded import Embedded, head_says
 from clx.pipelines.intervals import together
 from clx.pipelines.learning import inputs, learnable
 from clx.pipelines.metrics import correlation, errors, regressed
-from clx.pipelines.results import Settings
 from clx.pipelines.rows import Manifest
 
 
@@ -27,11 +26,11 @@ def regression(asked: Asked) -> Lines:
         raise Unfit(f"{embedded.manifest.name} has no column {run.config.data.target[0]!r} with the numbers")
     found: Lines = {}
     for place, target in enumerate(embedded.target):
-        shelves = None if asked.train is None else Shelves.of(training_targets(asked.train, target), asked.settings)
+        known = None if asked.train is None else training_targets(asked.train, target)
         for name, rows, predictions, about in (predicted if run.model.predictor is None else headed)(asked, target):
             aims = embedded.targets[rows, place]
             line = asked.figures(len(rows), regressed(predictions, aims)) | {"rows": len(rows), **about}
-            groups = {} if shelves is None else {"groups": shelves.figures(asked, predictions, aims)}
+            groups = {} if known is None else {"groups": by_density(asked, known, predictions, aims)}
             found[f"{name}->{target}"] = line | groups
     return nonempty(found, "no row has both a target and an input")
 
@@ -52,11 +51,9 @@ def headed(asked: Asked, target: str) -> Iterator[Prediction]:
         yield "+".join(embedded.z), rows, every[:, place], {"regressor": "predictor"}
 
 
-def training_targets(manifest: Manifest, target: str) -> Tensor:
+def training_targets(manifest: Manifest, target: str) -> Floats:
     """A target of the training rows, NaN where there is none; nothing of a manifest without that column."""
-    if target not in manifest.columns:
-        return torch.zeros(0)
-    return torch.from_numpy(readable_targets(manifest, target)).float()
+    return readable_targets(manifest, target) if target in manifest.columns else np.zeros(0)
 
 
 def predicted(asked: Asked, target: str) -> Iterator[Prediction]:
@@ -86,43 +83,16 @@ def predicted(asked: Asked, target: str) -> Iterator[Prediction]:
             yield name, rows, predictions, about | {"penalty": fitted.penalty, "path": path}
 
 
-@dataclass
-class Shelves:
-    """Bins of the training targets: how many training rows have a target like a given one (Yang et al. 2021)."""
-
-    low: float
-    width: float
-    counts: Tensor
-    settings: Settings
-
-    @classmethod
-    def of(cls, targets: Tensor, settings: Settings) -> "Shelves":
-        values = targets[~targets.isnan()].double()
-        if not len(values):
-            return cls(0.0, 1.0, torch.zeros(1, dtype=torch.long), settings)
-        low, high = values.min().item(), values.max().item()
-        width = settings.bin_width or (high - low) / 50 or 1.0
-        check_width(low, high, width)
-        return cls(low, width, torch.bincount(_bins(values, low, width)), settings)
-
-    def groups(self, targets: Tensor) -> dict[str, Tensor]:
-        """Which of the targets `[N]` have many, a median number and few training rows in their bin."""
-        place = _bins(targets.double(), self.low, self.width)
-        inside = (place >= 0) & (place < len(self.counts))
-        count = torch.where(inside, self.counts[place.clamp(0, len(self.counts) - 1)], 0)
-        many, few = count > self.settings.many, count < self.settings.few
-        return {"many": many, "median": ~many & ~few, "few": few & ~many}
-
-    def figures(self, asked: Asked, predictions: Tensor, targets: Tensor) -> Lines:
-        found = {}
-        for name, here in self.groups(targets).items():
-            if here.any():
-                p, y = predictions[here], targets[here]
-                line = asked.figures(len(y), together(errors(p, y), correlation(p, y)) if len(y) > 2 else errors(p, y))
-                found[name] = {"rows": int(here.sum()), **line}
-        return found
-
-
-def _bins(values: Tensor, low: float, width: float) -> Tensor:
-    # A value on an edge belongs above it, also where float32 puts it a hair below.
-    return ((values - low) / width + 1e-4).floor().long()
+def by_density(asked: Asked, known: Floats, predictions: Tensor, targets: Tensor) -> Lines:
+    """Errors where the bins of the training targets `known` have many rows, a median number and few."""
+    settings = asked.settings
+    width = settings.bin_width or width_of(known)
+    level = torch.from_numpy(shots(known, targets.double().numpy(), width, settings.many, settings.few))
+    found = {}
+    for number, name in ((2, "many"), (1, "median"), (0, "few")):
+        here = level == number
+        if here.any():
+            p, y = predictions[here], targets[here]
+            line = asked.figures(len(y), together(errors(p, y), correlation(p, y)) if len(y) > 2 else errors(p, y))
+            found[name] = {"rows": int(here.sum()), **line}
+    return found

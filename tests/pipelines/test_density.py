@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy.ndimage import convolve1d
 
 from clx.pipelines.batch import Rows
@@ -19,8 +18,6 @@ from clx.pipelines.errors import BadInput
 from clx.pipelines.loader import Order, once
 from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import load_manifest, load_splits
-from clx.pipelines.regression import Shelves
-from clx.pipelines.results import Settings
 from clx.pipelines.thin import long_tail, thin
 
 
@@ -55,7 +52,13 @@ def test_unknown_targets_and_classes_weigh_one() -> None:
 
 def test_shots_follow_the_training_bins() -> None:
     train = np.repeat([0.5, 1.5, 2.5], [19, 20, 101])
-    assert shots(train, np.array([0.1, 1.9, 2.0, 7.0, -3.0, np.nan]), 1.0).tolist() == [0, 1, 2, 0, 0, -1]
+    asked = np.array([0.1, 1.9, 2.0, 7.0, -3.0, np.nan])
+    assert shots(train, asked, 1.0).tolist() == [0, 1, 2, 0, 0, -1]
+    assert shots(train, asked, 1.0, many=18, few=5).tolist() == [2, 2, 2, 0, 0, -1]
+    tenths = np.arange(0, 51) / 10
+    for edges in (tenths, tenths.astype(np.float32).astype(np.float64)):  # each edge in the bin above it
+        assert histogram(edges, 0.1)[1].tolist() == [1] * 51
+        assert (shots(tenths, edges, 0.1, many=2, few=1) == 1).all()
 
 
 @pytest.mark.parametrize("width", [1e-12, 5e-324])
@@ -66,8 +69,6 @@ def test_a_width_of_too_many_bins_is_refused(skewed: Path, width: float) -> None
         histogram(values, width)
     with pytest.raises(BadInput, match="set a wider one"):
         shots(values, values, width)
-    with pytest.raises(BadInput, match="bin_width"):
-        Shelves.of(torch.from_numpy(values), Settings(bin_width=width))
     made = config(skewed, balance={"rule": "inverse"}, bin_width=width)
     with pytest.raises(BadInput, match="bin_width"):
         Trainer(made, prepare(made, load_splits(made.data, 0)), load_splits(made.data, 0), skewed.parent)

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from clx.pipelines.checkpoint import load
 from clx.pipelines.embedded import embed_manifest
 from clx.pipelines.evaluate import evaluate_run, sources
 from clx.pipelines.manifest import load_manifest
-from clx.pipelines.regression import Shelves, training_targets
+from clx.pipelines.regression import training_targets
 from clx.pipelines.results import Settings
 from clx.pipelines.train import train
 
@@ -73,19 +72,6 @@ def test_a_cell_that_is_no_number_is_no_target(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("x,y\n1,2.5\n2,much\n3,\n4,inf\n5,7\n")
     manifest = load_manifest(str(tmp_path / "t.csv"))
     found = training_targets(manifest, "y")
-    assert found.isnan().tolist() == [False, True, True, True, False]
+    assert np.isnan(found).tolist() == [False, True, True, True, False]
     assert found[[0, 4]].tolist() == [2.5, 7.0]
     assert not len(training_targets(manifest, "z"))
-
-
-def test_shelves_count_training_rows_like_a_row() -> None:
-    known = torch.tensor([0.0] * 120 + [1.0] * 50 + [2.5] * 5 + [float("nan")])
-    shelves = Shelves.of(known, Settings(bin_width=1.0))
-    groups = shelves.groups(torch.tensor([0.4, 1.9, 2.0, 7.0, -3.0]))
-    assert groups["many"].tolist() == [True, False, False, False, False]
-    assert groups["median"].tolist() == [False, True, False, False, False]
-    assert groups["few"].tolist() == [False, False, True, True, True]
-    edges = Shelves.of(torch.arange(0, 51) / 10, Settings(few=2))  # 50 bins of 0.1, each edge in the bin above it
-    assert edges.counts.tolist() == [1] * 51
-    few = Shelves.of(known, Settings(bin_width=1.0, many=40, few=5)).groups(torch.tensor([1.5, 2.5]))
-    assert (few["many"].tolist(), few["median"].tolist()) == ([True, False], [False, True])
