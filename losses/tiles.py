@@ -191,10 +191,15 @@ def share(g: Tensor, total: Tensor) -> Tensor:
     return torch.where(total > 0, g / total, 0)
 
 
+def wide(x: Tensor) -> torch.dtype:
+    """What long sums are added up in where `x` is: float64, which Apple's GPUs have not."""
+    return torch.float32 if x.is_mps else torch.float64
+
+
 def cooling(dx: Tensor, x: Tensor, scale: float) -> Tensor:
-    """Gradient of the temperature, -sum(dx * x) / temperature, rows added up in float64."""
+    """Gradient of the temperature, -sum(dx * x) / temperature, rows added up in `wide`."""
     warmth: Tensor = torch.linalg.vecdot(dx, x)
-    return warmth.sum(dtype=torch.float64).mul(-scale).to(x.dtype)
+    return warmth.sum(dtype=wide(x)).mul(-scale).to(x.dtype)
 
 
 class Grid:
@@ -216,7 +221,12 @@ class Grid:
     def buffer(self) -> Callable[[slice, slice], Tensor]:
         """Memory for one tile, handed out in the shape of each."""
         room = self.x.new_empty(self.room)
-        return lambda i, j: room[: (i.stop - i.start) * (j.stop - j.start)].view(i.stop - i.start, -1)
+
+        def shaped(i: slice, j: slice) -> Tensor:
+            height, width = i.stop - i.start, j.stop - j.start
+            return room[: height * width].view(height, width)
+
+        return shaped
 
     def products(self, keep: bool = False) -> Iterator[tuple[slice, slice, Tensor]]:
         """Tiles before their edit, one after the other in the same memory unless they are to be kept."""

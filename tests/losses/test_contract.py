@@ -246,6 +246,23 @@ def test_absent_rows_are_never_looked_at(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ON_EMBEDDINGS)
+def test_an_input_that_no_row_has_is_as_if_it_were_not_asked_for(name: str) -> None:
+    loss, data, without = make(name), batch(), batch()
+    data["present"]["text"][:] = False
+    data["z"]["text"][:] = torch.nan
+    for key in ("z", "present"):
+        del without[key]["text"]
+    value, grads = gradients(loss, data)
+    assert value.isfinite()
+    assert all(g.isfinite().all() for g in grads.values())
+    if name != "symile":  # which has a learned row for what is absent
+        expected, others = gradients(loss, without)
+        torch.testing.assert_close(value, expected)
+        for n, g in others.items():
+            torch.testing.assert_close(grads[n], g)
+
+
+@pytest.mark.parametrize("name", ON_EMBEDDINGS)
 def test_all_present_is_the_same_as_not_saying_so(name: str) -> None:
     loss, data = make(name), batch()
     said = call(loss, data)
