@@ -36,7 +36,7 @@ def cube(factors: Sequence[Tensor], temperature: Tensor | float) -> list[Tensor]
     """
     if len(factors) == 2:
         return list(cross(factors[0], factors[1], temperature, off_diagonal))
-    if not factors[0].is_cuda and len(factors[0]) > 1 and len(factors[0]) ** len(factors) <= tiny_cube:
+    if factors[0].is_cpu and len(factors[0]) > 1 and len(factors[0]) ** len(factors) <= tiny_cube:
         return _at_once(list(map(full, factors)), temperature)
     return list(_Cube.apply(temperature, *map(full, factors)))  # type: ignore[no-untyped-call]
 

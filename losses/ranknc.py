@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register
-from clx.losses.tiles import full, once, plain
+from clx.losses.tiles import full, once, plain, wide
 
 
 def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float, weights: Tensor | None = None) -> Tensor:
@@ -55,7 +55,7 @@ class _RankNC(Function):
                 loss, g = loss * weights[part], g * weights[part, None].to(g.dtype)
             total += float(loss.sum())
             if any(ctx.needs_input_grad):
-                slope += float((g * s).sum(dtype=torch.float64))
+                slope += float((g * s).sum(dtype=wide(s)))
                 # d|a - b| / da = (a - b) / |a - b|; rows that coincide get no gradient
                 w = torch.where(s < 0, g * scale**2 / s, 0)
                 dz[part] += w.sum(1, keepdim=True) * z[part] - w @ z
@@ -99,11 +99,11 @@ def _ranked(s: Tensor, distance: Tensor, start: int) -> tuple[Tensor, Tensor]:
     if float((peak - logits).max()) < 60:
         e = (logits - peak).exp_()
         denominator = e.flip(1).cumsum(1).flip(1).gather(1, first)
-        loss = (denominator.log() + peak - logits).sum(1, dtype=torch.float64)
+        loss = (denominator.log() + peak - logits).sum(1, dtype=wide(s))
         g = e.mul_(denominator.reciprocal_().cumsum(1).gather(1, last)).sub_(1)
     else:  # exponentials of far rows would vanish: stay in logarithms
         log_sum = logits.flip(1).logcumsumexp(1).flip(1).gather(1, first)
-        loss = (log_sum - logits).sum(1, dtype=torch.float64)
+        loss = (log_sum - logits).sum(1, dtype=wide(s))
         g = (logits + (-log_sum).logcumsumexp(1).gather(1, last)).exp_().sub_(1)
     return loss, torch.zeros_like(s).scatter_(1, order, g)
 

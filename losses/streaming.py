@@ -173,7 +173,7 @@ def gram_loss(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | No
 
 def is_small(x: Tensor, size: int, side: int | None = None) -> bool:
     """Whether the logits of `size` rows like those of `x` are taken all at once: on CPU, if they are few."""
-    return not x.is_cuda and 0 < size <= min(small_side, side or small_side)
+    return x.is_cpu and 0 < size <= min(small_side, side or small_side)
 
 
 class _Units(Function):

@@ -151,6 +151,13 @@ def test_tiles_are_kept_in_proportion_to_the_inputs() -> None:
         assert not keeps(64, 512)
 
 
+def test_all_at_once_is_for_the_cpu() -> None:
+    x = torch.empty(4, 2)
+    assert streaming.is_small(x, 4)
+    assert not streaming.is_small(x, 513)
+    assert not streaming.is_small(x.to("meta"), 4)  # as Apple's GPUs, which are no CUDA either
+
+
 def test_gram_adds_up_weighted_logits(tiled: str) -> None:
     z = rows(10, 5)
     w = torch.rand(10, 10, dtype=torch.float64)
