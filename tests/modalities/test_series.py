@@ -324,6 +324,22 @@ def test_taps_beyond_a_series_are_spared_and_change_nothing(length: int) -> None
     assert all(torch.allclose(a, b) for a, b in zip(grads, wanted, strict=True))
 
 
+def test_what_is_spared_binds_no_exported_graph_to_a_length() -> None:
+    class Layer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Conv1d(3, 5, 3, padding=8, dilation=8)
+
+        def forward(self, h: torch.Tensor) -> torch.Tensor:
+            return dilated(self.layer, h)
+
+    layer, length = Layer(), torch.export.Dim("length", min=2, max=4096)
+    program = torch.export.export(layer, (torch.randn(2, 3, 7),), dynamic_shapes=({2: length},)).module()
+    for steps in (2, 8, 9, 300):
+        h = torch.randn(2, 3, steps)
+        assert torch.allclose(program(h), layer(h), atol=1e-6)
+
+
 def test_minirocket_is_fitted_and_comes_back_from_its_state() -> None:
     draw = np.random.default_rng(0)
     series = [
