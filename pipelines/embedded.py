@@ -181,13 +181,16 @@ def contents(run: Run, embedded: Embedded, name: str) -> Tensor:
     """A number per row `[N]`, the same for cells of equal content."""
     manifest, modality = embedded.manifest, run.modalities[name]
     numbers: dict[Any, int] = {}
-    found = []
-    for i in embedded.rows.tolist():
-        cell = cell_at(manifest, i, name, modality)
-        key = str(sorted(cell.items())) if isinstance(cell, dict) else cell
-        if isinstance(cell, bytes):
-            key = hashlib.blake2b(cell, digest_size=16).digest()
-        elif isinstance(cell, np.ndarray | list):
-            key = hashlib.blake2b(np.asarray(cell).tobytes(), digest_size=16).digest()
-        found.append(numbers.setdefault(key, len(numbers)))
-    return torch.tensor(found)
+    keys = [_content(cell_at(manifest, i, name, modality)) for i in embedded.rows.tolist()]
+    return torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
+
+
+def _content(cell: Any) -> Any:
+    """What is the same, and can be a key, for cells of equal content; of a pair that of both."""
+    if isinstance(cell, tuple):
+        return tuple(map(_content, cell))
+    if isinstance(cell, dict):
+        return str(sorted(cell.items()))
+    if isinstance(cell, np.ndarray | list):
+        cell = np.asarray(cell).tobytes()
+    return hashlib.blake2b(cell, digest_size=16).digest() if isinstance(cell, bytes) else cell

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clx.modalities.base import CellError, Input, LearnedView
-from clx.pipelines.cells import vary
+from clx.pipelines.cells import collate, vary
 from clx.pipelines.errors import BadInput
 from clx.pipelines.previews import KINDS, STEPS, preview
 from clx.pipelines.seen import Seen
@@ -33,7 +33,9 @@ def views(seen: Seen) -> list[dict[str, Any]]:
                 continue
             made = [view for (view,) in vary(modality, [[sample]] * VIEWS, torch.Generator().manual_seed(i))]
             if (maker := seen.run.model.tower(name).view) is not None:
-                made[1:] = _learned(maker, modality.collate(made[1:]), i, seen.run.device)
+                learned = _learned(maker, collate(modality, made[1:]), i, seen.run.device)
+                half = len(learned) // 2
+                made[1:] = learned if modality.pair is None else zip(learned[:half], learned[half:], strict=True)
             lines.append({"sample": preview(modality, sample), "views": [preview(modality, view) for view in made]})
         how = modality.augmentation
         said = how if isinstance(how, str) else ", ".join(f"{change} {strength:g}" for change, strength in how.items())

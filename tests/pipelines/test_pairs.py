@@ -1,8 +1,10 @@
 """Two columns through one tower: what the head gets, missing halves, views, checks, and learning from them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +90,33 @@ def test_a_page_shows_both_of_a_pair_and_of_its_views(pairs: Path, tmp_path: Pat
     for line in found["lines"]:
         for shown in [line["sample"], *line["views"]]:
             assert [set(one) for one in shown["pair"]] == [{"text"}, {"text"}]
+
+
+def test_a_page_shows_learned_views_of_a_pair_each_of_its_own_series(tmp_path: Path, silent: Any) -> None:
+    draw = np.random.default_rng(0)
+    lines = [{"a": draw.normal(size=30).tolist(), "b": draw.normal(size=30).tolist()} for _ in range(12)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[0]]))
+    series = {"column": "a", "pair": "b", "width": 16, "layers": 1, "views": 2, "augmentation": "autotcl"}
+    raw = {
+        "data": {"train": str(tmp_path / "pairs.jsonl")},
+        "modalities": {"series": series},
+        "embed_dim": 8,
+        "objective": {"name": "nt-xent"},
+        "train": {"steps": 1, "batch_size": 6},
+        "eval": [],
+    }
+    made = Config.model_validate(raw)
+    train(made, tmp_path / "run", silent)
+    seen = look(checkpoint.load(tmp_path / "run"), load_splits(made.data, 0)["train"], 13, print)
+    assert seen.things["series"].tolist() == [*range(12), 0]
+    [found] = views(seen)
+    for line in found["lines"]:
+        first, second = (one["curves"][0] for one in line["sample"]["pair"])
+        for view in line["views"]:
+            ours, theirs = (one["curves"][0] for one in view["pair"])
+            like = np.corrcoef([first, second, ours, theirs])
+            assert like[0, 2] > like[1, 2] + 0.3
+            assert like[1, 3] > like[0, 3] + 0.3
 
 
 def test_data_check_opens_both_columns(pairs: Path, tmp_path: Path) -> None:
