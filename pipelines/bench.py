@@ -23,8 +23,8 @@ from clx.losses.siglip import siglip
 from clx.losses.symile import symile, symile_shuffled
 
 Forward = Callable[[list[Tensor]], Tensor]
-LIMIT = 120.0  # seconds of CPU time for the repeats of one comparison
 """A loss of the embeddings `[B, D]` of every name."""
+LIMIT = 120.0  # seconds of CPU time for the repeats of one comparison
 
 
 @dataclass(frozen=True)

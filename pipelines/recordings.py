@@ -274,7 +274,7 @@ def _names(manifest: Manifest, column: str) -> "pa.Array":
     """What the series are called: their files, or the number of their row."""
     import pyarrow as pa
 
-    from clx.modalities.series_files import piece_of
+    from clx.modalities.series_files import piece_of  # its package imports torch, which reading a table does not need
 
     cells = manifest.column(column)
     return pa.array([piece_of(cell)[0] if isinstance(cell, str) else i for i, cell in enumerate(cells)])
