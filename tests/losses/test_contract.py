@@ -245,11 +245,30 @@ def test_absent_rows_are_never_looked_at(name: str) -> None:
         assert (g[~data["present"][n]] == 0).all()
 
 
+@pytest.mark.parametrize("name", [n for n in EVERY if "weights" in LOSSES[n].needs()])
+@pytest.mark.parametrize("unknown", [False, True])
+def test_each_row_counts_by_its_weight(name: str, unknown: bool) -> None:
+    loss = make(name, **({"window": 1.5} if name == "conr" else {}))
+
+    def value(weights: Tensor) -> Tensor:
+        data = batch() | {"weights": weights}
+        if unknown:
+            data["labels"][2], data["targets"][2] = -1, torch.nan
+        return call(loss, data)
+
+    weights = torch.tensor([0.5, 2.0, 1.5, 0.1, 3.0, 0.7], dtype=torch.float64)
+    alone = torch.stack([value(row) for row in torch.eye(6, dtype=torch.float64)])
+    torch.testing.assert_close(value(weights), weights @ alone)
+    torch.testing.assert_close(value(torch.ones(6)), alone.sum())
+    assert (alone != 0).sum() > 2
+
+
 @pytest.mark.parametrize("name", ON_EMBEDDINGS)
 def test_an_input_that_no_row_has_is_as_if_it_were_not_asked_for(name: str) -> None:
     loss, data, without = make(name), batch(), batch()
     data["present"]["text"][:] = False
     data["z"]["text"][:] = torch.nan
+    data["present"]["image"][1] = without["present"]["image"][1] = False
     for key in ("z", "present"):
         del without[key]["text"]
     value, grads = gradients(loss, data)

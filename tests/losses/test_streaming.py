@@ -113,9 +113,20 @@ def test_margins(tiled: str, scale: float, with_ids: bool) -> None:
 @pytest.mark.parametrize("tau_plus", [0.0, 0.1, 0.9])
 def test_hard_negatives(tiled: str, tau_plus: float, beta: float, ids: list[int] | None) -> None:
     x, y = unit(rows(6, 4)), unit(torch.cat([rows(3, 4), rows(3, 4, seed=1)]))  # half of them agree: the floor binds
-    x, y = x.detach().requires_grad_(), y.detach().requires_grad_()
     t = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
-    item = torch.tensor(ids or range(6)).repeat(2)
+    same_as_loops(x, y, t, tau_plus, beta, ids)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.5])
+def test_hard_negatives_that_are_farther_than_the_floor_allows(tiled: str, beta: float) -> None:
+    x = torch.tensor([[1.0, 0.0], [-1.0, 0.2]], dtype=torch.float64)  # opposite, yet no less than tau_plus p are left
+    t = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    same_as_loops(unit(x), unit(x + 0.05), t, 0.1, beta, None)
+
+
+def same_as_loops(x: Tensor, y: Tensor, t: Tensor, tau_plus: float, beta: float, ids: list[int] | None) -> None:
+    x, y = x.detach().requires_grad_(), y.detach().requires_grad_()
+    item = torch.tensor(ids or range(len(x))).repeat(2)
     z = torch.cat([x, y])
     positive, terms = ((x * y).sum(1) / t).exp().repeat(2), [0 * z.sum()]
     for row, s in enumerate(z @ z.T / t):
@@ -126,7 +137,7 @@ def test_hard_negatives(tiled: str, tau_plus: float, beta: float, ids: list[int]
             terms.append((1 + len(s) * g / positive[row]).log())
     given = None if ids is None else torch.tensor(ids)
     value = hard_negatives(x, y, t, tau_plus, beta, given)
-    same(value, torch.stack(terms).sum() / 12 + 0 * t, [x, y, t])
+    same(value, torch.stack(terms).sum() / len(z) + 0 * t, [x, y, t])
 
 
 @pytest.mark.parametrize("kernel", [0.5, 30.0])
