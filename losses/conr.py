@@ -73,13 +73,14 @@ class _Near:
         return close
 
     def weights(self, s: Tensor, i: slice, j: slice) -> Tensor:
-        """1 for positives, exp(e |y_i - y_j|) for negatives, 0 for others; a row with itself is masked, unless it is
-        alone."""
+        """1 for positives and for negatives, whose logits get e |y_i - y_j| more, 0 for others; a row with itself is
+        masked, unless it is alone."""
         if (own := self._own(i, j)) is not None:
             s.diagonal(i.start - j.start).masked_fill_(~own, -torch.inf)
         far, close, predicted = self.look(i, j)
-        pushed = (far * self.pushing).exp_().mul_(predicted)
-        return pushed.lerp_(pushed.new_ones(()), close)
+        negative = predicted - predicted * close
+        s.addcmul_(far, negative, value=self.pushing)  # in logarithms: exp(e |y_i - y_j|) may be beyond float32
+        return negative.add_(close)
 
     def _own(self, i: slice, j: slice) -> Tensor | None:
         """Which of the rows that a tile pairs with themselves are alone; None where it has no such pair."""

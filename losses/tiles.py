@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 
 Edit = Callable[[Tensor, slice, slice], Tensor | None]
 """Given a tile of logits, its rows and its columns, masks single entries in place with -inf, or returns weights
-of the tile's exponentials, 0 for what is left out. Symmetric for `gram`; always the same.
+of the tile's exponentials, 0 for what is left out. It may add to the logits what does not depend on the embeddings.
+Symmetric for `gram`; always the same.
 
 Weights are for masks that leave out much: exp of -inf takes ten times as long as that of a number on CPU.
 """

@@ -318,7 +318,8 @@ def test_float32_gradients_of_the_others() -> None:
         assert off(grads, expected) < 1e-5, name
 
 
-def test_conr_with_rows_that_are_alone(tiled: str) -> None:
+@pytest.mark.parametrize("pushing", [0.1, 300.0])  # the exponential of 300 times 5 is beyond float64
+def test_conr_with_rows_that_are_alone(tiled: str, pushing: float) -> None:
     z, y = rows(10, 5), torch.arange(10, dtype=torch.float64)[:, None] % 6
     p = (y + 3) % 6 + 0.5
     alone = torch.arange(10) % 3 == 0
@@ -326,10 +327,10 @@ def test_conr_with_rows_that_are_alone(tiled: str) -> None:
     near &= ~torch.eye(10, dtype=torch.bool) | torch.diag(alone)
     far = seen & ((y - y.T).abs() > 1)
     s = unit(z) @ unit(z).T / 0.3
-    columns = torch.where(near, s, torch.where(far, s + 0.1 * (y - y.T).abs(), -torch.inf))
+    columns = torch.where(near, s, torch.where(far, s + pushing * (y - y.T).abs(), -torch.inf))
     expected = columns.logsumexp(1) - (s * near).sum(1) / near.sum(1).clamp(min=1)
     valid = near.any(1) & far.any(1)
-    got, anchors = conr(unit(z), y, p, 0.3, 1.0, 0.1, alone)
+    got, anchors = conr(unit(z), y, p, 0.3, 1.0, pushing, alone)
     assert torch.equal(anchors, valid)
     same(got, torch.where(valid, expected, 0), [z])
 
