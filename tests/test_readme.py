@@ -23,6 +23,8 @@ SHORTER = {
     "clx train forecast -s train.steps=20": "clx train forecast -s train.steps=1 -s eval=[]",
     "--horizons 24,168": "--horizons 24",
     "--task probe --task knn ": "",
+    "clx report runs/digits ": "clx report --rows 150 --points 150 runs/digits ",
+    "-s eval='[zeroshot]' --json": "-s eval='[]' --json",
 }
 
 

@@ -89,8 +89,12 @@ def test_bad_input_is_one_line(
 
 
 PROBE = """<!doctype html><iframe src="page.html" width="WIDTH" height="800"></iframe><pre id="found"></pre><script>
-onload = () => setTimeout(() => {
+onload = () => setTimeout(function look() {
   const page = document.querySelector("iframe").contentWindow, inside = page.document, found = {};
+  const curve = inside.querySelector("#curves svg");
+  const map = inside.querySelector("canvas[aria-label='map of the embeddings']");
+  const matrix = inside.querySelector("canvas[aria-label='confusion matrix']");
+  if (!curve || !map || !matrix) return setTimeout(look, 500);
   found.wider = inside.documentElement.scrollWidth - inside.documentElement.clientWidth;
   found.dark = page.matchMedia("(prefers-color-scheme: dark)").matches;
   const colours = (canvas) => {
@@ -105,11 +109,10 @@ onload = () => setTimeout(() => {
     node.dispatchEvent(new page.PointerEvent("pointerdown", how));
     return inside.getElementById("tip").hidden ? "" : inside.getElementById("tip").textContent;
   };
-  found.curve = at(inside.querySelector("#curves svg"), 0.5, 0.5);
-  const map = inside.querySelector("canvas[aria-label='map of the embeddings']");
+  found.curve = at(curve, 0.5, 0.5);
   found.map = "";
   for (let k = 0; k < 400 && !found.map; k++) found.map = at(map, (k % 20) / 20, Math.floor(k / 20) / 20);
-  found.matrix = at(inside.querySelector("canvas[aria-label='confusion matrix']"), 0.9, 0.9);
+  found.matrix = at(matrix, 0.9, 0.9);
   let changes = 0;
   for (const select of inside.querySelectorAll("#panels select")) for (let k = 0; k < select.options.length; k++) {
     select.value = k; select.dispatchEvent(new page.Event("change")); changes++;
@@ -131,7 +134,7 @@ def test_a_browser_draws_it(clx: Callable[..., Any], digits_run: Path, tmp_path:
         [
             str(CHROMIUM),
             *("--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--allow-file-access-from-files"),
-            *(f"--user-data-dir={tmp_path}/profile", "--enable-logging=stderr", "--virtual-time-budget=6000"),
+            *(f"--user-data-dir={tmp_path}/profile", "--enable-logging=stderr", "--virtual-time-budget=20000"),
             f"--blink-settings=preferredColorScheme={0 if dark else 1}",
             (tmp_path / "probe.html").as_uri(),
         ],

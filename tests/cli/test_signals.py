@@ -17,7 +17,9 @@ LONG = [
 ]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_the_group_saves(tmp_path: Path, number: int, code: int) -> None:
     args = [CLX, "train", "digits", *LONG, "-s", "train.workers=2", "-o", "run"]
     with subprocess.Popen(args, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as started:
