@@ -21,6 +21,7 @@ def test_both_sides_compute_the_same(bout: bench.Bout) -> None:
     assert row["speedup"] > 0
 
 
+@pytest.mark.slow
 def test_each_comparison_has_processes_of_its_own() -> None:
     (row,) = bench.bench_losses(["mv-dhel"], batch=512, width=16, repeats=1)
     assert row["runs"] == 1

@@ -284,7 +284,7 @@ def test_half_precision_that_never_settles_is_refused(
         train(make_config(eval=[], train__precision="fp16", train__bad_steps=1), tmp_path / "run", silent)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("schedule", ["constant", pytest.param("cosine", marks=pytest.mark.slow)])
 def test_a_finished_run_can_be_made_longer(tmp_path: Path, make_config: Make, silent: Any, schedule: str) -> None:
     """With a constant rate as if it had been that long from the start; a cosine stands where the longer one does."""
     change = {"train__schedule": schedule, "train__warmup": 0.3, "train__keep": 9}
