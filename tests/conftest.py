@@ -120,8 +120,10 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            make(folder.with_suffix(".part"))
-            folder.with_suffix(".part").rename(folder)
+            part = folder.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)  # of a worker that failed to make it
+            make(part)
+            part.rename(folder)
     return folder
 
 
