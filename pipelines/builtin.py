@@ -8,6 +8,7 @@ import csv
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ def describe() -> list[dict[str, Any]]:
     ]
 
 
+@lru_cache(maxsize=1)  # a sweep, and the tests, ask for it over and over
 def _digits(_: str) -> Tables:
     """One concept, five senses: each scan with several independent draws of the other senses."""
     import pyarrow as pa

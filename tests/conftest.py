@@ -96,6 +96,7 @@ def tiny(**changes: Any) -> dict[str, Any]:
         "embed_dim": 16,
         "objective": {"name": "clip", "temperature": 0.1, "learn_temperature": True},
         "train": {"steps": 6, "batch_size": 32, "validate_every": 3},
+        "eval": ["zeroshot"],
     }
     for key, value in changes.items():
         at = raw
@@ -141,7 +142,8 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from clx.pipelines.config import Config
     from clx.pipelines.train import train
 
-    config = tiny(train__steps=60, train__batch_size=128, train__lr=5e-3, train__validate_every=30)
+    steps = {"train__steps": 60, "train__batch_size": 128, "train__lr": 5e-3, "train__validate_every": 30}
+    config = tiny(**steps, eval=["zeroshot", "retrieval"])
     made = made_once(
         tmp_path_factory, "digits-run", lambda folder: train(Config.model_validate(config), folder, Silent())
     )

@@ -16,15 +16,15 @@ BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 INSTALL = re.compile(r"python3 -m venv|pip install")
 # Training to the end takes minutes, a few steps show that the command is right.
 SHORTER = {
-    "clx train digits\n": "clx train digits -s train.steps=3\n",
+    "clx train digits\n": "clx train digits -s train.steps=3 -s train.batch_size=32\n",
     "clx train my.yaml ": "clx train my.yaml -s train.steps=3 ",
-    "clx train digits-sum ": "clx train digits-sum -s eval=[] ",
-    "-s train.lr=$rate ": "-s train.lr=$rate -s eval=[] ",
+    "clx train digits-sum ": "clx train digits-sum -s eval=[] -s train.batch_size=32 ",
+    "-s train.lr=$rate ": "-s train.lr=$rate -s eval=[] -s train.batch_size=32 ",
     "clx train forecast -s train.steps=20": "clx train forecast -s train.steps=1 -s eval=[]",
     "--horizons 24,168": "--horizons 24",
     "--task probe --task knn ": "",
     "clx report runs/digits ": "clx report --rows 150 --points 150 runs/digits ",
-    "-s eval='[zeroshot]' --json": "-s eval='[]' --json",
+    "-s eval='[zeroshot]' --json": "-s eval='[]' -s train.batch_size=32 --json",
 }
 
 

@@ -34,9 +34,9 @@ def test_rows_are_as_listed_and_every_row_says_its_split(name) -> None:
 def test_generation_is_quick_and_repeatable() -> None:
     digits.scans()
     start = time.process_time()
-    again = load_builtin("digits")
-    assert time.process_time() - start < 3
-    assert again["test"].table.equals(load("digits")["test"].table)
+    again = BUILTIN["digits"].make.__wrapped__("")
+    assert time.process_time() - start < 10  # 0.7 here
+    assert again["test"].equals(load("digits")["test"].table)
 
 
 def test_digits_cells_are_files() -> None:
