@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -177,6 +178,10 @@ def kill(kills: int, workers: int, seed: int, folder: Path, steps: int) -> dict[
             os.killpg(child, signal.SIGKILL)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         codes.append(code)
+        if code == 0 and left:  # it was quicker than thought: once more from the start
+            shutil.rmtree(out)
+            done, at, per_step = {"moment": 0, "save": 0}, [], per_step / 2
+            continue
         if code != -signal.SIGKILL:
             break
         done[way] += 1
@@ -201,8 +206,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of the run [default: 3 per kill, at least 12]")
     args = parser.parse_args()
-    data = manifest.load_builtin("digits")  # made once: half of what a resume of so small a run takes
-    manifest.load_builtin = lambda name: data
+    manifest.load_builtin("digits")  # kept: half of what a resume of so small a run takes
     found = []
     for workers in args.workers:
         with tempfile.TemporaryDirectory() as folder:
