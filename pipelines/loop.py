@@ -359,6 +359,7 @@ class Trainer:
         self.say = progress.say
         if self.cache:
             self.know_features()
+        self.begin(signals)
         self.catch_up(signals)
         self.model.train(), self.objective.train()
         start, first, saved = time.monotonic(), self.step, time.monotonic()
@@ -381,6 +382,13 @@ class Trainer:
                 saved, signals.save = time.monotonic(), False
             self.stop_if_asked(signals)
         return speed()
+
+    def begin(self, signals: Signals) -> None:
+        """Validate and save what was taken over from pre-training: no step may make it better."""
+        if self.run.config.pretrain is not None and self.val is not None and self.step == 0 and self.saved < 0:
+            self.validate(signals)
+            self.save()
+            self.stop_if_asked(signals)
 
     def catch_up(self, signals: Signals) -> None:
         """Validate the step that a resumed run was stopped at, where a signal came before that was done."""

@@ -5,6 +5,7 @@ import json
 import math
 import random
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,34 @@ def test_fine_tuning_moves_the_encoder(table: Path, run: Path, tmp_path: Path, s
     first, second = towers(run / "pretrain"), towers(tmp_path / "run")
     assert any(not torch.equal(first[name], second[name]) for name in first)
     assert "table.encoder, to be fine-tuned" in " ".join(silent.said)
+
+
+def test_what_was_taken_over_may_be_the_best(
+    table: Path, run: Path, tmp_path: Path, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps that only spoil it leave the fitted beginning as the best checkpoint; a stop at once resumes."""
+    spoiling = {"pretrain": {"run": str(run / "pretrain"), "freeze": False}}
+    spoiling["train"] = {"steps": 8, "batch_size": 32, "validate_every": 4, "lr": 1.0, "schedule": "constant"}
+    config = Config.model_validate(raw(table, **spoiling))
+    train(config, tmp_path / "run", silent)
+    assert checkpoint.best(checkpoint.checkpoints(tmp_path / "run")).step == 0
+    validating = Trainer.validate
+
+    def validate(trainer: Trainer, signals: Any) -> bool:
+        signals.stop = signal.SIGTERM
+        return validating(trainer, signals)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "validate", validate)
+        with pytest.raises(Stopped):
+            train(config, tmp_path / "stopped", silent)
+    assert [one.step for one in checkpoint.checkpoints(tmp_path / "stopped")] == [0]
+    train(checkpoint.read_config(tmp_path / "stopped"), tmp_path / "stopped", silent, resume=True)
+    one, other = weights(tmp_path / "run"), weights(tmp_path / "stopped")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "stopped")]
+    assert logs[0] == logs[1]
+    assert '"step": 0' in logs[0]
 
 
 def test_the_predictor_begins_at_ridge_regression(table: Path, run: Path, tmp_path: Path, silent: Any) -> None:
