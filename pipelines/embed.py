@@ -21,7 +21,7 @@ from clx.pipelines.device import Turns
 from clx.pipelines.disk import locked
 from clx.pipelines.errors import BadInput, Stopped, in_memory, nearest
 from clx.pipelines.loader import once
-from clx.pipelines.manifest import load_manifest, load_splits, split_by
+from clx.pipelines.manifest import load_manifest, load_splits, split_by, split_in
 from clx.pipelines.model import fingerprint
 from clx.pipelines.rows import Manifest, refuse_input
 from clx.pipelines.signals import Signals
@@ -66,16 +66,13 @@ def sources(run: Run, source: str | None, wanted: Wanted, allow_outside: bool) -
     data = run.config.data
     if source is None or is_builtin(source):
         splits = load_builtin(source) if source is not None else load_splits(data, run.config.train.seed)
-        if wanted.split is not None and wanted.split not in splits:
-            raise BadInput(f"no row has the split {wanted.split!r} (found: {', '.join(splits)})")
-        return [(name, rows) for name, rows in splits.items() if wanted.split in (None, name)]
+        if wanted.split is None:
+            return [*splits.items()]
+        return [(wanted.split, split_in(splits, wanted.split, source or data.train))]
     manifest = load_manifest(source, allow_outside=allow_outside)
     if wanted.split is None:
         return [(None, manifest)]
-    splits = split_by(manifest, data.split)
-    if wanted.split not in splits:
-        raise BadInput(f"{source}: no row has the split {wanted.split!r} (found: {', '.join(splits)})")
-    return [(wanted.split, splits[wanted.split])]
+    return [(wanted.split, split_in(split_by(manifest, data.split), wanted.split, source))]
 
 
 def embed_rows(

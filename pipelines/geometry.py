@@ -46,13 +46,15 @@ def modality_gap(x: Tensor, y: Tensor) -> Statistic:
 
 
 def effective_rank(x: Tensor) -> float:
-    """exp of the entropy of the normalised singular values of the centred rows (Roy & Vetterli 2007): 1 to D."""
+    """In how many directions rows `[N, D]` vary, 1 to D; 0 when they do not.
+
+    The exponential of the entropy of the centred rows' singular values (Roy and Vetterli 2007).
+    """
     centred = x.double() - x.double().mean(0)
     values = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0).sqrt()
     if values.sum() <= 1e-9 * len(x) ** 0.5:
-        return 1.0  # one point
-    shares = values / values.sum()
-    return float(torch.exp(torch.special.entr(shares).sum()))
+        return 0.0
+    return float(torch.special.entr(values / values.sum()).sum().exp())
 
 
 def hubness(queries: Tensor, candidates: Tensor, itself: bool = False) -> dict[str, Any]:

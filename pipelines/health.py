@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clx.pipelines.geometry import effective_rank
+
 REMEMBERED = 100  # losses
 FEWEST = 20  # losses before one can stand out
 LEAP = 10  # times the usual distance from the usual loss
@@ -21,18 +23,6 @@ def spread(z: Tensor) -> float:
     """How far unit embeddings of `[N, D]` are from their mean, root mean square: 0 when all are equal, 1 at most."""
     unit = F.normalize(z.float(), dim=-1)
     return (unit - unit.mean(0)).square().sum(1).mean().sqrt().item()
-
-
-def effective_rank(z: Tensor) -> float:
-    """In how many directions unit embeddings of `[N, D]` vary, 1 to D; 0 when they do not.
-
-    The exponential of the entropy of the centred embeddings' singular values (Roy and Vetterli 2007).
-    """
-    unit = F.normalize(z.double(), dim=-1)
-    values = torch.linalg.svdvals(unit - unit.mean(0))
-    if values.sum() <= 1e-9:
-        return 0.0
-    return float(torch.special.entr(values / values.sum()).sum().exp())
 
 
 @dataclass
@@ -71,7 +61,8 @@ class Health:
             z = rows[torch.isfinite(rows).all(1)][:ROWS]
             if len(z) < 2 or z.shape[1] < 2:
                 continue
-            figures[f"{name}.spread"], figures[f"{name}.rank"] = wide, rank = spread(z), effective_rank(z)
+            figures[f"{name}.spread"] = wide = spread(z)
+            figures[f"{name}.rank"] = rank = effective_rank(F.normalize(z.double(), dim=-1))
             room = min(len(z) - 1, z.shape[1])
             lines = rank < LINE < room / 4
             self.low[name] = self.low.get(name, 0) + 1 if wide < POINT or lines else 0

@@ -15,7 +15,7 @@ from clx.modalities.base import Modality
 from clx.pipelines.build import Run
 from clx.pipelines.cells import cell_of, column_of, columns_of, has_columns
 from clx.pipelines.errors import BadInput, nearest
-from clx.pipelines.manifest import LISTS, load_manifest, split_by
+from clx.pipelines.manifest import LISTS, load_manifest, split_by, split_in
 from clx.pipelines.readers import EXTENSIONS
 from clx.pipelines.rows import Manifest
 
@@ -180,10 +180,7 @@ class Inputs:
     def of_rows(self, manifest: Manifest, modalities: Mapping[str, Modality]) -> Iterator[Item]:
         """Every row of a manifest as an item, given by all the modalities that it has."""
         if self.split is not None:
-            splits = split_by(manifest, self.run.config.data.split)
-            if self.split not in splits:
-                raise BadInput(f"no row has the split {self.split!r} (found: {', '.join(splits)})")
-            manifest = splits[self.split]
+            manifest = split_in(split_by(manifest, self.run.config.data.split), self.split, manifest.name)
         columns = columns_of(dict(modalities))
         for i in range(len(manifest)):
             try:

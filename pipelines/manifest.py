@@ -1,5 +1,6 @@
 """From what the user names (a file, a folder, built-in data) to splits of rows."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,7 @@ def load_splits(data: Data, seed: int, *, whole: bool = False) -> dict[str, Mani
     """
     ends = {split: part.last for split, part in (("val", data.val), ("test", data.test)) if isinstance(part, Last)}
     splits = _source(data.train, data, whole, ends)
-    if "train" not in splits:
-        raise BadInput(f"{data.train}: no row has the split 'train' (found: {', '.join(splits)})")
+    split_in(splits, "train", data.train)
     for split, given in (("val", data.val), ("test", data.test)):
         if given is None:
             continue
@@ -90,8 +90,7 @@ def evaluation_splits(data: Data, seed: int, source: str | None, split: str | No
     """The split that `load_evaluation` chooses, among all splits of its source."""
     splits = load_splits(data, seed) if source is None else splits_of(source, data)
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
-    if name not in splits:
-        raise BadInput(f"{source or data.train} has no {name} rows; it has {', '.join(splits)}")
+    split_in(splits, name, source or data.train)
     return name, splits
 
 
@@ -119,9 +118,7 @@ def _holdout(source: str, split: str, data: Data, whole: bool) -> Manifest:
         if data.split not in manifest.columns:
             return manifest
         splits = split_by(manifest, data.split)
-    if split not in splits:
-        raise BadInput(f"{source}: no row has the split {split!r} (found: {', '.join(splits)})")
-    return splits[split]
+    return split_in(splits, split, source)
 
 
 def _cut(manifest: Manifest, data: Data) -> Manifest:
@@ -137,6 +134,13 @@ def _open(source: str, data: Data, timed: bool, ends: dict[str, float] | None = 
     near = [data.neighbours.group] if data.neighbours else []
     needed = [data.split, *data.target, *near, *([data.label] if data.label else [])]
     return grouped(manifest, data.long, needed, timed, ends)
+
+
+def split_in(splits: Mapping[str, Manifest], name: str, source: str) -> Manifest:
+    """The rows of one split of a source. Raises `BadInput` when there are none."""
+    if name not in splits:
+        raise BadInput(f"{source}: no row has the split {name!r} (found: {', '.join(splits)})")
+    return splits[name]
 
 
 def split_by(manifest: Manifest, column: str) -> dict[str, Manifest]:

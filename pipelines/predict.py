@@ -20,7 +20,7 @@ from clx.pipelines.device import pick_device
 from clx.pipelines.disk import finite, replacing
 from clx.pipelines.errors import BadInput, in_memory, nearest
 from clx.pipelines.loader import batches, once
-from clx.pipelines.manifest import load_evaluation, load_manifest, split_by
+from clx.pipelines.manifest import load_evaluation, load_manifest, split_by, split_in
 from clx.pipelines.rows import Manifest, refuse_input
 
 if TYPE_CHECKING:
@@ -50,10 +50,7 @@ def rows_to_predict(run: Run, source: str | None, split: str | None) -> Manifest
     manifest = load_manifest(source, allow_outside=data.allow_outside)
     if split is None:
         return manifest
-    splits = split_by(manifest, data.split)
-    if split not in splits:
-        raise BadInput(f"{source} has no {split} rows; it has {', '.join(splits)}")
-    return splits[split]
+    return split_in(split_by(manifest, data.split), split, source)
 
 
 def kept_columns(run: Run, manifest: Manifest, keep: Sequence[str] = ()) -> list[str]:

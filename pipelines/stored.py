@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from clx.pipelines.disk import LOCK, replacing, write_text
@@ -152,6 +153,53 @@ def read_meta(path: Path) -> dict[str, Any] | None:
         raise BadInput(f"{path} is no Parquet file of embeddings ({str(error).splitlines()[0]})") from None
 
 
+class Noted(BaseModel):
+    """What a reader relies on of that which `clx embed` noted."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    format: Literal[1]
+    embed_dim: int = Field(ge=1)
+    modalities: dict[str, str] = Field(min_length=1)
+    weights: str
+    run: str | None = None
+    step: int | None = None
+    model: str | None = None
+    pretrained: str | None = None
+
+    @model_validator(mode="after")
+    def _of_a_model(self) -> "Noted":
+        if self.model is None and (self.run is None or self.step is None):
+            raise ValueError("names neither a model nor a run with its step")
+        return self
+
+
+def check(path: Path, meta: Any) -> None:
+    """Whether the metadata are those of `clx embed` and the columns are what they say. Raises `BadInput`."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        noted = Noted.model_validate(meta)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadInput(f"{path}: its metadata are not those of clx embed ({where}: {first['msg']})") from None
+    schema = parquet.read_schema(path)
+    if {"id", "row"} - {*schema.names}:
+        raise BadInput(f"{path} lacks its columns id and row")
+    if path.name.endswith(".ids.parquet"):
+        return
+    for name in noted.modalities:
+        kind = schema.field(name).type if name in schema.names else pa.null()
+        if not (
+            pa.types.is_fixed_size_list(kind)
+            and pa.types.is_floating(kind.value_type)
+            and kind.list_size == noted.embed_dim
+        ):
+            raise BadInput(f"{path}: column {name}: expected vectors of {noted.embed_dim} numbers, found {kind}")
+
+
 @dataclass(frozen=True)
 class Stored:
     """Embeddings in a file that `clx embed` wrote, or a plain array `[N, D]`."""
@@ -171,10 +219,14 @@ class Stored:
             meta = read_meta(path)
             if meta is None:
                 raise BadInput(f"{path} was not written by clx embed")
+            check(path, meta)
             return cls(path, meta)
         if path.suffix != ".npy":
             raise BadInput(f"{path}: expected a .parquet or .npy file of embeddings")
-        return cls(path, read_meta(ids_file(path)) if ids_file(path).is_file() else None)
+        meta = read_meta(ids_file(path)) if ids_file(path).is_file() else None
+        if meta is not None:
+            check(ids_file(path), meta)
+        return cls(path, meta)
 
     @cached_property
     def facts(self) -> Path | None:

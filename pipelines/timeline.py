@@ -19,7 +19,7 @@ from clx.pipelines.build import Run, windowed_series
 from clx.pipelines.cells import cell_at, column_of
 from clx.pipelines.errors import BadInput, in_memory
 from clx.pipelines.forecast import at_end, trained
-from clx.pipelines.manifest import load_splits, splits_of
+from clx.pipelines.manifest import load_splits, split_in, splits_of
 from clx.pipelines.predict import Line
 from clx.pipelines.recordings import TIMES, extents
 from clx.pipelines.rows import Manifest
@@ -155,9 +155,7 @@ def recordings(run: Run, source: str | None, split: str | None) -> list[Manifest
         split = split or next(each for each in ("test", "val", "train") if each in splits)
     else:
         splits = splits_of(source, data, whole=True)
-    if split is not None and split not in splits:
-        raise BadInput(f"{source or data.train} has no {split} rows; it has {', '.join(splits)}")
-    return [*splits.values()] if split is None else [splits[split]]
+    return [*splits.values()] if split is None else [split_in(splits, split, source or data.train)]
 
 
 def anomalies(scorer: Scorer, manifests: Sequence[Manifest], threshold: float) -> Parts:

@@ -31,10 +31,12 @@ def test_alignment_and_uniformity_are_the_papers() -> None:
     assert figures(9, geometry.uniformity(torch.ones(9, 1)), resamples=0)["uniformity"] == pytest.approx(0, abs=1e-6)
 
 
-def test_effective_rank_counts_directions() -> None:
-    plane = torch.cat([torch.eye(4), -torch.eye(4)])
-    assert geometry.effective_rank(plane) == pytest.approx(4)
-    assert geometry.effective_rank(torch.ones(9, 3)) == 1.0
+@pytest.mark.parametrize("rank", [1, 2, 5, 16])
+def test_effective_rank_counts_directions(rank: int) -> None:
+    """Points on both ends of `rank` axes vary in that many directions, equally."""
+    axes = torch.eye(16)[:rank]
+    assert geometry.effective_rank(torch.cat([axes, -axes]) * 7) == pytest.approx(rank)
+    assert geometry.effective_rank(torch.randn(1, 8).repeat(50, 1)) == 0
     line = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).repeat(5, 1)
     assert geometry.effective_rank(line) == pytest.approx(1)
 

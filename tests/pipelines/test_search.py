@@ -1,13 +1,17 @@
 """Exact neighbours chunk by chunk, and an index beside the file."""
 
+import json
 import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 
 from clx.pipelines.errors import BadInput
 from clx.pipelines.search import approximate, neighbours
@@ -110,11 +114,32 @@ def test_two_searches_that_make_one_index_do_not_mix(stored: Stored, monkeypatch
 
 
 def test_ids_of_other_rows_are_refused(tmp_path: Path) -> None:
-    import pyarrow as pa
-    from pyarrow import parquet
-
     np.save(tmp_path / "e.npy", np.ones((3, 4), np.float32))
-    meta = {"clx": '{"format": 1, "embed_dim": 4, "modalities": {"image": "image"}}'}
-    parquet.write_table(pa.table({"id": ["a", "b"]}).replace_schema_metadata(meta), tmp_path / "e.ids.parquet")
+    meta = {"format": 1, "embed_dim": 4, "modalities": {"image": "image"}, "weights": "w", "run": "r", "step": 1}
+    table = pa.table({"id": ["a", "b"], "row": [1, 2]}).replace_schema_metadata({"clx": json.dumps(meta)})
+    parquet.write_table(table, tmp_path / "e.ids.parquet")
     with pytest.raises(BadInput, match="do not belong together"):
         neighbours(Stored.open(tmp_path / "e.npy"), "image", torch.ones(1, 4), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": 2}, "format: Input should be 1"),
+        ({"embed_dim": "24"}, "embed_dim"),
+        ({"modalities": {}}, "modalities"),
+        ({"modalities": {"audio": "audio"}}, "column audio: expected vectors of 24 numbers, found null"),
+        ({"embed_dim": 8}, "expected vectors of 8 numbers, found fixed_size_list"),
+        ({"run": None}, "names neither a model nor a run"),
+        ([1], "not those of clx embed"),
+    ],
+)
+def test_spoiled_metadata_are_refused(tmp_path: Path, change: Any, said: str) -> None:
+    meta = {"format": 1, "embed_dim": 24, "modalities": {"image": "image"}, "weights": "w", "run": "r", "step": 1}
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(48, np.float32)), 24)
+    table = pa.table({"row": [1, 2], "id": ["a", "b"], "image": vectors})
+    for name, noted in (("good", meta), ("bad", {**meta, **change} if isinstance(change, dict) else change)):
+        parquet.write_table(table.replace_schema_metadata({"clx": json.dumps(noted)}), tmp_path / f"{name}.parquet")
+    assert Stored.open(tmp_path / "good.parquet").count() == 2
+    with pytest.raises(BadInput, match=said):
+        Stored.open(tmp_path / "bad.parquet")
