@@ -67,6 +67,8 @@ def predict(
     if beta is not None and not 0 <= beta < float("inf"):
         raise BadInput(f"--beta {beta:g}: so many deviations are a number from 0 on")
     odd = (average or 21, 4.0 if beta is None else beta) if anomaly else None
+    if out is not None:
+        pipeline.check_name(out)
     opened = pipeline.open_run(run, checkpoint, device, head=odd is None)
     parts, schema = lines_of(opened, source, split, keep, probabilities, odd, batch_size)
     start, done, bad = time.monotonic(), 0, 0

@@ -168,19 +168,18 @@ def writer(out: Path, schema: "pa.Schema", read: Sequence[str] = ()) -> Iterator
 
     The lines come from the manifests `read`, none of which may be replaced.
     """
-    formats: dict[str, Callable[[Path, pa.Schema], AbstractContextManager[Write]]] = {
-        ".csv": _write_csv,
-        ".tsv": partial(_write_csv, delimiter="\t"),
-        ".jsonl": _write_jsonl,
-        ".parquet": _write_parquet,
-    }
-    if out.suffix not in formats:
-        raise BadInput(f"--out {out}: the name should end in {', '.join(formats)}")
+    check_name(out)
+    refuse_input(out, *read)
+    with replacing(out) as beside, FORMATS[out.suffix](beside, schema) as write:
+        yield write
+
+
+def check_name(out: Path) -> None:
+    """Raises `BadInput` where `writer` has no format of that name, or no folder for it."""
+    if out.suffix not in FORMATS:
+        raise BadInput(f"--out {out}: the name should end in {', '.join(FORMATS)}")
     if out.is_dir() or not out.parent.is_dir():
         raise BadInput(f"--out {out}: " + ("is a folder" if out.is_dir() else f"no folder {out.parent}"))
-    refuse_input(out, *read)
-    with replacing(out) as beside, formats[out.suffix](beside, schema) as write:
-        yield write
 
 
 @contextmanager
@@ -204,3 +203,11 @@ def _write_parquet(path: Path, schema: "pa.Schema") -> Iterator[Write]:
 
     with ParquetWriter(path, schema) as file:
         yield lambda lines: file.write_table(pa.Table.from_pylist(lines, schema))
+
+
+FORMATS: dict[str, Callable[[Path, "pa.Schema"], AbstractContextManager[Write]]] = {
+    ".csv": _write_csv,
+    ".tsv": partial(_write_csv, delimiter="\t"),
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+}

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +28,52 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for PATH with a `clx` that starts at once (tests/zygote.py)."""
-    folder = tmp_path_factory.mktemp("bin")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """`once(name, make)`: what `make` writes at the path it is given. One worker calls it; it is to be read only."""
+    here = tmp_path_factory.getbasetemp()
+    here = here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = here / name, here / f"{name}.done"
+        with (here / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed to make it
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def commands(once: Once) -> Path:
+    """A folder for PATH with a `clx` that starts at once (tests/zygote.py). The workers share it."""
     source = Path(__file__).with_name("zygote.py")
     spec = importlib.util.spec_from_file_location("zygote", source)
     assert spec is not None
     assert spec.loader is not None
     zygote = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(zygote)
-    zygote.install(folder)
-    command = [sys.executable, str(source), str(folder / "socket")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as started:
+    tests = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+
+    def start(folder: Path) -> None:
+        folder.mkdir()
+        address = str(folder.with_name("clx.socket"))
+        Path(address).unlink(missing_ok=True)
+        zygote.install(folder, address)
+        command = [sys.executable, str(source), address, str(tests)]
+        started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert started.stdout is not None
         assert started.stdout.readline() == "ready\n"
-        yield folder
-        os.killpg(started.pid, signal.SIGKILL)
+        started.stdout.close()
+        started.returncode = 0  # it outlives this worker, which need not be warned of that
+
+    return once("bin", start)
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +125,7 @@ def tiny(**changes: Any) -> dict[str, Any]:
         "embed_dim": 16,
         "objective": {"name": "clip", "temperature": 0.1, "learn_temperature": True},
         "train": {"steps": 6, "batch_size": 32, "validate_every": 3},
-        "eval": ["zeroshot"],
+        "eval": [],
     }
     for key, value in changes.items():
         at = raw
@@ -114,37 +143,21 @@ def make_config() -> Callable[..., Any]:
     return lambda **changes: Config.model_validate(tiny(**changes))
 
 
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """What `make` writes at the path it is given: one of the workers calls it, the others wait."""
-    here = factory.getbasetemp()
-    folder = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / name
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            part = folder.with_suffix(".part")
-            shutil.rmtree(part, ignore_errors=True)  # of a worker that failed to make it
-            make(part)
-            part.rename(folder)
-    return folder
-
-
 @pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built-in digits as files. To be read only: the workers share them."""
+def files(once: Once) -> Path:
+    """The built-in digits as files."""
     from clx.pipelines.builtin import write
 
-    return made_once(tmp_path_factory, "digits", lambda folder: write("digits", folder))
+    return once("digits", lambda folder: write("digits", folder))
 
 
 @pytest.fixture(scope="session")
-def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits_run(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learned a little: enough to be right more often than chance."""
     from clx.pipelines.config import Config
     from clx.pipelines.train import train
 
     steps = {"train__steps": 60, "train__batch_size": 128, "train__lr": 5e-3, "train__validate_every": 30}
     config = tiny(**steps, eval=["zeroshot", "retrieval"])
-    made = made_once(
-        tmp_path_factory, "digits-run", lambda folder: train(Config.model_validate(config), folder, Silent())
-    )
+    made = once("digits-run", lambda folder: train(Config.model_validate(config), folder, Silent()))
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("runs") / "tiny"))

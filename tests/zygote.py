@@ -1,9 +1,9 @@
 """A stand-in for the `clx` executable that has its imports behind it.
 
-`zygote.py SOCKET` imports what `clx` imports and forks one child per command that arrives at the Unix socket; the
-command beside it sends its arguments, folder, environment and its own stdin, stdout and stderr. A command is so a
-process of its own, in pipes and all, without the 4 to 6 s that importing torch costs. Signals to the command reach
-it, but for SIGKILL and what goes to a whole process group. `install` writes the command.
+`zygote.py SOCKET PROCESS` imports what `clx` imports and forks one child per command that arrives at the Unix socket,
+as long as PROCESS runs; the command beside it sends its arguments, folder, environment and its own stdin, stdout and
+stderr. A command is so a process of its own, in pipes and all, without the 4 to 6 s that importing torch costs. Signals
+to the command reach it, but for SIGKILL and what goes to a whole process group. `install` writes the command.
 """
 
 import atexit
@@ -32,24 +32,31 @@ os._exit(code[0] if code else 137)
 """
 
 
-def install(folder: Path) -> Path:
-    """Write the executable `clx` into `folder`; the zygote listens there."""
+def install(folder: Path, address: str) -> None:
+    """Write the executable `clx` into `folder`, for a zygote that listens at `address`."""
     command = folder / "clx"
-    command.write_text(SHIM.format(python=sys.executable, address=str(folder / "socket")))
+    command.write_text(SHIM.format(python=sys.executable, address=address))
     command.chmod(0o755)
-    return command
 
 
-def serve(address: str) -> None:
+def runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def serve(address: str, tests: int) -> None:
+    """Fork commands as long as the process `tests` runs; then end with those that are left."""
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
         door.listen()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
         gc.freeze()  # they share these pages as long as no collection visits them
         print("ready", flush=True)
-        door.settimeout(10)
-        parent = os.getppid()
-        while os.getppid() == parent:  # a test run that is killed cannot end this process
+        door.settimeout(1)
+        while runs(tests):
             try:
                 line, _ = door.accept()
             except TimeoutError:
@@ -58,6 +65,7 @@ def serve(address: str) -> None:
                 door.close()
                 run(line)
             line.close()
+    os.killpg(0, signal.SIGKILL)
 
 
 def run(line: socket.socket) -> None:
@@ -101,4 +109,4 @@ if __name__ == "__main__":
     from clx.pipelines.builtin import load_builtin
 
     load_builtin("digits")  # the data of most commands here
-    serve(sys.argv[1])
+    serve(sys.argv[1], int(sys.argv[2]))

@@ -161,7 +161,7 @@ def test_good_input_then_existing_folder_then_bad_evaluation(clx: Command, data:
     for args, words in (
         (["no-run"], ["no-run"]),
         (["run", "--task", "zeroshoot"], ["'zeroshoot'", "'zeroshot'"]),
-        (["run", "--split", "val"], ["no val rows"]),
+        (["run", "--split", "val"], ["no row has the split 'val'"]),
     ):
         wrong = clx("eval", *args, cwd=data.parent)
         assert (wrong.returncode, wrong.stdout) == (2, "")

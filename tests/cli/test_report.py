@@ -71,7 +71,7 @@ def test_without_a_checkpoint_or_with_half_a_line(clx: Callable[..., Any], run: 
         (["RUN", "-o", "mine.html"], "mine.html exists and is no report of clx"),
         (["RUN", "-o", "."], "is a folder"),
         (["RUN", "--data", "gone.csv"], "gone.csv"),
-        (["RUN", "--split", "nosuch"], "no nosuch rows"),
+        (["RUN", "--split", "nosuch"], "no row has the split 'nosuch'"),
         (["RUN", "--checkpoint", "7"], "has no checkpoint '7'"),
         (["RUN", "--rows", "-1"], "Invalid value for '--rows'"),
     ],

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -55,23 +56,27 @@ def config(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def folder(clx: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(clx: Command, once: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recording, a run of TS2Vec on its windows, and one that is trained to forecast besides."""
-    folder = tmp_path_factory.mktemp("forecast")
+    made = once("forecast", lambda folder: learn(clx, folder))
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("copy") / "forecast"))
+
+
+def learn(clx: Command, folder: Path) -> None:
+    folder.mkdir()
     cells = ["" if np.isnan(x) else f"{x:.6f}" for x in signal()]
     (folder / "rec.csv").write_text("t,x\n" + "".join(f"{t},{x}\n" for t, x in enumerate(cells)))
     plain = config()
     plain["modalities"]["series"]["gaps"] = "indicate"  # so that a hidden step is none of a mean value
-    plain["train"] |= {"steps": 200, "validate_every": 200}
+    plain["train"] |= {"steps": 120, "validate_every": 120}
     ahead = config(objective=[{"name": "mse"}, {"name": "ts2vec", "weight": 0.1}])
     ahead["data"]["windows"]["horizon"] = 6
     ahead["modalities"]["series"] |= {"pool": "last", "augmentation": {"jitter": 0.1, "time_mask": 0.1}}
-    ahead["train"] |= {"steps": 120, "validate_every": 120}
+    ahead["train"] |= {"steps": 80, "validate_every": 80}
     for name, raw in (("plain", plain), ("ahead", ahead)):
         (folder / f"{name}.yaml").write_text(json.dumps(raw))
         done = clx("train", f"{name}.yaml", "--out", name, cwd=folder)
         assert done.returncode == 0, done.stderr
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -88,6 +88,7 @@ def test_every_source_trains(
             "image": {"column": column, "encoder": "cnn", "width": 4, "size": 8},
             "text": {"column": "label", "layers": 1, "width": 32},
         },
+        eval=["zeroshot"],
     )
     summary = train(config, tmp_path / "run", silent)
     assert summary["evaluation"]["zeroshot"]["image"]["rows"] == 24

@@ -236,6 +236,7 @@ def test_a_bad_test_row_is_told_after_training(tmp_path: Path, make_config: Make
         data={"train": str(tmp_path / "t.csv"), "label": "label"},
         modalities={"table": {"columns": ["size"]}, "text": {"column": "label", "layers": 1, "width": 32}},
         train={"steps": 2, "batch_size": 8},
+        eval=["zeroshot"],
     )
     with pytest.raises(BadInput, match="trained and saved in .* row 21"):
         train(config, tmp_path / "fail", silent)
@@ -287,7 +288,7 @@ def test_half_precision_that_never_settles_is_refused(
 @pytest.mark.parametrize("schedule", ["constant", pytest.param("cosine", marks=pytest.mark.slow)])
 def test_a_finished_run_can_be_made_longer(tmp_path: Path, make_config: Make, silent: Any, schedule: str) -> None:
     """With a constant rate as if it had been that long from the start; a cosine stands where the longer one does."""
-    change = {"train__schedule": schedule, "train__warmup": 0.3, "train__keep": 9}
+    change = {"train__schedule": schedule, "train__warmup": 0.3, "train__keep": 9, "eval": ["zeroshot"]}
     train(make_config(**change), tmp_path / "run", silent)
     first = {c.step: load_file(c.path / "model.safetensors") for c in checkpoint.checkpoints(tmp_path / "run")}
     results = (tmp_path / "run" / "results.json").read_text()
