@@ -17,9 +17,12 @@ class Metrics:
         self.writer = _tensorboard() if tensorboard else None
         self.board: Any = None
 
-    def recall(self, step: int) -> None:
-        """Forget what stands behind a step: a run that is resumed there writes it anew."""
-        read_log(self.out / "metrics.jsonl", lambda line: line["step"] <= step)
+    def recall(self, step: int, validated: int) -> None:
+        """Forget what stands behind a step, and validations behind another: a run resumed there writes them anew."""
+        read_log(
+            self.out / "metrics.jsonl",
+            lambda line: line["step"] <= (validated if "val_loss" in line else step),
+        )
 
     def add(self, line: dict[str, Any]) -> None:
         """Append a line, which has its `step`."""

@@ -311,7 +311,7 @@ class Trainer:
             raise BadInput(f"{source.path}/trainer.pt is of step {self.step}")
         self.saved = self.step
         self.bad_rows.recall()
-        self.metrics.recall(self.step)
+        self.metrics.recall(self.step, self.validated)
         checkpoint.set_aside(self.out, self.step)
 
     def _take(self, state: dict[str, Any]) -> None:
@@ -359,7 +359,8 @@ class Trainer:
         self.say = progress.say
         if self.cache:
             self.know_features()
-        self.begin(signals)
+        if self.saved < 0:
+            self.begin(signals)
         self.catch_up(signals)
         self.model.train(), self.objective.train()
         start, first, saved = time.monotonic(), self.step, time.monotonic()
@@ -384,8 +385,10 @@ class Trainer:
         return speed()
 
     def begin(self, signals: Signals) -> None:
-        """Validate and save what was taken over from pre-training: no step may make it better."""
-        if self.run.config.pretrain is not None and self.val is not None and self.step == 0 and self.saved < 0:
+        """Validate and save what was taken over from pre-training: perhaps no step improves it."""
+        self.metrics.recall(-1, -1)  # of a start that was killed before it saved anything
+        self.bad_rows.recall()
+        if self.run.config.pretrain is not None and self.val is not None:
             self.validate(signals)
             self.save()
             self.stop_if_asked(signals)

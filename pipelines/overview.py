@@ -134,6 +134,7 @@ def curves(shown: list[Shown]) -> list[dict[str, Any]]:
     names = dict.fromkeys(
         key for one in shown for line in one.metrics for key, value in line.items() if is_number(value)
     )
+    names = {"loss": None} | names if "loss" in names else names  # a validation may come first
     names.pop("step", None)
     names.pop("rows", None)  # which rows a skipped step had
     found = []

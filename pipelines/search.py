@@ -85,14 +85,14 @@ def run_of(stored: Stored, run: str | None, pretrained: str | None, device: str)
         raise BadInput(f"{stored.path} does not say which model made it: give it with --run")
     if run is None:
         assert meta is not None
-        if "run" in meta:
+        if meta.get("run"):
             if not Path(meta["run"]).is_dir():
                 raise BadInput(f"the run {meta['run']} is not there any more: say where it is with --run")
             opened = open_model(meta["run"], pretrained, str(meta["step"]), device)
         else:
             opened = open_model(meta["model"], pretrained or meta["pretrained"], "best", device)
     else:
-        step = str(meta["step"]) if meta is not None and "step" in meta else "best"
+        step = str(meta["step"]) if meta is not None and meta.get("run") else "best"
         opened = open_model(run, pretrained, step, device)
     if meta is not None and fingerprint(opened.model) != meta["weights"]:
         named = run or meta.get("run") or meta["model"]

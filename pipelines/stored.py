@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from clx.pipelines.disk import LOCK, replacing, write_text
@@ -167,30 +167,32 @@ class Noted(BaseModel):
     model: str | None = None
     pretrained: str | None = None
 
-    @model_validator(mode="after")
-    def _of_a_model(self) -> "Noted":
-        if self.model is None and (self.run is None or self.step is None):
-            raise ValueError("names neither a model nor a run with its step")
-        return self
+    def names_its_model(self) -> bool:
+        """Whether there is a run and a step, or a model and its weights."""
+        return None not in (self.run, self.step) or None not in (self.model, self.pretrained)
 
 
-def check(path: Path, meta: Any) -> None:
-    """Whether the metadata are those of `clx embed` and the columns are what they say. Raises `BadInput`."""
+def check(path: Path, meta: Any, vectors: bool) -> None:
+    """Whether metadata are those of `clx embed` and columns, with `vectors` also those, are what they say.
+
+    Raises `BadInput`.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
+    wrong = f"{path}: its metadata are not those of clx embed"
     try:
         noted = Noted.model_validate(meta)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{path}: its metadata are not those of clx embed ({where}: {first['msg']})") from None
+        raise BadInput(f"{wrong} ({where}: {first['msg']})" if where else wrong) from None
+    if not noted.names_its_model():
+        raise BadInput(f"{wrong} (neither a run with its step nor a model with its weights)")
     schema = parquet.read_schema(path)
     if {"id", "row"} - {*schema.names}:
         raise BadInput(f"{path} lacks its columns id and row")
-    if path.name.endswith(".ids.parquet"):
-        return
-    for name in noted.modalities:
+    for name in noted.modalities if vectors else []:
         kind = schema.field(name).type if name in schema.names else pa.null()
         if not (
             pa.types.is_fixed_size_list(kind)
@@ -219,13 +221,13 @@ class Stored:
             meta = read_meta(path)
             if meta is None:
                 raise BadInput(f"{path} was not written by clx embed")
-            check(path, meta)
+            check(path, meta, vectors=True)
             return cls(path, meta)
         if path.suffix != ".npy":
             raise BadInput(f"{path}: expected a .parquet or .npy file of embeddings")
         meta = read_meta(ids_file(path)) if ids_file(path).is_file() else None
         if meta is not None:
-            check(ids_file(path), meta)
+            check(ids_file(path), meta, vectors=False)
         return cls(path, meta)
 
     @cached_property

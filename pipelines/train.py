@@ -101,7 +101,7 @@ def _train(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
     except (BadInput, Lost) as error:  # the data end the run, not what it has learned
         skipping = isinstance(error, Lost) or config.data.on_bad_row == "skip"
         hint = "" if skipping else " (-s data.on_bad_row=skip trains without such rows)"
-        if trainer.step == begun:
+        if trainer.step == begun and trainer.saved < 0:
             raise type(error)(f"{error}{hint}") from None
         if trainer.saved != trainer.step:
             trainer.save()

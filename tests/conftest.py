@@ -33,7 +33,7 @@ Once = Callable[[str, Callable[[Path], object]], Path]
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """`once(name, make)`: what `make` writes at the path it is given. One worker calls it; it is to be read only."""
+    """`once(name, make)`: what `make` writes at the path it is given. One worker calls it; it is only read later."""
     here = tmp_path_factory.getbasetemp()
     here = here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
 

@@ -126,6 +126,7 @@ def test_classes_come_with_probabilities(clx: Any, runs: Path) -> None:
     [
         (["headless", "rows.csv"], "no head that predicts"),
         (["price", "rows.csv", "--out", "x.txt"], "should end in"),
+        (["nosuch", "rows.csv", "--out", "x.txt"], "should end in"),
         (["price", "rows.csv", "--keep", "idd"], "did you mean 'id'"),
         (["price", "absent.csv"], "no such file"),
         (["price", "rows.csv", "--out", "x.csv", "--json"], "give one of the two"),

@@ -23,7 +23,7 @@ def cpu_seconds(*command: str) -> float:
 
 @pytest.mark.parametrize("args", [["--help"], ["train", "--help"], ["trian"], ["train", "--epohcs"], ["--version"]])
 def test_help_and_typos_are_cheap(args: list[str]) -> None:
-    """Less than twice what importing costs that draws help and errors; a machine's speed so plays no part."""
+    """Less than twice the cost of importing what draws help, so that a machine's speed plays no part."""
     typer = (sys.executable, "-c", "import typer.rich_utils")
     found = [(cpu_seconds(CLX, *args), cpu_seconds(*typer)) for _ in range(4)]
     ours, theirs = (min(times) for times in zip(*found, strict=True))

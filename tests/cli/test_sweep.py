@@ -26,7 +26,7 @@ objective: {name: clip, temperature: 0.1, exclude: labels}
 train: {steps: 30, batch_size: 32, validate_every: 30, save_every: 10}
 eval: [zeroshot]
 """
-ARGS = ["sweep", "base.yaml", "--grid", "train.lr=1e-2,3e-3"]
+ARGS = ["sweep", "base.yaml", "--grid", "train.lr=1e-2,3e-3,1e-3"]
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_killed_and_continued_equals_unbroken(clx: Callable[..., Any], base: Pat
     assert reached < 30
     rest = clx(*ARGS, "-o", "parts", cwd=base)
     assert rest.returncode == 0, rest.stderr
-    assert "1 of 2 runs are done already" in rest.stderr
+    assert "1 of 3 runs are done already" in rest.stderr
     assert f"from step {reached}" in rest.stderr
     assert rest.stdout == whole.stdout
     for run in sorted(path.name for path in (base / "whole").glob("lr*")):

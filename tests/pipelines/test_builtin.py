@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import time
 import wave
 from collections import Counter
 from functools import cache
@@ -31,11 +30,8 @@ def test_rows_are_as_listed_and_every_row_says_its_split(name) -> None:
         assert manifest.where(0) == f"{name} {split} row 1"
 
 
-def test_generation_is_quick_and_repeatable() -> None:
-    digits.scans()
-    start = time.process_time()
+def test_generation_is_repeatable() -> None:
     again = BUILTIN["digits"].make.__wrapped__("")
-    assert time.process_time() - start < 10  # 0.7 here
     assert again["test"].equals(load("digits")["test"].table)
 
 

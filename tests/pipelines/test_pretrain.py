@@ -148,12 +148,22 @@ def test_what_was_taken_over_may_be_the_best(
         with pytest.raises(Stopped):
             train(config, tmp_path / "stopped", silent)
     assert [one.step for one in checkpoint.checkpoints(tmp_path / "stopped")] == [0]
+    with (tmp_path / "stopped" / "metrics.jsonl").open("a") as log:  # of a resumed run that was killed in between
+        log.write('{"step": 0, "val_loss": 1.0}\n')
     train(checkpoint.read_config(tmp_path / "stopped"), tmp_path / "stopped", silent, resume=True)
     one, other = weights(tmp_path / "run"), weights(tmp_path / "stopped")
     assert all(torch.equal(one[name], other[name]) for name in one)
     logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "stopped")]
     assert logs[0] == logs[1]
     assert '"step": 0' in logs[0]
+
+
+def test_a_second_stage_killed_before_it_saved_leaves_no_lines_twice(run: Path, tmp_path: Path, silent: Any) -> None:
+    again = Path(shutil.copytree(run, tmp_path / "again"))
+    for one in checkpoint.checkpoints(again):
+        shutil.rmtree(one.path)
+    train(checkpoint.read_config(again), again, silent, resume=True)
+    assert (again / "metrics.jsonl").read_text() == (run / "metrics.jsonl").read_text()
 
 
 def test_the_predictor_begins_at_ridge_regression(table: Path, run: Path, tmp_path: Path, silent: Any) -> None:

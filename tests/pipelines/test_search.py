@@ -130,8 +130,9 @@ def test_ids_of_other_rows_are_refused(tmp_path: Path) -> None:
         ({"modalities": {}}, "modalities"),
         ({"modalities": {"audio": "audio"}}, "column audio: expected vectors of 24 numbers, found null"),
         ({"embed_dim": 8}, "expected vectors of 8 numbers, found fixed_size_list"),
-        ({"run": None}, "names neither a model nor a run"),
-        ([1], "not those of clx embed"),
+        ({"run": None}, "neither a run with its step nor a model with its weights"),
+        ({"run": None, "model": "ViT-B-32"}, "neither a run with its step nor a model with its weights"),
+        ([1], "not those of clx embed$"),
     ],
 )
 def test_spoiled_metadata_are_refused(tmp_path: Path, change: Any, said: str) -> None:

@@ -159,7 +159,7 @@ def kill(kills: int, workers: int, seed: int, folder: Path, steps: int) -> dict[
     child = start(["train", "digits", "-o", str(whole), *given], folder / "whole.log")
     assert wait_for(child, folder / "whole.log", 600) == 0, (folder / "whole.log").read_text()
     per_step = (time.monotonic() - began) / steps
-    done, at, codes = {"moment": 0, "save": 0}, [], []
+    done, at, codes, again = {"moment": 0, "save": 0}, [], [], 0
     while True:
         log = folder / f"{len(codes)}.log"
         resumable = bool(checkpoint.checkpoints(out))
@@ -178,7 +178,8 @@ def kill(kills: int, workers: int, seed: int, folder: Path, steps: int) -> dict[
             os.killpg(child, signal.SIGKILL)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         codes.append(code)
-        if code == 0 and left:  # it was quicker than thought: once more from the start
+        if code == 0 and left and again < 5 and not differences(state(whole), state(out)):
+            again += 1  # it ended before its next kill: once more from the start, with earlier ones
             shutil.rmtree(out)
             done, at, per_step = {"moment": 0, "save": 0}, [], per_step / 2
             continue
