@@ -124,4 +124,6 @@ class AlignUniform(Loss):
             self.log["skipped_pairs"] = skipped
         total = average(pairs) if pairs else nothing(z)
         inputs = [x for x in (u[n] if present is None else u[n][present[n]] for n in u) if len(x) > 1]
-        return torch.add(total, _uniformities(inputs, self.kernel).mean(), alpha=self.weight) if inputs else total
+        if not inputs:
+            return total
+        return torch.add(total, _uniformities(inputs, self.kernel).sum(), alpha=self.weight / len(inputs))

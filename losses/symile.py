@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from clx.losses.base import Embeddings, Tempered, register, several
+from clx.losses.base import Embeddings, Tempered, nothing, register, several
 from clx.losses.cube import cube
 from clx.losses.streaming import rows, softplus, unit, units
 from clx.losses.tiles import off_diagonal
@@ -93,10 +93,13 @@ class Symile(Tempered):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         several(z)
+        size = len(next(iter(z.values())))
+        if not size:
+            return nothing(z)
         factors = [*units(z).values()] if present is None else [self.rows(n, x, present[n]) for n, x in z.items()]
         if self.negatives == "all":
             return symile(factors, self.tau)
-        size, device = len(factors[0]), factors[0].device
+        device = factors[0].device
         # drawn where the generator lives: a CPU generator gives the same batch of negatives on every device
         where = device if generator is None else generator.device
         orders = [

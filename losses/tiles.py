@@ -61,6 +61,8 @@ def off_items(size: int) -> Edit:
     """Edit for several views of `size` items under each other: leaves out the pairs of an item with itself."""
 
     def leave_out(s: Tensor, i: slice, j: slice) -> None:
+        if not size:
+            return
         along = i.start - j.start
         for step in range(-((s.shape[1] - 1 - along) // size) * size, along + len(s), size):
             s.diagonal(along - step).fill_(-math.inf)
@@ -105,7 +107,11 @@ def plain(method: F) -> F:
 
     @functools.wraps(method)
     def inner(ctx: Any, *args: Any) -> Any:
-        device = next((a.device.type for a in args[::-1] if isinstance(a, Tensor)), "cpu")
+        device = "cpu"
+        for a in reversed(args):
+            if isinstance(a, Tensor):
+                device = a.device.type
+                break
         if not torch.is_autocast_enabled(device):  # entering takes longer than asking
             return method(ctx, *args)
         with torch.autocast(device, enabled=False):

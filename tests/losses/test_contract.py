@@ -152,9 +152,12 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_batch_of_one(name: str) -> None:
-    loss, data = make(name), batch(size=1)
+@pytest.mark.parametrize("size", [0, 1])
+def test_batch_of_none_and_of_one(name: str, size: int) -> None:
+    loss, data = make(name), batch(size=size)
     assert_finite(loss, data)
+    if not size:
+        assert call(loss, data).item() == 0
 
 
 @pytest.mark.parametrize("name", EVERY)
