@@ -85,7 +85,7 @@ def thin(
     out: Annotated[Path, typer.Argument(help="New .csv, .tsv or .parquet file.")],
     target: Annotated[str, typer.Option(help="Column to thin by.")],
     ratio: Annotated[float, typer.Option(min=1, help="Training rows in the densest bin for one in the rarest.")] = 50,
-    bins: Annotated[int, typer.Option(min=2, help="Bins of equal width over the target's range.")] = 20,
+    bins: Annotated[int, typer.Option(min=2, max=1_000_000, help="Bins of equal width over the target's range.")] = 20,
     held_out: Annotated[
         float, typer.Option(min=0.01, max=0.5, help="Share of a bin's rows that val and test each get at most.")
     ] = 0.2,

@@ -191,9 +191,14 @@ def unseal(path: Path) -> dict[str, Any]:
         whole = False
     if not whole:
         raise Damaged(f"{path.name} is not what was written")
-    if content.get("format") != FORMAT:
+    check_format(path, content.get("format"), FORMAT)
+    return content  # type: ignore[no-any-return]
+
+
+def check_format(path: Path, found: object, known: int) -> None:
+    """Raises `BadInput` for a file of another format than this version knows."""
+    if found != known:
         raise BadInput(
-            f"{path} has format {content.get('format')!r:.20}, and this version of clx reads format {FORMAT}: "
+            f"{path} has format {found!r:.20}, and this version of clx reads format {known}: "
             "use the version that wrote it"
         )
-    return content  # type: ignore[no-any-return]

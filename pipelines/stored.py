@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from clx.pipelines.disk import LOCK, replacing, write_text
+from clx.pipelines.disk import LOCK, check_format, replacing, write_text
 from clx.pipelines.errors import BadInput
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Noted(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    format: Literal[1]
+    format: int
     embed_dim: int = Field(ge=1)
     modalities: dict[str, str] = Field(min_length=1)
     weights: str
@@ -187,6 +187,7 @@ def check(path: Path, meta: Any, vectors: bool) -> None:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BadInput(f"{wrong} ({where}: {first['msg']})" if where else wrong) from None
+    check_format(path, noted.format, FORMAT)
     if not noted.names_its_model():
         raise BadInput(f"{wrong} (neither a run with its step nor a model with its weights)")
     schema = parquet.read_schema(path)

@@ -39,14 +39,14 @@ def long_tail(
     `held_out` of a bin that has fewer. Of the rest the k-th densest of K bins keeps at most `n ratio^(-k / (K - 1))`
     rows, k from 0, with n those of the densest.
     """
-    known = np.isfinite(values)
-    low, high = (values[known].min(), values[known].max()) if known.any() else (0.0, 1.0)
-    place = np.clip(bin_of(values[known] - low, (high - low) / bins or 1.0), 0, bins - 1)
-    rows = [np.flatnonzero(known)[place == k] for k in range(bins)]
-    rows = sorted((draw.permutation(each) for each in rows if len(each)), key=len, reverse=True)
-    splits = np.full(len(values), "", dtype="<U5")
-    if not rows:
+    splits, known = np.full(len(values), "", dtype="<U5"), np.isfinite(values)
+    if not known.any():
         return splits
+    low, high = values[known].min(), values[known].max()
+    place = np.clip(bin_of(values[known] - low, (high - low) / bins or 1.0), 0, bins - 1)
+    order = np.argsort(place, kind="stable")
+    binned = np.split(np.flatnonzero(known)[order], np.flatnonzero(np.diff(place[order])) + 1)
+    rows = sorted((draw.permutation(each) for each in binned), key=len, reverse=True)
     spare = [int(held_out * len(each)) for each in rows]
     share = max(1, int(np.median(spare)))
     left = []

@@ -125,7 +125,8 @@ def test_ids_of_other_rows_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": 2}, "format: Input should be 1"),
+        ({"format": 2}, "has format 2, and this version of clx reads format 1"),
+        ({"format": None}, "format: Input should be a valid integer"),
         ({"embed_dim": "24"}, "embed_dim"),
         ({"modalities": {}}, "modalities"),
         ({"modalities": {"audio": "audio"}}, "column audio: expected vectors of 24 numbers, found null"),
