@@ -73,7 +73,10 @@ def embed(
     )
     if rate.number:
         rate.end()
-    note(f"{summary['rows']} rows in {out}" + (f", {summary['skipped']} left out" if summary["skipped"] else ""))
+    note(
+        f"{summary['rows']} rows in {', '.join(summary['files'])}"
+        + (f", {summary['skipped']} left out" if summary["skipped"] else "")
+    )
     if json:
         emit_json(summary)
     if summary["skipped"]:

@@ -129,6 +129,8 @@ def lines_of(
         scorer = timeline.open_scorer(run, block=batch_size)
         found = timeline.recordings(run, source, split)
         return timeline.forecasts(scorer, found), timeline.forecast_schema(scorer)
+    if probabilities and run.config.data.target:
+        raise BadInput("--probabilities is for runs that predict classes; this one predicts numbers")
     manifest = pipeline.rows_to_predict(run, source, split)
     kept = pipeline.kept_columns(run, manifest, keep)
     schema = pipeline.schema_of(run, manifest, kept, probabilities)

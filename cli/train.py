@@ -79,6 +79,9 @@ def train(
         show_evaluation(summary["evaluation"])
     done = f"{summary['steps_now']} of {summary['steps']} steps"
     note(f"{done} in {summary['seconds']} s, {summary['rows_per_s']} rows/s; saved in {folder}")
+    best = summary["evaluation"]["step"] if "evaluation" in summary else summary["steps"]
+    if best != summary["steps"]:
+        note(f"the figures are of step {best}, the best by its validation (--checkpoint last takes the last)")
 
 
 def show_plan(plan: dict[str, object], json: bool) -> None:

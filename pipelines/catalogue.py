@@ -37,10 +37,14 @@ def parameters(cls: type[Any]) -> list[dict[str, Any]]:
     """Fields of a dataclass with type, default and range."""
     rows = []
     for name, field in options_model(cls).model_fields.items():
-        allowed = typing.get_args(field.annotation)
-        kind = getattr(field.annotation, "__name__", str(field.annotation))
+        found, limited = field.annotation, field.metadata
+        allowed = typing.get_args(found)
+        if type(None) in allowed:  # X | None
+            found = next(a for a in allowed if a is not type(None))
+            limited, found = getattr(found, "__metadata__", limited), getattr(found, "__origin__", found)
+        kind = getattr(found, "__name__", str(found))
         default = field.get_default(call_default_factory=True)
-        limits = ", ".join(_limit(m) for m in field.metadata)
+        limits = ", ".join(filter(None, map(_limit, limited)))
         choices = " | ".join(str(a) for a in allowed) if typing.get_origin(field.annotation) is typing.Literal else ""
         rows.append({"parameter": name, "type": "choice" if choices else kind, "default": str(default)})
         rows[-1]["range"] = choices or limits
@@ -49,7 +53,8 @@ def parameters(cls: type[Any]) -> list[dict[str, Any]]:
 
 def _limit(bound: Any) -> str:
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    return ", ".join(f"{sign} {getattr(bound, key)}" for key, sign in signs.items() if hasattr(bound, key))
+    given = {sign: getattr(bound, key, None) for key, sign in signs.items()}
+    return ", ".join(f"{sign} {limit}" for sign, limit in given.items() if limit is not None)
 
 
 def list_encoders(name: str | None = None) -> list[dict[str, Any]]:

@@ -132,7 +132,7 @@ class Data(Section):
     label: str | None = None
     """Column with the class of a row; its values are the class names of zero-shot evaluation. One of `target` here
     makes its bins the classes."""
-    target: list[str] = []
+    target: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
     """Numeric columns to predict."""
     bin_width: Annotated[float, Field(gt=0)] | None = None
     """Width of a target's bins, in its units, for `balance`, for binned labels and for how many training rows are
@@ -226,6 +226,7 @@ Terms = Annotated[
     list[Term],
     Field(min_length=1),
     BeforeValidator(lambda value: [value] if isinstance(value, Mapping) else value),
+    BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
 ]
 
 
@@ -275,4 +276,19 @@ class Config(Section):
     pretrain: Pretrain | None = None
     train: Annotated[Train, EmptyIsDefault] = Train()
     eval: list[Task] = ["zeroshot", "retrieval"]
-    """Tasks of `clx eval` and of the evaluation that ends a training run."""
+    """Tasks of `clx eval` and of the evaluation that ends a training run. Not given, they follow the data: with targets
+    regression, with a horizon forecast, of one input alone probe and knn, or geometry where there is no label."""
+
+    @model_validator(mode="after")
+    def _usual_tasks(self) -> "Config":
+        tasks: list[Task] | None = None
+        if "eval" not in self.model_fields_set:
+            if self.data.target:
+                tasks = ["regression"]
+            elif self.data.windows is not None and self.data.windows.horizon:
+                tasks = ["forecast"]
+            elif len(self.modalities) == 1:
+                tasks = ["probe", "knn"] if self.data.label else ["geometry"]
+        if tasks is not None:
+            object.__setattr__(self, "eval", tasks)  # frozen, but not before it is whole
+        return self

@@ -75,6 +75,8 @@ def override(raw: dict[str, Any], setting: str) -> None:
         value = float(value)  # YAML 1.1 reads 1e-3 as text
     at: Any = raw
     *parents, last = key.split(".")
+    if parents == ["objective"] and isinstance(raw.get("objective"), str):
+        raw["objective"] = {"name": raw["objective"]}  # `objective: clip` for short
     for parent in parents:
         at = _item(at, parent, setting) if isinstance(at, list) else at.setdefault(parent, {})
         if not isinstance(at, dict | list):

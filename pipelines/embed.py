@@ -269,7 +269,16 @@ def _summary(out: Path, whole: Path, meta: dict[str, Any]) -> dict[str, Any]:
 
     rows = parquet.read_metadata(whole).num_rows
     skipped = sum(each["rows"] for each in meta["data"]) - rows
-    return {"format": FORMAT, "out": str(out), "rows": rows, "skipped": skipped, "modalities": list(meta["modalities"])}
+    names = list(meta["modalities"])
+    files = [array_file(out, name, meta) for name in names] if out.suffix == ".npy" else []
+    return {
+        "format": FORMAT,
+        "out": str(out),
+        "files": [str(file) for file in dict.fromkeys([*files, whole])],
+        "rows": rows,
+        "skipped": skipped,
+        "modalities": names,
+    }
 
 
 def _describe(manifest: Manifest) -> dict[str, Any]:

@@ -38,7 +38,7 @@ COPIED = ("config.yaml", "facts.json")
 """Files of the run that each checkpoint has a copy of: without the facts the weights are worth nothing."""
 FILES = ("model.safetensors", "trainer.pt", *COPIED)
 LOGS = ("metrics.jsonl", "bad_rows.jsonl")
-CHANGEABLE = ("train.steps", "train.epochs", "train.device")
+CHANGEABLE = ("train.steps", "train.epochs", "train.device", "data.on_bad_row", "data.bad_row_budget")
 """Keys that a run may be resumed with; any other makes another run."""
 
 

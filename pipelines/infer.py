@@ -177,9 +177,14 @@ def infer_config(source: str) -> tuple[dict[str, Any], Inferred, dict[str, Manif
         if options.get("kind", name) == "audio":
             options |= _sample_rate(manifest, options.get("column", name))
     objective: dict[str, Any]
+    rate = 1e-3
     if found.target and len(modalities) == 1:
         data["target"] = found.target
         objective = {"name": "l1"}
+        for name, options in modalities.items():
+            if options.get("kind", name) == "table":  # noise on few numbers costs more than it teaches
+                options |= {"head": "norm", "augmentation": "none", "dropout": 0.0}
+                rate = 4e-3
     else:
         found.unused |= {column: "a number; `clx losses` lists what learns from targets" for column in found.target}
         objective = {"name": _objective(modalities, found), "temperature": 0.1}
@@ -189,7 +194,7 @@ def infer_config(source: str) -> tuple[dict[str, Any], Inferred, dict[str, Manif
         objective["exclude"] = "labels"  # rows of one class share their text and are no negatives of each other
     batch = 2 ** int(math.log2(max(2, min(256, rows / 5))))
     epochs = min(100, max(10 if rows < 200_000 else 3, math.ceil(1000 * batch / rows)))
-    train = {"epochs": epochs, "batch_size": batch, "lr": 1e-3}
+    train = {"epochs": epochs, "batch_size": batch, "lr": rate}
     return {"data": data, "modalities": modalities, "objective": objective, "train": train}, found, splits
 
 

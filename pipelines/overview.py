@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -177,29 +177,36 @@ def thinned(drawn: list[tuple[int, Any]]) -> tuple[list[int], list[float | None]
 
 
 def evaluation_tables(shown: list[Shown]) -> list[Table]:
-    """The saved figures by task and data: of one run its inputs below each other, several runs side by side."""
-    by_table: dict[tuple[str, str], dict[str, dict[int, dict[str, Any]]]] = {}
-    steps: dict[tuple[str, str], set[int | None]] = {}
+    """The figures of the newest evaluation of each task and data: of one run its inputs below each other, several runs
+    side by side."""
+    newest: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for k, one in enumerate(shown):
-        for result in one.evaluations:  # oldest first, so that the newest stays
+        for result in one.evaluations:  # oldest first
             data, split = result["data"], result["split"]
             source = file_name(data) if data.endswith(split) else f"{file_name(data)}, {split}"
-            for task, rows in results.tables(result).items():
-                steps.setdefault((task, source), set()).add(result["step"])
-                for row in rows:
-                    name = row["input"] + (f", {row['group']}-shot rows" if "group" in row else "")
-                    by_table.setdefault((task, source), {}).setdefault(name, {})[k] = row
+            for task in results.tables(result):
+                newest.setdefault((task, source), {})[k] = result
     found = []
-    for task in TASKS:
-        for source in [source for each, source in by_table if each == task]:
-            by_input = by_table[task, source]
-            names = [one.name for one in shown]
-            table = side_by_side(by_input, names) if len(shown) > 1 else below_each_other(by_input)
-            table.title = f"{task} on {source}"
-            at = sorted(step for step in steps[task, source] if step is not None)
-            table.caption = f"checkpoint of step {', '.join(map(str, at))}"
-            found.append(table)
+    for task, source in sorted(newest, key=lambda each: TASKS.index(each[0])):
+        by_input: dict[str, dict[int, dict[str, Any]]] = {}
+        for k, result in newest[task, source].items():
+            for row in results.tables(result)[task]:
+                name = row["input"] + (f", {row['group']}-shot rows" if "group" in row else "")
+                by_input.setdefault(name, {})[k] = row
+        names = [one.name for one in shown]
+        table = side_by_side(by_input, names) if len(shown) > 1 else below_each_other(by_input)
+        table.title = f"{task} on {source}"
+        said = dict.fromkeys(how_evaluated(result) for result in newest[task, source].values())
+        table.caption = "; ".join(filter(None, said))
+        found.append(table)
     return found
+
+
+def how_evaluated(result: dict[str, Any]) -> str:
+    """The checkpoint's step, and the options that were not the usual ones."""
+    step = [] if result["step"] is None else [f"checkpoint of step {result['step']}"]
+    usual = json.loads(json.dumps(asdict(results.DEFAULT)))
+    return ", ".join([*step, *(f"{k} {v}" for k, v in result.get("settings", {}).items() if v != usual.get(k))])
 
 
 def figures(rows: Iterable[dict[str, Any]]) -> list[str]:

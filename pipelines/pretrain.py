@@ -20,6 +20,8 @@ from clx.pipelines.rows import Manifest
 
 RIDGE_ROWS = 100_000
 """Rows, evenly spread, that a linear predictor's beginning is fitted on."""
+NOISY_ROWS = 8192
+"""Rows that it takes at least, some of them several times, where dropout makes their embeddings differ."""
 PARTS = ("encoder", "head")
 
 
@@ -74,7 +76,8 @@ def start_predictor(run: Run, train: Manifest) -> None:
 
     Contrastive embeddings are so ill-conditioned that descent alone needs many epochs to find what the linear
     algebra finds at once; and fine-tuning from a fitted head distorts the encoder less (Kumar et al. 2022, arXiv
-    2202.10054). The strength is chosen by leave-one-out error on the training rows.
+    2202.10054). The strength is chosen by leave-one-out error on the training rows, passed with the dropout that
+    training has, as often as it takes to know its noise: a head fitted without it may answer it with errors at once.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.preprocessing import StandardScaler
@@ -83,13 +86,19 @@ def start_predictor(run: Run, train: Manifest) -> None:
     some = train.take(np.arange(0, len(train), max(1, len(train) // RIDGE_ROWS)))
     rows = Rows(some, run.modalities, target=data.target, ahead=run.ahead, on_bad="skip")
     device = pick_device(run.config.train.device)
-    model = run.model.eval().to(device)
+    model = run.model.train().to(device)
+    noisy = False
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+        noisy = noisy or (module.training and getattr(module, "p", 0) > 0)
     if data.cache:
         know(run, rows)
     parts = []
-    for batch in batches(rows, once(len(rows), 256), run.config.train.workers):
-        moved = batch.to(device)
-        parts.append((model.pooled(model(moved.inputs, moved.present), moved.present).cpu(), batch.targets))
+    for _ in range(max(1, NOISY_ROWS // len(rows)) if noisy else 1):
+        for batch in batches(rows, once(len(rows), 256), run.config.train.workers):
+            moved = batch.to(device)
+            parts.append((model.pooled(model(moved.inputs, moved.present), moved.present).cpu(), batch.targets))
     x, y = (torch.cat(each).double() for each in zip(*parts, strict=True))
     known = y.isfinite().all(1)
     y = (y - model.get_buffer("target_mean").cpu()) / model.get_buffer("target_scale").cpu()

@@ -102,6 +102,10 @@ class Settings:
     phrasings: dict[str, list[str]] = field(default_factory=dict)
     """Words for a class by its name in the data; the name itself where a class is absent."""
 
+    def __post_init__(self) -> None:
+        if self.few > self.many:
+            raise ValueError(f"few = {self.few} is above many = {self.many}: a bin would have both few rows and many")
+
 
 DEFAULT = Settings()
 

@@ -127,6 +127,27 @@ MATRIX: list[tuple[str, Callable[[Path], object] | None, list[str], int, list[st
 ]
 
 
+def test_a_run_stopped_by_a_bad_row_goes_on_without_it(clx: Command, data: Path) -> None:
+    """As its message says."""
+    (data / "2.png").write_bytes(b"")
+    done = clx("train", "c.yaml", "-o", "run", "-s", "train.save_every=1", "--steps", "6", cwd=data.parent)
+    assert done.returncode == 2
+    assert "data.on_bad_row=skip" in done.stderr
+    skip = ["-s", "data.on_bad_row=skip", "-s", "data.bad_row_budget=0.5"]
+    done = clx("train", "--resume", "run", *skip, "--json", cwd=data.parent)
+    if "has no checkpoint" in done.stderr:  # the bad row was in the first batch
+        done = clx("train", "c.yaml", "-o", "run", "--overwrite", "--steps", "6", *skip, "--json", cwd=data.parent)
+    assert done.returncode == 0, done.stderr
+    assert "row 3" in (data.parent / "run" / "bad_rows.jsonl").read_text()
+
+
+@pytest.mark.parametrize("grid", ["objective.nam=clip", "objective.name=clip,nope"])
+def test_a_dry_sweep_refuses_what_a_sweep_would(clx: Command, data: Path, grid: str) -> None:
+    done = clx("sweep", "c.yaml", "--grid", grid, "--dry-run", cwd=data.parent)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "nam" in done.stderr
+
+
 @pytest.mark.parametrize(("spoil", "args", "code", "words"), [m[1:] for m in MATRIX], ids=[m[0] for m in MATRIX])
 def test_training_refuses_in_one_line(
     clx: Command, data: Path, spoil: Callable[[Path], object] | None, args: list[str], code: int, words: list[str]

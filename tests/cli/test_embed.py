@@ -65,7 +65,8 @@ def test_arrays_stand_beside_their_ids(clx: Any, digits_run: Path, files: Path, 
     raw = vectors(embedded, "image")
     np.testing.assert_allclose(one, raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-3)
     assert pq.read_table(tmp_path / "one.ids.parquet").column("row").to_pylist()[0] == 5329
-    assert clx(*args, "--out", "two.npy", "--modality", "image", "--modality", "text", cwd=tmp_path).returncode == 0
+    two = clx(*args, "--out", "two.npy", "--modality", "image", "--modality", "text", "--json", cwd=tmp_path)
+    assert json.loads(two.stdout)["files"] == ["two.image.npy", "two.text.npy", "two.ids.parquet"]
     assert sorted(path.name for path in tmp_path.glob("two*")) == ["two.ids.parquet", "two.image.npy", "two.text.npy"]
 
 

@@ -1,12 +1,13 @@
 """The config: precedence, strictness and messages."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from clx.pipelines.config import Config
-from clx.pipelines.configure import dump, load_config, recipes
+from clx.pipelines.configure import dump, load_config, override, recipes
 from clx.pipelines.errors import BadInput
 from clx.pipelines.options import parse
 
@@ -104,6 +105,28 @@ def test_no_code_runs_from_yaml(tmp_path: Path) -> None:
 def test_dump_reads_back(file: str) -> None:
     config = load_config(file, ["data.val.fraction=0.2"])
     assert parse(Config, yaml.safe_load(dump(config)), "again") == config
+
+
+@pytest.mark.parametrize(
+    ("data", "modalities", "tasks"),
+    [
+        ({"target": "y"}, {"table": {}}, ["regression"]),
+        ({"windows": {"length": 8, "stride": 8, "horizon": 2}}, {"series": {}}, ["forecast"]),
+        ({"label": "c"}, {"image": {}}, ["probe", "knn"]),
+        ({}, {"image": {}}, ["geometry"]),
+        ({"label": "c"}, {"image": {}, "text": {}}, ["zeroshot", "retrieval"]),
+    ],
+)
+def test_tasks_follow_the_data_where_none_are_given(
+    data: dict[str, Any], modalities: dict[str, Any], tasks: list[str]
+) -> None:
+    raw = {"data": {"train": "t.csv", **data}, "modalities": modalities, "objective": "l1"}
+    config = parse(Config, raw, "c")
+    assert config.eval == tasks
+    assert [term.name for term in config.objective] == ["l1"]
+    assert parse(Config, raw | {"eval": ["knn"]}, "c").eval == ["knn"]
+    override(raw, "objective.name=l2")
+    assert raw["objective"] == {"name": "l2"}
 
 
 @pytest.mark.parametrize("name", sorted(recipes()))

@@ -192,6 +192,40 @@ def test_the_predictor_begins_at_ridge_regression(table: Path, run: Path, tmp_pa
     torch.testing.assert_close(mine, torch.from_numpy(expected), rtol=1e-3, atol=1e-2)
 
 
+def test_the_predictor_begins_with_the_dropout_of_training(table: Path, run: Path, tmp_path: Path, silent: Any) -> None:
+    """Fitted without it, it answers the noise of fine-tuning's first steps with errors."""
+    modalities = {"table": raw(table)["modalities"]["table"] | {"dropout": 0.5}}
+    changes = {
+        "pretrain": {"run": str(run / "pretrain"), "freeze": False},
+        "modalities": modalities,
+        "train": {"steps": 1, "batch_size": 32, "lr": 1e-9},
+    }
+    train(Config.model_validate(raw(table, **changes)), tmp_path / "run", silent)
+    loaded = checkpoint.load(tmp_path / "run")
+    rows = Rows(load_splits(loaded.config.data, 0)["train"], loaded.modalities, target=["y"])
+    (batch,) = batches(rows, once(len(rows), len(rows)))
+    y = (batch.targets - loaded.facts.target_mean[0]) / loaded.facts.target_scale[0]
+
+    def pooled(noisy: bool) -> torch.Tensor:
+        loaded.model.eval()
+        for module in loaded.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.train(noisy)
+        with torch.no_grad():
+            return loaded.model.pooled(loaded.model(batch.inputs, batch.present), batch.present)
+
+    clean = torch.cat([pooled(False), torch.ones(len(y), 1)], 1)
+    plain = torch.linalg.lstsq(clean.double(), y.double()).solution
+    torch.manual_seed(0)
+    errors = torch.zeros(2)
+    for _ in range(20):
+        z = pooled(True)
+        with torch.no_grad():
+            errors[0] += (loaded.model.predictor(z) - y).square().mean()
+        errors[1] += (torch.cat([z, torch.ones(len(y), 1)], 1).double() @ plain - y).square().mean()
+    assert errors[0] < 0.7 * errors[1]
+
+
 class StopAt(Quiet):
     """Stops the run after some steps in all, over both stages."""
 
