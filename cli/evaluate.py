@@ -173,7 +173,7 @@ def show_evaluation(result: dict[str, Any]) -> None:
         if drawn:
             rows, shared = compact(rows)
             title += "".join(f", {name} {cell(value)}" for name, value in shared.items())
-        emit_table(rows, title=title, hidden="task")
+        emit_table(rows, title=title, hidden="task", heads=("input", "group"))
 
 
 def compact(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -7,9 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clx.pipelines.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def note(text: str) -> None:
@@ -42,24 +45,63 @@ def emit_json(value: Any, digits: int = 6) -> None:
         raise ReaderGone from None
 
 
-def emit_table(rows: list[dict[str, Any]], title: str | None = None, hidden: str | None = None) -> None:
-    """Rows as a table on a terminal, without the column `hidden`; as JSON lines when stdout is piped."""
+def emit_table(
+    rows: list[dict[str, Any]], title: str | None = None, hidden: str | None = None, heads: tuple[str, ...] = ()
+) -> None:
+    """Rows as a table on a terminal, without the column `hidden`; as JSON lines when stdout is piped.
+
+    With `heads`, the columns that say what a row is, a table that is too wide for whole words is turned on its side,
+    in as many parts as it takes.
+    """
     if not sys.stdout.isatty():
         for row in rows:
             emit_json(row)
         return
     from rich.console import Console
+
+    console = Console()
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != hidden]
+    said = [" ".join(cell(row[head]) for head in heads if row.get(head) is not None) for row in rows]
+    if not heads or sum(lengths(rows, names)[0]) + 3 * len(names) < console.width or len(set(said)) < len(rows):
+        draw(console, rows, names, title)
+        return
+    names = [name for name in names if name not in heads]
+    widest = max(len(text) for text in (*said, *(cell(row.get(name)) for row in rows for name in names)))
+    fit = max(1, (console.width - max(map(len, names)) - 4) // (widest + 3))
+    for start in range(0, len(rows), fit):
+        part = slice(start, start + fit)
+        turned = [
+            {"": name} | {head: row.get(name) for head, row in zip(said[part], rows[part], strict=True)}
+            for name in names
+            if any(row.get(name) is not None for row in rows[part])
+        ]
+        draw(console, turned, ["", *dict.fromkeys(said[part])], None if start else title)
+
+
+def lengths(rows: list[dict[str, Any]], names: list[str]) -> tuple[list[int], list[int]]:
+    """The longest word in each column, and the longest text."""
+    columns = [[name, *(cell(row.get(name)) for row in rows)] for name in names]
+    words = [max((len(word) for text in column for word in text.split()), default=0) for column in columns]
+    return words, [max(map(len, column)) for column in columns]
+
+
+def draw(console: "Console", rows: list[dict[str, Any]], names: list[str], title: str | None) -> None:
+    """A table of these columns, its words whole where there is room for them; numbers stand to the right."""
     from rich.table import Table
     from rich.text import Text
 
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != hidden]
     table = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
-    for name in names:
+    words, texts = lengths(rows, names)
+    left = console.width - 1 - sum(words) - 3 * len(names)
+    for name, word, text in zip(names, words, texts, strict=True):
         numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        more = min(text - word, max(0, left))
+        width = None if left < 0 else word + more
+        left -= more
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", width=width)
     for row in rows:
         table.add_row(*(Text(cell(row.get(name))) for name in names))
-    Console().print(table)
+    console.print(table)
 
 
 def cell(value: Any) -> str:

@@ -1,0 +1,49 @@
+"""Tables as a terminal shows them."""
+
+import re
+import sys
+
+import pytest
+
+from clx.cli import output
+
+Captured = pytest.CaptureFixture[str]
+
+
+def drawn(rows: list[dict[str, object]], capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Lines of a terminal 60 columns wide."""
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    output.emit_table(rows, "title", hidden="task", heads=("input",))
+    lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 60
+    return lines
+
+
+ROWS: list[dict[str, object]] = [
+    {"task": "t", "input": name, **{f"figure{k}": f"0.{k}23 (0.111-0.222)" for k in range(6)}, **more}
+    for name, more in (("image", {}), ("image+audio", {"only": 7}), ("text", {}))
+]
+
+
+def test_too_wide_a_table_is_turned_with_every_figure_whole(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = drawn(ROWS, capsys, monkeypatch)
+    found = [[text.strip() for text in line.split("│")[1:-1]] for line in lines if "│" in line]
+    for k in range(6):
+        whole = f"0.{k}23 (0.111-0.222)"
+        assert [f"figure{k}", whole, whole] in found  # two columns fit
+        assert [f"figure{k}", whole] in found  # and one is left
+    assert ["only", "", "7"] in found
+    assert sum("title" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("rows", [ROWS[:1] * 2, [{"input": "image", "top1": 0.5}]])
+def test_a_table_stays_upright_where_it_fits_or_rows_are_called_alike(
+    rows: list[dict[str, object]], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert any("input" in line or "inpu" in line for line in drawn(rows, capsys, monkeypatch))
+
+
+def test_words_stay_whole_where_the_figures_can_be_broken(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"input": "image+audio+series", "a": "0.972 (0.963-0.981)", "b": "0.972 (0.962-0.981)"}]
+    assert any("│ image+audio+series │" in line for line in drawn(rows, capsys, monkeypatch))
