@@ -62,27 +62,31 @@ def emit_table(
     console = Console()
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != hidden]
     said = [" ".join(cell(row[head]) for head in heads if row.get(head) is not None) for row in rows]
-    if not heads or sum(lengths(rows, names)[0]) + 3 * len(names) < console.width or len(set(said)) < len(rows):
+    figures = [name for name in names if name not in heads]
+    whole = sum(lengths(rows, names)[0]) + 3 * len(names) < console.width
+    if not heads or not figures or whole or len(set(said)) < len(rows):
         draw(console, rows, names, title)
         return
-    names = [name for name in names if name not in heads]
-    widest = max(len(text) for text in (*said, *(cell(row.get(name)) for row in rows for name in names)))
-    fit = max(1, (console.width - max(map(len, names)) - 4) // (widest + 3))
+    first, *others = lengths([{"": name} for name in figures] + [{head: head} for head in said], ["", *said])[1]
+    widest = max(*others, *lengths(rows, figures)[1])
+    fit = max(1, (console.width - first - 4) // (widest + 3))
     for start in range(0, len(rows), fit):
         part = slice(start, start + fit)
         turned = [
             {"": name} | {head: row.get(name) for head, row in zip(said[part], rows[part], strict=True)}
-            for name in names
+            for name in figures
             if any(row.get(name) is not None for row in rows[part])
         ]
         draw(console, turned, ["", *dict.fromkeys(said[part])], None if start else title)
 
 
 def lengths(rows: list[dict[str, Any]], names: list[str]) -> tuple[list[int], list[int]]:
-    """The longest word in each column, and the longest text."""
+    """How wide the longest word in each column is, and the longest text."""
+    from rich.cells import cell_len
+
     columns = [[name, *(cell(row.get(name)) for row in rows)] for name in names]
-    words = [max((len(word) for text in column for word in text.split()), default=0) for column in columns]
-    return words, [max(map(len, column)) for column in columns]
+    words = [max((cell_len(word) for text in column for word in text.split()), default=0) for column in columns]
+    return words, [max(map(cell_len, column)) for column in columns]
 
 
 def draw(console: "Console", rows: list[dict[str, Any]], names: list[str], title: str | None) -> None:
@@ -93,11 +97,10 @@ def draw(console: "Console", rows: list[dict[str, Any]], names: list[str], title
     table = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
     words, texts = lengths(rows, names)
     left = console.width - 1 - sum(words) - 3 * len(names)
+    wanted = sum(texts) - sum(words)
     for name, word, text in zip(names, words, texts, strict=True):
         numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
-        more = min(text - word, max(0, left))
-        width = None if left < 0 else word + more
-        left -= more
+        width = None if left < 0 else word + (text - word) * min(left, wanted) // max(1, wanted)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", width=width)
     for row in rows:
         table.add_row(*(Text(cell(row.get(name))) for name in names))

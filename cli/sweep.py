@@ -61,7 +61,7 @@ def sweep(
     folder = out or Path("runs") / f"sweep-{Path(sources[0]).stem}"
     metrics = metric or plan.metric
     if dry_run:
-        pipeline.ready(found)
+        pipeline.check(found, folder, metrics)
         show_rows([{"run": row["run"], "state": row["state"]} for row in pipeline.rows(found, folder)], json)
         return
 

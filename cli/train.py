@@ -81,7 +81,7 @@ def train(
     note(f"{done} in {summary['seconds']} s, {summary['rows_per_s']} rows/s; saved in {folder}")
     best = summary["evaluation"]["step"] if "evaluation" in summary else summary["steps"]
     if best != summary["steps"]:
-        note(f"the figures are of step {best}, the best by its validation (--checkpoint last takes the last)")
+        note(f"the figures are of step {best}, the best on val rows (of the last: clx eval {folder} --checkpoint last)")
 
 
 def show_plan(plan: dict[str, object], json: bool) -> None:

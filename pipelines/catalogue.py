@@ -38,14 +38,16 @@ def parameters(cls: type[Any]) -> list[dict[str, Any]]:
     rows = []
     for name, field in options_model(cls).model_fields.items():
         found, limited = field.annotation, field.metadata
-        allowed = typing.get_args(found)
-        if type(None) in allowed:  # X | None
-            found = next(a for a in allowed if a is not type(None))
-            limited, found = getattr(found, "__metadata__", limited), getattr(found, "__origin__", found)
+        members = [member for member in typing.get_args(found) if member is not type(None)]
+        if type(None) in typing.get_args(found) and len(members) == 1:  # X | None
+            found = members[0]
+            if typing.get_origin(found) is typing.Annotated:
+                found, *limited = typing.get_args(found)
         kind = getattr(found, "__name__", str(found))
         default = field.get_default(call_default_factory=True)
         limits = ", ".join(filter(None, map(_limit, limited)))
-        choices = " | ".join(str(a) for a in allowed) if typing.get_origin(field.annotation) is typing.Literal else ""
+        literal = typing.get_origin(found) is typing.Literal
+        choices = " | ".join(str(a) for a in typing.get_args(found)) if literal else ""
         rows.append({"parameter": name, "type": "choice" if choices else kind, "default": str(default)})
         rows[-1]["range"] = choices or limits
     return rows

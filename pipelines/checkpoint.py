@@ -22,7 +22,19 @@ from clx.pipelines.config import Config
 from clx.pipelines.configure import dump
 from clx.pipelines.disk import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
 from clx.pipelines.errors import BadInput, Failed, Heed, out_of_memory
-from clx.pipelines.folder import COPIED, FILES, LOGS, Checkpoint, best, checkpoints, choose, last, listed, read_config
+from clx.pipelines.folder import (
+    CHANGEABLE,
+    COPIED,
+    FILES,
+    LOGS,
+    Checkpoint,
+    best,
+    checkpoints,
+    choose,
+    last,
+    listed,
+    read_config,
+)
 
 __all__ = ["Checkpoint", "best", "checkpoints", "last", "read_config"]
 
@@ -132,12 +144,14 @@ def restore_random(state: dict[str, Any]) -> None:
 
 
 def warn_of_change(folder: Path, checkpoint: Checkpoint) -> None:
-    """A config may be changed by hand, when data has moved; it may also have rotted. Its length may change."""
+    """A config may be changed by hand, when data has moved; it may also have rotted. Some keys may change."""
     if (checkpoint.path / "config.yaml").read_bytes() == (folder / "config.yaml").read_bytes():
         return
-    length = dict.fromkeys(("steps", "epochs", "warmup"), None)
     now, then = (config.model_dump() for config in (read_config(folder), read_config(checkpoint.path)))
-    if now | {"train": now["train"] | length} != then | {"train": then["train"] | length}:
+    for key in (*CHANGEABLE, "train.warmup"):  # a share of the length
+        section, name = key.split(".")
+        now[section][name] = then[section][name] = None
+    if now != then:
         warn(
             f"{folder}/config.yaml is not the one that {checkpoint.path.name} was trained with; it counts all the same",
             Heed,

@@ -222,11 +222,16 @@ class Train(Section):
     tensorboard: bool = False
 
 
+def _terms(value: Any) -> Any:
+    """One term stands for a list of one, and a name for a term."""
+    several = value if isinstance(value, list) else [value] if isinstance(value, Mapping | str) else value
+    return [{"name": one} if isinstance(one, str) else one for one in several] if isinstance(several, list) else value
+
+
 Terms = Annotated[
     list[Term],
     Field(min_length=1),
-    BeforeValidator(lambda value: [value] if isinstance(value, Mapping) else value),
-    BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
+    BeforeValidator(_terms),
 ]
 
 
@@ -276,15 +281,16 @@ class Config(Section):
     pretrain: Pretrain | None = None
     train: Annotated[Train, EmptyIsDefault] = Train()
     eval: list[Task] = ["zeroshot", "retrieval"]
-    """Tasks of `clx eval` and of the evaluation that ends a training run. Not given, they follow the data: with targets
-    regression, with a horizon forecast, of one input alone probe and knn, or geometry where there is no label."""
+    """Tasks of `clx eval` and of the evaluation that ends a training run. Not given, they follow the data: zeroshot and
+    retrieval; with targets regression, and retrieval where there are several inputs; with a horizon forecast; of one
+    input alone probe and knn, or geometry where there is no label."""
 
     @model_validator(mode="after")
     def _usual_tasks(self) -> "Config":
         tasks: list[Task] | None = None
         if "eval" not in self.model_fields_set:
             if self.data.target:
-                tasks = ["regression"]
+                tasks = ["regression"] if len(self.modalities) == 1 else ["retrieval", "regression"]
             elif self.data.windows is not None and self.data.windows.horizon:
                 tasks = ["forecast"]
             elif len(self.modalities) == 1:

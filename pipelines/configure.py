@@ -75,9 +75,9 @@ def override(raw: dict[str, Any], setting: str) -> None:
         value = float(value)  # YAML 1.1 reads 1e-3 as text
     at: Any = raw
     *parents, last = key.split(".")
-    if parents == ["objective"] and isinstance(raw.get("objective"), str):
-        raw["objective"] = {"name": raw["objective"]}  # `objective: clip` for short
     for parent in parents:
+        if parent == "objective" and isinstance(at, dict) and isinstance(at.get(parent), str):
+            at[parent] = {"name": at[parent]}  # `objective: clip` for short
         at = _item(at, parent, setting) if isinstance(at, list) else at.setdefault(parent, {})
         if not isinstance(at, dict | list):
             raise BadInput(f"-s {setting}: {parent!r} holds a value, not keys")

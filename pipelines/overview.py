@@ -19,6 +19,15 @@ POINTS = 500
 """Most points of one curve."""
 CLASSES = 100
 """Most classes of a matrix."""
+OF_TASKS = {
+    **dict.fromkeys(("k", "weights"), ("knn",)),
+    **dict.fromkeys(("ways", "shots", "episodes"), ("fewshot",)),
+    **dict.fromkeys(("regressor", "bin_width", "many", "few"), ("regression",)),
+    **dict.fromkeys(("templates", "phrasings"), ("zeroshot",)),
+    "horizons": ("forecast",),
+    "features": ("probe", "knn", "svm", "fewshot", "regression", "forecast"),
+}
+"""Options of an evaluation that are not of every task."""
 HIGH = {"top1", "top5", "mean_per_class", "mAP", "AUC", "r2", "pearson", "spearman"}
 LOW = {"median_rank", "mae", "mse", "rmse", "gm"}
 
@@ -196,17 +205,21 @@ def evaluation_tables(shown: list[Shown]) -> list[Table]:
         names = [one.name for one in shown]
         table = side_by_side(by_input, names) if len(shown) > 1 else below_each_other(by_input)
         table.title = f"{task} on {source}"
-        said = dict.fromkeys(how_evaluated(result) for result in newest[task, source].values())
-        table.caption = "; ".join(filter(None, said))
+        said = {names[k]: how_evaluated(result, task) for k, result in newest[task, source].items()}
+        alike = len(set(said.values())) == 1
+        table.caption = next(iter(said.values())) if alike else "; ".join(f"{k}: {how}" for k, how in said.items())
         found.append(table)
     return found
 
 
-def how_evaluated(result: dict[str, Any]) -> str:
-    """The checkpoint's step, and the options that were not the usual ones."""
-    step = [] if result["step"] is None else [f"checkpoint of step {result['step']}"]
+def how_evaluated(result: dict[str, Any], task: str) -> str:
+    """The checkpoint's step, and the options of the task that were not the usual ones."""
+    said = [] if result["step"] is None else [f"checkpoint of step {result['step']}"]
     usual = json.loads(json.dumps(asdict(results.DEFAULT)))
-    return ", ".join([*step, *(f"{k} {v}" for k, v in result.get("settings", {}).items() if v != usual.get(k))])
+    for key, value in result.get("settings", {}).items():
+        if value != usual.get(key) and task in OF_TASKS.get(key, TASKS):
+            said.append(f"{len(value)} {key}" if isinstance(value, list | dict) else f"{key} {value}")
+    return ", ".join(said)
 
 
 def figures(rows: Iterable[dict[str, Any]]) -> list[str]:

@@ -21,7 +21,7 @@ from clx.pipelines.rows import Manifest
 RIDGE_ROWS = 100_000
 """Rows, evenly spread, that a linear predictor's beginning is fitted on."""
 NOISY_ROWS = 8192
-"""Rows that it takes at least, some of them several times, where dropout makes their embeddings differ."""
+"""Rows that it takes at least, all of them equally often, where dropout makes their embeddings differ."""
 PARTS = ("encoder", "head")
 
 
@@ -76,26 +76,27 @@ def start_predictor(run: Run, train: Manifest) -> None:
 
     Contrastive embeddings are so ill-conditioned that descent alone needs many epochs to find what the linear
     algebra finds at once; and fine-tuning from a fitted head distorts the encoder less (Kumar et al. 2022, arXiv
-    2202.10054). The strength is chosen by leave-one-out error on the training rows, passed with the dropout that
-    training has, as often as it takes to know its noise: a head fitted without it may answer it with errors at once.
+    2202.10054). The strength is chosen by leave-one-out error on the training rows. Embeddings are taken with the
+    dropout of training, several times where rows are few: a head fitted without it may answer it with errors at once.
     """
-    from sklearn.linear_model import RidgeCV
+    from sklearn.linear_model import Ridge, RidgeCV
     from sklearn.preprocessing import StandardScaler
 
     data = run.config.data
     some = train.take(np.arange(0, len(train), max(1, len(train) // RIDGE_ROWS)))
-    rows = Rows(some, run.modalities, target=data.target, ahead=run.ahead, on_bad="skip")
     device = pick_device(run.config.train.device)
     model = run.model.train().to(device)
     noisy = False
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-        noisy = noisy or (module.training and getattr(module, "p", 0) > 0)
+        noisy = noisy or (isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0)
+    passes = max(1, -(-NOISY_ROWS // len(some))) if noisy else 1
+    rows = Rows(some, run.modalities, target=data.target, ahead=run.ahead, on_bad="skip", cache=passes > 1)
     if data.cache:
         know(run, rows)
     parts = []
-    for _ in range(max(1, NOISY_ROWS // len(rows)) if noisy else 1):
+    for _ in range(passes):
         for batch in batches(rows, once(len(rows), 256), run.config.train.workers):
             moved = batch.to(device)
             parts.append((model.pooled(model(moved.inputs, moved.present), moved.present).cpu(), batch.targets))
@@ -103,7 +104,11 @@ def start_predictor(run: Run, train: Manifest) -> None:
     known = y.isfinite().all(1)
     y = (y - model.get_buffer("target_mean").cpu()) / model.get_buffer("target_scale").cpu()
     scaler = StandardScaler().fit(x[known])
-    ridge = RidgeCV(np.logspace(-4, 4, 17)).fit(scaler.transform(x[known]), y[known])
+    x, y = torch.from_numpy(scaler.transform(x[known])), y[known]
+    once_each = len(x) // passes  # whoever leaves one copy of a row out has seen the others
+    ridge = RidgeCV(np.logspace(-4, 4, 17)).fit(x[:once_each], y[:once_each])
+    if passes > 1:
+        ridge = Ridge(ridge.alpha_ * passes).fit(x, y)
     predictor = model.predictor
     assert isinstance(predictor, nn.Linear)
     weight = np.atleast_2d(ridge.coef_) / scaler.scale_

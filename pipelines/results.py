@@ -103,7 +103,7 @@ class Settings:
     """Words for a class by its name in the data; the name itself where a class is absent."""
 
     def __post_init__(self) -> None:
-        if self.few > self.many:
+        if self.few > self.many + 1:
             raise ValueError(f"few = {self.few} is above many = {self.many}: a bin would have both few rows and many")
 
 

@@ -181,13 +181,14 @@ def check(path: Path, meta: Any, vectors: bool) -> None:
     from pyarrow import parquet
 
     wrong = f"{path}: its metadata are not those of clx embed"
+    if isinstance(meta, dict) and type(meta.get("format")) is int:
+        check_format(path, meta["format"], FORMAT)
     try:
         noted = Noted.model_validate(meta)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BadInput(f"{wrong} ({where}: {first['msg']})" if where else wrong) from None
-    check_format(path, noted.format, FORMAT)
     if not noted.names_its_model():
         raise BadInput(f"{wrong} (neither a run with its step nor a model with its weights)")
     schema = parquet.read_schema(path)

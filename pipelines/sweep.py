@@ -47,6 +47,15 @@ def ready(todo: Sequence[Point]) -> None:
             raise BadInput(f"run {point.name}: {error}") from None
 
 
+def check(found: Sequence[Point], folder: Path, metrics: Sequence[str]) -> None:
+    """What a sweep checks before its first run, of those that have not ended. Raises `BadInput`."""
+    for wrong in wrong_metrics(metrics, found, folder):
+        raise BadInput(wrong)
+    book = Book.open(folder)
+    if todo := [point for point in found if book.outcome(point) not in ("finished", "failed")]:
+        ready(todo)
+
+
 def wrong_metrics(metrics: Iterable[str], found: Sequence[Point], folder: Path) -> Iterator[str]:
     """What is wrong with each metric that no run can have, or that none has of those that were evaluated so far."""
     tasks = {task for point in found for task in point.config.eval}

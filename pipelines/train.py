@@ -74,6 +74,7 @@ def train(
             if said:
                 progress.say(said)
                 (out / LAST).unlink(missing_ok=True)  # figures of the shorter run
+            if said or config.data != checkpoint.read_config(out).data:  # which may say now what to do with bad rows
                 write_text(out / "config.yaml", dump(config))
         elif not resume:
             refuse_existing(out, overwrite)  # again: another run may have been there first

@@ -111,6 +111,7 @@ def test_dump_reads_back(file: str) -> None:
     ("data", "modalities", "tasks"),
     [
         ({"target": "y"}, {"table": {}}, ["regression"]),
+        ({"target": "y"}, {"image": {}, "text": {}}, ["retrieval", "regression"]),
         ({"windows": {"length": 8, "stride": 8, "horizon": 2}}, {"series": {}}, ["forecast"]),
         ({"label": "c"}, {"image": {}}, ["probe", "knn"]),
         ({}, {"image": {}}, ["geometry"]),
@@ -121,12 +122,24 @@ def test_tasks_follow_the_data_where_none_are_given(
     data: dict[str, Any], modalities: dict[str, Any], tasks: list[str]
 ) -> None:
     raw = {"data": {"train": "t.csv", **data}, "modalities": modalities, "objective": "l1"}
-    config = parse(Config, raw, "c")
-    assert config.eval == tasks
-    assert [term.name for term in config.objective] == ["l1"]
+    assert parse(Config, raw, "c").eval == tasks
     assert parse(Config, raw | {"eval": ["knn"]}, "c").eval == ["knn"]
-    override(raw, "objective.name=l2")
-    assert raw["objective"] == {"name": "l2"}
+
+
+def test_names_stand_for_objectives_and_targets() -> None:
+    raw: dict[str, Any] = {
+        "data": {"train": "t.csv", "target": "y"},
+        "modalities": {"table": {}},
+        "objective": ["l1", {"name": "conr", "weight": 2}],
+        "pretrain": {"objective": "supremix"},
+    }
+    config = parse(Config, raw, "c")
+    assert config.data.target == ["y"]
+    assert [term.name for term in config.objective] == ["l1", "conr"]
+    override(raw, "pretrain.objective.temperature=0.2")
+    assert raw["pretrain"]["objective"] == {"name": "supremix", "temperature": 0.2}
+    with pytest.raises(BadInput, match="objective"):
+        parse(Config, raw | {"objective": 3}, "c")
 
 
 @pytest.mark.parametrize("name", sorted(recipes()))

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import pytest
 from annotated_types import Gt
 
+from clx.pipelines.catalogue import describe_loss
 from clx.pipelines.errors import BadInput
 from clx.pipelines.options import construct
 
@@ -15,6 +16,13 @@ class Thing:
     name: str
     share: Annotated[float, Gt(0)] = 1.0
     mode: Literal["a", "b"] = "a"
+
+
+def test_parameters_tell_type_and_range_of_what_may_be_none() -> None:
+    told = {row["parameter"]: row for row in describe_loss("conr")["parameters"]}
+    assert told["window"] == {"parameter": "window", "type": "float", "default": "None", "range": "> 0"}
+    told = {row["parameter"]: row for row in describe_loss("ts2vec")["parameters"]}
+    assert told["alpha"]["range"] == ">= 0, <= 1"
 
 
 def test_construct_checks_a_dataclass() -> None:

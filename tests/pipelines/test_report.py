@@ -177,10 +177,11 @@ def test_figures_side_by_side(make_config: Callable[..., Config]) -> None:
     assert rows["x: top1"][0].interval == "0.500 to 0.700"
     assert not any(cell.best for cell in rows["x: median_rank"])  # a tie has no best
     assert "x: rows" not in rows  # a count in which they agree
-    fewer = evaluation("y", 0.9, key="newest") | {"data": "x", "settings": {"k": 5, "few": 20}}
+    options = {"k": 5, "confidence": 0.9, "phrasings": {"a": ["b"], "c": ["d"]}}  # k is not one of zeroshot
+    fewer = evaluation("y", 0.9, key="newest") | {"data": "x", "settings": options}
     (table,) = overview.evaluation_tables([shown(config, evaluations=[old, new, fewer])])
     assert [row[0].text for row in table.rows] == ["y"]  # nothing of an evaluation with other options
-    assert table.caption == f"checkpoint of step {new['step']}, k 5"
+    assert table.caption == "checkpoint of step 3, confidence 0.9, 2 phrasings"
     (alone,) = overview.evaluation_tables(runs[1:])
     assert [head for head in alone.heads] == ["input", "top1", "rows", "median_rank"]
 

@@ -126,6 +126,7 @@ def test_ids_of_other_rows_are_refused(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"format": 2}, "has format 2, and this version of clx reads format 1"),
+        ({"format": 2, "weights": None}, "use the version that wrote it"),
         ({"format": None}, "format: Input should be a valid integer"),
         ({"embed_dim": "24"}, "embed_dim"),
         ({"modalities": {}}, "modalities"),
