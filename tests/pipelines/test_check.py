@@ -117,6 +117,16 @@ def test_a_written_recipe_loads_and_fits_its_data(source, tmp_path) -> None:
         write_recipe(source, tmp_path / "r.yaml")
 
 
+def test_a_recipe_for_numbers_of_a_table_has_no_noise(tmp_path) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text("a,b,target\n" + "\n".join(f"{i}.5,{i % 7},{i / 3:.3f}" for i in range(60)))
+    write_recipe(str(source), tmp_path / "r.yaml")
+    config = load_config(str(tmp_path / "r.yaml"))
+    (options,) = config.modalities.values()
+    assert (options["dropout"], options["augmentation"], options["head"]) == (0, "none", "norm")
+    assert (config.data.target, config.eval, config.train.lr) == (["target"], ["regression"], 4e-3)
+
+
 def test_awkward_names_survive_the_recipe(tmp_path) -> None:
     source = tmp_path / "my: data, #1.csv"
     rows = "\n".join(f'"what, is: #{i} it",{i % 2},{i}.5' for i in range(60))

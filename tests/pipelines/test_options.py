@@ -9,6 +9,7 @@ from annotated_types import Gt
 from clx.pipelines.catalogue import describe_loss
 from clx.pipelines.errors import BadInput
 from clx.pipelines.options import construct
+from clx.pipelines.results import Settings
 
 
 @dataclass
@@ -23,6 +24,12 @@ def test_parameters_tell_type_and_range_of_what_may_be_none() -> None:
     assert told["window"] == {"parameter": "window", "type": "float", "default": "None", "range": "> 0"}
     told = {row["parameter"]: row for row in describe_loss("ts2vec")["parameters"]}
     assert told["alpha"]["range"] == ">= 0, <= 1"
+
+
+def test_few_and_many_leave_room_between_them() -> None:
+    assert construct(Settings, {"few": 11, "many": 10}, "options").few == 11
+    with pytest.raises(BadInput, match="few = 30 is above many = 10"):
+        construct(Settings, {"few": 30, "many": 10}, "options")
 
 
 def test_construct_checks_a_dataclass() -> None:
