@@ -129,6 +129,7 @@ def test_classes_come_with_probabilities(clx: Any, runs: Path) -> None:
         (["nosuch", "rows.csv", "--out", "x.txt"], "should end in"),
         (["price", "rows.csv", "--keep", "idd"], "did you mean 'id'"),
         (["price", "absent.csv"], "no such file"),
+        (["price", "rows.csv", "--probabilities"], "this one predicts numbers"),
         (["price", "rows.csv", "--out", "x.csv", "--json"], "give one of the two"),
         (["price", "only_town.csv"], "no column 'size'"),
     ],
