@@ -61,7 +61,7 @@ def sweep(
     folder = out or Path("runs") / f"sweep-{Path(sources[0]).stem}"
     metrics = metric or plan.metric
     if dry_run:
-        pipeline.check(found, folder, metrics)
+        pipeline.due(found, folder, metrics, retry_failed=retry_failed, overwrite=overwrite)
         show_rows([{"run": row["run"], "state": row["state"]} for row in pipeline.rows(found, folder)], json)
         return
 

@@ -224,15 +224,11 @@ class Train(Section):
 
 def _terms(value: Any) -> Any:
     """One term stands for a list of one, and a name for a term."""
-    several = value if isinstance(value, list) else [value] if isinstance(value, Mapping | str) else value
-    return [{"name": one} if isinstance(one, str) else one for one in several] if isinstance(several, list) else value
+    terms = [value] if isinstance(value, Mapping | str) else value
+    return [{"name": term} if isinstance(term, str) else term for term in terms] if isinstance(terms, list) else terms
 
 
-Terms = Annotated[
-    list[Term],
-    Field(min_length=1),
-    BeforeValidator(_terms),
-]
+Terms = Annotated[list[Term], Field(min_length=1), BeforeValidator(_terms)]
 
 
 class Pretrain(Section):

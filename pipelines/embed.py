@@ -25,7 +25,7 @@ from clx.pipelines.manifest import load_manifest, load_splits, split_by, split_i
 from clx.pipelines.model import fingerprint
 from clx.pipelines.rows import Manifest, refuse_input
 from clx.pipelines.signals import Signals
-from clx.pipelines.stored import FORMAT, Parts, array_file, ids_file, read_meta, read_plan, write_whole
+from clx.pipelines.stored import FORMAT, Parts, files_of, read_meta, read_plan, write_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -107,9 +107,8 @@ def embed_rows(
         "allow_outside": any(manifest.allow_outside for _, manifest in rows),
         **{key: getattr(wanted, key) for key in ("split", "id", "keep", "dtype", "normalize", "batch_size")},
     }
-    whole = out if out.suffix == ".parquet" else ids_file(out)
-    folder = out.with_name(f"{out.name}.parts")
-    files = {whole, *(array_file(out, name, meta) for name in names if out.suffix == ".npy")}
+    files = files_of(out, meta)
+    whole, folder = files[-1], out.with_name(f"{out.name}.parts")
     for file in files:
         refuse_input(file, *(str(manifest.file) for _, manifest in rows if manifest.file))
     there = sorted(file for file in files if file.exists())
@@ -118,14 +117,14 @@ def embed_rows(
             raise BadInput(f"{there[0]} exists and is not of this model and data: choose another --out, or --overwrite")
         if len(there) == len(files):
             say(f"{out} is whole already")
-            return _summary(out, whole, meta)
+            return _summary(out, meta)
     maker = Maker(run, rows, names, wanted, strict)  # refuses what it cannot make, before anything is written
     with locked(folder, "written"):
         parts = Parts(folder, meta, overwrite)
         count = make(maker, parts, workers or default_workers(), done, say)
         write_whole(out, whole, parts, count, meta)
         parts.remove()
-    return _summary(out, whole, meta)
+    return _summary(out, meta)
 
 
 def make(maker: "Maker", parts: "Parts", workers: int, done: Callable[[int], None], say: Callable[[str], None]) -> int:
@@ -264,20 +263,18 @@ class Maker:
         return pa.FixedSizeListArray.from_arrays(flat, width, mask=pa.array(~present))
 
 
-def _summary(out: Path, whole: Path, meta: dict[str, Any]) -> dict[str, Any]:
+def _summary(out: Path, meta: dict[str, Any]) -> dict[str, Any]:
     from pyarrow import parquet
 
-    rows = parquet.read_metadata(whole).num_rows
-    skipped = sum(each["rows"] for each in meta["data"]) - rows
-    names = list(meta["modalities"])
-    files = [array_file(out, name, meta) for name in names] if out.suffix == ".npy" else []
+    files = files_of(out, meta)
+    rows = parquet.read_metadata(files[-1]).num_rows
     return {
         "format": FORMAT,
         "out": str(out),
-        "files": [str(file) for file in dict.fromkeys([*files, whole])],
+        "files": list(map(str, files)),
         "rows": rows,
-        "skipped": skipped,
-        "modalities": names,
+        "skipped": sum(each["rows"] for each in meta["data"]) - rows,
+        "modalities": list(meta["modalities"]),
     }
 
 

@@ -12,6 +12,7 @@ from clx.pipelines.build import Run, prepare
 from clx.pipelines.cells import column_of
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import Config
+from clx.pipelines.density import Floats
 from clx.pipelines.device import pick_device
 from clx.pipelines.errors import BadInput
 from clx.pipelines.known import know
@@ -79,9 +80,6 @@ def start_predictor(run: Run, train: Manifest) -> None:
     2202.10054). The strength is chosen by leave-one-out error on the training rows. Embeddings are taken with the
     dropout of training, several times where rows are few: a head fitted without it may answer it with errors at once.
     """
-    from sklearn.linear_model import Ridge, RidgeCV
-    from sklearn.preprocessing import StandardScaler
-
     data = run.config.data
     some = train.take(np.arange(0, len(train), max(1, len(train) // RIDGE_ROWS)))
     device = pick_device(run.config.train.device)
@@ -103,17 +101,29 @@ def start_predictor(run: Run, train: Manifest) -> None:
     x, y = (torch.cat(each).double() for each in zip(*parts, strict=True))
     known = y.isfinite().all(1)
     y = (y - model.get_buffer("target_mean").cpu()) / model.get_buffer("target_scale").cpu()
-    scaler = StandardScaler().fit(x[known])
-    x, y = torch.from_numpy(scaler.transform(x[known])), y[known]
-    once_each = len(x) // passes  # whoever leaves one copy of a row out has seen the others
-    ridge = RidgeCV(np.logspace(-4, 4, 17)).fit(x[:once_each], y[:once_each])
-    if passes > 1:
-        ridge = Ridge(ridge.alpha_ * passes).fit(x, y)
     predictor = model.predictor
     assert isinstance(predictor, nn.Linear)
-    weight = np.atleast_2d(ridge.coef_) / scaler.scale_
+    weight, bias = ridge(x[known].numpy(), y[known].numpy(), passes)
     predictor.weight.copy_(torch.from_numpy(weight))
-    predictor.bias.copy_(torch.from_numpy(np.atleast_1d(ridge.intercept_) - weight @ scaler.mean_))
+    predictor.bias.copy_(torch.from_numpy(bias))
+
+
+def ridge(x: Floats, y: Floats, passes: int) -> tuple[Floats, Floats]:
+    """Weights `[K, D]` and bias `[K]` of ridge regression from `x` `[passes N, D]` on `y` `[passes N, K]`.
+
+    The rows come in as many passes, each in the same order; the first one alone chooses the strength, for whoever
+    leaves one copy of a row out has seen the others.
+    """
+    from sklearn.linear_model import Ridge, RidgeCV
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(x)
+    scaled, count = scaler.transform(x), len(x) // passes
+    fitted = RidgeCV(np.logspace(-4, 4, 17)).fit(scaled[:count], y[:count])
+    if passes > 1:
+        fitted = Ridge(fitted.alpha_ * passes).fit(scaled, y)
+    weight = np.atleast_2d(fitted.coef_) / scaler.scale_
+    return weight, np.atleast_1d(fitted.intercept_) - weight @ scaler.mean_
 
 
 def _fits(old: nn.Module, new: nn.Module) -> bool:

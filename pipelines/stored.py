@@ -141,6 +141,13 @@ def array_file(out: Path, name: str, meta: dict[str, Any]) -> Path:
     return out if len(meta["modalities"]) == 1 else out.with_suffix(f".{name}.npy")
 
 
+def files_of(out: Path, meta: dict[str, Any]) -> list[Path]:
+    """Every file that embeddings with these metadata are written to, the one with the metadata last."""
+    if out.suffix == ".parquet":
+        return [out]
+    return [*(array_file(out, name, meta) for name in meta["modalities"]), ids_file(out)]
+
+
 def read_meta(path: Path) -> dict[str, Any] | None:
     """The metadata of a file that `embed_rows` wrote; None for another's. Raises `BadInput` for what is no Parquet."""
     import pyarrow as pa

@@ -47,15 +47,6 @@ def ready(todo: Sequence[Point]) -> None:
             raise BadInput(f"run {point.name}: {error}") from None
 
 
-def check(found: Sequence[Point], folder: Path, metrics: Sequence[str]) -> None:
-    """What a sweep checks before its first run, of those that have not ended. Raises `BadInput`."""
-    for wrong in wrong_metrics(metrics, found, folder):
-        raise BadInput(wrong)
-    book = Book.open(folder)
-    if todo := [point for point in found if book.outcome(point) not in ("finished", "failed")]:
-        ready(todo)
-
-
 def wrong_metrics(metrics: Iterable[str], found: Sequence[Point], folder: Path) -> Iterator[str]:
     """What is wrong with each metric that no run can have, or that none has of those that were evaluated so far."""
     tasks = {task for point in found for task in point.config.eval}
@@ -130,23 +121,13 @@ Outcome = tuple[str, str | None]
 """Name of a run with the error that it ended with."""
 
 
-def sweep(
-    found: Sequence[Point],
-    folder: Path,
-    execute: Callable[[Sequence[tuple[Point, bool]], Path], Iterable[Outcome]],
-    say: Callable[[str], None],
-    metrics: Sequence[str] = (),
-    *,
-    retry_failed: bool = False,
-    overwrite: bool = False,
-) -> list[str]:
-    """Execute the runs that are not finished, and return the names of those that failed, now or before.
+def due(
+    found: Sequence[Point], folder: Path, metrics: Sequence[str], *, retry_failed: bool, overwrite: bool
+) -> tuple["Book", list[Point], set[str]]:
+    """The book of a sweep, its runs that are to be executed, and the names of those that start anew.
 
-    `execute` takes runs, each with whether it starts anew, and yields how they ended. Raises `BadInput`
-    before the first run when one cannot start or none can have one of `metrics`, `Stopped` after a signal.
+    Raises `BadInput` when one of them cannot start, or none can have one of `metrics`.
     """
-    from clx.pipelines.train import clear
-
     book = Book.open(folder)
     for wrong in wrong_metrics(metrics, found, folder):
         raise BadInput(wrong)
@@ -164,6 +145,27 @@ def sweep(
     todo = [p for p in found if p.name in anew | retried or book.outcome(p) not in ("finished", "failed")]
     if todo:
         ready(todo)
+    return book, todo, anew
+
+
+def sweep(
+    found: Sequence[Point],
+    folder: Path,
+    execute: Callable[[Sequence[tuple[Point, bool]], Path], Iterable[Outcome]],
+    say: Callable[[str], None],
+    metrics: Sequence[str] = (),
+    *,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+) -> list[str]:
+    """Execute the runs that are not finished, and return the names of those that failed, now or before.
+
+    `execute` takes runs, each with whether it starts anew, and yields how they ended. Raises `BadInput`
+    before the first run when one cannot start or none can have one of `metrics`, `Stopped` after a signal.
+    """
+    from clx.pipelines.train import clear
+
+    book, todo, anew = due(found, folder, metrics, retry_failed=retry_failed, overwrite=overwrite)
     for point in todo:
         book.failed.pop(point.name, None)
         book.asked[point.name] = asked(point)

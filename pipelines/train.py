@@ -36,7 +36,7 @@ def train(
 ) -> dict[str, Any]:
     """Train a config into the folder `out`, evaluate the result and return that with the speed.
 
-    With `resume`, `config` is the run's own, but for its length (see `relengthened`) and device, and training
+    With `resume`, `config` is the run's own, but for its `CHANGEABLE` keys (see `relengthened`), and training
     continues after its last whole checkpoint. Raises `BadInput` before anything is written when the config does not
     fit the data or another process trains there, `Refused` when too many steps were non-finite, `Failed` when the
     disk is full, `Stopped` after a signal.

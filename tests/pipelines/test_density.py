@@ -204,6 +204,14 @@ def test_a_long_tail_with_balanced_val_and_test() -> None:
     np.testing.assert_allclose(ordered[1:8] / ordered[:7], 50 ** (-1 / 9), rtol=0.15)
 
 
+def test_bins_beyond_the_rows_are_no_work() -> None:
+    values = np.repeat(np.arange(5.0), 20)
+    few, many = (
+        long_tail(values, ratio=2, bins=bins, held_out=0.2, draw=np.random.default_rng(1)) for bins in (5, 1_000_000)
+    )
+    assert (few == many).all()  # a bin for each value in both
+
+
 def test_thinned_manifests_are_manifests(skewed: Path, tmp_path: Path) -> None:
     out = tmp_path / "tail.csv"
     counts = thin(str(skewed), out, "y", ratio=5, bins=4, held_out=0.2, seed=0)
