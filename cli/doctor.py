@@ -22,8 +22,8 @@ def doctor(
 
     clx doctor --json | jq -r '.[] | select(.level == "broken") | .advice'
     """
-    from clx.pipelines.doctor import examine
-    from clx.pipelines.errors import Refused
+    from clx.pipelines.system.doctor import examine
+    from clx.pipelines.system.errors import Refused
 
     rows = list(examine(runs, imports))
     if json:

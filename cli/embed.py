@@ -47,7 +47,7 @@ def embed(
     clx embed ViT-B-32 --pretrained laion2b_s34b_b79k --data photos/ --out photos.npy --modality image --dtype float16
     """
     from clx.pipelines import embed as pipeline
-    from clx.pipelines.errors import BadInput
+    from clx.pipelines.system.errors import BadInput
     from clx.pipelines.items import set_columns
     from clx.pipelines.zeroshot import open_model
 

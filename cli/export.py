@@ -28,7 +28,7 @@ def export(
 
     clx export runs/digits --format safetensors -o digits-weights
     """
-    from clx.pipelines.errors import BadInput, nearest
+    from clx.pipelines.system.errors import BadInput, nearest
 
     if form not in ("onnx", "safetensors"):
         raise BadInput(f"--format {form}{nearest(form, ('onnx', 'safetensors'))}")

@@ -11,7 +11,7 @@ import typer
 
 from clx.cli import data, doctor, embed, evaluate, export, predict, report, runs, search, show, sweep, train, zeroshot
 from clx.cli.output import ReaderGone, note
-from clx.pipelines.errors import Heed, out_of_memory
+from clx.pipelines.system.errors import Heed, out_of_memory
 
 app = typer.Typer(
     name="clx",
@@ -92,7 +92,7 @@ def watch() -> None:
     """Signals end every command with 130 or 143; what pipelines warn of is a line on stderr."""
 
     def stop(number: int, frame: object) -> None:
-        from clx.pipelines.signals import raise_stopped
+        from clx.pipelines.system.signals import raise_stopped
 
         raise_stopped(number, frame)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from clx.pipelines.progress import Progress
+from clx.pipelines.system.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console

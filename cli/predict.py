@@ -58,7 +58,7 @@ def predict(
     clx predict runs/pump today.csv --anomaly | jq 'select(.anomaly)'
     """
     from clx.pipelines import predict as pipeline
-    from clx.pipelines.errors import BadInput
+    from clx.pipelines.system.errors import BadInput
 
     if out is not None and json:
         raise BadInput("--json prints lines, --out writes them: give one of the two")
@@ -115,7 +115,7 @@ def lines_of(
     """Lines with the rows among them that could not be used, batch by batch, and their columns."""
     from clx.pipelines import predict as pipeline
     from clx.pipelines import timeline
-    from clx.pipelines.errors import BadInput
+    from clx.pipelines.system.errors import BadInput
 
     if (anomaly or run.ahead) and (keep or probabilities):
         raise BadInput("--keep and --probabilities are for rows of a table, not for the steps of recordings")

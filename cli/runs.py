@@ -32,7 +32,7 @@ def list_runs(
     clx runs list runs/sweep-digits --sort value --reverse --json | jq -r '.[0].run'
     """
     from clx.pipelines import runs
-    from clx.pipelines.errors import BadInput, nearest
+    from clx.pipelines.system.errors import BadInput, nearest
 
     states = ("finished", "interrupted", "failed", "running")
     if state is not None and state not in states:

@@ -55,7 +55,7 @@ def search(
 
     clx search photos.parquet --row 17
     """
-    from clx.pipelines.errors import BadInput
+    from clx.pipelines.system.errors import BadInput
 
     kinds = {"image": image, "audio": audio, "series": series, "table": table, "text": text}
     one = {kind: given for kind, given in kinds.items() if given is not None}
@@ -89,7 +89,7 @@ def search(
         return
     opened = pipeline.run_of(stored, run, pretrained, device)
     candidate = pipeline.candidate(opened, column, among)
-    from clx.pipelines.ahead import ahead, default_workers
+    from clx.pipelines.system.read_ahead import ahead, default_workers
     from clx.pipelines.items import one_item
     from clx.pipelines.zeroshot import read_items
 

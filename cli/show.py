@@ -49,7 +49,7 @@ def recipes(
 ) -> None:
     """List the built-in recipes, or print one."""
     from clx.pipelines import configure
-    from clx.pipelines.errors import BadInput, nearest
+    from clx.pipelines.system.errors import BadInput, nearest
 
     known = configure.recipes()
     if schema:
@@ -89,7 +89,7 @@ def bench_losses(
     """
     from clx.cli.output import note
     from clx.pipelines import bench as pipeline
-    from clx.pipelines.errors import BadInput
+    from clx.pipelines.system.errors import BadInput
 
     try:
         rows = pipeline.bench_losses(

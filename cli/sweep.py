@@ -50,7 +50,7 @@ def sweep(
     clx sweep methods.yaml --jobs 4 --metric retrieval.*.R@1 --json | jq -c '.table[]'
     """
     from clx.pipelines import sweep as pipeline
-    from clx.pipelines.errors import BadInput
+    from clx.pipelines.system.errors import BadInput
     from clx.pipelines.grid import points, read_plan
 
     sources = [text for text in given if "=" not in text]

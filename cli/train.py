@@ -44,7 +44,7 @@ def train(
     clx train --resume runs/digits --steps 300
     """
     from clx.pipelines.configure import load_config
-    from clx.pipelines.errors import BadInput
+    from clx.pipelines.system.errors import BadInput
 
     flags = {
         "train.epochs": epochs,

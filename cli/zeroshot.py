@@ -92,7 +92,7 @@ def zeroshot(
 
     clx zeroshot ViT-B-32 'photos/**/*.jpg' --pretrained laion2b_s34b_b79k --labels cat,dog --template openai-imagenet
     """
-    from clx.pipelines.errors import BadInput
+    from clx.pipelines.system.errors import BadInput
 
     one = {k: v for k, v in {"image": image, "audio": audio, "series": series, "table": table}.items() if v}
     if calibrate and (inputs or one or temperature):
@@ -158,7 +158,7 @@ def stream(
     json: bool,
 ) -> int:
     """Print every result as it comes, or a table of all; the number of items that could not be read."""
-    from clx.pipelines.errors import BadInput
+    from clx.pipelines.system.errors import BadInput
     from clx.pipelines.zeroshot import Result, classify
 
     rate, bad = Rate("classified"), 0

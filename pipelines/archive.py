@@ -19,8 +19,8 @@ from clx.pipelines.build import Run
 from clx.pipelines.builtin import AEON, load_builtin
 from clx.pipelines.config import Config
 from clx.pipelines.embedded import embed_manifest
-from clx.pipelines.errors import BadInput, nearest
-from clx.pipelines.progress import Silent
+from clx.pipelines.system.errors import BadInput, nearest
+from clx.pipelines.system.progress import Silent
 from clx.pipelines.rows import Manifest
 from clx.pipelines.train import train
 

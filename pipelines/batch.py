@@ -13,7 +13,7 @@ from clx.modalities.base import CellError, Input, Modality
 from clx.pipelines.cells import cell_of, collate, column_of, columns_of, future_of, read_cell, vary, view_names
 from clx.pipelines.config import Near
 from clx.pipelines.density import bin_name
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.neighbours import Neighbours
 from clx.pipelines.recordings import FUTURE
 from clx.pipelines.rows import Manifest

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines import digits
-from clx.pipelines.disk import unwritable
-from clx.pipelines.errors import BadInput, nearest
+from clx.pipelines.system.durable_files import unwritable
+from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.recordings import read_ts
 from clx.pipelines.rows import Manifest
 

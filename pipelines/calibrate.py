@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings
-from clx.pipelines.ahead import ahead, default_workers
+from clx.pipelines.system.read_ahead import ahead, default_workers
 from clx.pipelines.build import Run
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.items import Inputs, Item
 from clx.pipelines.manifest import load_evaluation
 from clx.pipelines.scale import Fit, fit

@@ -11,7 +11,7 @@ from torch import Tensor
 from clx.modalities.base import Input, Modality
 from clx.modalities.series import Series
 from clx.modalities.series_files import piece_of
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.recordings import FUTURE
 from clx.pipelines.rows import Manifest, resolve
 

@@ -19,7 +19,7 @@ from clx.pipelines.cells import cell_of, cells, column_of, read_cell
 from clx.pipelines.config import Config
 from clx.pipelines.configure import load_config
 from clx.pipelines.density import Floats, histogram, readable_targets, shots, width_of
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.infer import infer_config
 from clx.pipelines.manifest import load_splits
 from clx.pipelines.options import parse

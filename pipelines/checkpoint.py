@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from clx.pipelines.build import Facts, Run, build
 from clx.pipelines.config import Config
 from clx.pipelines.configure import dump
-from clx.pipelines.disk import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
-from clx.pipelines.errors import BadInput, Failed, Heed, out_of_memory
+from clx.pipelines.system.durable_files import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
+from clx.pipelines.system.errors import BadInput, Failed, Heed, out_of_memory
 from clx.pipelines.folder import (
     CHANGEABLE,
     COPIED,

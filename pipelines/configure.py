@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from clx.pipelines.config import Config
-from clx.pipelines.errors import BadInput, nearest
+from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.options import parse
 
 LARGEST = 100_000  # values in a config

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.config import Balance, Data
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.rows import Manifest, numbers
 
 BINS = 50

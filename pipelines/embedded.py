@@ -14,7 +14,7 @@ from clx.losses.base import Embeddings
 from clx.pipelines.batch import BadRow, Rows
 from clx.pipelines.build import Run, check_columns, class_names
 from clx.pipelines.cells import cell_at, has_columns
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.known import know
 from clx.pipelines.loader import batches, once
 from clx.pipelines.rows import Manifest

@@ -19,7 +19,7 @@ from clx.pipelines.build import Run
 from clx.pipelines.cells import cell_at, has_columns
 from clx.pipelines.config import TASKS, Data, Task
 from clx.pipelines.embedded import ROWS, Embedded, Report, embed_manifest, nobody
-from clx.pipelines.errors import BadInput, Failed, in_memory, nearest
+from clx.pipelines.system.errors import BadInput, Failed, in_memory, nearest
 from clx.pipelines.forecast import HORIZONS
 from clx.pipelines.manifest import evaluation_splits, load_splits, splits_of
 from clx.pipelines.results import SCHEMA, Settings

@@ -20,8 +20,8 @@ from clx.pipelines import folder as folder_of_run
 from clx.pipelines.batch import Rows
 from clx.pipelines.build import Facts, Run
 from clx.pipelines.cells import columns_of, has_columns
-from clx.pipelines.disk import FORMAT, digest, seal, write_text
-from clx.pipelines.errors import BadInput, Refused
+from clx.pipelines.system.durable_files import FORMAT, digest, seal, write_text
+from clx.pipelines.system.errors import BadInput, Refused
 from clx.pipelines.loader import batches, once
 from clx.pipelines.manifest import load_evaluation
 from clx.pipelines.options import options_of

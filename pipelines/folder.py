@@ -30,8 +30,8 @@ import yaml
 
 from clx.pipelines.config import Config
 from clx.pipelines.configure import override
-from clx.pipelines.disk import Damaged, digest, unseal
-from clx.pipelines.errors import BadInput, Heed
+from clx.pipelines.system.durable_files import Damaged, digest, unseal
+from clx.pipelines.system.errors import BadInput, Heed
 from clx.pipelines.options import parse
 
 COPIED = ("config.yaml", "facts.json")

@@ -22,7 +22,7 @@ from clx.pipelines.batch import BadRow, Rows
 from clx.pipelines.build import Run, windowed_series
 from clx.pipelines.cells import cell_of, columns_of, future_of
 from clx.pipelines.embedded import Report, head_says, nobody
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.intervals import Statistic, figures
 from clx.pipelines.loader import batches, once
 from clx.pipelines.model import Tower

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 
 from clx.pipelines.config import Config, Section
 from clx.pipelines.configure import override, read_source
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.options import parse
 
 LONGEST = 40

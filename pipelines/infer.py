@@ -12,8 +12,8 @@ import yaml
 
 from clx.pipelines.builtin import is_builtin, load_builtin
 from clx.pipelines.config import Data
-from clx.pipelines.disk import unwritable
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.durable_files import unwritable
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.manifest import load_manifest, load_splits
 from clx.pipelines.readers import SPLITS, kind_of_file
 from clx.pipelines.rows import Manifest, resolve

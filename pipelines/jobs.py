@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clx.pipelines.config import Config
-from clx.pipelines.errors import Stopped
+from clx.pipelines.system.errors import Stopped
 from clx.pipelines.folder import checkpoints, read_config
 from clx.pipelines.grid import Point
-from clx.pipelines.progress import Progress, Silent
-from clx.pipelines.signals import raise_stopped
+from clx.pipelines.system.progress import Progress, Silent
+from clx.pipelines.system.signals import raise_stopped
 from clx.pipelines.state import is_held
 from clx.pipelines.train import train
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from clx.pipelines.batch import Key, Rows
 from clx.pipelines.build import Run
 from clx.pipelines.cells import cell_at
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.loader import batches, once
 from clx.pipelines.model import fingerprint
 from clx.pipelines.options import options_of

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 
 TEMPLATES = {"openai-imagenet": "OPENAI_IMAGENET_TEMPLATES", "simple-imagenet": "SIMPLE_IMAGENET_TEMPLATES"}
 """Sets of templates by name, with what open_clip calls them: 80 and 7."""

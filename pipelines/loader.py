@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from clx.pipelines.batch import BadRow, Batch, Key, Rows
-from clx.pipelines.errors import BadInput, Failed
-from clx.pipelines.signals import leave_to_parent
+from clx.pipelines.system.errors import BadInput, Failed
+from clx.pipelines.system.signals import leave_to_parent
 
 
 class Lost(Failed):

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.batch import BadRow
-from clx.pipelines.disk import append, finite, read_log
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.durable_files import append, finite, read_log
+from clx.pipelines.system.errors import BadInput
 
 
 class Metrics:

@@ -18,16 +18,16 @@ from clx.pipelines.batch import Batch, Rows
 from clx.pipelines.build import Run
 from clx.pipelines.config import Config
 from clx.pipelines.density import row_weights
-from clx.pipelines.device import pick_device, pick_precision
-from clx.pipelines.errors import BadInput, Refused, Stopped
+from clx.pipelines.system.devices import pick_device, pick_precision
+from clx.pipelines.system.errors import BadInput, Refused, Stopped
 from clx.pipelines.known import know
 from clx.pipelines.loader import Order, batches, once
 from clx.pipelines.logs import BadRows, Metrics
 from clx.pipelines.model import Embedder, averaged
-from clx.pipelines.progress import Progress
+from clx.pipelines.system.progress import Progress
 from clx.pipelines.rows import Manifest
 from clx.pipelines.schedule import plan, rate_at
-from clx.pipelines.signals import Signals
+from clx.pipelines.system.signals import Signals
 
 LOG_EVERY = 10
 MAKE_EVERY, MAKE_RATE = 2, 5.0

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clx.pipelines.embedded import head_says, queries_of
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.regression import training_targets
 from clx.pipelines.rows import Manifest
 from clx.pipelines.seen import Seen

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from clx.pipelines.errors import BadInput, nearest
+from clx.pipelines.system.errors import BadInput, nearest
 
 T = TypeVar("T")
 B = TypeVar("B", bound=BaseModel)

@@ -16,9 +16,9 @@ from clx.pipelines.build import Run, check_columns
 from clx.pipelines.builtin import is_builtin
 from clx.pipelines.cells import columns_of, has_columns
 from clx.pipelines.checkpoint import load
-from clx.pipelines.device import pick_device
-from clx.pipelines.disk import finite, replacing
-from clx.pipelines.errors import BadInput, in_memory, nearest
+from clx.pipelines.system.devices import pick_device
+from clx.pipelines.system.durable_files import finite, replacing
+from clx.pipelines.system.errors import BadInput, in_memory, nearest
 from clx.pipelines.loader import batches, once
 from clx.pipelines.manifest import load_evaluation, load_manifest, split_by, split_in
 from clx.pipelines.rows import Manifest, refuse_input

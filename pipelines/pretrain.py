@@ -13,8 +13,8 @@ from clx.pipelines.cells import column_of
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import Config
 from clx.pipelines.density import Floats
-from clx.pipelines.device import pick_device
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.devices import pick_device
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.known import know
 from clx.pipelines.loader import batches, once
 from clx.pipelines.rows import Manifest

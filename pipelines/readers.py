@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.recordings import read_ts
 
 if TYPE_CHECKING:

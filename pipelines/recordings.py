@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.config import Long, Windows
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.rows import Manifest, numbers, resolve, seconds
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from clx.pipelines import results
 from clx.pipelines.build import Run
 from clx.pipelines.checkpoint import load
 from clx.pipelines.configure import dump
-from clx.pipelines.device import pick_device
-from clx.pipelines.disk import write_text
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.devices import pick_device
+from clx.pipelines.system.durable_files import write_text
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.folder import read_config
 from clx.pipelines.manifest import load_evaluation, load_splits
 from clx.pipelines.overview import (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clx.pipelines.errors import BadInput, nearest
+from clx.pipelines.system.errors import BadInput, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from clx.modalities.base import CellError, Input, LearnedView
 from clx.pipelines.cells import collate, vary
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.previews import KINDS, STEPS, preview
 from clx.pipelines.seen import Seen
 

@@ -13,8 +13,8 @@ from annotated_types import Ge, Gt
 from pydantic import AllowInfNan
 from torch import Tensor
 
-from clx.pipelines.disk import write_text
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.durable_files import write_text
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.options import construct
 
 FORMAT = 1

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from clx.pipelines.config import Config, Train
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 
 
 def warm_up(total: int, settings: Train) -> int:

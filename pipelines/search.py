@@ -10,8 +10,8 @@ from torch import Tensor
 
 from clx.losses.symile import Symile
 from clx.pipelines.build import Run
-from clx.pipelines.disk import replacing
-from clx.pipelines.errors import BadInput, nearest
+from clx.pipelines.system.durable_files import replacing
+from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.items import KINDS, Inputs, Item, check_modality, is_json
 from clx.pipelines.model import fingerprint
 from clx.pipelines.stored import Stored

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines.disk import LOCK, write_text
-from clx.pipelines.errors import Failed, Stopped
+from clx.pipelines.system.durable_files import LOCK, write_text
+from clx.pipelines.system.errors import Failed, Stopped
 from clx.pipelines.folder import checkpoints
 
 KINDS = {"state": str, "steps": int, "started": str, "ended": str, "error": str}

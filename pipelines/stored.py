@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from clx.pipelines.disk import LOCK, check_format, replacing, write_text
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.durable_files import LOCK, check_format, replacing, write_text
+from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
     import pyarrow as pa

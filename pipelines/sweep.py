@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines.disk import is_used, locked, write_text
-from clx.pipelines.errors import BadInput, Stopped, nearest
+from clx.pipelines.system.durable_files import is_used, locked, write_text
+from clx.pipelines.system.errors import BadInput, Stopped, nearest
 from clx.pipelines.grid import Point
 from clx.pipelines.runs import best_loss, figure, figures, flat, headline, mean_and_deviation, read_results
 from clx.pipelines.state import read, state_of
@@ -23,7 +23,7 @@ SCHEMA = 1
 def ready(todo: Sequence[Point]) -> None:
     """Check every run against its data before the first begins. Raises `BadInput` that names the run."""
     from clx.pipelines.build import check_columns, check_needs, make_losses, make_modalities, try_objective
-    from clx.pipelines.device import pick_device
+    from clx.pipelines.system.devices import pick_device
     from clx.pipelines.manifest import load_splits
     from clx.pipelines.schedule import plan
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from clx.pipelines import geometry as shape
 from clx.pipelines.asked import Asked, Lines, Unfit, classified, need_label, nonempty
 from clx.pipelines.config import Task
-from clx.pipelines.errors import BadInput, nearest
+from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.forecast import forecast
 from clx.pipelines.intervals import means
 from clx.pipelines.learning import fewshot, knn, probe, svm

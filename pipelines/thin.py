@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.density import bin_of, targets_of
-from clx.pipelines.disk import replacing
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.durable_files import replacing
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.manifest import load_manifest
 from clx.pipelines.rows import Manifest
 

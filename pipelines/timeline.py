@@ -17,7 +17,7 @@ from clx.modalities.series_files import piece_of
 from clx.pipelines.batch import BadRow
 from clx.pipelines.build import Run, windowed_series
 from clx.pipelines.cells import cell_at, column_of
-from clx.pipelines.errors import BadInput, in_memory
+from clx.pipelines.system.errors import BadInput, in_memory
 from clx.pipelines.forecast import at_end, trained
 from clx.pipelines.manifest import load_splits, split_in, splits_of
 from clx.pipelines.predict import Line

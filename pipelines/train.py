@@ -16,19 +16,19 @@ from clx.pipelines.build import Run, check_needs, make_losses, make_modalities, 
 from clx.pipelines.builtin import is_builtin
 from clx.pipelines.config import Config
 from clx.pipelines.configure import dump, first_stage
-from clx.pipelines.device import pick_device, pick_precision
-from clx.pipelines.disk import is_used, locked, write_text
-from clx.pipelines.errors import BadInput, Stopped, in_memory
+from clx.pipelines.system.devices import pick_device, pick_precision
+from clx.pipelines.system.durable_files import is_used, locked, write_text
+from clx.pipelines.system.errors import BadInput, Stopped, in_memory
 from clx.pipelines.evaluate import evaluate, source_in
 from clx.pipelines.loader import Lost, batches, once
 from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import load_splits
 from clx.pipelines.pretrain import take_over
-from clx.pipelines.progress import Progress
+from clx.pipelines.system.progress import Progress
 from clx.pipelines.results import FOLDER, LAST, SCHEMA, save
 from clx.pipelines.rows import Manifest
 from clx.pipelines.schedule import plan, rate_at, warm_up
-from clx.pipelines.signals import Signals
+from clx.pipelines.system.signals import Signals
 
 
 def train(

@@ -14,13 +14,13 @@ from clx.losses.base import Embeddings
 from clx.modalities.base import CellError
 from clx.modalities.openclip import open_clip_scale, open_clip_width
 from clx.modalities.text import Text
-from clx.pipelines.ahead import ahead, default_workers
+from clx.pipelines.system.read_ahead import ahead, default_workers
 from clx.pipelines.build import Facts, Run, build
 from clx.pipelines.cells import collate, read_cell
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import Config
-from clx.pipelines.device import Turns, pick_device
-from clx.pipelines.errors import BadInput, in_memory
+from clx.pipelines.system.devices import Turns, pick_device
+from clx.pipelines.system.errors import BadInput, in_memory
 from clx.pipelines.folder import near_run
 from clx.pipelines.items import Item
 from clx.pipelines.labels import cached

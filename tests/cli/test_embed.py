@@ -222,7 +222,7 @@ def test_what_is_another_s_is_left_alone(clx: Any, digits_run: Path, files: Path
 def test_parts_without_their_plan_or_in_use_are_not_taken(
     clx: Any, digits_run: Path, files: Path, tmp_path: Path
 ) -> None:
-    from clx.pipelines.disk import locked
+    from clx.pipelines.system.durable_files import locked
 
     args = ["embed", digits_run, "--data", files, "--split", "test", "--modality", "image", "--out", "z.parquet"]
     parts = tmp_path / "z.parquet.parts"

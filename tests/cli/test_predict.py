@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from clx.pipelines.config import Config
-from clx.pipelines.progress import Silent
+from clx.pipelines.system.progress import Silent
 from clx.pipelines.train import train
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from clx.pipelines.ahead import ahead
+from clx.pipelines.system.read_ahead import ahead
 
 
 @pytest.mark.parametrize("workers", [1, 3])

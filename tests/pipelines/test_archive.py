@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clx.pipelines import archive
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 
 
 def test_a_table_is_logged_and_not_made_twice(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import yaml
 
 from clx.pipelines.config import Config
 from clx.pipelines.configure import dump, load_config, override, recipes
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.options import parse
 
 BASE = {

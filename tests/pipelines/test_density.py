@@ -14,7 +14,7 @@ from clx.pipelines.build import class_names, prepare
 from clx.pipelines.check import check_source
 from clx.pipelines.config import Balance, Config, Data, Term
 from clx.pipelines.density import bin_name, class_weights, density_weights, histogram, kernel_of, shots, targets_of
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.loader import Order, once
 from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import load_manifest, load_splits

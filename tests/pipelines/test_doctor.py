@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from clx.cli import doctor as command
-from clx.pipelines import doctor
-from clx.pipelines.errors import Refused
+from clx.pipelines.system import doctor
+from clx.pipelines.system.errors import Refused
 
 
 def test_a_good_machine(clx: Callable[..., Any], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from clx.pipelines import results
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import TASKS, Data
 from clx.pipelines.embedded import contents, embed_manifest
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.evaluate import _add_rows, evaluate, evaluate_run, source_in, sources
 from clx.pipelines.manifest import load_splits
 from clx.pipelines.results import Settings

@@ -19,7 +19,7 @@ from clx.pipelines.batch import Key, Rows
 from clx.pipelines.build import prepare
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config import Config, Data
-from clx.pipelines.errors import BadInput, Failed
+from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.manifest import load_splits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

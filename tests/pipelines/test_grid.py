@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.grid import Plan, Point, points, read_plan
 
 BASE = {

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clx.pipelines.config import Data, Fraction
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.manifest import load_manifest, load_splits
 from clx.pipelines.rows import Manifest, resolve
 

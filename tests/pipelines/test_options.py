@@ -7,7 +7,7 @@ import pytest
 from annotated_types import Gt
 
 from clx.pipelines.catalogue import describe_loss
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.options import construct
 from clx.pipelines.results import Settings
 

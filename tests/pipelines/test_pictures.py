@@ -14,7 +14,7 @@ from clx.pipelines.checkpoint import load
 from clx.pipelines.config import Config
 from clx.pipelines.evaluate import Source, evaluate
 from clx.pipelines.manifest import load_evaluation
-from clx.pipelines.progress import Silent
+from clx.pipelines.system.progress import Silent
 from clx.pipelines.seen import Seen, look
 from clx.pipelines.train import train
 

@@ -18,7 +18,7 @@ from clx.pipelines import checkpoint, known
 from clx.pipelines.batch import Rows
 from clx.pipelines.config import Config, Data
 from clx.pipelines.configure import first_stage, load_config
-from clx.pipelines.errors import BadInput, Stopped
+from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.loader import batches, once
 from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import load_splits

@@ -14,9 +14,9 @@ import pytest
 
 from clx.pipelines import overview
 from clx.pipelines.config import Config
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.folder import read_config
-from clx.pipelines.progress import Silent
+from clx.pipelines.system.progress import Silent
 from clx.pipelines.report import digest, report
 from clx.pipelines.train import train
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from clx.pipelines import checkpoint, runs, state
-from clx.pipelines.disk import locked
-from clx.pipelines.errors import Stopped
+from clx.pipelines.system.durable_files import locked
+from clx.pipelines.system.errors import Stopped
 
 Command = Callable[..., Any]
 

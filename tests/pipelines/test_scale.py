@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.scale import Scale, calibration_error, fit, load_fits, save_fits
 
 

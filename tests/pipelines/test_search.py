@@ -13,7 +13,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.search import approximate, neighbours
 from clx.pipelines.stored import Stored
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from clx.pipelines import checkpoint
 from clx.pipelines.build import prepare
 from clx.pipelines.config import Config
-from clx.pipelines.errors import BadInput, Stopped
+from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import load_splits
-from clx.pipelines.progress import Progress
+from clx.pipelines.system.progress import Progress
 from clx.pipelines.train import train
 
 

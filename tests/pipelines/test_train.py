@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from clx.pipelines import checkpoint
 from clx.pipelines import train as pipeline
-from clx.pipelines.errors import BadInput, Refused, Stopped
+from clx.pipelines.system.errors import BadInput, Refused, Stopped
 from clx.pipelines.folder import CHANGEABLE
 from clx.pipelines.loop import Trainer
 from clx.pipelines.schedule import plan, rate_at

@@ -28,7 +28,8 @@ from safetensors.torch import load_file
 
 import clx.pipelines.evaluate  # noqa: F401
 from clx.cli.main import run
-from clx.pipelines import checkpoint, disk, logs, manifest
+from clx.pipelines import checkpoint, logs, manifest
+from clx.pipelines.system import durable_files
 
 CONFIG = {
     "modalities": {
@@ -96,7 +97,7 @@ def die_in_save(operation: int) -> Callable[[], None]:
             setattr(os, name, counted(getattr(os, name)))
         checkpoint.save_file = half_then_die(checkpoint.save_file)
         torch.save = half_then_die(torch.save)
-        append = disk.append
+        append = durable_files.append
 
         def half_a_line(path: Path, line: dict[str, Any]) -> None:
             left[0] -= 1

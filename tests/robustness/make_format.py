@@ -11,8 +11,8 @@ import torch
 
 from clx.pipelines import checkpoint
 from clx.pipelines.config import Config
-from clx.pipelines.disk import FORMAT
-from clx.pipelines.progress import Silent
+from clx.pipelines.system.durable_files import FORMAT
+from clx.pipelines.system.progress import Silent
 from clx.pipelines.train import train
 
 CONFIG = {

@@ -28,8 +28,8 @@ from clx.modalities.series import Series
 from clx.pipelines import checkpoint, overview, results
 from clx.pipelines.build import make_losses, make_modalities
 from clx.pipelines.configure import load_config
-from clx.pipelines.disk import digest, seal
-from clx.pipelines.errors import BadInput, Heed
+from clx.pipelines.system.durable_files import digest, seal
+from clx.pipelines.system.errors import BadInput, Heed
 from clx.pipelines.labels import read_labels
 from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import load_manifest, load_splits, split_by

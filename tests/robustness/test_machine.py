@@ -25,11 +25,11 @@ from clx.pipelines import predict as predicting
 from clx.pipelines import train as pipeline
 from clx.pipelines.batch import Rows
 from clx.pipelines.builtin import load_builtin
-from clx.pipelines.disk import locked
-from clx.pipelines.errors import out_of_memory
+from clx.pipelines.system.durable_files import locked
+from clx.pipelines.system.errors import out_of_memory
 from clx.pipelines.loop import Trainer
 from clx.pipelines.model import Embedder
-from clx.pipelines.progress import Silent
+from clx.pipelines.system.progress import Silent
 
 Forked = Callable[..., Any]
 ROOT = Path(__file__).parents[2]

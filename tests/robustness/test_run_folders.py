@@ -16,11 +16,12 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from clx.pipelines import checkpoint, disk, loop
+from clx.pipelines import checkpoint, loop
+from clx.pipelines.system import durable_files
 from clx.pipelines.config import Config
-from clx.pipelines.disk import locked, seal
-from clx.pipelines.errors import BadInput, Failed, Heed
-from clx.pipelines.progress import Silent
+from clx.pipelines.system.durable_files import locked, seal
+from clx.pipelines.system.errors import BadInput, Failed, Heed
+from clx.pipelines.system.progress import Silent
 from clx.pipelines.train import train
 
 HERE = Path(__file__).parent
@@ -281,13 +282,13 @@ def test_a_disk_that_refuses_costs_nothing_older(
 
 def test_a_log_takes_a_whole_line_or_none(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    disk.append(log, {"step": 1})
+    durable_files.append(log, {"step": 1})
     child = os.fork()
     if not child:  # a real limit on the size of files, in a process of its own
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
         try:
-            disk.append(log, {"step": 2, "text": "long" * 9})
+            durable_files.append(log, {"step": 2, "text": "long" * 9})
         except Failed as error:
             os._exit(7 if "File too large" in str(error) else 8)
         os._exit(0)
@@ -295,9 +296,9 @@ def test_a_log_takes_a_whole_line_or_none(tmp_path: Path) -> None:
     assert log.read_text() == '{"step": 1}\n'
     (tmp_path / "full.jsonl").symlink_to("/dev/full")
     with pytest.raises(Failed, match="full.jsonl cannot be written: No space left on device"):
-        disk.append(tmp_path / "full.jsonl", {"step": 1})
+        durable_files.append(tmp_path / "full.jsonl", {"step": 1})
     with pytest.raises(Failed, match="cannot be written: No such file"):
-        disk.write_text(tmp_path / "nowhere" / "x.json", "{}")
+        durable_files.write_text(tmp_path / "nowhere" / "x.json", "{}")
 
 
 # Two at once
@@ -378,8 +379,8 @@ def test_facts_that_were_tampered_with_are_refused(run: Path) -> None:
 
 def test_two_that_write_one_file_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    with disk.replacing(path) as one:
-        with disk.replacing(path) as two:
+    with durable_files.replacing(path) as one:
+        with durable_files.replacing(path) as two:
             assert one != two
             one.write_text("one")
             two.write_text("two")
@@ -389,13 +390,13 @@ def test_two_that_write_one_file_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_what_killed_writers_left_goes_in_time(tmp_path: Path) -> None:
-    for name, age in ((".a.json.1.tmp", 2 * disk.FORGOTTEN), (".a.json.2.tmp", 10), (".b.json.3.tmp", 10**6)):
+    for name, age in ((".a.json.1.tmp", 2 * durable_files.FORGOTTEN), (".a.json.2.tmp", 10), (".b.json.3.tmp", 10**6)):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    assert not disk.is_used(tmp_path)
-    disk.write_text(tmp_path / "a.json", "{}")
+    assert not durable_files.is_used(tmp_path)
+    durable_files.write_text(tmp_path / "a.json", "{}")
     assert {file.name for file in tmp_path.iterdir()} == {"a.json", ".a.json.2.tmp", ".b.json.3.tmp"}
-    assert disk.is_used(tmp_path)
+    assert durable_files.is_used(tmp_path)
 
 
 def test_a_mistyped_run_is_told_the_right_name(clx: Callable[..., Any], made: Path, tmp_path: Path) -> None:

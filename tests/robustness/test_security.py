@@ -23,8 +23,8 @@ from clx.modalities.image import Image
 from clx.modalities.series import Series
 from clx.modalities.text import Text
 from clx.pipelines import checkpoint
-from clx.pipelines.disk import digest, seal, unseal
-from clx.pipelines.errors import BadInput, Heed
+from clx.pipelines.system.durable_files import digest, seal, unseal
+from clx.pipelines.system.errors import BadInput, Heed
 from clx.pipelines.manifest import load_manifest
 from clx.pipelines.rows import resolve
 from clx.pipelines.train import run_name

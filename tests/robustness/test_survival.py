@@ -16,11 +16,11 @@ import pytest
 from clx.pipelines import checkpoint
 from clx.pipelines import train as pipeline
 from clx.pipelines.batch import Rows
-from clx.pipelines.errors import Stopped
+from clx.pipelines.system.errors import Stopped
 from clx.pipelines.loader import Lost
 from clx.pipelines.loop import Trainer
-from clx.pipelines.progress import Silent
-from clx.pipelines.signals import Signals, raise_stopped
+from clx.pipelines.system.progress import Silent
+from clx.pipelines.system.signals import Signals, raise_stopped
 from clx.pipelines.train import train
 
 HERE = Path(__file__).parent
@@ -269,7 +269,7 @@ def test_a_data_file_replaced_during_training(tmp_path: Path, make_config: Any, 
     """One line that names the row; what was learned is saved; with skip the run goes on."""
     from PIL import Image
 
-    from clx.pipelines.errors import BadInput
+    from clx.pipelines.system.errors import BadInput
 
     for k in range(12):
         Image.new("RGB", (8, 8), (20 * k, 0, 99)).save(tmp_path / f"{k}.png")

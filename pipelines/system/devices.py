@@ -7,7 +7,7 @@ from typing import Self
 
 import torch
 
-from clx.pipelines.errors import BadInput
+from clx.pipelines.system.errors import BadInput
 
 
 def pick_device(asked: str) -> torch.device:

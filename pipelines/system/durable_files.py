@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from warnings import warn
 
-from clx.pipelines.errors import BadInput, Failed, Heed
+from clx.pipelines.system.errors import BadInput, Failed, Heed
 
 FORMAT = 1
 """Of run folders. Raise it when an older version could not read what this one writes."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from clx.pipelines.errors import Stopped
+from clx.pipelines.system.errors import Stopped
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
