@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clx.pipelines import checkpoint, probes
+from clx.pipelines import checkpoint
+from clx.pipelines.measures import probes
 from clx.pipelines.build import Run
 from clx.pipelines.builtin import AEON, load_builtin
 from clx.pipelines.config import Config

@@ -11,8 +11,8 @@ from torch import Tensor
 from clx.pipelines.build import Run
 from clx.pipelines.embedded import Embedded, Report, contents, nobody, queries_of
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.intervals import Statistic, figures
-from clx.pipelines.metrics import accuracies, confusion
+from clx.pipelines.measures.bootstrap import Statistic, figures
+from clx.pipelines.measures.prediction import accuracies, confusion
 from clx.pipelines.results import MOST_CLASSES, Settings
 from clx.pipelines.rows import Manifest
 from clx.pipelines.zeroshot import text_modality

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 
 from clx.modalities.series_files import piece_of
-from clx.pipelines import probes, results
+from clx.pipelines import results
+from clx.pipelines.measures import probes
 from clx.pipelines.asked import Asked, Learning, Unfit
 from clx.pipelines.build import Run
 from clx.pipelines.cells import cell_at, has_columns

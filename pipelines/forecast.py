@@ -23,10 +23,10 @@ from clx.pipelines.build import Run, windowed_series
 from clx.pipelines.cells import cell_of, columns_of, future_of
 from clx.pipelines.embedded import Report, head_says, nobody
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.intervals import Statistic, figures
+from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.loader import batches, once
 from clx.pipelines.model import Tower
-from clx.pipelines.probes import Fitted, forecaster
+from clx.pipelines.measures.probes import Fitted, forecaster
 from clx.pipelines.recordings import FUTURE
 from clx.pipelines.rows import Manifest
 

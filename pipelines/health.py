@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clx.pipelines.geometry import effective_rank
+from clx.pipelines.measures.geometry import effective_rank
 
 REMEMBERED = 100  # losses
 FEWEST = 20  # losses before one can stand out

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clx.pipelines import probes
+from clx.pipelines.measures import probes
 from clx.pipelines.asked import Asked, Lines, classified, need_label, nonempty
 from clx.pipelines.cells import column_of
 from clx.pipelines.embedded import Embedded
-from clx.pipelines.intervals import means
+from clx.pipelines.measures.bootstrap import means
 
 
 def learnable(asked: Asked) -> Iterator[tuple[list[str], str]]:

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clx.pipelines import probes
+from clx.pipelines.measures import probes
 from clx.pipelines.asked import Asked, Lines, Unfit, nonempty
 from clx.pipelines.density import Floats, readable_targets, shots, width_of
 from clx.pipelines.embedded import Embedded, head_says
-from clx.pipelines.intervals import together
+from clx.pipelines.measures.bootstrap import together
 from clx.pipelines.learning import inputs, learnable
-from clx.pipelines.metrics import correlation, errors, regressed
+from clx.pipelines.measures.prediction import correlation, errors, regressed
 from clx.pipelines.rows import Manifest
 
 

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clx.pipelines import geometry as shape
+from clx.pipelines.measures import geometry as shape
 from clx.pipelines.asked import Asked, Lines, Unfit, classified, need_label, nonempty
 from clx.pipelines.config import Task
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.forecast import forecast
-from clx.pipelines.intervals import means
+from clx.pipelines.measures.bootstrap import means
 from clx.pipelines.learning import fewshot, knn, probe, svm
-from clx.pipelines.metrics import Relevant, best_classes, discounted, gains_by_label, gains_by_target, rank, retrieved
+from clx.pipelines.measures.prediction import Relevant, best_classes, discounted, gains_by_label, gains_by_target, rank, retrieved
 from clx.pipelines.regression import regression
 from clx.pipelines.zeroshot import alone_and_together, class_embeddings
 

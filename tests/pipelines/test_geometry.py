@@ -10,8 +10,8 @@ from torch.nn.functional import normalize
 
 from clx.losses.geometry import alignment as align_loss
 from clx.losses.geometry import uniformity as uniform_loss
-from clx.pipelines import geometry
-from clx.pipelines.intervals import figures, means
+from clx.pipelines.measures import geometry
+from clx.pipelines.measures.bootstrap import figures, means
 
 
 def some(rows: int = 60, width: int = 5, seed: int = 0) -> torch.Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clx.pipelines.intervals import class_means, figures, means, median, ranked, together
+from clx.pipelines.measures.bootstrap import class_means, figures, means, median, ranked, together
 
 
 def test_weighting_equals_drawing() -> None:

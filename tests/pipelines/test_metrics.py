@@ -12,8 +12,8 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, ndcg_score, r2_score, roc_auc_score
 from torch import Tensor
 
-from clx.pipelines.intervals import figures
-from clx.pipelines.metrics import (
+from clx.pipelines.measures.bootstrap import figures
+from clx.pipelines.measures.prediction import (
     Relevant,
     accuracies,
     best_classes,
@@ -160,7 +160,7 @@ def test_errors_of_predictions() -> None:
 
 BIG = """
 import sys, torch
-from clx.pipelines.metrics import Relevant, rank
+from clx.pipelines.measures.prediction import Relevant, rank
 torch.set_num_threads(2)
 draw = torch.Generator().manual_seed(0)
 x = torch.nn.functional.normalize(torch.randn(100_000, 256, generator=draw), dim=1)

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVR
 from torch import Tensor
 
-from clx.pipelines import probes
+from clx.pipelines.measures import probes
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clx.pipelines.intervals import Array, Statistic, class_means, means, median, ranked, together
+from clx.pipelines.measures.bootstrap import Array, Statistic, class_means, means, median, ranked, together
 
 CELLS = 2**24  # of a block of scores: 64 MiB
 PASSES = 8  # up to so many right answers are counted one by one, more by sorting

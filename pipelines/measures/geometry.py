@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clx.pipelines.intervals import Array, Statistic
+from clx.pipelines.measures.bootstrap import Array, Statistic
 
 SAMPLED = 4096  # rows of what looks at all pairs
 NEIGHBOURS = 10
