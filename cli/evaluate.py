@@ -94,7 +94,7 @@ def evaluate(
     clx eval ViT-B-32 --pretrained laion2b_s34b_b79k --data photos/ --task zeroshot --template 'a photo of a {}'
     """
     from clx.pipelines.system.errors import BadInput
-    from clx.pipelines.options import construct
+    from clx.pipelines.config.options import construct
     from clx.pipelines.results import MEANING, Settings
 
     if explain:

@@ -16,7 +16,7 @@ def losses(
     json: Json = False,
 ) -> None:
     """List the objectives by family, or show one: formula, parameters, cost, when to use it."""
-    from clx.pipelines.catalogue import describe_loss, list_losses
+    from clx.pipelines.config.catalogue import describe_loss, list_losses
 
     if name is None:
         show(list_losses(), json, "objectives")
@@ -37,7 +37,7 @@ def encoders(
     json: Json = False,
 ) -> None:
     """List the encoders of every modality with their parameter counts."""
-    from clx.pipelines.catalogue import list_encoders
+    from clx.pipelines.config.catalogue import list_encoders
 
     show(list_encoders(name), json, "encoders")
 
@@ -48,10 +48,10 @@ def recipes(
     json: Json = False,
 ) -> None:
     """List the built-in recipes, or print one."""
-    from clx.pipelines import configure
+    from clx.pipelines.config import load
     from clx.pipelines.system.errors import BadInput, nearest
 
-    known = configure.recipes()
+    known = load.recipes()
     if schema:
         from clx.pipelines.build import schema as whole
 
@@ -62,7 +62,7 @@ def recipes(
     elif name not in known:
         raise BadInput(f"unknown recipe {name!r}{nearest(name, known)}")
     elif json:
-        emit_json(configure.read_source(name))
+        emit_json(load.read_source(name))
     else:
         print(known[name], end="")
 

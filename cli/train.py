@@ -43,7 +43,7 @@ def train(
 
     clx train --resume runs/digits --steps 300
     """
-    from clx.pipelines.configure import load_config
+    from clx.pipelines.config.load import load_config
     from clx.pipelines.system.errors import BadInput
 
     flags = {

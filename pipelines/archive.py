@@ -18,7 +18,7 @@ from clx.pipelines import checkpoint
 from clx.pipelines.measures import probes
 from clx.pipelines.build import Run
 from clx.pipelines.builtin import AEON, load_builtin
-from clx.pipelines.config import Config
+from clx.pipelines.config.schema import Config
 from clx.pipelines.embedded import embed_manifest
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.progress import Silent

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clx.pipelines.build import Facts, Run, build
-from clx.pipelines.config import Config
-from clx.pipelines.configure import dump
+from clx.pipelines.config.schema import Config
+from clx.pipelines.config.load import dump
 from clx.pipelines.system.durable_files import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
 from clx.pipelines.system.errors import BadInput, Failed, Heed, out_of_memory
 from clx.pipelines.folder import (

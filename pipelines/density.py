@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.config import Balance, Data
+from clx.pipelines.config.schema import Balance, Data
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.rows import Manifest, numbers
 

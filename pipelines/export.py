@@ -24,7 +24,7 @@ from clx.pipelines.system.durable_files import FORMAT, digest, seal, write_text
 from clx.pipelines.system.errors import BadInput, Refused
 from clx.pipelines.loader import batches, once
 from clx.pipelines.manifest import load_evaluation
-from clx.pipelines.options import options_of
+from clx.pipelines.config.options import options_of
 from clx.pipelines.rows import Manifest
 from clx.pipelines.zeroshot import native_scale
 

@@ -28,11 +28,11 @@ from warnings import warn
 
 import yaml
 
-from clx.pipelines.config import Config
-from clx.pipelines.configure import override
+from clx.pipelines.config.schema import Config
+from clx.pipelines.config.load import override
 from clx.pipelines.system.durable_files import Damaged, digest, unseal
 from clx.pipelines.system.errors import BadInput, Heed
-from clx.pipelines.options import parse
+from clx.pipelines.config.options import parse
 
 COPIED = ("config.yaml", "facts.json")
 """Files of the run that each checkpoint has a copy of: without the facts the weights are worth nothing."""

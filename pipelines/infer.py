@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from clx.pipelines.builtin import is_builtin, load_builtin
-from clx.pipelines.config import Data
+from clx.pipelines.config.schema import Data
 from clx.pipelines.system.durable_files import unwritable
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.manifest import load_manifest, load_splits

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
-from clx.pipelines.config import Config
+from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import Stopped
 from clx.pipelines.folder import checkpoints, read_config
 from clx.pipelines.grid import Point

@@ -15,7 +15,7 @@ from clx.pipelines.cells import cell_at
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.loader import batches, once
 from clx.pipelines.model import fingerprint
-from clx.pipelines.options import options_of
+from clx.pipelines.config.options import options_of
 from clx.pipelines.rows import Manifest
 
 LARGEST = 1 << 28

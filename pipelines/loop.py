@@ -16,7 +16,7 @@ from clx.losses.base import Steps
 from clx.pipelines import checkpoint, health
 from clx.pipelines.batch import Batch, Rows
 from clx.pipelines.build import Run
-from clx.pipelines.config import Config
+from clx.pipelines.config.schema import Config
 from clx.pipelines.density import row_weights
 from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.system.errors import BadInput, Refused, Stopped

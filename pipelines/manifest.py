@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.builtin import BUILTIN, is_builtin, load_builtin
-from clx.pipelines.config import Data, Fraction, Last
+from clx.pipelines.config.schema import Data, Fraction, Last
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.readers import SPLITS, read_file, read_folder
 from clx.pipelines.recordings import grouped, parted, windowed

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from clx.losses.base import Embeddings, Loss, Steps
 from clx.losses.relevance import relevance
 from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
-from clx.pipelines.config import Term
+from clx.pipelines.config.schema import Term
 
 
 def modality_of(name: str) -> str:

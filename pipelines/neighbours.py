@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from clx.pipelines.config import Near
+from clx.pipelines.config.schema import Near
 from clx.pipelines.rows import Manifest, seconds
 
 

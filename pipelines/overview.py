@@ -10,7 +10,7 @@ from typing import Any
 
 from clx.pipelines import results, state
 from clx.pipelines.build import Run
-from clx.pipelines.config import TASKS, Config
+from clx.pipelines.config.schema import TASKS, Config
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.folder import best, checkpoints, is_number
 from clx.pipelines.runs import lines, settings

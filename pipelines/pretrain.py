@@ -11,7 +11,7 @@ from clx.pipelines.batch import Rows
 from clx.pipelines.build import Run, prepare
 from clx.pipelines.cells import column_of
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import Config
+from clx.pipelines.config.schema import Config
 from clx.pipelines.density import Floats
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.errors import BadInput

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.config import Long, Windows
+from clx.pipelines.config.schema import Long, Windows
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.rows import Manifest, numbers, resolve, seconds
 

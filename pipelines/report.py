@@ -16,7 +16,7 @@ from typing import Any
 from clx.pipelines import results
 from clx.pipelines.build import Run
 from clx.pipelines.checkpoint import load
-from clx.pipelines.configure import dump
+from clx.pipelines.config.load import dump
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import write_text
 from clx.pipelines.system.errors import BadInput

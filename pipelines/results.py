@@ -57,7 +57,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from clx.pipelines.config import TASKS
+from clx.pipelines.config.schema import TASKS
 from clx.pipelines.system.durable_files import finite, write_text
 from clx.pipelines.folder import is_number
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines.config import TASKS, Config
+from clx.pipelines.config.schema import TASKS, Config
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.folder import best, checkpoints, is_number, read_config
 from clx.pipelines.state import read, state_of

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clx.pipelines.system.durable_files import write_text
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.options import construct
+from clx.pipelines.config.options import construct
 
 FORMAT = 1
 BINS = 15

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from clx.pipelines.config import Config, Train
+from clx.pipelines.config.schema import Config, Train
 from clx.pipelines.system.errors import BadInput
 
 

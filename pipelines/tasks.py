@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clx.pipelines.measures import geometry as shape
 from clx.pipelines.asked import Asked, Lines, Unfit, classified, need_label, nonempty
-from clx.pipelines.config import Task
+from clx.pipelines.config.schema import Task
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.forecast import forecast
 from clx.pipelines.measures.bootstrap import means

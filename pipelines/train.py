@@ -14,8 +14,8 @@ from clx.pipelines import checkpoint, state
 from clx.pipelines.batch import Rows
 from clx.pipelines.build import Run, check_needs, make_losses, make_modalities, prepare
 from clx.pipelines.builtin import is_builtin
-from clx.pipelines.config import Config
-from clx.pipelines.configure import dump, first_stage
+from clx.pipelines.config.schema import Config
+from clx.pipelines.config.load import dump, first_stage
 from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.system.durable_files import is_used, locked, write_text
 from clx.pipelines.system.errors import BadInput, Stopped, in_memory

@@ -18,14 +18,14 @@ from clx.pipelines.system.read_ahead import ahead, default_workers
 from clx.pipelines.build import Facts, Run, build
 from clx.pipelines.cells import collate, read_cell
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import Config
+from clx.pipelines.config.schema import Config
 from clx.pipelines.system.devices import Turns, pick_device
 from clx.pipelines.system.errors import BadInput, in_memory
 from clx.pipelines.folder import near_run
 from clx.pipelines.items import Item
 from clx.pipelines.labels import cached
 from clx.pipelines.model import fingerprint
-from clx.pipelines.options import options_of
+from clx.pipelines.config.options import options_of
 from clx.pipelines.scale import Scale, load_fits
 
 

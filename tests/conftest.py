@@ -138,7 +138,7 @@ def tiny(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., Any]:
-    from clx.pipelines.config import Config
+    from clx.pipelines.config.schema import Config
 
     return lambda **changes: Config.model_validate(tiny(**changes))
 
@@ -154,7 +154,7 @@ def files(once: Once) -> Path:
 @pytest.fixture(scope="session")
 def digits_run(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learned a little: enough to be right more often than chance."""
-    from clx.pipelines.config import Config
+    from clx.pipelines.config.schema import Config
     from clx.pipelines.train import train
 
     steps = {"train__steps": 60, "train__batch_size": 128, "train__lr": 5e-3, "train__validate_every": 30}

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from clx.pipelines.config import Config
+from clx.pipelines.config.schema import Config
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.train import train
 

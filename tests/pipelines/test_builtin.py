@@ -12,7 +12,7 @@ from PIL import Image
 
 from clx.pipelines import digits
 from clx.pipelines.builtin import BUILTIN, describe, is_builtin, load_builtin, write
-from clx.pipelines.config import Data
+from clx.pipelines.config.schema import Data
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.manifest import load_splits
 from clx.pipelines.rows import resolve

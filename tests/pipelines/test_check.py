@@ -13,8 +13,8 @@ from PIL import Image
 from clx.modalities.base import MODALITIES
 from clx.pipelines.build import check_columns, make_losses, make_modalities
 from clx.pipelines.check import check, check_source, summary
-from clx.pipelines.config import Data
-from clx.pipelines.configure import load_config
+from clx.pipelines.config.schema import Data
+from clx.pipelines.config.load import load_config
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.infer import infer_modalities, recipe_for, write_recipe
 from clx.pipelines.manifest import load_splits

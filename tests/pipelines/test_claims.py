@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from clx.pipelines.configure import load_config
+from clx.pipelines.config.load import load_config
 from clx.pipelines.digits import digits_bayes_rate
 from clx.pipelines.train import train
 

@@ -12,7 +12,7 @@ from scipy.ndimage import convolve1d
 from clx.pipelines.batch import Rows
 from clx.pipelines.build import class_names, prepare
 from clx.pipelines.check import check_source
-from clx.pipelines.config import Balance, Config, Data, Term
+from clx.pipelines.config.schema import Balance, Config, Data, Term
 from clx.pipelines.density import bin_name, class_weights, density_weights, histogram, kernel_of, shots, targets_of
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.loader import Order, once

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from clx.pipelines import results
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import TASKS, Data
+from clx.pipelines.config.schema import TASKS, Data
 from clx.pipelines.embedded import contents, embed_manifest
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.evaluate import _add_rows, evaluate, evaluate_run, source_in, sources

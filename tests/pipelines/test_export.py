@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from clx.pipelines import checkpoint, export
-from clx.pipelines.config import Config
+from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput, Refused
 from clx.pipelines.train import train
 

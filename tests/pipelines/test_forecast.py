@@ -18,7 +18,7 @@ from clx.pipelines import forecast, timeline
 from clx.pipelines.batch import Key, Rows
 from clx.pipelines.build import prepare
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import Config, Data
+from clx.pipelines.config.schema import Config, Data
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.manifest import load_splits
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clx.pipelines.config import Data, Fraction
+from clx.pipelines.config.schema import Data, Fraction
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.manifest import load_manifest, load_splits
 from clx.pipelines.rows import Manifest, resolve

@@ -11,7 +11,7 @@ import torch
 from clx.modalities.series import Series
 from clx.pipelines.batch import Key, Rows
 from clx.pipelines.build import prepare
-from clx.pipelines.config import Config, Near
+from clx.pipelines.config.schema import Config, Near
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.neighbours import Neighbours
 from clx.pipelines.rows import Manifest, seconds

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 import pytest
 from annotated_types import Gt
 
-from clx.pipelines.catalogue import describe_loss
+from clx.pipelines.config.catalogue import describe_loss
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.options import construct
+from clx.pipelines.config.options import construct
 from clx.pipelines.results import Settings
 
 

@@ -14,8 +14,8 @@ from clx.pipelines import checkpoint
 from clx.pipelines.batch import Rows
 from clx.pipelines.cells import collate, read_cell, vary
 from clx.pipelines.check import check_source
-from clx.pipelines.config import Config
-from clx.pipelines.configure import dump
+from clx.pipelines.config.schema import Config
+from clx.pipelines.config.load import dump
 from clx.pipelines.loader import once
 from clx.pipelines.manifest import load_splits
 from clx.pipelines.model import Tower

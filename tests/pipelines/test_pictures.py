@@ -11,7 +11,7 @@ import torch
 
 from clx.pipelines import mistakes, samples, space
 from clx.pipelines.checkpoint import load
-from clx.pipelines.config import Config
+from clx.pipelines.config.schema import Config
 from clx.pipelines.evaluate import Source, evaluate
 from clx.pipelines.manifest import load_evaluation
 from clx.pipelines.system.progress import Silent

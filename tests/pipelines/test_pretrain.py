@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from clx.pipelines import checkpoint, known
 from clx.pipelines.batch import Rows
-from clx.pipelines.config import Config, Data
-from clx.pipelines.configure import first_stage, load_config
+from clx.pipelines.config.schema import Config, Data
+from clx.pipelines.config.load import first_stage, load_config
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.loader import batches, once
 from clx.pipelines.loop import Trainer

@@ -10,7 +10,7 @@ import pytest
 from clx.modalities.series import Series
 from clx.pipelines.batch import Key, Rows
 from clx.pipelines.cells import cell_of, future_of
-from clx.pipelines.config import Config, Data, Long, Windows
+from clx.pipelines.config.schema import Config, Data, Long, Windows
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.manifest import load_evaluation, load_splits
 from clx.pipelines.readers import read_file

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from clx.pipelines import overview
-from clx.pipelines.config import Config
+from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.folder import read_config
 from clx.pipelines.system.progress import Silent

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clx.pipelines import checkpoint
 from clx.pipelines.build import prepare
-from clx.pipelines.config import Config
+from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.loop import Trainer
 from clx.pipelines.manifest import load_splits

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from clx.losses.base import LOSSES
 from clx.pipelines.builtin import load_builtin
-from clx.pipelines.configure import load_config
+from clx.pipelines.config.load import load_config
 from clx.pipelines.rows import Manifest
 from clx.pipelines.train import train
 

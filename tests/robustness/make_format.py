@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from clx.pipelines import checkpoint
-from clx.pipelines.config import Config
+from clx.pipelines.config.schema import Config
 from clx.pipelines.system.durable_files import FORMAT
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.train import train

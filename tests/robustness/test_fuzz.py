@@ -27,7 +27,7 @@ from clx.modalities.image import Image
 from clx.modalities.series import Series
 from clx.pipelines import checkpoint, overview, results
 from clx.pipelines.build import make_losses, make_modalities
-from clx.pipelines.configure import load_config
+from clx.pipelines.config.load import load_config
 from clx.pipelines.system.durable_files import digest, seal
 from clx.pipelines.system.errors import BadInput, Heed
 from clx.pipelines.labels import read_labels

@@ -54,7 +54,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(config: Path) -> Path:
     """The run that nothing happened to."""
-    from clx.pipelines.configure import load_config
+    from clx.pipelines.config.load import load_config
 
     out = config.with_name("whole")
     pipeline.train(load_config(str(config)), out, Silent())

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from clx.pipelines import checkpoint, loop
 from clx.pipelines.system import durable_files
-from clx.pipelines.config import Config
+from clx.pipelines.config.schema import Config
 from clx.pipelines.system.durable_files import locked, seal
 from clx.pipelines.system.errors import BadInput, Failed, Heed
 from clx.pipelines.system.progress import Silent

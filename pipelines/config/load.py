@@ -10,16 +10,16 @@ from typing import Any
 
 import yaml
 
-from clx.pipelines.config import Config
+from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput, nearest
-from clx.pipelines.options import parse
+from clx.pipelines.config.options import parse
 
 LARGEST = 100_000  # values in a config
 
 
 def recipes() -> dict[str, str]:
     """Text of every built-in recipe by name."""
-    files = resources.files("clx.pipelines.recipes").iterdir()
+    files = resources.files("clx.pipelines.config.recipes").iterdir()
     return {f.name.removesuffix(".yaml"): f.read_text() for f in files if f.name.endswith(".yaml")}
 
 
