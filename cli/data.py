@@ -70,7 +70,7 @@ def make(
 
     Example: clx data make digits mydigits
     """
-    from clx.pipelines.builtin import write
+    from clx.pipelines.data.builtin import write
 
     manifest = write(name, out)
     if json:
@@ -100,7 +100,7 @@ def thin(
 
     clx data thin airfoil.csv airfoil-tail.csv --target target --ratio 50
     """
-    from clx.pipelines.thin import thin as make_thin
+    from clx.pipelines.data.long_tail import thin as make_thin
 
     counts = make_thin(source, out, target, ratio=ratio, bins=bins, held_out=held_out, seed=seed)
     if json:
@@ -112,7 +112,7 @@ def thin(
 @app.command("list")
 def list_data(json: Json = False) -> None:
     """List the built-in data: name, modalities, rows per split."""
-    from clx.pipelines.builtin import describe
+    from clx.pipelines.data.builtin import describe
 
     found = describe()
     if json:
@@ -143,7 +143,7 @@ def init(
 
     Example: clx init photos/ -o photos.yaml
     """
-    from clx.pipelines.infer import recipe_for, write_recipe
+    from clx.pipelines.data.write_recipe import recipe_for, write_recipe
 
     text = recipe_for(source) if out is None else write_recipe(source, out)
     if json:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from clx.pipelines import checkpoint
 from clx.pipelines.measures import probes
 from clx.pipelines.build import Run
-from clx.pipelines.builtin import AEON, load_builtin
+from clx.pipelines.data.builtin import AEON, load_builtin
 from clx.pipelines.config.schema import Config
 from clx.pipelines.embedded import embed_manifest
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.progress import Silent
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.train import train
 
 SETS = ("GunPoint", "ArrowHead", "ItalyPowerDemand", "BasicMotions", "JapaneseVowels", "OSULeaf", "ACSF1")

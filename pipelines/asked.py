@@ -14,7 +14,7 @@ from clx.pipelines.system.errors import BadInput
 from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.measures.prediction import accuracies, confusion
 from clx.pipelines.results import MOST_CLASSES, Settings
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.zeroshot import text_modality
 
 Lines = dict[str, dict[str, Any]]

@@ -14,7 +14,7 @@ from clx.pipelines.system.read_ahead import ahead, default_workers
 from clx.pipelines.build import Run
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.items import Inputs, Item
-from clx.pipelines.manifest import load_evaluation
+from clx.pipelines.data.splits import load_evaluation
 from clx.pipelines.scale import Fit, fit
 from clx.pipelines.zeroshot import (
     Question,

@@ -12,8 +12,8 @@ from clx.modalities.base import Input, Modality
 from clx.modalities.series import Series
 from clx.modalities.series_files import piece_of
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.recordings import FUTURE
-from clx.pipelines.rows import Manifest, resolve
+from clx.pipelines.data.windows import FUTURE
+from clx.pipelines.data.manifest import Manifest, resolve
 
 
 def column_of(name: str, modality: Modality) -> str | list[str]:

@@ -18,12 +18,12 @@ from clx.pipelines.build import check_columns, make_modalities
 from clx.pipelines.cells import cell_of, cells, column_of, read_cell
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import load_config
-from clx.pipelines.density import Floats, histogram, readable_targets, shots, width_of
+from clx.pipelines.data.imbalance import Floats, histogram, readable_targets, shots, width_of
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.infer import infer_config
-from clx.pipelines.manifest import load_splits
+from clx.pipelines.data.write_recipe import infer_config
+from clx.pipelines.data.splits import load_splits
 from clx.pipelines.config.options import parse
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 
 LISTED = 1000  # findings of one sort that are listed; all are counted
 CLASSES = 1000

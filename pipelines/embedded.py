@@ -17,7 +17,7 @@ from clx.pipelines.cells import cell_at, has_columns
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.known import know
 from clx.pipelines.loader import batches, once
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.zeroshot import queries
 
 ROWS = 256

@@ -22,9 +22,9 @@ from clx.pipelines.config.schema import TASKS, Data, Task
 from clx.pipelines.embedded import ROWS, Embedded, Report, embed_manifest, nobody
 from clx.pipelines.system.errors import BadInput, Failed, in_memory, nearest
 from clx.pipelines.forecast import HORIZONS
-from clx.pipelines.manifest import evaluation_splits, load_splits, splits_of
+from clx.pipelines.data.splits import evaluation_splits, load_splits, splits_of
 from clx.pipelines.results import SCHEMA, Settings
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.tasks import LEARNING, RUNS
 from clx.pipelines.zeroshot import open_model
 
@@ -206,7 +206,7 @@ def source_in(splits: dict[str, Manifest], name: str) -> Source:
 
 def describe(run: Run, source: str, label: str | None, target: Sequence[str], columns: dict[str, str]) -> None:
     """Tell an OpenCLIP model what the columns of a source are: those named, else as `clx init` would guess."""
-    from clx.pipelines.infer import infer_modalities
+    from clx.pipelines.data.write_recipe import infer_modalities
 
     manifest = next(iter(splits_of(source, run.config.data).values()))
     guessed = infer_modalities(manifest)

@@ -23,9 +23,9 @@ from clx.pipelines.cells import columns_of, has_columns
 from clx.pipelines.system.durable_files import FORMAT, digest, seal, write_text
 from clx.pipelines.system.errors import BadInput, Refused
 from clx.pipelines.loader import batches, once
-from clx.pipelines.manifest import load_evaluation
+from clx.pipelines.data.splits import load_evaluation
 from clx.pipelines.config.options import options_of
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.zeroshot import native_scale
 
 SCHEMA = 1

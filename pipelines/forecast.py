@@ -27,8 +27,8 @@ from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.loader import batches, once
 from clx.pipelines.model import Tower
 from clx.pipelines.measures.probes import Fitted, forecaster
-from clx.pipelines.recordings import FUTURE
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.windows import FUTURE
+from clx.pipelines.data.manifest import Manifest
 
 HELD_OUT = 0.2  # share of the training windows, the last, that choose the penalty where there are no val windows
 SEASON_ROWS = 500  # training windows that choose the season

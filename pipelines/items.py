@@ -15,9 +15,9 @@ from clx.modalities.base import Modality
 from clx.pipelines.build import Run
 from clx.pipelines.cells import cell_of, column_of, columns_of, has_columns
 from clx.pipelines.system.errors import BadInput, nearest
-from clx.pipelines.manifest import LISTS, load_manifest, split_by, split_in
-from clx.pipelines.readers import EXTENSIONS
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.splits import LISTS, load_manifest, split_by, split_in
+from clx.pipelines.data.readers import EXTENSIONS
+from clx.pipelines.data.manifest import Manifest
 
 Item = tuple[str, dict[str, Any] | str]
 """A name with its cells by modality, or with the reason why there are none."""

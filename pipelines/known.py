@@ -16,7 +16,7 @@ from clx.pipelines.system.errors import BadInput
 from clx.pipelines.loader import batches, once
 from clx.pipelines.model import fingerprint
 from clx.pipelines.config.options import options_of
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 
 LARGEST = 1 << 28
 """Bytes of features that outlive the run that asked for them."""

@@ -17,7 +17,7 @@ from clx.pipelines import checkpoint, health
 from clx.pipelines.batch import Batch, Rows
 from clx.pipelines.build import Run
 from clx.pipelines.config.schema import Config
-from clx.pipelines.density import row_weights
+from clx.pipelines.data.imbalance import row_weights
 from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.system.errors import BadInput, Refused, Stopped
 from clx.pipelines.known import know
@@ -25,7 +25,7 @@ from clx.pipelines.loader import Order, batches, once
 from clx.pipelines.logs import BadRows, Metrics
 from clx.pipelines.model import Embedder, averaged
 from clx.pipelines.system.progress import Progress
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.schedule import plan, rate_at
 from clx.pipelines.system.signals import Signals
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from clx.pipelines.embedded import head_says, queries_of
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.regression import training_targets
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.seen import Seen
 from clx.pipelines.zeroshot import alone_and_together, class_embeddings, native_scale, text_modality
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from clx.pipelines.config.schema import Near
-from clx.pipelines.rows import Manifest, seconds
+from clx.pipelines.data.manifest import Manifest, seconds
 
 
 class Neighbours:

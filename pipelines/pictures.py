@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from clx.pipelines.mistakes import answers, regression
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.samples import over_time, views
 from clx.pipelines.seen import Seen
 from clx.pipelines.space import neighbours, paired, similarity, space

@@ -13,15 +13,15 @@ import torch
 
 from clx.pipelines.batch import BadRow, Batch, Rows
 from clx.pipelines.build import Run, check_columns
-from clx.pipelines.builtin import is_builtin
+from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.cells import columns_of, has_columns
 from clx.pipelines.checkpoint import load
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import finite, replacing
 from clx.pipelines.system.errors import BadInput, in_memory, nearest
 from clx.pipelines.loader import batches, once
-from clx.pipelines.manifest import load_evaluation, load_manifest, split_by, split_in
-from clx.pipelines.rows import Manifest, refuse_input
+from clx.pipelines.data.splits import load_evaluation, load_manifest, split_by, split_in
+from clx.pipelines.data.manifest import Manifest, refuse_input
 
 if TYPE_CHECKING:
     import pyarrow as pa

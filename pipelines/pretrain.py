@@ -12,12 +12,12 @@ from clx.pipelines.build import Run, prepare
 from clx.pipelines.cells import column_of
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config.schema import Config
-from clx.pipelines.density import Floats
+from clx.pipelines.data.imbalance import Floats
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.known import know
 from clx.pipelines.loader import batches, once
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 
 RIDGE_ROWS = 100_000
 """Rows, evenly spread, that a linear predictor's beginning is fitted on."""

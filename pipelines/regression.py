@@ -9,12 +9,12 @@ from torch import Tensor
 
 from clx.pipelines.measures import probes
 from clx.pipelines.asked import Asked, Lines, Unfit, nonempty
-from clx.pipelines.density import Floats, readable_targets, shots, width_of
+from clx.pipelines.data.imbalance import Floats, readable_targets, shots, width_of
 from clx.pipelines.embedded import Embedded, head_says
 from clx.pipelines.measures.bootstrap import together
 from clx.pipelines.learning import inputs, learnable
 from clx.pipelines.measures.prediction import correlation, errors, regressed
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 
 
 def regression(asked: Asked) -> Lines:

@@ -21,7 +21,7 @@ from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import write_text
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.folder import read_config
-from clx.pipelines.manifest import load_evaluation, load_splits
+from clx.pipelines.data.splits import load_evaluation, load_splits
 from clx.pipelines.overview import (
     Shown,
     answers,

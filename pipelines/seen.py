@@ -15,7 +15,7 @@ from clx.pipelines.build import Run
 from clx.pipelines.cells import cell_at, read_cell
 from clx.pipelines.embedded import Embedded, contents, embed_manifest, queries_of
 from clx.pipelines.previews import Preview, preview
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 
 
 @dataclass

@@ -19,10 +19,10 @@ from clx.pipelines.build import Run, windowed_series
 from clx.pipelines.cells import cell_at, column_of
 from clx.pipelines.system.errors import BadInput, in_memory
 from clx.pipelines.forecast import at_end, trained
-from clx.pipelines.manifest import load_splits, split_in, splits_of
+from clx.pipelines.data.splits import load_splits, split_in, splits_of
 from clx.pipelines.predict import Line
-from clx.pipelines.recordings import TIMES, extents
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.windows import TIMES, extents
+from clx.pipelines.data.manifest import Manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa

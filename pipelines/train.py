@@ -13,7 +13,7 @@ from torch import Tensor
 from clx.pipelines import checkpoint, state
 from clx.pipelines.batch import Rows
 from clx.pipelines.build import Run, check_needs, make_losses, make_modalities, prepare
-from clx.pipelines.builtin import is_builtin
+from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import dump, first_stage
 from clx.pipelines.system.devices import pick_device, pick_precision
@@ -22,11 +22,11 @@ from clx.pipelines.system.errors import BadInput, Stopped, in_memory
 from clx.pipelines.evaluate import evaluate, source_in
 from clx.pipelines.loader import Lost, batches, once
 from clx.pipelines.loop import Trainer
-from clx.pipelines.manifest import load_splits
+from clx.pipelines.data.splits import load_splits
 from clx.pipelines.pretrain import take_over
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.results import FOLDER, LAST, SCHEMA, save
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.schedule import plan, rate_at, warm_up
 from clx.pipelines.system.signals import Signals
 

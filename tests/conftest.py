@@ -146,7 +146,7 @@ def make_config() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def files(once: Once) -> Path:
     """The built-in digits as files."""
-    from clx.pipelines.builtin import write
+    from clx.pipelines.data.builtin import write
 
     return once("digits", lambda folder: write("digits", folder))
 

@@ -106,7 +106,7 @@ if __name__ == "__main__":
     import clx.pipelines.evaluate
     import clx.pipelines.train  # noqa: F401
     from clx.cli.main import main
-    from clx.pipelines.builtin import load_builtin
+    from clx.pipelines.data.builtin import load_builtin
 
     load_builtin("digits")  # the data of most commands here
     serve(sys.argv[1], int(sys.argv[2]))

@@ -37,7 +37,7 @@ def vectors(path: Path, name: str) -> np.ndarray[Any, Any]:
 
 def test_the_file_holds_what_the_model_gives(digits_run: Path, files: Path, embedded: Path) -> None:
     from clx.pipelines.checkpoint import load
-    from clx.pipelines.manifest import load_manifest, split_by
+    from clx.pipelines.data.splits import load_manifest, split_by
     from clx.pipelines.zeroshot import embed
 
     table = pq.read_table(embedded)

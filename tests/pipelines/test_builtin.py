@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clx.pipelines import digits
-from clx.pipelines.builtin import BUILTIN, describe, is_builtin, load_builtin, write
+from clx.pipelines.data import builtin_digits
+from clx.pipelines.data.builtin import BUILTIN, describe, is_builtin, load_builtin, write
 from clx.pipelines.config.schema import Data
 from clx.pipelines.system.errors import BadInput, Failed
-from clx.pipelines.manifest import load_splits
-from clx.pipelines.rows import resolve
+from clx.pipelines.data.splits import load_splits
+from clx.pipelines.data.manifest import resolve
 
 load = cache(load_builtin)
 
@@ -56,7 +56,7 @@ def test_no_source_is_in_two_splits(name, sense) -> None:
 
 
 def test_digits_split_the_scans_evenly() -> None:
-    assert {split: len(set(m.column("image"))) for split, m in load("digits").items()} == digits.SOURCES
+    assert {split: len(set(m.column("image"))) for split, m in load("digits").items()} == builtin_digits.SOURCES
     for manifest in load("digits").values():
         shares = np.array(list(Counter(manifest.column("label")).values())) / len(manifest)
         assert len(shares) == 10
@@ -66,7 +66,7 @@ def test_digits_split_the_scans_evenly() -> None:
 def test_tones_have_the_frequencies_of_q23() -> None:
     keys = {"1": (697, 1209), "5": (770, 1336), "9": (852, 1477), "0": (941, 1336)}
     for key, expected in keys.items():
-        files = digits.tones(np.full(20, int(key)), np.random.default_rng(0))
+        files = builtin_digits.tones(np.full(20, int(key)), np.random.default_rng(0))
         pcm = files[:, 44:].copy().view("<i2")
         power = np.abs(np.fft.rfft(pcm, axis=1)).mean(0)
         frequency = np.fft.rfftfreq(pcm.shape[1], 1 / 8000)
@@ -79,7 +79,7 @@ def test_tones_have_the_frequencies_of_q23() -> None:
 def test_morse_keys_the_digit() -> None:
     code = {0: "-----", 1: ".----", 2: "..---", 5: ".....", 6: "-....", 9: "----."}
     for digit, expected in code.items():
-        signal, offsets = digits.morse(np.array([digit] * 30), np.random.default_rng(digit))
+        signal, offsets = builtin_digits.morse(np.array([digit] * 30), np.random.default_rng(digit))
         lengths = np.diff(offsets)
         assert len(set(lengths)) > 5
         assert lengths.min() >= 54
@@ -93,28 +93,28 @@ def test_morse_keys_the_digit() -> None:
 
 def test_number_words_mean_one_digit_in_every_language() -> None:
     meanings: dict[str, set[int]] = {}
-    for line in digits.WORDS.values():
+    for line in builtin_digits.WORDS.values():
         assert len(line.split()) == 10
         for digit, word in enumerate(line.split()):
             meanings.setdefault(word, set()).add(digit)
     assert all(len(found) == 1 for found in meanings.values())
     shares = Counter(load("digits")["train"].column("text"))
-    assert sum(shares[str(word)] for word in digits.ENGLISH) > 0.5 * len(load("digits")["train"])
+    assert sum(shares[str(word)] for word in builtin_digits.ENGLISH) > 0.5 * len(load("digits")["train"])
 
 
 def test_bayes_rate_of_the_table_sense() -> None:
-    rate = digits.digits_bayes_rate()
+    rate = builtin_digits.digits_bayes_rate()
     assert 0.93 < rate < 0.97
     rng = np.random.default_rng(1)
     truth = rng.integers(10, size=50_000)
-    x = digits.readings(truth, rng)
-    guess = np.nansum((x[:, None] - digits.LIT) ** 2, axis=-1).argmin(1)  # equal priors: nearest is best
+    x = builtin_digits.readings(truth, rng)
+    guess = np.nansum((x[:, None] - builtin_digits.LIT) ** 2, axis=-1).argmin(1)  # equal priors: nearest is best
     assert abs((guess == truth).mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / 50_000)
 
 
 def test_a_few_readings_are_missing_and_the_display_tells_nothing() -> None:
     train = load("digits")["train"]
-    missing = np.mean([value is None for s in digits.SEGMENTS for value in train.column(s)])
+    missing = np.mean([value is None for s in builtin_digits.SEGMENTS for value in train.column(s)])
     assert 0.015 < missing < 0.025
     table = _counts(train.column("display"), train.column("label"))
     expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
@@ -122,9 +122,9 @@ def test_a_few_readings_are_missing_and_the_display_tells_nothing() -> None:
 
 
 def test_no_pair_of_digits_sum_tells_of_the_third_but_two_determine_it() -> None:
-    digit_of = dict(zip(digits.ENGLISH.tolist(), range(10), strict=True))
+    digit_of = dict(zip(builtin_digits.ENGLISH.tolist(), range(10), strict=True))
     for split, manifest in load("digits-sum").items():
-        files, labels = digits.scans()[split]
+        files, labels = builtin_digits.scans()[split]
         scan = dict(zip(files, labels.tolist(), strict=True))
         a = [scan[file] for file in manifest.column("image")]
         total = [digit_of[word] for word in manifest.column("text")]
@@ -149,7 +149,7 @@ def _key(file: bytes) -> int:
     def loudest(frequencies: tuple[float, ...]) -> int:
         return int(np.argmax([abs(pcm @ np.exp(-2j * np.pi * f * time)) for f in frequencies]))
 
-    row, column = loudest(digits.LOW), loudest(digits.HIGH)
+    row, column = loudest(builtin_digits.LOW), loudest(builtin_digits.HIGH)
     return 0 if row == 3 else 3 * row + column + 1
 
 
@@ -192,7 +192,7 @@ def test_what_is_written_reads_back_the_same(tmp_path) -> None:
 
 
 def test_write_shares_files_and_refuses_what_is_there(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("clx.pipelines.builtin.load_builtin", lambda name: {
+    monkeypatch.setattr("clx.pipelines.data.builtin.load_builtin", lambda name: {
         split: manifest.take(range(40)) for split, manifest in load(name).items()
     })  # fmt: skip
     manifest = write("digits-sum", tmp_path / "out")
@@ -219,7 +219,7 @@ def test_rotated_digits_have_the_angle_that_is_told() -> None:
 
     from PIL import Image
 
-    from clx.pipelines.digits import scans
+    from clx.pipelines.data.builtin_digits import scans
 
     rows = load_builtin("digits-rotation")["val"]
     files, _ = scans()["val"]

@@ -16,9 +16,9 @@ from clx.pipelines.check import check, check_source, summary
 from clx.pipelines.config.schema import Data
 from clx.pipelines.config.load import load_config
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.infer import infer_modalities, recipe_for, write_recipe
-from clx.pipelines.manifest import load_splits
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.write_recipe import infer_modalities, recipe_for, write_recipe
+from clx.pipelines.data.splits import load_splits
+from clx.pipelines.data.manifest import Manifest
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from clx.pipelines.config.load import load_config
-from clx.pipelines.digits import digits_bayes_rate
+from clx.pipelines.data.builtin_digits import digits_bayes_rate
 from clx.pipelines.train import train
 
 FSDD = Path(__file__).parents[3] / "shared" / "data" / "fsdd"

@@ -19,9 +19,9 @@ from clx.pipelines.config.schema import TASKS, Data
 from clx.pipelines.embedded import contents, embed_manifest
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.evaluate import _add_rows, evaluate, evaluate_run, source_in, sources
-from clx.pipelines.manifest import load_splits
+from clx.pipelines.data.splits import load_splits
 from clx.pipelines.results import Settings
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.tasks import phrasings_for
 
 QUICK = Settings(resamples=20, episodes=20)

@@ -20,7 +20,7 @@ from clx.pipelines.build import prepare
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config.schema import Config, Data
 from clx.pipelines.system.errors import BadInput, Failed
-from clx.pipelines.manifest import load_splits
+from clx.pipelines.data.splits import load_splits
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 LENGTH, TRAIN, VAL, STEPS = 24, 405, 540, 900  # of a window; ends of the parts

@@ -11,8 +11,8 @@ import pytest
 
 from clx.pipelines.config.schema import Data, Fraction
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.manifest import load_manifest, load_splits
-from clx.pipelines.rows import Manifest, resolve
+from clx.pipelines.data.splits import load_manifest, load_splits
+from clx.pipelines.data.manifest import Manifest, resolve
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 

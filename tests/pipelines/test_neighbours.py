@@ -14,7 +14,7 @@ from clx.pipelines.build import prepare
 from clx.pipelines.config.schema import Config, Near
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.neighbours import Neighbours
-from clx.pipelines.rows import Manifest, seconds
+from clx.pipelines.data.manifest import Manifest, seconds
 
 RNG = np.random.default_rng(0)
 SUBJECT = [None if k % 17 == 3 else f"s{k}" for k in RNG.integers(6, size=60)]

@@ -17,7 +17,7 @@ from clx.pipelines.check import check_source
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import dump
 from clx.pipelines.loader import once
-from clx.pipelines.manifest import load_splits
+from clx.pipelines.data.splits import load_splits
 from clx.pipelines.model import Tower
 from clx.pipelines.samples import views
 from clx.pipelines.seen import look

@@ -13,7 +13,7 @@ from clx.pipelines import mistakes, samples, space
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config.schema import Config
 from clx.pipelines.evaluate import Source, evaluate
-from clx.pipelines.manifest import load_evaluation
+from clx.pipelines.data.splits import load_evaluation
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.seen import Seen, look
 from clx.pipelines.train import train

@@ -21,8 +21,8 @@ from clx.pipelines.config.load import first_stage, load_config
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.loader import batches, once
 from clx.pipelines.loop import Trainer
-from clx.pipelines.manifest import load_splits
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.splits import load_splits
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.train import train
 
 

@@ -12,8 +12,8 @@ from clx.pipelines.batch import Key, Rows
 from clx.pipelines.cells import cell_of, future_of
 from clx.pipelines.config.schema import Config, Data, Long, Windows
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.manifest import load_evaluation, load_splits
-from clx.pipelines.readers import read_file
+from clx.pipelines.data.splits import load_evaluation, load_splits
+from clx.pipelines.data.readers import read_file
 
 RNG = np.random.default_rng(0)
 

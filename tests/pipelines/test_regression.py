@@ -10,7 +10,7 @@ import pytest
 from clx.pipelines.checkpoint import load
 from clx.pipelines.embedded import embed_manifest
 from clx.pipelines.evaluate import evaluate_run, sources
-from clx.pipelines.manifest import load_manifest
+from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.regression import training_targets
 from clx.pipelines.results import Settings
 from clx.pipelines.train import train

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from clx.losses.base import LOSSES
-from clx.pipelines.builtin import load_builtin
+from clx.pipelines.data.builtin import load_builtin
 from clx.pipelines.config.load import load_config
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.train import train
 
 ALL = torch.tensor([[number >> bit & 1 for bit in range(5)] for number in range(32)], dtype=torch.float32)

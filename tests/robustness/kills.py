@@ -28,7 +28,8 @@ from safetensors.torch import load_file
 
 import clx.pipelines.evaluate  # noqa: F401
 from clx.cli.main import run
-from clx.pipelines import checkpoint, logs, manifest
+from clx.pipelines import checkpoint, logs
+from clx.pipelines.data import splits
 from clx.pipelines.system import durable_files
 
 CONFIG = {
@@ -208,7 +209,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of the run [default: 3 per kill, at least 12]")
     args = parser.parse_args()
-    manifest.load_builtin("digits")  # kept: half of what a resume of so small a run takes
+    splits.load_builtin("digits")  # kept: half of what a resume of so small a run takes
     found = []
     for workers in args.workers:
         with tempfile.TemporaryDirectory() as folder:

@@ -32,7 +32,7 @@ from clx.pipelines.system.durable_files import digest, seal
 from clx.pipelines.system.errors import BadInput, Heed
 from clx.pipelines.labels import read_labels
 from clx.pipelines.loop import Trainer
-from clx.pipelines.manifest import load_manifest, load_splits, split_by
+from clx.pipelines.data.splits import load_manifest, load_splits, split_by
 from clx.pipelines.runs import curves, figures, headline, read_results, summary
 from clx.pipelines.scale import load_fits
 

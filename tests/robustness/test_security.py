@@ -25,8 +25,8 @@ from clx.modalities.text import Text
 from clx.pipelines import checkpoint
 from clx.pipelines.system.durable_files import digest, seal, unseal
 from clx.pipelines.system.errors import BadInput, Heed
-from clx.pipelines.manifest import load_manifest
-from clx.pipelines.rows import resolve
+from clx.pipelines.data.splits import load_manifest
+from clx.pipelines.data.manifest import resolve
 from clx.pipelines.train import run_name
 
 ROOT = Path(__file__).parents[2]

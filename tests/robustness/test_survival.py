@@ -205,7 +205,7 @@ def test_commands_that_read_stop_with_a_line(
 def test_a_killed_worker_is_noticed_between_steps_alone() -> None:
     """Not in the middle of one, which could then neither be finished nor saved."""
     from clx.modalities.table import Table
-    from clx.pipelines.builtin import load_builtin
+    from clx.pipelines.data.builtin import load_builtin
     from clx.pipelines.loader import batches, once
 
     rows = load_builtin("sklearn:iris")["train"]

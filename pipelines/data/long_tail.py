@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.density import bin_of, targets_of
+from clx.pipelines.data.imbalance import bin_of, targets_of
 from clx.pipelines.system.durable_files import replacing
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.manifest import load_manifest
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.splits import load_manifest
+from clx.pipelines.data.manifest import Manifest
 
 
 def thin(source: str, out: Path, target: str, *, ratio: float, bins: int, held_out: float, seed: int) -> dict[str, int]:

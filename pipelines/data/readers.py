@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.recordings import read_ts
+from clx.pipelines.data.windows import read_ts
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines.config.schema import Long, Windows
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.rows import Manifest, numbers, resolve, seconds
+from clx.pipelines.data.manifest import Manifest, numbers, resolve, seconds
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines.config.schema import Balance, Data
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.rows import Manifest, numbers
+from clx.pipelines.data.manifest import Manifest, numbers
 
 BINS = 50
 MOST_BINS = 1_000_000

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines import digits
+from clx.pipelines.data import builtin_digits
 from clx.pipelines.system.durable_files import unwritable
 from clx.pipelines.system.errors import BadInput, nearest
-from clx.pipelines.recordings import read_ts
-from clx.pipelines.rows import Manifest
+from clx.pipelines.data.windows import read_ts
+from clx.pipelines.data.manifest import Manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,21 +76,21 @@ def _digits(_: str) -> Tables:
     import pyarrow as pa
 
     tables = {}
-    for number, (split, (files, labels)) in enumerate(digits.scans().items()):
+    for number, (split, (files, labels)) in enumerate(builtin_digits.scans().items()):
         senses = [np.random.default_rng([7, number, sense]) for sense in range(5)]
         source = np.tile(np.arange(len(files)), DRAWS[split])
         y = labels[source]
-        signal, offsets = digits.morse(y, senses[1])
-        measured = digits.readings(y, senses[2])
+        signal, offsets = builtin_digits.morse(y, senses[1])
+        measured = builtin_digits.readings(y, senses[2])
         columns: dict[str, Any] = {
             "image": _shared(pa.array(files, pa.binary()), source),
-            "audio": _binary(digits.tones(y, senses[0])),
+            "audio": _binary(builtin_digits.tones(y, senses[0])),
             "series": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(signal)),
         }
-        columns |= {name: pa.array(measured[:, i], from_pandas=True) for i, name in enumerate(digits.SEGMENTS)}
+        columns |= {name: pa.array(measured[:, i], from_pandas=True) for i, name in enumerate(builtin_digits.SEGMENTS)}
         columns["display"] = np.array(["red", "green", "blue"])[senses[3].integers(3, size=len(y))].tolist()
-        columns["text"] = digits.words(y, senses[4])
-        columns["label"] = digits.ENGLISH[y].tolist()
+        columns["text"] = builtin_digits.words(y, senses[4])
+        columns["label"] = builtin_digits.ENGLISH[y].tolist()
         columns["split"] = [split] * len(y)
         tables[split] = pa.table(columns)
     return tables
@@ -101,7 +101,7 @@ def _digits_sum(_: str) -> Tables:
     import pyarrow as pa
 
     tables = {}
-    for number, (split, (files, labels)) in enumerate(digits.scans().items()):
+    for number, (split, (files, labels)) in enumerate(builtin_digits.scans().items()):
         rng = np.random.default_rng([11, number])
         pairs = rng.permutation(np.repeat(np.arange(100), SUM_ROWS[split]))
         a, b = pairs // 10, pairs % 10
@@ -109,8 +109,8 @@ def _digits_sum(_: str) -> Tables:
         image = np.array([of_digit[digit][pick % len(of_digit[digit])] for digit, pick in zip(
             a.tolist(), rng.integers(2**31, size=len(a)).tolist(), strict=True
         )])  # fmt: skip
-        pool = _binary(digits.tones(np.repeat(np.arange(10), POOL[split]), rng))
-        words = digits.ENGLISH[(a + b) % 10].tolist()
+        pool = _binary(builtin_digits.tones(np.repeat(np.arange(10), POOL[split]), rng))
+        words = builtin_digits.ENGLISH[(a + b) % 10].tolist()
         columns = {
             "image": _shared(pa.array(files, pa.binary()), image),
             "audio": _shared(pool, b * POOL[split] + rng.integers(POOL[split], size=len(b))),
@@ -127,11 +127,11 @@ def _digits_rotation(_: str) -> Tables:
     import pyarrow as pa
 
     tables = {}
-    for number, (split, (files, labels)) in enumerate(digits.scans().items()):
+    for number, (split, (files, labels)) in enumerate(builtin_digits.scans().items()):
         source = np.tile(np.arange(len(files)), ROTATION_ROWS[split])
         angles = np.round(np.random.default_rng([17, number]).uniform(-ROTATION, ROTATION, len(source)), 1)
-        images = [digits.turned(files[i], angle) for i, angle in zip(source, angles.tolist(), strict=True)]
-        columns = {"image": pa.array(images, pa.binary()), "angle": angles, "label": digits.ENGLISH[labels[source]]}
+        images = [builtin_digits.turned(files[i], angle) for i, angle in zip(source, angles.tolist(), strict=True)]
+        columns = {"image": pa.array(images, pa.binary()), "angle": angles, "label": builtin_digits.ENGLISH[labels[source]]}
         tables[split] = pa.table({**columns, "split": [split] * len(source)})
     return tables
 
@@ -253,7 +253,7 @@ def _registry() -> dict[str, Builtin]:
         Builtin(
             "digits",
             senses,
-            {split: count * DRAWS[split] for split, count in digits.SOURCES.items()},
+            {split: count * DRAWS[split] for split, count in builtin_digits.SOURCES.items()},
             "ten digits in five senses: handwriting, telephone tones, Morse, seven segments, words",
             _digits,
         ),
@@ -269,7 +269,7 @@ def _registry() -> dict[str, Builtin]:
         Builtin(
             "digits-rotation",
             ("image",),
-            {split: count * ROTATION_ROWS[split] for split, count in digits.SOURCES.items()},
+            {split: count * ROTATION_ROWS[split] for split, count in builtin_digits.SOURCES.items()},
             f"handwritten digits turned by an angle, target: angle, -{ROTATION:.0f} to {ROTATION:.0f} degrees",
             _digits_rotation,
         )

@@ -1,0 +1,1 @@
+"""A source becomes splits of rows. No torch."""
