@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings
-from clx.pipelines.batch import BadRow, Rows
+from clx.pipelines.batches.dataset import BadRow, Rows
 from clx.pipelines.build import Run, check_columns, class_names
-from clx.pipelines.cells import cell_at, has_columns
+from clx.pipelines.batches.cells import cell_at, has_columns
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.known import know
-from clx.pipelines.loader import batches, once
+from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.zeroshot import queries
 

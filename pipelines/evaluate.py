@@ -17,7 +17,7 @@ from clx.pipelines import results
 from clx.pipelines.measures import probes
 from clx.pipelines.asked import Asked, Learning, Unfit
 from clx.pipelines.build import Run
-from clx.pipelines.cells import cell_at, has_columns
+from clx.pipelines.batches.cells import cell_at, has_columns
 from clx.pipelines.config.schema import TASKS, Data, Task
 from clx.pipelines.embedded import ROWS, Embedded, Report, embed_manifest, nobody
 from clx.pipelines.system.errors import BadInput, Failed, in_memory, nearest

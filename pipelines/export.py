@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from clx.modalities.base import Input, Modality
 from clx.pipelines import checkpoint
 from clx.pipelines import folder as folder_of_run
-from clx.pipelines.batch import Rows
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.build import Facts, Run
-from clx.pipelines.cells import columns_of, has_columns
+from clx.pipelines.batches.cells import columns_of, has_columns
 from clx.pipelines.system.durable_files import FORMAT, digest, seal, write_text
 from clx.pipelines.system.errors import BadInput, Refused
-from clx.pipelines.loader import batches, once
+from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.splits import load_evaluation
 from clx.pipelines.config.options import options_of
 from clx.pipelines.data.manifest import Manifest

@@ -13,7 +13,7 @@ import numpy as np
 
 from clx.modalities.base import Modality
 from clx.pipelines.build import Run
-from clx.pipelines.cells import cell_of, column_of, columns_of, has_columns
+from clx.pipelines.batches.cells import cell_of, column_of, columns_of, has_columns
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.data.splits import LISTS, load_manifest, split_by, split_in
 from clx.pipelines.data.readers import EXTENSIONS

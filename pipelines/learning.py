@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clx.pipelines.measures import probes
 from clx.pipelines.asked import Asked, Lines, classified, need_label, nonempty
-from clx.pipelines.cells import column_of
+from clx.pipelines.batches.cells import column_of
 from clx.pipelines.embedded import Embedded
 from clx.pipelines.measures.bootstrap import means
 

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from clx.losses.base import Steps
 from clx.pipelines import checkpoint, health
-from clx.pipelines.batch import Batch, Rows
+from clx.pipelines.batches.dataset import Batch, Rows
 from clx.pipelines.build import Run
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.imbalance import row_weights
 from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.system.errors import BadInput, Refused, Stopped
 from clx.pipelines.known import know
-from clx.pipelines.loader import Order, batches, once
+from clx.pipelines.batches.loader import Order, batches, once
 from clx.pipelines.logs import BadRows, Metrics
 from clx.pipelines.model import Embedder, averaged
 from clx.pipelines.system.progress import Progress

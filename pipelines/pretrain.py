@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from clx.pipelines.batch import Rows
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.build import Run, prepare
-from clx.pipelines.cells import column_of
+from clx.pipelines.batches.cells import column_of
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.imbalance import Floats
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.known import know
-from clx.pipelines.loader import batches, once
+from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.manifest import Manifest
 
 RIDGE_ROWS = 100_000

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clx.modalities.base import CellError, Input, LearnedView
-from clx.pipelines.cells import collate, vary
+from clx.pipelines.batches.cells import collate, vary
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.previews import KINDS, STEPS, preview
 from clx.pipelines.seen import Seen

@@ -14,9 +14,9 @@ from torch import Tensor
 from clx.modalities.base import CellError
 from clx.modalities.series import Series
 from clx.modalities.series_files import piece_of
-from clx.pipelines.batch import BadRow
+from clx.pipelines.batches.dataset import BadRow
 from clx.pipelines.build import Run, windowed_series
-from clx.pipelines.cells import cell_at, column_of
+from clx.pipelines.batches.cells import cell_at, column_of
 from clx.pipelines.system.errors import BadInput, in_memory
 from clx.pipelines.forecast import at_end, trained
 from clx.pipelines.data.splits import load_splits, split_in, splits_of

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clx.pipelines import checkpoint, state
-from clx.pipelines.batch import Rows
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.build import Run, check_needs, make_losses, make_modalities, prepare
 from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.config.schema import Config
@@ -20,7 +20,7 @@ from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.system.durable_files import is_used, locked, write_text
 from clx.pipelines.system.errors import BadInput, Stopped, in_memory
 from clx.pipelines.evaluate import evaluate, source_in
-from clx.pipelines.loader import Lost, batches, once
+from clx.pipelines.batches.loader import Lost, batches, once
 from clx.pipelines.loop import Trainer
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.pretrain import take_over

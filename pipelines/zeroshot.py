@@ -16,7 +16,7 @@ from clx.modalities.openclip import open_clip_scale, open_clip_width
 from clx.modalities.text import Text
 from clx.pipelines.system.read_ahead import ahead, default_workers
 from clx.pipelines.build import Facts, Run, build
-from clx.pipelines.cells import collate, read_cell
+from clx.pipelines.batches.cells import collate, read_cell
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.devices import Turns, pick_device

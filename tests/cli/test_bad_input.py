@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from clx.pipelines.loader import Order
+from clx.pipelines.batches.loader import Order
 
 Command = Callable[..., Any]
 COLORS = ["red", "green", "blue"]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from clx.modalities.base import MODALITIES
 from clx.pipelines.build import check_columns, make_losses, make_modalities
-from clx.pipelines.check import check, check_source, summary
+from clx.pipelines.batches.check import check, check_source, summary
 from clx.pipelines.config.schema import Data
 from clx.pipelines.config.load import load_config
 from clx.pipelines.system.errors import BadInput

@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from clx.pipelines import forecast, timeline
-from clx.pipelines.batch import Key, Rows
+from clx.pipelines.batches.dataset import Key, Rows
 from clx.pipelines.build import prepare
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config.schema import Config, Data

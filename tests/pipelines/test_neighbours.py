@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from clx.modalities.series import Series
-from clx.pipelines.batch import Key, Rows
+from clx.pipelines.batches.dataset import Key, Rows
 from clx.pipelines.build import prepare
 from clx.pipelines.config.schema import Config, Near
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.neighbours import Neighbours
+from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.data.manifest import Manifest, seconds
 
 RNG = np.random.default_rng(0)

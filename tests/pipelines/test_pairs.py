@@ -11,12 +11,12 @@ import torch
 from clx.modalities.table import Table
 from clx.modalities.text import Text
 from clx.pipelines import checkpoint
-from clx.pipelines.batch import Rows
-from clx.pipelines.cells import collate, read_cell, vary
-from clx.pipelines.check import check_source
+from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.cells import collate, read_cell, vary
+from clx.pipelines.batches.check import check_source
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import dump
-from clx.pipelines.loader import once
+from clx.pipelines.batches.loader import once
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.model import Tower
 from clx.pipelines.samples import views

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from clx.pipelines import checkpoint, known
-from clx.pipelines.batch import Rows
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.config.schema import Config, Data
 from clx.pipelines.config.load import first_stage, load_config
 from clx.pipelines.system.errors import BadInput, Stopped
-from clx.pipelines.loader import batches, once
+from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.loop import Trainer
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.manifest import Manifest

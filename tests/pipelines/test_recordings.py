@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from clx.modalities.series import Series
-from clx.pipelines.batch import Key, Rows
-from clx.pipelines.cells import cell_of, future_of
+from clx.pipelines.batches.dataset import Key, Rows
+from clx.pipelines.batches.cells import cell_of, future_of
 from clx.pipelines.config.schema import Config, Data, Long, Windows
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.data.splits import load_evaluation, load_splits

@@ -23,7 +23,7 @@ from clx.modalities.image import Image
 from clx.pipelines import checkpoint, overview, results, state
 from clx.pipelines import predict as predicting
 from clx.pipelines import train as pipeline
-from clx.pipelines.batch import Rows
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.data.builtin import load_builtin
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import out_of_memory

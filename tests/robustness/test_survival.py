@@ -15,9 +15,9 @@ import pytest
 
 from clx.pipelines import checkpoint
 from clx.pipelines import train as pipeline
-from clx.pipelines.batch import Rows
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.system.errors import Stopped
-from clx.pipelines.loader import Lost
+from clx.pipelines.batches.loader import Lost
 from clx.pipelines.loop import Trainer
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.system.signals import Signals, raise_stopped
@@ -206,7 +206,7 @@ def test_a_killed_worker_is_noticed_between_steps_alone() -> None:
     """Not in the middle of one, which could then neither be finished nor saved."""
     from clx.modalities.table import Table
     from clx.pipelines.data.builtin import load_builtin
-    from clx.pipelines.loader import batches, once
+    from clx.pipelines.batches.loader import batches, once
 
     rows = load_builtin("sklearn:iris")["train"]
     before = signal.getsignal(signal.SIGCHLD)
