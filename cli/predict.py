@@ -10,7 +10,7 @@ import typer
 from clx.cli.output import emit_json, emit_table, note
 
 if TYPE_CHECKING:
-    from clx.pipelines.build import Run
+    from clx.pipelines.model.build import Run
 
 
 def predict(

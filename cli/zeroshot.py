@@ -13,7 +13,7 @@ import typer
 from clx.cli.output import Rate, emit_json, emit_table, note
 
 if TYPE_CHECKING:
-    from clx.pipelines.build import Run
+    from clx.pipelines.model.build import Run
     from clx.pipelines.items import Item
     from clx.pipelines.zeroshot import Question, Result
 
@@ -131,7 +131,7 @@ def zeroshot(
     folder = None if pretrained else Path(model)
     if calibrate:
         from clx.pipelines.calibrate import calibrate_on
-        from clx.pipelines.model import fingerprint
+        from clx.pipelines.model.towers import fingerprint
 
         found = calibrate_on(
             chosen, calibrate, phrasings, templates, label=label, multi_label=multi_label, workers=workers, say=note

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines import checkpoint
 from clx.pipelines.measures import probes
-from clx.pipelines.build import Run
+from clx.pipelines.model.build import Run
 from clx.pipelines.data.builtin import AEON, load_builtin
 from clx.pipelines.config.schema import Config
 from clx.pipelines.embedded import embed_manifest

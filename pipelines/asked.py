@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from clx.pipelines.build import Run
+from clx.pipelines.model.build import Run
 from clx.pipelines.embedded import Embedded, Report, contents, nobody, queries_of
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.measures.bootstrap import Statistic, figures

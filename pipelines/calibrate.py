@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings
 from clx.pipelines.system.read_ahead import ahead, default_workers
-from clx.pipelines.build import Run
+from clx.pipelines.model.build import Run
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.items import Inputs, Item
 from clx.pipelines.data.splits import load_evaluation

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from clx.pipelines.build import Facts, Run, build
+from clx.pipelines.model.build import Facts, Run, build
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import dump
 from clx.pipelines.system.durable_files import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text

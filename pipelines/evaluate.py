@@ -16,7 +16,7 @@ from clx.modalities.series_files import piece_of
 from clx.pipelines import results
 from clx.pipelines.measures import probes
 from clx.pipelines.asked import Asked, Learning, Unfit
-from clx.pipelines.build import Run
+from clx.pipelines.model.build import Run
 from clx.pipelines.batches.cells import cell_at, has_columns
 from clx.pipelines.config.schema import TASKS, Data, Task
 from clx.pipelines.embedded import ROWS, Embedded, Report, embed_manifest, nobody

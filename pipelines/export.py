@@ -18,7 +18,7 @@ from clx.modalities.base import Input, Modality
 from clx.pipelines import checkpoint
 from clx.pipelines import folder as folder_of_run
 from clx.pipelines.batches.dataset import Rows
-from clx.pipelines.build import Facts, Run
+from clx.pipelines.model.build import Facts, Run
 from clx.pipelines.batches.cells import columns_of, has_columns
 from clx.pipelines.system.durable_files import FORMAT, digest, seal, write_text
 from clx.pipelines.system.errors import BadInput, Refused

@@ -19,13 +19,13 @@ from clx.modalities.series import Series, bridged
 from clx.modalities.series_encoders import last_step
 from clx.pipelines.asked import Asked, Lines, Unfit, nonempty
 from clx.pipelines.batches.dataset import BadRow, Rows
-from clx.pipelines.build import Run, windowed_series
+from clx.pipelines.model.build import Run, windowed_series
 from clx.pipelines.batches.cells import cell_of, columns_of, future_of
 from clx.pipelines.embedded import Report, head_says, nobody
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.batches.loader import batches, once
-from clx.pipelines.model import Tower
+from clx.pipelines.model.towers import Tower
 from clx.pipelines.measures.probes import Fitted, forecaster
 from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.data.manifest import Manifest

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from clx.modalities.base import Modality
-from clx.pipelines.build import Run
+from clx.pipelines.model.build import Run
 from clx.pipelines.batches.cells import cell_of, column_of, columns_of, has_columns
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.data.splits import LISTS, load_manifest, split_by, split_in

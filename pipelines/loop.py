@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from clx.losses.base import Steps
 from clx.pipelines import checkpoint, health
 from clx.pipelines.batches.dataset import Batch, Rows
-from clx.pipelines.build import Run
+from clx.pipelines.model.build import Run
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.imbalance import row_weights
 from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.system.errors import BadInput, Refused, Stopped
-from clx.pipelines.known import know
+from clx.pipelines.model.frozen_features import know
 from clx.pipelines.batches.loader import Order, batches, once
 from clx.pipelines.logs import BadRows, Metrics
-from clx.pipelines.model import Embedder, averaged
+from clx.pipelines.model.towers import Embedder, averaged
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.schedule import plan, rate_at

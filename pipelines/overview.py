@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines import results, state
-from clx.pipelines.build import Run
+from clx.pipelines.model.build import Run
 from clx.pipelines.config.schema import TASKS, Config
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.folder import best, checkpoints, is_number

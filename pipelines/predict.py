@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from clx.pipelines.batches.dataset import BadRow, Batch, Rows
-from clx.pipelines.build import Run, check_columns
+from clx.pipelines.model.build import Run, check_columns
 from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.batches.cells import columns_of, has_columns
 from clx.pipelines.checkpoint import load

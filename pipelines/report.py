@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines import results
-from clx.pipelines.build import Run
+from clx.pipelines.model.build import Run
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config.load import dump
 from clx.pipelines.system.devices import pick_device

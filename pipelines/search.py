@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from clx.losses.symile import Symile
-from clx.pipelines.build import Run
+from clx.pipelines.model.build import Run
 from clx.pipelines.system.durable_files import replacing
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.items import KINDS, Inputs, Item, check_modality, is_json
-from clx.pipelines.model import fingerprint
+from clx.pipelines.model.towers import fingerprint
 from clx.pipelines.stored import Stored
 from clx.pipelines.zeroshot import embed_items, open_model, queries
 

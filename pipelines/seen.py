@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clx.pipelines.batches.dataset import BadRow
-from clx.pipelines.build import Run
+from clx.pipelines.model.build import Run
 from clx.pipelines.batches.cells import cell_at, read_cell
 from clx.pipelines.embedded import Embedded, contents, embed_manifest, queries_of
 from clx.pipelines.previews import Preview, preview

@@ -22,7 +22,7 @@ SCHEMA = 1
 
 def ready(todo: Sequence[Point]) -> None:
     """Check every run against its data before the first begins. Raises `BadInput` that names the run."""
-    from clx.pipelines.build import check_columns, check_needs, make_losses, make_modalities, try_objective
+    from clx.pipelines.model.build import check_columns, check_needs, make_losses, make_modalities, try_objective
     from clx.pipelines.system.devices import pick_device
     from clx.pipelines.data.splits import load_splits
     from clx.pipelines.schedule import plan

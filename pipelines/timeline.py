@@ -15,7 +15,7 @@ from clx.modalities.base import CellError
 from clx.modalities.series import Series
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.dataset import BadRow
-from clx.pipelines.build import Run, windowed_series
+from clx.pipelines.model.build import Run, windowed_series
 from clx.pipelines.batches.cells import cell_at, column_of
 from clx.pipelines.system.errors import BadInput, in_memory
 from clx.pipelines.forecast import at_end, trained

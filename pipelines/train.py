@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clx.pipelines import checkpoint, state
 from clx.pipelines.batches.dataset import Rows
-from clx.pipelines.build import Run, check_needs, make_losses, make_modalities, prepare
+from clx.pipelines.model.build import Run, check_needs, make_losses, make_modalities, prepare
 from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import dump, first_stage

@@ -15,7 +15,7 @@ from clx.modalities.base import CellError
 from clx.modalities.openclip import open_clip_scale, open_clip_width
 from clx.modalities.text import Text
 from clx.pipelines.system.read_ahead import ahead, default_workers
-from clx.pipelines.build import Facts, Run, build
+from clx.pipelines.model.build import Facts, Run, build
 from clx.pipelines.batches.cells import collate, read_cell
 from clx.pipelines.checkpoint import load
 from clx.pipelines.config.schema import Config
@@ -24,7 +24,7 @@ from clx.pipelines.system.errors import BadInput, in_memory
 from clx.pipelines.folder import near_run
 from clx.pipelines.items import Item
 from clx.pipelines.labels import cached
-from clx.pipelines.model import fingerprint
+from clx.pipelines.model.towers import fingerprint
 from clx.pipelines.config.options import options_of
 from clx.pipelines.scale import Scale, load_fits
 

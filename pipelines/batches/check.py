@@ -14,7 +14,7 @@ import numpy as np
 
 from clx.modalities.base import Modality
 from clx.modalities.series_files import piece_of
-from clx.pipelines.build import check_columns, make_modalities
+from clx.pipelines.model.build import check_columns, make_modalities
 from clx.pipelines.batches.cells import cell_of, cells, column_of, read_cell
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import load_config

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from clx.modalities.base import MODALITIES
-from clx.pipelines.build import check_columns, make_losses, make_modalities
+from clx.pipelines.model.build import check_columns, make_losses, make_modalities
 from clx.pipelines.batches.check import check, check_source, summary
 from clx.pipelines.config.schema import Data
 from clx.pipelines.config.load import load_config

@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import convolve1d
 
 from clx.pipelines.batches.dataset import Rows
-from clx.pipelines.build import class_names, prepare
+from clx.pipelines.model.build import class_names, prepare
 from clx.pipelines.batches.check import check_source
 from clx.pipelines.config.schema import Balance, Config, Data, Term
 from clx.pipelines.data.imbalance import bin_name, class_weights, density_weights, histogram, kernel_of, shots, targets_of

@@ -10,7 +10,7 @@ import torch
 
 from clx.modalities.series import Series
 from clx.pipelines.batches.dataset import Key, Rows
-from clx.pipelines.build import prepare
+from clx.pipelines.model.build import prepare
 from clx.pipelines.config.schema import Config, Near
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.batches.positives import Neighbours

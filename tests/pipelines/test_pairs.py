@@ -18,7 +18,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import dump
 from clx.pipelines.batches.loader import once
 from clx.pipelines.data.splits import load_splits
-from clx.pipelines.model import Tower
+from clx.pipelines.model.towers import Tower
 from clx.pipelines.samples import views
 from clx.pipelines.seen import look
 from clx.pipelines.train import train

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clx.pipelines import checkpoint, known
+from clx.pipelines import checkpoint
+from clx.pipelines.model import frozen_features
 from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.config.schema import Config, Data
 from clx.pipelines.config.load import first_stage, load_config
@@ -293,7 +294,7 @@ def test_features_of_a_kept_encoder_are_computed_once(table: Path, run: Path, tm
 def test_features_outlive_a_run_where_encoder_and_cells_are_the_same(
     table: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known, "_kept", {})
+    monkeypatch.setattr(frozen_features, "_kept", {})
     loaded = checkpoint.load(run)
     splits = load_splits(loaded.config.data, 0)
     encoder = loaded.model.tower("table").encoder
@@ -301,7 +302,7 @@ def test_features_outlive_a_run_where_encoder_and_cells_are_the_same(
     encoder.register_forward_hook(lambda module, given, out: calls.append(len(out)))
 
     def asked(manifest: Manifest) -> list[torch.Tensor]:
-        return list(known.features(loaded, "table", manifest).values())
+        return list(frozen_features.features(loaded, "table", manifest).values())
 
     first, rows = asked(splits["train"]), len(splits["train"])
     torch.testing.assert_close(torch.stack(asked(splits["train"])), torch.stack(first), rtol=0, atol=0)
@@ -320,9 +321,9 @@ def test_features_outlive_a_run_where_encoder_and_cells_are_the_same(
     changed = asked(splits["train"])
     assert sum(calls) == rows
     assert not torch.allclose(changed[0], first[0])
-    monkeypatch.setattr(known, "LARGEST", 3 * rows * 32 * 4)  # three of them
+    monkeypatch.setattr(frozen_features, "LARGEST", 3 * rows * 32 * 4)  # three of them
     asked(splits["test"])
-    assert len(known._kept) < 4
+    assert len(frozen_features._kept) < 4
     calls.clear()
     asked(splits["train"])
     assert not calls  # the oldest were forgotten

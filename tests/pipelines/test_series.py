@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clx.pipelines import checkpoint
-from clx.pipelines.build import prepare
+from clx.pipelines.model.build import prepare
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.loop import Trainer

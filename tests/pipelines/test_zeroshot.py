@@ -135,7 +135,7 @@ def test_embeddings_of_labels_are_kept_on_disk(run: Any, tmp_path: Path, monkeyp
 
 
 def test_symile_asks_with_products_and_its_embedding_of_what_is_absent(make_config: Any) -> None:
-    from clx.pipelines.build import Facts, build
+    from clx.pipelines.model.build import Facts, build
 
     config = make_config(objective={"name": "symile"}, modalities={
         "image": {"encoder": "cnn", "width": 4, "size": 8}, "audio": {"sample_rate": 8000},

@@ -26,7 +26,7 @@ from clx.modalities.base import CellError
 from clx.modalities.image import Image
 from clx.modalities.series import Series
 from clx.pipelines import checkpoint, overview, results
-from clx.pipelines.build import make_losses, make_modalities
+from clx.pipelines.model.build import make_losses, make_modalities
 from clx.pipelines.config.load import load_config
 from clx.pipelines.system.durable_files import digest, seal
 from clx.pipelines.system.errors import BadInput, Heed

@@ -172,7 +172,7 @@ def test_commands_that_read_stop_with_a_line(
     if not child:
         from clx.cli import main
         from clx.modalities.table import Table
-        from clx.pipelines.model import Embedder
+        from clx.pipelines.model.towers import Embedder
 
         for stream, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(tmp_path / name, os.O_WRONLY | os.O_CREAT), stream)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from clx.pipelines.batches.dataset import Key, Rows
-from clx.pipelines.build import Run
+from clx.pipelines.model.build import Run
 from clx.pipelines.batches.cells import cell_at
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.batches.loader import batches, once
-from clx.pipelines.model import fingerprint
+from clx.pipelines.model.towers import fingerprint
 from clx.pipelines.config.options import options_of
 from clx.pipelines.data.manifest import Manifest
 

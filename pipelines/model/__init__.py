@@ -1,0 +1,1 @@
+"""Towers, heads and the objective: how they are built, checked and asked for scores."""
