@@ -31,14 +31,14 @@ def list_runs(
 
     clx runs list runs/sweep-digits --sort value --reverse --json | jq -r '.[0].run'
     """
-    from clx.pipelines import runs
+    from clx.pipelines.runs import listing
     from clx.pipelines.system.errors import BadInput, nearest
 
     states = ("finished", "interrupted", "failed", "running")
     if state is not None and state not in states:
         raise BadInput(f"--state {state}{nearest(state, states)}")
     rows = []
-    for found in runs.list_runs(folder, metric, sort, reverse):
+    for found in listing.list_runs(folder, metric, sort, reverse):
         if isinstance(found, tuple):
             note(f"damaged: {found[1]}")
         elif state in (None, found["state"]):
@@ -76,7 +76,7 @@ def show(
 
     Example: clx runs show runs/digits
     """
-    from clx.pipelines.runs import details, sparkline
+    from clx.pipelines.runs.listing import details, sparkline
 
     found = details(run)
     if json or not sys.stdout.isatty():
@@ -108,7 +108,7 @@ def compare(
 
     Example: clx runs compare runs/a runs/b --json | jq .figures
     """
-    from clx.pipelines.runs import compare as pipeline
+    from clx.pipelines.runs.listing import compare as pipeline
 
     found = pipeline(run)
     if json:

@@ -56,7 +56,7 @@ def train(
     if resume is not None:
         if source or out or overwrite:
             raise BadInput("--resume goes on with the run in its own folder: no recipe, --out or --overwrite")
-        from clx.pipelines.folder import read_config
+        from clx.pipelines.runs.folder import read_config
 
         given = [f"{key}={value}" for key, value in flags.items() if value is not None]
         config = read_config(resume, [*settings, *given])

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clx.pipelines import checkpoint
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.measures import probes
 from clx.pipelines.model.build import Run
 from clx.pipelines.data.builtin import AEON, load_builtin

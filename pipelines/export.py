@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clx.modalities.base import Input, Modality
-from clx.pipelines import checkpoint
-from clx.pipelines import folder as folder_of_run
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs import folder as folder_of_run
 from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.model.build import Facts, Run
 from clx.pipelines.batches.cells import columns_of, has_columns

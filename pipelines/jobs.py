@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import Stopped
-from clx.pipelines.folder import checkpoints, read_config
+from clx.pipelines.runs.folder import checkpoints, read_config
 from clx.pipelines.grid import Point
 from clx.pipelines.system.progress import Progress, Silent
 from clx.pipelines.system.signals import raise_stopped
-from clx.pipelines.state import is_held
+from clx.pipelines.runs.state import is_held
 from clx.pipelines.train import train
 
 PATIENCE = 60.0

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from clx.losses.base import Steps
-from clx.pipelines import checkpoint, health
+from clx.pipelines import health
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.batches.dataset import Batch, Rows
 from clx.pipelines.model.build import Run
 from clx.pipelines.config.schema import Config

@@ -15,7 +15,7 @@ from clx.pipelines.batches.dataset import BadRow, Batch, Rows
 from clx.pipelines.model.build import Run, check_columns
 from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.batches.cells import columns_of, has_columns
-from clx.pipelines.checkpoint import load
+from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import finite, replacing
 from clx.pipelines.system.errors import BadInput, in_memory, nearest

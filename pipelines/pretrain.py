@@ -10,7 +10,7 @@ from torch import nn
 from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.batches.cells import column_of
-from clx.pipelines.checkpoint import load
+from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.imbalance import Floats
 from clx.pipelines.system.devices import pick_device

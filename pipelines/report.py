@@ -15,12 +15,12 @@ from typing import Any
 
 from clx.pipelines import results
 from clx.pipelines.model.build import Run
-from clx.pipelines.checkpoint import load
+from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.config.load import dump
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import write_text
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.folder import read_config
+from clx.pipelines.runs.folder import read_config
 from clx.pipelines.data.splits import load_evaluation, load_splits
 from clx.pipelines.overview import (
     Shown,

@@ -14,8 +14,8 @@ from typing import Any
 from clx.pipelines.system.durable_files import is_used, locked, write_text
 from clx.pipelines.system.errors import BadInput, Stopped, nearest
 from clx.pipelines.grid import Point
-from clx.pipelines.runs import best_loss, figure, figures, flat, headline, mean_and_deviation, read_results
-from clx.pipelines.state import read, state_of
+from clx.pipelines.runs.listing import best_loss, figure, figures, flat, headline, mean_and_deviation, read_results
+from clx.pipelines.runs.state import read, state_of
 
 SCHEMA = 1
 

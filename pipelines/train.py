@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clx.pipelines import checkpoint, state
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs import state
 from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.model.build import Run, check_needs, make_losses, make_modalities, prepare
 from clx.pipelines.data.builtin import is_builtin

@@ -17,11 +17,11 @@ from clx.modalities.text import Text
 from clx.pipelines.system.read_ahead import ahead, default_workers
 from clx.pipelines.model.build import Facts, Run, build
 from clx.pipelines.batches.cells import collate, read_cell
-from clx.pipelines.checkpoint import load
+from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.devices import Turns, pick_device
 from clx.pipelines.system.errors import BadInput, in_memory
-from clx.pipelines.folder import near_run
+from clx.pipelines.runs.folder import near_run
 from clx.pipelines.items import Item
 from clx.pipelines.labels import cached
 from clx.pipelines.model.towers import fingerprint

@@ -36,7 +36,7 @@ def vectors(path: Path, name: str) -> np.ndarray[Any, Any]:
 
 
 def test_the_file_holds_what_the_model_gives(digits_run: Path, files: Path, embedded: Path) -> None:
-    from clx.pipelines.checkpoint import load
+    from clx.pipelines.runs.checkpoint import load
     from clx.pipelines.data.splits import load_manifest, split_by
     from clx.pipelines.zeroshot import embed
 
@@ -145,7 +145,7 @@ def test_wrong_usage_is_one_line(clx: Any, digits_run: Path, tmp_path: Path, arg
 def test_neighbours_of_files_sentences_rows_and_both(
     clx: Any, digits_run: Path, files: Path, embedded: Path, tmp_path: Path
 ) -> None:
-    from clx.pipelines.checkpoint import load
+    from clx.pipelines.runs.checkpoint import load
     from clx.pipelines.zeroshot import embed
 
     run, unit = load(digits_run), torch.nn.functional.normalize
@@ -187,7 +187,7 @@ def test_neighbours_of_files_sentences_rows_and_both(
 def test_other_weights_are_refused(clx: Any, embedded: Path, digits_run: Path, tmp_path: Path) -> None:
     import shutil
 
-    from clx.pipelines import checkpoint
+    from clx.pipelines.runs import checkpoint
 
     other = tmp_path / "other"
     shutil.copytree(digits_run, other)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clx.pipelines import checkpoint
+from clx.pipelines.runs import checkpoint
 
 CLX = str(Path(sys.executable).with_name("clx"))
 LONG = [

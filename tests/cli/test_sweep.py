@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from clx.pipelines import checkpoint, state
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs import state
 
 CLX = str(Path(sys.executable).with_name("clx"))
 CONFIG = """

@@ -14,7 +14,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from clx.pipelines import results
-from clx.pipelines.checkpoint import load
+from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.config.schema import TASKS, Data
 from clx.pipelines.embedded import contents, embed_manifest
 from clx.pipelines.system.errors import BadInput

@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clx.pipelines import checkpoint, export
+from clx.pipelines import export
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput, Refused
 from clx.pipelines.train import train

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from clx.pipelines import forecast, timeline
 from clx.pipelines.batches.dataset import Key, Rows
 from clx.pipelines.model.build import prepare
-from clx.pipelines.checkpoint import load
+from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.config.schema import Config, Data
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.data.splits import load_splits

@@ -10,7 +10,7 @@ import torch
 
 from clx.modalities.table import Table
 from clx.modalities.text import Text
-from clx.pipelines import checkpoint
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.batches.cells import collate, read_cell, vary
 from clx.pipelines.batches.check import check_source

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clx.pipelines import mistakes, samples, space
-from clx.pipelines.checkpoint import load
+from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.config.schema import Config
 from clx.pipelines.evaluate import Source, evaluate
 from clx.pipelines.data.splits import load_evaluation

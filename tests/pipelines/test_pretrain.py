@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clx.pipelines import checkpoint
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.model import frozen_features
 from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.config.schema import Config, Data

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clx.pipelines.checkpoint import load
+from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.embedded import embed_manifest
 from clx.pipelines.evaluate import evaluate_run, sources
 from clx.pipelines.data.splits import load_manifest

@@ -15,7 +15,7 @@ import pytest
 from clx.pipelines import overview
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.folder import read_config
+from clx.pipelines.runs.folder import read_config
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.report import digest, report
 from clx.pipelines.train import train

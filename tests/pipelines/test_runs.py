@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from clx.pipelines import checkpoint, runs, state
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs import listing
+from clx.pipelines.runs import state
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import Stopped
 
@@ -143,6 +145,6 @@ def test_a_killed_run_is_no_running_one_even_while_its_workers_live(tmp_path: Pa
 
 def test_what_is_not_finite_or_named_twice_is_borne(folder: Path) -> None:
     (folder / "b" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": NaN}\n')
-    assert runs.curves(folder / "b") == {"loss": [(1, 2.0)]}
+    assert listing.curves(folder / "b") == {"loss": [(1, 2.0)]}
     both = [folder / "b", folder / "sweep" / "a"]
-    assert runs.compare([*both, both[0]]) == runs.compare(both)
+    assert listing.compare([*both, both[0]]) == listing.compare(both)

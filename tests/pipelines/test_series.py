@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clx.pipelines import checkpoint
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.model.build import prepare
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput, Stopped

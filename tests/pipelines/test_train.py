@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clx.pipelines import checkpoint
+from clx.pipelines.runs import checkpoint
 from clx.pipelines import train as pipeline
 from clx.pipelines.system.errors import BadInput, Refused, Stopped
-from clx.pipelines.folder import CHANGEABLE
+from clx.pipelines.runs.folder import CHANGEABLE
 from clx.pipelines.loop import Trainer
 from clx.pipelines.schedule import plan, rate_at
 from clx.pipelines.train import train

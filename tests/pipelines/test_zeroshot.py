@@ -90,7 +90,7 @@ def test_logits_are_those_of_open_clip(
 
 @pytest.fixture
 def run(digits_run: Path) -> Any:
-    from clx.pipelines.checkpoint import load
+    from clx.pipelines.runs.checkpoint import load
 
     return load(digits_run)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from clx.pipelines import checkpoint
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.durable_files import FORMAT
 from clx.pipelines.system.progress import Silent

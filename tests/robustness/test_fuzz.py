@@ -25,7 +25,8 @@ from clx.modalities.audio import Audio
 from clx.modalities.base import CellError
 from clx.modalities.image import Image
 from clx.modalities.series import Series
-from clx.pipelines import checkpoint, overview, results
+from clx.pipelines import overview, results
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.model.build import make_losses, make_modalities
 from clx.pipelines.config.load import load_config
 from clx.pipelines.system.durable_files import digest, seal
@@ -33,7 +34,7 @@ from clx.pipelines.system.errors import BadInput, Heed
 from clx.pipelines.labels import read_labels
 from clx.pipelines.loop import Trainer
 from clx.pipelines.data.splits import load_manifest, load_splits, split_by
-from clx.pipelines.runs import curves, figures, headline, read_results, summary
+from clx.pipelines.runs.listing import curves, figures, headline, read_results, summary
 from clx.pipelines.scale import load_fits
 
 SECONDS = 30  # of this process for one input: more is a hang

@@ -20,7 +20,9 @@ import yaml
 
 from clx.modalities.base import CellError
 from clx.modalities.image import Image
-from clx.pipelines import checkpoint, overview, results, state
+from clx.pipelines import overview, results
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs import state
 from clx.pipelines import predict as predicting
 from clx.pipelines import train as pipeline
 from clx.pipelines.batches.dataset import Rows

@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from clx.pipelines import checkpoint, loop
+from clx.pipelines import loop
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.system import durable_files
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.durable_files import locked, seal

@@ -22,7 +22,7 @@ from clx.modalities.base import CellError, Modality
 from clx.modalities.image import Image
 from clx.modalities.series import Series
 from clx.modalities.text import Text
-from clx.pipelines import checkpoint
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.durable_files import digest, seal, unseal
 from clx.pipelines.system.errors import BadInput, Heed
 from clx.pipelines.data.splits import load_manifest

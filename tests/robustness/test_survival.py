@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from clx.pipelines import checkpoint
+from clx.pipelines.runs import checkpoint
 from clx.pipelines import train as pipeline
 from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.system.errors import Stopped

@@ -11,8 +11,8 @@ from typing import Any
 
 from clx.pipelines.config.schema import TASKS, Config
 from clx.pipelines.system.errors import BadInput, nearest
-from clx.pipelines.folder import best, checkpoints, is_number, read_config
-from clx.pipelines.state import read, state_of
+from clx.pipelines.runs.folder import best, checkpoints, is_number, read_config
+from clx.pipelines.runs.state import read, state_of
 
 
 def find(folder: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import dump
 from clx.pipelines.system.durable_files import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
 from clx.pipelines.system.errors import BadInput, Failed, Heed, out_of_memory
-from clx.pipelines.folder import (
+from clx.pipelines.runs.folder import (
     CHANGEABLE,
     COPIED,
     FILES,
