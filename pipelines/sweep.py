@@ -25,7 +25,7 @@ def ready(todo: Sequence[Point]) -> None:
     from clx.pipelines.model.build import check_columns, check_needs, make_losses, make_modalities, try_objective
     from clx.pipelines.system.devices import pick_device
     from clx.pipelines.data.splits import load_splits
-    from clx.pipelines.schedule import plan
+    from clx.pipelines.training.schedule import plan
 
     opened: dict[str, Any] = {}
     for point in todo:

@@ -22,13 +22,13 @@ from clx.pipelines.system.durable_files import is_used, locked, write_text
 from clx.pipelines.system.errors import BadInput, Stopped, in_memory
 from clx.pipelines.evaluate import evaluate, source_in
 from clx.pipelines.batches.loader import Lost, batches, once
-from clx.pipelines.loop import Trainer
+from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.data.splits import load_splits
-from clx.pipelines.pretrain import take_over
+from clx.pipelines.training.transfer import take_over
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.results import FOLDER, LAST, SCHEMA, save
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.schedule import plan, rate_at, warm_up
+from clx.pipelines.training.schedule import plan, rate_at, warm_up
 from clx.pipelines.system.signals import Signals
 
 

@@ -16,7 +16,7 @@ from clx.pipelines.config.schema import Balance, Config, Data, Term
 from clx.pipelines.data.imbalance import bin_name, class_weights, density_weights, histogram, kernel_of, shots, targets_of
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.batches.loader import Order, once
-from clx.pipelines.loop import Trainer
+from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.data.long_tail import long_tail, thin
 

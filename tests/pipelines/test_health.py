@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from clx.pipelines.health import FEWEST, PATIENCE, Health, spread
-from clx.pipelines.loop import Trainer
+from clx.pipelines.training.health import FEWEST, PATIENCE, Health, spread
+from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.train import train
 
 

@@ -21,7 +21,7 @@ from clx.pipelines.config.schema import Config, Data
 from clx.pipelines.config.load import first_stage, load_config
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.batches.loader import batches, once
-from clx.pipelines.loop import Trainer
+from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.train import train

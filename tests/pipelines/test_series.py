@@ -12,7 +12,7 @@ from clx.pipelines.runs import checkpoint
 from clx.pipelines.model.build import prepare
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput, Stopped
-from clx.pipelines.loop import Trainer
+from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.train import train

@@ -15,8 +15,8 @@ from clx.pipelines.runs import checkpoint
 from clx.pipelines import train as pipeline
 from clx.pipelines.system.errors import BadInput, Refused, Stopped
 from clx.pipelines.runs.folder import CHANGEABLE
-from clx.pipelines.loop import Trainer
-from clx.pipelines.schedule import plan, rate_at
+from clx.pipelines.training.trainer import Trainer
+from clx.pipelines.training.schedule import plan, rate_at
 from clx.pipelines.train import train
 
 Make = Callable[..., Any]
@@ -272,7 +272,7 @@ def test_a_run_finds_its_data_from_another_folder(
 def test_half_precision_that_never_settles_is_refused(
     tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clx.pipelines.loop.MOST_OVERFLOWS", 2)
+    monkeypatch.setattr("clx.pipelines.training.trainer.MOST_OVERFLOWS", 2)
     plain = Trainer.loss
 
     def loss(self: Trainer, *given: Any) -> Any:

@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 
 import clx.pipelines.evaluate  # noqa: F401
 from clx.cli.main import run
-from clx.pipelines import logs
+from clx.pipelines.training import logs
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.data import splits
 from clx.pipelines.system import durable_files

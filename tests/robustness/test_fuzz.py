@@ -32,7 +32,7 @@ from clx.pipelines.config.load import load_config
 from clx.pipelines.system.durable_files import digest, seal
 from clx.pipelines.system.errors import BadInput, Heed
 from clx.pipelines.labels import read_labels
-from clx.pipelines.loop import Trainer
+from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.data.splits import load_manifest, load_splits, split_by
 from clx.pipelines.runs.listing import curves, figures, headline, read_results, summary
 from clx.pipelines.scale import load_fits

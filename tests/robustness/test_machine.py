@@ -29,7 +29,7 @@ from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.data.builtin import load_builtin
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import out_of_memory
-from clx.pipelines.loop import Trainer
+from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.model.towers import Embedder
 from clx.pipelines.system.progress import Silent
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from clx.pipelines import loop
+from clx.pipelines.training import trainer
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system import durable_files
 from clx.pipelines.config.schema import Config
@@ -258,14 +258,14 @@ def test_a_disk_that_refuses_costs_nothing_older(
     place, name, broken, said = FAULTS[fault]
     shutil.rmtree(at(run, 6))
     kept = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    real = loop.Trainer.save
+    real = trainer.Trainer.save
     with monkeypatch.context() as patched:
 
-        def save(trainer: loop.Trainer) -> None:
+        def save(trainer: trainer.Trainer) -> None:
             patched.setattr(place, name, broken)
             real(trainer)
 
-        patched.setattr(loop.Trainer, "save", save)
+        patched.setattr(trainer.Trainer, "save", save)
         with pytest.raises(Failed, match=said) as failed:
             resume(run)
     assert failed.value.exit_code == 1

@@ -18,7 +18,7 @@ from clx.pipelines import train as pipeline
 from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.system.errors import Stopped
 from clx.pipelines.batches.loader import Lost
-from clx.pipelines.loop import Trainer
+from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.system.signals import Signals, raise_stopped
 from clx.pipelines.train import train

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from clx.losses.base import Steps
-from clx.pipelines import health
+from clx.pipelines.training import health
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.batches.dataset import Batch, Rows
 from clx.pipelines.model.build import Run
@@ -23,11 +23,11 @@ from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.system.errors import BadInput, Refused, Stopped
 from clx.pipelines.model.frozen_features import know
 from clx.pipelines.batches.loader import Order, batches, once
-from clx.pipelines.logs import BadRows, Metrics
+from clx.pipelines.training.logs import BadRows, Metrics
 from clx.pipelines.model.towers import Embedder, averaged
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.schedule import plan, rate_at
+from clx.pipelines.training.schedule import plan, rate_at
 from clx.pipelines.system.signals import Signals
 
 LOG_EVERY = 10
