@@ -95,7 +95,7 @@ def evaluate(
     """
     from clx.pipelines.system.errors import BadInput
     from clx.pipelines.config.options import construct
-    from clx.pipelines.results import MEANING, Settings
+    from clx.pipelines.evaluation.results import MEANING, Settings
 
     if explain:
         emit_table([{"figure": name, "meaning": said} for name, said in MEANING.items()])
@@ -128,7 +128,7 @@ def evaluate(
         if not equals:
             raise BadInput(f"--column {pair}: expected MODALITY=COLUMN, as image=photo")
         columns[name] = where
-    from clx.pipelines.evaluate import evaluate_run
+    from clx.pipelines.evaluation.evaluate import evaluate_run
 
     result = evaluate_run(
         model,
@@ -161,7 +161,7 @@ def numbers_in(text: str | None) -> list[Any]:
 
 def show_evaluation(result: dict[str, Any]) -> None:
     """A table per task, and on stderr why tasks were left out."""
-    from clx.pipelines.results import tables
+    from clx.pipelines.evaluation.results import tables
 
     for name, reason in result.get("skipped", {}).items():
         note(f"{name} skipped: {reason}")

@@ -19,7 +19,7 @@ from clx.pipelines.measures import probes
 from clx.pipelines.model.build import Run
 from clx.pipelines.data.builtin import AEON, load_builtin
 from clx.pipelines.config.schema import Config
-from clx.pipelines.embedded import embed_manifest
+from clx.pipelines.evaluation.embeddings import embed_manifest
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.data.manifest import Manifest

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clx.pipelines.embedded import head_says, queries_of
+from clx.pipelines.evaluation.embeddings import head_says, queries_of
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.regression import training_targets
+from clx.pipelines.evaluation.regression import training_targets
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.seen import Seen
 from clx.pipelines.zeroshot import alone_and_together, class_embeddings, native_scale, text_modality

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines import results
+from clx.pipelines.evaluation import results
 from clx.pipelines.runs import state
 from clx.pipelines.model.build import Run
 from clx.pipelines.config.schema import TASKS, Config

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines import results
+from clx.pipelines.evaluation import results
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.config.load import dump

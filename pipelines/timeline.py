@@ -18,7 +18,7 @@ from clx.pipelines.batches.dataset import BadRow
 from clx.pipelines.model.build import Run, windowed_series
 from clx.pipelines.batches.cells import cell_at, column_of
 from clx.pipelines.system.errors import BadInput, in_memory
-from clx.pipelines.forecast import at_end, trained
+from clx.pipelines.evaluation.forecast import at_end, trained
 from clx.pipelines.data.splits import load_splits, split_in, splits_of
 from clx.pipelines.predict import Line
 from clx.pipelines.data.windows import TIMES, extents

@@ -20,13 +20,13 @@ from clx.pipelines.config.load import dump, first_stage
 from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.system.durable_files import is_used, locked, write_text
 from clx.pipelines.system.errors import BadInput, Stopped, in_memory
-from clx.pipelines.evaluate import evaluate, source_in
+from clx.pipelines.evaluation.evaluate import evaluate, source_in
 from clx.pipelines.batches.loader import Lost, batches, once
 from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.training.transfer import take_over
 from clx.pipelines.system.progress import Progress
-from clx.pipelines.results import FOLDER, LAST, SCHEMA, save
+from clx.pipelines.evaluation.results import FOLDER, LAST, SCHEMA, save
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.training.schedule import plan, rate_at, warm_up
 from clx.pipelines.system.signals import Signals

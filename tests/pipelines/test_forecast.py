@@ -14,7 +14,8 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from clx.pipelines import forecast, timeline
+from clx.pipelines import timeline
+from clx.pipelines.evaluation import forecast
 from clx.pipelines.batches.dataset import Key, Rows
 from clx.pipelines.model.build import prepare
 from clx.pipelines.runs.checkpoint import load

@@ -12,7 +12,7 @@ import torch
 from clx.pipelines import mistakes, samples, space
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.config.schema import Config
-from clx.pipelines.evaluate import Source, evaluate
+from clx.pipelines.evaluation.evaluate import Source, evaluate
 from clx.pipelines.data.splits import load_evaluation
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.seen import Seen, look

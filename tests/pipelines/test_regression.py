@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from clx.pipelines.runs.checkpoint import load
-from clx.pipelines.embedded import embed_manifest
-from clx.pipelines.evaluate import evaluate_run, sources
+from clx.pipelines.evaluation.embeddings import embed_manifest
+from clx.pipelines.evaluation.evaluate import evaluate_run, sources
 from clx.pipelines.data.splits import load_manifest
-from clx.pipelines.regression import training_targets
-from clx.pipelines.results import Settings
+from clx.pipelines.evaluation.regression import training_targets
+from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.train import train
 
 Make = Callable[..., Any]

@@ -251,7 +251,7 @@ def test_a_bad_test_row_is_told_after_training(tmp_path: Path, make_config: Make
 def test_a_run_finds_its_data_from_another_folder(
     tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from clx.pipelines.evaluate import evaluate_run
+    from clx.pipelines.evaluation.evaluate import evaluate_run
 
     rows = ["size,label"] + [f"{k % 7},{'ab'[k % 2]}" for k in range(16)]
     (tmp_path / "t.csv").write_text("\n".join(rows))

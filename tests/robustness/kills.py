@@ -26,7 +26,7 @@ import torch
 import torchvision  # noqa: F401
 from safetensors.torch import load_file
 
-import clx.pipelines.evaluate  # noqa: F401
+import clx.pipelines.evaluation.evaluate  # noqa: F401
 from clx.cli.main import run
 from clx.pipelines.training import logs
 from clx.pipelines.runs import checkpoint

@@ -25,7 +25,8 @@ from clx.modalities.audio import Audio
 from clx.modalities.base import CellError
 from clx.modalities.image import Image
 from clx.modalities.series import Series
-from clx.pipelines import overview, results
+from clx.pipelines import overview
+from clx.pipelines.evaluation import results
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.model.build import make_losses, make_modalities
 from clx.pipelines.config.load import load_config

@@ -20,7 +20,8 @@ import yaml
 
 from clx.modalities.base import CellError
 from clx.modalities.image import Image
-from clx.pipelines import overview, results
+from clx.pipelines import overview
+from clx.pipelines.evaluation import results
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs import state
 from clx.pipelines import predict as predicting

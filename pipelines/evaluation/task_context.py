@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from clx.pipelines.model.build import Run
-from clx.pipelines.embedded import Embedded, Report, contents, nobody, queries_of
+from clx.pipelines.evaluation.embeddings import Embedded, Report, contents, nobody, queries_of
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.measures.prediction import accuracies, confusion
-from clx.pipelines.results import MOST_CLASSES, Settings
+from clx.pipelines.evaluation.results import MOST_CLASSES, Settings
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.zeroshot import text_modality
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from clx.pipelines.measures import probes
-from clx.pipelines.asked import Asked, Lines, classified, need_label, nonempty
+from clx.pipelines.evaluation.task_context import Asked, Lines, classified, need_label, nonempty
 from clx.pipelines.batches.cells import column_of
-from clx.pipelines.embedded import Embedded
+from clx.pipelines.evaluation.embeddings import Embedded
 from clx.pipelines.measures.bootstrap import means
 
 

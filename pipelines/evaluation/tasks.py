@@ -1,6 +1,6 @@
 """The tasks of an evaluation by name. Here are those that ask the space itself: zero-shot, retrieval, its geometry.
 
-A task is a function of `Asked` that returns `{input: line}` as `clx.pipelines.results` describes it, or raises `Unfit`.
+A task is a function of `Asked` that returns `{input: line}` as `clx.pipelines.evaluation.results` describes it, or raises `Unfit`.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clx.pipelines.measures import geometry as shape
-from clx.pipelines.asked import Asked, Lines, Unfit, classified, need_label, nonempty
+from clx.pipelines.evaluation.task_context import Asked, Lines, Unfit, classified, need_label, nonempty
 from clx.pipelines.config.schema import Task
 from clx.pipelines.system.errors import BadInput, nearest
-from clx.pipelines.forecast import forecast
+from clx.pipelines.evaluation.forecast import forecast
 from clx.pipelines.measures.bootstrap import means
-from clx.pipelines.learning import fewshot, knn, probe, svm
+from clx.pipelines.evaluation.classification import fewshot, knn, probe, svm
 from clx.pipelines.measures.prediction import Relevant, best_classes, discounted, gains_by_label, gains_by_target, rank, retrieved
-from clx.pipelines.regression import regression
+from clx.pipelines.evaluation.regression import regression
 from clx.pipelines.zeroshot import alone_and_together, class_embeddings
 
 

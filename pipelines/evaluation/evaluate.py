@@ -13,19 +13,19 @@ from typing import Any, Literal
 import torch
 
 from clx.modalities.series_files import piece_of
-from clx.pipelines import results
+from clx.pipelines.evaluation import results
 from clx.pipelines.measures import probes
-from clx.pipelines.asked import Asked, Learning, Unfit
+from clx.pipelines.evaluation.task_context import Asked, Learning, Unfit
 from clx.pipelines.model.build import Run
 from clx.pipelines.batches.cells import cell_at, has_columns
 from clx.pipelines.config.schema import TASKS, Data, Task
-from clx.pipelines.embedded import ROWS, Embedded, Report, embed_manifest, nobody
+from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_manifest, nobody
 from clx.pipelines.system.errors import BadInput, Failed, in_memory, nearest
-from clx.pipelines.forecast import HORIZONS
+from clx.pipelines.evaluation.forecast import HORIZONS
 from clx.pipelines.data.splits import evaluation_splits, load_splits, splits_of
-from clx.pipelines.results import SCHEMA, Settings
+from clx.pipelines.evaluation.results import SCHEMA, Settings
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.tasks import LEARNING, RUNS
+from clx.pipelines.evaluation.tasks import LEARNING, RUNS
 from clx.pipelines.zeroshot import open_model
 
 OnBad = Literal["fail", "skip"]
@@ -58,7 +58,7 @@ def evaluate(
     report: Report = nobody,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Every task of `tasks` that the data allow, as one JSON object (see `clx.pipelines.results`).
+    """Every task of `tasks` that the data allow, as one JSON object (see `clx.pipelines.evaluation.results`).
 
     `say` hears what begins: rows being embedded, and each task. Raises `BadInput` when `strict` and none is possible.
     """

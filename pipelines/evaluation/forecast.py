@@ -17,11 +17,11 @@ from torch import Tensor
 from clx.modalities.base import CellError, Input, StepEncoder
 from clx.modalities.series import Series, bridged
 from clx.modalities.series_encoders import last_step
-from clx.pipelines.asked import Asked, Lines, Unfit, nonempty
+from clx.pipelines.evaluation.task_context import Asked, Lines, Unfit, nonempty
 from clx.pipelines.batches.dataset import BadRow, Rows
 from clx.pipelines.model.build import Run, windowed_series
 from clx.pipelines.batches.cells import cell_of, columns_of, future_of
-from clx.pipelines.embedded import Report, head_says, nobody
+from clx.pipelines.evaluation.embeddings import Report, head_says, nobody
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.batches.loader import batches, once

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from clx.pipelines.measures import probes
-from clx.pipelines.asked import Asked, Lines, Unfit, nonempty
+from clx.pipelines.evaluation.task_context import Asked, Lines, Unfit, nonempty
 from clx.pipelines.data.imbalance import Floats, readable_targets, shots, width_of
-from clx.pipelines.embedded import Embedded, head_says
+from clx.pipelines.evaluation.embeddings import Embedded, head_says
 from clx.pipelines.measures.bootstrap import together
-from clx.pipelines.learning import inputs, learnable
+from clx.pipelines.evaluation.classification import inputs, learnable
 from clx.pipelines.measures.prediction import correlation, errors, regressed
 from clx.pipelines.data.manifest import Manifest
 

@@ -1,0 +1,1 @@
+"""Embed once, then run every task."""
