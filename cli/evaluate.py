@@ -102,7 +102,7 @@ def evaluate(
         return
     if model is None:
         raise BadInput("say what to evaluate: a run folder, or an OpenCLIP model with --pretrained and --data")
-    from clx.pipelines.labels import read_labels, read_templates
+    from clx.pipelines.use.labels import read_labels, read_templates
 
     options: dict[str, Any] = {
         "features": features,

@@ -32,7 +32,7 @@ def export(
 
     if form not in ("onnx", "safetensors"):
         raise BadInput(f"--format {form}{nearest(form, ('onnx', 'safetensors'))}")
-    from clx.pipelines.export import export as pipeline
+    from clx.pipelines.use.export import export as pipeline
 
     folder = out or run / form
     rows = []

@@ -57,7 +57,7 @@ def predict(
 
     clx predict runs/pump today.csv --anomaly | jq 'select(.anomaly)'
     """
-    from clx.pipelines import predict as pipeline
+    from clx.pipelines.use import predict as pipeline
     from clx.pipelines.system.errors import BadInput
 
     if out is not None and json:
@@ -113,22 +113,22 @@ def lines_of(
     batch_size: int,
 ) -> tuple[Any, Any]:
     """Lines with the rows among them that could not be used, batch by batch, and their columns."""
-    from clx.pipelines import predict as pipeline
-    from clx.pipelines import timeline
+    from clx.pipelines.use import predict as pipeline
+    from clx.pipelines.use import predict_recordings
     from clx.pipelines.system.errors import BadInput
 
     if (anomaly or run.ahead) and (keep or probabilities):
         raise BadInput("--keep and --probabilities are for rows of a table, not for the steps of recordings")
     if anomaly:
-        scorer = timeline.open_scorer(run, anomaly[0], batch_size)
-        found = timeline.recordings(run, source, split)
+        scorer = predict_recordings.open_scorer(run, anomaly[0], batch_size)
+        found = predict_recordings.recordings(run, source, split)
         threshold = scorer.threshold(beta=anomaly[1])
         note(f"a score above {threshold:.3g} is an anomaly: mean and {anomaly[1]:g} deviations of training scores")
-        return timeline.anomalies(scorer, found, threshold), timeline.anomaly_schema(scorer)
+        return predict_recordings.anomalies(scorer, found, threshold), predict_recordings.anomaly_schema(scorer)
     if run.ahead:
-        scorer = timeline.open_scorer(run, block=batch_size)
-        found = timeline.recordings(run, source, split)
-        return timeline.forecasts(scorer, found), timeline.forecast_schema(scorer)
+        scorer = predict_recordings.open_scorer(run, block=batch_size)
+        found = predict_recordings.recordings(run, source, split)
+        return predict_recordings.forecasts(scorer, found), predict_recordings.forecast_schema(scorer)
     if probabilities and run.config.data.target:
         raise BadInput("--probabilities is for runs that predict classes; this one predicts numbers")
     manifest = pipeline.rows_to_predict(run, source, split)

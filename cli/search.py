@@ -13,8 +13,8 @@ from clx.cli.output import emit_json, emit_table, note
 from clx.cli.zeroshot import names
 
 if TYPE_CHECKING:
-    from clx.pipelines.items import Item
-    from clx.pipelines.stored import Stored
+    from clx.pipelines.use.inputs import Item
+    from clx.pipelines.use.embedding_files import Stored
 
 
 def search(
@@ -65,8 +65,8 @@ def search(
         raise BadInput("--row needs no model: --run, --pretrained and --as go with a query")
     import torch
 
-    from clx.pipelines import search as pipeline
-    from clx.pipelines import stored as files
+    from clx.pipelines.use import search as pipeline
+    from clx.pipelines.use import embedding_files as files
 
     stored = files.Stored.open(embeddings)
     column = pipeline.pick_column(stored, among)
@@ -90,8 +90,8 @@ def search(
     opened = pipeline.run_of(stored, run, pretrained, device)
     candidate = pipeline.candidate(opened, column, among)
     from clx.pipelines.system.read_ahead import ahead, default_workers
-    from clx.pipelines.items import one_item
-    from clx.pipelines.zeroshot import read_items
+    from clx.pipelines.use.inputs import one_item
+    from clx.pipelines.use.zeroshot import read_items
 
     given: Iterator[Item] = one_item(opened, one) if one else pipeline.items_of(opened, names(query or []), modality)
     bad = 0

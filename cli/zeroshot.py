@@ -14,8 +14,8 @@ from clx.cli.output import Rate, emit_json, emit_table, note
 
 if TYPE_CHECKING:
     from clx.pipelines.model.build import Run
-    from clx.pipelines.items import Item
-    from clx.pipelines.zeroshot import Question, Result
+    from clx.pipelines.use.inputs import Item
+    from clx.pipelines.use.zeroshot import Question, Result
 
 
 def zeroshot(
@@ -110,9 +110,9 @@ def zeroshot(
     absent = missing([*(inputs or []), *one.values()])
     if absent and modality is None:  # with --as an input may be words
         raise BadInput(f"no such file: {absent[0]}")
-    from clx.pipelines import zeroshot as pipeline
-    from clx.pipelines.items import Inputs, check_modality, one_item, set_columns
-    from clx.pipelines.labels import as_phrasings, read_labels, read_templates
+    from clx.pipelines.use import zeroshot as pipeline
+    from clx.pipelines.use.inputs import Inputs, check_modality, one_item, set_columns
+    from clx.pipelines.use.labels import as_phrasings, read_labels, read_templates
 
     phrasings = {}
     if labels_file:
@@ -130,7 +130,7 @@ def zeroshot(
     chosen = Inputs(run, modality, pipeline.text_modality(run, labels_as), split, allow_outside)
     folder = None if pretrained else Path(model)
     if calibrate:
-        from clx.pipelines.calibrate import calibrate_on
+        from clx.pipelines.use.calibrate import calibrate_on
         from clx.pipelines.model.towers import fingerprint
 
         found = calibrate_on(
@@ -159,7 +159,7 @@ def stream(
 ) -> int:
     """Print every result as it comes, or a table of all; the number of items that could not be read."""
     from clx.pipelines.system.errors import BadInput
-    from clx.pipelines.zeroshot import Result, classify
+    from clx.pipelines.use.zeroshot import Result, classify
 
     rate, bad = Rate("classified"), 0
     rows: list[dict[str, Any]] = []
@@ -199,7 +199,7 @@ def show_fits(found: dict[str, Any], folder: Path | None, weights: str) -> None:
     """The fitted scales on stdout; kept with a run, which uses them from now on."""
     from dataclasses import asdict
 
-    from clx.pipelines.scale import save_fits
+    from clx.pipelines.use.temperature_fit import save_fits
 
     emit_table(
         [

@@ -14,7 +14,7 @@ from clx.pipelines.system.errors import BadInput
 from clx.pipelines.evaluation.regression import training_targets
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.seen import Seen
-from clx.pipelines.zeroshot import alone_and_together, class_embeddings, native_scale, text_modality
+from clx.pipelines.use.zeroshot import alone_and_together, class_embeddings, native_scale, text_modality
 
 MISTAKES = 12
 VOTERS = 10

@@ -18,7 +18,7 @@ from clx.pipelines.system.errors import BadInput
 from clx.pipelines.model.frozen_features import know
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.zeroshot import queries
+from clx.pipelines.use.zeroshot import queries
 
 ROWS = 256
 """Rows that go through the towers at a time."""

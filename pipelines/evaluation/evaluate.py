@@ -26,7 +26,7 @@ from clx.pipelines.data.splits import evaluation_splits, load_splits, splits_of
 from clx.pipelines.evaluation.results import SCHEMA, Settings
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.tasks import LEARNING, RUNS
-from clx.pipelines.zeroshot import open_model
+from clx.pipelines.use.zeroshot import open_model
 
 OnBad = Literal["fail", "skip"]
 

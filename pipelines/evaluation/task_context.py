@@ -15,7 +15,7 @@ from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.measures.prediction import accuracies, confusion
 from clx.pipelines.evaluation.results import MOST_CLASSES, Settings
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.zeroshot import text_modality
+from clx.pipelines.use.zeroshot import text_modality
 
 Lines = dict[str, dict[str, Any]]
 

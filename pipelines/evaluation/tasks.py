@@ -19,7 +19,7 @@ from clx.pipelines.measures.bootstrap import means
 from clx.pipelines.evaluation.classification import fewshot, knn, probe, svm
 from clx.pipelines.measures.prediction import Relevant, best_classes, discounted, gains_by_label, gains_by_target, rank, retrieved
 from clx.pipelines.evaluation.regression import regression
-from clx.pipelines.zeroshot import alone_and_together, class_embeddings
+from clx.pipelines.use.zeroshot import alone_and_together, class_embeddings
 
 
 def zeroshot(asked: Asked) -> Lines:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from clx.pipelines.stored import dense
+from clx.pipelines.use.embedding_files import dense
 
 CLX = str(Path(sys.executable).with_name("clx"))
 
@@ -38,7 +38,7 @@ def vectors(path: Path, name: str) -> np.ndarray[Any, Any]:
 def test_the_file_holds_what_the_model_gives(digits_run: Path, files: Path, embedded: Path) -> None:
     from clx.pipelines.runs.checkpoint import load
     from clx.pipelines.data.splits import load_manifest, split_by
-    from clx.pipelines.zeroshot import embed
+    from clx.pipelines.use.zeroshot import embed
 
     table = pq.read_table(embedded)
     assert table.column_names == ["row", "id", "split", "label", "image", "table", "text"]
@@ -146,7 +146,7 @@ def test_neighbours_of_files_sentences_rows_and_both(
     clx: Any, digits_run: Path, files: Path, embedded: Path, tmp_path: Path
 ) -> None:
     from clx.pipelines.runs.checkpoint import load
-    from clx.pipelines.zeroshot import embed
+    from clx.pipelines.use.zeroshot import embed
 
     run, unit = load(digits_run), torch.nn.functional.normalize
     rows = {name: unit(torch.from_numpy(vectors(embedded, name)), dim=1) for name in ("image", "text", "table")}

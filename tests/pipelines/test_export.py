@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clx.pipelines import export
+from clx.pipelines.use import export
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput, Refused

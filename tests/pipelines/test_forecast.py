@@ -14,7 +14,7 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from clx.pipelines import timeline
+from clx.pipelines.use import predict_recordings
 from clx.pipelines.evaluation import forecast
 from clx.pipelines.batches.dataset import Key, Rows
 from clx.pipelines.model.build import prepare
@@ -206,8 +206,8 @@ def test_forecasts_are_in_the_units_of_the_file(clx: Command, folder: Path) -> N
 
 def test_scores_are_those_of_a_loop_over_windows(folder: Path) -> None:
     run = load(folder / "plain", "best")
-    scorer = timeline.open_scorer(run, average=5)
-    (manifest,) = timeline.recordings(run, None, None)
+    scorer = predict_recordings.open_scorer(run, average=5)
+    (manifest,) = predict_recordings.recordings(run, None, None)
     run.model.eval()
     got = scorer.differences(manifest, 0)
     x, tower = standardised()[VAL:], run.model.tower("series")
@@ -223,7 +223,7 @@ def test_scores_are_those_of_a_loop_over_windows(folder: Path) -> None:
     assert np.isnan(got[75])
     assert np.allclose(scorer.differences(manifest, 0, 100), got[100:], rtol=1e-4, equal_nan=True)
     for block in (1, 7):
-        fewer = timeline.open_scorer(run, average=5, block=block).differences(manifest, 0)
+        fewer = predict_recordings.open_scorer(run, average=5, block=block).differences(manifest, 0)
         assert np.allclose(fewer, got, rtol=1e-4, equal_nan=True), "whatever is read at once"
     scores, valid = scorer.scores(got), np.flatnonzero(~np.isnan(got))
     for k in (5, 40, 100):
@@ -249,8 +249,8 @@ def test_recordings_that_cannot_be_scored_are_named(folder: Path, monkeypatch: p
     listed = dataclasses.replace(
         run, config=run.config.model_copy(update={"data": Data(train="odd.csv", windows=run.config.data.windows)})
     )
-    scorer = timeline.open_scorer(listed, average=5)
-    parts = [*timeline.anomalies(scorer, timeline.recordings(listed, str(folder / "odd.csv"), None), 1.0)]
+    scorer = predict_recordings.open_scorer(listed, average=5)
+    parts = [*predict_recordings.anomalies(scorer, predict_recordings.recordings(listed, str(folder / "odd.csv"), None), 1.0)]
     assert [len(lines) for lines, _ in parts] == [40, 0, 0, 0, 40, 0]
     assert all(line["score"] is None for line in parts[0][0])
     assert sum(line["score"] is not None for line in parts[4][0]) == 40 - (LENGTH - 1) - 5
@@ -262,9 +262,9 @@ def test_recordings_that_cannot_be_scored_are_named(folder: Path, monkeypatch: p
     def full(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(timeline, "at_end", full)
+    monkeypatch.setattr(predict_recordings, "at_end", full)
     with pytest.raises(Failed, match="with 256 windows at a time: --batch-size takes fewer"):
-        [*timeline.anomalies(scorer, timeline.recordings(listed, str(folder / "odd.csv"), None), 1.0)]
+        [*predict_recordings.anomalies(scorer, predict_recordings.recordings(listed, str(folder / "odd.csv"), None), 1.0)]
 
 
 def test_spikes_are_found_better_than_by_differences(clx: Command, folder: Path) -> None:
@@ -384,13 +384,13 @@ def test_channels_of_files(tmp_path: Path, encoder: str, scale: str, gaps: str) 
         assert found.future[k][len(follows) :].isnan().all()
     batch = Rows(splits["test"], run.modalities, ahead=run.ahead)[Key(0, 0, np.arange(10))]
     assert torch.allclose(batch.targets.view(10, 5, 2), found.future, equal_nan=True)
-    scorer = timeline.Scorer(run, "series", 16, 3)
+    scorer = predict_recordings.Scorer(run, "series", 16, 3)
     whole = load_splits(made_config.data, 0, whole=True)["test"]
     apart = scorer.differences(whole, 0)
     assert len(apart) == 45
     assert np.flatnonzero(np.isnan(apart)).tolist() == [*range(15), 61 - 45]
-    ((lines, bad),) = timeline.forecasts(scorer, timeline.recordings(run, None, None))
-    (first, second) = timeline.forecasts(dataclasses.replace(scorer, block=1), timeline.recordings(run, None, None))
+    ((lines, bad),) = predict_recordings.forecasts(scorer, predict_recordings.recordings(run, None, None))
+    (first, second) = predict_recordings.forecasts(dataclasses.replace(scorer, block=1), predict_recordings.recordings(run, None, None))
     alone = [line["predicted_2"] for line in first[0] + second[0]]
     assert alone == pytest.approx([line["predicted_2"] for line in lines], rel=1e-4)
     assert [*lines[0]] == ["recording", "ahead", "predicted_1", "predicted_2"]

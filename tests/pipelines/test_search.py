@@ -14,8 +14,8 @@ import torch
 from pyarrow import parquet
 
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.search import approximate, neighbours
-from clx.pipelines.stored import Stored
+from clx.pipelines.use.search import approximate, neighbours
+from clx.pipelines.use.embedding_files import Stored
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stored:
     rows = np.random.default_rng(0).normal(size=(1000, 24)).astype(np.float32)
     rows[17] = np.nan
     np.save(tmp_path / "plain.npy", rows)
-    monkeypatch.setattr("clx.pipelines.stored.CHUNK", 4 * 24 * 64)  # 64 rows at a time
+    monkeypatch.setattr("clx.pipelines.use.embedding_files.CHUNK", 4 * 24 * 64)  # 64 rows at a time
     return Stored.open(tmp_path / "plain.npy")
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from clx.pipelines import zeroshot
-from clx.pipelines.items import Inputs
-from clx.pipelines.labels import read_templates
-from clx.pipelines.zeroshot import Question, Result, ask, class_embeddings, classify, embed_items, native_scale, queries
+from clx.pipelines.use import zeroshot
+from clx.pipelines.use.inputs import Inputs
+from clx.pipelines.use.labels import read_templates
+from clx.pipelines.use.zeroshot import Question, Result, ask, class_embeddings, classify, embed_items, native_scale, queries
 
 WORDS = ["cat", "dog", "a red square", "ship", "tree frog"]
 TINY = {

@@ -32,11 +32,11 @@ from clx.pipelines.model.build import make_losses, make_modalities
 from clx.pipelines.config.load import load_config
 from clx.pipelines.system.durable_files import digest, seal
 from clx.pipelines.system.errors import BadInput, Heed
-from clx.pipelines.labels import read_labels
+from clx.pipelines.use.labels import read_labels
 from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.data.splits import load_manifest, load_splits, split_by
 from clx.pipelines.runs.listing import curves, figures, headline, read_results, summary
-from clx.pipelines.scale import load_fits
+from clx.pipelines.use.temperature_fit import load_fits
 
 SECONDS = 30  # of this process for one input: more is a hang
 WAIT = 600  # seconds by the clock, in which nothing else may keep it

@@ -13,10 +13,10 @@ from clx.losses.base import Embeddings
 from clx.pipelines.system.read_ahead import ahead, default_workers
 from clx.pipelines.model.build import Run
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.items import Inputs, Item
+from clx.pipelines.use.inputs import Inputs, Item
 from clx.pipelines.data.splits import load_evaluation
-from clx.pipelines.scale import Fit, fit
-from clx.pipelines.zeroshot import (
+from clx.pipelines.use.temperature_fit import Fit, fit
+from clx.pipelines.use.zeroshot import (
     Question,
     alone_and_together,
     class_embeddings,

@@ -25,7 +25,7 @@ from clx.pipelines.data.splits import load_manifest, load_splits, split_by, spli
 from clx.pipelines.model.towers import fingerprint
 from clx.pipelines.data.manifest import Manifest, refuse_input
 from clx.pipelines.system.signals import Signals
-from clx.pipelines.stored import FORMAT, Parts, files_of, read_meta, read_plan, write_whole
+from clx.pipelines.use.embedding_files import FORMAT, Parts, files_of, read_meta, read_plan, write_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -22,11 +22,11 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.system.devices import Turns, pick_device
 from clx.pipelines.system.errors import BadInput, in_memory
 from clx.pipelines.runs.folder import near_run
-from clx.pipelines.items import Item
-from clx.pipelines.labels import cached
+from clx.pipelines.use.inputs import Item
+from clx.pipelines.use.labels import cached
 from clx.pipelines.model.towers import fingerprint
 from clx.pipelines.config.options import options_of
-from clx.pipelines.scale import Scale, load_fits
+from clx.pipelines.use.temperature_fit import Scale, load_fits
 
 
 def text_modality(run: Run, asked: str | None = None) -> str:

@@ -20,7 +20,7 @@ from clx.pipelines.batches.cells import cell_at, column_of
 from clx.pipelines.system.errors import BadInput, in_memory
 from clx.pipelines.evaluation.forecast import at_end, trained
 from clx.pipelines.data.splits import load_splits, split_in, splits_of
-from clx.pipelines.predict import Line
+from clx.pipelines.use.predict import Line
 from clx.pipelines.data.windows import TIMES, extents
 from clx.pipelines.data.manifest import Manifest
 

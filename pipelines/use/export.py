@@ -26,7 +26,7 @@ from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.splits import load_evaluation
 from clx.pipelines.config.options import options_of
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.zeroshot import native_scale
+from clx.pipelines.use.zeroshot import native_scale
 
 SCHEMA = 1
 Format = Literal["onnx", "safetensors"]
