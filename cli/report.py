@@ -32,7 +32,7 @@ def report(
 
     clx report runs/a runs/b -o compare.html --rows 500
     """
-    from clx.pipelines import report as pipeline
+    from clx.pipelines.report import report as pipeline
 
     made = pipeline.report(
         runs,

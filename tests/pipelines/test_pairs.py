@@ -19,8 +19,8 @@ from clx.pipelines.config.load import dump
 from clx.pipelines.batches.loader import once
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.model.towers import Tower
-from clx.pipelines.samples import views
-from clx.pipelines.seen import look
+from clx.pipelines.report.sample_views import views
+from clx.pipelines.report.snapshot import look
 from clx.pipelines.train import train
 
 ROWS = [("a cat", "a cat", 5), ("a cat", "the sun", 0), ("sun", "", 2), ("ü", "u and v", 1), ("one two", "two one", 4)]

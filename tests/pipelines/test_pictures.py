@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from clx.pipelines import mistakes, samples, space
+from clx.pipelines.report import mistakes
+from clx.pipelines.report import sample_views
+from clx.pipelines.report import space_map
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.config.schema import Config
 from clx.pipelines.evaluation.evaluate import Source, evaluate
 from clx.pipelines.data.splits import load_evaluation
 from clx.pipelines.system.progress import Silent
-from clx.pipelines.seen import Seen, look
+from clx.pipelines.report.snapshot import Seen, look
 from clx.pipelines.train import train
 
 
@@ -49,19 +51,19 @@ def test_similarity_is_the_mean_over_pairs_of_other_rows() -> None:
     a, b = torch.randn(2, 9, 4, generator=draw)
     number = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])
     for x, y, same in ((a, b, False), (a, a, True)):
-        found = space._group_means(x, y, number, 4, same)
+        found = space_map._group_means(x, y, number, 4, same)
         for g in range(3):
             for h in range(3):
                 among = itertools.product(torch.where(number == g)[0], torch.where(number == h)[0])
                 pairs = [x[i] @ y[j] for i, j in among if not (same and i == j)]
                 assert found[g, h].item() == pytest.approx(torch.stack(pairs).mean().item(), abs=1e-5)
         assert found[3].isnan().all()
-        assert space.thousandths(found)[3] == [None] * 4  # no pair is no cosine of 0
-        assert space.thousandths(found)[0][1] == round(found[0, 1].item() * 1000)
+        assert space_map.thousandths(found)[3] == [None] * 4  # no pair is no cosine of 0
+        assert space_map.thousandths(found)[0][1] == round(found[0, 1].item() * 1000)
 
 
 def test_partners_and_others(seen: Seen) -> None:
-    line = next(pair for pair in space.paired(seen) if pair["inputs"] == "image and text")
+    line = next(pair for pair in space_map.paired(seen) if pair["inputs"] == "image and text")
     matrix = seen.unit["image"] @ seen.unit["text"].T
     off = matrix[~torch.eye(len(matrix), dtype=torch.bool)]
     assert line["paired"] == pytest.approx(matrix.diag().mean().item(), abs=1e-5)
@@ -69,7 +71,7 @@ def test_partners_and_others(seen: Seen) -> None:
 
 
 def test_neighbours_are_the_nearest_distinct_things(seen: Seen) -> None:
-    found = space.neighbours(seen)["directions"]
+    found = space_map.neighbours(seen)["directions"]
     ways = {(way["from"], way["to"]): way["lines"] for way in found}
     assert ("image", "text") in ways
     assert ("image+table", "text") in ways
@@ -88,7 +90,7 @@ def test_neighbours_are_the_nearest_distinct_things(seen: Seen) -> None:
 def test_map_is_sklearns_pca_of_distinct_things(seen: Seen) -> None:
     from sklearn.decomposition import PCA
 
-    found = space.space(seen, 150)
+    found = space_map.space(seen, 150)
     assert 150 <= len(found["item"]) < 160
     shown = [seen.items[k] for k in found["item"]]
     names = [seen.names[item["modality"]] for item in shown]
@@ -156,7 +158,7 @@ def test_regression_by_region(numbers: Callable[[str], Seen]) -> None:
             assert mean == pytest.approx(error[part].mean().item(), rel=1e-5)
         else:
             assert mean is None
-    by = space.similarity(seen)
+    by = space_map.similarity(seen)
     assert by["by"] == "target"
     assert len(by["names"]) == len(by["matrices"][0]["values"]) == 20
 
@@ -184,7 +186,7 @@ def test_features_over_time_are_one_projection_of_the_encoders_steps(tmp_path: P
     run = load(tmp_path / "run")
     _, manifest = load_evaluation(run.config.data, 0, None, None)
     seen = look(run, manifest, 30, pytest.fail)
-    (found,) = samples.over_time(seen)
+    (found,) = sample_views.over_time(seen)
     every, drawn, mapped = [], [], []
     for line in found["lines"]:
         sample = seen.read(seen.items[line["item"]]["row"], "series")[1]
@@ -204,9 +206,9 @@ def test_features_over_time_are_one_projection_of_the_encoders_steps(tmp_path: P
     features, shown = (x - x.mean(0))[:, most], np.concatenate(mapped)
     np.testing.assert_allclose(shown, features / np.abs(features).max() * 99, atol=0.51)
     assert mistakes.answers(seen)[0]["how"] == "by the 10 nearest other rows"
-    (views,) = samples.views(seen)
+    (views,) = sample_views.views(seen)
     assert views["augmentation"] == "crops 0.3, autotcl 1"
-    assert views == samples.views(seen)[0]  # drawn anew, the same
+    assert views == sample_views.views(seen)[0]  # drawn anew, the same
     for line in views["lines"]:
         whole, cut = line["sample"]["curves"][0], [view["curves"][0] for view in line["views"]]
         assert None not in whole

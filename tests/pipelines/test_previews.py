@@ -14,7 +14,7 @@ from clx.modalities.image import Image as Image_
 from clx.modalities.series import Series
 from clx.modalities.table import Table
 from clx.modalities.text import Text
-from clx.pipelines.previews import preview
+from clx.pipelines.report.previews import preview
 
 
 def picture(uri: str) -> np.ndarray[Any, Any]:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clx.pipelines import overview
+from clx.pipelines.report import confusions
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.runs.folder import read_config
 from clx.pipelines.system.progress import Silent
-from clx.pipelines.report import digest, report
+from clx.pipelines.report.report import digest, report
 from clx.pipelines.train import train
 
 HOSTILE = ['<script>alert("x")</script>', "</script><img src=x onerror=alert(1)>", "quiet & 'plain'"]
@@ -128,8 +128,8 @@ def test_policy_allows_this_script_and_this_style_only(hostile: Path) -> None:
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script[0])
 
 
-def shown(config: Config, **changes: Any) -> overview.Shown:
-    return overview.Shown(
+def shown(config: Config, **changes: Any) -> confusions.Shown:
+    return confusions.Shown(
         **{"name": "a", "folder": Path("a"), "config": config, "metrics": [], "evaluations": []} | changes
     )
 
@@ -137,28 +137,28 @@ def shown(config: Config, **changes: Any) -> overview.Shown:
 def test_thinned_curves_keep_every_spike() -> None:
     values = [math.sin(k / 50) for k in range(20_000)]
     values[777], values[13_131], values[5] = 40.0, -40.0, float("nan")
-    x, y = overview.thinned(list(enumerate(values)))
-    assert len(x) <= overview.POINTS
+    x, y = confusions.thinned(list(enumerate(values)))
+    assert len(x) <= confusions.POINTS
     assert x == sorted(set(x))
     assert (x[0], x[-1]) == (0, 19_999)
     assert dict(zip(x, y, strict=True))[777] == 40.0
     assert dict(zip(x, y, strict=True))[13_131] == -40.0
-    x, y = overview.thinned([(1, 1.0), (2, float("inf")), (3, 2.0)])
+    x, y = confusions.thinned([(1, 1.0), (2, float("inf")), (3, 2.0)])
     assert (x, y) == ([1, 2, 3], [1.0, None, 2.0])
 
 
 def test_config_difference_names_the_keys_that_differ_alone(make_config: Callable[..., Config]) -> None:
     a, b = make_config(), make_config(train__lr=0.5, objective={"name": "dcl", "temperature": 0.1})
-    table = overview.difference([shown(a), shown(b, name="b")])
+    table = confusions.difference([shown(a), shown(b, name="b")])
     assert table
     found = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
     assert found["train.lr"] == ["0.001", "0.5"]
     assert found["objective.name"] == ['"clip"', '"dcl"']
     assert found["objective.learn_temperature"] == ["true", "absent"]
     assert set(found) == {"train.lr", "objective.name", "objective.learn_temperature"}
-    assert overview.difference([shown(a), shown(a)]) is None
+    assert confusions.difference([shown(a), shown(a)]) is None
     less = a.model_copy(update={"modalities": {"image": a.modalities["image"]}})
-    table = overview.difference([shown(a), shown(less)])
+    table = confusions.difference([shown(a), shown(less)])
     assert table
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["modalities.table", '"mlp"', "absent"],
@@ -170,7 +170,7 @@ def test_figures_side_by_side(make_config: Callable[..., Config]) -> None:
     config = make_config()
     old, new, other = evaluation("x", 0.4), evaluation("x", 0.6, key="new"), evaluation("x", 0.5)
     runs = [shown(config, evaluations=[old, new]), shown(config, name="b", evaluations=[other])]
-    (table,) = overview.evaluation_tables(runs)
+    (table,) = confusions.evaluation_tables(runs)
     rows = {row[0].text: row[1:] for row in table.rows}
     assert [cell.text for cell in rows["x: top1"]] == ["0.600", "0.500"]  # the newest counts
     assert [cell.best for cell in rows["x: top1"]] == [True, False]
@@ -179,17 +179,17 @@ def test_figures_side_by_side(make_config: Callable[..., Config]) -> None:
     assert "x: rows" not in rows  # a count in which they agree
     options = {"k": 5, "confidence": 0.9, "phrasings": {"a": ["b"], "c": ["d"]}}  # k is not one of zeroshot
     fewer = evaluation("y", 0.9, key="newest") | {"data": "x", "settings": options}
-    (table,) = overview.evaluation_tables([shown(config, evaluations=[old, new, fewer])])
+    (table,) = confusions.evaluation_tables([shown(config, evaluations=[old, new, fewer])])
     assert [row[0].text for row in table.rows] == ["y"]  # nothing of an evaluation with other options
     assert table.caption == "checkpoint of step 3, confidence 0.9, 2 phrasings"
-    (alone,) = overview.evaluation_tables(runs[1:])
+    (alone,) = confusions.evaluation_tables(runs[1:])
     assert [head for head in alone.heads] == ["input", "top1", "rows", "median_rank"]
 
 
 def test_a_thousand_classes_are_cut_to_those_with_most_mistakes() -> None:
     classes = [str(k) for k in range(1000)]
     cells = [[k, k, 5] for k in range(1000)] + [[k, 0, 3] for k in range(900, 1000)]
-    made = overview.answer("t", "n.", classes, cells)
+    made = confusions.answer("t", "n.", classes, cells)
     assert made["classes"] == classes[900:]
     assert made["totals"] == [8] * 100
     assert "100 of 1000 classes" in made["note"]
@@ -203,18 +203,18 @@ def test_saved_confusion_takes_the_mistakes_of_the_same_checkpoint(hostile: Path
     one = shown(read_config(hostile), evaluations=[evaluation("table", 0.5)])
     fresh = {"step": 3, "data": "table", "split": "test", "classes": HOSTILE}
     fresh["answers"] = [{"how": "so", "input": "table", "rows": 2, "wrong": 1, "cells": [], "mistakes": ["m"]}]
-    (joined,) = overview.answers(one, fresh)
+    (joined,) = confusions.answers(one, fresh)
     assert joined["mistakes"] == ["m"]
     for other in ({"step": 2}, {"data": "more"}, {"split": "val"}):
-        assert len(overview.answers(one, fresh | other)) == 2
+        assert len(confusions.answers(one, fresh | other)) == 2
     twice = shown(read_config(hostile), evaluations=[evaluation("table", 0.5), evaluation("table", 0.5, key="later")])
-    assert [given["mistakes"] for given in overview.answers(twice, fresh)] == [["m"]]
+    assert [given["mistakes"] for given in confusions.answers(twice, fresh)] == [["m"]]
     reworded = evaluation("table", 0.5) | {"settings": {"templates": ["a {}"], "phrasings": {}}}
-    assert len(overview.answers(shown(read_config(hostile), evaluations=[reworded]), fresh)) == 2
+    assert len(confusions.answers(shown(read_config(hostile), evaluations=[reworded]), fresh)) == 2
 
 
 def test_short_names() -> None:
-    assert overview.short_names([Path("/x/a"), Path("/y/b")]) == ["a", "b"]
-    assert overview.short_names([Path("/x/a"), Path("/y/a"), Path("/y/b")]) == ["x/a", "y/a", "y/b"]
+    assert confusions.short_names([Path("/x/a"), Path("/y/b")]) == ["a", "b"]
+    assert confusions.short_names([Path("/x/a"), Path("/y/a"), Path("/y/b")]) == ["x/a", "y/a", "y/b"]
     with pytest.raises(BadInput, match="twice"):
-        overview.short_names([Path("/x/a"), Path("/x/a")])
+        confusions.short_names([Path("/x/a"), Path("/x/a")])

@@ -25,7 +25,7 @@ from clx.modalities.audio import Audio
 from clx.modalities.base import CellError
 from clx.modalities.image import Image
 from clx.modalities.series import Series
-from clx.pipelines import overview
+from clx.pipelines.report import confusions
 from clx.pipelines.evaluation import results
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.model.build import make_losses, make_modalities
@@ -375,8 +375,8 @@ def run_door(run: Path, resealed: bool) -> Door:
 
     def show() -> None:
         """What `clx report` makes of the files that are no checkpoint's."""
-        one = overview.Shown("run", run, config, overview.read_metrics(run), list(results.saved(run)))
-        overview.evaluation_tables([one]), overview.answers(one, {}), overview.curves([one]), overview.facts(one, None)
+        one = confusions.Shown("run", run, config, confusions.read_metrics(run), list(results.saved(run)))
+        confusions.evaluation_tables([one]), confusions.answers(one, {}), confusions.curves([one]), confusions.facts(one, None)
 
     def reseal(name: str, content: bytes) -> bytes:
         if name.endswith(".json"):

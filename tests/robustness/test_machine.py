@@ -20,7 +20,7 @@ import yaml
 
 from clx.modalities.base import CellError
 from clx.modalities.image import Image
-from clx.pipelines import overview
+from clx.pipelines.report import confusions
 from clx.pipelines.evaluation import results
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs import state
@@ -449,7 +449,7 @@ def test_a_clock_that_is_set_back(forked: Forked, config: Path, whole: Path, tmp
     times = [(one.path / "meta.json").stat().st_mtime for one in checkpoint.checkpoints(run)]
     dates = state.read(run)
     assert dates["ended"] < dates["started"]  # the clock was set back
-    assert overview.duration(run) is None
+    assert confusions.duration(run) is None
     assert forked(["runs", "show", run]).code == 0
     assert checkpoint.last(run).step == 6, times
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import Loss
-from clx.pipelines.overview import CLASSES
-from clx.pipelines.seen import Seen
+from clx.pipelines.report.confusions import CLASSES
+from clx.pipelines.report.snapshot import Seen
 
 EXAMPLES, NEIGHBOURS = 4, 5
 

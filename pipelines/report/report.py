@@ -22,7 +22,7 @@ from clx.pipelines.system.durable_files import write_text
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.runs.folder import read_config
 from clx.pipelines.data.splits import load_evaluation, load_splits
-from clx.pipelines.overview import (
+from clx.pipelines.report.confusions import (
     Shown,
     answers,
     curves,
@@ -32,8 +32,8 @@ from clx.pipelines.overview import (
     read_metrics,
     short_names,
 )
-from clx.pipelines.pictures import pictures
-from clx.pipelines.seen import look
+from clx.pipelines.report.pictures import pictures
+from clx.pipelines.report.snapshot import look
 
 GENERATOR = '<meta name="generator" content="clx report'
 
@@ -146,7 +146,7 @@ def render(shown: list[Shown]) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    page = resources.files("clx.pipelines.page")
+    page = resources.files("clx.pipelines.report.page")
     style, script = (page.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}

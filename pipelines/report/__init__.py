@@ -1,0 +1,1 @@
+"""The page that `clx report` writes."""
