@@ -88,7 +88,7 @@ def bench_losses(
     clx bench losses clip --batch 1024 --json
     """
     from clx.cli.output import note
-    from clx.pipelines import bench as pipeline
+    from clx.pipelines.experiments import bench_losses as pipeline
     from clx.pipelines.system.errors import BadInput
 
     try:
@@ -116,9 +116,9 @@ def bench_series(
     clx bench series GunPoint ItalyPowerDemand --methods ts2vec,minirocket --seeds 1
     """
     from clx.cli.output import note
-    from clx.pipelines import archive
+    from clx.pipelines.experiments import bench_series
 
-    rows = archive.table(sets or archive.SETS, methods.split(","), seeds, steps, log, note)
+    rows = bench_series.table(sets or bench_series.SETS, methods.split(","), seeds, steps, log, note)
     show(rows, json, "accuracy on packaged series")
 
 

@@ -11,8 +11,8 @@ from clx.cli.output import cell, emit_json, emit_table, note, progress
 from clx.cli.train import Settings
 
 if TYPE_CHECKING:
-    from clx.pipelines.grid import Point
-    from clx.pipelines.sweep import Outcome
+    from clx.pipelines.experiments.sweep_grid import Point
+    from clx.pipelines.experiments.sweep import Outcome
 
 
 def sweep(
@@ -49,9 +49,9 @@ def sweep(
 
     clx sweep methods.yaml --jobs 4 --metric retrieval.*.R@1 --json | jq -c '.table[]'
     """
-    from clx.pipelines import sweep as pipeline
+    from clx.pipelines.experiments import sweep as pipeline
     from clx.pipelines.system.errors import BadInput
-    from clx.pipelines.grid import points, read_plan
+    from clx.pipelines.experiments.sweep_grid import points, read_plan
 
     sources = [text for text in given if "=" not in text]
     if len(sources) != 1:
@@ -68,7 +68,7 @@ def sweep(
     def execute(todo: Sequence[tuple["Point", bool]], folder: Path) -> Iterator["Outcome"]:
         if not todo:
             return
-        from clx.pipelines import jobs as executing
+        from clx.pipelines.experiments import sweep_jobs as executing
 
         work = executing.jobs_of(todo, folder)
         if jobs > 1:

@@ -64,7 +64,7 @@ def train(
         raise BadInput("say what to train: a recipe (clx recipes lists them) or a config file")
     else:
         config = load_config(source, settings, flags)
-    from clx.pipelines import train as pipeline
+    from clx.pipelines.experiments import train as pipeline
 
     if dry_run:
         show_plan(pipeline.dry_run(config), json)

@@ -155,7 +155,7 @@ def files(once: Once) -> Path:
 def digits_run(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learned a little: enough to be right more often than chance."""
     from clx.pipelines.config.schema import Config
-    from clx.pipelines.train import train
+    from clx.pipelines.experiments.train import train
 
     steps = {"train__steps": 60, "train__batch_size": 128, "train__lr": 5e-3, "train__validate_every": 30}
     config = tiny(**steps, eval=["zeroshot", "retrieval"])

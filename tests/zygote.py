@@ -104,7 +104,7 @@ if __name__ == "__main__":
     import torchvision  # noqa: F401
 
     import clx.pipelines.evaluation.evaluate
-    import clx.pipelines.train  # noqa: F401
+    import clx.pipelines.experiments.train  # noqa: F401
     from clx.cli.main import main
     from clx.pipelines.data.builtin import load_builtin
 

@@ -10,7 +10,7 @@ import pytest
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.progress import Silent
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ def test_rows_of_a_manifest_by_all_they_have(clx: Any, digits_run: Path, tmp_pat
 def test_a_pair_of_texts_asks_with_one_and_labels_with_the_other(
     clx: Any, tmp_path: Path, make_config: Any, silent: Any
 ) -> None:
-    from clx.pipelines.train import train
+    from clx.pipelines.experiments.train import train
 
     pairs = {"what barks": "dog", "what meows": "cat", "what moos": "cow", "what neighs": "horse"}
     lines = [json.dumps({"question": q, "answer": a}) for q, a in pairs.items()] * 8

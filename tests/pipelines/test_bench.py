@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from clx.pipelines import bench
+from clx.pipelines.experiments import bench_losses
 
-HERE = {b.peer: " " in b.peer or importlib.util.find_spec(b.peer.replace("-", "_")) for b in bench.BOUTS}
+HERE = {b.peer: " " in b.peer or importlib.util.find_spec(b.peer.replace("-", "_")) for b in bench_losses.BOUTS}
 
 
 @pytest.mark.filterwarnings("ignore")  # the peers' own
-@pytest.mark.parametrize("bout", bench.BOUTS, ids=lambda b: b.label or b.loss)
-def test_both_sides_compute_the_same(bout: bench.Bout) -> None:
+@pytest.mark.parametrize("bout", bench_losses.BOUTS, ids=lambda b: b.label or b.loss)
+def test_both_sides_compute_the_same(bout: bench_losses.Bout) -> None:
     if not HERE[bout.peer]:
         pytest.skip(f"{bout.peer} is not installed")
-    row = bench._times(replace(bout, batch=24, width=16), repeats=1)
+    row = bench_losses._times(replace(bout, batch=24, width=16), repeats=1)
     assert row["value_error"] < 1e-5
     assert row["gradient_error"] < 1e-5
     assert row["speedup"] > 0
@@ -23,7 +23,7 @@ def test_both_sides_compute_the_same(bout: bench.Bout) -> None:
 
 @pytest.mark.slow
 def test_each_comparison_has_processes_of_its_own() -> None:
-    (row,) = bench.bench_losses(["mv-dhel"], batch=512, width=16, repeats=1)
+    (row,) = bench_losses.bench_losses(["mv-dhel"], batch=512, width=16, repeats=1)
     assert row["runs"] == 1
     assert row["value_error"] < 1e-5
     if "mib" not in row:
@@ -32,11 +32,11 @@ def test_each_comparison_has_processes_of_its_own() -> None:
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
-    (row,) = bench.bench_losses(["clip"])
+    monkeypatch.setattr(bench_losses.importlib.util, "find_spec", lambda name: None)
+    (row,) = bench_losses.bench_losses(["clip"])
     assert row["skipped"] == "open_clip is not installed"
 
 
 def test_a_loss_without_peer() -> None:
     with pytest.raises(ValueError, match="no peer"):
-        bench.bench_losses(["l1"])
+        bench_losses.bench_losses(["l1"])

@@ -7,7 +7,7 @@ import pytest
 
 from clx.pipelines.config.load import load_config
 from clx.pipelines.data.builtin_digits import digits_bayes_rate
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 FSDD = Path(__file__).parents[3] / "shared" / "data" / "fsdd"
 pytestmark = pytest.mark.slow

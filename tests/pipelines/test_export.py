@@ -14,7 +14,7 @@ from clx.pipelines.use import export
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput, Refused
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 Command = Callable[..., Any]
 

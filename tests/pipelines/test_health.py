@@ -10,7 +10,7 @@ import torch
 
 from clx.pipelines.training.health import FEWEST, PATIENCE, Health, spread
 from clx.pipelines.training.trainer import Trainer
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 
 def test_spread_of_equal_opposite_and_isotropic_rows() -> None:

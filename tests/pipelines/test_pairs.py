@@ -21,7 +21,7 @@ from clx.pipelines.data.splits import load_splits
 from clx.pipelines.model.towers import Tower
 from clx.pipelines.report.sample_views import views
 from clx.pipelines.report.snapshot import look
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 ROWS = [("a cat", "a cat", 5), ("a cat", "the sun", 0), ("sun", "", 2), ("ü", "u and v", 1), ("one two", "two one", 4)]
 

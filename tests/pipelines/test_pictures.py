@@ -18,7 +18,7 @@ from clx.pipelines.evaluation.evaluate import Source, evaluate
 from clx.pipelines.data.splits import load_evaluation
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.report.snapshot import Seen, look
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 
 @pytest.fixture(scope="module")

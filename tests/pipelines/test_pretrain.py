@@ -24,7 +24,7 @@ from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 
 def write_table(path: Path, rows: int = 160, seed: int = 0) -> Path:

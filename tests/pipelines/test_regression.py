@@ -13,7 +13,7 @@ from clx.pipelines.evaluation.evaluate import evaluate_run, sources
 from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.evaluation.regression import training_targets
 from clx.pipelines.evaluation.results import Settings
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 Make = Callable[..., Any]
 

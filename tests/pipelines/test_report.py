@@ -18,7 +18,7 @@ from clx.pipelines.system.errors import BadInput
 from clx.pipelines.runs.folder import read_config
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.report.report import digest, report
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 HOSTILE = ['<script>alert("x")</script>', "</script><img src=x onerror=alert(1)>", "quiet & 'plain'"]
 

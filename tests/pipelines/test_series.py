@@ -15,7 +15,7 @@ from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.system.progress import Progress
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 
 def config(data: str = "aeon:ItalyPowerDemand", eval: tuple[str, ...] = (), **series: Any) -> dict[str, Any]:

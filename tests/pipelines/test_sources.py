@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from clx.pipelines.runs import checkpoint
-from clx.pipelines.train import dry_run, train
+from clx.pipelines.experiments.train import dry_run, train
 
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from clx.pipelines import sweep
-from clx.pipelines.grid import Plan, points
+from clx.pipelines.experiments import sweep
+from clx.pipelines.experiments.sweep_grid import Plan, points
 
 BASE = {
     "data": {"train": "sklearn:iris", "label": "label", "val": {"fraction": 0.2}},

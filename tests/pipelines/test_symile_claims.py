@@ -14,7 +14,7 @@ from clx.losses.base import LOSSES
 from clx.pipelines.data.builtin import load_builtin
 from clx.pipelines.config.load import load_config
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 ALL = torch.tensor([[number >> bit & 1 for bit in range(5)] for number in range(32)], dtype=torch.float32)
 

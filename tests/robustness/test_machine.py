@@ -25,7 +25,7 @@ from clx.pipelines.evaluation import results
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs import state
 from clx.pipelines.use import predict as predicting
-from clx.pipelines import train as pipeline
+from clx.pipelines.experiments import train as pipeline
 from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.data.builtin import load_builtin
 from clx.pipelines.system.durable_files import locked

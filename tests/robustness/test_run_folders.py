@@ -23,7 +23,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.system.durable_files import locked, seal
 from clx.pipelines.system.errors import BadInput, Failed, Heed
 from clx.pipelines.system.progress import Silent
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 HERE = Path(__file__).parent
 FILES = ["model.safetensors", "trainer.pt", "config.yaml", "facts.json", "meta.json"]

@@ -27,7 +27,7 @@ from clx.pipelines.system.durable_files import digest, seal, unseal
 from clx.pipelines.system.errors import BadInput, Heed
 from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.data.manifest import resolve
-from clx.pipelines.train import run_name
+from clx.pipelines.experiments.train import run_name
 
 ROOT = Path(__file__).parents[2]
 FORMAT_1 = Path(__file__).with_name("format-1")

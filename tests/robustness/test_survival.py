@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from clx.pipelines.runs import checkpoint
-from clx.pipelines import train as pipeline
+from clx.pipelines.experiments import train as pipeline
 from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.system.errors import Stopped
 from clx.pipelines.batches.loader import Lost
 from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.system.signals import Signals, raise_stopped
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 HERE = Path(__file__).parent
 

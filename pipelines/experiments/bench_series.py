@@ -23,7 +23,7 @@ from clx.pipelines.evaluation.embeddings import embed_manifest
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.train import train
+from clx.pipelines.experiments.train import train
 
 SETS = ("GunPoint", "ArrowHead", "ItalyPowerDemand", "BasicMotions", "JapaneseVowels", "OSULeaf", "ACSF1")
 Array = NDArray[Any]

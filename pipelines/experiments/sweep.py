@@ -13,7 +13,7 @@ from typing import Any
 
 from clx.pipelines.system.durable_files import is_used, locked, write_text
 from clx.pipelines.system.errors import BadInput, Stopped, nearest
-from clx.pipelines.grid import Point
+from clx.pipelines.experiments.sweep_grid import Point
 from clx.pipelines.runs.listing import best_loss, figure, figures, flat, headline, mean_and_deviation, read_results
 from clx.pipelines.runs.state import read, state_of
 
@@ -163,7 +163,7 @@ def sweep(
     `execute` takes runs, each with whether it starts anew, and yields how they ended. Raises `BadInput`
     before the first run when one cannot start or none can have one of `metrics`, `Stopped` after a signal.
     """
-    from clx.pipelines.train import clear
+    from clx.pipelines.experiments.train import clear
 
     book, todo, anew = due(found, folder, metrics, retry_failed=retry_failed, overwrite=overwrite)
     for point in todo:

@@ -109,7 +109,7 @@ def _apart(request: dict[str, Any]) -> dict[str, Any] | str:
 
     For memory the allocator there returns freed blocks at once.
     """
-    code = "import sys; from clx.pipelines.bench import _measure; _measure(sys.argv[1])"
+    code = "import sys; from clx.pipelines.experiments.bench_losses import _measure; _measure(sys.argv[1])"
     memory = {} if "repeats" in request else {"MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(request)],
