@@ -46,8 +46,8 @@ def embed(
 
     clx embed ViT-B-32 --pretrained laion2b_s34b_b79k --data photos/ --out photos.npy --modality image --dtype float16
     """
-    from clx.pipelines.use import embed as pipeline
     from clx.pipelines.system.errors import BadInput
+    from clx.pipelines.use import embed as pipeline
     from clx.pipelines.use.inputs import set_columns
     from clx.pipelines.use.zeroshot import open_model
 

@@ -93,9 +93,9 @@ def evaluate(
 
     clx eval ViT-B-32 --pretrained laion2b_s34b_b79k --data photos/ --task zeroshot --template 'a photo of a {}'
     """
-    from clx.pipelines.system.errors import BadInput
     from clx.pipelines.config.options import construct
     from clx.pipelines.evaluation.results import MEANING, Settings
+    from clx.pipelines.system.errors import BadInput
 
     if explain:
         emit_table([{"figure": name, "meaning": said} for name, said in MEANING.items()])

@@ -57,8 +57,8 @@ def predict(
 
     clx predict runs/pump today.csv --anomaly | jq 'select(.anomaly)'
     """
-    from clx.pipelines.use import predict as pipeline
     from clx.pipelines.system.errors import BadInput
+    from clx.pipelines.use import predict as pipeline
 
     if out is not None and json:
         raise BadInput("--json prints lines, --out writes them: give one of the two")
@@ -113,9 +113,9 @@ def lines_of(
     batch_size: int,
 ) -> tuple[Any, Any]:
     """Lines with the rows among them that could not be used, batch by batch, and their columns."""
+    from clx.pipelines.system.errors import BadInput
     from clx.pipelines.use import predict as pipeline
     from clx.pipelines.use import predict_recordings
-    from clx.pipelines.system.errors import BadInput
 
     if (anomaly or run.ahead) and (keep or probabilities):
         raise BadInput("--keep and --probabilities are for rows of a table, not for the steps of recordings")

@@ -13,8 +13,8 @@ from clx.cli.output import emit_json, emit_table, note
 from clx.cli.zeroshot import names
 
 if TYPE_CHECKING:
-    from clx.pipelines.use.inputs import Item
     from clx.pipelines.use.embedding_files import Stored
+    from clx.pipelines.use.inputs import Item
 
 
 def search(
@@ -65,8 +65,8 @@ def search(
         raise BadInput("--row needs no model: --run, --pretrained and --as go with a query")
     import torch
 
-    from clx.pipelines.use import search as pipeline
     from clx.pipelines.use import embedding_files as files
+    from clx.pipelines.use import search as pipeline
 
     stored = files.Stored.open(embeddings)
     column = pipeline.pick_column(stored, among)

@@ -11,8 +11,8 @@ from clx.cli.output import cell, emit_json, emit_table, note, progress
 from clx.cli.train import Settings
 
 if TYPE_CHECKING:
-    from clx.pipelines.experiments.sweep_grid import Point
     from clx.pipelines.experiments.sweep import Outcome
+    from clx.pipelines.experiments.sweep_grid import Point
 
 
 def sweep(
@@ -50,8 +50,8 @@ def sweep(
     clx sweep methods.yaml --jobs 4 --metric retrieval.*.R@1 --json | jq -c '.table[]'
     """
     from clx.pipelines.experiments import sweep as pipeline
-    from clx.pipelines.system.errors import BadInput
     from clx.pipelines.experiments.sweep_grid import points, read_plan
+    from clx.pipelines.system.errors import BadInput
 
     sources = [text for text in given if "=" not in text]
     if len(sources) != 1:

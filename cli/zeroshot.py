@@ -130,8 +130,8 @@ def zeroshot(
     chosen = Inputs(run, modality, pipeline.text_modality(run, labels_as), split, allow_outside)
     folder = None if pretrained else Path(model)
     if calibrate:
-        from clx.pipelines.use.calibrate import calibrate_on
         from clx.pipelines.model.towers import fingerprint
+        from clx.pipelines.use.calibrate import calibrate_on
 
         found = calibrate_on(
             chosen, calibrate, phrasings, templates, label=label, multi_label=multi_label, workers=workers, say=note

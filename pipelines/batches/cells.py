@@ -11,9 +11,9 @@ from torch import Tensor
 from clx.modalities.base import Input, Modality
 from clx.modalities.series import Series
 from clx.modalities.series_files import piece_of
-from clx.pipelines.system.errors import BadInput
-from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.data.manifest import Manifest, resolve
+from clx.pipelines.data.windows import FUTURE
+from clx.pipelines.system.errors import BadInput
 
 
 def column_of(name: str, modality: Modality) -> str | list[str]:

@@ -11,12 +11,12 @@ from torch.utils.data import Dataset
 
 from clx.modalities.base import CellError, Input, Modality
 from clx.pipelines.batches.cells import cell_of, collate, column_of, columns_of, future_of, read_cell, vary, view_names
+from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.schema import Near
 from clx.pipelines.data.imbalance import bin_name
-from clx.pipelines.system.errors import BadInput
-from clx.pipelines.batches.positives import Neighbours
-from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.windows import FUTURE
+from clx.pipelines.system.errors import BadInput
 
 
 class Key(NamedTuple):

@@ -7,9 +7,9 @@ import torch
 
 from clx.losses.base import LOSSES
 from clx.modalities.base import MODALITIES
+from clx.pipelines.config.options import options_model
 from clx.pipelines.model.build import required
 from clx.pipelines.system.errors import BadInput, nearest
-from clx.pipelines.config.options import options_model
 
 
 def list_losses() -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput, nearest
-from clx.pipelines.config.options import parse
 
 LARGEST = 100_000  # values in a config
 

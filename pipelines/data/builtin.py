@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.data import builtin_digits
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.windows import read_ts
 from clx.pipelines.system.durable_files import unwritable
 from clx.pipelines.system.errors import BadInput, nearest
-from clx.pipelines.data.windows import read_ts
-from clx.pipelines.data.manifest import Manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.config.schema import Balance, Data
-from clx.pipelines.system.errors import BadInput
 from clx.pipelines.data.manifest import Manifest, numbers
+from clx.pipelines.system.errors import BadInput
 
 BINS = 50
 MOST_BINS = 1_000_000

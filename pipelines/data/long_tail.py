@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.data.imbalance import bin_of, targets_of
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.system.durable_files import replacing
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.data.splits import load_manifest
-from clx.pipelines.data.manifest import Manifest
 
 
 def thin(source: str, out: Path, target: str, *, ratio: float, bins: int, held_out: float, seed: int) -> dict[str, int]:

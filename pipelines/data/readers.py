@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from clx.pipelines.system.errors import BadInput
 from clx.pipelines.data.windows import read_ts
+from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
     import pyarrow as pa

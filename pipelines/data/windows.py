@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.config.schema import Long, Windows
-from clx.pipelines.system.errors import BadInput
 from clx.pipelines.data.manifest import Manifest, numbers, resolve, seconds
+from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from clx.pipelines.data.builtin import is_builtin, load_builtin
 from clx.pipelines.config.schema import Data
+from clx.pipelines.data.builtin import is_builtin, load_builtin
+from clx.pipelines.data.manifest import Manifest, resolve
+from clx.pipelines.data.readers import SPLITS, kind_of_file
+from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.system.durable_files import unwritable
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.data.splits import load_manifest, load_splits
-from clx.pipelines.data.readers import SPLITS, kind_of_file
-from clx.pipelines.data.manifest import Manifest, resolve
 
 SAMPLED = 1000  # rows looked at
 MEDIA = ("image", "audio", "series")

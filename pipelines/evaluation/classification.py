@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clx.pipelines.measures import probes
-from clx.pipelines.evaluation.task_context import Asked, Lines, classified, need_label, nonempty
 from clx.pipelines.batches.cells import column_of
 from clx.pipelines.evaluation.embeddings import Embedded
+from clx.pipelines.evaluation.task_context import Asked, Lines, classified, need_label, nonempty
+from clx.pipelines.measures import probes
 from clx.pipelines.measures.bootstrap import means
 
 

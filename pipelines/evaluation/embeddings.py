@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings
-from clx.pipelines.batches.dataset import BadRow, Rows
-from clx.pipelines.model.build import Run, check_columns, class_names
 from clx.pipelines.batches.cells import cell_at, has_columns
-from clx.pipelines.system.errors import BadInput
-from clx.pipelines.model.frozen_features import know
+from clx.pipelines.batches.dataset import BadRow, Rows
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.model.build import Run, check_columns, class_names
+from clx.pipelines.model.frozen_features import know
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.use.zeroshot import queries
 
 ROWS = 256

@@ -13,19 +13,19 @@ from typing import Any, Literal
 import torch
 
 from clx.modalities.series_files import piece_of
-from clx.pipelines.evaluation import results
-from clx.pipelines.measures import probes
-from clx.pipelines.evaluation.task_context import Asked, Learning, Unfit
-from clx.pipelines.model.build import Run
 from clx.pipelines.batches.cells import cell_at, has_columns
 from clx.pipelines.config.schema import TASKS, Data, Task
-from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_manifest, nobody
-from clx.pipelines.system.errors import BadInput, Failed, in_memory, nearest
-from clx.pipelines.evaluation.forecast import HORIZONS
-from clx.pipelines.data.splits import evaluation_splits, load_splits, splits_of
-from clx.pipelines.evaluation.results import SCHEMA, Settings
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.splits import evaluation_splits, load_splits, splits_of
+from clx.pipelines.evaluation import results
+from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_manifest, nobody
+from clx.pipelines.evaluation.forecast import HORIZONS
+from clx.pipelines.evaluation.results import SCHEMA, Settings
+from clx.pipelines.evaluation.task_context import Asked, Learning, Unfit
 from clx.pipelines.evaluation.tasks import LEARNING, RUNS
+from clx.pipelines.measures import probes
+from clx.pipelines.model.build import Run
+from clx.pipelines.system.errors import BadInput, Failed, in_memory, nearest
 from clx.pipelines.use.zeroshot import open_model
 
 OnBad = Literal["fail", "skip"]

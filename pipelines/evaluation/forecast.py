@@ -17,18 +17,18 @@ from torch import Tensor
 from clx.modalities.base import CellError, Input, StepEncoder
 from clx.modalities.series import Series, bridged
 from clx.modalities.series_encoders import last_step
-from clx.pipelines.evaluation.task_context import Asked, Lines, Unfit, nonempty
-from clx.pipelines.batches.dataset import BadRow, Rows
-from clx.pipelines.model.build import Run, windowed_series
 from clx.pipelines.batches.cells import cell_of, columns_of, future_of
-from clx.pipelines.evaluation.embeddings import Report, head_says, nobody
-from clx.pipelines.system.errors import BadInput
-from clx.pipelines.measures.bootstrap import Statistic, figures
+from clx.pipelines.batches.dataset import BadRow, Rows
 from clx.pipelines.batches.loader import batches, once
-from clx.pipelines.model.towers import Tower
-from clx.pipelines.measures.probes import Fitted, forecaster
-from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.windows import FUTURE
+from clx.pipelines.evaluation.embeddings import Report, head_says, nobody
+from clx.pipelines.evaluation.task_context import Asked, Lines, Unfit, nonempty
+from clx.pipelines.measures.bootstrap import Statistic, figures
+from clx.pipelines.measures.probes import Fitted, forecaster
+from clx.pipelines.model.build import Run, windowed_series
+from clx.pipelines.model.towers import Tower
+from clx.pipelines.system.errors import BadInput
 
 HELD_OUT = 0.2  # share of the training windows, the last, that choose the penalty where there are no val windows
 SEASON_ROWS = 500  # training windows that choose the season

@@ -58,8 +58,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 
 from clx.pipelines.config.schema import TASKS
-from clx.pipelines.system.durable_files import finite, write_text
 from clx.pipelines.runs.folder import is_number
+from clx.pipelines.system.durable_files import finite, write_text
 
 SCHEMA = 2
 MOST_CLASSES = 1000  # of a confusion matrix

@@ -8,13 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from clx.pipelines.model.build import Run
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.embeddings import Embedded, Report, contents, nobody, queries_of
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.evaluation.results import MOST_CLASSES, Settings
 from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.measures.prediction import accuracies, confusion
-from clx.pipelines.evaluation.results import MOST_CLASSES, Settings
-from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.model.build import Run
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.use.zeroshot import text_modality
 
 Lines = dict[str, dict[str, Any]]

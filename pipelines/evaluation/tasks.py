@@ -10,15 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clx.pipelines.measures import geometry as shape
-from clx.pipelines.evaluation.task_context import Asked, Lines, Unfit, classified, need_label, nonempty
 from clx.pipelines.config.schema import Task
-from clx.pipelines.system.errors import BadInput, nearest
-from clx.pipelines.evaluation.forecast import forecast
-from clx.pipelines.measures.bootstrap import means
 from clx.pipelines.evaluation.classification import fewshot, knn, probe, svm
-from clx.pipelines.measures.prediction import Relevant, best_classes, discounted, gains_by_label, gains_by_target, rank, retrieved
+from clx.pipelines.evaluation.forecast import forecast
 from clx.pipelines.evaluation.regression import regression
+from clx.pipelines.evaluation.task_context import Asked, Lines, Unfit, classified, need_label, nonempty
+from clx.pipelines.measures import geometry as shape
+from clx.pipelines.measures.bootstrap import means
+from clx.pipelines.measures.prediction import (
+    Relevant,
+    best_classes,
+    discounted,
+    gains_by_label,
+    gains_by_target,
+    rank,
+    retrieved,
+)
+from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.use.zeroshot import alone_and_together, class_embeddings
 
 

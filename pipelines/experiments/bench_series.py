@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clx.pipelines.runs import checkpoint
+from clx.pipelines.config.schema import Config
+from clx.pipelines.data.builtin import AEON, load_builtin
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.evaluation.embeddings import embed_manifest
+from clx.pipelines.experiments.train import train
 from clx.pipelines.measures import probes
 from clx.pipelines.model.build import Run
-from clx.pipelines.data.builtin import AEON, load_builtin
-from clx.pipelines.config.schema import Config
-from clx.pipelines.evaluation.embeddings import embed_manifest
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.progress import Silent
-from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.experiments.train import train
 
 SETS = ("GunPoint", "ArrowHead", "ItalyPowerDemand", "BasicMotions", "JapaneseVowels", "OSULeaf", "ACSF1")
 Array = NDArray[Any]

@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines.system.durable_files import is_used, locked, write_text
-from clx.pipelines.system.errors import BadInput, Stopped, nearest
 from clx.pipelines.experiments.sweep_grid import Point
 from clx.pipelines.runs.listing import best_loss, figure, figures, flat, headline, mean_and_deviation, read_results
 from clx.pipelines.runs.state import read, state_of
+from clx.pipelines.system.durable_files import is_used, locked, write_text
+from clx.pipelines.system.errors import BadInput, Stopped, nearest
 
 SCHEMA = 1
 
 
 def ready(todo: Sequence[Point]) -> None:
     """Check every run against its data before the first begins. Raises `BadInput` that names the run."""
+    from clx.pipelines.data.splits import load_splits
     from clx.pipelines.model.build import check_columns, check_needs, make_losses, make_modalities, try_objective
     from clx.pipelines.system.devices import pick_device
-    from clx.pipelines.data.splits import load_splits
     from clx.pipelines.training.schedule import plan
 
     opened: dict[str, Any] = {}

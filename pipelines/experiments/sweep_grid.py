@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from clx.pipelines.config.schema import Config, Section
 from clx.pipelines.config.load import override, read_source
-from clx.pipelines.system.errors import BadInput
 from clx.pipelines.config.options import parse
+from clx.pipelines.config.schema import Config, Section
+from clx.pipelines.system.errors import BadInput
 
 LONGEST = 40
 """Characters of one value in a run's name."""

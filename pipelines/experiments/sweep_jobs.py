@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clx.pipelines.config.schema import Config
-from clx.pipelines.system.errors import Stopped
-from clx.pipelines.runs.folder import checkpoints, read_config
 from clx.pipelines.experiments.sweep_grid import Point
+from clx.pipelines.experiments.train import train
+from clx.pipelines.runs.folder import checkpoints, read_config
+from clx.pipelines.runs.state import is_held
+from clx.pipelines.system.errors import Stopped
 from clx.pipelines.system.progress import Progress, Silent
 from clx.pipelines.system.signals import raise_stopped
-from clx.pipelines.runs.state import is_held
-from clx.pipelines.experiments.train import train
 
 PATIENCE = 60.0
 """Seconds to wait for a process that still saves in a run's folder, as those of a killed sweep may do."""

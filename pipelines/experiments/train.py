@@ -10,26 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clx.pipelines.runs import checkpoint
-from clx.pipelines.runs import state
 from clx.pipelines.batches.dataset import Rows
-from clx.pipelines.model.build import Run, check_needs, make_losses, make_modalities, prepare
-from clx.pipelines.data.builtin import is_builtin
-from clx.pipelines.config.schema import Config
+from clx.pipelines.batches.loader import Lost, batches, once
 from clx.pipelines.config.load import dump, first_stage
+from clx.pipelines.config.schema import Config
+from clx.pipelines.data.builtin import is_builtin
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.splits import load_splits
+from clx.pipelines.evaluation.evaluate import evaluate, source_in
+from clx.pipelines.evaluation.results import FOLDER, LAST, SCHEMA, save
+from clx.pipelines.model.build import Run, check_needs, make_losses, make_modalities, prepare
+from clx.pipelines.runs import checkpoint, state
 from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.system.durable_files import is_used, locked, write_text
 from clx.pipelines.system.errors import BadInput, Stopped, in_memory
-from clx.pipelines.evaluation.evaluate import evaluate, source_in
-from clx.pipelines.batches.loader import Lost, batches, once
-from clx.pipelines.training.trainer import Trainer
-from clx.pipelines.data.splits import load_splits
-from clx.pipelines.training.transfer import take_over
 from clx.pipelines.system.progress import Progress
-from clx.pipelines.evaluation.results import FOLDER, LAST, SCHEMA, save
-from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.training.schedule import plan, rate_at, warm_up
 from clx.pipelines.system.signals import Signals
+from clx.pipelines.training.schedule import plan, rate_at, warm_up
+from clx.pipelines.training.trainer import Trainer
+from clx.pipelines.training.transfer import take_over
 
 
 def train(

@@ -15,13 +15,13 @@ from clx.losses.base import LOSSES, Loss
 from clx.modalities.base import MODALITIES, Modality, StepEncoder
 from clx.modalities.series import Series
 from clx.pipelines.batches.cells import cells, column_of, columns_of, view_names
-from clx.pipelines.config.schema import Config, Term
-from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
-from clx.pipelines.system.errors import BadInput, nearest
-from clx.pipelines.model.towers import Embedder, Objective, modality_of
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.options import construct, options_model, options_of
+from clx.pipelines.config.schema import Config, Term
+from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.model.towers import Embedder, Objective, modality_of
+from clx.pipelines.system.errors import BadInput, nearest
 
 
 @dataclass

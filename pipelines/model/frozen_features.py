@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clx.pipelines.batches.dataset import Key, Rows
-from clx.pipelines.model.build import Run
 from clx.pipelines.batches.cells import cell_at
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.batches.dataset import Key, Rows
 from clx.pipelines.batches.loader import batches, once
-from clx.pipelines.model.towers import fingerprint
 from clx.pipelines.config.options import options_of
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.model.build import Run
+from clx.pipelines.model.towers import fingerprint
+from clx.pipelines.system.errors import BadInput
 
 LARGEST = 1 << 28
 """Bytes of features that outlive the run that asked for them."""

@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines.evaluation import results
-from clx.pipelines.runs import state
-from clx.pipelines.model.build import Run
 from clx.pipelines.config.schema import TASKS, Config
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.evaluation import results
+from clx.pipelines.model.build import Run
+from clx.pipelines.runs import state
 from clx.pipelines.runs.folder import best, checkpoints, is_number
 from clx.pipelines.runs.listing import lines, settings
+from clx.pipelines.system.errors import BadInput
 
 POINTS = 500
 """Most points of one curve."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from clx.pipelines.report.mistakes import answers, regression
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.report.mistakes import answers, regression
 from clx.pipelines.report.sample_views import over_time, views
 from clx.pipelines.report.snapshot import Seen
 from clx.pipelines.report.space_map import neighbours, paired, similarity, space

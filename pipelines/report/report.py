@@ -13,15 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from clx.pipelines.config.load import dump
+from clx.pipelines.data.splits import load_evaluation, load_splits
 from clx.pipelines.evaluation import results
 from clx.pipelines.model.build import Run
-from clx.pipelines.runs.checkpoint import load
-from clx.pipelines.config.load import dump
-from clx.pipelines.system.devices import pick_device
-from clx.pipelines.system.durable_files import write_text
-from clx.pipelines.system.errors import BadInput
-from clx.pipelines.runs.folder import read_config
-from clx.pipelines.data.splits import load_evaluation, load_splits
 from clx.pipelines.report.confusions import (
     Shown,
     answers,
@@ -34,6 +29,11 @@ from clx.pipelines.report.confusions import (
 )
 from clx.pipelines.report.pictures import pictures
 from clx.pipelines.report.snapshot import look
+from clx.pipelines.runs.checkpoint import load
+from clx.pipelines.runs.folder import read_config
+from clx.pipelines.system.devices import pick_device
+from clx.pipelines.system.durable_files import write_text
+from clx.pipelines.system.errors import BadInput
 
 GENERATOR = '<meta name="generator" content="clx report'
 

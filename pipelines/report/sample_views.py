@@ -7,9 +7,9 @@ from torch import Tensor
 
 from clx.modalities.base import CellError, Input, LearnedView
 from clx.pipelines.batches.cells import collate, vary
-from clx.pipelines.system.errors import BadInput
 from clx.pipelines.report.previews import KINDS, STEPS, preview
 from clx.pipelines.report.snapshot import Seen
+from clx.pipelines.system.errors import BadInput
 
 VIEWS = 4
 SAMPLES = 6

@@ -13,22 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from clx.losses.base import Steps
-from clx.pipelines.training import health
-from clx.pipelines.runs import checkpoint
 from clx.pipelines.batches.dataset import Batch, Rows
-from clx.pipelines.model.build import Run
+from clx.pipelines.batches.loader import Order, batches, once
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.imbalance import row_weights
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.model.build import Run
+from clx.pipelines.model.frozen_features import know
+from clx.pipelines.model.towers import Embedder, averaged
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.system.errors import BadInput, Refused, Stopped
-from clx.pipelines.model.frozen_features import know
-from clx.pipelines.batches.loader import Order, batches, once
-from clx.pipelines.training.logs import BadRows, Metrics
-from clx.pipelines.model.towers import Embedder, averaged
 from clx.pipelines.system.progress import Progress
-from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.training.schedule import plan, rate_at
 from clx.pipelines.system.signals import Signals
+from clx.pipelines.training import health
+from clx.pipelines.training.logs import BadRows, Metrics
+from clx.pipelines.training.schedule import plan, rate_at
 
 LOG_EVERY = 10
 MAKE_EVERY, MAKE_RATE = 2, 5.0

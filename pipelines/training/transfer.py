@@ -7,17 +7,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from clx.pipelines.batches.dataset import Rows
-from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.batches.cells import column_of
-from clx.pipelines.runs.checkpoint import load
+from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.imbalance import Floats
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.model.build import Run, prepare
+from clx.pipelines.model.frozen_features import know
+from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.model.frozen_features import know
-from clx.pipelines.batches.loader import batches, once
-from clx.pipelines.data.manifest import Manifest
 
 RIDGE_ROWS = 100_000
 """Rows, evenly spread, that a linear predictor's beginning is fitted on."""

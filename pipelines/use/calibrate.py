@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings
-from clx.pipelines.system.read_ahead import ahead, default_workers
+from clx.pipelines.data.splits import load_evaluation
 from clx.pipelines.model.build import Run
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.read_ahead import ahead, default_workers
 from clx.pipelines.use.inputs import Inputs, Item
-from clx.pipelines.data.splits import load_evaluation
 from clx.pipelines.use.temperature_fit import Fit, fit
 from clx.pipelines.use.zeroshot import (
     Question,

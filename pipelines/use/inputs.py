@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from clx.modalities.base import Modality
-from clx.pipelines.model.build import Run
 from clx.pipelines.batches.cells import cell_of, column_of, columns_of, has_columns
-from clx.pipelines.system.errors import BadInput, nearest
-from clx.pipelines.data.splits import LISTS, load_manifest, split_by, split_in
-from clx.pipelines.data.readers import EXTENSIONS
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.readers import EXTENSIONS
+from clx.pipelines.data.splits import LISTS, load_manifest, split_by, split_in
+from clx.pipelines.model.build import Run
+from clx.pipelines.system.errors import BadInput, nearest
 
 Item = tuple[str, dict[str, Any] | str]
 """A name with its cells by modality, or with the reason why there are none."""

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from clx.pipelines.batches.dataset import BadRow, Batch, Rows
-from clx.pipelines.model.build import Run, check_columns
-from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.batches.cells import columns_of, has_columns
+from clx.pipelines.batches.dataset import BadRow, Batch, Rows
+from clx.pipelines.batches.loader import batches, once
+from clx.pipelines.data.builtin import is_builtin
+from clx.pipelines.data.manifest import Manifest, refuse_input
+from clx.pipelines.data.splits import load_evaluation, load_manifest, split_by, split_in
+from clx.pipelines.model.build import Run, check_columns
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import finite, replacing
 from clx.pipelines.system.errors import BadInput, in_memory, nearest
-from clx.pipelines.batches.loader import batches, once
-from clx.pipelines.data.splits import load_evaluation, load_manifest, split_by, split_in
-from clx.pipelines.data.manifest import Manifest, refuse_input
 
 if TYPE_CHECKING:
     import pyarrow as pa

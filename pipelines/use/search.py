@@ -10,11 +10,11 @@ from torch import Tensor
 
 from clx.losses.symile import Symile
 from clx.pipelines.model.build import Run
+from clx.pipelines.model.towers import fingerprint
 from clx.pipelines.system.durable_files import replacing
 from clx.pipelines.system.errors import BadInput, nearest
-from clx.pipelines.use.inputs import KINDS, Inputs, Item, check_modality, is_json
-from clx.pipelines.model.towers import fingerprint
 from clx.pipelines.use.embedding_files import Stored
+from clx.pipelines.use.inputs import KINDS, Inputs, Item, check_modality, is_json
 from clx.pipelines.use.zeroshot import embed_items, open_model, queries
 
 MANY = 1_000_000

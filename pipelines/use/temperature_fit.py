@@ -13,9 +13,9 @@ from annotated_types import Ge, Gt
 from pydantic import AllowInfNan
 from torch import Tensor
 
+from clx.pipelines.config.options import construct
 from clx.pipelines.system.durable_files import write_text
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.config.options import construct
 
 FORMAT = 1
 BINS = 15

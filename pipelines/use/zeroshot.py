@@ -14,18 +14,18 @@ from clx.losses.base import Embeddings
 from clx.modalities.base import CellError
 from clx.modalities.openclip import open_clip_scale, open_clip_width
 from clx.modalities.text import Text
-from clx.pipelines.system.read_ahead import ahead, default_workers
-from clx.pipelines.model.build import Facts, Run, build
 from clx.pipelines.batches.cells import collate, read_cell
-from clx.pipelines.runs.checkpoint import load
+from clx.pipelines.config.options import options_of
 from clx.pipelines.config.schema import Config
+from clx.pipelines.model.build import Facts, Run, build
+from clx.pipelines.model.towers import fingerprint
+from clx.pipelines.runs.checkpoint import load
+from clx.pipelines.runs.folder import near_run
 from clx.pipelines.system.devices import Turns, pick_device
 from clx.pipelines.system.errors import BadInput, in_memory
-from clx.pipelines.runs.folder import near_run
+from clx.pipelines.system.read_ahead import ahead, default_workers
 from clx.pipelines.use.inputs import Item
 from clx.pipelines.use.labels import cached
-from clx.pipelines.model.towers import fingerprint
-from clx.pipelines.config.options import options_of
 from clx.pipelines.use.temperature_fit import Scale, load_fits
 
 

@@ -36,8 +36,8 @@ def vectors(path: Path, name: str) -> np.ndarray[Any, Any]:
 
 
 def test_the_file_holds_what_the_model_gives(digits_run: Path, files: Path, embedded: Path) -> None:
-    from clx.pipelines.runs.checkpoint import load
     from clx.pipelines.data.splits import load_manifest, split_by
+    from clx.pipelines.runs.checkpoint import load
     from clx.pipelines.use.zeroshot import embed
 
     table = pq.read_table(embedded)

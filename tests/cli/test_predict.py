@@ -9,8 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from clx.pipelines.config.schema import Config
-from clx.pipelines.system.progress import Silent
 from clx.pipelines.experiments.train import train
+from clx.pipelines.system.progress import Silent
 
 
 @pytest.fixture(scope="module")

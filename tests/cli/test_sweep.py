@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from clx.pipelines.runs import checkpoint
-from clx.pipelines.runs import state
+from clx.pipelines.runs import checkpoint, state
 
 CLX = str(Path(sys.executable).with_name("clx"))
 CONFIG = """

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clx.pipelines.config.schema import Data
 from clx.pipelines.data import builtin_digits
 from clx.pipelines.data.builtin import BUILTIN, describe, is_builtin, load_builtin, write
-from clx.pipelines.config.schema import Data
-from clx.pipelines.system.errors import BadInput, Failed
-from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.manifest import resolve
+from clx.pipelines.data.splits import load_splits
+from clx.pipelines.system.errors import BadInput, Failed
 
 load = cache(load_builtin)
 

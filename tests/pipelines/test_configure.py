@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import dump, load_config, override, recipes
-from clx.pipelines.system.errors import BadInput
 from clx.pipelines.config.options import parse
+from clx.pipelines.config.schema import Config
+from clx.pipelines.system.errors import BadInput
 
 BASE = {
     "data": {"train": "pairs.csv"},

@@ -9,16 +9,24 @@ import numpy as np
 import pytest
 from scipy.ndimage import convolve1d
 
-from clx.pipelines.batches.dataset import Rows
-from clx.pipelines.model.build import class_names, prepare
 from clx.pipelines.batches.check import check_source
-from clx.pipelines.config.schema import Balance, Config, Data, Term
-from clx.pipelines.data.imbalance import bin_name, class_weights, density_weights, histogram, kernel_of, shots, targets_of
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.batches.loader import Order, once
-from clx.pipelines.training.trainer import Trainer
-from clx.pipelines.data.splits import load_manifest, load_splits
+from clx.pipelines.config.schema import Balance, Config, Data, Term
+from clx.pipelines.data.imbalance import (
+    bin_name,
+    class_weights,
+    density_weights,
+    histogram,
+    kernel_of,
+    shots,
+    targets_of,
+)
 from clx.pipelines.data.long_tail import long_tail, thin
+from clx.pipelines.data.splits import load_manifest, load_splits
+from clx.pipelines.model.build import class_names, prepare
+from clx.pipelines.system.errors import BadInput
+from clx.pipelines.training.trainer import Trainer
 
 
 def test_inverse_weights_make_every_bin_count_alike() -> None:

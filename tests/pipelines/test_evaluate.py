@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from clx.pipelines.evaluation import results
-from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.config.schema import TASKS, Data
-from clx.pipelines.evaluation.embeddings import contents, embed_manifest
-from clx.pipelines.system.errors import BadInput
-from clx.pipelines.evaluation.evaluate import _add_rows, evaluate, evaluate_run, source_in, sources
-from clx.pipelines.data.splits import load_splits
-from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.splits import load_splits
+from clx.pipelines.evaluation import results
+from clx.pipelines.evaluation.embeddings import contents, embed_manifest
+from clx.pipelines.evaluation.evaluate import _add_rows, evaluate, evaluate_run, source_in, sources
+from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.evaluation.tasks import phrasings_for
+from clx.pipelines.runs.checkpoint import load
+from clx.pipelines.system.errors import BadInput
 
 QUICK = Settings(resamples=20, episodes=20)
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clx.pipelines.use import export
-from clx.pipelines.runs import checkpoint
 from clx.pipelines.config.schema import Config
-from clx.pipelines.system.errors import BadInput, Refused
 from clx.pipelines.experiments.train import train
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.system.errors import BadInput, Refused
+from clx.pipelines.use import export
 
 Command = Callable[..., Any]
 

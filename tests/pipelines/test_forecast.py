@@ -14,14 +14,14 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from clx.pipelines.use import predict_recordings
-from clx.pipelines.evaluation import forecast
 from clx.pipelines.batches.dataset import Key, Rows
+from clx.pipelines.config.schema import Config, Data
+from clx.pipelines.data.splits import load_splits
+from clx.pipelines.evaluation import forecast
 from clx.pipelines.model.build import prepare
 from clx.pipelines.runs.checkpoint import load
-from clx.pipelines.config.schema import Config, Data
 from clx.pipelines.system.errors import BadInput, Failed
-from clx.pipelines.data.splits import load_splits
+from clx.pipelines.use import predict_recordings
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 LENGTH, TRAIN, VAL, STEPS = 24, 405, 540, 900  # of a window; ends of the parts

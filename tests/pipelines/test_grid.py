@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from clx.pipelines.system.errors import BadInput
 from clx.pipelines.experiments.sweep_grid import Plan, Point, points, read_plan
+from clx.pipelines.system.errors import BadInput
 
 BASE = {
     "data": {"train": "sklearn:iris", "label": "label"},

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from clx.pipelines.experiments.train import train
 from clx.pipelines.training.health import FEWEST, PATIENCE, Health, spread
 from clx.pipelines.training.trainer import Trainer
-from clx.pipelines.experiments.train import train
 
 
 def test_spread_of_equal_opposite_and_isotropic_rows() -> None:

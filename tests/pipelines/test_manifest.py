@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from clx.pipelines.config.schema import Data, Fraction
-from clx.pipelines.system.errors import BadInput
-from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.data.manifest import Manifest, resolve
+from clx.pipelines.data.splits import load_manifest, load_splits
+from clx.pipelines.system.errors import BadInput
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 

@@ -10,11 +10,11 @@ import torch
 
 from clx.modalities.series import Series
 from clx.pipelines.batches.dataset import Key, Rows
-from clx.pipelines.model.build import prepare
-from clx.pipelines.config.schema import Config, Near
-from clx.pipelines.system.errors import BadInput
 from clx.pipelines.batches.positives import Neighbours
+from clx.pipelines.config.schema import Config, Near
 from clx.pipelines.data.manifest import Manifest, seconds
+from clx.pipelines.model.build import prepare
+from clx.pipelines.system.errors import BadInput
 
 RNG = np.random.default_rng(0)
 SUBJECT = [None if k % 17 == 3 else f"s{k}" for k in RNG.integers(6, size=60)]

@@ -7,9 +7,9 @@ import pytest
 from annotated_types import Gt
 
 from clx.pipelines.config.catalogue import describe_loss
-from clx.pipelines.system.errors import BadInput
 from clx.pipelines.config.options import construct
 from clx.pipelines.evaluation.results import Settings
+from clx.pipelines.system.errors import BadInput
 
 
 @dataclass

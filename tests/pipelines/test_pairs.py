@@ -10,18 +10,18 @@ import torch
 
 from clx.modalities.table import Table
 from clx.modalities.text import Text
-from clx.pipelines.runs import checkpoint
-from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.batches.cells import collate, read_cell, vary
 from clx.pipelines.batches.check import check_source
-from clx.pipelines.config.schema import Config
-from clx.pipelines.config.load import dump
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.batches.loader import once
+from clx.pipelines.config.load import dump
+from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
+from clx.pipelines.experiments.train import train
 from clx.pipelines.model.towers import Tower
 from clx.pipelines.report.sample_views import views
 from clx.pipelines.report.snapshot import look
-from clx.pipelines.experiments.train import train
+from clx.pipelines.runs import checkpoint
 
 ROWS = [("a cat", "a cat", 5), ("a cat", "the sun", 0), ("sun", "", 2), ("ü", "u and v", 1), ("one two", "two one", 4)]
 

@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from clx.pipelines.report import mistakes
-from clx.pipelines.report import sample_views
-from clx.pipelines.report import space_map
-from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.config.schema import Config
-from clx.pipelines.evaluation.evaluate import Source, evaluate
 from clx.pipelines.data.splits import load_evaluation
-from clx.pipelines.system.progress import Silent
-from clx.pipelines.report.snapshot import Seen, look
+from clx.pipelines.evaluation.evaluate import Source, evaluate
 from clx.pipelines.experiments.train import train
+from clx.pipelines.report import mistakes, sample_views, space_map
+from clx.pipelines.report.snapshot import Seen, look
+from clx.pipelines.runs.checkpoint import load
+from clx.pipelines.system.progress import Silent
 
 
 @pytest.fixture(scope="module")

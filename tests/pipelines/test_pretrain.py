@@ -14,17 +14,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clx.pipelines.runs import checkpoint
-from clx.pipelines.model import frozen_features
 from clx.pipelines.batches.dataset import Rows
-from clx.pipelines.config.schema import Config, Data
-from clx.pipelines.config.load import first_stage, load_config
-from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.batches.loader import batches, once
-from clx.pipelines.training.trainer import Trainer
-from clx.pipelines.data.splits import load_splits
+from clx.pipelines.config.load import first_stage, load_config
+from clx.pipelines.config.schema import Config, Data
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.splits import load_splits
 from clx.pipelines.experiments.train import train
+from clx.pipelines.model import frozen_features
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.system.errors import BadInput, Stopped
+from clx.pipelines.training.trainer import Trainer
 
 
 def write_table(path: Path, rows: int = 160, seed: int = 0) -> Path:

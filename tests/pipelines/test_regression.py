@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clx.pipelines.runs.checkpoint import load
+from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.evaluation.embeddings import embed_manifest
 from clx.pipelines.evaluation.evaluate import evaluate_run, sources
-from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.evaluation.regression import training_targets
 from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.experiments.train import train
+from clx.pipelines.runs.checkpoint import load
 
 Make = Callable[..., Any]
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clx.pipelines.report import confusions
 from clx.pipelines.config.schema import Config
-from clx.pipelines.system.errors import BadInput
-from clx.pipelines.runs.folder import read_config
-from clx.pipelines.system.progress import Silent
-from clx.pipelines.report.report import digest, report
 from clx.pipelines.experiments.train import train
+from clx.pipelines.report import confusions
+from clx.pipelines.report.report import digest, report
+from clx.pipelines.runs.folder import read_config
+from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.progress import Silent
 
 HOSTILE = ['<script>alert("x")</script>', "</script><img src=x onerror=alert(1)>", "quiet & 'plain'"]
 

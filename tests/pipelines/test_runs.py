@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from clx.pipelines.runs import checkpoint
-from clx.pipelines.runs import listing
-from clx.pipelines.runs import state
+from clx.pipelines.runs import checkpoint, listing, state
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import Stopped
 

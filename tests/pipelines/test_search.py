@@ -14,8 +14,8 @@ import torch
 from pyarrow import parquet
 
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.use.search import approximate, neighbours
 from clx.pipelines.use.embedding_files import Stored
+from clx.pipelines.use.search import approximate, neighbours
 
 
 @pytest.fixture

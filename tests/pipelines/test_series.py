@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from clx.pipelines.runs import checkpoint
-from clx.pipelines.model.build import prepare
 from clx.pipelines.config.schema import Config
-from clx.pipelines.system.errors import BadInput, Stopped
-from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.data.splits import load_splits
-from clx.pipelines.system.progress import Progress
 from clx.pipelines.experiments.train import train
+from clx.pipelines.model.build import prepare
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.system.errors import BadInput, Stopped
+from clx.pipelines.system.progress import Progress
+from clx.pipelines.training.trainer import Trainer
 
 
 def config(data: str = "aeon:ItalyPowerDemand", eval: tuple[str, ...] = (), **series: Any) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from clx.pipelines.runs import checkpoint
 from clx.pipelines.experiments.train import dry_run, train
+from clx.pipelines.runs import checkpoint
 
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
 

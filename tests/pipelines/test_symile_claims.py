@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from clx.losses.base import LOSSES
-from clx.pipelines.data.builtin import load_builtin
 from clx.pipelines.config.load import load_config
+from clx.pipelines.data.builtin import load_builtin
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.experiments.train import train
 

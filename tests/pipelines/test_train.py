@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clx.pipelines.runs import checkpoint
 from clx.pipelines.experiments import train as pipeline
-from clx.pipelines.system.errors import BadInput, Refused, Stopped
-from clx.pipelines.runs.folder import CHANGEABLE
-from clx.pipelines.training.trainer import Trainer
-from clx.pipelines.training.schedule import plan, rate_at
 from clx.pipelines.experiments.train import train
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs.folder import CHANGEABLE
+from clx.pipelines.system.errors import BadInput, Refused, Stopped
+from clx.pipelines.training.schedule import plan, rate_at
+from clx.pipelines.training.trainer import Trainer
 
 Make = Callable[..., Any]
 

@@ -12,7 +12,16 @@ from PIL import Image
 from clx.pipelines.use import zeroshot
 from clx.pipelines.use.inputs import Inputs
 from clx.pipelines.use.labels import read_templates
-from clx.pipelines.use.zeroshot import Question, Result, ask, class_embeddings, classify, embed_items, native_scale, queries
+from clx.pipelines.use.zeroshot import (
+    Question,
+    Result,
+    ask,
+    class_embeddings,
+    classify,
+    embed_items,
+    native_scale,
+    queries,
+)
 
 WORDS = ["cat", "dog", "a red square", "ship", "tree frog"]
 TINY = {

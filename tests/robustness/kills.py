@@ -28,10 +28,10 @@ from safetensors.torch import load_file
 
 import clx.pipelines.evaluation.evaluate  # noqa: F401
 from clx.cli.main import run
-from clx.pipelines.training import logs
-from clx.pipelines.runs import checkpoint
 from clx.pipelines.data import splits
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.system import durable_files
+from clx.pipelines.training import logs
 
 CONFIG = {
     "modalities": {

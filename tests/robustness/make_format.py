@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from clx.pipelines.runs import checkpoint
 from clx.pipelines.config.schema import Config
+from clx.pipelines.experiments.train import train
+from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.durable_files import FORMAT
 from clx.pipelines.system.progress import Silent
-from clx.pipelines.experiments.train import train
 
 CONFIG = {
     "data": {"train": "sklearn:iris", "label": "label"},

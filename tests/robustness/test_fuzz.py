@@ -25,17 +25,17 @@ from clx.modalities.audio import Audio
 from clx.modalities.base import CellError
 from clx.modalities.image import Image
 from clx.modalities.series import Series
-from clx.pipelines.report import confusions
-from clx.pipelines.evaluation import results
-from clx.pipelines.runs import checkpoint
-from clx.pipelines.model.build import make_losses, make_modalities
 from clx.pipelines.config.load import load_config
+from clx.pipelines.data.splits import load_manifest, load_splits, split_by
+from clx.pipelines.evaluation import results
+from clx.pipelines.model.build import make_losses, make_modalities
+from clx.pipelines.report import confusions
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs.listing import curves, figures, headline, read_results, summary
 from clx.pipelines.system.durable_files import digest, seal
 from clx.pipelines.system.errors import BadInput, Heed
-from clx.pipelines.use.labels import read_labels
 from clx.pipelines.training.trainer import Trainer
-from clx.pipelines.data.splits import load_manifest, load_splits, split_by
-from clx.pipelines.runs.listing import curves, figures, headline, read_results, summary
+from clx.pipelines.use.labels import read_labels
 from clx.pipelines.use.temperature_fit import load_fits
 
 SECONDS = 30  # of this process for one input: more is a hang

@@ -20,19 +20,18 @@ import yaml
 
 from clx.modalities.base import CellError
 from clx.modalities.image import Image
-from clx.pipelines.report import confusions
-from clx.pipelines.evaluation import results
-from clx.pipelines.runs import checkpoint
-from clx.pipelines.runs import state
-from clx.pipelines.use import predict as predicting
-from clx.pipelines.experiments import train as pipeline
 from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.data.builtin import load_builtin
+from clx.pipelines.evaluation import results
+from clx.pipelines.experiments import train as pipeline
+from clx.pipelines.model.towers import Embedder
+from clx.pipelines.report import confusions
+from clx.pipelines.runs import checkpoint, state
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import out_of_memory
-from clx.pipelines.training.trainer import Trainer
-from clx.pipelines.model.towers import Embedder
 from clx.pipelines.system.progress import Silent
+from clx.pipelines.training.trainer import Trainer
+from clx.pipelines.use import predict as predicting
 
 Forked = Callable[..., Any]
 ROOT = Path(__file__).parents[2]

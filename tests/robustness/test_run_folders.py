@@ -16,14 +16,14 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from clx.pipelines.training import trainer
+from clx.pipelines.config.schema import Config
+from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system import durable_files
-from clx.pipelines.config.schema import Config
 from clx.pipelines.system.durable_files import locked, seal
 from clx.pipelines.system.errors import BadInput, Failed, Heed
 from clx.pipelines.system.progress import Silent
-from clx.pipelines.experiments.train import train
+from clx.pipelines.training import trainer
 
 HERE = Path(__file__).parent
 FILES = ["model.safetensors", "trainer.pt", "config.yaml", "facts.json", "meta.json"]

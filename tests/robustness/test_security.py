@@ -22,12 +22,12 @@ from clx.modalities.base import CellError, Modality
 from clx.modalities.image import Image
 from clx.modalities.series import Series
 from clx.modalities.text import Text
+from clx.pipelines.data.manifest import resolve
+from clx.pipelines.data.splits import load_manifest
+from clx.pipelines.experiments.train import run_name
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.durable_files import digest, seal, unseal
 from clx.pipelines.system.errors import BadInput, Heed
-from clx.pipelines.data.splits import load_manifest
-from clx.pipelines.data.manifest import resolve
-from clx.pipelines.experiments.train import run_name
 
 ROOT = Path(__file__).parents[2]
 FORMAT_1 = Path(__file__).with_name("format-1")

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from clx.pipelines.runs import checkpoint
-from clx.pipelines.experiments import train as pipeline
 from clx.pipelines.batches.dataset import Rows
-from clx.pipelines.system.errors import Stopped
 from clx.pipelines.batches.loader import Lost
-from clx.pipelines.training.trainer import Trainer
+from clx.pipelines.experiments import train as pipeline
+from clx.pipelines.experiments.train import train
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.system.errors import Stopped
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.system.signals import Signals, raise_stopped
-from clx.pipelines.experiments.train import train
+from clx.pipelines.training.trainer import Trainer
 
 HERE = Path(__file__).parent
 
@@ -205,8 +205,8 @@ def test_commands_that_read_stop_with_a_line(
 def test_a_killed_worker_is_noticed_between_steps_alone() -> None:
     """Not in the middle of one, which could then neither be finished nor saved."""
     from clx.modalities.table import Table
-    from clx.pipelines.data.builtin import load_builtin
     from clx.pipelines.batches.loader import batches, once
+    from clx.pipelines.data.builtin import load_builtin
 
     rows = load_builtin("sklearn:iris")["train"]
     before = signal.getsignal(signal.SIGCHLD)
