@@ -46,10 +46,10 @@ def embed(
 
     clx embed ViT-B-32 --pretrained laion2b_s34b_b79k --data photos/ --out photos.npy --modality image --dtype float16
     """
+    from clx.pipelines.runs.open import open_model
     from clx.pipelines.system.errors import BadInput
     from clx.pipelines.use import embed as pipeline
     from clx.pipelines.use.inputs import set_columns
-    from clx.pipelines.use.zeroshot import open_model
 
     if pretrained and data is None:
         raise BadInput("an OpenCLIP model has no data of its own: say which with --data")

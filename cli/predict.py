@@ -57,6 +57,7 @@ def predict(
 
     clx predict runs/pump today.csv --anomaly | jq 'select(.anomaly)'
     """
+    from clx.pipelines.data import writers
     from clx.pipelines.system.errors import BadInput
     from clx.pipelines.use import predict as pipeline
 
@@ -68,7 +69,7 @@ def predict(
         raise BadInput(f"--beta {beta:g}: so many deviations are a number from 0 on")
     odd = (average or 21, 4.0 if beta is None else beta) if anomaly else None
     if out is not None:
-        pipeline.check_name(out)
+        writers.check_name(out)
     opened = pipeline.open_run(run, checkpoint, device, head=odd is None)
     parts, schema = lines_of(opened, source, split, keep, probabilities, odd, batch_size)
     start, done, bad = time.monotonic(), 0, 0
@@ -82,7 +83,7 @@ def predict(
         done, bad = done + len(lines), bad + len(unread)
 
     if out is not None:
-        with pipeline.writer(out, schema, read_from(opened, source)) as write:
+        with writers.writer(out, schema, read_from(opened, source)) as write:
             for lines, unread in parts:
                 told(lines, unread)
                 write(lines)

@@ -90,8 +90,7 @@ def search(
     opened = pipeline.run_of(stored, run, pretrained, device)
     candidate = pipeline.candidate(opened, column, among)
     from clx.pipelines.system.read_ahead import ahead, default_workers
-    from clx.pipelines.use.inputs import one_item
-    from clx.pipelines.use.zeroshot import read_items
+    from clx.pipelines.use.inputs import one_item, read_items
 
     given: Iterator[Item] = one_item(opened, one) if one else pipeline.items_of(opened, names(query or []), modality)
     bad = 0

@@ -53,7 +53,7 @@ def recipes(
 
     known = load.recipes()
     if schema:
-        from clx.pipelines.model.build import schema as whole
+        from clx.pipelines.config.objects import schema as whole
 
         emit_json(whole())
     elif name is None:

@@ -65,9 +65,10 @@ def train(
     else:
         config = load_config(source, settings, flags)
     from clx.pipelines.experiments import train as pipeline
+    from clx.pipelines.training.dry_run import dry_run as planned
 
     if dry_run:
-        show_plan(pipeline.dry_run(config), json)
+        show_plan(planned(config), json)
         return
     folder = resume or out or Path("runs") / pipeline.run_name(Path(source or "").stem)
     with progress() as shown:

@@ -110,6 +110,8 @@ def zeroshot(
     absent = missing([*(inputs or []), *one.values()])
     if absent and modality is None:  # with --as an input may be words
         raise BadInput(f"no such file: {absent[0]}")
+    from clx.pipelines.model import scoring
+    from clx.pipelines.runs import open
     from clx.pipelines.use import zeroshot as pipeline
     from clx.pipelines.use.inputs import Inputs, check_modality, one_item, set_columns
     from clx.pipelines.use.labels import as_phrasings, read_labels, read_templates
@@ -120,17 +122,17 @@ def zeroshot(
     elif labels is not None:
         phrasings = as_phrasings([each.strip() for each in labels.split(",") if each.strip()], "--labels")
     templates = read_templates(template)
-    run = pipeline.open_model(model, pretrained, checkpoint, device)
+    run = open.open_model(model, pretrained, checkpoint, device)
     set_columns(run, column)
     if absent and modality is not None and check_modality(run, modality) != "text":
         raise BadInput(f"no such file: {absent[0]}")
     if labels_as is None and modality is not None:  # a question is asked among answers
         texts = [name for name, m in run.modalities.items() if m.kind == "text" and name != modality]
         labels_as = texts[0] if texts else None
-    chosen = Inputs(run, modality, pipeline.text_modality(run, labels_as), split, allow_outside)
+    chosen = Inputs(run, modality, scoring.text_modality(run, labels_as), split, allow_outside)
     folder = None if pretrained else Path(model)
     if calibrate:
-        from clx.pipelines.model.towers import fingerprint
+        from clx.pipelines.model.fingerprint import fingerprint
         from clx.pipelines.use.calibrate import calibrate_on
 
         found = calibrate_on(

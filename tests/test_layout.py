@@ -3,6 +3,8 @@
 import ast
 import doctest
 import importlib
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,130 +12,171 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("cli", "pipelines", "modalities", "losses")
-MAY_IMPORT = {
-    "cli": {"cli", "pipelines"},
-    "pipelines": {"pipelines", "modalities", "losses"},
-    "modalities": {"modalities"},
-    "losses": {"losses"},
-}
-# In pipelines each file imports only what stands before it.
-ORDER = [
-    "errors",
-    "options",
-    "config",
-    "configure",
-    "signals",
-    "disk",
-    "folder",
-    "state",
-    "runs",
-    "doctor",
-    "device",
-    "ahead",
-    "rows",
-    "recordings",
-    "readers",
-    "digits",
-    "builtin",
-    "manifest",
-    "density",
-    "neighbours",
-    "cells",
-    "batch",
-    "loader",
-    "model",
-    "build",
-    "known",
-    "checkpoint",
-    "intervals",
-    "geometry",
-    "health",
-    "results",
-    "thin",
-    "pretrain",
-    "metrics",
-    "items",
-    "labels",
-    "scale",
-    "zeroshot",
-    "calibrate",
-    "probes",
-    "embedded",
-    "asked",
-    "learning",
-    "regression",
-    "forecast",
-    "tasks",
-    "infer",
-    "evaluate",
-    "predict",
-    "timeline",
-    "overview",
-    "previews",
-    "seen",
-    "space",
-    "mistakes",
-    "samples",
-    "pictures",
-    "report",
-    "progress",
-    "schedule",
-    "logs",
-    "loop",
-    "train",
-    "grid",
-    "jobs",
-    "sweep",
-    "export",
-    "catalogue",
-    "stored",
-    "embed",
-    "search",
-    "check",
-    "bench",
-    "archive",
+LADDER = [
+    {"cli"},
+    {"pipelines.experiments", "pipelines.report"},
+    {"pipelines.training", "pipelines.use", "pipelines.evaluation"},
+    {"pipelines.runs"},
+    {"pipelines.model"},
+    {"pipelines.batches"},
+    {"pipelines.data"},
+    {"pipelines.config"},
+    {"pipelines.measures", "pipelines.system"},
+    {"losses", "modalities"},
 ]
-FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
+"""A folder imports from itself and from those on lower rungs; two on one rung do not know each other."""
+KNOW_NOTHING_OF_CLX = {"pipelines.measures", "pipelines.system", "losses", "modalities"}
+"""These import from their own folder alone."""
+WITHOUT_TORCH = [
+    *("clx.pipelines.config.schema", "clx.pipelines.config.load", "clx.pipelines.config.options"),
+    *("clx.pipelines.runs.folder", "clx.pipelines.runs.state", "clx.pipelines.runs.listing"),
+]
+"""Besides all of `data`: a mistyped key or a listing costs a fraction of a second."""
 
 
-def imports(path: Path) -> list[str]:
-    """Every `clx.` module that a file imports, also inside functions."""
-    found = []
+def sources(root: Path) -> list[Path]:
+    """Every module of the package, of all depths."""
+    return sorted(path for folder in FOLDERS for path in (root / folder).rglob("*.py"))
+
+
+def module_of(path: Path, root: Path) -> str:
+    """`clx.pipelines.data.splits` for `pipelines/data/splits.py`."""
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(("clx", *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def folder_of(module: str) -> str:
+    """The folder of the ladder that a module is in: `pipelines.data`, `losses`."""
+    parts = module.split(".")[1:]
+    return ".".join(parts[:2]) if parts[0] == "pipelines" and len(parts) > 1 else parts[0]
+
+
+def imports(path: Path, modules: set[str]) -> set[str]:
+    """Every module of `clx` that a file imports, inside functions too."""
+    named: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("clx."):
-            deeper = [f"{node.module}.{alias.name}" for alias in node.names]
-            found += [name for name in deeper if (ROOT / Path(*name.split(".")[1:])).with_suffix(".py").exists()]
-            found.append(node.module)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "clx":
+            named |= {f"{node.module}.{alias.name}" for alias in node.names} & modules
+            named.add(node.module)
         elif isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.startswith("clx.")]
+            named |= {alias.name for alias in node.names if alias.name.startswith("clx.")}
+    return named
+
+
+def wrong_imports(root: Path) -> list[str]:
+    """One line for each import that goes up the ladder or across it, or from a package that has rooms."""
+    rung = {folder: number for number, folders in enumerate(LADDER) for folder in folders}
+    modules = {module_of(path, root) for path in sources(root)}
+    wrong = []
+    for path in sources(root):
+        here = folder_of(module_of(path, root))
+        for name in sorted(imports(path, modules)):
+            there = folder_of(name)
+            if there == here or there == "pipelines":  # the package itself holds nothing
+                continue
+            downwards = there in rung and here in rung and rung[there] > rung[here]
+            if not downwards or here in KNOW_NOTHING_OF_CLX:
+                wrong.append(f"{path.relative_to(root)} imports {name}")
+    return wrong
+
+
+def circles(root: Path) -> list[list[str]]:
+    """Modules that import each other, directly or by others, at whatever place in them."""
+    modules = {module_of(path, root) for path in sources(root)}
+    graph = {module_of(path, root): imports(path, modules) & modules for path in sources(root)}
+    found: list[list[str]] = []
+    done: set[str] = set()
+
+    def visit(name: str, trail: list[str]) -> None:
+        if name in trail:
+            found.append([*trail[trail.index(name) :], name])
+        elif name not in done:
+            for other in sorted(graph[name]):
+                visit(other, [*trail, name])
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, [])
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
-def test_imports_go_one_way(path: Path) -> None:
-    for name in imports(path):
-        assert name.split(".")[1] in MAY_IMPORT[path.parent.name], f"{path} imports {name}"
+def test_imports_go_down_the_ladder() -> None:
+    assert wrong_imports(ROOT) == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.py")), ids=lambda p: p.name)
-def test_pipelines_stand_in_order(path: Path) -> None:
-    if path.stem == "__init__":
-        return
-    before = ORDER[: ORDER.index(path.stem)]
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[1] == "pipelines" and len(parts) > 2 and parts[2] != "recipes":
-            assert parts[2] in before, f"{path.name} imports {parts[2]}, which stands after it"
+def test_no_circles() -> None:
+    assert circles(ROOT) == []
+
+
+def test_every_room_is_on_the_ladder() -> None:
+    rooms = {folder_of(module_of(path, ROOT)) for path in sources(ROOT)} - {"pipelines"}
+    assert rooms == set().union(*LADDER)
+    assert [path.name for path in (ROOT / "pipelines").glob("*.py")] == ["__init__.py"]
+
+
+PLANTED = {
+    "upwards": ("pipelines/data/planted.py", "from clx.pipelines.training import logs\n"),
+    "inside a function": (
+        "pipelines/config/planted.py",
+        "def late():\n    from clx.pipelines.data.splits import load_splits\n    return load_splits\n",
+    ),
+    "across": ("pipelines/training/planted.py", "import clx.pipelines.evaluation.evaluate\n"),
+    "in a folder of a folder": ("pipelines/config/recipes/planted.py", "from clx.pipelines import runs\n"),
+    "from the bottom": ("losses/planted.py", "from clx.pipelines.system import errors\n"),
+    "to a sibling": ("modalities/planted.py", "from clx.losses.base import Loss\n"),
+}
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    for path in sources(ROOT):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text())
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", PLANTED)
+def test_a_planted_import_is_found(case: str, copied: Path) -> None:
+    name, text = PLANTED[case]
+    (copied / name).write_text(text)
+    assert {line.split()[0] for line in wrong_imports(copied)} == {name}
+
+
+def test_a_planted_circle_is_found(copied: Path) -> None:
+    (copied / "losses" / "one.py").write_text("def late():\n    from clx.losses import other\n")
+    (copied / "losses" / "other.py").write_text("from clx.losses.one import late\n")
+    assert circles(copied) == [["clx.losses.one", "clx.losses.other", "clx.losses.one"]]
+
+
+def test_what_is_asked_first_does_without_torch() -> None:
+    data = [module_of(path, ROOT) for path in (ROOT / "pipelines/data").glob("*.py")]
+    code = f"""
+import importlib, sys
+for name in {[*data, *WITHOUT_TORCH]!r}:
+    importlib.import_module(name)
+    assert "torch" not in sys.modules, name
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_package_is_declared() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
-    folders = {path.parent.relative_to(ROOT).as_posix() for f in FOLDERS for path in (ROOT / f).rglob("*.py")}
-    assert set(declared.values()) == folders
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in sources(ROOT)}
+    assert set(tool["package-dir"].values()) == folders
+    assert set(tool["packages"]) == set(tool["package-dir"]) == {f"clx.{f.replace('/', '.')}" for f in folders}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
+WITH_EXAMPLES = [path for path in sources(ROOT) if ">>>" in path.read_text()]
+
+
+def test_examples_are_looked_for_in_every_folder() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in WITH_EXAMPLES} >= {"losses", "pipelines"}
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_docstring_examples(path: Path) -> None:
-    stem = "" if path.stem == "__init__" else f".{path.stem}"
-    module = importlib.import_module(f"clx.{path.parent.name}{stem}")
-    assert doctest.testmod(module).failed == 0
+    tried = doctest.testmod(importlib.import_module(module_of(path, ROOT)))
+    assert tried.attempted
+    assert tried.failed == 0

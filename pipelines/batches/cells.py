@@ -11,24 +11,10 @@ from torch import Tensor
 from clx.modalities.base import Input, Modality
 from clx.modalities.series import Series
 from clx.modalities.series_files import piece_of
+from clx.pipelines.batches.columns import column_of, columns_of
 from clx.pipelines.data.manifest import Manifest, resolve
 from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.system.errors import BadInput
-
-
-def column_of(name: str, modality: Modality) -> str | list[str]:
-    """The manifest column that feeds a modality, or the columns of a table or a pair."""
-    if modality.kind != "table":
-        column = modality.column or name
-        return column if modality.pair is None else [column, modality.pair]
-    columns: list[str] = getattr(modality, "columns", [])
-    return columns or ([modality.column] if modality.column else ["*"])
-
-
-def has_columns(manifest: Manifest, name: str, modality: Modality) -> bool:
-    """Whether a manifest has all that a modality reads."""
-    wanted = column_of(name, modality)
-    return set([wanted] if isinstance(wanted, str) else wanted) <= set(manifest.columns)
 
 
 def cell_of(row: dict[str, Any], name: str, modality: Modality, manifest: Manifest) -> Any:
@@ -104,17 +90,3 @@ def collate(modality: Modality, samples: Sequence[Any]) -> Input:
     if modality.pair is None:
         return modality.collate(samples)
     return modality.collate([one for side in zip(*samples, strict=True) for one in side])
-
-
-def columns_of(modalities: dict[str, Modality], *more: str | None) -> list[str]:
-    """All manifest columns that the modalities read, and `more` where given."""
-    wanted: list[str] = []
-    for name, modality in modalities.items():
-        column = column_of(name, modality)
-        wanted += column if isinstance(column, list) else [column]
-    return list(dict.fromkeys([*wanted, *(name for name in more if name)]))
-
-
-def view_names(name: str, modality: Modality) -> list[str]:
-    """Names of a modality's views: itself, or `name/0`, `name/1` and so on."""
-    return [name] if modality.views == 1 else [f"{name}/{v}" for v in range(modality.views)]

@@ -14,15 +14,16 @@ import numpy as np
 
 from clx.modalities.base import Modality
 from clx.modalities.series_files import piece_of
-from clx.pipelines.batches.cells import cell_of, cells, column_of, read_cell
+from clx.pipelines.batches.cells import cell_of, cells, read_cell
+from clx.pipelines.batches.columns import check_columns, column_of
 from clx.pipelines.config.load import load_config
+from clx.pipelines.config.objects import make_modalities
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.imbalance import Floats, histogram, readable_targets, shots, width_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.write_recipe import infer_config
-from clx.pipelines.model.build import check_columns, make_modalities
 from clx.pipelines.system.errors import BadInput
 
 LISTED = 1000  # findings of one sort that are listed; all are counted

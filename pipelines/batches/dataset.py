@@ -1,7 +1,7 @@
 """From manifest rows to batches: decoded, varied, collated, with what is missing masked."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,69 +10,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from clx.modalities.base import CellError, Input, Modality
-from clx.pipelines.batches.cells import cell_of, collate, column_of, columns_of, future_of, read_cell, vary, view_names
+from clx.pipelines.batches.batch import BadRow, Batch, Key
+from clx.pipelines.batches.cells import cell_of, collate, future_of, read_cell, vary
+from clx.pipelines.batches.columns import column_of, columns_of, view_names
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.schema import Near
 from clx.pipelines.data.imbalance import bin_name
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.system.errors import BadInput
-
-
-class Key(NamedTuple):
-    """One batch: its place in the run, which seeds its randomness, and its rows."""
-
-    epoch: int
-    number: int
-    rows: np.ndarray
-
-
-class BadRow(NamedTuple):
-    """A row that could not be used, and why."""
-
-    row: int
-    where: str
-    column: str
-    reason: str
-
-
-@dataclass
-class Batch:
-    """Inputs by view name, who is present, and what the objectives may ask for.
-
-    `inputs[name]` holds only the rows where `present[name]` `[B]` is True, in order.
-    """
-
-    inputs: dict[str, Input]
-    present: dict[str, Tensor]
-    labels: Tensor
-    targets: Tensor
-    sample_id: Tensor
-    weights: Tensor | None = None
-    """`[B]`, mean 1 over the training rows; None where all count alike."""
-    bad: list[BadRow] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.sample_id)
-
-    def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device; copies from pinned memory overlap with computation."""
-
-        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: t.to(device, non_blocking=True) for name, t in tensors.items()}
-
-        return Batch(
-            {name: move(value) for name, value in self.inputs.items()},
-            move(self.present),
-            **move({"labels": self.labels, "targets": self.targets, "sample_id": self.sample_id}),
-            weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
-            bad=self.bad,
-        )
-
-    def pin_memory(self) -> "Batch":
-        for value in self.inputs.values():
-            value.update({name: t.pin_memory() for name, t in value.items()})
-        return self
 
 
 @dataclass

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
-from clx.pipelines.batches.dataset import BadRow, Batch, Key, Rows
+from clx.pipelines.batches.batch import BadRow, Batch, Key
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.system.signals import leave_to_parent
 

@@ -7,8 +7,8 @@ import torch
 
 from clx.losses.base import LOSSES
 from clx.modalities.base import MODALITIES
+from clx.pipelines.config.objects import required
 from clx.pipelines.config.options import options_model
-from clx.pipelines.model.build import required
 from clx.pipelines.system.errors import BadInput, nearest
 
 

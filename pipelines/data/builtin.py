@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines.data import builtin_digits
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.windows import read_ts
+from clx.pipelines.data.readers import read_ts
 from clx.pipelines.system.durable_files import unwritable
 from clx.pipelines.system.errors import BadInput, nearest
 
@@ -131,7 +131,11 @@ def _digits_rotation(_: str) -> Tables:
         source = np.tile(np.arange(len(files)), ROTATION_ROWS[split])
         angles = np.round(np.random.default_rng([17, number]).uniform(-ROTATION, ROTATION, len(source)), 1)
         images = [builtin_digits.turned(files[i], angle) for i, angle in zip(source, angles.tolist(), strict=True)]
-        columns = {"image": pa.array(images, pa.binary()), "angle": angles, "label": builtin_digits.ENGLISH[labels[source]]}
+        columns = {
+            "image": pa.array(images, pa.binary()),
+            "angle": angles,
+            "label": builtin_digits.ENGLISH[labels[source]],
+        }
         tables[split] = pa.table({**columns, "split": [split] * len(source)})
     return tables
 

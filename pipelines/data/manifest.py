@@ -193,14 +193,6 @@ def _real_root(root: Path) -> str:
     return os.path.realpath(root)
 
 
-def refuse_input(out: Path, *names: str) -> None:
-    """Raise `BadInput` when `out`, which is to be written, is a manifest of one of these names."""
-    for name in names:
-        source = Path(name).expanduser()
-        if source.is_file() and out.exists() and source.samefile(out):
-            raise BadInput(f"--out {out} is what the rows are read from: choose another name")
-
-
 def resolve(cell: Any, manifest: Manifest) -> Any:
     """A cell ready for a modality that reads files: text becomes a path below the manifest's root.
 

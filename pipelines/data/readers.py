@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from clx.pipelines.data.windows import read_ts
+import numpy as np
+
+from clx.pipelines.data.windows import lists
 from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -303,3 +305,23 @@ def _files(folder: Path) -> Iterator[str]:
 def kind_of_file(path: str) -> str | None:
     suffix = os.path.splitext(path)[1].lower()
     return next((kind for kind, suffixes in EXTENSIONS.items() if suffix in suffixes), None)
+
+
+def read_ts(path: Path, name: str) -> "pa.Table":
+    """The rows of a `.ts` archive file: `series`, and `label`, or `target` of a regression problem."""
+    import pyarrow as pa
+    from aeon.datasets import load_from_ts_file
+
+    try:
+        series, answers, meta = load_from_ts_file(str(path), return_meta_data=True)
+    except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
+        raise BadInput(f"{name}: not a .ts file that aeon reads ({' '.join(str(error).split())[:120]})") from None
+    rows = [np.asarray(row).T for row in series]
+    if not rows or any(row.ndim != 2 or not row.size for row in rows):
+        raise BadInput(f"{name}: not a .ts file with series in it")
+    columns = {"series": lists(rows)}
+    if meta.get("targetlabel"):
+        columns["target"] = pa.array(np.asarray(answers, dtype=np.float64))
+    elif meta.get("classlabel"):
+        columns["label"] = pa.array(np.asarray(answers).astype(str).tolist())
+    return pa.table(columns)

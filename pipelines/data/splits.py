@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from clx.pipelines.config.schema import Data, Fraction, Last
 from clx.pipelines.data.builtin import BUILTIN, is_builtin, load_builtin
+from clx.pipelines.data.long_tables import grouped
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.readers import SPLITS, read_file, read_folder
-from clx.pipelines.data.windows import grouped, parted, windowed
+from clx.pipelines.data.windows import parted, windowed
 from clx.pipelines.system.errors import BadInput, nearest
 
 LISTS = [f"{stem}.{suffix}" for stem in ("metadata", "manifest") for suffix in ("csv", "tsv", "jsonl", "parquet")]

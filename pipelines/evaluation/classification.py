@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clx.pipelines.batches.cells import column_of
+from clx.pipelines.batches.columns import column_of
 from clx.pipelines.evaluation.embeddings import Embedded
 from clx.pipelines.evaluation.task_context import Asked, Lines, classified, need_label, nonempty
 from clx.pipelines.measures import probes

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings
-from clx.pipelines.batches.cells import cell_at, has_columns
-from clx.pipelines.batches.dataset import BadRow, Rows
+from clx.pipelines.batches.batch import BadRow
+from clx.pipelines.batches.cells import cell_at
+from clx.pipelines.batches.columns import check_columns, has_columns
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.model.build import Run, check_columns, class_names
+from clx.pipelines.model.build import Run, class_names
 from clx.pipelines.model.frozen_features import know
+from clx.pipelines.model.scoring import queries
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.use.zeroshot import queries
 
 ROWS = 256
 """Rows that go through the towers at a time."""
@@ -168,13 +170,6 @@ def queries_of(run: Run, embedded: Embedded, names: list[str], rows: Tensor, can
     modality `candidate`."""
     z = {name: embedded.z[name][rows].to(run.device) for name in names}
     return queries(run, z, {name: embedded.present[name][rows].to(run.device) for name in names}, candidate)
-
-
-@torch.no_grad()
-def head_says(run: Run, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
-    """What the run's head says of embedded rows, `[N, outputs]`, on the CPU."""
-    z = {name: rows.to(run.device) for name, rows in z.items()}
-    return run.model.predict(z, {name: here.to(run.device) for name, here in present.items()}).cpu()
 
 
 def contents(run: Run, embedded: Embedded, name: str) -> Tensor:

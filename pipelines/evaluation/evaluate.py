@@ -1,48 +1,26 @@
 """Evaluation of a run or a model on a manifest: embeddings once, then every task on them."""
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
-from clx.modalities.series_files import piece_of
-from clx.pipelines.batches.cells import cell_at, has_columns
-from clx.pipelines.config.schema import TASKS, Data, Task
+from clx.pipelines.config.schema import TASKS, Task
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.splits import evaluation_splits, load_splits, splits_of
+from clx.pipelines.data.splits import splits_of
 from clx.pipelines.evaluation import results
 from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_manifest, nobody
-from clx.pipelines.evaluation.forecast import HORIZONS
+from clx.pipelines.evaluation.evaluated_rows import OnBad, Source, looking_ahead, sources
+from clx.pipelines.evaluation.result_key import key
 from clx.pipelines.evaluation.results import SCHEMA, Settings
 from clx.pipelines.evaluation.task_context import Asked, Learning, Unfit
 from clx.pipelines.evaluation.tasks import LEARNING, RUNS
 from clx.pipelines.measures import probes
 from clx.pipelines.model.build import Run
+from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput, Failed, in_memory, nearest
-from clx.pipelines.use.zeroshot import open_model
-
-OnBad = Literal["fail", "skip"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """The rows of an evaluation."""
-
-    split: str
-    """Name of the split to evaluate; `all` where there are none."""
-    rows: Manifest
-    train: Manifest | None = None
-    """What probe, knn, svm, fewshot, regression and forecast learn from."""
-    val: Manifest | None = None
-    drawn: bool = False
-    """Whether `train` and the rows to ask must be drawn from `rows`, which have no splits."""
 
 
 def evaluate(
@@ -115,98 +93,9 @@ def parted(asked: Asked, seed: int) -> Asked:
     return replace(asked, embedded=asks, learn=lambda: Learning(known, None), train=train, things={})
 
 
-def key(run: Run, source: Source, tasks: Sequence[Task], settings: Settings, on_bad: OnBad) -> str:
-    """A digest of all that decides the figures: weights, config, rows, the files they name, tasks and settings."""
-    digest = hashlib.blake2b(digest_size=16)
-    said = [SCHEMA, version("clx"), sorted(tasks), asdict(settings), on_bad, source.split, source.drawn]
-    digest.update(json.dumps([said, run.config.model_dump(mode="json", exclude={"eval", "train"})]).encode())
-    state = {**run.model.state_dict(prefix="model."), **run.objective.state_dict(prefix="objective.")}
-    for name, value in sorted(state.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    for manifest in (source.rows, source.train, source.val):
-        if manifest is not None:
-            _add_rows(digest, run, manifest)
-    return digest.hexdigest()
-
-
-def _add_rows(digest: Any, run: Run, manifest: Manifest) -> None:
-    """Names and cells of a manifest's columns, and size and time of change of each file that its inputs are."""
-    import pyarrow.types as types
-
-    digest.update(manifest.rows.tobytes())
-    for field, column in zip(manifest.table.schema, manifest.table.columns, strict=True):
-        digest.update(f"{field.name!r} {field.type}".encode())
-        for chunk in column.chunks:
-            # a dictionary is none of the buffers of what it encodes
-            for part in (chunk, chunk.dictionary) if types.is_dictionary(field.type) else (chunk,):
-                for buffer in part.buffers():
-                    digest.update(b"" if buffer is None else buffer)
-    for name, modality in run.modalities.items():
-        if modality.files and has_columns(manifest, name, modality):
-            for i in range(len(manifest)):
-                try:
-                    cell = cell_at(manifest, i, name, modality)
-                    for path in cell if isinstance(cell, tuple) else (cell,):
-                        if isinstance(path, Path):
-                            state = os.stat(piece_of(str(path))[0] if modality.kind == "series" else path)
-                            digest.update(f"{i} {state.st_size} {state.st_mtime_ns}".encode())
-                except (BadInput, OSError):
-                    digest.update(f"{i} unreadable".encode())
-
-
-def sources(data: Data, seed: int, source: str | None, split: str | None, train: str | None) -> Source:
-    """The rows to evaluate and those to learn from.
-
-    Evaluated are those of `split`, else of test, val or train, the first that there is; of a `source` without a
-    split column, all. Learned from is `train`, else the training split of the same source, else of the run's own
-    data, else (for a model without data, and for the file that the run's own rows come from) a part of the rows.
-    Rows are never learned from, nor choose a penalty, to be asked themselves. Raises `BadInput`.
-    """
-    name, splits = evaluation_splits(data, seed, source, split)
-    rows = splits[name]
-    if train is not None:
-        known = load_splits(data, seed) if _is_same(train, data.train) else splits_of(train, data)
-        learned = "train" if "train" in known else "all"
-        same = _is_same(train, source or data.train)
-        if same and name in (learned, "all"):
-            raise BadInput(f"--train {train}: these are the rows to evaluate; leave it out, or name others")
-        return Source(name, rows, known.get(learned), None if same and name == "val" else known.get("val"))
-    if "train" not in splits and data.train and not _is_same(source, data.train):
-        own = load_splits(data, seed)
-        if _is_same(source, data.val):
-            del own["val"]
-        splits = {**own, name: rows}
-    return source_in(splits, name)
-
-
-def looking_ahead(data: Data, tasks: Sequence[Task], settings: Settings) -> Data:
-    """The same with windows that know as much of what follows them as `forecast` is asked for."""
-    if "forecast" not in tasks or data.windows is None:
-        return data
-    own = data.windows.horizon
-    most = max(*settings.horizons, own or 0) if settings.horizons else own or max(HORIZONS)
-    return data.model_copy(update={"windows": data.windows.model_copy(update={"horizon": most})})
-
-
-def _is_same(one: object, other: object) -> bool:
-    """Whether two sources are one file or folder."""
-    if not (isinstance(one, str) and isinstance(other, str)):
-        return False
-    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
-
-
-def source_in(splits: dict[str, Manifest], name: str) -> Source:
-    """The rows of one split, to be learned from those of `train` and `val`, unless these are asked themselves."""
-    if name == "train":
-        return Source(name, splits[name])
-    val = splits.get("val") if name != "val" else None
-    return Source(name, splits[name], splits.get("train"), val, drawn="train" not in splits)
-
-
 def describe(run: Run, source: str, label: str | None, target: Sequence[str], columns: dict[str, str]) -> None:
     """Tell an OpenCLIP model what the columns of a source are: those named, else as `clx init` would guess."""
-    from clx.pipelines.data.write_recipe import infer_modalities
+    from clx.pipelines.data.guess_columns import infer_modalities
 
     manifest = next(iter(splits_of(source, run.config.data).values()))
     guessed = infer_modalities(manifest)

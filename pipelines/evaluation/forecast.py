@@ -14,20 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clx.modalities.base import CellError, Input, StepEncoder
+from clx.modalities.base import CellError
 from clx.modalities.series import Series, bridged
-from clx.modalities.series_encoders import last_step
-from clx.pipelines.batches.cells import cell_of, columns_of, future_of
-from clx.pipelines.batches.dataset import BadRow, Rows
+from clx.pipelines.batches.batch import BadRow
+from clx.pipelines.batches.cells import cell_of, future_of
+from clx.pipelines.batches.columns import columns_of
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.windows import FUTURE
-from clx.pipelines.evaluation.embeddings import Report, head_says, nobody
+from clx.pipelines.evaluation.embeddings import Report, nobody
 from clx.pipelines.evaluation.task_context import Asked, Lines, Unfit, nonempty
 from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.measures.probes import Fitted, forecaster
-from clx.pipelines.model.build import Run, windowed_series
-from clx.pipelines.model.towers import Tower
+from clx.pipelines.model.build import Run
+from clx.pipelines.model.forecasting import windowed_series
+from clx.pipelines.model.scoring import trained
+from clx.pipelines.model.towers import at_end
 from clx.pipelines.system.errors import BadInput
 
 HELD_OUT = 0.2  # share of the training windows, the last, that choose the penalty where there are no val windows
@@ -119,15 +122,6 @@ def ends(
     return Ends(torch.stack(lags), torch.stack(future), torch.stack(seen), torch.tensor(rows), recording, start)
 
 
-def at_end(tower: Tower, value: Input) -> Tensor:
-    """Features `[N, width]` of the last step of each series, or of all of it for encoders without steps."""
-    encoder = tower.encoder
-    if not isinstance(encoder, StepEncoder):
-        return tower.features(value)
-    step = last_step(*encoder.steps(**value))
-    return encoder.pool(step, torch.ones(step.shape[:2], dtype=torch.bool, device=step.device))
-
-
 @dataclass(frozen=True)
 class Split:
     """Windows to learn from and windows that choose a penalty, at one horizon."""
@@ -207,12 +201,6 @@ def blocked(windows: Ends, some: Tensor, horizon: int) -> NDArray[np.int64]:
     key = np.stack([windows.recording[place], windows.start[place] // horizon], 1)
     number: NDArray[np.int64] = np.unique(key, axis=0, return_inverse=True)[1].ravel()
     return number
-
-
-def trained(run: Run, z: dict[str, Tensor], present: dict[str, Tensor], steps: int) -> Tensor:
-    """What the run's own predictor says of the next `steps`, `[N, steps, C]`."""
-    said = head_says(run, z, present)
-    return said.view(len(said), steps, -1)
 
 
 def forecast(asked: Asked) -> Lines:

@@ -10,11 +10,12 @@ from torch import Tensor
 from clx.pipelines.data.imbalance import Floats, readable_targets, shots, width_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.classification import inputs, learnable
-from clx.pipelines.evaluation.embeddings import Embedded, head_says
+from clx.pipelines.evaluation.embeddings import Embedded
 from clx.pipelines.evaluation.task_context import Asked, Lines, Unfit, nonempty
 from clx.pipelines.measures import probes
 from clx.pipelines.measures.bootstrap import together
 from clx.pipelines.measures.prediction import correlation, errors, regressed
+from clx.pipelines.model.scoring import head_says
 
 
 def regression(asked: Asked) -> Lines:

@@ -58,13 +58,11 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 
 from clx.pipelines.config.schema import TASKS
-from clx.pipelines.runs.folder import is_number
+from clx.pipelines.runs.folder import FOLDER, LAST, is_number
 from clx.pipelines.system.durable_files import finite, write_text
 
 SCHEMA = 2
 MOST_CLASSES = 1000  # of a confusion matrix
-FOLDER = "evaluations"
-LAST = "results.json"
 
 
 @dataclass(frozen=True, kw_only=True)

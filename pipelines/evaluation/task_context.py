@@ -14,8 +14,8 @@ from clx.pipelines.evaluation.results import MOST_CLASSES, Settings
 from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.measures.prediction import accuracies, confusion
 from clx.pipelines.model.build import Run
+from clx.pipelines.model.scoring import text_modality
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.use.zeroshot import text_modality
 
 Lines = dict[str, dict[str, Any]]
 

@@ -22,8 +22,10 @@ SCHEMA = 1
 
 def ready(todo: Sequence[Point]) -> None:
     """Check every run against its data before the first begins. Raises `BadInput` that names the run."""
+    from clx.pipelines.batches.columns import check_columns
+    from clx.pipelines.config.objects import make_losses, make_modalities
     from clx.pipelines.data.splits import load_splits
-    from clx.pipelines.model.build import check_columns, check_needs, make_losses, make_modalities, try_objective
+    from clx.pipelines.model.checks import check_needs, try_objective
     from clx.pipelines.system.devices import pick_device
     from clx.pipelines.training.schedule import plan
 
@@ -163,7 +165,7 @@ def sweep(
     `execute` takes runs, each with whether it starts anew, and yields how they ended. Raises `BadInput`
     before the first run when one cannot start or none can have one of `metrics`, `Stopped` after a signal.
     """
-    from clx.pipelines.experiments.train import clear
+    from clx.pipelines.runs.folder import clear
 
     book, todo, anew = due(found, folder, metrics, retry_failed=retry_failed, overwrite=overwrite)
     for point in todo:

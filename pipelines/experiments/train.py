@@ -1,28 +1,27 @@
 """`clx train` from config to evaluated run folder, and what it would do without doing it."""
 
 import re
-import shutil
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from clx.pipelines.batches.dataset import Rows
-from clx.pipelines.batches.loader import Lost, batches, once
+from clx.pipelines.batches.loader import Lost
 from clx.pipelines.config.load import dump, first_stage
+from clx.pipelines.config.objects import make_losses, make_modalities
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_splits
-from clx.pipelines.evaluation.evaluate import evaluate, source_in
-from clx.pipelines.evaluation.results import FOLDER, LAST, SCHEMA, save
-from clx.pipelines.model.build import Run, check_needs, make_losses, make_modalities, prepare
+from clx.pipelines.evaluation.evaluate import evaluate
+from clx.pipelines.evaluation.evaluated_rows import source_in
+from clx.pipelines.evaluation.results import SCHEMA, save
+from clx.pipelines.model.build import prepare
+from clx.pipelines.model.checks import check_needs
 from clx.pipelines.runs import checkpoint, state
-from clx.pipelines.system.devices import pick_device, pick_precision
-from clx.pipelines.system.durable_files import is_used, locked, write_text
+from clx.pipelines.runs.folder import LAST, clear, refuse_existing
+from clx.pipelines.system.devices import pick_device
+from clx.pipelines.system.durable_files import locked, write_text
 from clx.pipelines.system.errors import BadInput, Stopped, in_memory
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
@@ -240,89 +239,6 @@ def rooted(config: Config) -> Config:
         begun = str(Path(config.pretrain.run).absolute())
         changes["pretrain"] = config.pretrain.model_copy(update={"run": begun})
     return config.model_copy(update=changes)
-
-
-def refuse_existing(out: Path, overwrite: bool) -> None:
-    """A folder with something in it is only written to when it is a run and `overwrite` is said."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise BadInput(f"{out} is a file, not a folder for a run")
-    if is_used(out):
-        ours = (out / "config.yaml").exists()
-        if ours and not checkpoint.checkpoints(out) and not checkpoint.checkpoints(out / "pretrain"):
-            return  # an earlier try that ended before its first checkpoint
-        if not overwrite:
-            raise BadInput(
-                f"{out} already exists: choose another name with --out, continue it with --resume, or replace it "
-                "with --overwrite"
-            )
-        if not ours:
-            raise BadInput(f"{out} is not a run folder, so --overwrite leaves it alone; choose another --out")
-
-
-def clear(out: Path, *, marked: bool = False) -> None:
-    """Remove what an earlier run left in its folder; with `marked` all but its config, which marks it as ours."""
-    for name in ("checkpoints", "tensorboard", "pretrain", FOLDER):
-        if (out / name).exists():  # the folder itself may be a link to another disk, and stays
-            for path in (out / name).iterdir():
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    for name in (LAST, "state.json", "bad_rows.jsonl", "metrics.jsonl", "facts.json"):
-        (out / name).unlink(missing_ok=True)
-    if not marked:
-        (out / "config.yaml").unlink(missing_ok=True)  # last
-
-
-def dry_run(config: Config) -> dict[str, Any]:
-    """What training would do: resolved config, rows, steps, parameters and an estimate of memory in bytes."""
-    device = pick_device(config.train.device)
-    splits = load_splits(config.data, config.train.seed)
-    planned = plan(config, len(splits["train"]))
-    run = prepare(config, splits)
-    learned = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
-    frozen = sum(p.numel() for p in run.model.parameters() if not p.requires_grad)
-    objective = sum(p.numel() for p in run.objective.parameters())
-    return {
-        "config": run.config.model_dump(mode="json"),
-        "rows": {name: len(manifest) for name, manifest in splits.items()},
-        "batches_per_epoch": planned.per_epoch,
-        "steps": planned.steps,
-        "device": str(device),
-        "precision": str(pick_precision(config.train.precision, device)).removeprefix("torch."),
-        "parameters": {"learned": learned, "frozen": frozen, "objective": objective},
-        "memory": estimate_memory(config, run, splits["train"], learned, frozen),
-    }
-
-
-def estimate_memory(config: Config, run: Run, manifest: Manifest, learned: int, frozen: int) -> dict[str, int]:
-    """Bytes for weights with gradients and optimiser state, and for one batch's inputs and activations.
-
-    Activations are measured: the tensors that autograd keeps for a few rows, scaled to the batch size.
-    """
-    copies = 4 + (1 if config.train.ema else 0)  # weights, gradients, two moments, the average
-    few = min(8, len(manifest))
-    data = Rows(manifest, run.modalities, label=config.data.label, classes=run.class_index, augment=True)
-    batch = next(batches(data, [once(few, few)[0]]))
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    parameters = {p.untyped_storage().data_ptr() for p in run.model.parameters()}
-    run.model.train()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        z = run.model(batch.inputs, batch.present)
-    del z
-    held = sum(size for pointer, size in kept.items() if pointer not in parameters)
-    inputs = sum(t.untyped_storage().nbytes() for value in batch.inputs.values() for t in value.values())
-    scale = config.train.batch_size / few
-    parts = {
-        "weights": 4 * (learned * copies + frozen),
-        "inputs": int(inputs * scale),
-        "activations": int(held * scale),
-    }
-    return parts | {"total": sum(parts.values())}
 
 
 def describe(trainer: Trainer) -> str:

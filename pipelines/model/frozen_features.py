@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clx.pipelines.batches.batch import Key
 from clx.pipelines.batches.cells import cell_at
-from clx.pipelines.batches.dataset import Key, Rows
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.options import options_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run
-from clx.pipelines.model.towers import fingerprint
+from clx.pipelines.model.fingerprint import fingerprint
 from clx.pipelines.system.errors import BadInput
 
 LARGEST = 1 << 28

@@ -1,16 +1,15 @@
 """The model: one encoder and projection head per modality. Inputs in, one embedding per name out."""
 
-import hashlib
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clx.losses.base import Embeddings, Loss, Steps
+from clx.losses.base import Embeddings, Steps
 from clx.losses.relevance import relevance
 from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
-from clx.pipelines.config.schema import Term
+from clx.modalities.series_encoders import last_step
 
 
 def modality_of(name: str) -> str:
@@ -203,50 +202,10 @@ def _scatter(rows: Tensor, here: Tensor) -> Tensor:
     return full
 
 
-def fingerprint(module: nn.Module) -> str:
-    """A digest of all weights: equal for equal models, wherever they came from."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(module.state_dict().items()):
-        value = value.detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-class Objective(nn.Module):
-    """A weighted sum of losses, each given exactly what its signature asks for."""
-
-    def __init__(self, terms: list[Term], losses: list[Loss]) -> None:
-        super().__init__()
-        self.terms = terms
-        self.losses = nn.ModuleList(losses)
-
-    def needs(self) -> set[str]:
-        """Everything that some loss asks for."""
-        return set().union(*(type(loss).needs() for loss in self.losses))  # type: ignore[attr-defined]
-
-    def forward(self, z: Embeddings, extras: dict[str, object]) -> tuple[Tensor, dict[str, float]]:
-        """The sum `[]`, and what each loss counted in this batch, by `loss.count`."""
-        total = torch.zeros((), device=next(iter(z.values())).device)
-        counts: dict[str, float] = {}
-        for term, loss in zip(self.terms, self.losses, strict=True):
-            assert isinstance(loss, Loss)
-            seen = {k: v for k, v in z.items() if term.inputs is None or modality_of(k) in term.inputs}
-            given = {k: v for k, v in extras.items() if k in type(loss).needs()}
-            total = total + (1.0 if term.weight is None else term.weight) * loss(seen, **given)
-            counts |= {f"{term.name}.{key}": value for key, value in loss.log.items()}
-        return total, counts
-
-    @property
-    def leading(self) -> Loss:
-        """The loss whose geometry the space has: the first that is not a supervised head's."""
-        losses = [loss for loss in self.losses if isinstance(loss, Loss)]
-        return next((loss for loss in losses if type(loss).family != "supervised heads"), losses[0])
-
-
-def averaged(model: nn.Module, objective: nn.Module, decay: float) -> "torch.optim.swa_utils.AveragedModel":
-    """An exponential moving average of model and objective, buffers included."""
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-    both = nn.ModuleDict({"model": model, "objective": objective})
-    return AveragedModel(both, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+def at_end(tower: Tower, value: Input) -> Tensor:
+    """Features `[N, width]` of the last step of each series, or of all of it for encoders without steps."""
+    encoder = tower.encoder
+    if not isinstance(encoder, StepEncoder):
+        return tower.features(value)
+    step = last_step(*encoder.steps(**value))
+    return encoder.pool(step, torch.ones(step.shape[:2], dtype=torch.bool, device=step.device))

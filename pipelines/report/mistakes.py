@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.evaluation.embeddings import head_says, queries_of
+from clx.pipelines.evaluation.embeddings import queries_of
 from clx.pipelines.evaluation.regression import training_targets
+from clx.pipelines.model.scoring import alone_and_together, class_embeddings, head_says, native_scale, text_modality
 from clx.pipelines.report.snapshot import Seen
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.use.zeroshot import alone_and_together, class_embeddings, native_scale, text_modality
 
 MISTAKES = 12
 VOTERS = 10

@@ -17,18 +17,12 @@ from clx.pipelines.config.load import dump
 from clx.pipelines.data.splits import load_evaluation, load_splits
 from clx.pipelines.evaluation import results
 from clx.pipelines.model.build import Run
-from clx.pipelines.report.confusions import (
-    Shown,
-    answers,
-    curves,
-    difference,
-    evaluation_tables,
-    facts,
-    read_metrics,
-    short_names,
-)
+from clx.pipelines.report.confusions import answers
+from clx.pipelines.report.curves import curves
 from clx.pipelines.report.pictures import pictures
+from clx.pipelines.report.run_facts import Shown, facts, read_metrics, short_names
 from clx.pipelines.report.snapshot import look
+from clx.pipelines.report.tables import difference, evaluation_tables
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.runs.folder import read_config
 from clx.pipelines.system.devices import pick_device

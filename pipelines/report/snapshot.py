@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.cells import cell_at, read_cell
-from clx.pipelines.batches.dataset import BadRow
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.embeddings import Embedded, contents, embed_manifest, queries_of
 from clx.pipelines.model.build import Run

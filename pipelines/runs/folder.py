@@ -16,6 +16,10 @@ A run that `clx export` wrote has its weights, a file per modality, and meta.jso
 Here is what reads them without torch, so that looking at runs costs nothing; checkpoint.py does the rest.
 """
 
+
+from clx.pipelines.system.durable_files import is_used
+import shutil
+
 import difflib
 import fnmatch
 import math
@@ -180,3 +184,37 @@ def read_config(folder: Path, settings: Iterable[str] = ()) -> Config:
     found = checkpoints(folder)
     hint = f"; {found[-1].path}/config.yaml is the one it was trained with" if found else ""
     raise BadInput(said + hint)
+
+FOLDER = "evaluations"
+LAST = "results.json"
+
+
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """A folder with something in it is only written to when it is a run and `overwrite` is said."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise BadInput(f"{out} is a file, not a folder for a run")
+    if is_used(out):
+        ours = (out / "config.yaml").exists()
+        if ours and not checkpoints(out) and not checkpoints(out / "pretrain"):
+            return  # an earlier try that ended before its first checkpoint
+        if not overwrite:
+            raise BadInput(
+                f"{out} already exists: choose another name with --out, continue it with --resume, or replace it "
+                "with --overwrite"
+            )
+        if not ours:
+            raise BadInput(f"{out} is not a run folder, so --overwrite leaves it alone; choose another --out")
+
+
+def clear(out: Path, *, marked: bool = False) -> None:
+    """Remove what an earlier run left in its folder; with `marked` all but its config, which marks it as ours."""
+    for name in ("checkpoints", "tensorboard", "pretrain", FOLDER):
+        if (out / name).exists():  # the folder itself may be a link to another disk, and stays
+            for path in (out / name).iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for name in (LAST, "state.json", "bad_rows.jsonl", "metrics.jsonl", "facts.json"):
+        (out / name).unlink(missing_ok=True)
+    if not marked:
+        (out / "config.yaml").unlink(missing_ok=True)  # last

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines.batches.dataset import BadRow
+from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.system.durable_files import append, finite, read_log
 from clx.pipelines.system.errors import BadInput
 

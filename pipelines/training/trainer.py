@@ -13,20 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from clx.losses.base import Steps
-from clx.pipelines.batches.dataset import Batch, Rows
+from clx.pipelines.batches.batch import Batch
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.batches.loader import Order, batches, once
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.imbalance import row_weights
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.frozen_features import know
-from clx.pipelines.model.towers import Embedder, averaged
+from clx.pipelines.model.towers import Embedder
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.system.errors import BadInput, Refused, Stopped
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.training import health
+from clx.pipelines.training.averaging import averaged
 from clx.pipelines.training.logs import BadRows, Metrics
 from clx.pipelines.training.schedule import plan, rate_at
 

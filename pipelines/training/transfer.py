@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from clx.pipelines.batches.cells import column_of
+from clx.pipelines.batches.columns import column_of
 from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.schema import Config

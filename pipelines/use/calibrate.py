@@ -12,19 +12,12 @@ from torch import Tensor
 from clx.losses.base import Embeddings
 from clx.pipelines.data.splits import load_evaluation
 from clx.pipelines.model.build import Run
+from clx.pipelines.model.scoring import alone_and_together, class_embeddings, embed_items, native_scale, queries
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.read_ahead import ahead, default_workers
-from clx.pipelines.use.inputs import Inputs, Item
+from clx.pipelines.use.inputs import Inputs, Item, read_items
 from clx.pipelines.use.temperature_fit import Fit, fit
-from clx.pipelines.use.zeroshot import (
-    Question,
-    alone_and_together,
-    class_embeddings,
-    embed_items,
-    native_scale,
-    queries,
-    read_items,
-)
+from clx.pipelines.use.zeroshot import Question
 
 
 def calibrate_on(

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from clx.pipelines.batches.cells import column_of, columns_of, has_columns
-from clx.pipelines.batches.dataset import Batch, Key, Rows
+from clx.pipelines.batches.batch import Batch, Key
+from clx.pipelines.batches.columns import column_of, columns_of, has_columns
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.batches.loader import once
 from clx.pipelines.data.builtin import is_builtin, load_builtin
-from clx.pipelines.data.manifest import Manifest, refuse_input
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_manifest, load_splits, split_by, split_in
+from clx.pipelines.data.writers import refuse_input
 from clx.pipelines.model.build import Run
-from clx.pipelines.model.towers import fingerprint
+from clx.pipelines.model.fingerprint import fingerprint
 from clx.pipelines.system.devices import Turns
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import BadInput, Stopped, in_memory, nearest

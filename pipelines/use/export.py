@@ -15,18 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clx.modalities.base import Input, Modality
-from clx.pipelines.batches.cells import columns_of, has_columns
+from clx.pipelines.batches.columns import columns_of, has_columns
 from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.options import options_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_evaluation
 from clx.pipelines.model.build import Facts, Run
+from clx.pipelines.model.scoring import native_scale
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs import folder as folder_of_run
 from clx.pipelines.system.durable_files import FORMAT, digest, seal, write_text
 from clx.pipelines.system.errors import BadInput, Refused
-from clx.pipelines.use.zeroshot import native_scale
 
 SCHEMA = 1
 Format = Literal["onnx", "safetensors"]

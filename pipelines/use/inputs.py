@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from clx.modalities.base import Modality
-from clx.pipelines.batches.cells import cell_of, column_of, columns_of, has_columns
+from clx.modalities.base import CellError, Modality
+from clx.pipelines.batches.cells import cell_of, read_cell
+from clx.pipelines.batches.columns import column_of, columns_of, has_columns
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.readers import EXTENSIONS
 from clx.pipelines.data.splits import LISTS, load_manifest, split_by, split_in
@@ -260,3 +261,17 @@ def table_row(run: Run, name: str, path: Path) -> dict[str, Any]:
     if not isinstance(row, dict) or not set(row) & set(columns):
         raise BadInput(f"{path}: expected a JSON object with some of the columns {', '.join(columns)}")
     return {column: row.get(column) for column in columns}
+
+
+def read_items(run: Run, items: Iterable[Item]) -> list[Item]:
+    """The items with their cells read, or with the reason why one of them cannot be."""
+
+    def read(name: str, given: dict[str, Any] | str) -> Item:
+        if isinstance(given, str):
+            return name, given
+        try:
+            return name, {m: read_cell(run.modalities[m], cell) for m, cell in given.items()}
+        except CellError as error:
+            return name, str(error)
+
+    return [read(*item) for item in items]

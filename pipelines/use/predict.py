@@ -1,33 +1,28 @@
 """Predictions of a run's head on the rows of a manifest, one line a row, in the order of the file."""
 
-import csv
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from clx.pipelines.batches.cells import columns_of, has_columns
-from clx.pipelines.batches.dataset import BadRow, Batch, Rows
+from clx.pipelines.batches.batch import BadRow, Batch
+from clx.pipelines.batches.columns import check_columns, columns_of, has_columns
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.builtin import is_builtin
-from clx.pipelines.data.manifest import Manifest, refuse_input
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_evaluation, load_manifest, split_by, split_in
-from clx.pipelines.model.build import Run, check_columns
+from clx.pipelines.data.writers import Line
+from clx.pipelines.model.build import Run
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.devices import pick_device
-from clx.pipelines.system.durable_files import finite, replacing
 from clx.pipelines.system.errors import BadInput, in_memory, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Line = dict[str, Any]
-Write = Callable[[list[Line]], None]
 
 
 def open_run(folder: Path, checkpoint: str = "best", device: str = "auto", head: bool = True) -> Run:
@@ -160,54 +155,3 @@ def plain(run: Run, cells: Line) -> Line:
             with suppress(ValueError):
                 made[name] = float(value)
     return made
-
-
-@contextmanager
-def writer(out: Path, schema: "pa.Schema", read: Sequence[str] = ()) -> Iterator[Write]:
-    """Writes lines to a CSV, TSV, JSONL or Parquet file, which has its name only when it is whole.
-
-    The lines come from the manifests `read`, none of which may be replaced.
-    """
-    check_name(out)
-    refuse_input(out, *read)
-    with replacing(out) as beside, FORMATS[out.suffix](beside, schema) as write:
-        yield write
-
-
-def check_name(out: Path) -> None:
-    """Raises `BadInput` where `writer` has no format of that name, or no folder for it."""
-    if out.suffix not in FORMATS:
-        raise BadInput(f"--out {out}: the name should end in {', '.join(FORMATS)}")
-    if out.is_dir() or not out.parent.is_dir():
-        raise BadInput(f"--out {out}: " + ("is a folder" if out.is_dir() else f"no folder {out.parent}"))
-
-
-@contextmanager
-def _write_csv(path: Path, schema: "pa.Schema", delimiter: str = ",") -> Iterator[Write]:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        lines = csv.DictWriter(file, schema.names, lineterminator="\n", delimiter=delimiter)
-        lines.writeheader()
-        yield lines.writerows
-
-
-@contextmanager
-def _write_jsonl(path: Path, schema: "pa.Schema") -> Iterator[Write]:
-    with open(path, "w", encoding="utf-8") as file:
-        yield lambda lines: file.writelines(json.dumps(finite(line), ensure_ascii=False) + "\n" for line in lines)
-
-
-@contextmanager
-def _write_parquet(path: Path, schema: "pa.Schema") -> Iterator[Write]:
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetWriter
-
-    with ParquetWriter(path, schema) as file:
-        yield lambda lines: file.write_table(pa.Table.from_pylist(lines, schema))
-
-
-FORMATS: dict[str, Callable[[Path, "pa.Schema"], AbstractContextManager[Write]]] = {
-    ".csv": _write_csv,
-    ".tsv": partial(_write_csv, delimiter="\t"),
-    ".jsonl": _write_jsonl,
-    ".parquet": _write_parquet,
-}

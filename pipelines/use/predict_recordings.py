@@ -14,15 +14,18 @@ from torch import Tensor
 from clx.modalities.base import CellError
 from clx.modalities.series import Series
 from clx.modalities.series_files import piece_of
-from clx.pipelines.batches.cells import cell_at, column_of
-from clx.pipelines.batches.dataset import BadRow
+from clx.pipelines.batches.batch import BadRow
+from clx.pipelines.batches.cells import cell_at
+from clx.pipelines.batches.columns import column_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_splits, split_in, splits_of
 from clx.pipelines.data.windows import TIMES, extents
-from clx.pipelines.evaluation.forecast import at_end, trained
-from clx.pipelines.model.build import Run, windowed_series
+from clx.pipelines.data.writers import Line
+from clx.pipelines.model.build import Run
+from clx.pipelines.model.forecasting import windowed_series
+from clx.pipelines.model.scoring import trained
+from clx.pipelines.model.towers import at_end
 from clx.pipelines.system.errors import BadInput, in_memory
-from clx.pipelines.use.predict import Line
 
 if TYPE_CHECKING:
     import pyarrow as pa

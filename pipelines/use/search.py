@@ -10,12 +10,13 @@ from torch import Tensor
 
 from clx.losses.symile import Symile
 from clx.pipelines.model.build import Run
-from clx.pipelines.model.towers import fingerprint
+from clx.pipelines.model.fingerprint import fingerprint
+from clx.pipelines.model.scoring import embed_items, queries
+from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.durable_files import replacing
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.use.embedding_files import Stored
 from clx.pipelines.use.inputs import KINDS, Inputs, Item, check_modality, is_json
-from clx.pipelines.use.zeroshot import embed_items, open_model, queries
 
 MANY = 1_000_000
 """Rows from which an index pays."""

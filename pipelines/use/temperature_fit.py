@@ -4,16 +4,16 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt
-from pydantic import AllowInfNan
 from torch import Tensor
 
 from clx.pipelines.config.options import construct
+from clx.pipelines.model.scoring import Finite, Kind, Scale
 from clx.pipelines.system.durable_files import write_text
 from clx.pipelines.system.errors import BadInput
 
@@ -21,39 +21,6 @@ FORMAT = 1
 BINS = 15
 """Of the calibration error, as in Guo et al. 2017."""
 COLDEST, HOTTEST = 1e-3, 1e3
-
-Kind = Literal["softmax", "sigmoid", "lift"]
-Finite = AllowInfNan(False)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How the scores of one item against all labels become probabilities.
-
-    - `softmax`: one label applies, softmax(s / temperature).
-    - `sigmoid`: each label is a question of its own, sigmoid(s / temperature + bias).
-    - `lift`: the same for a model that has no bias, since it only learned differences of scores:
-      sigmoid(s_j / temperature - log mean_{k != j} exp(s_k / temperature)), the label against the mean of the
-      others. In theory s / temperature is log p(label | item) / p(label) up to a constant of the item (Oord et al.
-      2018, arXiv 1807.03748, eq. 5), which the others estimate.
-    """
-
-    kind: Kind
-    temperature: float
-    bias: float = 0.0
-
-    def probabilities(self, scores: Tensor) -> Tensor:
-        """`[B, C]` from scores `[B, C]`."""
-        logits = scores / self.temperature
-        if self.kind == "softmax":
-            return logits.softmax(-1)
-        if self.kind == "sigmoid":
-            return (logits + self.bias).sigmoid()
-        total, best = logits.logsumexp(-1, keepdim=True), logits.argmax(-1, keepdim=True)
-        others = total + torch.log1p(-(logits - total).exp())
-        # all less the greatest cancels in that formula: its others are summed by themselves
-        rest = logits.scatter(-1, best, -torch.inf).logsumexp(-1, keepdim=True)
-        return (logits - others.scatter(-1, best, rest) + math.log(logits.shape[-1] - 1)).sigmoid()
 
 
 @dataclass(frozen=True)

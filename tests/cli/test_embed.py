@@ -37,8 +37,8 @@ def vectors(path: Path, name: str) -> np.ndarray[Any, Any]:
 
 def test_the_file_holds_what_the_model_gives(digits_run: Path, files: Path, embedded: Path) -> None:
     from clx.pipelines.data.splits import load_manifest, split_by
+    from clx.pipelines.model.scoring import embed
     from clx.pipelines.runs.checkpoint import load
-    from clx.pipelines.use.zeroshot import embed
 
     table = pq.read_table(embedded)
     assert table.column_names == ["row", "id", "split", "label", "image", "table", "text"]
@@ -145,8 +145,8 @@ def test_wrong_usage_is_one_line(clx: Any, digits_run: Path, tmp_path: Path, arg
 def test_neighbours_of_files_sentences_rows_and_both(
     clx: Any, digits_run: Path, files: Path, embedded: Path, tmp_path: Path
 ) -> None:
+    from clx.pipelines.model.scoring import embed
     from clx.pipelines.runs.checkpoint import load
-    from clx.pipelines.use.zeroshot import embed
 
     run, unit = load(digits_run), torch.nn.functional.normalize
     rows = {name: unit(torch.from_numpy(vectors(embedded, name)), dim=1) for name in ("image", "text", "table")}

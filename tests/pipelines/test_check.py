@@ -12,12 +12,14 @@ from PIL import Image
 
 from clx.modalities.base import MODALITIES
 from clx.pipelines.batches.check import check, check_source, summary
+from clx.pipelines.batches.columns import check_columns
 from clx.pipelines.config.load import load_config
+from clx.pipelines.config.objects import make_losses, make_modalities
 from clx.pipelines.config.schema import Data
+from clx.pipelines.data.guess_columns import infer_modalities
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_splits
-from clx.pipelines.data.write_recipe import infer_modalities, recipe_for, write_recipe
-from clx.pipelines.model.build import check_columns, make_losses, make_modalities
+from clx.pipelines.data.write_recipe import recipe_for, write_recipe
 from clx.pipelines.system.errors import BadInput
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

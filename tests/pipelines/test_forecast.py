@@ -14,7 +14,8 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from clx.pipelines.batches.dataset import Key, Rows
+from clx.pipelines.batches.batch import Key
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.config.schema import Config, Data
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.evaluation import forecast
@@ -250,7 +251,9 @@ def test_recordings_that_cannot_be_scored_are_named(folder: Path, monkeypatch: p
         run, config=run.config.model_copy(update={"data": Data(train="odd.csv", windows=run.config.data.windows)})
     )
     scorer = predict_recordings.open_scorer(listed, average=5)
-    parts = [*predict_recordings.anomalies(scorer, predict_recordings.recordings(listed, str(folder / "odd.csv"), None), 1.0)]
+    parts = [
+        *predict_recordings.anomalies(scorer, predict_recordings.recordings(listed, str(folder / "odd.csv"), None), 1.0)
+    ]
     assert [len(lines) for lines, _ in parts] == [40, 0, 0, 0, 40, 0]
     assert all(line["score"] is None for line in parts[0][0])
     assert sum(line["score"] is not None for line in parts[4][0]) == 40 - (LENGTH - 1) - 5
@@ -264,7 +267,11 @@ def test_recordings_that_cannot_be_scored_are_named(folder: Path, monkeypatch: p
 
     monkeypatch.setattr(predict_recordings, "at_end", full)
     with pytest.raises(Failed, match="with 256 windows at a time: --batch-size takes fewer"):
-        [*predict_recordings.anomalies(scorer, predict_recordings.recordings(listed, str(folder / "odd.csv"), None), 1.0)]
+        [
+            *predict_recordings.anomalies(
+                scorer, predict_recordings.recordings(listed, str(folder / "odd.csv"), None), 1.0
+            )
+        ]
 
 
 def test_spikes_are_found_better_than_by_differences(clx: Command, folder: Path) -> None:
@@ -390,7 +397,9 @@ def test_channels_of_files(tmp_path: Path, encoder: str, scale: str, gaps: str) 
     assert len(apart) == 45
     assert np.flatnonzero(np.isnan(apart)).tolist() == [*range(15), 61 - 45]
     ((lines, bad),) = predict_recordings.forecasts(scorer, predict_recordings.recordings(run, None, None))
-    (first, second) = predict_recordings.forecasts(dataclasses.replace(scorer, block=1), predict_recordings.recordings(run, None, None))
+    (first, second) = predict_recordings.forecasts(
+        dataclasses.replace(scorer, block=1), predict_recordings.recordings(run, None, None)
+    )
     alone = [line["predicted_2"] for line in first[0] + second[0]]
     assert alone == pytest.approx([line["predicted_2"] for line in lines], rel=1e-4)
     assert [*lines[0]] == ["recording", "ahead", "predicted_1", "predicted_2"]

@@ -13,17 +13,14 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, nd
 from torch import Tensor
 
 from clx.pipelines.measures.bootstrap import figures
-from clx.pipelines.measures.prediction import (
+from clx.pipelines.measures.prediction import accuracies, confusion, errors, regressed
+from clx.pipelines.measures.ranking import (
     Relevant,
-    accuracies,
     best_classes,
-    confusion,
     discounted,
-    errors,
     gains_by_label,
     gains_by_target,
     rank,
-    regressed,
     retrieved,
 )
 

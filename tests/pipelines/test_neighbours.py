@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from clx.modalities.series import Series
-from clx.pipelines.batches.dataset import Key, Rows
+from clx.pipelines.batches.batch import Key
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.schema import Config, Near
 from clx.pipelines.data.manifest import Manifest, seconds

@@ -11,7 +11,8 @@ import torch
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_evaluation
-from clx.pipelines.evaluation.evaluate import Source, evaluate
+from clx.pipelines.evaluation.evaluate import evaluate
+from clx.pipelines.evaluation.evaluated_rows import Source
 from clx.pipelines.experiments.train import train
 from clx.pipelines.report import mistakes, sample_views, space_map
 from clx.pipelines.report.snapshot import Seen, look

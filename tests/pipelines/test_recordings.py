@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from clx.modalities.series import Series
+from clx.pipelines.batches.batch import Key
 from clx.pipelines.batches.cells import cell_of, future_of
-from clx.pipelines.batches.dataset import Key, Rows
+from clx.pipelines.batches.dataset import Rows
 from clx.pipelines.config.schema import Config, Data, Long, Windows
 from clx.pipelines.data.readers import read_file
 from clx.pipelines.data.splits import load_evaluation, load_splits

@@ -9,7 +9,8 @@ import pytest
 
 from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.evaluation.embeddings import embed_manifest
-from clx.pipelines.evaluation.evaluate import evaluate_run, sources
+from clx.pipelines.evaluation.evaluate import evaluate_run
+from clx.pipelines.evaluation.evaluated_rows import sources
 from clx.pipelines.evaluation.regression import training_targets
 from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.experiments.train import train

@@ -14,7 +14,7 @@ import pytest
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.experiments.train import train
-from clx.pipelines.report import confusions
+from clx.pipelines.report import confusions, curves, run_facts, tables
 from clx.pipelines.report.report import digest, report
 from clx.pipelines.runs.folder import read_config
 from clx.pipelines.system.errors import BadInput
@@ -128,8 +128,8 @@ def test_policy_allows_this_script_and_this_style_only(hostile: Path) -> None:
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script[0])
 
 
-def shown(config: Config, **changes: Any) -> confusions.Shown:
-    return confusions.Shown(
+def shown(config: Config, **changes: Any) -> run_facts.Shown:
+    return run_facts.Shown(
         **{"name": "a", "folder": Path("a"), "config": config, "metrics": [], "evaluations": []} | changes
     )
 
@@ -137,28 +137,28 @@ def shown(config: Config, **changes: Any) -> confusions.Shown:
 def test_thinned_curves_keep_every_spike() -> None:
     values = [math.sin(k / 50) for k in range(20_000)]
     values[777], values[13_131], values[5] = 40.0, -40.0, float("nan")
-    x, y = confusions.thinned(list(enumerate(values)))
-    assert len(x) <= confusions.POINTS
+    x, y = curves.thinned(list(enumerate(values)))
+    assert len(x) <= curves.POINTS
     assert x == sorted(set(x))
     assert (x[0], x[-1]) == (0, 19_999)
     assert dict(zip(x, y, strict=True))[777] == 40.0
     assert dict(zip(x, y, strict=True))[13_131] == -40.0
-    x, y = confusions.thinned([(1, 1.0), (2, float("inf")), (3, 2.0)])
+    x, y = curves.thinned([(1, 1.0), (2, float("inf")), (3, 2.0)])
     assert (x, y) == ([1, 2, 3], [1.0, None, 2.0])
 
 
 def test_config_difference_names_the_keys_that_differ_alone(make_config: Callable[..., Config]) -> None:
     a, b = make_config(), make_config(train__lr=0.5, objective={"name": "dcl", "temperature": 0.1})
-    table = confusions.difference([shown(a), shown(b, name="b")])
+    table = tables.difference([shown(a), shown(b, name="b")])
     assert table
     found = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
     assert found["train.lr"] == ["0.001", "0.5"]
     assert found["objective.name"] == ['"clip"', '"dcl"']
     assert found["objective.learn_temperature"] == ["true", "absent"]
     assert set(found) == {"train.lr", "objective.name", "objective.learn_temperature"}
-    assert confusions.difference([shown(a), shown(a)]) is None
+    assert tables.difference([shown(a), shown(a)]) is None
     less = a.model_copy(update={"modalities": {"image": a.modalities["image"]}})
-    table = confusions.difference([shown(a), shown(less)])
+    table = tables.difference([shown(a), shown(less)])
     assert table
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["modalities.table", '"mlp"', "absent"],
@@ -170,7 +170,7 @@ def test_figures_side_by_side(make_config: Callable[..., Config]) -> None:
     config = make_config()
     old, new, other = evaluation("x", 0.4), evaluation("x", 0.6, key="new"), evaluation("x", 0.5)
     runs = [shown(config, evaluations=[old, new]), shown(config, name="b", evaluations=[other])]
-    (table,) = confusions.evaluation_tables(runs)
+    (table,) = tables.evaluation_tables(runs)
     rows = {row[0].text: row[1:] for row in table.rows}
     assert [cell.text for cell in rows["x: top1"]] == ["0.600", "0.500"]  # the newest counts
     assert [cell.best for cell in rows["x: top1"]] == [True, False]
@@ -179,10 +179,10 @@ def test_figures_side_by_side(make_config: Callable[..., Config]) -> None:
     assert "x: rows" not in rows  # a count in which they agree
     options = {"k": 5, "confidence": 0.9, "phrasings": {"a": ["b"], "c": ["d"]}}  # k is not one of zeroshot
     fewer = evaluation("y", 0.9, key="newest") | {"data": "x", "settings": options}
-    (table,) = confusions.evaluation_tables([shown(config, evaluations=[old, new, fewer])])
+    (table,) = tables.evaluation_tables([shown(config, evaluations=[old, new, fewer])])
     assert [row[0].text for row in table.rows] == ["y"]  # nothing of an evaluation with other options
     assert table.caption == "checkpoint of step 3, confidence 0.9, 2 phrasings"
-    (alone,) = confusions.evaluation_tables(runs[1:])
+    (alone,) = tables.evaluation_tables(runs[1:])
     assert [head for head in alone.heads] == ["input", "top1", "rows", "median_rank"]
 
 
@@ -214,7 +214,7 @@ def test_saved_confusion_takes_the_mistakes_of_the_same_checkpoint(hostile: Path
 
 
 def test_short_names() -> None:
-    assert confusions.short_names([Path("/x/a"), Path("/y/b")]) == ["a", "b"]
-    assert confusions.short_names([Path("/x/a"), Path("/y/a"), Path("/y/b")]) == ["x/a", "y/a", "y/b"]
+    assert run_facts.short_names([Path("/x/a"), Path("/y/b")]) == ["a", "b"]
+    assert run_facts.short_names([Path("/x/a"), Path("/y/a"), Path("/y/b")]) == ["x/a", "y/a", "y/b"]
     with pytest.raises(BadInput, match="twice"):
-        confusions.short_names([Path("/x/a"), Path("/x/a")])
+        run_facts.short_names([Path("/x/a"), Path("/x/a")])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from clx.pipelines.model.scoring import Scale
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.use.temperature_fit import Scale, calibration_error, fit, load_fits, save_fits
+from clx.pipelines.use.temperature_fit import calibration_error, fit, load_fits, save_fits
 
 
 def test_lift_weighs_a_label_against_the_mean_of_the_others() -> None:

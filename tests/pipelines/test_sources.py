@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from clx.pipelines.experiments.train import dry_run, train
+from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
+from clx.pipelines.training.dry_run import dry_run
 
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
 

@@ -9,19 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from clx.pipelines.use import zeroshot
+from clx.pipelines.model import scoring
+from clx.pipelines.model.scoring import class_embeddings, embed_items, native_scale, queries
+from clx.pipelines.runs import open
 from clx.pipelines.use.inputs import Inputs
 from clx.pipelines.use.labels import read_templates
-from clx.pipelines.use.zeroshot import (
-    Question,
-    Result,
-    ask,
-    class_embeddings,
-    classify,
-    embed_items,
-    native_scale,
-    queries,
-)
+from clx.pipelines.use.zeroshot import Question, Result, ask, classify
 
 WORDS = ["cat", "dog", "a red square", "ship", "tree frog"]
 TINY = {
@@ -80,7 +73,7 @@ def test_logits_are_those_of_open_clip(
         logits = model.logit_scale.exp() * cosines
         if model.logit_bias is not None:
             logits = logits + model.logit_bias
-    run = zeroshot.open_clip_run(name, str(weights), torch.device("cpu"))
+    run = open.open_clip_run(name, str(weights), torch.device("cpu"))
     rows = class_embeddings(run, {word: [word] for word in WORDS}, read_templates(templates))
     z, present = embed_items(run, [{"image": run.modalities["image"].read(path)} for path in pictures])
     scale = native_scale(run)
@@ -125,8 +118,8 @@ def test_embeddings_of_labels_are_kept_on_disk(run: Any, tmp_path: Path, monkeyp
     made = class_embeddings(run, phrasings, ["{}", "a {}"], cache=True)
     [file] = tmp_path.rglob("*.safetensors")
     calls = []
-    embed = zeroshot.embed
-    monkeypatch.setattr(zeroshot, "embed", lambda *args: calls.append(args) or embed(*args))
+    embed = scoring.embed
+    monkeypatch.setattr(scoring, "embed", lambda *args: calls.append(args) or embed(*args))
     assert torch.equal(class_embeddings(run, phrasings, ["{}", "a {}"], cache=True), made)
     assert not calls
     class_embeddings(run, phrasings, ["{}"], cache=True)

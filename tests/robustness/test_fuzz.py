@@ -26,10 +26,11 @@ from clx.modalities.base import CellError
 from clx.modalities.image import Image
 from clx.modalities.series import Series
 from clx.pipelines.config.load import load_config
+from clx.pipelines.config.objects import make_losses, make_modalities
 from clx.pipelines.data.splits import load_manifest, load_splits, split_by
 from clx.pipelines.evaluation import results
-from clx.pipelines.model.build import make_losses, make_modalities
-from clx.pipelines.report import confusions
+from clx.pipelines.report import confusions, run_facts, tables
+from clx.pipelines.report import curves as page_curves
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs.listing import curves, figures, headline, read_results, summary
 from clx.pipelines.system.durable_files import digest, seal
@@ -342,11 +343,11 @@ def small_run(folder: Path) -> Path:
     """The run of the first format version, small, with every file that a run has today."""
     run = Path(shutil.copytree(Path(__file__).with_name("format-1"), folder / "run"))
     (run / "answers.json").unlink()
-    (run / results.FOLDER).mkdir()
+    (run / folder.FOLDER).mkdir()
     times = {"started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T01:00:00+00:00"}
     for name, content in {
-        results.LAST: EVALUATION,
-        f"{results.FOLDER}/test-2-b.json": EVALUATION | {"key": "b"},
+        folder.LAST: EVALUATION,
+        f"{folder.FOLDER}/test-2-b.json": EVALUATION | {"key": "b"},
         "state.json": {"state": "finished", "steps": 2, "error": None, **times},
         "bad_rows.jsonl": BAD,
         "calibration.json": {"format": 1, "weights": "w", "inputs": {"table": [FIT]}},
@@ -375,8 +376,13 @@ def run_door(run: Path, resealed: bool) -> Door:
 
     def show() -> None:
         """What `clx report` makes of the files that are no checkpoint's."""
-        one = confusions.Shown("run", run, config, confusions.read_metrics(run), list(results.saved(run)))
-        confusions.evaluation_tables([one]), confusions.answers(one, {}), confusions.curves([one]), confusions.facts(one, None)
+        one = run_facts.Shown("run", run, config, run_facts.read_metrics(run), list(results.saved(run)))
+        (
+            tables.evaluation_tables([one]),
+            confusions.answers(one, {}),
+            page_curves.curves([one]),
+            run_facts.facts(one, None),
+        )
 
     def reseal(name: str, content: bytes) -> bytes:
         if name.endswith(".json"):

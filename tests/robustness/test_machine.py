@@ -25,7 +25,7 @@ from clx.pipelines.data.builtin import load_builtin
 from clx.pipelines.evaluation import results
 from clx.pipelines.experiments import train as pipeline
 from clx.pipelines.model.towers import Embedder
-from clx.pipelines.report import confusions
+from clx.pipelines.report import run_facts
 from clx.pipelines.runs import checkpoint, state
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import out_of_memory
@@ -448,7 +448,7 @@ def test_a_clock_that_is_set_back(forked: Forked, config: Path, whole: Path, tmp
     times = [(one.path / "meta.json").stat().st_mtime for one in checkpoint.checkpoints(run)]
     dates = state.read(run)
     assert dates["ended"] < dates["started"]  # the clock was set back
-    assert confusions.duration(run) is None
+    assert run_facts.duration(run) is None
     assert forked(["runs", "show", run]).code == 0
     assert checkpoint.last(run).step == 6, times
 

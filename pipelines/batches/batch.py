@@ -1,0 +1,66 @@
+"""What a batch is: its key, its rows as tensors, and the rows that could not be read."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clx.modalities.base import Input
+
+
+class Key(NamedTuple):
+    """One batch: its place in the run, which seeds its randomness, and its rows."""
+
+    epoch: int
+    number: int
+    rows: np.ndarray
+
+
+class BadRow(NamedTuple):
+    """A row that could not be used, and why."""
+
+    row: int
+    where: str
+    column: str
+    reason: str
+
+
+@dataclass
+class Batch:
+    """Inputs by view name, who is present, and what the objectives may ask for.
+
+    `inputs[name]` holds only the rows where `present[name]` `[B]` is True, in order.
+    """
+
+    inputs: dict[str, Input]
+    present: dict[str, Tensor]
+    labels: Tensor
+    targets: Tensor
+    sample_id: Tensor
+    weights: Tensor | None = None
+    """`[B]`, mean 1 over the training rows; None where all count alike."""
+    bad: list[BadRow] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device; copies from pinned memory overlap with computation."""
+
+        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: t.to(device, non_blocking=True) for name, t in tensors.items()}
+
+        return Batch(
+            {name: move(value) for name, value in self.inputs.items()},
+            move(self.present),
+            **move({"labels": self.labels, "targets": self.targets, "sample_id": self.sample_id}),
+            weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
+            bad=self.bad,
+        )
+
+    def pin_memory(self) -> "Batch":
+        for value in self.inputs.values():
+            value.update({name: t.pin_memory() for name, t in value.items()})
+        return self

@@ -1,0 +1,70 @@
+"""Which columns of a manifest a modality reads, and whether they are there."""
+
+import fnmatch
+from collections.abc import Mapping
+
+from clx.modalities.base import Modality
+from clx.pipelines.config.schema import Config
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.system.errors import BadInput, nearest
+
+
+def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: Manifest) -> None:
+    """Every column that the config names must be there; patterns such as `x*` become the columns they match."""
+    columns = manifest.columns
+    single = columns_of({name: modality for name, modality in modalities.items() if modality.kind != "table"})
+    taken = {config.data.label, config.data.split, *config.data.target, *single}
+    for name, modality in modalities.items():
+        wanted = column_of(name, modality)
+        if isinstance(wanted, list) and modality.kind == "table":
+            matched = [c for w in wanted for c in _matching(w, columns, taken) or [w]]
+            modality.columns = wanted = list(dict.fromkeys(matched))  # type: ignore[attr-defined]
+        for column in [wanted] if isinstance(wanted, str) else wanted:
+            _require(column, f"modalities.{name}", manifest)
+    if config.data.label:
+        _require(config.data.label, "data.label", manifest)
+    for column in config.data.target:
+        _require(column, "data.target", manifest)
+
+
+def _matching(pattern: str, columns: list[str], taken: set[str | None]) -> list[str]:
+    if pattern in columns or not set(pattern) & set("*?["):
+        return [pattern]
+    return [c for c in columns if fnmatch.fnmatchcase(c, pattern) and c not in taken]
+
+
+def _require(column: str, asker: str, manifest: Manifest) -> None:
+    if column not in manifest.columns:
+        found = ", ".join(manifest.columns)
+        hint = nearest(column, manifest.columns) if len(manifest.columns) > 1 else ""
+        near = hint if "did you mean" in hint else ""
+        raise BadInput(f"{asker}: no column {column!r} in {manifest.name}{near}; its columns are {found}")
+
+
+def column_of(name: str, modality: Modality) -> str | list[str]:
+    """The manifest column that feeds a modality, or the columns of a table or a pair."""
+    if modality.kind != "table":
+        column = modality.column or name
+        return column if modality.pair is None else [column, modality.pair]
+    columns: list[str] = getattr(modality, "columns", [])
+    return columns or ([modality.column] if modality.column else ["*"])
+
+
+def has_columns(manifest: Manifest, name: str, modality: Modality) -> bool:
+    """Whether a manifest has all that a modality reads."""
+    wanted = column_of(name, modality)
+    return set([wanted] if isinstance(wanted, str) else wanted) <= set(manifest.columns)
+
+
+def columns_of(modalities: dict[str, Modality], *more: str | None) -> list[str]:
+    """All manifest columns that the modalities read, and `more` where given."""
+    wanted: list[str] = []
+    for name, modality in modalities.items():
+        column = column_of(name, modality)
+        wanted += column if isinstance(column, list) else [column]
+    return list(dict.fromkeys([*wanted, *(name for name in more if name)]))
+
+
+def view_names(name: str, modality: Modality) -> list[str]:
+    """Names of a modality's views: itself, or `name/0`, `name/1` and so on."""
+    return [name] if modality.views == 1 else [f"{name}/{v}" for v in range(modality.views)]

@@ -1,0 +1,78 @@
+"""Which rows an evaluation asks about, and which it learns from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from clx.pipelines.config.schema import Data, Task
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.splits import evaluation_splits, load_splits, splits_of
+from clx.pipelines.evaluation.forecast import HORIZONS
+from clx.pipelines.evaluation.results import Settings
+from clx.pipelines.system.errors import BadInput
+
+OnBad = Literal["fail", "skip"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The rows of an evaluation."""
+
+    split: str
+    """Name of the split to evaluate; `all` where there are none."""
+    rows: Manifest
+    train: Manifest | None = None
+    """What probe, knn, svm, fewshot, regression and forecast learn from."""
+    val: Manifest | None = None
+    drawn: bool = False
+    """Whether `train` and the rows to ask must be drawn from `rows`, which have no splits."""
+
+
+def sources(data: Data, seed: int, source: str | None, split: str | None, train: str | None) -> Source:
+    """The rows to evaluate and those to learn from.
+
+    Evaluated are those of `split`, else of test, val or train, the first that there is; of a `source` without a
+    split column, all. Learned from is `train`, else the training split of the same source, else of the run's own
+    data, else (for a model without data, and for the file that the run's own rows come from) a part of the rows.
+    Rows are never learned from, nor choose a penalty, to be asked themselves. Raises `BadInput`.
+    """
+    name, splits = evaluation_splits(data, seed, source, split)
+    rows = splits[name]
+    if train is not None:
+        known = load_splits(data, seed) if _is_same(train, data.train) else splits_of(train, data)
+        learned = "train" if "train" in known else "all"
+        same = _is_same(train, source or data.train)
+        if same and name in (learned, "all"):
+            raise BadInput(f"--train {train}: these are the rows to evaluate; leave it out, or name others")
+        return Source(name, rows, known.get(learned), None if same and name == "val" else known.get("val"))
+    if "train" not in splits and data.train and not _is_same(source, data.train):
+        own = load_splits(data, seed)
+        if _is_same(source, data.val):
+            del own["val"]
+        splits = {**own, name: rows}
+    return source_in(splits, name)
+
+
+def looking_ahead(data: Data, tasks: Sequence[Task], settings: Settings) -> Data:
+    """The same with windows that know as much of what follows them as `forecast` is asked for."""
+    if "forecast" not in tasks or data.windows is None:
+        return data
+    own = data.windows.horizon
+    most = max(*settings.horizons, own or 0) if settings.horizons else own or max(HORIZONS)
+    return data.model_copy(update={"windows": data.windows.model_copy(update={"horizon": most})})
+
+
+def _is_same(one: object, other: object) -> bool:
+    """Whether two sources are one file or folder."""
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return False
+    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+
+
+def source_in(splits: dict[str, Manifest], name: str) -> Source:
+    """The rows of one split, to be learned from those of `train` and `val`, unless these are asked themselves."""
+    if name == "train":
+        return Source(name, splits[name])
+    val = splits.get("val") if name != "val" else None
+    return Source(name, splits[name], splits.get("train"), val, drawn="train" not in splits)

@@ -1,0 +1,41 @@
+"""The task `zeroshot`: accuracy against the words of the labels."""
+
+import torch
+
+from clx.pipelines.evaluation.task_context import Asked, Lines, Unfit, classified, need_label, nonempty
+from clx.pipelines.measures.ranking import best_classes
+from clx.pipelines.model.scoring import alone_and_together, class_embeddings
+from clx.pipelines.system.errors import BadInput, nearest
+
+
+def zeroshot(asked: Asked) -> Lines:
+    """Accuracy of each modality, and of all together, against the label's words."""
+    need_label(asked)
+    run, embedded, text = asked.run, asked.embedded, asked.text
+    if text is None:
+        raise Unfit(f"needs a text modality to read the labels; this run has {', '.join(run.modalities)}")
+    phrasings = phrasings_for(embedded.classes, asked.settings.phrasings)
+    classes = class_embeddings(run, phrasings, asked.settings.templates)
+    found = {}
+    for group in alone_and_together([name for name in embedded.z if name != text]):
+        here = (torch.stack([embedded.present[name] for name in group]).any(0) & (embedded.labels >= 0)).nonzero()[:, 0]
+        if len(here):
+            order = best_classes(asked.ask(group, here, text), classes)
+            found["+".join(group)] = classified(asked, order, embedded.labels[here], embedded.classes)
+    return nonempty(found, "no row has both a label and an input to classify")
+
+
+def phrasings_for(classes: list[str], given: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Words for each class: those given under its name, or at its place where the classes are numbers from 0.
+
+    Without any given a class is called by its name. Raises `BadInput` for a class that is left without words.
+    """
+    if not given:
+        return {name: [name] for name in classes}
+    if not set(classes) & set(given) and all(name.isdecimal() and int(name) < len(given) for name in classes):
+        listed = list(given.values())
+        return {name: listed[int(name)] for name in classes}
+    for name in classes:
+        if name not in given:
+            raise BadInput(f"the labels have no words for class {name!r} of the data{nearest(name, given)}")
+    return {name: given[name] for name in classes}

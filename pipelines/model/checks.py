@@ -1,0 +1,125 @@
+"""Whether the losses of a config can work with its data and towers, asked before anything is trained."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from clx.losses.base import Loss
+from clx.modalities.base import Modality, StepEncoder
+from clx.modalities.series import Series
+from clx.pipelines.batches.columns import _require, column_of, view_names
+from clx.pipelines.batches.positives import Neighbours
+from clx.pipelines.config.objects import required
+from clx.pipelines.config.schema import Config
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.model.forecasting import ahead_of
+from clx.pipelines.model.towers import Embedder, modality_of
+from clx.pipelines.system.errors import BadInput
+
+
+def try_objective(config: Config, modalities: Mapping[str, Modality], losses: list[Loss]) -> None:
+    """Run every loss once on made-up rows, so that one that cannot work with these inputs says so now."""
+    size, width = 4, config.embed_dim
+    draw = torch.Generator().manual_seed(0)
+    outputs = len(config.data.target) or 2
+    names = [view for name, modality in modalities.items() for view in view_names(name, modality)]
+    labels = torch.arange(size) % 2
+    given: dict[str, Any] = {
+        "present": dict.fromkeys(names, torch.ones(size, dtype=torch.bool)),
+        "labels": labels,
+        "targets": torch.arange(1.0, size + 1)[:, None].expand(size, outputs),
+        "predictions": torch.randn(size, outputs, generator=draw),
+        "sample_id": torch.arange(size),
+        "generator": draw,
+        "steps": {name: (torch.randn(size, 4, width, generator=draw), torch.ones(size, 4).bool()) for name in names},
+    }
+    for term, loss in zip(config.objective, losses, strict=True):
+        seen = [name for name in names if term.inputs is None or modality_of(name) in term.inputs]
+        z = {name: torch.randn(size, width, generator=draw) for name in seen}
+        try:
+            loss(z, **{key: value for key, value in given.items() if key in type(loss).needs()})
+        except ValueError as error:
+            raise BadInput(f"loss {term.name!r}: {error}") from None
+
+
+def check_neighbours(config: Config, modalities: Mapping[str, Modality], manifest: Manifest) -> None:
+    """Neighbours take the place of further views, so there must be such, and of views that may be of two rows."""
+    near = config.data.neighbours
+    if near is None:
+        return
+    for column in (near.group, near.time):
+        if column is not None:
+            _require(column, "data.neighbours", manifest)
+    several = {name: modality for name, modality in modalities.items() if modality.views > 1}
+    if not several:
+        raise BadInput("data.neighbours makes further views of neighbouring rows: set views: 2 on a modality")
+    for name, modality in several.items():
+        if modality.joint:
+            raise BadInput(f"modalities.{name}: crops share a stretch of one series, so they exclude data.neighbours")
+    if Neighbours(manifest, near).alone() == len(manifest):
+        raise BadInput(f"data.neighbours: no row of {manifest.name} has a neighbour within reach")
+
+
+def check_windows(config: Config, modalities: Mapping[str, Modality]) -> None:
+    """A series must read all of a window, and of what follows it."""
+    windows = config.data.windows
+    for name, modality in modalities.items():
+        if windows is None or not isinstance(modality, Series) or column_of(name, modality) != windows.column:
+            continue
+        for key, steps in (("length", windows.length), ("horizon", windows.horizon or 0)):
+            if steps > modality.max_steps:
+                raise BadInput(
+                    f"data.windows.{key} = {steps}, but modalities.{name} reads {modality.max_steps} steps at most: "
+                    f"raise its max_steps or shorten the {key}"
+                )
+
+
+def check_steps(config: Config, losses: list[Loss], modalities: Mapping[str, Modality], model: Embedder) -> None:
+    """A loss on time steps needs views that keep their time, of encoders that have time steps."""
+    for term, loss in zip(config.objective, losses, strict=True):
+        if "steps" not in type(loss).needs():
+            continue
+        seen = [
+            name
+            for name, tower in model.towers.items()
+            if (term.inputs is None or name in term.inputs) and isinstance(tower.encoder, StepEncoder)
+        ]
+        if sum(modalities[name].views for name in seen) < 2:
+            raise ValueError(
+                f"loss {term.name!r} compares time steps of two views: set views: 2 on a series with encoder tcn or "
+                "dilated"
+            )
+        for name in seen:
+            if modalities[name].pair is not None:
+                raise ValueError(f"loss {term.name!r} compares time steps; modalities.{name} is a pair of columns")
+            if not modalities[name].aligned:
+                raise ValueError(
+                    f"loss {term.name!r} compares time steps, but views of modalities.{name} do not keep their time: "
+                    "set its augmentation to {crops: 0, time_mask: 0.5}, say, or name other inputs"
+                )
+
+
+def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modalities: Mapping[str, Modality]) -> None:
+    """What the losses need must be in the manifest, before the first step."""
+    ahead = ahead_of(config, modalities)
+    for term, loss in zip(config.objective, losses, strict=True):
+        asked = {"labels"} if getattr(loss, "exclude", "none") == "labels" else set()
+        needs = required(type(loss)) | asked
+        for need in sorted(needs - ({"predictions", "targets"} if ahead and "predictions" in needs else set())):
+            lacking = (
+                (need == "labels" and not config.data.label)
+                or (need == "targets" and not config.data.target)
+                or (need == "predictions" and not (config.data.label or config.data.target))
+            )
+            if lacking:
+                key = "data.label" if need == "labels" else "data.target"
+                if config.data.windows is not None and needs >= {"predictions", "targets"}:
+                    key = "data.windows.horizon to the steps to forecast, or data.target"
+                columns = ", ".join(manifest.columns)
+                raise BadInput(f"loss {term.name!r} needs {need}: set {key} to a column of {manifest.name} ({columns})")
+        if config.data.balance and config.data.balance.by == "weights" and "weights" not in loss.needs():
+            raise BadInput(
+                f"loss {term.name!r} has no term for each row that a weight could multiply: data.balance.by=sampling "
+                "draws rare rows more often, with any loss"
+            )

@@ -1,0 +1,39 @@
+"""The objective: a weighted sum of losses, each given exactly what its signature asks for."""
+
+import torch
+from torch import Tensor, nn
+
+from clx.losses.base import Embeddings, Loss
+from clx.pipelines.config.schema import Term
+from clx.pipelines.model.towers import modality_of
+
+
+class Objective(nn.Module):
+    """A weighted sum of losses, each given exactly what its signature asks for."""
+
+    def __init__(self, terms: list[Term], losses: list[Loss]) -> None:
+        super().__init__()
+        self.terms = terms
+        self.losses = nn.ModuleList(losses)
+
+    def needs(self) -> set[str]:
+        """Everything that some loss asks for."""
+        return set().union(*(type(loss).needs() for loss in self.losses))  # type: ignore[attr-defined]
+
+    def forward(self, z: Embeddings, extras: dict[str, object]) -> tuple[Tensor, dict[str, float]]:
+        """The sum `[]`, and what each loss counted in this batch, by `loss.count`."""
+        total = torch.zeros((), device=next(iter(z.values())).device)
+        counts: dict[str, float] = {}
+        for term, loss in zip(self.terms, self.losses, strict=True):
+            assert isinstance(loss, Loss)
+            seen = {k: v for k, v in z.items() if term.inputs is None or modality_of(k) in term.inputs}
+            given = {k: v for k, v in extras.items() if k in type(loss).needs()}
+            total = total + (1.0 if term.weight is None else term.weight) * loss(seen, **given)
+            counts |= {f"{term.name}.{key}": value for key, value in loss.log.items()}
+        return total, counts
+
+    @property
+    def leading(self) -> Loss:
+        """The loss whose geometry the space has: the first that is not a supervised head's."""
+        losses = [loss for loss in self.losses if isinstance(loss, Loss)]
+        return next((loss for loss in losses if type(loss).family != "supervised heads"), losses[0])

@@ -1,0 +1,175 @@
+"""Embeddings of items, their scores against classes or candidates, and what makes probabilities of scores."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import AllowInfNan
+from torch import Tensor
+
+from clx.losses.base import Embeddings
+from clx.modalities.base import CellError
+from clx.modalities.text import Text
+from clx.pipelines.batches.cells import collate
+from clx.pipelines.config.options import options_of
+from clx.pipelines.model.build import Run
+from clx.pipelines.model.fingerprint import fingerprint
+from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.tensor_cache import cached
+
+Kind = Literal["softmax", "sigmoid", "lift"]
+Finite = AllowInfNan(False)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How the scores of one item against all labels become probabilities.
+
+    - `softmax`: one label applies, softmax(s / temperature).
+    - `sigmoid`: each label is a question of its own, sigmoid(s / temperature + bias).
+    - `lift`: the same for a model that has no bias, since it only learned differences of scores:
+      sigmoid(s_j / temperature - log mean_{k != j} exp(s_k / temperature)), the label against the mean of the
+      others. In theory s / temperature is log p(label | item) / p(label) up to a constant of the item (Oord et al.
+      2018, arXiv 1807.03748, eq. 5), which the others estimate.
+    """
+
+    kind: Kind
+    temperature: float
+    bias: float = 0.0
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """`[B, C]` from scores `[B, C]`."""
+        logits = scores / self.temperature
+        if self.kind == "softmax":
+            return logits.softmax(-1)
+        if self.kind == "sigmoid":
+            return (logits + self.bias).sigmoid()
+        total, best = logits.logsumexp(-1, keepdim=True), logits.argmax(-1, keepdim=True)
+        others = total + torch.log1p(-(logits - total).exp())
+        # all less the greatest cancels in that formula: its others are summed by themselves
+        rest = logits.scatter(-1, best, -torch.inf).logsumexp(-1, keepdim=True)
+        return (logits - others.scatter(-1, best, rest) + math.log(logits.shape[-1] - 1)).sigmoid()
+
+
+def text_modality(run: Run, asked: str | None = None) -> str:
+    """The modality that reads the labels: the one asked for, else the first that reads text. Raises `BadInput`."""
+    names = [name for name, modality in run.modalities.items() if modality.kind == "text" and not modality.pair]
+    if not names:
+        raise BadInput(f"zero-shot needs a text modality; this run has {', '.join(run.modalities)}")
+    if asked is not None and asked not in names:
+        raise BadInput(f"labels cannot be read as {asked!r}; the run's text modalities are {', '.join(names)}")
+    return asked or names[0]
+
+
+@torch.no_grad()
+def embed(run: Run, name: str, samples: Sequence[Any], batch_size: int = 256) -> Tensor:
+    """Embeddings `[N, D]` of read samples of one modality, float32 on the CPU."""
+    modality, device = run.modalities[name], run.device
+    found = []
+    for start in range(0, len(samples), batch_size):
+        value = collate(modality, samples[start : start + batch_size])
+        found.append(run.model.towers[name]({k: v.to(device) for k, v in value.items()}).float().cpu())
+    return torch.cat(found)
+
+
+def class_embeddings(
+    run: Run,
+    phrasings: Mapping[str, Sequence[str]],
+    templates: Sequence[str] = (),
+    text: str | None = None,
+    cache: bool = False,
+) -> Tensor:
+    """One unit row per class `[C, D]`: the mean of the unit embeddings of all its phrasings in all templates.
+
+    `templates` hold `{}` where the class goes; the run's own are used when none are given. With `cache` the rows
+    are kept on disk, for the same weights, phrasings and templates.
+    """
+    text = text_modality(run, text)
+    modality = run.modalities[text]
+    assert isinstance(modality, Text)
+    samples, owners = [], []
+    for number, (name, phrases) in enumerate(phrasings.items()):
+        for phrase in phrases:
+            try:
+                prompts = modality.prompts(phrase, templates)
+            except CellError as error:
+                raise BadInput(f"label {name!r}: {error}") from None
+            samples += prompts
+            owners += [number] * len(prompts)
+
+    def make() -> Tensor:
+        rows = F.normalize(embed(run, text, samples), dim=-1)
+        sums = rows.new_zeros(len(phrasings), rows.shape[1]).index_add(0, torch.tensor(owners), rows)
+        return F.normalize(sums, dim=-1)
+
+    if not cache:
+        return make()
+    key = {
+        "weights": fingerprint(run.model.towers[text]),
+        "modality": {name: repr(value) for name, value in options_of(modality).items()},
+        "texts": [[owner, str(sample)] for owner, sample in zip(owners, samples, strict=True)],
+        "device": run.device.type,
+        "torch": torch.__version__,
+    }
+    return cached(key, make)
+
+
+def alone_and_together(names: list[str]) -> list[list[str]]:
+    """Each modality alone, and all together when there are several."""
+    return [[name] for name in names] + ([names] if len(names) > 1 else [])
+
+
+def queries(run: Run, z: Embeddings, present: dict[str, Tensor], candidate: str) -> Tensor:
+    """Rows `[B, D]` whose dot product with a unit row of the modality `candidate` is their score.
+
+    `z` and `present` hold the modalities to ask with; the others count as absent. Asked with the candidate's own
+    modality alone, a row is its unit embedding.
+    """
+    if set(z) == {candidate}:
+        return F.normalize(z[candidate].float(), dim=-1).cpu()
+    first = next(iter(z.values()))
+    nowhere = torch.zeros(len(first), dtype=torch.bool, device=first.device)
+    others = [name for name in run.modalities if name != candidate]
+    full = {name: z.get(name, torch.zeros_like(first)) for name in others}
+    return run.objective.leading.fuse(full, {name: present.get(name, nowhere) for name in others}).float().cpu()
+
+
+def native_scale(run: Run, multi_label: bool = False) -> Scale:
+    """The leading loss's own temperature and bias; 0.07 (where CLIP starts) for a loss that has no temperature."""
+    leading = run.objective.leading
+    tau, bias = getattr(leading, "tau", 0.07), getattr(leading, "logit_bias", getattr(leading, "bias", None))
+    temperature = tau.item() if isinstance(tau, Tensor) else float(tau)
+    if bias is not None:
+        return Scale("sigmoid", temperature, bias.item() if isinstance(bias, Tensor) else float(bias))
+    return Scale("lift" if multi_label else "softmax", temperature)
+
+
+def embed_items(run: Run, items: Sequence[dict[str, Any]]) -> tuple[Embeddings, dict[str, Tensor]]:
+    """Embeddings and presence of items that may have different modalities each."""
+    z: Embeddings = {}
+    present: dict[str, Tensor] = {}
+    for name in run.modalities:
+        here = torch.tensor([name in item for item in items])
+        if here.any():
+            rows = embed(run, name, [item[name] for item in items if name in item])
+            full = rows.new_zeros(len(items), rows.shape[1])
+            full[here] = rows
+            z[name], present[name] = full, here
+    device = run.device
+    return {k: v.to(device) for k, v in z.items()}, {k: v.to(device) for k, v in present.items()}
+
+
+@torch.no_grad()
+def head_says(run: Run, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
+    """What the run's head says of embedded rows, `[N, outputs]`, on the CPU."""
+    z = {name: rows.to(run.device) for name, rows in z.items()}
+    return run.model.predict(z, {name: here.to(run.device) for name, here in present.items()}).cpu()
+
+
+def trained(run: Run, z: dict[str, Tensor], present: dict[str, Tensor], steps: int) -> Tensor:
+    """What the run's own predictor says of the next `steps`, `[N, steps, C]`."""
+    said = head_says(run, z, present)
+    return said.view(len(said), steps, -1)

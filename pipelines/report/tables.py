@@ -1,0 +1,152 @@
+"""Saved figures and configs of runs side by side, as tables of a page."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from clx.pipelines.config.schema import TASKS
+from clx.pipelines.evaluation import results
+from clx.pipelines.report.run_facts import Shown, file_name
+from clx.pipelines.runs.folder import is_number
+from clx.pipelines.runs.listing import settings
+
+OF_TASKS = {
+    **dict.fromkeys(("k", "weights"), ("knn",)),
+    **dict.fromkeys(("ways", "shots", "episodes"), ("fewshot",)),
+    **dict.fromkeys(("regressor", "bin_width", "many", "few"), ("regression",)),
+    **dict.fromkeys(("templates", "phrasings"), ("zeroshot",)),
+    "horizons": ("forecast",),
+    "features": ("probe", "knn", "svm", "fewshot", "regression", "forecast"),
+}
+"""Options of an evaluation that are not of every task."""
+HIGH = {"top1", "top5", "mean_per_class", "mAP", "AUC", "r2", "pearson", "spearman"}
+LOW = {"median_rank", "mae", "mse", "rmse", "gm"}
+
+
+@dataclass
+class Cell:
+    """One cell of a table on the page."""
+
+    text: str
+    interval: str = ""
+    best: bool = False
+    key: str = ""
+    """The figure it names, whose meaning is told."""
+
+
+@dataclass
+class Table:
+    """A table on the page; the first cell of a row names it."""
+
+    heads: list[str]
+    rows: list[list[Cell]]
+    title: str = ""
+    caption: str = ""
+    words: bool = False
+    """Cells are words, not figures."""
+
+
+def evaluation_tables(shown: list[Shown]) -> list[Table]:
+    """The figures of the newest evaluation of each task and data: of one run its inputs below each other, several runs
+    side by side."""
+    newest: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for k, one in enumerate(shown):
+        for result in one.evaluations:  # oldest first
+            data, split = result["data"], result["split"]
+            source = file_name(data) if data.endswith(split) else f"{file_name(data)}, {split}"
+            for task in results.tables(result):
+                newest.setdefault((task, source), {})[k] = result
+    found = []
+    for task, source in sorted(newest, key=lambda each: TASKS.index(each[0])):
+        by_input: dict[str, dict[int, dict[str, Any]]] = {}
+        for k, result in newest[task, source].items():
+            for row in results.tables(result)[task]:
+                name = row["input"] + (f", {row['group']}-shot rows" if "group" in row else "")
+                by_input.setdefault(name, {})[k] = row
+        names = [one.name for one in shown]
+        table = side_by_side(by_input, names) if len(shown) > 1 else below_each_other(by_input)
+        table.title = f"{task} on {source}"
+        said = {names[k]: how_evaluated(result, task) for k, result in newest[task, source].items()}
+        alike = len(set(said.values())) == 1
+        table.caption = next(iter(said.values())) if alike else "; ".join(f"{k}: {how}" for k, how in said.items())
+        found.append(table)
+    return found
+
+
+def how_evaluated(result: dict[str, Any], task: str) -> str:
+    """The checkpoint's step, and the options of the task that were not the usual ones."""
+    said = [] if result["step"] is None else [f"checkpoint of step {result['step']}"]
+    usual = json.loads(json.dumps(asdict(results.DEFAULT)))
+    for key, value in result.get("settings", {}).items():
+        if value != usual.get(key) and task in OF_TASKS.get(key, TASKS):
+            said.append(f"{len(value)} {key}" if isinstance(value, list | dict) else f"{key} {value}")
+    return ", ".join(said)
+
+
+def figures(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Names of the numbers in some lines, in their order."""
+    return list(dict.fromkeys(key for row in rows for key, value in row.items() if is_number(value)))
+
+
+def figure(row: dict[str, Any], key: str) -> Cell:
+    """One figure, and its interval where there is one."""
+    limits = row.get(f"{key}_ci")
+    interval = f"{number(limits[0])} to {number(limits[1])}" if limits and None not in limits else ""
+    return Cell(number(row.get(key)), interval)
+
+
+def number(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if abs(value) >= 10 or (value and abs(value) < 1e-3) else f"{value:.3f}"
+
+
+def below_each_other(found: dict[str, dict[int, dict[str, Any]]]) -> Table:
+    """Inputs as rows, figures as columns."""
+    keys = figures(by_run[0] for by_run in found.values())
+    return Table(
+        ["input", *keys],
+        [[Cell(name), *(figure(by_run[0], key) for key in keys)] for name, by_run in found.items()],
+    )
+
+
+def side_by_side(found: dict[str, dict[int, dict[str, Any]]], names: list[str]) -> Table:
+    """Figures of inputs as rows, runs as columns."""
+    rows = []
+    for name, by_run in found.items():
+        for key in figures(by_run.values()):
+            lines = [by_run.get(k, {}) for k in range(len(names))]
+            cells = [figure(line, key) for line in lines]
+            known = [line[key] for line in lines if line.get(key) is not None]
+            if len(known) == len(names) and len(set(known)) == 1 and isinstance(known[0], int):
+                continue  # counts in which the runs agree
+            high = key in HIGH or key.partition("@")[0] in ("R", "NDCG", "label") or key.endswith("-shot")
+            if (high or key in LOW) and len(set(known)) > 1:
+                top = max(known) if high else min(known)
+                for cell, line in zip(cells, lines, strict=True):
+                    cell.best = line.get(key) == top
+            rows.append([Cell(f"{name}: {key}", key=key), *cells])
+    return Table(["input", *names], rows)
+
+
+def difference(shown: list[Shown]) -> Table | None:
+    """The config keys in which some runs differ; None when there are none."""
+    flat = [
+        {key: json.dumps(value, ensure_ascii=False) for key, value in settings(one.config).items()} for one in shown
+    ]
+    for name in dict.fromkeys(name for one in shown for name in one.config.modalities):
+        if not all(name in one.config.modalities for one in shown):  # its presence says all
+            for each, one in zip(flat, shown, strict=True):
+                own = {key: each.pop(key) for key in [*each] if key.startswith(f"modalities.{name}.")}
+                if name in one.config.modalities:
+                    each[f"modalities.{name}"] = own.get(f"modalities.{name}.encoder", "present")
+    keys = dict.fromkeys(key for each in flat for key in each)
+    rows = [
+        [Cell(key), *(Cell(each.get(key, "absent")) for each in flat)]
+        for key in keys
+        if len({each.get(key) for each in flat}) > 1
+    ]
+    return Table(["key", *(one.name for one in shown)], rows, words=True) if rows else None

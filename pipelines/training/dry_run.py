@@ -1,0 +1,67 @@
+"""What training would do, without doing it: rows, steps, parameters, an estimate of memory."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.loader import batches, once
+from clx.pipelines.config.schema import Config
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.splits import load_splits
+from clx.pipelines.model.build import Run, prepare
+from clx.pipelines.system.devices import pick_device, pick_precision
+from clx.pipelines.training.schedule import plan
+
+
+def dry_run(config: Config) -> dict[str, Any]:
+    """What training would do: resolved config, rows, steps, parameters and an estimate of memory in bytes."""
+    device = pick_device(config.train.device)
+    splits = load_splits(config.data, config.train.seed)
+    planned = plan(config, len(splits["train"]))
+    run = prepare(config, splits)
+    learned = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in run.model.parameters() if not p.requires_grad)
+    objective = sum(p.numel() for p in run.objective.parameters())
+    return {
+        "config": run.config.model_dump(mode="json"),
+        "rows": {name: len(manifest) for name, manifest in splits.items()},
+        "batches_per_epoch": planned.per_epoch,
+        "steps": planned.steps,
+        "device": str(device),
+        "precision": str(pick_precision(config.train.precision, device)).removeprefix("torch."),
+        "parameters": {"learned": learned, "frozen": frozen, "objective": objective},
+        "memory": estimate_memory(config, run, splits["train"], learned, frozen),
+    }
+
+
+def estimate_memory(config: Config, run: Run, manifest: Manifest, learned: int, frozen: int) -> dict[str, int]:
+    """Bytes for weights with gradients and optimiser state, and for one batch's inputs and activations.
+
+    Activations are measured: the tensors that autograd keeps for a few rows, scaled to the batch size.
+    """
+    copies = 4 + (1 if config.train.ema else 0)  # weights, gradients, two moments, the average
+    few = min(8, len(manifest))
+    data = Rows(manifest, run.modalities, label=config.data.label, classes=run.class_index, augment=True)
+    batch = next(batches(data, [once(few, few)[0]]))
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    parameters = {p.untyped_storage().data_ptr() for p in run.model.parameters()}
+    run.model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        z = run.model(batch.inputs, batch.present)
+    del z
+    held = sum(size for pointer, size in kept.items() if pointer not in parameters)
+    inputs = sum(t.untyped_storage().nbytes() for value in batch.inputs.values() for t in value.values())
+    scale = config.train.batch_size / few
+    parts = {
+        "weights": 4 * (learned * copies + frozen),
+        "inputs": int(inputs * scale),
+        "activations": int(held * scale),
+    }
+    return parts | {"total": sum(parts.values())}
