@@ -11,7 +11,7 @@ import typer
 
 from clx.cli import data, doctor, embed, evaluate, export, predict, report, runs, search, show, sweep, train, zeroshot
 from clx.cli.output import ReaderGone, note
-from clx.pipelines.system.errors import Heed, out_of_memory
+from clx.pipelines.system.errors import ClxWarning, out_of_memory
 
 app = typer.Typer(
     name="clx",
@@ -104,7 +104,7 @@ def watch() -> None:
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
-        if issubclass(category, Heed):
+        if issubclass(category, ClxWarning):
             note(f"warning: {message}")
         else:
             shown(message, category, *rest)

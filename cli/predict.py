@@ -118,7 +118,7 @@ def lines_of(
     from clx.pipelines.use import predict as pipeline
     from clx.pipelines.use import predict_recordings
 
-    if (anomaly or run.ahead) and (keep or probabilities):
+    if (anomaly or run.forecasts) and (keep or probabilities):
         raise BadInput("--keep and --probabilities are for rows of a table, not for the steps of recordings")
     if anomaly:
         scorer = predict_recordings.open_scorer(run, anomaly[0], batch_size)
@@ -126,7 +126,7 @@ def lines_of(
         threshold = scorer.threshold(beta=anomaly[1])
         note(f"a score above {threshold:.3g} is an anomaly: mean and {anomaly[1]:g} deviations of training scores")
         return predict_recordings.anomalies(scorer, found, threshold), predict_recordings.anomaly_schema(scorer)
-    if run.ahead:
+    if run.forecasts:
         scorer = predict_recordings.open_scorer(run, block=batch_size)
         found = predict_recordings.recordings(run, source, split)
         return predict_recordings.forecasts(scorer, found), predict_recordings.forecast_schema(scorer)

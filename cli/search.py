@@ -13,7 +13,7 @@ from clx.cli.output import emit_json, emit_table, note
 from clx.cli.zeroshot import names
 
 if TYPE_CHECKING:
-    from clx.pipelines.use.embedding_files import Stored
+    from clx.pipelines.use.embedding_files import EmbeddingFile
     from clx.pipelines.use.inputs import Item
 
 
@@ -68,7 +68,7 @@ def search(
     from clx.pipelines.use import embedding_files as files
     from clx.pipelines.use import search as pipeline
 
-    stored = files.Stored.open(embeddings)
+    stored = files.EmbeddingFile.open(embeddings)
     column = pipeline.pick_column(stored, among)
     total = stored.count()
     if total >= pipeline.MANY and not approximate:
@@ -89,12 +89,12 @@ def search(
         return
     opened = pipeline.run_of(stored, run, pretrained, device)
     candidate = pipeline.candidate(opened, column, among)
-    from clx.pipelines.system.read_ahead import ahead, default_workers
+    from clx.pipelines.system.read_ahead import default_workers, read_ahead
     from clx.pipelines.use.inputs import one_item, read_items
 
     given: Iterator[Item] = one_item(opened, one) if one else pipeline.items_of(opened, names(query or []), modality)
     bad = 0
-    with closing(ahead(given, partial(read_items, opened), 64, default_workers())) as groups:
+    with closing(read_ahead(given, partial(read_items, opened), 64, default_workers())) as groups:
         for group in groups:  # one pass over the file answers a group
             for name, cells in group:
                 if isinstance(cells, str):
@@ -111,7 +111,7 @@ def search(
         raise typer.Exit(1)
 
 
-def answers(stored: "Stored", hits: list[tuple[int, float]]) -> list[dict[str, Any]]:
+def answers(stored: "EmbeddingFile", hits: list[tuple[int, float]]) -> list[dict[str, Any]]:
     """Hits as lines: rank, score, and what stands beside the vectors."""
     about = stored.about([place for place, _ in hits])
     return [

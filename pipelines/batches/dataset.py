@@ -22,7 +22,7 @@ from clx.pipelines.system.errors import BadInput
 
 
 @dataclass
-class Rows(Dataset[Batch]):
+class BatchDataset(Dataset[Batch]):
     """Batches of a manifest, by `Key`. A batch depends on its key and the seed alone, not on who makes it."""
 
     manifest: Manifest
@@ -32,7 +32,7 @@ class Rows(Dataset[Batch]):
     bin_width: float | None = None
     """Where given, the classes are bins of this width."""
     target: list[str] = field(default_factory=list)
-    ahead: tuple[str, int] | None = None
+    forecasts: tuple[str, int] | None = None
     """A series modality and a number of steps: the targets are what it measures in the steps behind each window."""
     near: Near | None = None
     """With `augment`, which rows' neighbours the second view and those after it are made of."""
@@ -50,7 +50,7 @@ class Rows(Dataset[Batch]):
 
     def __post_init__(self) -> None:
         self.kept: dict[int, _Decoded] = {}
-        self.columns = columns_of(self.modalities, self.label, *self.target, FUTURE if self.ahead else None)
+        self.columns = columns_of(self.modalities, self.label, *self.target, FUTURE if self.forecasts else None)
         self.neighbours = Neighbours(self.manifest, self.near) if self.near and self.augment else None
         self.dropped: dict[str, np.ndarray] = {}
         if self.missing:
@@ -88,8 +88,8 @@ class Rows(Dataset[Batch]):
             named = bin_name(named, self.bin_width)
         label = -1 if named is None else self.classes.get(str(named), -1)
         targets = [self._number(i, name, row[name]) for name in self.target]
-        if self.ahead is not None:
-            targets = self._future(i, row, *self.ahead)
+        if self.forecasts is not None:
+            targets = self._future(i, row, *self.forecasts)
         decoded = inputs, label, targets
         if self.cache:
             self.kept[i] = decoded

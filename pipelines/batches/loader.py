@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from clx.pipelines.batches.batch import BadRow, Batch, Key
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.system.signals import leave_to_parent
 
@@ -73,7 +73,7 @@ def once(rows: int, batch_size: int, seed: int | None = None) -> list[Key]:
 
 
 def batches(
-    data: Rows,
+    data: BatchDataset,
     keys: Sampler[Key] | Sequence[Key],
     workers: int = 0,
     pin: bool = False,

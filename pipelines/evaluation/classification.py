@@ -9,90 +9,90 @@ from torch import Tensor
 
 from clx.pipelines.batches.columns import column_of
 from clx.pipelines.evaluation.embeddings import Embedded
-from clx.pipelines.evaluation.task_context import Asked, Lines, classified, need_label, nonempty
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, classified, need_label, nonempty
 from clx.pipelines.measures import probes
 from clx.pipelines.measures.bootstrap import means
 
 
-def learnable(asked: Asked) -> Iterator[tuple[list[str], str]]:
+def learnable(context: TaskContext) -> Iterator[tuple[list[str], str]]:
     """Groups of modalities to learn from, with their names: each alone, and together those that no label names.
 
     A modality that reads the label's own column gives the answer away.
     """
-    names = [n for n in asked.embedded.z if column_of(n, asked.run.modalities[n]) != asked.run.config.data.label]
-    others = [name for name in names if name != asked.text]
+    names = [n for n in context.embedded.z if column_of(n, context.run.modalities[n]) != context.run.config.data.label]
+    others = [name for name in names if name != context.text]
     for group in [[name] for name in names] + ([others] if len(others) > 1 else []):
         yield group, "+".join(group)
 
 
-def inputs(asked: Asked, embedded: Embedded, group: list[str], wanted: Tensor) -> tuple[Tensor, Tensor]:
+def inputs(context: TaskContext, embedded: Embedded, group: list[str], wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Features `[n, W]` of the rows that have every modality of a group and are `wanted`, and these rows."""
     have = [embedded.present[name] for name in group if name in embedded.present]
     if len(have) < len(group):
         return torch.zeros(0, 1), torch.zeros(0, dtype=torch.long)
     rows = (torch.stack(have).all(0) & wanted).nonzero()[:, 0]
-    source = embedded.features if asked.settings.features == "encoder" else embedded.z
-    return torch.cat([source[name][rows] for name in group], 1).to(asked.device), rows
+    source = embedded.features if context.settings.features == "encoder" else embedded.z
+    return torch.cat([source[name][rows] for name in group], 1).to(context.device), rows
 
 
 @dataclass
-class Known:
+class Labelled:
     """Labelled features of one group, to learn from and to ask."""
 
     x: Tensor
     labels: Tensor
     val: tuple[Tensor, Tensor] | None
     queries: Tensor
-    asked: Tensor
+    context: Tensor
     """Labels of the queries."""
     classes: list[str]
 
 
-def labelled(asked: Asked) -> Iterator[tuple[str, Known]]:
+def labelled(context: TaskContext) -> Iterator[tuple[str, Labelled]]:
     """The labelled features of every group that has some to learn from and some to ask."""
-    need_label(asked)
-    learning = asked.learn()
-    classes = max((learning.train.classes, asked.embedded.classes), key=len)
-    for group, name in learnable(asked):
-        x, learned = inputs(asked, learning.train, group, learning.train.labels >= 0)
-        query, here = inputs(asked, asked.embedded, group, asked.embedded.labels >= 0)
+    need_label(context)
+    learning = context.learn()
+    classes = max((learning.train.classes, context.embedded.classes), key=len)
+    for group, name in learnable(context):
+        x, learned = inputs(context, learning.train, group, learning.train.labels >= 0)
+        query, here = inputs(context, context.embedded, group, context.embedded.labels >= 0)
         labels = learning.train.labels[learned]
         if len(here) and len(labels.unique()) > 1:
             val = None
             if learning.val is not None:
-                kept, rows = inputs(asked, learning.val, group, learning.val.labels >= 0)
-                val = (kept, learning.val.labels[rows].to(asked.device)) if len(rows) else None
-            yield name, Known(x, labels.to(asked.device), val, query, asked.embedded.labels[here], classes)
+                kept, rows = inputs(context, learning.val, group, learning.val.labels >= 0)
+                val = (kept, learning.val.labels[rows].to(context.device)) if len(rows) else None
+            yield name, Labelled(x, labels.to(context.device), val, query, context.embedded.labels[here], classes)
 
 
 TOO_FEW = "needs labelled rows of two classes to learn from, and rows to ask with the same inputs"
 
 
-def probe(asked: Asked) -> Lines:
+def probe(context: TaskContext) -> Lines:
     """A linear classifier on frozen features."""
     found = {}
-    for name, known in labelled(asked):
-        fitted = probes.probe(known.x, known.labels, len(known.classes), known.val, asked.settings.seed)
+    for name, known in labelled(context):
+        fitted = probes.probe(known.x, known.labels, len(known.classes), known.val, context.settings.seed)
         order = fitted.model(known.queries).topk(min(5, len(known.classes)), dim=1).indices.cpu()
-        found[name] = classified(asked, order, known.asked, known.classes) | {
+        found[name] = classified(context, order, known.context, known.classes) | {
             "train_rows": len(known.x),
-            "features": asked.settings.features,
+            "features": context.settings.features,
             "l2": fitted.penalty,
             "path": [{"l2": l2, "val_top1": value} for l2, value in fitted.path],
         }
     return nonempty(found, TOO_FEW)
 
 
-def knn(asked: Asked) -> Lines:
+def knn(context: TaskContext) -> Lines:
     """The vote of the nearest training rows."""
-    settings, found = asked.settings, {}
-    for name, known in labelled(asked):
+    settings, found = context.settings, {}
+    for name, known in labelled(context):
         votes = probes.neighbours(
             known.x, known.labels, known.queries, len(known.classes), settings.k, settings.weights
         )
         # the first of equal votes, as scikit-learn decides; further places of so few votes would mean nothing
         answers = torch.from_numpy(votes.cpu().numpy().argmax(1))[:, None]
-        found[name] = classified(asked, answers, known.asked, known.classes) | {
+        found[name] = classified(context, answers, known.context, known.classes) | {
             "train_rows": len(known.x),
             "features": settings.features,
             "k": min(settings.k, len(known.x)),
@@ -101,40 +101,40 @@ def knn(asked: Asked) -> Lines:
     return nonempty(found, TOO_FEW)
 
 
-def svm(asked: Asked) -> Lines:
+def svm(context: TaskContext) -> Lines:
     """Support vectors with an RBF kernel, by TS2Vec's protocol."""
     found = {}
-    for name, known in labelled(asked):
-        answers, cost, path = probes.svm(known.x, known.labels, known.queries, asked.settings.seed)
-        found[name] = classified(asked, answers[:, None], known.asked, known.classes) | {
+    for name, known in labelled(context):
+        answers, cost, path = probes.svm(known.x, known.labels, known.queries, context.settings.seed)
+        found[name] = classified(context, answers[:, None], known.context, known.classes) | {
             "train_rows": len(known.x),
-            "features": asked.settings.features,
+            "features": context.settings.features,
             "C": cost,
             "path": [{"C": c, "cv_top1": value} for c, value in path],
         }
     return nonempty(found, TOO_FEW)
 
 
-def fewshot(asked: Asked) -> Lines:
+def fewshot(context: TaskContext) -> Lines:
     """Episodes in which each class is known by a few training rows."""
-    settings, found = asked.settings, {}
-    for name, known in labelled(asked):
+    settings, found = context.settings, {}
+    for name, known in labelled(context):
         line: dict[str, Any] = {}
-        ways = min(settings.ways, len(set(known.labels.tolist()) & set(known.asked.tolist())))
+        ways = min(settings.ways, len(set(known.labels.tolist()) & set(known.context.tolist())))
         for shots in settings.shots:
             right = probes.episodes(
                 known.x,
                 known.labels,
                 known.queries,
-                known.asked,
+                known.context,
                 ways=ways,
                 shots=shots,
                 count=settings.episodes,
                 seed=settings.seed,
             )
             if right is not None:
-                line |= asked.figures(len(right), means({f"{shots}-shot": right}))
+                line |= context.figures(len(right), means({f"{shots}-shot": right}))
         if line:
             about = {"ways": ways, "episodes": settings.episodes, "features": settings.features}
-            found[name] = line | about | {"rows": len(known.asked), "train_rows": len(known.x)}
+            found[name] = line | about | {"rows": len(known.context), "train_rows": len(known.x)}
     return nonempty(found, "no two classes have enough labelled training rows and a row to ask")

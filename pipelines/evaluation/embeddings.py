@@ -14,7 +14,7 @@ from clx.losses.base import Embeddings
 from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.cells import cell_at
 from clx.pipelines.batches.columns import check_columns, has_columns
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run, class_names
@@ -95,7 +95,7 @@ def embed_manifest(
     every = known + [name for name in (class_names(run.config, manifest) if label else []) if name not in known]
     index = {name: k for k, name in enumerate(every)}
     width = run.config.data.bin_width if label in run.config.data.target else None
-    data = Rows(manifest, modalities, label, index, width, target, on_bad=on_bad)
+    data = BatchDataset(manifest, modalities, label, index, width, target, on_bad=on_bad)
     if run.config.data.cache:
         know(run, data)
     device = run.device

@@ -15,7 +15,7 @@ from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_ma
 from clx.pipelines.evaluation.evaluated_rows import OnBad, Source, looking_ahead, sources
 from clx.pipelines.evaluation.result_key import key
 from clx.pipelines.evaluation.results import SCHEMA, Settings
-from clx.pipelines.evaluation.task_context import Asked, Learning, Unfit
+from clx.pipelines.evaluation.task_context import Learning, TaskContext, Unfit
 from clx.pipelines.evaluation.tasks import LEARNING, RUNS
 from clx.pipelines.measures import probes
 from clx.pipelines.model.build import Run
@@ -69,7 +69,7 @@ def evaluate(
         train = embed(source.train, embedded.classes)
         return Learning(train, None if source.val is None else embed(source.val, train.classes))
 
-    whole = Asked(run, embedded, learn, settings, source.train, source.val, on_bad, report)
+    whole = TaskContext(run, embedded, learn, settings, source.train, source.val, on_bad, report)
     apart = parted(whole, settings.seed) if source.drawn else whole
     skipped = {}
     for task in tasks:
@@ -83,14 +83,14 @@ def evaluate(
     return result | ({"skipped": skipped} if skipped else {})
 
 
-def parted(asked: Asked, seed: int) -> Asked:
+def parted(context: TaskContext, seed: int) -> TaskContext:
     """The same where a fifth of the rows, drawn with `seed`, is asked and the others are learned from."""
-    if len(asked.embedded) < 2:
-        return asked
-    learn, held = probes.hold_out(len(asked.embedded), seed)
-    known, asks = asked.embedded.take(learn), asked.embedded.take(held)
+    if len(context.embedded) < 2:
+        return context
+    learn, held = probes.hold_out(len(context.embedded), seed)
+    known, asks = context.embedded.take(learn), context.embedded.take(held)
     train = known.manifest.take(known.rows.numpy())
-    return replace(asked, embedded=asks, learn=lambda: Learning(known, None), train=train, things={})
+    return replace(context, embedded=asks, learn=lambda: Learning(known, None), train=train, things={})
 
 
 def describe(run: Run, source: str, label: str | None, target: Sequence[str], columns: dict[str, str]) -> None:

@@ -19,12 +19,12 @@ from clx.modalities.series import Series, bridged
 from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.cells import cell_of, future_of
 from clx.pipelines.batches.columns import columns_of
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.evaluation.embeddings import Report, nobody
-from clx.pipelines.evaluation.task_context import Asked, Lines, Unfit, nonempty
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty
 from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.measures.probes import Fitted, forecaster
 from clx.pipelines.model.build import Run
@@ -39,7 +39,7 @@ HORIZONS = (24, 48, 168)  # asked for where nobody says how far
 
 
 @dataclass
-class Ends:
+class WindowEnds:
     """Windows of one series modality, by their ends, on the CPU."""
 
     lags: Tensor
@@ -74,7 +74,7 @@ def ends(
     *,
     on_bad: Literal["fail", "skip"] = "fail",
     report: Report = nobody,
-) -> Ends:
+) -> WindowEnds:
     """The windows of a manifest that are as long as `data.windows` says, with what follows and their features.
 
     Features are those of `at_end`.
@@ -83,7 +83,7 @@ def ends(
     windows = run.config.data.windows
     assert isinstance(modality, Series)
     assert windows is not None
-    data = Rows(manifest, {name: modality}, on_bad=on_bad)
+    data = BatchDataset(manifest, {name: modality}, on_bad=on_bad)
     place = {int(row): i for i, row in enumerate(manifest.rows)}
     columns = columns_of({name: modality}, FUTURE)
     lags, future, seen, rows = [], [], [], []
@@ -114,25 +114,25 @@ def ends(
         empty = torch.zeros(0, windows.length, modality.channels)
         nothing = np.zeros(0, dtype=np.int64)
         future_of_none = empty.new_zeros(0, horizon, modality.channels)
-        return Ends(empty, future_of_none, empty[:, 0, :0], torch.zeros(0, dtype=torch.long), nothing, nothing)
+        return WindowEnds(empty, future_of_none, empty[:, 0, :0], torch.zeros(0, dtype=torch.long), nothing, nothing)
     names = manifest.column("recording")
     _, recording = np.unique(np.array([str(names[i]) for i in rows]), return_inverse=True)
     starts = manifest.column("start")
     start = np.array([starts[i] for i in rows], dtype=np.int64)
-    return Ends(torch.stack(lags), torch.stack(future), torch.stack(seen), torch.tensor(rows), recording, start)
+    return WindowEnds(torch.stack(lags), torch.stack(future), torch.stack(seen), torch.tensor(rows), recording, start)
 
 
 @dataclass(frozen=True)
 class Split:
     """Windows to learn from and windows that choose a penalty, at one horizon."""
 
-    train: Ends
+    train: WindowEnds
     learn: Tensor
-    val: Ends
+    val: WindowEnds
     choose: Tensor
 
     @classmethod
-    def of(cls, train: Ends, val: Ends | None, horizon: int) -> "Split | None":
+    def of(cls, train: WindowEnds, val: WindowEnds | None, horizon: int) -> "Split | None":
         """None where there is nothing to learn from. Without `val` the last training windows choose, and those
         before them whose future reaches into theirs are left out."""
         whole = train.whole(horizon)
@@ -149,7 +149,7 @@ class Split:
             learn = learn[torch.from_numpy(~(same & reaches))]
         return cls(train, learn, train, choose) if len(learn) > 2 and len(choose) else None
 
-    def fit(self, what: Callable[[Ends], Tensor], horizon: int) -> Fitted:
+    def fit(self, what: Callable[[WindowEnds], Tensor], horizon: int) -> Fitted:
         """Ridge regression from what is known at the end of a window to what follows."""
         aim = bridged_future(self.train.future[self.learn, :horizon]).flatten(1)
         kept = what(self.val)[self.choose], self.val.aim(self.choose, horizon)
@@ -195,7 +195,7 @@ def erred(forecast: Tensor, aim: Tensor, blocks: NDArray[np.int64]) -> tuple[int
     return count, lambda weights: {name: weights @ each / (weights @ counts) for name, each in sums.items()}
 
 
-def blocked(windows: Ends, some: Tensor, horizon: int) -> NDArray[np.int64]:
+def blocked(windows: WindowEnds, some: Tensor, horizon: int) -> NDArray[np.int64]:
     """A number for each window: those of one recording that begin within one horizon share it."""
     place = some.numpy()
     key = np.stack([windows.recording[place], windows.start[place] // horizon], 1)
@@ -203,57 +203,63 @@ def blocked(windows: Ends, some: Tensor, horizon: int) -> NDArray[np.int64]:
     return number
 
 
-def forecast(asked: Asked) -> Lines:
+def forecast(context: TaskContext) -> Lines:
     """Errors of a ridge regression from the embedding of each window's end to the values that follow it, beside
     what the same windows give without a model, and of the predictor where one was trained to forecast."""
-    name, config, settings = windowed_series(asked.run.config, asked.run.modalities), asked.run.config, asked.settings
+    name, config, settings = (
+        windowed_series(context.run.config, context.run.modalities),
+        context.run.config,
+        context.settings,
+    )
     if name is None or config.data.windows is None:
         raise Unfit("needs data.windows on a series: a forecast is made where a window ends")
-    if FUTURE not in asked.embedded.manifest.columns:
+    if FUTURE not in context.embedded.manifest.columns:
         raise Unfit("needs data.windows.horizon, how many steps behind each window to look at")
-    if asked.train is None or FUTURE not in asked.train.columns:
+    if context.train is None or FUTURE not in context.train.columns:
         raise Unfit("needs training windows of earlier times than those asked: set data.test to {last: 0.2}, say")
     wanted = settings.horizons or ((config.data.windows.horizon,) if config.data.windows.horizon else HORIZONS)
 
-    def look(manifest: Manifest) -> Ends:
-        return ends(asked.run, name, manifest, max(wanted), settings.features, on_bad=asked.on_bad, report=asked.report)
+    def look(manifest: Manifest) -> WindowEnds:
+        return ends(
+            context.run, name, manifest, max(wanted), settings.features, on_bad=context.on_bad, report=context.report
+        )
 
-    known, val = look(asked.train), None if asked.val is None else look(asked.val)
-    query = look(asked.embedded.manifest.take(asked.embedded.rows.numpy()))
+    known, val = look(context.train), None if context.val is None else look(context.val)
+    query = look(context.embedded.manifest.take(context.embedded.rows.numpy()))
     found: Lines = {}
     for horizon in wanted:
         some = query.whole(horizon)
         split = Split.of(known, val, horizon) if len(some) else None
         if split is not None:
-            found |= _forecast(asked, name, query, some, split, horizon)
+            found |= _forecast(context, name, query, some, split, horizon)
         elif settings.horizons:
             which = "train on" if len(some) else "ask"
             raise Unfit(f"horizon {horizon}: there are no windows to {which} that so many steps follow")
     return nonempty(found, "no window is followed by as many steps as the shortest horizon")
 
 
-def _forecast(asked: Asked, name: str, query: Ends, some: Tensor, split: Split, horizon: int) -> Lines:
+def _forecast(context: TaskContext, name: str, query: WindowEnds, some: Tensor, split: Split, horizon: int) -> Lines:
     """The lines of one horizon, on the windows `some`."""
     aim, blocks = query.aim(some, horizon), blocked(query, some, horizon)
     about = {"horizon": horizon, "rows": len(some)}
 
     def line(said: Tensor, more: dict[str, Any]) -> dict[str, Any]:
         count, statistic = erred(said, aim, blocks)
-        resamples = asked.settings.resamples if count > 1 else 0  # one block has no spread
-        found = figures(count, statistic, resamples, asked.settings.confidence, asked.settings.seed)
+        resamples = context.settings.resamples if count > 1 else 0  # one block has no spread
+        found = figures(count, statistic, resamples, context.settings.confidence, context.settings.seed)
         return found | about | more
 
-    def ridge(what: Callable[[Ends], Tensor]) -> dict[str, Any]:
+    def ridge(what: Callable[[WindowEnds], Tensor]) -> dict[str, Any]:
         fitted = split.fit(what, horizon)
         path = [{"penalty": penalty, "val_mse": value} for penalty, value in fitted.path]
         more = {"train_rows": len(split.learn), "penalty": fitted.penalty, "path": path}
         return line(fitted.model(what(query)[some]), more)
 
-    found = {f"{name}->{horizon}": ridge(lambda ends: ends.features) | {"features": asked.settings.features}}
-    ahead = asked.run.ahead
-    if ahead is not None and ahead[1] >= horizon:
-        here = asked.embedded.take(query.rows[some])
-        said = trained(asked.run, here.z, here.present, ahead[1])[:, :horizon]
+    found = {f"{name}->{horizon}": ridge(lambda ends: ends.features) | {"features": context.settings.features}}
+    forecasts = context.run.forecasts
+    if forecasts is not None and forecasts[1] >= horizon:
+        here = context.embedded.take(query.rows[some])
+        said = trained(context.run, here.z, here.present, forecasts[1])[:, :horizon]
         found[f"trained-predictor->{horizon}"] = line(said.flatten(1), {})
     found[f"ridge-on-lags->{horizon}"] = ridge(lambda ends: ends.lags.flatten(1))
     season = split.season(horizon)

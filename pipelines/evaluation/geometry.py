@@ -6,38 +6,38 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clx.pipelines.evaluation.retrieval import _distinct
-from clx.pipelines.evaluation.task_context import Asked, Lines, nonempty
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, nonempty
 from clx.pipelines.measures import geometry as shape
 from clx.pipelines.measures.bootstrap import means
 
 
-def geometry(asked: Asked) -> Lines:
+def geometry(context: TaskContext) -> Lines:
     """The shape of each modality's rows, over distinct contents, and of every ordered pair's."""
-    embedded, found = asked.embedded, {}
-    tau = getattr(asked.run.objective.leading, "tau", None)
+    embedded, found = context.embedded, {}
+    tau = getattr(context.run.objective.leading, "tau", None)
     warmth = {} if tau is None else {"temperature": tau.item() if isinstance(tau, Tensor) else float(tau)}
     unit = {name: F.normalize(value, dim=-1) for name, value in embedded.z.items()}
-    seed = asked.settings.seed
+    seed = context.settings.seed
     for name, z in unit.items():
         rows = embedded.present[name].nonzero()[:, 0]
-        rows = rows[_distinct(asked.contents(name)[rows][:, None])[1]] if len(rows) else rows
+        rows = rows[_distinct(context.contents(name)[rows][:, None])[1]] if len(rows) else rows
         if len(rows) > 1:
             some = z[rows[shape.sample(len(rows), seed)]]
-            line = asked.figures(len(some), shape.uniformity(some))
+            line = context.figures(len(some), shape.uniformity(some))
             line |= {"effective_rank": shape.effective_rank(z[rows])} | shape.hubness(some, some, itself=True)
             found[name] = line | warmth | {"rows": len(rows)}
     for name in unit:
         for other in unit:
             rows = (embedded.present[name] & embedded.present[other]).nonzero()[:, 0]
             if name != other and len(rows):
-                found[f"{name}->{other}"] = _between(asked, unit, rows, name, other) | warmth | {"rows": len(rows)}
+                found[f"{name}->{other}"] = _between(context, unit, rows, name, other) | warmth | {"rows": len(rows)}
     return nonempty(found, "no two different rows")
 
 
-def _between(asked: Asked, unit: dict[str, Tensor], rows: Tensor, name: str, other: str) -> dict[str, Any]:
+def _between(context: TaskContext, unit: dict[str, Tensor], rows: Tensor, name: str, other: str) -> dict[str, Any]:
     x, y = unit[name][rows], unit[other][rows]
-    line = asked.figures(len(rows), means({"alignment": shape.alignment(x, y)}))
-    line |= asked.figures(len(rows), shape.modality_gap(x, y))
-    few = rows[shape.sample(len(rows), asked.settings.seed)]
-    things = few[_distinct(asked.contents(other)[few][:, None])[1]]
+    line = context.figures(len(rows), means({"alignment": shape.alignment(x, y)}))
+    line |= context.figures(len(rows), shape.modality_gap(x, y))
+    few = rows[shape.sample(len(rows), context.settings.seed)]
+    things = few[_distinct(context.contents(other)[few][:, None])[1]]
     return line | shape.hubness(unit[name][few], unit[other][things])

@@ -11,27 +11,27 @@ from clx.pipelines.data.imbalance import Floats, readable_targets, shots, width_
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.classification import inputs, learnable
 from clx.pipelines.evaluation.embeddings import Embedded
-from clx.pipelines.evaluation.task_context import Asked, Lines, Unfit, nonempty
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty
 from clx.pipelines.measures import probes
 from clx.pipelines.measures.bootstrap import together
 from clx.pipelines.measures.prediction import correlation, errors, regressed
 from clx.pipelines.model.scoring import head_says
 
 
-def regression(asked: Asked) -> Lines:
+def regression(context: TaskContext) -> Lines:
     """Errors of the trained predictor, or of a linear regressor on frozen features where there is none."""
-    run, embedded = asked.run, asked.embedded
+    run, embedded = context.run, context.embedded
     if not run.config.data.target:
         raise Unfit("needs data.target, the columns with the numbers")
     if not embedded.target:
         raise Unfit(f"{embedded.manifest.name} has no column {run.config.data.target[0]!r} with the numbers")
     found: Lines = {}
     for place, target in enumerate(embedded.target):
-        known = None if asked.train is None else training_targets(asked.train, target)
-        for name, rows, predictions, about in (predicted if run.model.predictor is None else headed)(asked, target):
+        known = None if context.train is None else training_targets(context.train, target)
+        for name, rows, predictions, about in (predicted if run.model.predictor is None else headed)(context, target):
             aims = embedded.targets[rows, place]
-            line = asked.figures(len(rows), regressed(predictions, aims)) | {"rows": len(rows), **about}
-            groups = {} if known is None else {"groups": by_density(asked, known, predictions, aims)}
+            line = context.figures(len(rows), regressed(predictions, aims)) | {"rows": len(rows), **about}
+            groups = {} if known is None else {"groups": by_density(context, known, predictions, aims)}
             found[f"{name}->{target}"] = line | groups
     return nonempty(found, "no row has both a target and an input")
 
@@ -40,9 +40,9 @@ Prediction = tuple[str, Tensor, Tensor, dict[str, Any]]
 """The input, the rows, their predictions in the target's units, and what made these."""
 
 
-def headed(asked: Asked, target: str) -> Iterator[Prediction]:
+def headed(context: TaskContext, target: str) -> Iterator[Prediction]:
     """What the model's own predictor says of one target."""
-    run, embedded = asked.run, asked.embedded
+    run, embedded = context.run, context.embedded
     known = ~embedded.targets[:, embedded.target.index(target)].isnan()
     rows = (torch.stack(list(embedded.present.values())).any(0) & known).nonzero()[:, 0]
     if len(rows):
@@ -57,36 +57,36 @@ def training_targets(manifest: Manifest, target: str) -> Floats:
     return readable_targets(manifest, target) if target in manifest.columns else np.zeros(0)
 
 
-def predicted(asked: Asked, target: str) -> Iterator[Prediction]:
+def predicted(context: TaskContext, target: str) -> Iterator[Prediction]:
     """What linear regressors on frozen features say of one target."""
-    learning = asked.learn()
-    kind, train, val = asked.settings.regressor, learning.train, learning.val
+    learning = context.learn()
+    kind, train, val = context.settings.regressor, learning.train, learning.val
     if target not in train.target:
         raise Unfit(f"{train.manifest.name}, to learn from, has no column {target!r}")
 
     def known(embedded: Embedded, group: list[str]) -> tuple[Tensor, Tensor, Tensor]:
         values = embedded.targets[:, embedded.target.index(target)]
-        x, rows = inputs(asked, embedded, group, ~values.isnan())
-        return x, values[rows].to(asked.device), rows
+        x, rows = inputs(context, embedded, group, ~values.isnan())
+        return x, values[rows].to(context.device), rows
 
-    for group, name in learnable(asked):
+    for group, name in learnable(context):
         x, y, _ = known(train, group)
-        query, _, rows = known(asked.embedded, group)
+        query, _, rows = known(context.embedded, group)
         if len(rows) and len(y) > 2:
             kept = None
             if val is not None and target in val.target:
                 some = known(val, group)
                 kept = some[:2] if len(some[1]) else None
-            fitted = probes.regressor(x, y, kind, kept, asked.settings.seed)
+            fitted = probes.regressor(x, y, kind, kept, context.settings.seed)
             path = [{"penalty": penalty, "val_mae": value} for penalty, value in fitted.path]
-            about = {"train_rows": len(x), "features": asked.settings.features, "regressor": kind}
+            about = {"train_rows": len(x), "features": context.settings.features, "regressor": kind}
             predictions = fitted.model(query)[:, 0].cpu()
             yield name, rows, predictions, about | {"penalty": fitted.penalty, "path": path}
 
 
-def by_density(asked: Asked, known: Floats, predictions: Tensor, targets: Tensor) -> Lines:
+def by_density(context: TaskContext, known: Floats, predictions: Tensor, targets: Tensor) -> Lines:
     """Errors where the bins of the training targets `known` have many rows, a median number and few."""
-    settings = asked.settings
+    settings = context.settings
     width = settings.bin_width or width_of(known)
     level = torch.from_numpy(shots(known, targets.double().numpy(), width, settings.many, settings.few))
     found = {}
@@ -94,6 +94,6 @@ def by_density(asked: Asked, known: Floats, predictions: Tensor, targets: Tensor
         here = level == number
         if here.any():
             p, y = predictions[here], targets[here]
-            line = asked.figures(len(y), together(errors(p, y), correlation(p, y)) if len(y) > 2 else errors(p, y))
+            line = context.figures(len(y), together(errors(p, y), correlation(p, y)) if len(y) > 2 else errors(p, y))
             found[name] = {"rows": int(here.sum()), **line}
     return found

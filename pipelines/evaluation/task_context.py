@@ -34,7 +34,7 @@ class Learning:
 
 
 @dataclass
-class Asked:
+class TaskContext:
     """One evaluation in progress: what its tasks look at."""
 
     run: Run
@@ -79,17 +79,17 @@ class Asked:
         return queries_of(self.run, self.embedded, group, rows, candidate)
 
 
-def need_label(asked: Asked) -> None:
-    label, manifest = asked.run.config.data.label, asked.embedded.manifest
+def need_label(context: TaskContext) -> None:
+    label, manifest = context.run.config.data.label, context.embedded.manifest
     if not label:
         raise Unfit("needs data.label, the column with the class")
     if label not in manifest.columns:
         raise Unfit(f"{manifest.name} has no column {label!r} with the class")
 
 
-def classified(asked: Asked, order: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:
+def classified(context: TaskContext, order: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:
     """Accuracies of the best classes `[n, 5]` of each row, and the confusion matrix."""
-    line = asked.figures(len(labels), accuracies(order, labels, len(classes))) | {"rows": len(labels)}
+    line = context.figures(len(labels), accuracies(order, labels, len(classes))) | {"rows": len(labels)}
     return line | ({"confusion": confusion(order[:, 0], labels, classes)} if len(classes) <= MOST_CLASSES else {})
 
 

@@ -1,6 +1,6 @@
 """The tasks of an evaluation by name. Here are those that ask the space itself: zero-shot, retrieval, its geometry.
 
-A task is a function of `Asked` that returns `{input: line}` as `evaluation/results.py` describes it, or raises `Unfit`.
+A task is a function of `TaskContext` that returns `{input: line}` as results.py describes it, or raises `Unfit`.
 """
 
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from clx.pipelines.evaluation.forecast import forecast
 from clx.pipelines.evaluation.geometry import geometry
 from clx.pipelines.evaluation.regression import regression
 from clx.pipelines.evaluation.retrieval import retrieval
-from clx.pipelines.evaluation.task_context import Asked, Lines
+from clx.pipelines.evaluation.task_context import Lines, TaskContext
 from clx.pipelines.evaluation.zeroshot import zeroshot
 
-RUNS: dict[Task, Callable[[Asked], Lines]] = {
+RUNS: dict[Task, Callable[[TaskContext], Lines]] = {
     "zeroshot": zeroshot,
     "retrieval": retrieval,
     "probe": probe,

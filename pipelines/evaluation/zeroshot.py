@@ -2,26 +2,26 @@
 
 import torch
 
-from clx.pipelines.evaluation.task_context import Asked, Lines, Unfit, classified, need_label, nonempty
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, classified, need_label, nonempty
 from clx.pipelines.measures.ranking import best_classes
 from clx.pipelines.model.scoring import alone_and_together, class_embeddings
 from clx.pipelines.system.errors import BadInput, nearest
 
 
-def zeroshot(asked: Asked) -> Lines:
+def zeroshot(context: TaskContext) -> Lines:
     """Accuracy of each modality, and of all together, against the label's words."""
-    need_label(asked)
-    run, embedded, text = asked.run, asked.embedded, asked.text
+    need_label(context)
+    run, embedded, text = context.run, context.embedded, context.text
     if text is None:
         raise Unfit(f"needs a text modality to read the labels; this run has {', '.join(run.modalities)}")
-    phrasings = phrasings_for(embedded.classes, asked.settings.phrasings)
-    classes = class_embeddings(run, phrasings, asked.settings.templates)
+    phrasings = phrasings_for(embedded.classes, context.settings.phrasings)
+    classes = class_embeddings(run, phrasings, context.settings.templates)
     found = {}
     for group in alone_and_together([name for name in embedded.z if name != text]):
         here = (torch.stack([embedded.present[name] for name in group]).any(0) & (embedded.labels >= 0)).nonzero()[:, 0]
         if len(here):
-            order = best_classes(asked.ask(group, here, text), classes)
-            found["+".join(group)] = classified(asked, order, embedded.labels[here], embedded.classes)
+            order = best_classes(context.ask(group, here, text), classes)
+            found["+".join(group)] = classified(context, order, embedded.labels[here], embedded.classes)
     return nonempty(found, "no row has both a label and an input to classify")
 
 

@@ -28,14 +28,14 @@ LIMIT = 120.0  # seconds of CPU time for the repeats of one comparison
 
 
 @dataclass(frozen=True)
-class Bout:
+class Comparison:
     """One comparison: a loss, who it is compared with, and the size it is usually compared at."""
 
     loss: str
     peer: str  # package, or what the plain torch reference does
     batch: int
     width: int
-    make: Callable[["Bout"], tuple[Forward, Forward]]  # ours, theirs
+    make: Callable[["Comparison"], tuple[Forward, Forward]]  # ours, theirs
     views: int = 2
     temperature: float = 0.1
     unit: bool = True  # the peer takes unit rows: give them, and time our formula without its normalisation
@@ -85,7 +85,7 @@ def bench_losses(
     return rows
 
 
-def _compare(bout: Bout, batch: int, width: int, repeats: int, memory: bool, keep: bool) -> dict[str, Any]:
+def _compare(bout: Comparison, batch: int, width: int, repeats: int, memory: bool, keep: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"loss": bout.label or bout.loss, "peer": bout.peer, "batch": batch, "width": width}
     row["views"] = bout.views
     package = bout.peer.replace("-", "_")
@@ -132,7 +132,7 @@ def _measure(request: str) -> None:
     print(json.dumps(_times(bout, asked["repeats"]) if "repeats" in asked else _peaks(bout)))
 
 
-def _times(bout: Bout, repeats: int) -> dict[str, Any]:
+def _times(bout: Comparison, repeats: int) -> dict[str, Any]:
     ours, theirs = bout.make(bout)
     start = time.process_time()
     times: tuple[list[float], list[float]] = [], []
@@ -163,7 +163,7 @@ def _step(forward: Forward, inputs: list[Tensor]) -> tuple[Tensor, tuple[Tensor,
     return value.detach(), torch.autograd.grad(value, inputs)
 
 
-def _inputs(bout: Bout) -> list[Tensor]:
+def _inputs(bout: Comparison) -> list[Tensor]:
     """Views that agree somewhat, as leaves."""
     g = torch.Generator().manual_seed(0)
     item = torch.randn(bout.batch, bout.width, generator=g)
@@ -173,11 +173,11 @@ def _inputs(bout: Bout) -> list[Tensor]:
     return [v.requires_grad_() for v in views]
 
 
-def _place(bout: Bout) -> int:
+def _place(bout: Comparison) -> int:
     return next(k for k, b in enumerate(BOUTS) if (b.loss, b.label) == (bout.loss, bout.label))
 
 
-def _peaks(bout: Bout) -> dict[str, float]:
+def _peaks(bout: Comparison) -> dict[str, float]:
     """The peak of each side in MiB."""
     small = replace(bout, batch=8)
     for forward in small.make(small):
@@ -186,7 +186,7 @@ def _peaks(bout: Bout) -> dict[str, float]:
     return {"mib": ours, "peer_mib": theirs, "memory_ratio": theirs / max(ours, 1e-9)}
 
 
-def _peak(forward: Forward, bout: Bout) -> float:
+def _peak(forward: Forward, bout: Comparison) -> float:
     inputs = _inputs(bout)
     gc.collect()
     before = _status("VmRSS")
@@ -203,26 +203,26 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def _ours(bout: Bout, options: dict[str, float] | None = None, **extras: Any) -> Forward:
+def _ours(bout: Comparison, options: dict[str, float] | None = None, **extras: Any) -> Forward:
     loss = LOSSES[bout.loss](temperature=bout.temperature, **(options or {}))
     return lambda views: loss({str(k): v for k, v in enumerate(views)}, **extras)
 
 
-def _clip(bout: Bout) -> tuple[Forward, Forward]:
+def _clip(bout: Comparison) -> tuple[Forward, Forward]:
     from open_clip.loss import ClipLoss
 
     peer, scale, t = ClipLoss(), torch.tensor(1 / bout.temperature), bout.temperature
     return lambda v: clip(v[0], v[1], t), lambda v: peer(v[0], v[1], scale)
 
 
-def _siglip(bout: Bout) -> tuple[Forward, Forward]:
+def _siglip(bout: Comparison) -> tuple[Forward, Forward]:
     from open_clip.loss import SigLipLoss
 
     peer, scale, bias, t = SigLipLoss(), torch.tensor(1 / bout.temperature), torch.tensor(-10.0), bout.temperature
     return lambda v: siglip(v[0], v[1], t, -10.0), lambda v: peer(v[0], v[1], scale, bias)
 
 
-def _siglip_chunked(bout: Bout) -> tuple[Forward, Forward]:
+def _siglip_chunked(bout: Comparison) -> tuple[Forward, Forward]:
     """Against what open_clip's `chunk_size=512` computes, in plain torch: its 3.3 release has no such option yet."""
     t, side = bout.temperature, 512
 
@@ -239,21 +239,21 @@ def _siglip_chunked(bout: Bout) -> tuple[Forward, Forward]:
     return lambda v: siglip(v[0], v[1], t, -10.0), chunked
 
 
-def _nt_xent(bout: Bout) -> tuple[Forward, Forward]:
+def _nt_xent(bout: Comparison) -> tuple[Forward, Forward]:
     from lightly.loss import NTXentLoss
 
     peer = NTXentLoss(temperature=bout.temperature)
     return _ours(bout), lambda v: peer(v[0], v[1])
 
 
-def _dcl(bout: Bout) -> tuple[Forward, Forward]:
+def _dcl(bout: Comparison) -> tuple[Forward, Forward]:
     from lightly.loss import DCLLoss
 
     peer = DCLLoss(temperature=bout.temperature)
     return _ours(bout), lambda v: peer(v[0], v[1])
 
 
-def _supcon(bout: Bout) -> tuple[Forward, Forward]:
+def _supcon(bout: Comparison) -> tuple[Forward, Forward]:
     from pytorch_metric_learning.losses import SupConLoss
 
     labels = torch.arange(bout.batch) % max(2, bout.batch // 16)
@@ -261,14 +261,14 @@ def _supcon(bout: Bout) -> tuple[Forward, Forward]:
     return _ours(bout, labels=labels), lambda v: peer(v[0], labels)
 
 
-def _symile(bout: Bout) -> tuple[Forward, Forward]:
+def _symile(bout: Comparison) -> tuple[Forward, Forward]:
     from symile import Symile
 
     peer, scale = Symile(negative_sampling="n_squared"), torch.tensor(1 / bout.temperature)
     return lambda v: symile(v, bout.temperature), lambda v: peer(v, scale)
 
 
-def _symile_shuffled(bout: Bout) -> tuple[Forward, Forward]:
+def _symile_shuffled(bout: Comparison) -> tuple[Forward, Forward]:
     from symile import Symile
 
     peer, scale = Symile(negative_sampling="n"), torch.tensor(1 / bout.temperature)
@@ -286,7 +286,7 @@ def _symile_shuffled(bout: Bout) -> tuple[Forward, Forward]:
     return ours, theirs
 
 
-def _mv_infonce(bout: Bout) -> tuple[Forward, Forward]:
+def _mv_infonce(bout: Comparison) -> tuple[Forward, Forward]:
     """Against tensors of all pairs, in the plain exponentials of the published formula."""
 
     def dense(views: list[Tensor]) -> Tensor:
@@ -303,7 +303,7 @@ def _mv_infonce(bout: Bout) -> tuple[Forward, Forward]:
     return _ours(bout), dense
 
 
-def _mv_dhel(bout: Bout) -> tuple[Forward, Forward]:
+def _mv_dhel(bout: Comparison) -> tuple[Forward, Forward]:
     """Against tensors of all pairs, the views' sums multiplied as in the published formula."""
 
     def dense(views: list[Tensor]) -> Tensor:
@@ -319,7 +319,7 @@ def _mv_dhel(bout: Bout) -> tuple[Forward, Forward]:
     return _ours(bout), dense
 
 
-def _rank_n_contrast(bout: Bout) -> tuple[Forward, Forward]:
+def _rank_n_contrast(bout: Comparison) -> tuple[Forward, Forward]:
     """Against a loop over positives, each with its mask over all pairs."""
     targets = torch.rand(bout.batch, 1, generator=torch.Generator().manual_seed(1)) * 10
 
@@ -339,7 +339,7 @@ def _rank_n_contrast(bout: Bout) -> tuple[Forward, Forward]:
     return _ours(bout, targets=targets), loop
 
 
-def _conr(bout: Bout) -> tuple[Forward, Forward]:
+def _conr(bout: Comparison) -> tuple[Forward, Forward]:
     """Against tensors of all pairs, one mask or weight after the other; of one view a row is its own positive."""
     g = torch.Generator().manual_seed(1)
     targets = torch.rand(bout.batch, 1, generator=g) * 8
@@ -361,16 +361,16 @@ def _conr(bout: Bout) -> tuple[Forward, Forward]:
 
 
 BOUTS = (
-    Bout("clip", "open_clip", 4096, 512, _clip),
-    Bout("siglip", "open_clip", 4096, 512, _siglip),
-    Bout("siglip", "chunked torch", 4096, 512, _siglip_chunked, label="siglip chunked"),
-    Bout("nt-xent", "lightly", 4096, 512, _nt_xent, unit=False),
-    Bout("dcl", "lightly", 4096, 512, _dcl, unit=False),
-    Bout("supcon", "pytorch-metric-learning", 4096, 512, _supcon, views=1, unit=False),
-    Bout("symile", "symile", 128, 128, _symile, views=3, label="symile all"),
-    Bout("symile", "symile", 1024, 512, _symile_shuffled, views=3, label="symile shuffled"),
-    Bout("mv-infonce", "dense torch", 1024, 128, _mv_infonce, views=4, temperature=0.5, unit=False),
-    Bout("mv-dhel", "dense torch", 256, 512, _mv_dhel, views=8, temperature=0.5, unit=False),
-    Bout("rank-n-contrast", "plain loop", 256, 512, _rank_n_contrast, temperature=2.0, unit=False),
-    Bout("conr", "dense torch", 1024, 512, _conr, views=1, unit=False),
+    Comparison("clip", "open_clip", 4096, 512, _clip),
+    Comparison("siglip", "open_clip", 4096, 512, _siglip),
+    Comparison("siglip", "chunked torch", 4096, 512, _siglip_chunked, label="siglip chunked"),
+    Comparison("nt-xent", "lightly", 4096, 512, _nt_xent, unit=False),
+    Comparison("dcl", "lightly", 4096, 512, _dcl, unit=False),
+    Comparison("supcon", "pytorch-metric-learning", 4096, 512, _supcon, views=1, unit=False),
+    Comparison("symile", "symile", 128, 128, _symile, views=3, label="symile all"),
+    Comparison("symile", "symile", 1024, 512, _symile_shuffled, views=3, label="symile shuffled"),
+    Comparison("mv-infonce", "dense torch", 1024, 128, _mv_infonce, views=4, temperature=0.5, unit=False),
+    Comparison("mv-dhel", "dense torch", 256, 512, _mv_dhel, views=8, temperature=0.5, unit=False),
+    Comparison("rank-n-contrast", "plain loop", 256, 512, _rank_n_contrast, temperature=2.0, unit=False),
+    Comparison("conr", "dense torch", 1024, 512, _conr, views=1, unit=False),
 )

@@ -66,7 +66,7 @@ def wrong_metrics(metrics: Iterable[str], found: Sequence[Point], folder: Path) 
 
 
 @dataclass
-class Book:
+class SweepFile:
     """`sweep.json`: the settings that each run of the folder was asked for with, and which ones failed."""
 
     folder: Path
@@ -74,7 +74,7 @@ class Book:
     failed: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path) -> "Book":
+    def open(cls, folder: Path) -> "SweepFile":
         """The book of a folder. Raises `BadInput` when the folder is something else."""
         path = folder / "sweep.json"
         if not path.exists():
@@ -125,12 +125,12 @@ Outcome = tuple[str, str | None]
 
 def due(
     found: Sequence[Point], folder: Path, metrics: Sequence[str], *, retry_failed: bool, overwrite: bool
-) -> tuple["Book", list[Point], set[str]]:
+) -> tuple["SweepFile", list[Point], set[str]]:
     """The book of a sweep, its runs that are to be executed, and the names of those that start anew.
 
     Raises `BadInput` when one of them cannot start, or none can have one of `metrics`.
     """
-    book = Book.open(folder)
+    book = SweepFile.open(folder)
     for wrong in wrong_metrics(metrics, found, folder):
         raise BadInput(wrong)
     anew = set()
@@ -198,7 +198,7 @@ def sweep(
 
 def rows(found: Sequence[Point], folder: Path, metrics: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Each run with its settings, state and figures. Without `metrics`, the headline and the validation loss."""
-    book = Book.open(folder)
+    book = SweepFile.open(folder)
     finished = [point for point in found if book.outcome(point) == "finished"]
     if not metrics:
         shown = [headline(read_results(folder / point.name)) for point in finished]

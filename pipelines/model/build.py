@@ -19,7 +19,7 @@ from clx.pipelines.config.schema import Config, Term
 from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.checks import check_needs, check_neighbours, check_steps, check_windows, try_objective
-from clx.pipelines.model.forecasting import ahead_of
+from clx.pipelines.model.forecasting import forecast_of
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder, modality_of
 from clx.pipelines.system.errors import BadInput
@@ -61,9 +61,9 @@ class Run:
         return {name: k for k, name in enumerate(self.facts.classes)}
 
     @property
-    def ahead(self) -> tuple[str, int] | None:
+    def forecasts(self) -> tuple[str, int] | None:
         """The series whose next steps the predictor says, and how many; None when it predicts something else."""
-        return ahead_of(self.config, self.modalities)
+        return forecast_of(self.config, self.modalities)
 
 
 def build(config: Config, facts: Facts, modalities: dict[str, Modality] | None = None, load: bool = True) -> Run:
@@ -83,12 +83,12 @@ def build(config: Config, facts: Facts, modalities: dict[str, Modality] | None =
         objective = Objective(config.objective, losses)
         outputs = 0
         if "predictions" in objective.needs():
-            ahead = ahead_of(config, modalities)
+            forecasts = forecast_of(config, modalities)
             outputs = len(config.data.target) or len(facts.classes)
-            if ahead is not None:
-                series = modalities[ahead[0]]
+            if forecasts is not None:
+                series = modalities[forecasts[0]]
                 assert isinstance(series, Series)
-                outputs = ahead[1] * series.channels
+                outputs = forecasts[1] * series.channels
         model = Embedder(modalities, config.embed_dim, outputs, load)
         check_steps(config, losses, modalities, model)
     except ValueError as error:

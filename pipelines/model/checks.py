@@ -13,7 +13,7 @@ from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.objects import required
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.model.forecasting import ahead_of
+from clx.pipelines.model.forecasting import forecast_of
 from clx.pipelines.model.towers import Embedder, modality_of
 from clx.pipelines.system.errors import BadInput
 
@@ -102,11 +102,11 @@ def check_steps(config: Config, losses: list[Loss], modalities: Mapping[str, Mod
 
 def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modalities: Mapping[str, Modality]) -> None:
     """What the losses need must be in the manifest, before the first step."""
-    ahead = ahead_of(config, modalities)
+    forecasts = forecast_of(config, modalities)
     for term, loss in zip(config.objective, losses, strict=True):
         asked = {"labels"} if getattr(loss, "exclude", "none") == "labels" else set()
         needs = required(type(loss)) | asked
-        for need in sorted(needs - ({"predictions", "targets"} if ahead and "predictions" in needs else set())):
+        for need in sorted(needs - ({"predictions", "targets"} if forecasts and "predictions" in needs else set())):
             lacking = (
                 (need == "labels" and not config.data.label)
                 or (need == "targets" and not config.data.target)

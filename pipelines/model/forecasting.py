@@ -9,7 +9,7 @@ from clx.pipelines.config.objects import required
 from clx.pipelines.config.schema import Config
 
 
-def ahead_of(config: Config, modalities: Mapping[str, Modality]) -> tuple[str, int] | None:
+def forecast_of(config: Config, modalities: Mapping[str, Modality]) -> tuple[str, int] | None:
     """The series modality to forecast, and over how many steps; None when no objective is about forecasts.
 
     It is when the windows have a horizon and a loss compares predictions with numbers that no column holds.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clx.pipelines.batches.batch import Key
 from clx.pipelines.batches.cells import cell_at
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.options import options_of
 from clx.pipelines.data.manifest import Manifest
@@ -25,7 +25,7 @@ _kept: dict[str, dict[int, Tensor]] = {}
 """By digest, the one asked for last at the end."""
 
 
-def know(run: Run, rows: Rows, context: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+def know(run: Run, rows: BatchDataset, context: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
     """Give rows the features of every modality whose encoder is frozen and sees each sample as it is.
 
     Always in the same batches, so that a resumed run knows the very same numbers.
@@ -54,7 +54,7 @@ def features(
     if key in _kept:
         _kept[key] = _kept.pop(key)
         return _kept[key]
-    plain = Rows(manifest, {name: modality}, on_bad="skip")  # bad rows are told when a batch has them
+    plain = BatchDataset(manifest, {name: modality}, on_bad="skip")  # bad rows are told when a batch has them
     known: dict[int, Tensor] = {}
     keys = once(len(plain), 256)
     if cells:  # texts of like length together: a batch is as wide as its longest

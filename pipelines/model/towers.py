@@ -175,7 +175,7 @@ class Embedder(nn.Module):
         towers = {name: self.tower(modality_of(name)) for name in inputs}
         return {n: tower.relevance(inputs[n]) for n, tower in towers.items() if tower.view and is_further(n)}
 
-    def makers(self) -> list[nn.Parameter]:
+    def augmenters(self) -> list[nn.Parameter]:
         """Parameters of the networks that make views."""
         views = [self.tower(name).view for name in self.towers]
         return [p for view in views if view is not None for p in view.parameters()]

@@ -3,13 +3,13 @@
 from typing import Any
 
 from clx.pipelines.config.schema import TASKS
-from clx.pipelines.report.run_facts import Shown, file_name
+from clx.pipelines.report.run_facts import ReportedRun, file_name
 
 CLASSES = 100
 """Most classes of a matrix."""
 
 
-def answers(one: Shown, found: dict[str, Any]) -> list[dict[str, Any]]:
+def answers(one: ReportedRun, found: dict[str, Any]) -> list[dict[str, Any]]:
     """Confusions of the saved evaluations, the newest of each task, input and data, and of the rows in `found`.
 
     The rows that were looked at now are a part of those that an evaluation of the same checkpoint, data, split and

@@ -3,14 +3,14 @@
 import math
 from typing import Any
 
-from clx.pipelines.report.run_facts import Shown
+from clx.pipelines.report.run_facts import ReportedRun
 from clx.pipelines.runs.folder import is_number
 
 POINTS = 500
 """Most points of one curve."""
 
 
-def curves(shown: list[Shown]) -> list[dict[str, Any]]:
+def curves(shown: list[ReportedRun]) -> list[dict[str, Any]]:
     """Every logged number over steps, the runs overlaid; `val_loss` stands with `loss`."""
     names = dict.fromkeys(
         key for one in shown for line in one.metrics for key, value in line.items() if is_number(value)

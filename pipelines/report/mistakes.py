@@ -13,7 +13,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.embeddings import queries_of
 from clx.pipelines.evaluation.regression import training_targets
 from clx.pipelines.model.scoring import alone_and_together, class_embeddings, head_says, native_scale, text_modality
-from clx.pipelines.report.snapshot import Seen
+from clx.pipelines.report.snapshot import Snapshot
 from clx.pipelines.system.errors import BadInput
 
 MISTAKES = 12
@@ -21,7 +21,7 @@ VOTERS = 10
 
 
 @torch.no_grad()
-def answers(seen: Seen) -> list[dict[str, Any]]:
+def answers(seen: Snapshot) -> list[dict[str, Any]]:
     """How rows with a class were classified: the confusion, and the most confident mistakes.
 
     By words where there is a text modality beside others; by the trained head; else by the votes of the nearest
@@ -52,7 +52,7 @@ def answers(seen: Seen) -> list[dict[str, Any]]:
     return found
 
 
-def _classified(seen: Seen) -> Iterator[tuple[str, str, Tensor, Tensor]]:
+def _classified(seen: Snapshot) -> Iterator[tuple[str, str, Tensor, Tensor]]:
     """How, the input, which rows `[N]`, and the chance of each class `[n, C]`."""
     run, known = seen.run, seen.embedded.labels >= 0
     if not known.any():
@@ -69,7 +69,7 @@ def _classified(seen: Seen) -> Iterator[tuple[str, str, Tensor, Tensor]]:
             if rows.any():
                 scores = queries_of(run, seen.embedded, group, rows, text) @ classes.T
                 yield "by the words of the classes", "+".join(group), rows, native_scale(run).probabilities(scores)
-    elif run.model.predictor is not None and not run.config.data.target and run.ahead is None:
+    elif run.model.predictor is not None and not run.config.data.target and run.forecasts is None:
         rows = known & (seen.embedded.labels < run.model.predictor.out_features)
         yield "by the trained head", "+".join(seen.names), rows, predicted(seen)[rows].softmax(-1)
     else:
@@ -79,7 +79,7 @@ def _classified(seen: Seen) -> Iterator[tuple[str, str, Tensor, Tensor]]:
                 yield f"by the {VOTERS} nearest other rows", name, rows, _votes(seen, name, rows)
 
 
-def _votes(seen: Seen, name: str, rows: Tensor) -> Tensor:
+def _votes(seen: Snapshot, name: str, rows: Tensor) -> Tensor:
     """Shares of the classes among the nearest other rows, `[n, C]`."""
     x, labels = seen.unit[name][rows], seen.embedded.labels[rows]
     near = (x @ x.T).fill_diagonal_(-2).topk(VOTERS, dim=1).indices
@@ -87,13 +87,13 @@ def _votes(seen: Seen, name: str, rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predicted(seen: Seen) -> Tensor:
+def predicted(seen: Snapshot) -> Tensor:
     """The trained head's outputs `[N, outputs]`, on the CPU."""
     z, present = seen.embedded.z, seen.embedded.present
     return head_says(seen.run, {n: z[n] for n in seen.names}, {n: present[n] for n in seen.names})
 
 
-def regression(seen: Seen, train: Manifest | None) -> dict[str, Any]:
+def regression(seen: Snapshot, train: Manifest | None) -> dict[str, Any]:
     """Predicted against true values, the error by region of the target, and how many training rows each has."""
     known, column = seen.targets.isfinite(), seen.embedded.target[0]
     place = seen.run.config.data.target.index(column)
@@ -134,7 +134,7 @@ def regression(seen: Seen, train: Manifest | None) -> dict[str, Any]:
     }
 
 
-def _ridge(seen: Seen, known: Tensor, truth: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _ridge(seen: Snapshot, known: Tensor, truth: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Predictions `[n]` for rows by a regressor that did not see them: 10 folds, the penalty by leave-one-out."""
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import cross_val_predict

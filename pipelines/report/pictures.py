@@ -11,12 +11,12 @@ import torch
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.report.mistakes import answers, regression
 from clx.pipelines.report.sample_views import over_time, views
-from clx.pipelines.report.snapshot import Seen
+from clx.pipelines.report.snapshot import Snapshot
 from clx.pipelines.report.space_map import neighbours, paired, similarity, space
 
 
 @torch.no_grad()
-def pictures(seen: Seen, points: int, train: Manifest | None) -> dict[str, Any]:
+def pictures(seen: Snapshot, points: int, train: Manifest | None) -> dict[str, Any]:
     """Everything there is to see. `train` are the training rows, for the density of their targets, where at hand."""
     run = seen.run
     found: dict[str, Any] = {}

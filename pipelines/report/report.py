@@ -20,7 +20,7 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.report.confusions import answers
 from clx.pipelines.report.curves import curves
 from clx.pipelines.report.pictures import pictures
-from clx.pipelines.report.run_facts import Shown, facts, read_metrics, short_names
+from clx.pipelines.report.run_facts import ReportedRun, facts, read_metrics, short_names
 from clx.pipelines.report.snapshot import look
 from clx.pipelines.report.tables import difference, evaluation_tables
 from clx.pipelines.runs.checkpoint import load
@@ -55,7 +55,7 @@ def report(
     start = time.monotonic()
     refuse_other(out)
     shown = [
-        Shown(name, folder, read_config(folder), read_metrics(folder), list(results.saved(folder)))
+        ReportedRun(name, folder, read_config(folder), read_metrics(folder), list(results.saved(folder)))
         for name, folder in zip(short_names(folders), folders, strict=True)
     ]
     for one in shown:
@@ -97,7 +97,9 @@ def refuse_other(out: Path) -> None:
         raise BadInput(f"{out} exists and is no report of clx: choose another name with --out")
 
 
-def look_at(one: Shown, data: str | None, split: str | None, which: str, device: str, rows: int, points: int) -> None:
+def look_at(
+    one: ReportedRun, data: str | None, split: str | None, which: str, device: str, rows: int, points: int
+) -> None:
     """Fill in a run's facts and, as far as its model and its data are at hand, its pictures."""
     run: Run | None = None
     if rows:
@@ -135,7 +137,7 @@ def look_at(one: Shown, data: str | None, split: str | None, which: str, device:
         one.panel = {"source": "From saved evaluations.", "rows": {}, "items": [], **found, "answers": answered}
 
 
-def render(shown: list[Shown]) -> str:
+def render(shown: list[ReportedRun]) -> str:
     """The page as text."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup

@@ -15,7 +15,7 @@ from clx.pipelines.system.errors import BadInput
 
 
 @dataclass
-class Shown:
+class ReportedRun:
     """One run as the page shows it."""
 
     name: str
@@ -46,7 +46,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [line for line in lines(folder / "metrics.jsonl") if isinstance(line.get("step"), int)]
 
 
-def facts(one: Shown, run: Run | None) -> list[tuple[str, str]]:
+def facts(one: ReportedRun, run: Run | None) -> list[tuple[str, str]]:
     """What a run is, as words."""
     config = one.config
     found = [("folder", str(one.folder)), ("data", config.data.train)]

@@ -8,7 +8,7 @@ from torch import Tensor
 from clx.modalities.base import CellError, Input, LearnedView
 from clx.pipelines.batches.cells import collate, vary
 from clx.pipelines.report.previews import KINDS, STEPS, preview
-from clx.pipelines.report.snapshot import Seen
+from clx.pipelines.report.snapshot import Snapshot
 from clx.pipelines.system.errors import BadInput
 
 VIEWS = 4
@@ -17,7 +17,7 @@ COMPONENTS, FEATURES = 3, 16
 
 
 @torch.no_grad()
-def views(seen: Seen) -> list[dict[str, Any]]:
+def views(seen: Snapshot) -> list[dict[str, Any]]:
     """Samples beside random views of them, as training makes them."""
     found = []
     for name in seen.names:
@@ -53,7 +53,7 @@ def _learned(maker: LearnedView, value: Input, seed: int, device: torch.device) 
 
 
 @torch.no_grad()
-def over_time(seen: Seen) -> list[dict[str, Any]]:
+def over_time(seen: Snapshot) -> list[dict[str, Any]]:
     """What an encoder with features per time step makes of a few samples: their first principal components, and the
     features that vary most, as a map of features by time; of a pair those of its first series.
 

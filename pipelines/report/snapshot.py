@@ -19,7 +19,7 @@ from clx.pipelines.report.previews import Preview, preview
 
 
 @dataclass
-class Seen:
+class Snapshot:
     """Some rows of a manifest in a run's space, and the previews that were asked for."""
 
     run: Run
@@ -89,7 +89,7 @@ class Seen:
 
 
 @torch.no_grad()
-def look(run: Run, manifest: Manifest, rows: int, say: Callable[[str], None]) -> Seen:
+def look(run: Run, manifest: Manifest, rows: int, say: Callable[[str], None]) -> Snapshot:
     """Embed `rows` rows of a manifest, drawn at random when it has more. Bad rows are left out and told to `say`."""
     some = manifest
     if len(manifest) > rows:
@@ -105,4 +105,4 @@ def look(run: Run, manifest: Manifest, rows: int, say: Callable[[str], None]) ->
         targets = embedded.targets[:, 0].double()
     unit = {name: F.normalize(z, dim=-1) for name, z in embedded.z.items() if embedded.present[name].any()}
     things = {name: contents(run, embedded, name) for name in unit}
-    return Seen(run, some, embedded, targets, unit, things)
+    return Snapshot(run, some, embedded, targets, unit, things)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clx.losses.base import Loss
 from clx.pipelines.report.confusions import CLASSES
-from clx.pipelines.report.snapshot import Seen
+from clx.pipelines.report.snapshot import Snapshot
 
 EXAMPLES, NEIGHBOURS = 4, 5
 
@@ -19,7 +19,7 @@ def thousandths(matrix: Tensor) -> list[list[int | None]]:
     return [[round(value * 1000) if np.isfinite(value) else None for value in line] for line in matrix.tolist()]
 
 
-def space(seen: Seen, points: int) -> dict[str, Any]:
+def space(seen: Snapshot, points: int) -> dict[str, Any]:
     """Unit rows of all modalities in two dimensions. Equal things are one point.
 
     `of` are the points of each row, which a page may join by lines.
@@ -70,7 +70,7 @@ def _fitted(xy: np.ndarray[Any, Any]) -> list[list[int]]:
     return [(scaled[:, k] * 999).round().astype(int).tolist() for k in (0, 1)]
 
 
-def groups(seen: Seen) -> tuple[list[str], Tensor] | None:
+def groups(seen: Snapshot) -> tuple[list[str], Tensor] | None:
     """Rows by class, or by ranges of the target with equally many rows: names, and numbers `[N]` with -1 for none."""
     labels = seen.embedded.labels
     if (labels >= 0).any():
@@ -88,7 +88,7 @@ def groups(seen: Seen) -> tuple[list[str], Tensor] | None:
     return names, torch.where(known, number, -1)
 
 
-def similarity(seen: Seen) -> dict[str, Any]:
+def similarity(seen: Snapshot) -> dict[str, Any]:
     """Mean cosine of all pairs of rows of two groups, for two modalities; without groups that of single rows."""
     known = groups(seen)
     names, number = known or ([], torch.zeros(0))
@@ -126,7 +126,7 @@ def _group_means(a: Tensor, b: Tensor, number: Tensor, count: int, same: bool) -
     return sums / pairs
 
 
-def paired(seen: Seen) -> list[dict[str, Any]]:
+def paired(seen: Snapshot) -> list[dict[str, Any]]:
     """Mean cosine of what belongs together and of everything else, by direction."""
     found = []
     for asked, candidate in seen.directions():
@@ -145,7 +145,7 @@ def paired(seen: Seen) -> list[dict[str, Any]]:
     return found
 
 
-def neighbours(seen: Seen) -> dict[str, Any]:
+def neighbours(seen: Snapshot) -> dict[str, Any]:
     """The best answers to a few rows, among distinct things: `hits` are [item, cosine, partner]."""
     order = np.random.default_rng(1).permutation(len(seen)).tolist()
     complete = torch.stack([seen.embedded.present[name] for name in seen.names]).sum(0)
@@ -165,7 +165,7 @@ def neighbours(seen: Seen) -> dict[str, Any]:
     return {"directions": found}
 
 
-def _hits(seen: Seen, asked: list[str], candidate: str, i: int, query: Tensor) -> dict[str, Any]:
+def _hits(seen: Snapshot, asked: list[str], candidate: str, i: int, query: Tensor) -> dict[str, Any]:
     scores = seen.unit[candidate] @ query
     scores[~seen.embedded.present[candidate]] = -2
     things, itself = seen.things[candidate], int(seen.things[candidate][i])

@@ -7,7 +7,7 @@ from typing import Any
 
 from clx.pipelines.config.schema import TASKS
 from clx.pipelines.evaluation import results
-from clx.pipelines.report.run_facts import Shown, file_name
+from clx.pipelines.report.run_facts import ReportedRun, file_name
 from clx.pipelines.runs.folder import is_number
 from clx.pipelines.runs.listing import settings
 
@@ -47,7 +47,7 @@ class Table:
     """Cells are words, not figures."""
 
 
-def evaluation_tables(shown: list[Shown]) -> list[Table]:
+def evaluation_tables(shown: list[ReportedRun]) -> list[Table]:
     """The figures of the newest evaluation of each task and data: of one run its inputs below each other, several runs
     side by side."""
     newest: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
@@ -132,7 +132,7 @@ def side_by_side(found: dict[str, dict[int, dict[str, Any]]], names: list[str]) 
     return Table(["input", *names], rows)
 
 
-def difference(shown: list[Shown]) -> Table | None:
+def difference(shown: list[ReportedRun]) -> Table | None:
     """The config keys in which some runs differ; None when there are none."""
     flat = [
         {key: json.dumps(value, ensure_ascii=False) for key, value in settings(one.config).items()} for one in shown

@@ -21,7 +21,7 @@ from clx.pipelines.model.build import Facts, Run, build
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import dump
 from clx.pipelines.system.durable_files import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
-from clx.pipelines.system.errors import BadInput, Failed, Heed, out_of_memory
+from clx.pipelines.system.errors import BadInput, Failed, ClxWarning, out_of_memory
 from clx.pipelines.runs.folder import (
     CHANGEABLE,
     COPIED,
@@ -154,7 +154,7 @@ def warn_of_change(folder: Path, checkpoint: Checkpoint) -> None:
     if now != then:
         warn(
             f"{folder}/config.yaml is not the one that {checkpoint.path.name} was trained with; it counts all the same",
-            Heed,
+            ClxWarning,
             stacklevel=3,
         )
 
@@ -170,7 +170,7 @@ def read_facts(folder: Path) -> Facts:
             with suppress(Damaged):
                 one.verify("facts.json")
                 found = _facts(one.path / "facts.json")
-                warn(f"{folder}/{reason}; using the copy in {one.path.name}", Heed, stacklevel=2)
+                warn(f"{folder}/{reason}; using the copy in {one.path.name}", ClxWarning, stacklevel=2)
                 return found
         raise BadInput(f"{folder}/{reason}") from None
 

@@ -35,7 +35,7 @@ import yaml
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import override
 from clx.pipelines.system.durable_files import Damaged, digest, unseal
-from clx.pipelines.system.errors import BadInput, Heed
+from clx.pipelines.system.errors import BadInput, ClxWarning
 from clx.pipelines.config.options import parse
 
 COPIED = ("config.yaml", "facts.json")
@@ -133,7 +133,7 @@ def choose(folder: Path, favourite: Callable[[list[Checkpoint]], Checkpoint], *n
             found.remove(chosen)
             continue
         if damaged:
-            warn(f"{_damage(folder, damaged)}; using {chosen.path.name} instead", Heed, stacklevel=2)
+            warn(f"{_damage(folder, damaged)}; using {chosen.path.name} instead", ClxWarning, stacklevel=2)
         return chosen
     if damaged:
         raise BadInput(f"{_damage(folder, damaged)}; {folder} has no other checkpoint")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from warnings import warn
 
-from clx.pipelines.system.errors import BadInput, Failed, Heed
+from clx.pipelines.system.errors import BadInput, ClxWarning, Failed
 
 FORMAT = 1
 """Of run folders. Raise it when an older version could not read what this one writes."""
@@ -129,7 +129,7 @@ def read_log(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[
                 kept.append((line, found))
         except (ValueError, KeyError, TypeError, RecursionError):
             if number < len(lines):
-                warn(f"{path} line {number} is damaged and left out", Heed, stacklevel=2)
+                warn(f"{path} line {number} is damaged and left out", ClxWarning, stacklevel=2)
     if len(kept) < len(lines) or not text.endswith("\n"):
         write_text(path, "".join(line + "\n" for line, _ in kept))
     return [found for _, found in kept]
@@ -156,7 +156,11 @@ def locked(out: Path, what: str = "trained") -> Iterator[None]:
             holder = file.read().decode(errors="replace").strip()
             raise BadInput(f"{out} is being {what} by another process ({holder or 'unknown'})") from None
         except OSError as error:  # a file system without locks
-            warn(f"{out} cannot be locked ({error.strerror}): see that no other run writes there", Heed, stacklevel=2)
+            warn(
+                f"{out} cannot be locked ({error.strerror}): see that no other run writes there",
+                ClxWarning,
+                stacklevel=2,
+            )
         try:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {os.uname().nodename}\n".encode())

@@ -24,7 +24,7 @@ class Failed(Exception):
     exit_code = 1
 
 
-class Heed(UserWarning):
+class ClxWarning(UserWarning):
     """Something went wrong and the work goes on all the same: one line for the user."""
 
 

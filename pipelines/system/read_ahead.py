@@ -16,7 +16,7 @@ def default_workers() -> int:
     return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
 
-def ahead(
+def read_ahead(
     items: Iterable[T], work: Callable[[list[T]], R], size: int, workers: int, wait: float = 0.2
 ) -> Generator[R, None, None]:
     """`work(group)` for groups of `size` of the `items`, in their order; the first has one item.
@@ -24,7 +24,7 @@ def ahead(
     `workers` threads work a few groups ahead of the caller, so `items` may be endless. A group that is not full
     is worked on when its source pauses for `wait` seconds. An error of `items` or `work` is raised in its place.
     """
-    desk = _Desk(work, size, ahead=size * max(4, workers + 1), wait=wait)
+    desk = _OrderedResults(work, size, most=size * max(4, workers + 1), wait=wait)
     feeder = threading.Thread(target=desk.feed, args=(items,), daemon=True)
     threads = [threading.Thread(target=desk.work_on, daemon=True) for _ in range(workers)]
     for thread in (feeder, *threads):
@@ -41,11 +41,11 @@ def ahead(
             thread.join()  # the feeder may wait for a pipe that nobody writes to: it ends with the process
 
 
-class _Desk:
+class _OrderedResults:
     """What feeder, workers and consumer share, under one lock."""
 
-    def __init__(self, work: Callable[[list[Any]], Any], size: int, ahead: int, wait: float) -> None:
-        self.work, self.size, self.ahead, self.wait = work, size, ahead, wait
+    def __init__(self, work: Callable[[list[Any]], Any], size: int, most: int, wait: float) -> None:
+        self.work, self.size, self.most, self.wait = work, size, most, wait
         self.wanted = 1
         self.lock = threading.Lock()
         self.free, self.todo, self.ready = (threading.Condition(self.lock) for _ in range(3))
@@ -62,7 +62,7 @@ class _Desk:
         try:
             for item in items:
                 with self.lock:
-                    while self.inside >= self.ahead and not self.closed:
+                    while self.inside >= self.most and not self.closed:
                         self.free.wait()
                     if self.closed:
                         return

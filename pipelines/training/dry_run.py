@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.manifest import Manifest
@@ -43,7 +43,7 @@ def estimate_memory(config: Config, run: Run, manifest: Manifest, learned: int, 
     """
     copies = 4 + (1 if config.train.ema else 0)  # weights, gradients, two moments, the average
     few = min(8, len(manifest))
-    data = Rows(manifest, run.modalities, label=config.data.label, classes=run.class_index, augment=True)
+    data = BatchDataset(manifest, run.modalities, label=config.data.label, classes=run.class_index, augment=True)
     batch = next(batches(data, [once(few, few)[0]]))
     kept: dict[int, int] = {}
 

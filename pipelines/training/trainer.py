@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clx.losses.base import Steps
 from clx.pipelines.batches.batch import Batch
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import Order, batches, once
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.imbalance import row_weights
@@ -33,21 +33,21 @@ from clx.pipelines.training.logs import BadRows, Metrics
 from clx.pipelines.training.schedule import plan, rate_at
 
 LOG_EVERY = 10
-MAKE_EVERY, MAKE_RATE = 2, 5.0
+AUGMENTER_EVERY, AUGMENTER_RATE = 2, 5.0
 """Of so many steps one teaches the networks that make views, at so many times the learning rate."""
 MOST_OVERFLOWS = 30
 
 
 def parameter_groups(model: Embedder, objective: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices; none for vectors, scalars, what the objective learns and what makes views."""
-    makers = model.makers()
-    others = {id(p) for p in makers}
+    augmenters = model.augmenters()
+    others = {id(p) for p in augmenters}
     learned = [p for p in model.parameters() if p.requires_grad and id(p) not in others]
     bare = [p for p in learned if p.ndim < 2] + [p for p in objective.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in learned if p.ndim >= 2], "weight_decay": decay},
         {"params": bare, "weight_decay": 0.0},
-        {"params": makers, "weight_decay": 0.0, "faster": MAKE_RATE},
+        {"params": augmenters, "weight_decay": 0.0, "faster": AUGMENTER_RATE},
     ]
     return [group for group in groups if group["params"]]
 
@@ -68,7 +68,7 @@ class Trainer:
             lr=settings.lr,
             fused=self.device.type == "cpu" or None,  # one by one, small parameters cost a fifth of a step there
         )
-        self.makers = self.model.makers()
+        self.augmenters = self.model.augmenters()
         self.statistics = [b for b in self.model.buffers() if b.is_floating_point()]
         """Those of batch norms, and others that a spoiled step may have changed."""
         self.scaler = torch.amp.grad_scaler.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
@@ -95,7 +95,7 @@ class Trainer:
         by_sampling = config.data.balance is not None and config.data.balance.by == "sampling"
         self.rows.weights = None if by_sampling else weights
         self.drawn = weights if by_sampling else None
-        self.val: Rows | None = None
+        self.val: BatchDataset | None = None
         if "val" in splits:
             # Several views must differ to mean anything; a single one is validated as it is.
             varied = any(modality.views > 1 for modality in run.modalities.values())
@@ -104,15 +104,15 @@ class Trainer:
         self.validate_every = settings.validate_every or max(1, self.plan.per_epoch // settings.accumulate)
         self.metrics = Metrics(out, settings.tensorboard)
 
-    def _rows(self, manifest: Manifest, config: Config, augment: bool, **policy: Any) -> Rows:
-        return Rows(
+    def _rows(self, manifest: Manifest, config: Config, augment: bool, **policy: Any) -> BatchDataset:
+        return BatchDataset(
             manifest,
             self.run.modalities,
             label=config.data.label,
             classes=self.run.class_index,
             bin_width=config.data.bin_width if config.data.label in config.data.target else None,
             target=config.data.target,
-            ahead=self.run.ahead,
+            forecasts=self.run.forecasts,
             near=config.data.neighbours,
             augment=augment,
             seed=config.train.seed,
@@ -168,13 +168,15 @@ class Trainer:
             total, shown = self.loss(batch, self.model, self.objective)
             self.scaler.scale(total / len(group)).backward()
             value += total.item() / len(group)
-            if self.makers and (self.step + 1) % MAKE_EVERY == 0:
-                shown |= self.teach_makers(batch, 1 / len(group))
+            if self.augmenters and (self.step + 1) % AUGMENTER_EVERY == 0:
+                shown |= self.train_augmenters(batch, 1 / len(group))
         self.scaler.unscale_(self.optimizer)
-        views, clip = set(self.makers), self.settings.clip or math.inf
+        views, clip = set(self.augmenters), self.settings.clip or math.inf
         learned = [p for parameters in self.optimizer.param_groups for p in parameters["params"] if p not in views]
         norm = nn.utils.clip_grad_norm_(learned, clip).item()
-        theirs = nn.utils.clip_grad_norm_(self.makers, clip).item()  # of another criterion: no measure for the others
+        theirs = nn.utils.clip_grad_norm_(
+            self.augmenters, clip
+        ).item()  # of another criterion: no measure for the others
         if math.isfinite(value) and math.isfinite(norm) and math.isfinite(theirs):
             self.scaler.step(self.optimizer)
             self.overflows = 0
@@ -190,13 +192,13 @@ class Trainer:
         self.step += 1
         return {"loss": value, "lr": rate, "grad_norm": norm, **shown, **self.temperatures()}
 
-    def teach_makers(self, batch: Batch, share: float) -> dict[str, float]:
+    def train_augmenters(self, batch: Batch, share: float) -> dict[str, float]:
         """Gradients of the networks that make views, and of nothing else; what they are to lower, by view."""
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         with self.autocast():
             terms = self.model.relevance(batch.inputs)
         for term in terms.values():
-            self.scaler.scale(term * share).backward(inputs=self.makers)
+            self.scaler.scale(term * share).backward(inputs=self.augmenters)
         for buffer, kept in buffers:  # the encoder ran once more: its batch norms are not to count that
             buffer.copy_(kept)
         return {f"{name}.relevance": term.item() for name, term in terms.items()}

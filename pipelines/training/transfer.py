@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from clx.pipelines.batches.columns import column_of
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.imbalance import Floats
@@ -61,11 +61,11 @@ def take_over(config: Config, splits: dict[str, Manifest], folder: Path, say: Ca
         run.facts.kept = taken
         for name, _, part in (kept.partition(".") for kept in taken):
             run.model.tower(name).keep(part)  # type: ignore[arg-type]
-        views = set(run.model.makers())  # they learn nothing that is used later
+        views = set(run.model.augmenters())  # they learn nothing that is used later
         learning = {p for each in (run.model, run.objective) for p in each.parameters() if p.requires_grad}
         if not learning - views:
             raise BadInput("pretrain.freeze leaves nothing to learn: set it to false, or add a loss with a predictor")
-    if (config.data.target or run.ahead) and run.model.predictor is not None:
+    if (config.data.target or run.forecasts) and run.model.predictor is not None:
         start_predictor(run, splits["train"])
     say(f"from {folder}: {', '.join(taken)}, {'kept as it is' if run.facts.kept else 'to be fine-tuned'}")
     return run
@@ -90,7 +90,9 @@ def start_predictor(run: Run, train: Manifest) -> None:
             module.eval()
         noisy = noisy or (isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0)
     passes = max(1, -(-NOISY_ROWS // len(some))) if noisy else 1
-    rows = Rows(some, run.modalities, target=data.target, ahead=run.ahead, on_bad="skip", cache=passes > 1)
+    rows = BatchDataset(
+        some, run.modalities, target=data.target, forecasts=run.forecasts, on_bad="skip", cache=passes > 1
+    )
     if data.cache:
         know(run, rows)
     parts = []

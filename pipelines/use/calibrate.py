@@ -14,7 +14,7 @@ from clx.pipelines.data.splits import load_evaluation
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.scoring import alone_and_together, class_embeddings, embed_items, native_scale, queries
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.system.read_ahead import ahead, default_workers
+from clx.pipelines.system.read_ahead import default_workers, read_ahead
 from clx.pipelines.use.inputs import Inputs, Item, read_items
 from clx.pipelines.use.temperature_fit import Fit, fit
 from clx.pipelines.use.zeroshot import Question
@@ -98,7 +98,7 @@ def calibrate(
     targets: list[Tensor] = []
     bad: list[tuple[str, str]] = []
     labels = iter(truth)
-    with closing(ahead(items, partial(read_items, run), 64, workers or default_workers())) as groups:
+    with closing(read_ahead(items, partial(read_items, run), 64, workers or default_workers())) as groups:
         for group in groups:
             kept = []
             for (name, read), applies in zip(group, labels, strict=False):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from clx.pipelines.batches.batch import Batch, Key
 from clx.pipelines.batches.columns import column_of, columns_of, has_columns
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import once
 from clx.pipelines.data.builtin import is_builtin, load_builtin
 from clx.pipelines.data.manifest import Manifest
@@ -25,7 +25,7 @@ from clx.pipelines.model.fingerprint import fingerprint
 from clx.pipelines.system.devices import Turns
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import BadInput, Stopped, in_memory, nearest
-from clx.pipelines.system.read_ahead import ahead, default_workers
+from clx.pipelines.system.read_ahead import default_workers, read_ahead
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.use.embedding_files import FORMAT, Parts, files_of, read_meta, read_plan, write_whole
 
@@ -120,7 +120,7 @@ def embed_rows(
         if len(there) == len(files):
             say(f"{out} is whole already")
             return _summary(out, meta)
-    maker = Maker(run, rows, names, wanted, strict)  # refuses what it cannot make, before anything is written
+    maker = EmbeddingTables(run, rows, names, wanted, strict)  # refuses what it cannot make, before anything is written
     with locked(folder, "written"):
         parts = Parts(folder, meta, overwrite)
         count = make(maker, parts, workers or default_workers(), done, say)
@@ -129,7 +129,9 @@ def embed_rows(
     return _summary(out, meta)
 
 
-def make(maker: "Maker", parts: "Parts", workers: int, done: Callable[[int], None], say: Callable[[str], None]) -> int:
+def make(
+    maker: "EmbeddingTables", parts: "Parts", workers: int, done: Callable[[int], None], say: Callable[[str], None]
+) -> int:
     """Make the parts that are not there yet; how many there are in all."""
     size = maker.wanted.batch_size
     keys = [(s, key) for s, (_, manifest) in enumerate(maker.rows) for key in once(len(manifest), size)]
@@ -181,7 +183,7 @@ def usable(run: Run, manifests: list[Manifest], asked: list[str]) -> list[str]:
 
 
 @dataclass
-class Maker:
+class EmbeddingTables:
     """Makes the tables of batches."""
 
     run: Run
@@ -193,7 +195,7 @@ class Maker:
     def __post_init__(self) -> None:
         data, given = self.run.config.data, self.wanted
         modalities = {name: self.run.modalities[name] for name in self.names}
-        self.data = [Rows(manifest, modalities, on_bad="skip") for _, manifest in self.rows]
+        self.data = [BatchDataset(manifest, modalities, on_bad="skip") for _, manifest in self.rows]
         for _, manifest in self.rows:
             for column in [*([given.id] if given.id else []), *given.keep]:
                 manifest.require(column)
@@ -215,7 +217,7 @@ class Maker:
             with turn():
                 return self.table(source, key, batch)
 
-        with Turns(self.run.device, workers) as turn, closing(ahead(keys, make, 1, workers)) as made:
+        with Turns(self.run.device, workers) as turn, closing(read_ahead(keys, make, 1, workers)) as made:
             for number in missing:
                 yield number, itertools.islice(made, len(work[number]))
 

@@ -160,7 +160,7 @@ def read_meta(path: Path) -> dict[str, Any] | None:
         raise BadInput(f"{path} is no Parquet file of embeddings ({str(error).splitlines()[0]})") from None
 
 
-class Noted(BaseModel):
+class EmbeddingMeta(BaseModel):
     """What a reader relies on of that which `clx embed` noted."""
 
     model_config = ConfigDict(strict=True, extra="allow")
@@ -191,7 +191,7 @@ def check(path: Path, meta: Any, vectors: bool) -> None:
     if isinstance(meta, dict) and type(meta.get("format")) is int:
         check_format(path, meta["format"], FORMAT)
     try:
-        noted = Noted.model_validate(meta)
+        noted = EmbeddingMeta.model_validate(meta)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -212,7 +212,7 @@ def check(path: Path, meta: Any, vectors: bool) -> None:
 
 
 @dataclass(frozen=True)
-class Stored:
+class EmbeddingFile:
     """Embeddings in a file that `clx embed` wrote, or a plain array `[N, D]`."""
 
     path: Path
@@ -220,7 +220,7 @@ class Stored:
     """What `clx embed` noted; None for a plain array."""
 
     @classmethod
-    def open(cls, path: Path) -> "Stored":
+    def open(cls, path: Path) -> "EmbeddingFile":
         """Raises `BadInput` for what is no such file."""
         if not path.is_file():
             several = ids_file(path).is_file() and read_meta(ids_file(path)) is not None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from clx.modalities.base import Input, Modality
 from clx.pipelines.batches.columns import columns_of, has_columns
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.options import options_of
 from clx.pipelines.data.manifest import Manifest
@@ -122,7 +122,7 @@ def samples(run: Run, manifest: Manifest, name: str) -> Iterator[Input]:
     modality = run.modalities[name]
     if not has_columns(manifest, name, modality):
         raise BadInput(f"{manifest.name} lacks what {name} reads ({', '.join(columns_of({name: modality}))})")
-    data = Rows(manifest, {name: modality}, on_bad="skip")
+    data = BatchDataset(manifest, {name: modality}, on_bad="skip")
     found: list[Any] = []
     for batch in batches(data, once(len(data), 1)):
         if name in batch.inputs:
@@ -268,7 +268,7 @@ def about(run: Run, folder: Path) -> dict[str, Any]:
         "their length is made 1, and predicts from that"
         if run.config.data.target
         else "values of the next steps, standardised as the series is by `scale: global`, from this modality alone"
-        if run.ahead is not None
+        if run.forecasts is not None
         else "a logit per class, from this modality alone",
         "objective": [term.name for term in run.config.objective],
         "temperature": native_scale(run).temperature,

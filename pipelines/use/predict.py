@@ -10,7 +10,7 @@ import torch
 
 from clx.pipelines.batches.batch import BadRow, Batch
 from clx.pipelines.batches.columns import check_columns, columns_of, has_columns
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.manifest import Manifest
@@ -78,7 +78,7 @@ def predict(
     modalities = {name: m for name, m in run.modalities.items() if has_columns(manifest, name, m)}
     if not modalities:
         check_columns(run.config, run.modalities, manifest)
-    data = Rows(manifest, modalities, on_bad="skip")
+    data = BatchDataset(manifest, modalities, on_bad="skip")
     names = answer_names(run, probabilities)
     bad: list[BadRow] = []
 

@@ -209,7 +209,7 @@ def forecasts(scorer: Scorer, manifests: Sequence[Manifest]) -> Parts:
     Raises `BadInput` for a run that reads more than the series.
     """
     run, series = scorer.run, scorer.series
-    if run.ahead is None or list(run.modalities) != [scorer.name]:
+    if run.forecasts is None or list(run.modalities) != [scorer.name]:
         raise BadInput(f"forecasts of whole recordings are for runs of one series; this one has {[*run.modalities]}")
     for manifest in manifests:
         named = names(scorer, manifest)
@@ -225,24 +225,24 @@ def forecasts(scorer: Scorer, manifests: Sequence[Manifest]) -> Parts:
                     bad.append(BadRow(i, manifest.where(i), column(scorer), str(error)))
             lines = [
                 {"recording": named[i], "ahead": k} | dict(zip(answers(series), map(_known, step), strict=True))
-                for i, steps in zip(known, ahead(scorer, [*known.values()]), strict=True)
+                for i, steps in zip(known, next_steps(scorer, [*known.values()]), strict=True)
                 for k, step in enumerate(steps.tolist(), 1)
             ]
             yield lines, bad
 
 
 @torch.no_grad()
-def ahead(scorer: Scorer, windows: list[Tensor]) -> list[Tensor]:
+def next_steps(scorer: Scorer, windows: list[Tensor]) -> list[Tensor]:
     """What follows each window, `[steps, C]`, in the units of the data."""
     run, series = scorer.run, scorer.series
-    assert run.ahead is not None
+    assert run.forecasts is not None
     if not windows:
         return []
     with scorer.in_memory():
         value = {k: v.to(run.device) for k, v in series.collate(windows).items()}
         here = {scorer.name: torch.ones(len(windows), dtype=torch.bool, device=run.device)}
         z = run.model({scorer.name: value}, here)
-        return [*series.measures(trained(run, z, here, run.ahead[1]))]
+        return [*series.measures(trained(run, z, here, run.forecasts[1]))]
 
 
 def answers(series: Series) -> list[str]:

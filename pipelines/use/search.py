@@ -15,14 +15,14 @@ from clx.pipelines.model.scoring import embed_items, queries
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.durable_files import replacing
 from clx.pipelines.system.errors import BadInput, nearest
-from clx.pipelines.use.embedding_files import Stored
+from clx.pipelines.use.embedding_files import EmbeddingFile
 from clx.pipelines.use.inputs import KINDS, Inputs, Item, check_modality, is_json
 
 MANY = 1_000_000
 """Rows from which an index pays."""
 
 
-def neighbours(stored: Stored, name: str, asked: Tensor, count: int) -> list[list[tuple[int, float]]]:
+def neighbours(stored: EmbeddingFile, name: str, asked: Tensor, count: int) -> list[list[tuple[int, float]]]:
     """For each query `[Q, D]` the places of the `count` unit rows of greatest dot product, with it, greatest first.
 
     Exact: one pass over the file, a chunk of rows in memory at a time.
@@ -44,7 +44,7 @@ def neighbours(stored: Stored, name: str, asked: Tensor, count: int) -> list[lis
     return found
 
 
-def approximate(stored: Stored, name: str, asked: Tensor, count: int) -> list[list[tuple[int, float]]]:
+def approximate(stored: EmbeddingFile, name: str, asked: Tensor, count: int) -> list[list[tuple[int, float]]]:
     """The same by an HNSW index of usearch, made at its first use and kept beside the file."""
     index = _index(stored, name, asked.shape[1])
     matches = [index.search(row.numpy(), count) for row in asked]
@@ -54,7 +54,7 @@ def approximate(stored: Stored, name: str, asked: Tensor, count: int) -> list[li
     ]
 
 
-def _index(stored: Stored, name: str, width: int) -> Any:
+def _index(stored: EmbeddingFile, name: str, width: int) -> Any:
     try:
         from usearch.index import Index
     except ImportError:
@@ -79,7 +79,7 @@ def _index(stored: Stored, name: str, width: int) -> Any:
     return index
 
 
-def run_of(stored: Stored, run: str | None, pretrained: str | None, device: str) -> Run:
+def run_of(stored: EmbeddingFile, run: str | None, pretrained: str | None, device: str) -> Run:
     """The model that made the embeddings, found by their metadata or given. Raises `BadInput` when it is another."""
     meta = stored.meta
     if meta is None and run is None:
@@ -101,7 +101,7 @@ def run_of(stored: Stored, run: str | None, pretrained: str | None, device: str)
     return opened
 
 
-def pick_column(stored: Stored, asked: str | None) -> str:
+def pick_column(stored: EmbeddingFile, asked: str | None) -> str:
     """The vectors to search among: those asked for, else the first of no text, else the first."""
     if stored.meta is None:
         return ""

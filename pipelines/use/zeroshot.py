@@ -12,7 +12,7 @@ from clx.pipelines.model.fingerprint import fingerprint
 from clx.pipelines.model.scoring import Scale, class_embeddings, embed_items, native_scale, queries, text_modality
 from clx.pipelines.system.devices import Turns
 from clx.pipelines.system.errors import BadInput, in_memory
-from clx.pipelines.system.read_ahead import ahead, default_workers
+from clx.pipelines.system.read_ahead import default_workers, read_ahead
 from clx.pipelines.use.inputs import Item, read_items
 from clx.pipelines.use.temperature_fit import load_fits
 
@@ -101,7 +101,7 @@ def classify(
         with turn(alone=len(group) == 1), in_memory(lambda: short):
             return list(_classify(run, read, question, top))
 
-    with Turns(run.device, workers) as turn, closing(ahead(items, work, batch_size, workers)) as groups:
+    with Turns(run.device, workers) as turn, closing(read_ahead(items, work, batch_size, workers)) as groups:
         for group in groups:
             yield from group
 

@@ -12,7 +12,7 @@ HERE = {b.peer: " " in b.peer or importlib.util.find_spec(b.peer.replace("-", "_
 
 @pytest.mark.filterwarnings("ignore")  # the peers' own
 @pytest.mark.parametrize("bout", bench_losses.BOUTS, ids=lambda b: b.label or b.loss)
-def test_both_sides_compute_the_same(bout: bench_losses.Bout) -> None:
+def test_both_sides_compute_the_same(bout: bench_losses.Comparison) -> None:
     if not HERE[bout.peer]:
         pytest.skip(f"{bout.peer} is not installed")
     row = bench_losses._times(replace(bout, batch=24, width=16), repeats=1)

@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import convolve1d
 
 from clx.pipelines.batches.check import check_source
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import Order, once
 from clx.pipelines.config.schema import Balance, Config, Data, Term
 from clx.pipelines.data.imbalance import (
@@ -159,7 +159,7 @@ def test_bins_of_a_target_as_classes(skewed: Path) -> None:
     splits = load_splits(made.data, 0)
     run = prepare(made, splits)
     assert run.facts.classes == class_names(made, splits["train"]) == ["0", "2", "4", "6", "8"]
-    rows = Rows(splits["train"], run.modalities, "y", run.class_index, 2.0, target=["y"])
+    rows = BatchDataset(splits["train"], run.modalities, "y", run.class_index, 2.0, target=["y"])
     batch = rows[once(400, 400)[0]]
     assert batch.labels.tolist() == [int(v // 2) for v in batch.targets[:, 0].tolist()]
 

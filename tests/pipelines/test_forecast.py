@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from clx.pipelines.batches.batch import Key
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.config.schema import Config, Data
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.evaluation import forecast
@@ -368,7 +368,7 @@ def test_channels_of_files(tmp_path: Path, encoder: str, scale: str, gaps: str) 
     splits = load_splits(made_config.data, 0)
     run = prepare(made_config, splits)
     run.model.eval()
-    assert run.ahead == ("series", 5)
+    assert run.forecasts == ("series", 5)
     assert run.model.predictor is not None
     assert run.model.predictor.out_features == 10
     found = forecast.ends(run, "series", splits["test"], 5, "head")
@@ -389,7 +389,7 @@ def test_channels_of_files(tmp_path: Path, encoder: str, scale: str, gaps: str) 
         follows = values[start + 16 : start + 21]
         assert np.allclose(found.future[k][: len(follows)], follows, atol=1e-5, equal_nan=True)
         assert found.future[k][len(follows) :].isnan().all()
-    batch = Rows(splits["test"], run.modalities, ahead=run.ahead)[Key(0, 0, np.arange(10))]
+    batch = BatchDataset(splits["test"], run.modalities, forecasts=run.forecasts)[Key(0, 0, np.arange(10))]
     assert torch.allclose(batch.targets.view(10, 5, 2), found.future, equal_nan=True)
     scorer = predict_recordings.Scorer(run, "series", 16, 3)
     whole = load_splits(made_config.data, 0, whole=True)["test"]

@@ -10,7 +10,7 @@ import torch
 
 from clx.modalities.series import Series
 from clx.pipelines.batches.batch import Key
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.schema import Config, Near
 from clx.pipelines.data.manifest import Manifest, seconds
@@ -63,7 +63,7 @@ def test_dates_are_seconds() -> None:
 def test_further_views_are_of_neighbours() -> None:
     modality = Series(views=3, scale="none", augmentation={"jitter": 0.0})
     near = Near(group="subject")
-    data = Rows(manifest(), {"series": modality}, near=near, augment=True)
+    data = BatchDataset(manifest(), {"series": modality}, near=near, augment=True)
     batch = data[Key(0, 0, np.arange(60))]
     own, second, third = (batch.inputs[f"series/{v}"]["x"][:, 0, 0].int().tolist() for v in range(3))
     assert own == list(range(60))
@@ -71,7 +71,7 @@ def test_further_views_are_of_neighbours() -> None:
     assert sum(a != b for a, b in zip(own, second, strict=True)) > 40
     for a, b in zip(own * 2, second + third, strict=True):
         assert SUBJECT[a] == SUBJECT[b]
-    plain = Rows(manifest(), {"series": modality}, near=near)
+    plain = BatchDataset(manifest(), {"series": modality}, near=near)
     assert list(plain[Key(0, 0, np.arange(4))].inputs) == ["series"]
 
 
@@ -80,13 +80,13 @@ def test_a_neighbour_may_lack_an_input_or_be_bad() -> None:
     cells = [[1.0, 1.0], None, [2.0, 2.0], [3.0]]
     table = pa.table({"series": cells, "subject": ["a", "a", "b", "b"]})
     rows = Manifest("rows.csv", Path(), table, np.arange(4))
-    lenient = Rows(rows, {"series": modality}, near=Near(group="subject"), augment=True, on_bad="skip")
+    lenient = BatchDataset(rows, {"series": modality}, near=Near(group="subject"), augment=True, on_bad="skip")
     batch = lenient[Key(0, 0, np.arange(3))]
     assert batch.present["series/0"].tolist() == [True, False, True]
     assert batch.present["series/1"].tolist() == [False, True, True]
     assert batch.inputs["series/1"]["x"][:, 0, 0].tolist() == [1, 2]  # row 3 is bad: row 2 is its own neighbour
     assert [one.row for one in batch.bad] == [3]
-    strict = Rows(rows, {"series": modality}, near=Near(group="subject"), augment=True)
+    strict = BatchDataset(rows, {"series": modality}, near=Near(group="subject"), augment=True)
     assert len(strict[Key(0, 0, np.arange(3))]) == 0
 
 

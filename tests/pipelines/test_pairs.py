@@ -12,7 +12,7 @@ from clx.modalities.table import Table
 from clx.modalities.text import Text
 from clx.pipelines.batches.cells import collate, read_cell, vary
 from clx.pipelines.batches.check import check_source
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import once
 from clx.pipelines.config.load import dump
 from clx.pipelines.config.schema import Config
@@ -71,7 +71,7 @@ def test_a_pair_needs_both_halves_and_trains(pairs: Path, tmp_path: Path, silent
     made = config(pairs)
     train(made, tmp_path / "run", silent)
     run = checkpoint.load(tmp_path / "run")
-    rows = Rows(load_splits(made.data, 0)["train"], run.modalities, target=["score"])
+    rows = BatchDataset(load_splits(made.data, 0)["train"], run.modalities, target=["score"])
     batch = rows[once(40, 5)[0]]
     assert batch.present["text"].tolist() == [True, True, False, True, True]
     z = run.model(batch.inputs, batch.present)

@@ -15,19 +15,19 @@ from clx.pipelines.evaluation.evaluate import evaluate
 from clx.pipelines.evaluation.evaluated_rows import Source
 from clx.pipelines.experiments.train import train
 from clx.pipelines.report import mistakes, sample_views, space_map
-from clx.pipelines.report.snapshot import Seen, look
+from clx.pipelines.report.snapshot import Snapshot, look
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.progress import Silent
 
 
 @pytest.fixture(scope="module")
-def seen(digits_run: Path) -> Seen:
+def seen(digits_run: Path) -> Snapshot:
     run = load(digits_run)
     _, manifest = load_evaluation(run.config.data, 0, None, None)
     return look(run, manifest, 200, pytest.fail)
 
 
-def test_answers_are_those_of_the_evaluation(seen: Seen) -> None:
+def test_answers_are_those_of_the_evaluation(seen: Snapshot) -> None:
     expected = evaluate(seen.run, Source("test", seen.manifest), ["zeroshot"])["zeroshot"]
     found = {given["input"]: given for given in mistakes.answers(seen)}
     assert set(found) == set(expected)
@@ -61,7 +61,7 @@ def test_similarity_is_the_mean_over_pairs_of_other_rows() -> None:
         assert space_map.thousandths(found)[0][1] == round(found[0, 1].item() * 1000)
 
 
-def test_partners_and_others(seen: Seen) -> None:
+def test_partners_and_others(seen: Snapshot) -> None:
     line = next(pair for pair in space_map.paired(seen) if pair["inputs"] == "image and text")
     matrix = seen.unit["image"] @ seen.unit["text"].T
     off = matrix[~torch.eye(len(matrix), dtype=torch.bool)]
@@ -69,7 +69,7 @@ def test_partners_and_others(seen: Seen) -> None:
     assert line["others"] == pytest.approx(off.mean().item(), abs=1e-5)
 
 
-def test_neighbours_are_the_nearest_distinct_things(seen: Seen) -> None:
+def test_neighbours_are_the_nearest_distinct_things(seen: Snapshot) -> None:
     found = space_map.neighbours(seen)["directions"]
     ways = {(way["from"], way["to"]): way["lines"] for way in found}
     assert ("image", "text") in ways
@@ -86,7 +86,7 @@ def test_neighbours_are_the_nearest_distinct_things(seen: Seen) -> None:
             assert bool(partner) == bool(same)
 
 
-def test_map_is_sklearns_pca_of_distinct_things(seen: Seen) -> None:
+def test_map_is_sklearns_pca_of_distinct_things(seen: Snapshot) -> None:
     from sklearn.decomposition import PCA
 
     found = space_map.space(seen, 150)
@@ -107,7 +107,7 @@ def test_map_is_sklearns_pca_of_distinct_things(seen: Seen) -> None:
 
 
 @pytest.fixture(scope="module")
-def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Seen]:
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Snapshot]:
     """A run with a numeric target, looked at, by the name of its objective."""
     folder = tmp_path_factory.mktemp("numbers")
     draw = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Seen]:
             a, b = draw.normal(size=2)
             rows.writerow([a, b, "" if k == 4 else a + 0.3 * b, "test" if k % 4 == 0 else "train"])
 
-    def make(objective: str) -> Seen:
+    def make(objective: str) -> Snapshot:
         raw = {
             "data": {"train": str(folder / "rows.csv"), "target": ["y"]},
             "modalities": {"table": {"columns": ["a", "b"], "width": 32, "layers": 1}},
@@ -135,7 +135,7 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Seen]:
     return make
 
 
-def test_regression_by_region(numbers: Callable[[str], Seen]) -> None:
+def test_regression_by_region(numbers: Callable[[str], Snapshot]) -> None:
     seen = numbers("l1")
     splits = load_evaluation(seen.run.config.data, 0, None, "train")[1]
     found = mistakes.regression(seen, splits)
@@ -162,7 +162,7 @@ def test_regression_by_region(numbers: Callable[[str], Seen]) -> None:
     assert len(by["names"]) == len(by["matrices"][0]["values"]) == 20
 
 
-def test_regression_without_a_head_never_predicts_a_row_from_itself(numbers: Callable[[str], Seen]) -> None:
+def test_regression_without_a_head_never_predicts_a_row_from_itself(numbers: Callable[[str], Snapshot]) -> None:
     seen = numbers("rank-n-contrast")
     known = seen.targets.isfinite()
     noise = np.random.default_rng(0).normal(size=int(known.sum()))
@@ -222,7 +222,7 @@ def test_features_over_time_are_one_projection_of_the_encoders_steps(tmp_path: P
         assert max(like[1:]) < 0.99
 
 
-def test_votes_leave_a_row_itself_out(seen: Seen) -> None:
+def test_votes_leave_a_row_itself_out(seen: Snapshot) -> None:
     from sklearn.neighbors import NearestNeighbors
 
     rows = seen.embedded.labels >= 0

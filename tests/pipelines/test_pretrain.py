@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.load import first_stage, load_config
 from clx.pipelines.config.schema import Config, Data
@@ -115,7 +115,7 @@ def test_a_run_rebuilds_without_its_first_stage(run: Path, tmp_path: Path) -> No
 def predictions(folder: Path) -> list[torch.Tensor]:
     run = checkpoint.load(folder)
     manifest = load_splits(run.config.data, 0)["test"]
-    rows = Rows(manifest, run.modalities, target=run.config.data.target)
+    rows = BatchDataset(manifest, run.modalities, target=run.config.data.target)
     with torch.no_grad():
         return [
             run.model.predict(run.model(b.inputs, b.present), b.present) for b in batches(rows, once(len(rows), 16))
@@ -179,7 +179,7 @@ def test_the_predictor_begins_at_ridge_regression(table: Path, run: Path, tmp_pa
     splits = load_splits(loaded.config.data, 0)
     found = {}
     for split in ("train", "test"):
-        rows = Rows(splits[split], loaded.modalities, target=["y"])
+        rows = BatchDataset(splits[split], loaded.modalities, target=["y"])
         with torch.no_grad():
             parts = [
                 (loaded.model(b.inputs, b.present)["table"], b.targets) for b in batches(rows, once(len(rows), 64))
@@ -208,7 +208,7 @@ def test_the_predictor_begins_with_the_dropout_of_training(table: Path, run: Pat
     }
     train(Config.model_validate(raw(table, **changes)), tmp_path / "run", silent)
     loaded = checkpoint.load(tmp_path / "run")
-    rows = Rows(load_splits(loaded.config.data, 0)["train"], loaded.modalities, target=["y"])
+    rows = BatchDataset(load_splits(loaded.config.data, 0)["train"], loaded.modalities, target=["y"])
     (batch,) = batches(rows, once(len(rows), len(rows)))
     y = (batch.targets - loaded.facts.target_mean[0]) / loaded.facts.target_scale[0]
 
@@ -283,7 +283,7 @@ def test_features_of_a_kept_encoder_are_computed_once(table: Path, run: Path, tm
     loaded = checkpoint.load(out[0])
     loaded.model.tower("table").encoder.forward = None  # type: ignore[assignment]
     trainer = Trainer.__new__(Trainer)
-    rows = Rows(load_splits(loaded.config.data, 0)["train"], loaded.modalities)
+    rows = BatchDataset(load_splits(loaded.config.data, 0)["train"], loaded.modalities)
     rows.features["table"] = {int(i): torch.full((32,), 0.5) for i in rows.manifest.rows}
     batch = rows[once(len(rows), 8)[0]]
     z = loaded.model(batch.inputs, batch.present)["table"]

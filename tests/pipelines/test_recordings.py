@@ -10,7 +10,7 @@ import pytest
 from clx.modalities.series import Series
 from clx.pipelines.batches.batch import Key
 from clx.pipelines.batches.cells import cell_of, future_of
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.config.schema import Config, Data, Long, Windows
 from clx.pipelines.data.readers import read_file
 from clx.pipelines.data.splits import load_evaluation, load_splits
@@ -107,7 +107,7 @@ def test_windows_of_files_are_pieces(tmp_path: Path) -> None:
     assert rows.column("start") == [a for _, a, _ in expected]
     assert rows.column("who")[-2:] == ["bob", "cay"]
     series = Series(scale="none")
-    batch = Rows(rows, {"series": series})[Key(0, 0, np.array([1, len(rows) - 2, len(rows) - 1]))]
+    batch = BatchDataset(rows, {"series": series})[Key(0, 0, np.array([1, len(rows) - 2, len(rows) - 1]))]
     x = batch.inputs["series"]["x"][..., 0]
     assert x[0].tolist() == list(range(4, 14))
     assert x[1].tolist() == list(range(1009, 1019))

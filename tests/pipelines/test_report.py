@@ -128,8 +128,8 @@ def test_policy_allows_this_script_and_this_style_only(hostile: Path) -> None:
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script[0])
 
 
-def shown(config: Config, **changes: Any) -> run_facts.Shown:
-    return run_facts.Shown(
+def shown(config: Config, **changes: Any) -> run_facts.ReportedRun:
+    return run_facts.ReportedRun(
         **{"name": "a", "folder": Path("a"), "config": config, "metrics": [], "evaluations": []} | changes
     )
 

@@ -14,26 +14,26 @@ import torch
 from pyarrow import parquet
 
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.use.embedding_files import Stored
+from clx.pipelines.use.embedding_files import EmbeddingFile
 from clx.pipelines.use.search import approximate, neighbours
 
 
 @pytest.fixture
-def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stored:
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddingFile:
     rows = np.random.default_rng(0).normal(size=(1000, 24)).astype(np.float32)
     rows[17] = np.nan
     np.save(tmp_path / "plain.npy", rows)
     monkeypatch.setattr("clx.pipelines.use.embedding_files.CHUNK", 4 * 24 * 64)  # 64 rows at a time
-    return Stored.open(tmp_path / "plain.npy")
+    return EmbeddingFile.open(tmp_path / "plain.npy")
 
 
-def oracle(stored: Stored, asked: torch.Tensor, count: int) -> tuple[list[list[float]], list[list[int]]]:
+def oracle(stored: EmbeddingFile, asked: torch.Tensor, count: int) -> tuple[list[list[float]], list[list[int]]]:
     rows = torch.nn.functional.normalize(torch.from_numpy(np.load(stored.path)), dim=1)
     best = (asked @ rows.nan_to_num(0).T).index_fill(1, torch.tensor([17]), -9).topk(count)
     return best.values.tolist(), best.indices.tolist()
 
 
-def test_chunks_give_what_a_full_matrix_gives(stored: Stored) -> None:
+def test_chunks_give_what_a_full_matrix_gives(stored: EmbeddingFile) -> None:
     asked = torch.randn(5, 24, generator=torch.Generator().manual_seed(1))
     values, places = oracle(stored, asked, 100)
     found = neighbours(stored, "", asked, 100)
@@ -44,7 +44,7 @@ def test_chunks_give_what_a_full_matrix_gives(stored: Stored) -> None:
         neighbours(stored, "", torch.randn(1, 8), 3)
 
 
-def test_an_index_finds_nearly_the_same_and_follows_its_file(stored: Stored) -> None:
+def test_an_index_finds_nearly_the_same_and_follows_its_file(stored: EmbeddingFile) -> None:
     pytest.importorskip("usearch", reason="the extra `search` is not installed")
     asked = torch.randn(20, 24, generator=torch.Generator().manual_seed(1))
     values, places = oracle(stored, asked, 10)
@@ -86,7 +86,7 @@ class Plain:
         return SimpleNamespace(keys=keys, distances=1 - scores[keys])
 
 
-def test_two_searches_that_make_one_index_do_not_mix(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_searches_that_make_one_index_do_not_mix(stored: EmbeddingFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the first writes, the second begins, ends, and a third changes the vectors under an older clock."""
     monkeypatch.setitem(sys.modules, "usearch", ModuleType("usearch"))
     monkeypatch.setitem(sys.modules, "usearch.index", SimpleNamespace(Index=Plain))
@@ -119,7 +119,7 @@ def test_ids_of_other_rows_are_refused(tmp_path: Path) -> None:
     table = pa.table({"id": ["a", "b"], "row": [1, 2]}).replace_schema_metadata({"clx": json.dumps(meta)})
     parquet.write_table(table, tmp_path / "e.ids.parquet")
     with pytest.raises(BadInput, match="do not belong together"):
-        neighbours(Stored.open(tmp_path / "e.npy"), "image", torch.ones(1, 4), 1)
+        neighbours(EmbeddingFile.open(tmp_path / "e.npy"), "image", torch.ones(1, 4), 1)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +143,6 @@ def test_spoiled_metadata_are_refused(tmp_path: Path, change: Any, said: str) ->
     table = pa.table({"row": [1, 2], "id": ["a", "b"], "image": vectors})
     for name, noted in (("good", meta), ("bad", {**meta, **change} if isinstance(change, dict) else change)):
         parquet.write_table(table.replace_schema_metadata({"clx": json.dumps(noted)}), tmp_path / f"{name}.parquet")
-    assert Stored.open(tmp_path / "good.parquet").count() == 2
+    assert EmbeddingFile.open(tmp_path / "good.parquet").count() == 2
     with pytest.raises(BadInput, match=said):
-        Stored.open(tmp_path / "bad.parquet")
+        EmbeddingFile.open(tmp_path / "bad.parquet")

@@ -105,7 +105,7 @@ def test_views_learn_by_their_own_criterion_and_the_encoder_by_its_objective(tmp
     assert learned
     assert not any(".view." in name for name in learned)
     trainer.model.zero_grad()
-    assert trainer.teach_makers(batch, 1.0)["series/1.relevance"] > 0
+    assert trainer.train_augmenters(batch, 1.0)["series/1.relevance"] > 0
     learned = {name for name, p in trainer.model.named_parameters() if p.grad is not None}
     assert learned
     assert all(".view." in name for name in learned)
@@ -151,10 +151,10 @@ def test_the_weight_of_hiding_says_how_much_is_hidden(
     trainer = Trainer(made, prepare(made, splits), splits, tmp_path)
     batch, view = next(trainer.groups())[0], trainer.model.tower("series").view
     assert view is not None
-    adam = torch.optim.Adam(trainer.makers, lr=0.01)
+    adam = torch.optim.Adam(trainer.augmenters, lr=0.01)
     for _ in range(60):
         adam.zero_grad()
-        trainer.teach_makers(batch, 1.0)
+        trainer.train_augmenters(batch, 1.0)
         adam.step()
     kept = view(**batch.inputs["series/1"])[1].mean().item()
     assert low < kept < high

@@ -107,15 +107,15 @@ def test_what_a_kill_left_undone_is_not_taken_for_done(tmp_path: Path) -> None:
         (out / "config.yaml").write_text("x")
         (out / "state.json").write_text('{"state": "finished"}')
         if steps == 6:
-            sweep.Book(tmp_path, {point.name: sweep.asked(point)}).write()
-            assert sweep.Book.open(tmp_path).outcome(point) == "finished"
+            sweep.SweepFile(tmp_path, {point.name: sweep.asked(point)}).write()
+            assert sweep.SweepFile.open(tmp_path).outcome(point) == "finished"
     with pytest.raises(KeyboardInterrupt):
         sweep.sweep([point], tmp_path, killed, print, overwrite=True)
-    assert sweep.Book.open(tmp_path).changed(point) is None
-    assert sweep.Book.open(tmp_path).outcome(point) == "new"
+    assert sweep.SweepFile.open(tmp_path).changed(point) is None
+    assert sweep.SweepFile.open(tmp_path).outcome(point) == "new"
     assert not any((out / "checkpoints").iterdir())
     (out / "state.json").write_text('{"state": "failed"}')
-    assert sweep.Book.open(tmp_path).outcome(point) == "interrupted"
+    assert sweep.SweepFile.open(tmp_path).outcome(point) == "interrupted"
 
 
 def test_a_metric_that_no_run_has_is_told_before_the_runs_or_after_the_first(clx: Command, base: Path) -> None:

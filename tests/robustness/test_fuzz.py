@@ -34,7 +34,7 @@ from clx.pipelines.report import curves as page_curves
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs.listing import curves, figures, headline, read_results, summary
 from clx.pipelines.system.durable_files import digest, seal
-from clx.pipelines.system.errors import BadInput, Heed
+from clx.pipelines.system.errors import BadInput, ClxWarning
 from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.use.labels import read_labels
 from clx.pipelines.use.temperature_fit import load_fits
@@ -291,7 +291,7 @@ def fuzz(seeds: list[tuple[str, bytes]], door: Door, examples: int) -> None:
         entered[0] += 1
         with in_time(), suppress(BadInput, CellError), warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.simplefilter("ignore", Heed)
+            warnings.simplefilter("ignore", ClxWarning)
             door(*made)
 
     for name, content in seeds:  # as they are, so that the edits start from something that is read
@@ -376,7 +376,7 @@ def run_door(run: Path, resealed: bool) -> Door:
 
     def show() -> None:
         """What `clx report` makes of the files that are no checkpoint's."""
-        one = run_facts.Shown("run", run, config, run_facts.read_metrics(run), list(results.saved(run)))
+        one = run_facts.ReportedRun("run", run, config, run_facts.read_metrics(run), list(results.saved(run)))
         (
             tables.evaluation_tables([one]),
             confusions.answers(one, {}),

@@ -20,7 +20,7 @@ import yaml
 
 from clx.modalities.base import CellError
 from clx.modalities.image import Image
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.data.builtin import load_builtin
 from clx.pipelines.evaluation import results
 from clx.pipelines.experiments import train as pipeline
@@ -115,7 +115,7 @@ SHORT = {
 PLACES: dict[str, tuple[Any, str, int, int]] = {
     "first step": (Trainer, "loss", 1, 0),
     "step": (Trainer, "loss", 5, 4),
-    "reading": (Rows, "__getitem__", 6, 4),
+    "reading": (BatchDataset, "__getitem__", 6, 4),
     "optimiser": (torch.optim.AdamW, "step", 6, 4),
     "validation": (Trainer, "validate", 2, 4),
 }
@@ -155,7 +155,7 @@ def test_no_memory_in_training(
 @pytest.mark.slow
 def test_no_memory_in_a_process_that_reads(forked: Forked, config: Path, tmp_path: Path) -> None:
     args = ["train", config, "-o", tmp_path / "run", "-s", "train.workers=1"]
-    done = forked(args, raising(Rows, "__getitem__", MemoryError(), 6))
+    done = forked(args, raising(BatchDataset, "__getitem__", MemoryError(), 6))
     assert done.code == 1
     assert "out of memory after step" in errors(done.err)
 

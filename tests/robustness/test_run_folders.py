@@ -21,7 +21,7 @@ from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system import durable_files
 from clx.pipelines.system.durable_files import locked, seal
-from clx.pipelines.system.errors import BadInput, Failed, Heed
+from clx.pipelines.system.errors import BadInput, ClxWarning, Failed
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.training import trainer
 
@@ -91,7 +91,7 @@ def test_any_flipped_bit_of_a_checkpoint_is_noticed(run: Path, name: str) -> Non
     for _ in range(40):
         flip(path, draw.random(), draw.randrange(8))
         chosen = None
-        with pytest.warns(Heed, match="step-00000006"):
+        with pytest.warns(ClxWarning, match="step-00000006"):
             chosen = checkpoint.last(run)
         assert chosen.step == 4
         path.write_bytes(good)
@@ -104,7 +104,7 @@ def test_resume_takes_the_previous_checkpoint_and_ends_the_same(
     run: Path, made: Path, name: str, spoil: Callable[..., None]
 ) -> None:
     spoil(*((at(run, 6) / name, 0.6) if spoil is flip else (at(run, 6) / name,)))
-    with pytest.warns(Heed) as warned:
+    with pytest.warns(ClxWarning) as warned:
         resume(run)
     assert len(warned) == 1
     said = str(warned[0].message)
@@ -132,7 +132,9 @@ def test_best_gives_way_to_the_next_best(run: Path) -> None:
         checkpoint.rescore(next(c for c in checkpoint.checkpoints(run) if c.step == step), score)
     good = checkpoint.load(run, "6")
     flip(at(run, 4) / "model.safetensors", 0.9)
-    with pytest.warns(Heed, match=r"step-00000004 \(model.safetensors is not what was written\); using step-00000006"):
+    with pytest.warns(
+        ClxWarning, match=r"step-00000004 \(model.safetensors is not what was written\); using step-00000006"
+    ):
         found = checkpoint.load(run)
     for a, b in zip(found.model.parameters(), good.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -143,7 +145,7 @@ def test_best_gives_way_to_the_next_best(run: Path) -> None:
 def test_facts_come_from_a_checkpoint_where_the_runs_own_are_damaged(run: Path) -> None:
     good = checkpoint.read_facts(run)
     flip(run / "facts.json", 0.5)
-    with pytest.warns(Heed, match="facts.json is not what was written; using the copy in step-00000006"):
+    with pytest.warns(ClxWarning, match="facts.json is not what was written; using the copy in step-00000006"):
         assert checkpoint.read_facts(run) == good
     (run / "facts.json").unlink()
     shutil.rmtree(run / "checkpoints")
@@ -154,7 +156,7 @@ def test_facts_come_from_a_checkpoint_where_the_runs_own_are_damaged(run: Path) 
 def test_a_changed_config_counts_but_is_told(run: Path) -> None:
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("steps: 6", "steps: 8").replace("lr: 0.001", "lr: 0.002"))
-    with pytest.warns(Heed, match="config.yaml is not the one that step-00000006 was trained with"):
+    with pytest.warns(ClxWarning, match="config.yaml is not the one that step-00000006 was trained with"):
         resume(run)
     assert checkpoint.last(run).step == 8
     (run / "config.yaml").write_text(text.replace("steps: 6", "stepz: 6"))
@@ -178,7 +180,7 @@ def test_a_damaged_line_within_a_log_is_told(run: Path, made: Path) -> None:
     shutil.rmtree(at(run, 6))
     lines = (run / "metrics.jsonl").read_text().splitlines()
     (run / "metrics.jsonl").write_text("\n".join(["\x80" + lines[0], *lines[1:]]) + "\n")
-    with pytest.warns(Heed, match="metrics.jsonl line 1 is damaged"):
+    with pytest.warns(ClxWarning, match="metrics.jsonl line 1 is damaged"):
         resume(run)
     assert (run / "metrics.jsonl").read_text().splitlines() == lines[1:]
 
@@ -199,7 +201,7 @@ def test_every_format_that_was_ever_written_is_read(tmp_path: Path, number: int)
     torch.testing.assert_close(z, torch.tensor(known))
     text = (out / "config.yaml").read_text()
     (out / "config.yaml").write_text(text.replace("steps: 2", "steps: 3").replace("lr: 0.001", "lr: 0.002"))
-    with pytest.warns(Heed, match=r"config\.yaml"):
+    with pytest.warns(ClxWarning, match=r"config\.yaml"):
         resume(out)
     assert checkpoint.last(out).step == 3
 

@@ -27,7 +27,7 @@ from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.experiments.train import run_name
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.durable_files import digest, seal, unseal
-from clx.pipelines.system.errors import BadInput, Heed
+from clx.pipelines.system.errors import BadInput, ClxWarning
 
 ROOT = Path(__file__).parents[2]
 FORMAT_1 = Path(__file__).with_name("format-1")
@@ -92,7 +92,7 @@ def test_a_run_folder_with_a_pickle_in_any_place(tmp_path: Path, marker: Path, n
     refused = 0
     for read in (checkpoint.load, lambda run: checkpoint.load_trainer(checkpoint.last(run)), checkpoint.read_config):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Heed)
+            warnings.simplefilter("ignore", ClxWarning)
             with suppress(BadInput):
                 read(run)
                 continue

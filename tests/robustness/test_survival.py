@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from clx.pipelines.batches.dataset import Rows
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import Lost
 from clx.pipelines.experiments import train as pipeline
 from clx.pipelines.experiments.train import train
@@ -140,14 +140,14 @@ def test_a_second_signal_ends_at_once_even_among_damaged_files(
 ) -> None:
     """Those who bear with whatever a decoder raises must not bear with this."""
 
-    def sample(self: Rows, i: int) -> Any:
+    def sample(self: BatchDataset, i: int) -> Any:
         send()
         try:
             send()
         except Exception:
             pytest.fail("swallowed")
 
-    monkeypatch.setattr(Rows, "sample", sample)
+    monkeypatch.setattr(BatchDataset, "sample", sample)
     with pytest.raises(Stopped, match="second signal"):
         train(make_config(eval=[]), tmp_path / "run", silent)
 
@@ -210,7 +210,7 @@ def test_a_killed_worker_is_noticed_between_steps_alone() -> None:
 
     rows = load_builtin("sklearn:iris")["train"]
     before = signal.getsignal(signal.SIGCHLD)
-    coming = batches(Rows(rows, {"table": Table(columns=rows.columns[:1])}), once(len(rows), 2), workers=1)
+    coming = batches(BatchDataset(rows, {"table": Table(columns=rows.columns[:1])}), once(len(rows), 2), workers=1)
     next(coming)
     [worker] = multiprocessing.active_children()
     assert worker.pid is not None
@@ -245,15 +245,15 @@ def test_a_killed_worker_costs_nothing(
 ) -> None:
     """As the kernel does when memory is short."""
     config = make_config(eval=[], train__workers=1, train__steps=40)
-    real = Rows.__getitem__
+    real = BatchDataset.__getitem__
 
-    def fetch(self: Rows, key: Any) -> Any:
+    def fetch(self: BatchDataset, key: Any) -> Any:
         if key.number == 9 and not (tmp_path / "killed").exists():
             (tmp_path / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return real(self, key)
 
-    monkeypatch.setattr(Rows, "__getitem__", fetch)
+    monkeypatch.setattr(BatchDataset, "__getitem__", fetch)
     with pytest.raises(Lost, match="a process that reads data was killed.*saved at step .*--resume") as lost:
         train(config, tmp_path / "run", silent)
     assert lost.value.exit_code == 1
