@@ -22,7 +22,7 @@ def test_a_wheel_runs(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.split("/")[0] for name in archive.namelist()}
         assert tops == {"clx", wheel.name.split("-py3")[0] + ".dist-info"}
-        assert "clx/pipelines/recipes/digits.yaml" in archive.namelist()
+        assert "clx/pipelines/config/recipes/digits.yaml" in archive.namelist()
         archive.extractall(tmp_path / "unpacked")
     # Run from the unpacked wheel, in front of the editable install.
     code = (

@@ -17,11 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from clx.pipelines.model.build import Facts, Run, build
-from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import dump
-from clx.pipelines.system.durable_files import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
-from clx.pipelines.system.errors import BadInput, Failed, ClxWarning, out_of_memory
+from clx.pipelines.config.schema import Config
+from clx.pipelines.model.build import Facts, Run, build
 from clx.pipelines.runs.folder import (
     CHANGEABLE,
     COPIED,
@@ -35,6 +33,8 @@ from clx.pipelines.runs.folder import (
     listed,
     read_config,
 )
+from clx.pipelines.system.durable_files import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
+from clx.pipelines.system.errors import BadInput, ClxWarning, Failed, out_of_memory
 
 __all__ = ["Checkpoint", "best", "checkpoints", "last", "read_config"]
 

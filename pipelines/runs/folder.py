@@ -16,13 +16,10 @@ A run that `clx export` wrote has its weights, a file per modality, and meta.jso
 Here is what reads them without torch, so that looking at runs costs nothing; checkpoint.py does the rest.
 """
 
-
-from clx.pipelines.system.durable_files import is_used
-import shutil
-
 import difflib
 import fnmatch
 import math
+import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,11 +29,11 @@ from warnings import warn
 
 import yaml
 
-from clx.pipelines.config.schema import Config
 from clx.pipelines.config.load import override
-from clx.pipelines.system.durable_files import Damaged, digest, unseal
-from clx.pipelines.system.errors import BadInput, ClxWarning
 from clx.pipelines.config.options import parse
+from clx.pipelines.config.schema import Config
+from clx.pipelines.system.durable_files import Damaged, digest, is_used, unseal
+from clx.pipelines.system.errors import BadInput, ClxWarning
 
 COPIED = ("config.yaml", "facts.json")
 """Files of the run that each checkpoint has a copy of: without the facts the weights are worth nothing."""
@@ -184,6 +181,7 @@ def read_config(folder: Path, settings: Iterable[str] = ()) -> Config:
     found = checkpoints(folder)
     hint = f"; {found[-1].path}/config.yaml is the one it was trained with" if found else ""
     raise BadInput(said + hint)
+
 
 FOLDER = "evaluations"
 LAST = "results.json"

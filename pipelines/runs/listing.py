@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.config.schema import TASKS, Config
-from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.runs.folder import best, checkpoints, is_number, read_config
 from clx.pipelines.runs.state import read, state_of
+from clx.pipelines.system.errors import BadInput, nearest
 
 
 def find(folder: Path) -> list[Path]:

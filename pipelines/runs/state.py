@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from clx.pipelines.runs.folder import checkpoints
 from clx.pipelines.system.durable_files import LOCK, write_text
 from clx.pipelines.system.errors import Failed, Stopped
-from clx.pipelines.runs.folder import checkpoints
 
 KINDS = {"state": str, "steps": int, "started": str, "ended": str, "error": str}
 """What `state.json` tells, where it tells of it."""

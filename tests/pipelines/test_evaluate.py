@@ -23,8 +23,8 @@ from clx.pipelines.evaluation.evaluated_rows import source_in, sources
 from clx.pipelines.evaluation.result_key import _add_rows
 from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.evaluation.zeroshot import phrasings_for
-from clx.pipelines.runs import folder
 from clx.pipelines.runs.checkpoint import load
+from clx.pipelines.runs.folder import FOLDER, LAST
 from clx.pipelines.system.errors import BadInput
 
 QUICK = Settings(resamples=20, episodes=20)
@@ -110,7 +110,7 @@ def test_retrieval_is_that_of_a_loop_over_rows(copy: Path) -> None:
 
 
 def test_what_was_evaluated_is_not_evaluated_again(digits_run: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(digits_run, tmp_path / "run", ignore=shutil.ignore_patterns(folder.FOLDER)))
+    copy = Path(shutil.copytree(digits_run, tmp_path / "run", ignore=shutil.ignore_patterns(FOLDER)))
     said: list[str] = []
     once = evaluate_run(copy, ["geometry"], QUICK, say=said.append)
     again = evaluate_run(copy, ["geometry"], QUICK, say=said.append)
@@ -124,14 +124,14 @@ def test_what_was_evaluated_is_not_evaluated_again(digits_run: Path, tmp_path: P
     assert ended["model"] == str(copy)
     assert "evaluated before" in said.pop()
     assert not said
-    assert ended["key"] == json.loads((copy / folder.LAST).read_text())["key"]
+    assert ended["key"] == json.loads((copy / LAST).read_text())["key"]
     keys = {again["key"], ended["key"]}
     for changes in ({"checkpoint": "30"}, {"settings": Settings(resamples=21, episodes=20)}):
         keys.add(evaluate_run(copy, ["zeroshot"], **{"settings": QUICK, **changes}, say=said.append)["key"])  # type: ignore[arg-type]
     assert len(keys) == 4
     assert {each["key"] for each in results.saved(copy)} == keys
     for name, content in (("a", '{"schema": 2}'), ("b", '{"schema": 2, "key": [1]}'), ("c", "[]"), ("d", "{")):
-        (copy / folder.FOLDER / f"{name}.json").write_text(content)  # others' files are passed over
+        (copy / FOLDER / f"{name}.json").write_text(content)  # others' files are passed over
     assert {each["key"] for each in results.saved(copy)} == keys
     evaluate_run(copy, ["geometry"], QUICK, force=True, say=said.append)
     assert not any("evaluated before" in line for line in said)

@@ -32,6 +32,7 @@ from clx.pipelines.evaluation import results
 from clx.pipelines.report import confusions, run_facts, tables
 from clx.pipelines.report import curves as page_curves
 from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs.folder import FOLDER, LAST
 from clx.pipelines.runs.listing import curves, figures, headline, read_results, summary
 from clx.pipelines.system.durable_files import digest, seal
 from clx.pipelines.system.errors import BadInput, ClxWarning
@@ -343,11 +344,11 @@ def small_run(folder: Path) -> Path:
     """The run of the first format version, small, with every file that a run has today."""
     run = Path(shutil.copytree(Path(__file__).with_name("format-1"), folder / "run"))
     (run / "answers.json").unlink()
-    (run / folder.FOLDER).mkdir()
+    (run / FOLDER).mkdir()
     times = {"started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T01:00:00+00:00"}
     for name, content in {
-        folder.LAST: EVALUATION,
-        f"{folder.FOLDER}/test-2-b.json": EVALUATION | {"key": "b"},
+        LAST: EVALUATION,
+        f"{FOLDER}/test-2-b.json": EVALUATION | {"key": "b"},
         "state.json": {"state": "finished", "steps": 2, "error": None, **times},
         "bad_rows.jsonl": BAD,
         "calibration.json": {"format": 1, "weights": "w", "inputs": {"table": [FIT]}},

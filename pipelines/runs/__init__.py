@@ -1,0 +1,1 @@
+"""A run on disk: its folder, state and checkpoints, how it is opened and listed."""
