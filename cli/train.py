@@ -65,12 +65,13 @@ def train(
     else:
         config = load_config(source, settings, flags)
     from clx.pipelines.experiments import train as pipeline
+    from clx.pipelines.runs.folder import run_name
     from clx.pipelines.training.dry_run import dry_run as planned
 
     if dry_run:
         show_plan(planned(config), json)
         return
-    folder = resume or out or Path("runs") / pipeline.run_name(Path(source or "").stem)
+    folder = resume or out or Path("runs") / run_name(Path(source or "").stem)
     with progress() as shown:
         summary = pipeline.train(config, folder, shown, resume=resume is not None, overwrite=overwrite)
     if json:

@@ -111,7 +111,7 @@ class BatchDataset(Dataset[Batch]):
         return found
 
     def __getitem__(self, key: Key) -> Batch:
-        generator = torch.Generator().manual_seed(_mix(self.seed, key.epoch, key.number))
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, key.epoch, key.number))
         rows: list[int] = []
         samples: list[_Decoded] = []
         bad: list[BadRow] = []
@@ -195,6 +195,6 @@ class _Bad(Exception):
         self.row, self.column, self.reason = row, column, reason
 
 
-def _mix(*numbers: int) -> int:
+def mixed_seed(*numbers: int) -> int:
     """One seed from several, well spread."""
     return int(np.random.SeedSequence([n % 2**32 for n in numbers]).generate_state(1, np.uint64)[0] >> 1)

@@ -44,12 +44,13 @@ def headed(context: TaskContext, target: str) -> Iterator[Prediction]:
     """What the model's own predictor says of one target."""
     run, embedded = context.run, context.embedded
     known = ~embedded.targets[:, embedded.target.index(target)].isnan()
-    rows = (torch.stack(list(embedded.present.values())).any(0) & known).nonzero()[:, 0]
+    rows = (run.model.predictable(embedded.present) & known).nonzero()[:, 0]
     if len(rows):
         here = embedded.take(rows)
         every = head_says(run, here.z, here.present)
         place = run.config.data.target.index(target)
-        yield "+".join(embedded.z), rows, every[:, place], {"regressor": "predictor"}
+        names = "+".join(name for name in embedded.z if name in run.model.predict_from)
+        yield names, rows, every[:, place], {"regressor": "predictor"}
 
 
 def training_targets(manifest: Manifest, target: str) -> Floats:

@@ -1,7 +1,7 @@
 """`clx train` from config to evaluated run folder, and what it would do without doing it."""
 
-import re
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from clx.pipelines.data.splits import load_splits
 from clx.pipelines.evaluation.evaluate import evaluate
 from clx.pipelines.evaluation.evaluated_rows import source_in
 from clx.pipelines.evaluation.results import SCHEMA, save
-from clx.pipelines.model.build import prepare
+from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.model.checks import check_needs
 from clx.pipelines.runs import checkpoint, state
 from clx.pipelines.runs.folder import LAST, clear, refuse_existing
@@ -25,7 +25,8 @@ from clx.pipelines.system.durable_files import locked, write_text
 from clx.pipelines.system.errors import BadInput, Stopped, in_memory
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
-from clx.pipelines.training.schedule import plan, rate_at, warm_up
+from clx.pipelines.training.resume import relengthened
+from clx.pipelines.training.schedule import plan
 from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.training.transfer import take_over
 
@@ -45,78 +46,117 @@ def train(
     pick_device(config.train.device)
     config = rooted(config)
     splits = load_splits(config.data, config.train.seed)
-    first = first_folder(config, out)
-    begun = resume and (first is None or bool(checkpoint.checkpoints(out)))  # else only its first stage is
-    staged = not begun and config.pretrain is not None and config.pretrain.run is None
-    said = None
-    if begun:
-        config, said = relengthened(config, out, len(splits["train"]))
-    steps = plan(config, len(splits["train"])).steps
-    if begun:
-        run = checkpoint.rebuild(out, config, checkpoint.read_facts(out))
-    elif first is not None and not staged:
-        run = take_over(config, splits, first, progress.say)
-    else:
+    if resume and (config.pretrain is None or checkpoint.checkpoints(out)):  # else its first stage at most is begun
+        return go_on(config, splits, out, progress)
+    begin = in_two_stages if config.pretrain is not None and config.pretrain.run is None else begin_anew
+    return begin(config, splits, out, progress, claim=None if resume else partial(claimed, out, overwrite))
+
+
+Claim = Callable[[Run], None] | None
+"""Makes a folder a new run's own; None where it is that already."""
+
+
+def begin_anew(
+    config: Config, splits: dict[str, Manifest], out: Path, progress: Progress, claim: Claim
+) -> dict[str, Any]:
+    """A run from its first step, on new towers or on those of an earlier run."""
+    planned = plan(config, len(splits["train"]))
+    if config.pretrain is None:
         run = prepare(config, splits)
-    if staged:
-        check_first(config, splits)
-    trainer = None if staged else Trainer(run.config, run, splits, out)
+    else:
+        run = take_over(config, splits, first_folder(config, out), progress.say)
+    trainer = Trainer(run, splits, planned, out)
     with locked(out):
-        if trainer is not None and begun:
-            source = checkpoint.last(out)
-            checkpoint.warn_of_change(out, source)
-            trainer.restore(source)
-            if trainer.step == steps and state.recorded_state(out) == "finished":
-                raise BadInput(
-                    f"{out} is finished: all its {steps} steps are done and evaluated; -s train.steps=N makes it longer"
-                )
-            if said:
-                progress.say(said)
-                (out / LAST).unlink(missing_ok=True)  # figures of the shorter run
-            if said or config.data != checkpoint.read_config(out).data:  # which may say now what to do with bad rows
-                write_text(out / "config.yaml", dump(config))
-        elif not resume:
-            refuse_existing(out, overwrite)  # again: another run may have been there first
-            clear(out)
+        if claim is not None:
+            claim(run)
+        with state.recorded(out, planned.steps, resume=claim is None):
+            return finish(trainer, splits, progress)
+
+
+def in_two_stages(
+    config: Config, splits: dict[str, Manifest], out: Path, progress: Progress, claim: Claim
+) -> dict[str, Any]:
+    """Pre-training in the folder `pretrain` of the run, or what an earlier try left of it, and then the run itself."""
+    planned = plan(config, len(splits["train"]))
+    run = prepare(config, splits)
+    first = first_stage(config)
+    check_needs(first, make_losses(first), splits["train"], make_modalities(first))
+    steps = plan(first, len(splits["train"])).steps
+    with locked(out):
+        if claim is not None:
+            claim(run)
+        with state.recorded(out, planned.steps, resume=claim is None):
+            pretrain(first, steps, first_folder(config, out), progress)
+            run = take_over(config, splits, first_folder(config, out), progress.say)
             checkpoint.create(out, run)
-        with state.recorded(out, steps, resume):
-            if trainer is None:
-                assert first is not None
-                pretrain(config, splits, first, progress)
-                run = take_over(config, splits, first, progress.say)
-                checkpoint.create(out, run)
-                trainer = Trainer(run.config, run, splits, out)
-            return _train(trainer, splits, progress)
+            return finish(Trainer(run, splits, planned, out), splits, progress)
 
 
-def _train(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) -> dict[str, Any]:
+def go_on(config: Config, splits: dict[str, Manifest], out: Path, progress: Progress) -> dict[str, Any]:
+    """A run after its last whole checkpoint, perhaps of another length than it was."""
+    config, longer = relengthened(config, out, len(splits["train"]))
+    planned = plan(config, len(splits["train"]))
+    trainer = Trainer(checkpoint.rebuild(out, config, checkpoint.read_facts(out)), splits, planned, out)
+    with locked(out):
+        source = checkpoint.last(out)
+        checkpoint.warn_of_change(out, source)
+        trainer.restore(source)
+        if trainer.step == planned.steps and state.recorded_state(out) == "finished":
+            raise BadInput(
+                f"{out} is finished: all its {planned.steps} steps are done and evaluated; -s train.steps=N makes it "
+                "longer"
+            )
+        if longer:
+            progress.say(longer)
+            (out / LAST).unlink(missing_ok=True)  # figures of the shorter run
+        if longer or config.data != checkpoint.read_config(out).data:  # which may say now what to do with bad rows
+            write_text(out / "config.yaml", dump(config))
+        with state.recorded(out, planned.steps, resume=True):
+            return finish(trainer, splits, progress)
+
+
+def claimed(out: Path, overwrite: bool, run: Run) -> None:
+    """Begin a run folder, under its lock: another run may have been there first."""
+    refuse_existing(out, overwrite)
+    clear(out)
+    checkpoint.create(out, run)
+
+
+def first_folder(config: Config, out: Path) -> Path:
+    """The run folder that pre-training is in, or will be."""
+    assert config.pretrain is not None
+    return out / "pretrain" if config.pretrain.run is None else Path(config.pretrain.run)
+
+
+def pretrain(config: Config, steps: int, folder: Path, progress: Progress) -> None:
+    """Do the first stage of a run, or what an earlier try left of it."""
+    begun = checkpoint.checkpoints(folder)
+    if begun and begun[-1].step == steps:
+        return
+    progress.say("pre-training" + (" goes on" if begun else ""))
+    try:
+        train(config, folder, progress, resume=bool(begun))
+    except Stopped as stopped:
+        hint = f"in pre-training; clx train --resume {folder.parent} continues it"
+        raise Stopped(f"{str(stopped).partition(';')[0]} {hint}", stopped.exit_code) from None
+
+
+def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) -> dict[str, Any]:
     """The steps that are left, and the evaluation."""
     config, out = trainer.run.config, trainer.out
     progress.say(describe(trainer))
-    start = time.monotonic()
-    begun = trainer.step
-    try:
-        with Signals().watched() as signals, in_memory(partial(short_of_memory, trainer)):
-            speed = trainer.loop(progress, signals)
-    except (BadInput, Lost) as error:  # the data end the run, not what it has learned
-        skipping = isinstance(error, Lost) or config.data.on_bad_row == "skip"
-        hint = "" if skipping else " (-s data.on_bad_row=skip trains without such rows)"
-        if trainer.step == begun and trainer.saved < 0:
-            raise type(error)(f"{error}{hint}") from None
-        if trainer.saved != trainer.step:
-            trainer.save()
-        then = f"saved at step {trainer.step}: mend it and clx train --resume {out}"
-        raise type(error)(f"{error}{hint}; {then}") from None
-    finally:
-        trainer.metrics.close()
+    start, begun = time.monotonic(), trainer.step
+    speed = steps_left(trainer, progress)
     name = "test" if "test" in splits else "val" if "val" in splits else "train"
     summary: dict[str, Any] = {
         "schema": SCHEMA,
         "run": str(out),
         "steps": trainer.step,
         "steps_now": trainer.step - begun,
+        "seconds": round(time.monotonic() - start, 1),
+        "rows_per_s": round(speed),
+        "split": name,
     }
-    summary |= {"seconds": round(time.monotonic() - start, 1), "rows_per_s": round(speed), "split": name}
     if config.eval:
         if name == "train":
             progress.say("there are no val or test rows: these figures are of the training rows")
@@ -126,24 +166,42 @@ def _train(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
     return summary
 
 
+def steps_left(trainer: Trainer, progress: Progress) -> float:
+    """All steps that are left; rows per second. What was learned is saved when the data end the run."""
+    begun, skipping = trainer.step, trainer.run.config.data.on_bad_row == "skip"
+    try:
+        with Signals().watched() as signals, in_memory(partial(short_of_memory, trainer)):
+            return trainer.loop(progress, signals)
+    except (BadInput, Lost) as error:
+        hint = "" if skipping or isinstance(error, Lost) else " (-s data.on_bad_row=skip trains without such rows)"
+        if trainer.step == begun and trainer.saving.step < 0:
+            raise type(error)(f"{error}{hint}") from None
+        if trainer.saving.step != trainer.step:
+            trainer.save()
+        then = f"saved at step {trainer.step}: mend it and clx train --resume {trainer.out}"
+        raise type(error)(f"{error}{hint}; {then}") from None
+    finally:
+        trainer.metrics.close()
+
+
 def short_of_memory(trainer: Trainer) -> str:
     """Where memory ran out, and what to do. Nothing is saved then: the step may be half done."""
     size, half = trainer.settings.batch_size, max(2, trainer.settings.batch_size // 2)
     said = f"after step {trainer.step} of {trainer.plan.steps} with train.batch_size = {size}: "
     said += f"train anew with fewer rows at a time (--batch-size {half})"
-    if trainer.saved < 0:
+    if trainer.saving.step < 0:
         return said
-    return f"{said}, or, with more memory, clx train --resume {trainer.out} goes on from step {trainer.saved}"
+    return f"{said}, or, with more memory, clx train --resume {trainer.out} goes on from step {trainer.saving.step}"
 
 
 def _evaluate(trainer: Trainer, splits: dict[str, Manifest], name: str) -> dict[str, Any]:
     """Figures of the best checkpoint on a split, also in results.json."""
     config, out = trainer.run.config, trainer.out
-    cpu = "" if trainer.device.type == "cpu" else " --device cpu"
+    cpu = "" if trainer.learner.device.type == "cpu" else " --device cpu"
     try:
         with in_memory(lambda: f"in the evaluation; the run is trained and saved: clx eval {out}{cpu}"):
             result = evaluate(
-                checkpoint.load(out, "best", trainer.device),
+                checkpoint.load(out, "best", trainer.learner.device),
                 source_in(splits, name),
                 config.eval,
                 model=str(out),
@@ -159,70 +217,6 @@ def _evaluate(trainer: Trainer, splits: dict[str, Manifest], name: str) -> dict[
         ) from None
     save(out, result, ended=True)
     return result
-
-
-def relengthened(config: Config, out: Path, rows: int) -> tuple[Config, str | None]:
-    """The config to go on with, and a line on what changes when its length is not that of the run in `out`.
-
-    The schedule becomes that of the new length, except that the warm-up stays as many steps as it was: a constant
-    rate goes on as it is; a cosine stands where the longer cosine stands at this step, above the zero it had come
-    to. Raises `BadInput` when fewer steps are asked for than are done.
-    """
-    before = checkpoint.read_config(out)
-    if config.train.epochs != before.train.epochs and before.train.steps:
-        raise BadInput(f"train.epochs: the length of {out} is train.steps = {before.train.steps}; set that")
-    old, new = plan(before, rows).steps, plan(config, rows).steps
-    if new == old:
-        return config, None
-    done = checkpoint.last(out).step
-    if new < done:
-        raise BadInput(f"train.steps: {done} steps are done already, so {out} cannot end after {new}")
-    warm = warm_up(old, before.train)
-    share = min(1.0, max(0.0, warm - 0.5) / new)  # rounded up, this is `warm` steps again
-    config = config.model_copy(update={"train": config.train.model_copy(update={"warmup": share})})
-    was, now = rate_at(min(done, old - 1), old, before.train), rate_at(min(done, new - 1), new, config.train)
-    rate = f"at step {done} its learning rate ({config.train.schedule}) was {was:.2g} and goes on from {now:.2g}"
-    return config, f"{out} now ends after {new} steps instead of {old}: {rate}"
-
-
-def run_name(text: str) -> str:
-    """A folder name from any text: no separators, no control characters, nothing hidden.
-
-    >>> run_name("lr=1e-3, ../x")
-    'lr-1e-3-..-x'
-    """
-    return re.sub(r"[^\w.]+", "-", text).strip("-.")[:100] or "run"
-
-
-def first_folder(config: Config, out: Path) -> Path | None:
-    """The run folder that pre-training is in, or will be."""
-    if config.pretrain is None:
-        return None
-    return out / "pretrain" if config.pretrain.run is None else Path(config.pretrain.run)
-
-
-def check_first(config: Config, splits: dict[str, Manifest]) -> None:
-    """Raise `BadInput` when the first stage could not run, before anything is written."""
-    first = first_stage(config)
-    check_needs(first, make_losses(first), splits["train"], make_modalities(first))
-    plan(first, len(splits["train"]))
-
-
-def pretrain(config: Config, splits: dict[str, Manifest], folder: Path, progress: Progress) -> None:
-    """Do the first stage of a run, or what an earlier try left of it."""
-    assert config.pretrain is not None
-    if config.pretrain.run is not None:
-        return
-    first = first_stage(config)
-    begun = checkpoint.checkpoints(folder)
-    if begun and begun[-1].step == plan(first, len(splits["train"])).steps:
-        return
-    progress.say("pre-training" + (" goes on" if begun else ""))
-    try:
-        train(first, folder, progress, resume=bool(begun))
-    except Stopped as stopped:
-        hint = f"in pre-training; clx train --resume {folder.parent} continues it"
-        raise Stopped(f"{str(stopped).partition(';')[0]} {hint}", stopped.exit_code) from None
 
 
 def rooted(config: Config) -> Config:
@@ -243,10 +237,10 @@ def rooted(config: Config) -> Config:
 
 def describe(trainer: Trainer) -> str:
     """One line on what is about to happen."""
-    precision = str(trainer.dtype).removeprefix("torch.")
-    learned = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    precision = str(trainer.learner.dtype).removeprefix("torch.")
+    learned = sum(p.numel() for p in trainer.learner.model.parameters() if p.requires_grad)
     at = f", from step {trainer.step}" if trainer.step else ""
     return (
         f"{trainer.plan.rows} rows, {trainer.plan.steps} steps{at}, {learned / 1e6:.2f} M parameters to learn, "
-        f"on {trainer.device} in {precision}, seed {trainer.settings.seed}"
+        f"on {trainer.learner.device} in {precision}, seed {trainer.settings.seed}"
     )

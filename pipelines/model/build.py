@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clx.losses.base import LOSSES
+from clx.losses.base import LOSSES, Loss
 from clx.modalities.base import Modality
 from clx.modalities.series import Series
 from clx.pipelines.batches.cells import cells
@@ -89,7 +89,7 @@ def build(config: Config, facts: Facts, modalities: dict[str, Modality] | None =
                 series = modalities[forecasts[0]]
                 assert isinstance(series, Series)
                 outputs = forecasts[1] * series.channels
-        model = Embedder(modalities, config.embed_dim, outputs, load)
+        model = Embedder(modalities, config.embed_dim, outputs, predicting(config, losses), load)
         check_steps(config, losses, modalities, model)
     except ValueError as error:
         raise BadInput(str(error)) from None
@@ -99,6 +99,12 @@ def build(config: Config, facts: Facts, modalities: dict[str, Modality] | None =
         model.get_buffer("target_mean").copy_(torch.tensor(facts.target_mean))
         model.get_buffer("target_scale").copy_(torch.tensor(facts.target_scale))
     return Run(resolved(config, modalities, losses), facts, modalities, model, objective)
+
+
+def predicting(config: Config, losses: list[Loss]) -> set[str]:
+    """Modalities that the terms with predictions look at."""
+    heads = [term for term, loss in zip(config.objective, losses, strict=True) if "predictions" in type(loss).needs()]
+    return {name for term in heads for name in term.inputs or config.modalities}
 
 
 def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dict[str, Any]] | None = None) -> Run:

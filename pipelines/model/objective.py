@@ -1,11 +1,16 @@
 """The objective: a weighted sum of losses, each given exactly what its signature asks for."""
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Loss
 from clx.pipelines.config.schema import Term
 from clx.pipelines.model.towers import modality_of
+
+Provide = Callable[[Iterable[str], Embeddings], dict[str, object]]
+"""Values of the names that a loss needs, for the embeddings that its term looks at."""
 
 
 class Objective(nn.Module):
@@ -20,17 +25,26 @@ class Objective(nn.Module):
         """Everything that some loss asks for."""
         return set().union(*(type(loss).needs() for loss in self.losses))  # type: ignore[attr-defined]
 
-    def forward(self, z: Embeddings, extras: dict[str, object]) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, z: Embeddings, extras: Provide) -> tuple[Tensor, dict[str, float]]:
         """The sum `[]`, and what each loss counted in this batch, by `loss.count`."""
         total = torch.zeros((), device=next(iter(z.values())).device)
         counts: dict[str, float] = {}
         for term, loss in zip(self.terms, self.losses, strict=True):
             assert isinstance(loss, Loss)
             seen = {k: v for k, v in z.items() if term.inputs is None or modality_of(k) in term.inputs}
-            given = {k: v for k, v in extras.items() if k in type(loss).needs()}
-            total = total + (1.0 if term.weight is None else term.weight) * loss(seen, **given)
+            value = loss(seen, **extras(type(loss).needs(), seen))
+            total = total + (1.0 if term.weight is None else term.weight) * value
             counts |= {f"{term.name}.{key}": value for key, value in loss.log.items()}
         return total, counts
+
+    def learned(self) -> dict[str, float]:
+        """Scalars that losses learn, such as temperatures, by `loss.name`."""
+        found = {}
+        for term, loss in zip(self.terms, self.losses, strict=True):
+            tau = getattr(loss, "tau", None)
+            if isinstance(tau, Tensor):
+                found[f"{term.name}.temperature"] = tau.item()
+        return found
 
     @property
     def leading(self) -> Loss:

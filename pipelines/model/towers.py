@@ -1,5 +1,6 @@
 """The model: one encoder and projection head per modality. Inputs in, one embedding per name out."""
 
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -123,7 +124,14 @@ class Embedder(nn.Module):
     Without `load` pretrained weights are not looked for, since others will take their place.
     """
 
-    def __init__(self, modalities: dict[str, Modality], embed_dim: int, outputs: int = 0, load: bool = True) -> None:
+    def __init__(
+        self,
+        modalities: dict[str, Modality],
+        embed_dim: int,
+        outputs: int = 0,
+        predict_from: Collection[str] = (),
+        load: bool = True,
+    ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         self.towers = nn.ModuleDict()
@@ -133,6 +141,8 @@ class Embedder(nn.Module):
             except ValueError as error:
                 raise ValueError(f"modalities.{name}: {error}") from None
         self.predictor = nn.Linear(embed_dim, outputs) if outputs else None
+        self.predict_from = frozenset(predict_from)
+        """Modalities that the predictor looks at: the inputs of the terms that train it."""
         # Predictions are in the target's own units: the predictor's output is scaled by training statistics.
         self.register_buffer("target_mean", torch.zeros(outputs))
         self.register_buffer("target_scale", torch.ones(outputs))
@@ -181,15 +191,26 @@ class Embedder(nn.Module):
         return [p for view in views if view is not None for p in view.parameters()]
 
     def predict(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
-        """Predictions `[B, outputs]`, in the units of the targets, from `pooled` embeddings."""
+        """Predictions `[B, outputs]`, in the units of the targets, from `pooled` embeddings.
+
+        Of rows that have nothing the predictor looks at, they say nothing: see `predictable`.
+        """
         assert self.predictor is not None
         scale, shift = self.get_buffer("target_scale"), self.get_buffer("target_mean")
         return self.predictor(self.pooled(z, present)).float() * scale + shift  # type: ignore[no-any-return]
 
+    def predictable(self, present: dict[str, Tensor]) -> Tensor:
+        """Which rows `[B]` have an input that the predictor looks at."""
+        seen = [here for name, here in present.items() if modality_of(name) in self.predict_from]
+        return torch.stack(seen).any(0) if seen else torch.zeros_like(next(iter(present.values())))
+
     def pooled(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
-        """The mean `[B, embed_dim]` of the embeddings that are present."""
-        here = torch.stack([present[name] for name in z]).float()  # [V, B]
-        rows = torch.stack([row.float() for row in z.values()])
+        """The mean `[B, embed_dim]` of the embeddings that are present and that the predictor looks at."""
+        seen = {name: rows for name, rows in z.items() if modality_of(name) in self.predict_from}
+        if not seen:
+            return torch.zeros_like(next(iter(z.values())), dtype=torch.float32)
+        here = torch.stack([present[name] for name in seen]).float()  # [V, B]
+        rows = torch.stack([row.float() for row in seen.values()])
         return (rows * here[..., None]).sum(0) / here.sum(0).clamp(min=1)[:, None]
 
 

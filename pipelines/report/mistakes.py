@@ -71,7 +71,9 @@ def _classified(seen: Snapshot) -> Iterator[tuple[str, str, Tensor, Tensor]]:
                 yield "by the words of the classes", "+".join(group), rows, native_scale(run).probabilities(scores)
     elif run.model.predictor is not None and not run.config.data.target and run.forecasts is None:
         rows = known & (seen.embedded.labels < run.model.predictor.out_features)
-        yield "by the trained head", "+".join(seen.names), rows, predicted(seen)[rows].softmax(-1)
+        rows &= run.model.predictable(seen.embedded.present)
+        names = "+".join(name for name in seen.names if name in run.model.predict_from)
+        yield "by the trained head", names, rows, predicted(seen)[rows].softmax(-1)
     else:
         for name in seen.names:
             rows = known & seen.embedded.present[name]
@@ -96,6 +98,8 @@ def predicted(seen: Snapshot) -> Tensor:
 def regression(seen: Snapshot, train: Manifest | None) -> dict[str, Any]:
     """Predicted against true values, the error by region of the target, and how many training rows each has."""
     known, column = seen.targets.isfinite(), seen.embedded.target[0]
+    if seen.run.model.predictor is not None:
+        known &= seen.run.model.predictable(seen.embedded.present)
     place = seen.run.config.data.target.index(column)
     truth = seen.targets[known].numpy()
     if seen.run.model.predictor is not None:

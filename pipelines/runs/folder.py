@@ -19,6 +19,7 @@ Here is what reads them without torch, so that looking at runs costs nothing; ch
 import difflib
 import fnmatch
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -216,3 +217,12 @@ def clear(out: Path, *, marked: bool = False) -> None:
         (out / name).unlink(missing_ok=True)
     if not marked:
         (out / "config.yaml").unlink(missing_ok=True)  # last
+
+
+def run_name(text: str) -> str:
+    """A folder name from any text: no separators, no control characters, nothing hidden.
+
+    >>> run_name("lr=1e-3, ../x")
+    'lr-1e-3-..-x'
+    """
+    return re.sub(r"[^\w.]+", "-", text).strip("-.")[:100] or "run"

@@ -40,6 +40,14 @@ class Health:
     def state(self) -> dict[str, Any]:
         return asdict(self)
 
+    def is_news(self, warning: str) -> bool:
+        """Whether no warning of this sort was given before."""
+        sort = warning.partition(":")[0]
+        if sort in self.said:
+            return False
+        self.said.append(sort)
+        return True
+
     def hear_loss(self, step: int, loss: float) -> str | None:
         """Remember the finite loss of a step; a warning when it stands far above the losses before it."""
         warning = None

@@ -95,13 +95,14 @@ def start_predictor(run: Run, train: Manifest) -> None:
     )
     if data.cache:
         know(run, rows)
-    parts = []
+    parts, predictable = [], []
     for _ in range(passes):
         for batch in batches(rows, once(len(rows), 256), run.config.train.workers):
             moved = batch.to(device)
+            predictable.append(model.predictable(batch.present))
             parts.append((model.pooled(model(moved.inputs, moved.present), moved.present).cpu(), batch.targets))
     x, y = (torch.cat(each).double() for each in zip(*parts, strict=True))
-    known = y.isfinite().all(1)
+    known = y.isfinite().all(1) & torch.cat(predictable)
     y = (y - model.get_buffer("target_mean").cpu()) / model.get_buffer("target_scale").cpu()
     predictor = model.predictor
     assert isinstance(predictor, nn.Linear)

@@ -42,7 +42,7 @@ class Exported(nn.Module):
     def __init__(self, run: Run, name: str) -> None:
         super().__init__()
         self.tower = run.model.towers[name]
-        self.predictor = run.model.predictor
+        self.predictor = run.model.predictor if name in run.model.predict_from else None
         self.register_buffer("scale", run.model.get_buffer("target_scale"), persistent=False)
         self.register_buffer("shift", run.model.get_buffer("target_mean"), persistent=False)
 

@@ -75,9 +75,10 @@ def predict(
     its units; of a run with classes `predicted_NAME` and its `probability`, and with `probabilities` also
     `p_CLASS` for each class. Modalities whose columns the manifest lacks are missing in every row.
     """
-    modalities = {name: m for name, m in run.modalities.items() if has_columns(manifest, name, m)}
+    looked_at = {name: m for name, m in run.modalities.items() if name in run.model.predict_from}
+    modalities = {name: m for name, m in looked_at.items() if has_columns(manifest, name, m)}
     if not modalities:
-        check_columns(run.config, run.modalities, manifest)
+        check_columns(run.config, looked_at, manifest)
     data = BatchDataset(manifest, modalities, on_bad="skip")
     names = answer_names(run, probabilities)
     bad: list[BadRow] = []
@@ -94,7 +95,7 @@ def predict(
 
     for batch in batches(data, once(len(data), batch_size), run.config.train.workers, report=bad.extend):
         places = np.searchsorted(manifest.rows, batch.sample_id.numpy()).tolist()
-        here = torch.stack(list(batch.present.values())).any(0).tolist()
+        here = run.model.predictable(batch.present).tolist()
         columns = ",".join(columns_of(modalities))
         bad += [
             BadRow(i, manifest.where(i), columns, "every input is missing")

@@ -26,6 +26,8 @@ from clx.pipelines.data.long_tail import long_tail, thin
 from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.model.build import class_names, prepare
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.training.rows import training_rows
+from clx.pipelines.training.schedule import plan
 from clx.pipelines.training.trainer import Trainer
 
 
@@ -78,8 +80,9 @@ def test_a_width_of_too_many_bins_is_refused(skewed: Path, width: float) -> None
     with pytest.raises(BadInput, match="set a wider one"):
         shots(values, values, width)
     made = config(skewed, balance={"rule": "inverse"}, bin_width=width)
+    splits = load_splits(made.data, 0)
     with pytest.raises(BadInput, match="bin_width"):
-        Trainer(made, prepare(made, load_splits(made.data, 0)), load_splits(made.data, 0), skewed.parent)
+        training_rows(prepare(made, splits), splits["train"])
     with pytest.raises(BadInput, match="bin_width 1 "):  # beyond 2^53 neighbouring numbers share a bin
         histogram(np.array([1e300, 1e300]), 1.0)
 
@@ -115,26 +118,26 @@ def config(path: Path, **data: Any) -> Config:
 def test_training_rows_carry_their_weights(skewed: Path, tmp_path: Path) -> None:
     made = config(skewed, balance={"rule": "inverse", "kernel": "none"}, bin_width=1.0)
     splits = load_splits(made.data, 0)
-    trainer = Trainer(made, prepare(made, splits), splits, tmp_path)
+    trainer = Trainer(prepare(made, splits), splits, plan(made, len(splits["train"])), tmp_path)
     batch = trainer.rows[once(400, 400)[0]]
     assert batch.weights is not None
     dense = batch.targets[:, 0] < 1
     assert batch.weights[dense].sum() == pytest.approx(40, rel=1e-4)  # a tenth: there are ten bins
-    assert trainer.drawn is None
+    assert trainer.draw is None
     assert len(batch.weights) == 400
 
 
 def test_sampling_draws_rare_rows_as_often(skewed: Path, tmp_path: Path) -> None:
     made = config(skewed, balance={"rule": "inverse", "kernel": "none", "by": "sampling"}, bin_width=1.0)
     splits = load_splits(made.data, 0)
-    trainer = Trainer(made, prepare(made, splits), splits, tmp_path)
+    trainer = Trainer(prepare(made, splits), splits, plan(made, len(splits["train"])), tmp_path)
     assert trainer.rows.weights is None
-    order = Order(400, 100, 0, 0, 400, trainer.drawn)
+    order = Order(400, 100, 0, 0, 400, trainer.draw)
     rows = np.concatenate([key.rows for key in order])
     targets = np.array([float(v) for v in splits["train"].column("y")])
     shares = np.bincount(np.floor(targets[rows]).astype(int), minlength=10) / len(rows)
     np.testing.assert_allclose(shares, 0.1, atol=0.02)
-    again = np.concatenate([key.rows for key in Order(400, 100, 0, 200, 400, trainer.drawn)])
+    again = np.concatenate([key.rows for key in Order(400, 100, 0, 200, 400, trainer.draw)])
     np.testing.assert_array_equal(again, rows[200 * 100 :])  # a resumed run draws the same
 
 

@@ -152,7 +152,7 @@ def test_an_encoder_that_cannot_be_traced_is_named(clx: Command, digits_run: Pat
         export.to_onnx(module, list(export.samples(run, manifest, "table")), Path("never.onnx"))
 
 
-@pytest.mark.filterwarnings("ignore::clx.pipelines.system.errors.Heed")
+@pytest.mark.filterwarnings("ignore::clx.pipelines.system.errors.ClxWarning")
 @pytest.mark.parametrize(("name", "said"), [("../x", "letters, digits"), ("model", "a file of that name")])
 def test_names_of_modalities_stay_in_the_folder(tmp_path: Path, silent: Any, name: str, said: str) -> None:
     """Also those of a config that was changed after the run."""

@@ -10,7 +10,7 @@ import torch
 
 from clx.pipelines.experiments.train import train
 from clx.pipelines.training.health import FEWEST, PATIENCE, Health, spread
-from clx.pipelines.training.trainer import Trainer
+from clx.pipelines.training.step import Contrast, Learner
 
 
 def test_spread_of_equal_opposite_and_isotropic_rows() -> None:
@@ -49,14 +49,15 @@ def test_a_collapse_must_last_and_come_after_the_warm_up() -> None:
 def test_a_training_run_tells_of_both_once_and_logs_them(
     tmp_path: Path, make_config: Callable[..., Any], silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = Trainer.loss
+    plain = Learner.contrast
 
-    def loss(self: Trainer, *given: Any) -> Any:
-        total, counts = plain(self, *given)
-        self.seen["image"] = torch.ones_like(self.seen["image"])
-        return total * (50 if self.step in (30, 35) else 1), counts
+    def contrast(self: Learner, *given: Any) -> Contrast:
+        found = plain(self, *given)
+        constant = {"image": torch.ones_like(found.embeddings["image"])}
+        leap = 50 if self.step in (30, 35) else 1
+        return Contrast(found.loss * leap, found.counts, found.embeddings | constant)
 
-    monkeypatch.setattr(Trainer, "loss", loss)
+    monkeypatch.setattr(Learner, "contrast", contrast)
     train(make_config(eval=[], train__steps=40, train__validate_every=8), tmp_path / "run", silent)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     warned = [line for line in lines if "warning" in line]

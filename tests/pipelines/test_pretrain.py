@@ -282,13 +282,11 @@ def test_features_of_a_kept_encoder_are_computed_once(table: Path, run: Path, tm
         torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6)
     loaded = checkpoint.load(out[0])
     loaded.model.tower("table").encoder.forward = None  # type: ignore[assignment]
-    trainer = Trainer.__new__(Trainer)
     rows = BatchDataset(load_splits(loaded.config.data, 0)["train"], loaded.modalities)
     rows.features["table"] = {int(i): torch.full((32,), 0.5) for i in rows.manifest.rows}
     batch = rows[once(len(rows), 8)[0]]
     z = loaded.model(batch.inputs, batch.present)["table"]
     torch.testing.assert_close(z, torch.ones(8, 32))  # 0.5 over its root mean square
-    del trainer
 
 
 def test_features_outlive_a_run_where_encoder_and_cells_are_the_same(

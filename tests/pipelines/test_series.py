@@ -15,6 +15,7 @@ from clx.pipelines.model.build import prepare
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.system.progress import Progress
+from clx.pipelines.training.schedule import plan
 from clx.pipelines.training.trainer import Trainer
 
 
@@ -90,7 +91,7 @@ def test_learned_views_resume_bit_for_bit(tmp_path: Path, silent: Progress, loss
     made = Config.model_validate(raw)
     whole, log = whole_as_in_parts(made, 5, tmp_path, silent)
     assert all("series/1.relevance" in json.loads(line) for line in log.splitlines() if '"step": 10,' in line)
-    begun = Trainer(made, prepare(made, load_splits(made.data, 3)), load_splits(made.data, 3), tmp_path / "new")
+    begun = prepare(made, load_splits(made.data, 3))
     start = checkpoint.weights(begun.model, begun.objective)
     assert not torch.equal(start["model.towers.series.view.out.weight"], whole["model.towers.series.view.out.weight"])
 
@@ -98,21 +99,21 @@ def test_learned_views_resume_bit_for_bit(tmp_path: Path, silent: Progress, loss
 def test_views_learn_by_their_own_criterion_and_the_encoder_by_its_objective(tmp_path: Path) -> None:
     made = Config.model_validate(config(augmentation="autotcl"))
     splits = load_splits(made.data, 3)
-    trainer = Trainer(made, prepare(made, splits), splits, tmp_path)
+    trainer = Trainer(prepare(made, splits), splits, plan(made, len(splits["train"])), tmp_path)
     batch = next(trainer.groups())[0]
-    trainer.loss(batch, trainer.model, trainer.objective)[0].backward()  # type: ignore[no-untyped-call]
-    learned = {name for name, p in trainer.model.named_parameters() if p.grad is not None}
+    trainer.learner.contrast(batch, trainer.learner.model, trainer.learner.objective, 0).loss.backward()  # type: ignore[no-untyped-call]
+    learned = {name for name, p in trainer.learner.model.named_parameters() if p.grad is not None}
     assert learned
     assert not any(".view." in name for name in learned)
-    trainer.model.zero_grad()
-    assert trainer.train_augmenters(batch, 1.0)["series/1.relevance"] > 0
-    learned = {name for name, p in trainer.model.named_parameters() if p.grad is not None}
+    trainer.learner.model.zero_grad()
+    assert trainer.learner.train_augmenters(batch, 1.0)["series/1.relevance"] > 0
+    learned = {name for name, p in trainer.learner.model.named_parameters() if p.grad is not None}
     assert learned
     assert all(".view." in name for name in learned)
     with torch.no_grad():
         batch.inputs["series/0"] = batch.inputs["series/1"]
-        z = trainer.model(batch.inputs, batch.present)
-        plain = trainer.model({"series": batch.inputs["series/0"]}, {"series": batch.present["series/0"]})
+        z = trainer.learner.model(batch.inputs, batch.present)
+        plain = trainer.learner.model({"series": batch.inputs["series/0"]}, {"series": batch.present["series/0"]})
     torch.testing.assert_close(z["series/0"], plain["series"])  # the first view is not learned, nor what is embedded
     assert not torch.allclose(z["series/1"], plain["series"])
 
@@ -127,12 +128,12 @@ def test_what_views_learn_is_nothing_to_the_encoder(encoder: str, tmp_path: Path
         raw |= {"objective": {"name": "infonce"}, "train": raw["train"] | {"clip": 1e-3}}
         made = Config.model_validate(raw)
         splits = load_splits(made.data, 3)
-        trainer = Trainer(made, prepare(made, splits), splits, tmp_path)
-        trainer.step = 1  # views learn in every second
+        trainer = Trainer(prepare(made, splits), splits, plan(made, len(splits["train"])), tmp_path)
+        trainer.learner.step = 1  # views learn in every second
         if not teach:
-            monkeypatch.setattr(trainer, "teach_makers", lambda *_: {})
-        trainer.update(next(trainer.groups()))
-        return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+            monkeypatch.setattr(trainer.learner, "train_augmenters", lambda *_: {})
+        trainer.learner.update(next(trainer.groups()))
+        return {name: value.clone() for name, value in trainer.learner.model.state_dict().items()}
 
     alone, both = updated(False), updated(True)
     assert all(torch.equal(both[name], value) for name, value in alone.items() if ".view." not in name)
@@ -148,13 +149,13 @@ def test_the_weight_of_hiding_says_how_much_is_hidden(
     raw = config(augmentation={"autotcl": weight}, freeze=freeze, head="linear")
     made = Config.model_validate(raw)
     splits = load_splits(made.data, 3)
-    trainer = Trainer(made, prepare(made, splits), splits, tmp_path)
-    batch, view = next(trainer.groups())[0], trainer.model.tower("series").view
+    trainer = Trainer(prepare(made, splits), splits, plan(made, len(splits["train"])), tmp_path)
+    batch, view = next(trainer.groups())[0], trainer.learner.model.tower("series").view
     assert view is not None
-    adam = torch.optim.Adam(trainer.augmenters, lr=0.01)
+    adam = torch.optim.Adam(trainer.learner.augmenters, lr=0.01)
     for _ in range(60):
         adam.zero_grad()
-        trainer.train_augmenters(batch, 1.0)
+        trainer.learner.train_augmenters(batch, 1.0)
         adam.step()
     kept = view(**batch.inputs["series/1"])[1].mean().item()
     assert low < kept < high

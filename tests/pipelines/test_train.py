@@ -17,7 +17,7 @@ from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs.folder import CHANGEABLE
 from clx.pipelines.system.errors import BadInput, Refused, Stopped
 from clx.pipelines.training.schedule import plan, rate_at
-from clx.pipelines.training.trainer import Trainer
+from clx.pipelines.training.step import Contrast, Learner
 
 Make = Callable[..., Any]
 
@@ -114,14 +114,14 @@ def test_non_finite_steps_are_skipped_then_refused(
     tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken: set[int] = set()
-    plain = Trainer.loss
+    plain = Learner.contrast
 
-    def loss(self: Trainer, batch: Any, *given: Any) -> Any:
+    def contrast(self: Learner, batch: Any, *given: Any) -> Contrast:
         if self.step in broken:  # one pixel: also what batch norms remember would be spoiled
             batch.inputs["image"]["x"][0, 0, 0, 0] = float("inf")
         return plain(self, batch, *given)
 
-    monkeypatch.setattr(Trainer, "loss", loss)
+    monkeypatch.setattr(Learner, "contrast", contrast)
     broken.update({1, 2})
     train(make_config(eval=[], train__bad_steps=2), tmp_path / "few", silent)
     skipped = [line for line in (tmp_path / "few" / "metrics.jsonl").read_text().splitlines() if "skipped" in line]
@@ -272,16 +272,16 @@ def test_a_run_finds_its_data_from_another_folder(
 def test_half_precision_that_never_settles_is_refused(
     tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clx.pipelines.training.trainer.MOST_OVERFLOWS", 2)
-    plain = Trainer.loss
+    monkeypatch.setattr("clx.pipelines.training.step.MOST_OVERFLOWS", 2)
+    plain = Learner.contrast
 
-    def loss(self: Trainer, *given: Any) -> Any:
-        total, counts = plain(self, *given)
-        if total.requires_grad:
-            total.register_hook(lambda gradient: gradient * float("nan"))
-        return total, counts
+    def contrast(self: Learner, *given: Any) -> Contrast:
+        found = plain(self, *given)
+        if found.loss.requires_grad:
+            found.loss.register_hook(lambda gradient: gradient * float("nan"))
+        return found
 
-    monkeypatch.setattr(Trainer, "loss", loss)
+    monkeypatch.setattr(Learner, "contrast", contrast)
     with pytest.raises(Refused):
         train(make_config(eval=[], train__precision="fp16", train__bad_steps=1), tmp_path / "run", silent)
 

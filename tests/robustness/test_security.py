@@ -24,8 +24,8 @@ from clx.modalities.series import Series
 from clx.modalities.text import Text
 from clx.pipelines.data.manifest import resolve
 from clx.pipelines.data.splits import load_manifest
-from clx.pipelines.experiments.train import run_name
 from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs.folder import run_name
 from clx.pipelines.system.durable_files import digest, seal, unseal
 from clx.pipelines.system.errors import BadInput, ClxWarning
 

@@ -1,0 +1,45 @@
+"""What a loss may ask for besides embeddings: where the value of each name comes from.
+
+A loss declares names by the keyword-only arguments of its `forward`; `losses.base.EXTRAS` says what each name means.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clx.losses.base import Embeddings, Steps
+from clx.pipelines.batches.batch import Batch
+from clx.pipelines.model.towers import Embedder
+
+
+@dataclass
+class Extras:
+    """The values of one batch. Called with the names that a loss needs and the embeddings that its term looks at."""
+
+    batch: Batch
+    model: Embedder
+    steps: Steps
+    """Embeddings per time step by view name, where some loss asks for them."""
+    generator: torch.Generator
+    """Seeded by the place of the batch in the run, so that a resumed run draws the same."""
+
+    def __call__(self, needs: Iterable[str], z: Embeddings) -> dict[str, object]:
+        return {name: VALUES[name](self, z) for name in needs}
+
+    def known(self, z: Embeddings) -> Tensor:
+        """Rows `[B]` with any of these inputs: of the others there is nothing to predict from."""
+        return torch.stack([self.batch.present[name] for name in z]).any(0)
+
+
+VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
+    "labels": lambda extras, z: extras.batch.labels.where(extras.known(z), -1),
+    "targets": lambda extras, z: extras.batch.targets.where(extras.known(z)[:, None], torch.nan),
+    "predictions": lambda extras, z: extras.model.predict(z, extras.batch.present),
+    "present": lambda extras, z: {name: extras.batch.present[name] for name in z},
+    "sample_id": lambda extras, z: extras.batch.sample_id,
+    "weights": lambda extras, z: extras.batch.weights,
+    "steps": lambda extras, z: {name: extras.steps[name] for name in z if name in extras.steps},
+    "generator": lambda extras, z: extras.generator,
+}

@@ -1,0 +1,97 @@
+"""What a run needs to go on as if it had never stopped: gathered for a checkpoint, and taken up from one."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clx.pipelines.config.schema import Config
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.system.errors import BadInput
+from clx.pipelines.training.health import Health
+from clx.pipelines.training.schedule import plan, rate_at, warm_up
+from clx.pipelines.training.step import Learner
+
+
+@dataclass
+class Course:
+    """How a run has gone so far, besides what it has learned."""
+
+    health: Health
+    bad_steps: int = 0
+    validated: int = -1
+    """The step that was validated last."""
+
+
+def state_of(learner: Learner, course: Course) -> dict[str, Any]:
+    """What only resuming needs: all state but the weights to evaluate with."""
+    state = {
+        "step": learner.step,
+        "bad_steps": course.bad_steps,
+        "overflows": learner.overflows,
+        "optimizer": learner.optimizer.state_dict(),
+        "scaler": learner.scaler.state_dict(),
+        "random": checkpoint.random_state(),
+        "validated": course.validated,
+        "health": json.dumps(course.health.state()),
+    }
+    if learner.ema is not None:  # then the evaluated weights are not the trained ones
+        state["trained"] = checkpoint.weights(learner.model, learner.objective)
+        state["ema_updates"] = int(learner.ema.n_averaged)
+    return state
+
+
+def restore(learner: Learner, source: checkpoint.Checkpoint) -> Course:
+    """Take up the state of `source`; how that run had gone. Raises `BadInput` where that is not this run's."""
+    state = checkpoint.load_trainer(source)
+    checkpoint.restore(source, *learner.used)
+    try:
+        course = _take(learner, state)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:100]
+        raise BadInput(f"{source.path}/trainer.pt does not fit this run ({type(error).__name__}: {said})") from error
+    if learner.step != source.step:
+        raise BadInput(f"{source.path}/trainer.pt is of step {learner.step}")
+    return course
+
+
+def _take(learner: Learner, state: dict[str, Any]) -> Course:
+    if learner.ema is not None:
+        learner.both.load_state_dict(state["trained"])
+        learner.ema.n_averaged.fill_(state["ema_updates"])
+    learner.optimizer.load_state_dict(state["optimizer"])
+    for parameter, moments in learner.optimizer.state.items():
+        for name, value in moments.items():
+            if not value.ndim and name != "step":  # a scalar parameter of a run saved before these had shape [1]
+                moments[name] = value = value.reshape(parameter.shape)
+            if value.ndim and value.shape != parameter.shape:
+                raise ValueError("moments of another shape")
+    if state["scaler"] and learner.scaler.is_enabled():  # a run may move between devices
+        learner.scaler.load_state_dict(state["scaler"])
+    learner.step, learner.overflows = int(state["step"]), int(state["overflows"])
+    checkpoint.restore_random(state["random"])
+    return Course(Health(**json.loads(state["health"])), int(state["bad_steps"]), int(state["validated"]))
+
+
+def relengthened(config: Config, out: Path, rows: int) -> tuple[Config, str | None]:
+    """The config to go on with, and a line on what changes when its length is not that of the run in `out`.
+
+    The schedule becomes that of the new length, except that the warm-up stays as many steps as it was: a constant
+    rate goes on as it is; a cosine stands where the longer cosine stands at this step, above the zero it had come
+    to. Raises `BadInput` when fewer steps are asked for than are done.
+    """
+    before = checkpoint.read_config(out)
+    if config.train.epochs != before.train.epochs and before.train.steps:
+        raise BadInput(f"train.epochs: the length of {out} is train.steps = {before.train.steps}; set that")
+    old, new = plan(before, rows).steps, plan(config, rows).steps
+    if new == old:
+        return config, None
+    done = checkpoint.last(out).step
+    if new < done:
+        raise BadInput(f"train.steps: {done} steps are done already, so {out} cannot end after {new}")
+    warm = warm_up(old, before.train)
+    share = min(1.0, max(0.0, warm - 0.5) / new)  # rounded up, this is `warm` steps again
+    config = config.model_copy(update={"train": config.train.model_copy(update={"warmup": share})})
+    was, now = rate_at(min(done, old - 1), old, before.train), rate_at(min(done, new - 1), new, config.train)
+    rate = f"at step {done} its learning rate ({config.train.schedule}) was {was:.2g} and goes on from {now:.2g}"
+    return config, f"{out} now ends after {new} steps instead of {old}: {rate}"

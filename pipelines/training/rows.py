@@ -1,0 +1,59 @@
+"""The rows that a run trains and validates on, as batches."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clx.pipelines.batches.dataset import BatchDataset
+from clx.pipelines.data.imbalance import row_weights
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.model.build import Run
+from clx.pipelines.model.frozen_features import know
+from clx.pipelines.training.step import Learner
+
+
+def training_rows(run: Run, manifest: Manifest) -> tuple[BatchDataset, NDArray[np.float64] | None]:
+    """The training rows with random views, weighted where `data.balance` says so; and how often each is drawn, where
+    balance is by sampling."""
+    data = run.config.data
+    on_bad = "replace" if data.on_bad_row == "skip" else "fail"
+    rows = _rows(run, manifest, augment=True, on_bad=on_bad, missing=data.missing)
+    weights = row_weights(data, manifest)
+    if data.balance is not None and data.balance.by == "sampling":
+        return rows, weights
+    rows.weights = weights
+    return rows, None
+
+
+def validation_rows(run: Run, manifest: Manifest) -> BatchDataset:
+    """The validation rows. Several views must differ to mean anything; a single one is validated as it is."""
+    several = any(modality.views > 1 for modality in run.modalities.values())
+    return _rows(run, manifest, augment=several, on_bad=run.config.data.on_bad_row)
+
+
+def know_features(run: Run, learner: Learner, *datasets: BatchDataset) -> None:
+    """Encode once what a frozen encoder sees without variation: it is the same every epoch."""
+    if "steps" in learner.needs:
+        return
+    learner.model.eval()
+    for rows in datasets:
+        know(run, rows, learner.autocast)
+    learner.model.train()
+
+
+def _rows(run: Run, manifest: Manifest, **policy: Any) -> BatchDataset:
+    data = run.config.data
+    return BatchDataset(
+        manifest,
+        run.modalities,
+        label=data.label,
+        classes=run.class_index,
+        bin_width=data.bin_width if data.label in data.target else None,
+        target=data.target,
+        forecasts=run.forecasts,
+        near=data.neighbours,
+        seed=run.config.train.seed,
+        cache=data.cache,
+        **policy,
+    )

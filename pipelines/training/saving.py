@@ -1,0 +1,45 @@
+"""When a run in progress saves a checkpoint, and what it has saved."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from clx.pipelines.config.schema import Train
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.system.signals import Signals
+from clx.pipelines.training.step import Learner
+
+
+class Saving:
+    """Checkpoints of a run: after each validation, every `train.save_every` steps or `train.save_minutes` minutes, at a
+    signal, and at the end."""
+
+    def __init__(self, out: Path, settings: Train) -> None:
+        self.out, self.settings = out, settings
+        self.step = -1
+        """Step of the newest checkpoint; -1 before there is one."""
+        self.source: checkpoint.Checkpoint | None = None
+        """The checkpoint that a resumed run began at."""
+        self.time = time.monotonic()
+
+    def due(self, step: int, signals: Signals) -> bool:
+        """Whether this step is to be saved whatever else happens at it."""
+        every = self.settings.save_every
+        minutes = (time.monotonic() - self.time) / 60
+        return bool(every and step % every == 0) or minutes > self.settings.save_minutes or signals.save
+
+    def save(self, learner: Learner, state: dict[str, Any], score: float | None) -> None:
+        """Checkpoint the present step; `state` is what only resuming needs. Raises `Failed`."""
+        used = checkpoint.weights(*learner.used)
+        checkpoint.save(self.out, learner.step, used, state, score, self.settings.keep)
+        self.step, self.time = learner.step, time.monotonic()
+
+    def resumed(self, source: checkpoint.Checkpoint) -> None:
+        """Go on after `source`; later checkpoints, of a run that is now done otherwise, are set aside."""
+        self.source, self.step = source, source.step
+        checkpoint.set_aside(self.out, source.step)
+
+    def rescore(self, score: float | None) -> None:
+        """Give the checkpoint that the run was resumed at the validation loss that it was saved without."""
+        assert self.source is not None
+        checkpoint.rescore(self.source, score)

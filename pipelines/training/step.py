@@ -1,0 +1,171 @@
+"""One optimiser step: the loss of some batches, its gradients, and an update of all that learns."""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from clx.losses.base import Steps
+from clx.pipelines.batches.batch import Batch
+from clx.pipelines.batches.dataset import mixed_seed
+from clx.pipelines.config.schema import Train
+from clx.pipelines.model.build import Run
+from clx.pipelines.model.objective import Objective
+from clx.pipelines.model.towers import Embedder
+from clx.pipelines.system.devices import pick_device, pick_precision
+from clx.pipelines.training import augmenters
+from clx.pipelines.training.averaging import averaged
+from clx.pipelines.training.extras import Extras
+from clx.pipelines.training.schedule import rate_at
+
+MOST_OVERFLOWS = 30
+"""Steps in a row that a half-precision scaler may spoil while it looks for its scale."""
+
+
+class Contrast(NamedTuple):
+    """What the objective makes of a batch."""
+
+    loss: Tensor
+    """`[]`."""
+    counts: dict[str, float]
+    """What each loss counted, by `loss.count`."""
+    embeddings: dict[str, Tensor]
+    """Without gradient, by view name, of the rows that have the view."""
+
+
+class Update(NamedTuple):
+    """What a step did."""
+
+    figures: dict[str, float]
+    """For the log: loss, learning rate, gradient norm, counts, temperatures."""
+    embeddings: dict[str, Tensor]
+    """Those of the last batch, as in `Contrast`."""
+    outcome: Literal["taken", "overflow", "spoiled"]
+    """Whether the weights changed: not after an overflow, by which a half-precision scaler looks for its scale, nor
+    after a non-finite loss or gradient, as which too many overflows in a row count."""
+
+
+class Learner:
+    """All that learns in a run, and how it takes a step. `resume.py` saves what is listed under `__init__` as state."""
+
+    def __init__(self, run: Run, settings: Train, steps: int) -> None:
+        self.settings, self.steps = settings, steps
+        self.device = pick_device(settings.device)
+        self.dtype = pick_precision(settings.precision, self.device)
+        # state, with the random streams of torch, numpy and random
+        self.step = 0
+        self.overflows = 0
+        """Steps in a row that only the half-precision scaler spoiled."""
+        self.model = run.model.to(self.device)
+        self.objective = run.objective.to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, self.objective, settings.weight_decay),
+            lr=settings.lr,
+            fused=self.device.type == "cpu" or None,  # one by one, small parameters cost a fifth of a step there
+        )
+        self.scaler = torch.amp.grad_scaler.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.ema = averaged(self.model, self.objective, settings.ema) if settings.ema else None
+        # what follows from these
+        self.both = nn.ModuleDict({"model": self.model, "objective": self.objective})
+        self.augmenters = self.model.augmenters()
+        views = set(self.augmenters)
+        self.learned = [p for group in self.optimizer.param_groups for p in group["params"] if p not in views]
+        self.needs = self.objective.needs()
+        self.statistics = [b for b in self.model.buffers() if b.is_floating_point()]
+        """Those of batch norms, and others that a spoiled step may have changed."""
+        self.before = [buffer.clone() for buffer in self.statistics]
+
+    @property
+    def used(self) -> tuple[Embedder, Objective]:
+        """Model and objective to evaluate with: the averaged ones when there are any."""
+        if self.ema is None:
+            return self.model, self.objective
+        both = self.ema.module
+        return both["model"], both["objective"]  # type: ignore[index]
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def contrast(self, batch: Batch, model: Embedder, objective: Objective, *place: int) -> Contrast:
+        """The objective of one batch; `place` is that of the batch in the run and seeds what losses draw."""
+        generator = torch.Generator().manual_seed(mixed_seed(self.settings.seed, 4, *place))
+        with self.autocast():
+            steps: Steps = {}
+            z = model(batch.inputs, batch.present, steps if "steps" in self.needs else None)
+            loss, counts = objective(z, Extras(batch, model, steps, generator))
+        return Contrast(loss, counts, {name: rows.detach()[batch.present[name]] for name, rows in z.items()})
+
+    def update(self, group: list[Batch]) -> Update:
+        """One optimiser step over the batches of `group`, each contrasted by itself."""
+        rate = rate_at(self.step, self.steps, self.settings)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate * parameters.get("faster", 1.0)
+        self.optimizer.zero_grad(set_to_none=True)
+        for kept, buffer in zip(self.before, self.statistics, strict=True):
+            kept.copy_(buffer)
+        value, counts, share = 0.0, dict[str, float](), 1 / len(group)
+        for number, batch in enumerate(group):
+            batch = batch.to(self.device)
+            loss, counts, embeddings = self.contrast(batch, self.model, self.objective, self.step, number)
+            self.scaler.scale(loss / len(group)).backward()
+            value += loss.item() / len(group)
+            if self.augmenters and (self.step + 1) % augmenters.EVERY == 0:
+                counts |= self.train_augmenters(batch, share)
+        norm, finite = self.clip()
+        outcome = self.apply(finite, math.isfinite(value))
+        self.step += 1
+        figures = {"loss": value, "lr": rate, "grad_norm": norm, **counts, **self.objective.learned()}
+        return Update(figures, embeddings, outcome)
+
+    def apply(self, finite_gradient: bool, finite_loss: bool) -> Literal["taken", "overflow", "spoiled"]:
+        """Change the weights, or, where something is not finite, nothing at all."""
+        if finite_gradient and finite_loss:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.overflows = 0
+            if self.ema is not None:
+                self.ema.update_parameters(self.both)
+            return "taken"
+        for buffer, kept in zip(self.statistics, self.before, strict=True):
+            buffer.copy_(kept)
+        self.scaler.update()
+        self.overflows += 1
+        searching = self.scaler.is_enabled() and finite_loss and self.overflows <= MOST_OVERFLOWS
+        return "overflow" if searching else "spoiled"
+
+    def train_augmenters(self, batch: Batch, share: float) -> dict[str, float]:
+        """Gradients of the networks that make views, and of nothing else; what they are to lower, by view."""
+        with augmenters.buffers_kept(self.model):
+            with self.autocast():
+                terms = self.model.relevance(batch.inputs)
+            for term in terms.values():
+                self.scaler.scale(term * share).backward(inputs=self.augmenters)
+        return {f"{name}.relevance": term.item() for name, term in terms.items()}
+
+    def clip(self) -> tuple[float, bool]:
+        """Clip gradients; their norm before, and whether all are finite.
+
+        The networks that make views have a norm of their own: it is of another criterion, no measure for the others.
+        """
+        self.scaler.unscale_(self.optimizer)
+        most = self.settings.clip or math.inf
+        norms = [nn.utils.clip_grad_norm_(each, most).item() for each in (self.learned, self.augmenters)]
+        return norms[0], all(map(math.isfinite, norms))
+
+
+def parameter_groups(model: Embedder, objective: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices; none for vectors, scalars, what the objective learns and what makes views."""
+    makers = model.augmenters()
+    others = {id(p) for p in makers}
+    learned = [p for p in model.parameters() if p.requires_grad and id(p) not in others]
+    bare = [p for p in learned if p.ndim < 2] + [p for p in objective.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learned if p.ndim >= 2], "weight_decay": decay},
+        {"params": bare, "weight_decay": 0.0},
+        {"params": makers, "weight_decay": 0.0, "faster": augmenters.RATE},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,55 @@
+"""Validation: the mean loss over the validation rows, on the weights that would be used."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from clx.pipelines.batches.batch import BadRow
+from clx.pipelines.batches.dataset import BatchDataset
+from clx.pipelines.batches.loader import batches, once
+from clx.pipelines.runs.checkpoint import random_state, restore_random
+from clx.pipelines.system.signals import Signals
+from clx.pipelines.training import health
+from clx.pipelines.training.step import Learner
+
+
+class Validated(NamedTuple):
+    """What a validation found."""
+
+    loss: float | None
+    """Mean over the rows; None where no row could be read."""
+    embeddings: dict[str, Tensor]
+    """Of the first rows, by view name."""
+
+
+@torch.no_grad()
+def validate(
+    learner: Learner, rows: BatchDataset, signals: Signals | None, report: Callable[[list[BadRow]], None]
+) -> Validated | None:
+    """The objective on all `rows`, in batches of the training's size; None when a signal cut it short.
+
+    The training's random streams are as they were, and what losses draw depends on the batch alone.
+    """
+    settings = learner.settings
+    model, objective = learner.used
+    streams = random_state()
+    model.eval(), objective.eval()
+    total, count = 0.0, 0
+    first: list[dict[str, Tensor]] = []
+    keys = once(len(rows), settings.batch_size, settings.seed)
+    for number, batch in enumerate(batches(rows, keys, settings.workers, report=report)):
+        found = learner.contrast(batch.to(learner.device), model, objective, number)
+        total += found.loss.item() * len(batch)
+        if count < health.ROWS:
+            first.append(found.embeddings)
+        count += len(batch)
+        if signals is not None and signals.stop:
+            break
+    learner.model.train(), learner.objective.train()
+    restore_random(streams)
+    if signals is not None and signals.stop:
+        return None
+    names = first[0] if first else {}
+    return Validated(total / count if count else None, {n: torch.cat([each[n] for each in first]) for n in names})
