@@ -40,6 +40,8 @@ class Trainer:
         self.metrics = Metrics(out, config.train.tensorboard)
         budget = config.data.bad_row_budget if config.data.on_bad_row == "skip" else 1.0
         self.bad_rows = BadRows(out / "bad_rows.jsonl", plan.rows, budget)
+        self.embeddings: dict[str, Tensor] = {}
+        """Those of the newest batch, by view name."""
         self.say: Callable[[str], None] = lambda text: None
         self.course = resume.Course(Health(config.train.warmup * plan.steps))
         self.score: float | None = None
