@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.batches.loader import Order, batches
 from clx.pipelines.data.manifest import Manifest
