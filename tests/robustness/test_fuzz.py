@@ -36,6 +36,7 @@ from clx.pipelines.runs.folder import FOLDER, LAST
 from clx.pipelines.runs.listing import curves, figures, headline, read_results, summary
 from clx.pipelines.system.durable_files import digest, seal
 from clx.pipelines.system.errors import BadInput, ClxWarning
+from clx.pipelines.training.schedule import plan
 from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.use.labels import read_labels
 from clx.pipelines.use.temperature_fit import load_fits
@@ -373,7 +374,8 @@ def run_door(run: Path, resealed: bool) -> Door:
     meta = place / "meta.json"
     config = checkpoint.read_config(run)
     rows = load_splits(config.data, 0)
-    trainer = Trainer(config, checkpoint.rebuild(run, config, checkpoint.read_facts(run)), rows, run)
+    rebuilt = checkpoint.rebuild(run, config, checkpoint.read_facts(run))
+    trainer = Trainer(rebuilt, rows, plan(config, len(rows["train"])), run)
 
     def show() -> None:
         """What `clx report` makes of the files that are no checkpoint's."""

@@ -30,6 +30,7 @@ from clx.pipelines.runs import checkpoint, state
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import out_of_memory
 from clx.pipelines.system.progress import Silent
+from clx.pipelines.training.step import Learner
 from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.use import predict as predicting
 
@@ -113,8 +114,8 @@ SHORT = {
 }
 """How want of memory is said."""
 PLACES: dict[str, tuple[Any, str, int, int]] = {
-    "first step": (Trainer, "loss", 1, 0),
-    "step": (Trainer, "loss", 5, 4),
+    "first step": (Learner, "contrast", 1, 0),
+    "step": (Learner, "contrast", 5, 4),
     "reading": (BatchDataset, "__getitem__", 6, 4),
     "optimiser": (torch.optim.AdamW, "step", 6, 4),
     "validation": (Trainer, "validate", 2, 4),
@@ -383,7 +384,7 @@ def test_a_disk_that_dies(forked: Forked, config: Path, whole: Path, tmp_path: P
 
 # The clock
 
-CLOCKS = {"state.py", "report.py", "disk.py"}
+CLOCKS = {"state.py", "report.py", "durable_files.py"}
 """What asks what time it is: for dates to show, and for what killed writers left a day ago."""
 
 
@@ -457,7 +458,7 @@ def test_resume_takes_the_last_step_not_the_latest_date(
     forked: Forked, config: Path, whole: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    done = forked(["train", config, "-o", run], raising(Trainer, "loss", KeyboardInterrupt(), 6))
+    done = forked(["train", config, "-o", run], raising(Learner, "contrast", KeyboardInterrupt(), 6))
     assert done.code == 130
     assert checkpoint.last(run).step == 4
     for one in checkpoint.checkpoints(run):  # the last is the oldest by its dates

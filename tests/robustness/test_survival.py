@@ -21,6 +21,7 @@ from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import Stopped
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.system.signals import Signals, raise_stopped
+from clx.pipelines.training.step import Learner
 from clx.pipelines.training.trainer import Trainer
 
 HERE = Path(__file__).parent
@@ -100,7 +101,7 @@ PHASES: dict[str, tuple[Any, str, int, int | None]] = {
     "reading data": (pipeline, "load_splits", 1, None),
     "building": (pipeline, "prepare", 1, None),
     "first step": (Trainer, "update", 1, 1),
-    "middle of a step": (Trainer, "loss", 4, None),
+    "middle of a step": (Learner, "contrast", 4, None),
     "validation": (Trainer, "validate", 1, 3),
     "save": (checkpoint, "save_file", 1, 3),
     "last step": (Trainer, "update", 6, 6),
