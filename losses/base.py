@@ -118,6 +118,8 @@ class Tempered(Loss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not math.isfinite(self.temperature):
+            raise ValueError(f"temperature {self.temperature} is not finite")
         if self.min_temperature > self.max_temperature:
             raise ValueError(f"min_temperature {self.min_temperature} is above max_temperature {self.max_temperature}")
         if self.learn_temperature:

@@ -14,7 +14,9 @@ from clx.losses.tiles import (
     Sum,
     budget,
     cooling,
+    finite,
     full,
+    inverse,
     longest,
     off_diagonal,
     once,
@@ -45,7 +47,7 @@ def _at_once(factors: list[Tensor], temperature: Tensor | float) -> list[Tensor]
     """The same for a tensor of few entries, in plain operations."""
     count, size = len(factors), len(factors[0])
     left = functools.reduce(lambda a, b: (a[:, None] * b).flatten(0, 1), factors[:-1])
-    s = (left @ factors[-1].T).flatten() / temperature
+    s = (left @ factors[-1].T).flatten() / finite(temperature)
     own = torch.zeros(len(s), dtype=torch.bool)
     own[:: sum(size**k for k in range(count))] = True  # tuples (i, .., i) are that far apart
     s = s.masked_fill(own, -math.inf).view([size] * count)
@@ -65,6 +67,8 @@ class _Slabs:
 
     def __init__(self, scale: float, factors: tuple[Tensor, ...]) -> None:
         *self.leading, self.y, self.z = factors
+        if math.isnan(scale):  # some CPU libraries take an alpha of NaN for 0
+            self.z, scale = self.z * math.nan, 1.0
         n, self.scale, self.kept = len(self.y), scale, list[Tensor]()
         self.shape = [n] * len(self.leading)
         powers = [n**k for k in reversed(range(len(self.leading)))]
@@ -133,7 +137,7 @@ class _Cube(Function):
     @staticmethod
     @plain
     def forward(ctx: Any, temperature: Tensor | float, *factors: Tensor) -> tuple[Tensor, ...]:
-        scale, n = 1 / float(temperature), len(factors[0])
+        scale, n = inverse(temperature), len(factors[0])
         slabs = _Slabs(scale, factors)
         shift = shift_for(factors[0], scale * math.prod(map(longest, factors)))
         tuples = len(slabs.digits[0])
@@ -186,8 +190,8 @@ class _Cube(Function):
                 per_tuple = torch.stack([a[d] for a, d in zip(lead, digits, strict=True)]).sum(0)
                 per_row = per_tuple[:, None] + b[j]
                 torch.add(per_row.view(-1, 1), c[k], out=w).mul_(s)
-            torch.addmm(v, w, slabs.z[k], beta=float(k.start > 0), alpha=ctx.scale, out=v)
-            grads[-1][k].addmm_(w.T, side, alpha=ctx.scale)
+            torch.addmm(v, w, slabs.z[k], beta=float(k.start > 0), alpha=slabs.scale, out=v)
+            grads[-1][k].addmm_(w.T, side, alpha=slabs.scale)
             if k.stop == len(slabs.z):  # v is complete: hand it to the two sides of the outer product
                 v3 = v.view(*cells, -1)
                 grads[-2][j] += torch.mul(v3, slabs.product(t)[:, None], out=side.view_as(v3)).sum(0)

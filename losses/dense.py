@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from clx.losses.tiles import Edit, Weigh, cooling, off_diagonal, once, plain, trusted
+from clx.losses.tiles import Edit, Weigh, cooling, inverse, off_diagonal, once, plain, trusted
 
 NOTHING = {dtype: torch.zeros((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
 
@@ -32,7 +32,7 @@ class DenseCross(Function):
         x: Tensor,
         y: Tensor,
     ) -> Tensor:
-        scale = 1 / float(temperature)
+        scale = inverse(temperature)
         e = exponentials(product(x, y.T, scale), edit)
         total = torch.cat([e.sum(1), e.sum(0)]) if both else e.sum(1)
         ctx.wide = not trusted(total)
@@ -83,7 +83,7 @@ class DenseGram(Function):
         own: Tensor | None,
         *views: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        z, scale = joined(views), 1 / float(temperature)
+        z, scale = joined(views), inverse(temperature)
         s, everything = product(z, z.T, scale), slice(0, len(z))
         weights = None if weigh is None else weigh(everything, everything)
         linear = z.new_zeros(len(z)) if weights is None else (weights * s).sum(1)
@@ -135,7 +135,7 @@ class CrossLoss(Function):
     @staticmethod
     @plain
     def forward(ctx: Any, temperature: Tensor | float, edit: Edit | None, both: bool, x: Tensor, y: Tensor) -> Tensor:
-        scale, count = 1 / float(temperature), 2 * len(x) if both else len(x)
+        scale, count = inverse(temperature), 2 * len(x) if both else len(x)
         s = logits(product(x, y.T, scale), edit)
         s.diagonal().copy_(torch.linalg.vecdot(x, y).mul_(scale))  # more exact than that of the product
         total, w = choices(s, 1, torch.diagonal)
@@ -151,9 +151,9 @@ class CrossLoss(Function):
     @plain
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, y, w = ctx.saved_tensors
-        share, needs = ctx.share * float(g), ctx.needs_input_grad
-        dx = product(w, y, share) if needs[0] or needs[3] else None
-        dy = product(w.T, x, share) if needs[4] else None
+        w, needs = w * g, ctx.needs_input_grad
+        dx = product(w, y, ctx.share) if needs[0] or needs[3] else None
+        dy = product(w.T, x, ctx.share) if needs[4] else None
         dt = cooling(dx, x, ctx.scale) if dx is not None and needs[0] else None
         return dt, None, None, dx, dy
 
@@ -164,7 +164,7 @@ class GramLoss(Function):
     @staticmethod
     @plain
     def forward(ctx: Any, temperature: Tensor | float, edit: Edit | None, x: Tensor, y: Tensor) -> Tensor:
-        z, scale = torch.cat([x, y]), 1 / float(temperature)
+        z, scale = torch.cat([x, y]), inverse(temperature)
         s = logits(product(z, z.T, scale), edit or off_diagonal)
         partners(s).copy_(torch.linalg.vecdot(x, y).mul_(scale))
         total, w = choices(s, 1, partners)
@@ -177,7 +177,7 @@ class GramLoss(Function):
     @plain
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         z, w = ctx.saved_tensors
-        dz = product(w + w.T, z, ctx.scale / len(z) * float(g))  # counts every pair from both of its rows
+        dz = product((w + w.T).mul_(g), z, ctx.scale / len(z))  # counts every pair from both of its rows
         dt = cooling(dz, z, ctx.scale / 2) if ctx.needs_input_grad[0] else None
         return dt, None, *dz.chunk(2)
 
@@ -208,6 +208,8 @@ def joined(views: Sequence[Tensor]) -> Tensor:
 
 def product(a: Tensor, b: Tensor, scale: float) -> Tensor:
     """`a b * scale` in one operation."""
+    if math.isnan(scale):  # some CPU libraries take an alpha of NaN for 0
+        return torch.mm(a, b).mul_(scale)
     return torch.addmm(NOTHING[a.dtype], a, b, beta=0, alpha=scale)
 
 

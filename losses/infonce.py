@@ -98,7 +98,7 @@ def dcl(
         Yeh et al. 2022, arXiv 2110.06848.
     """
     terms = gram_margins(x, y, temperature, other_items(ids), weight)
-    valid = terms > -torch.inf
+    valid = terms != -torch.inf  # NaN is no lack of negatives: it must show
     return torch.where(valid, terms, 0), valid
 
 

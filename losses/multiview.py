@@ -18,7 +18,7 @@ from torch import Tensor
 from clx.losses.base import Embeddings, Pairwise, Tempered, average, nothing, register, several
 from clx.losses.infonce import nt_xent
 from clx.losses.streaming import cross_margins, gram, is_small, lse, mean, softplus, tiny_side, unit, units
-from clx.losses.tiles import Apart, off_diagonal, off_items
+from clx.losses.tiles import Apart, finite, off_diagonal, off_items
 
 
 def mv_infonce(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor | None = None) -> Tensor:
@@ -59,7 +59,7 @@ def mv_dhel(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor 
         return (_within_all(views, temperature) - alignment).mean()
     there = _everywhere(views) if there is None else there
     repulsion = torch.cat([_negatives([v], temperature, t[None]) for v, t in zip(views, there, strict=True)])
-    repelled = repulsion > -torch.inf
+    repelled = repulsion != -torch.inf
     anchors = (there.sum(0) > 1) & repelled.any(0)
     alignment = lse(pairs[anchors].flatten(1), 1) - math.log(2)
     return mean(torch.where(repelled, repulsion, 0)[:, anchors].sum(0) - alignment)
@@ -90,7 +90,7 @@ def poly_view(
     positive = _positives(views, temperature, there).transpose(0, 1)  # [V, B, V]
     negative = _negatives(views, temperature, there)
     terms = softplus(negative[:, :, None] - positive)
-    usable = positive > -torch.inf
+    usable = positive != -torch.inf
     if form == "geometric":
         return mean(terms[usable])
     anchors = usable.any(2)
@@ -151,7 +151,7 @@ def _within_all(views: Sequence[Tensor], temperature: Tensor | float) -> Tensor:
     if not is_small(views[0], len(views[0]), tiny_side // 2):
         return torch.cat([_negatives([v], temperature, None) for v in views]).sum(0)
     stacked = torch.stack(list(views))
-    s = torch.bmm(stacked, stacked.mT) / temperature
+    s = torch.bmm(stacked, stacked.mT) / finite(temperature)
     own = torch.eye(s.shape[1], dtype=torch.bool)
     return s.masked_fill(own, -torch.inf).logsumexp(2).sum(0)
 

@@ -13,7 +13,7 @@ from clx.losses.base import Pairwise, register
 from clx.losses.dense import logits, partners, product
 from clx.losses.infonce import negatives, other_items
 from clx.losses.streaming import gram_margins, is_small, softplus
-from clx.losses.tiles import Edit, cooling, full, off_items, once, plain
+from clx.losses.tiles import Edit, cooling, full, inverse, off_items, once, plain
 
 
 def hard_negatives(
@@ -76,7 +76,7 @@ class _Hard(Function):
     @staticmethod
     @plain
     def forward(ctx: Any, temperature: Tensor | float, beta: float, edit: Edit, x: Tensor, y: Tensor) -> Tensor:
-        z, scale = torch.cat([x, y]), 1 / float(temperature)
+        z, scale = torch.cat([x, y]), inverse(temperature)
         s = logits(product(z, z.T, scale), edit)
         hard, easy, positive = s * (1 + beta), s * beta, torch.linalg.vecdot(x, y)
         w = hard.softmax(1).mul_(1 + beta).sub_(easy.softmax(1), alpha=beta)
@@ -111,7 +111,7 @@ class _Corrected(Function):
         x: Tensor,
         y: Tensor,
     ) -> Tensor:
-        scale, expected = 1 / float(temperature), log_count + (math.log(tau_plus) if tau_plus else -math.inf)
+        scale, expected = inverse(temperature), log_count + (math.log(tau_plus) if tau_plus else -math.inf)
         left = torch.expm1(expected - margin).neg_().clamp_(min=0)
         corrected = margin + left.log() - math.log1p(-tau_plus)
         least = torch.linalg.vecdot(x, y).add_(1).mul_(-scale)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register
-from clx.losses.tiles import full, once, plain, wide
+from clx.losses.tiles import full, inverse, once, plain, wide
 
 
 def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float, weights: Tensor | None = None) -> Tensor:
@@ -43,8 +43,8 @@ class _RankNC(Function):
     @staticmethod
     @plain
     def forward(ctx: Any, temperature: Tensor | float, targets: Tensor, weights: Tensor | None, z: Tensor) -> Tensor:
-        n, scale = len(z), 1 / float(temperature)
-        dz, total, slope = torch.zeros_like(z), 0.0, 0.0
+        n, scale = len(z), inverse(temperature)
+        dz, total, slope = torch.zeros_like(z), z.new_zeros((), dtype=wide(z)), z.new_zeros((), dtype=wide(z))
         squares = z.square().sum(1)
         block = max(1, (1 << 24 if z.is_cuda else 1 << 16) // n)
         for start in range(0, n, block):
@@ -53,16 +53,16 @@ class _RankNC(Function):
             loss, g = _ranked(s, torch.cdist(targets[part], targets, p=1), start)
             if weights is not None:
                 loss, g = loss * weights[part], g * weights[part, None].to(g.dtype)
-            total += float(loss.sum())
+            total += loss.sum()
             if any(ctx.needs_input_grad):
-                slope += float((g * s).sum(dtype=wide(s)))
+                slope += (g * s).sum(dtype=wide(s))
                 # d|a - b| / da = (a - b) / |a - b|; rows that coincide get no gradient
-                w = torch.where(s < 0, g * scale**2 / s, 0)
+                w = torch.where(s == 0, 0, g * scale**2 / s)
                 dz[part] += w.sum(1, keepdim=True) * z[part] - w @ z
                 dz += w.sum(0)[:, None] * z - w.T @ z[part]
         count = n * (n - 1)
-        ctx.save_for_backward(dz / count, z.new_tensor(-slope * scale / count))
-        return z.new_tensor(total / count)
+        ctx.save_for_backward(dz / count, (-slope * scale / count).to(z.dtype))
+        return (total / count).to(z.dtype)
 
     @staticmethod
     @once

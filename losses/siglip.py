@@ -13,7 +13,7 @@ from clx.losses.base import Pairwise, register
 from clx.losses.dense import product
 from clx.losses.infonce import apart
 from clx.losses.streaming import paired, softplus
-from clx.losses.tiles import Edit, Grid, cooling, full, longest, once, plain
+from clx.losses.tiles import Edit, Grid, cooling, full, inverse, longest, once, plain, wide
 
 
 def siglip(
@@ -51,7 +51,7 @@ class _Dense(Function):
     def forward(
         ctx: Any, temperature: Tensor | float, bias: Tensor | float, ids: Tensor | None, x: Tensor, y: Tensor
     ) -> Tensor:
-        scale = 1 / float(temperature)
+        scale = inverse(temperature)
         s = product(x, y.T, scale).add_(float(bias))
         s.diagonal().neg_()
         if ids is not None:
@@ -83,28 +83,28 @@ class _Negatives(Function):
     def forward(
         ctx: Any, temperature: Tensor | float, bias: Tensor | float, edit: Edit, x: Tensor, y: Tensor
     ) -> Tensor:
-        scale, offset = 1 / float(temperature), float(bias)
+        scale, offset = inverse(temperature), float(bias)
         grid, wanted = Grid(x, y, scale, edit), any(ctx.needs_input_grad)
         small = scale * longest(x) * longest(y) + abs(offset) < 80  # exp cannot overflow: the fast form will do
         dx, dy = torch.zeros_like(x), torch.zeros_like(y)
-        total, slope, shaped = 0.0, 0.0, grid.buffer()
+        total, slope, shaped = x.new_zeros((), dtype=wide(x)), x.new_zeros((), dtype=wide(x)), grid.buffer()
         for i, j, s in grid.logits():
             s.add_(offset)
             w = shaped(i, j)
             if small:
-                total += float(torch.log1p(s.exp_(), out=w).sum())
+                total += torch.log1p(s.exp_(), out=w).sum()
                 torch.add(s, 1, out=w)
                 torch.div(s, w, out=w)
             else:
-                total += float(softplus(s).sum())
+                total += softplus(s).sum()
                 torch.sigmoid(s, out=w)
             if wanted:
-                slope += float(w.sum())
-                dx[i].addmm_(w, y[j], alpha=scale)
-                dy[j].addmm_(w.T, x[i], alpha=scale)
+                slope += w.sum()
+                dx[i].addmm_(w, y[j], alpha=grid.scale)
+                dy[j].addmm_(w.T, x[i], alpha=grid.scale)
         dt = cooling(dx, x, scale) if ctx.needs_input_grad[0] else None
-        ctx.save_for_backward(dt, x.new_tensor(slope), dx, dy)
-        return x.new_tensor(total)
+        ctx.save_for_backward(dt, slope.to(x.dtype), dx, dy)
+        return total.to(x.dtype)
 
     @staticmethod
     @once

@@ -28,6 +28,7 @@ from clx.losses.tiles import (
     budget,
     cooling,
     full,
+    inverse,
     longest,
     off_diagonal,
     off_items,
@@ -203,7 +204,7 @@ class _Cross(Function):
     def forward(
         ctx: Any, temperature: Tensor | float, edit: Edit | None, both: bool, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        scale = 1 / float(temperature)
+        scale = inverse(temperature)
         grid, shift = Grid(x, y, scale, edit), shift_for(x, scale * longest(x) * longest(y))
         down, along = Sum(x, len(x), shift), Sum(x, len(y), shift)
         keep = any(ctx.needs_input_grad) and grid.bytes() <= budget(x, y)
@@ -253,7 +254,7 @@ class _Gram(Function):
     def forward(
         ctx: Any, temperature: Tensor | float, edit: Edit | None, weigh: Weigh | None, z: Tensor, views: int
     ) -> tuple[Tensor, Tensor]:
-        scale = 1 / float(temperature)
+        scale = inverse(temperature)
         grid, shift = Grid(z, z, scale, edit, upper=True), shift_for(z, scale * longest(z) ** 2)
         sums, linear = Sum(z, len(z), shift), z.new_zeros(len(z))
 

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register
 from clx.losses.streaming import lse, mean, unit
-from clx.losses.tiles import plain
+from clx.losses.tiles import finite, plain
 
 Growth = Callable[[Tensor], Tensor]
 
@@ -62,7 +62,7 @@ def supremix(
     Reference:
         Wu et al. 2023, arXiv 2309.16633. Written from its description: the published code differs, see the tests.
     """
-    n = len(z)
+    n, temperature = len(z), finite(temperature)
     own = torch.eye(n, dtype=torch.bool, device=z.device)
     distance = (y[:, None] - y).abs()
     s = z @ z.T / temperature

@@ -153,6 +153,25 @@ def shift_for(x: Tensor, bound: float) -> float:
     return max(0.0, bound - 0.68 * math.log(torch.finfo(x.dtype).max))
 
 
+def inverse(temperature: Tensor | float) -> float:
+    """What similarities are multiplied by; NaN for a temperature that is infinite or NaN, so that the loss is NaN too.
+
+    Of a temperature on a GPU this waits for the device. The tiles ask it for more than that (`longest`, `trusted`),
+    and on CPU a factor inside the matrix product is free, where one more pass over the logits is not.
+    """
+    scale = 1 / float(temperature)
+    return scale if scale and math.isfinite(scale) else math.nan
+
+
+def finite(temperature: Tensor | float) -> Tensor | float:
+    """The temperature for formulas that divide by it themselves: NaN where it is infinite, else as it is."""
+    if isinstance(temperature, Tensor) and not temperature.is_cpu:
+        return temperature + 0 * temperature.detach()  # does not wait for the device
+    if math.isfinite(temperature.item() if isinstance(temperature, Tensor) else temperature):
+        return temperature
+    return temperature * math.nan
+
+
 def longest(x: Tensor) -> float:
     return float(torch.linalg.vector_norm(x, dim=1).amax()) if len(x) else 0.0
 
@@ -218,6 +237,8 @@ class Grid:
             side = min(side, 512, max(128, len(x) // 2))
         down, right = slices(len(x), side), slices(len(y), side)
         self.places = [(i, j) for i in down for j in right if not upper or i.start <= j.start]
+        if math.isnan(scale):  # some CPU libraries take an alpha of NaN for 0
+            x, scale = x * math.nan, 1.0
         self.x, self.y, self.scale, self.edit = x, y, scale, edit
         self.room = -(-len(x) // len(down)) * -(-len(y) // len(right))
         self.kept: list[Tensor] = []

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from clx.losses import cube, streaming, tiles
 from clx.losses.base import LOSSES, Loss
 
 EVERY = sorted(LOSSES)
@@ -17,6 +18,8 @@ ON_EMBEDDINGS = [n for n in EVERY if LOSSES[n].family != "supervised heads"]
 DIFFERENTIABLE: dict[str, dict[str, Any]] = {"dclw": {"sigma": 1e9}, "supremix": {"mixing": "none"}}
 # draws belong to places in the batch, so a permuted batch has other ones
 WITHOUT_DRAWS: dict[str, dict[str, Any]] = {"supremix": {"mixing": "positive"}}
+# so that rows of the batch are anchors
+HAVE_ANCHORS: dict[str, dict[str, Any]] = {"conr": {"window": 1.5}}
 
 
 FIELDS: dict[str, dict[str, Any]] = {"supremix": {"window": 3.0}}  # so that the targets below have hard positives
@@ -251,7 +254,7 @@ def test_absent_rows_are_never_looked_at(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in EVERY if "weights" in LOSSES[n].needs()])
 @pytest.mark.parametrize("unknown", [False, True])
 def test_each_row_counts_by_its_weight(name: str, unknown: bool) -> None:
-    loss = make(name, **({"window": 1.5} if name == "conr" else {}))
+    loss = make(name, **HAVE_ANCHORS.get(name, {}))
 
     def value(weights: Tensor) -> Tensor:
         data = batch() | {"weights": weights}
@@ -301,6 +304,78 @@ def test_backward_twice(name: str) -> None:
     second = torch.autograd.grad(value, list(data["z"].values()), allow_unused=True)
     for a, b in zip(first, second, strict=True):
         assert (a is None and b is None) or torch.equal(a, b)
+
+
+@pytest.fixture(params=["small batch", "tiles"])
+def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The batch all at once, or in tiles of three rows."""
+    if request.param == "tiles":
+        monkeypatch.setattr(streaming, "small_side", 0)
+        monkeypatch.setattr(tiles, "tile_side", lambda x: 3)
+        monkeypatch.setattr(cube, "tiny_cube", 0)
+        monkeypatch.setattr(cube, "slab_shape", lambda y: (6, 2))
+    return str(request.param)
+
+
+def leaves_of(loss: Loss, data: dict[str, Any]) -> list[Tensor]:
+    """What may receive a gradient: embeddings, predictions and the loss's own parameters."""
+    data["z"] = {name: x.clone().requires_grad_() for name, x in data["z"].items()}
+    data["predictions"].requires_grad_()
+    return [*data["z"].values(), data["predictions"], *loss.parameters()]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("name", EVERY)
+def test_the_incoming_gradient_arrives_as_it_is(name: str, learned: bool, dtype: torch.dtype, cut: str) -> None:
+    """Some CPU libraries take a factor of NaN for 0, which would hide from the optimiser that a step is bad."""
+    if learned and name not in TEMPERED:
+        pytest.skip("has no temperature")
+    fields = HAVE_ANCHORS.get(name, {}) | ({"learn_temperature": True} if learned else {})
+    loss, data = make(name, **fields), batch(size=8, width=16, dtype=dtype)
+    leaves = leaves_of(loss, data)
+    value = call(loss, data)
+
+    def gradient(incoming: float) -> list[Tensor]:
+        got = torch.autograd.grad(value, leaves, value.new_tensor(incoming), retain_graph=True, allow_unused=True)
+        return [g for g in got if g is not None]
+
+    once, twice = gradient(1.0), gradient(2.0)
+    assert any(bool(g.any()) for g in once)
+    for a, b in zip(once, twice, strict=True):
+        assert torch.equal(2 * a, b)
+    for incoming in (torch.nan, torch.inf):
+        for a, b in zip(once, gradient(incoming), strict=True):
+            assert not (b[a != 0]).isfinite().any(), f"{incoming} became {b}"
+
+
+@pytest.mark.parametrize("name", TEMPERED)
+def test_a_learned_temperature_that_is_nan_shows(name: str, cut: str) -> None:
+    loss = make(name, learn_temperature=True, **HAVE_ANCHORS.get(name, {}))
+    data = batch(size=8, width=16, dtype=torch.float32)
+    leaves = leaves_of(loss, data)
+    usual = torch.autograd.grad(call(loss, data), leaves, allow_unused=True)
+    with torch.no_grad():
+        loss.log_temperature.fill_(torch.nan)
+    value = call(loss, data)
+    assert value.isnan()
+    for a, b in zip(usual, torch.autograd.grad(value, leaves, allow_unused=True), strict=True):
+        assert b is None or not b[a != 0].isfinite().any()
+
+
+@pytest.mark.parametrize("name", ON_EMBEDDINGS)
+def test_an_embedding_that_is_nan_shows(name: str, cut: str) -> None:
+    loss, data = make(name, **HAVE_ANCHORS.get(name, {})), batch(size=8, width=16, dtype=torch.float32)
+    assert call(loss, data).isfinite()
+    data["z"]["image"][3, 5] = torch.nan
+    assert call(loss, data).isnan()
+
+
+@pytest.mark.parametrize("name", TEMPERED)
+def test_a_fixed_temperature_is_finite(name: str) -> None:
+    for temperature in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="not finite"):
+            make(name, temperature=temperature)
 
 
 @pytest.mark.parametrize("name", EVERY)

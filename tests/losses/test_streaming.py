@@ -18,6 +18,7 @@ from clx.losses.ranknc import rank_n_contrast
 from clx.losses.siglip import siglip
 from clx.losses.streaming import cross, cross_loss, cross_margins, gram, gram_loss, gram_margins, unit
 from clx.losses.supcon import Together, supcon
+from clx.losses.supremix import supremix
 from clx.losses.symile import symile
 from clx.losses.tiles import Apart, off_diagonal, off_items
 
@@ -138,6 +139,38 @@ def same_as_loops(x: Tensor, y: Tensor, t: Tensor, tau_plus: float, beta: float,
     given = None if ids is None else torch.tensor(ids)
     value = hard_negatives(x, y, t, tau_plus, beta, given)
     same(value, torch.stack(terms).sum() / len(z) + 0 * t, [x, y, t])
+
+
+@pytest.mark.parametrize("temperature", [math.nan, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_temperature_that_is_not_finite_shows(tiled: str, temperature: float, dtype: torch.dtype) -> None:
+    """Its reciprocal would be a factor of NaN, which some CPU libraries take for 0, or 0: a finite loss either way."""
+    x, y, w = (unit(rows(10, 8, seed=k, dtype=dtype)).detach().requires_grad_() for k in range(3))
+    labels, targets = torch.arange(10) % 3, torch.arange(10, dtype=dtype)[:, None]
+    losses: dict[str, Callable[[Tensor], Tensor]] = {
+        "rows": lambda t: streaming.rows(x, y, t).sum(),
+        "cross": lambda t: torch.cat(cross(x, y, t)).sum(),
+        "gram": lambda t: gram([x, y], t)[0].sum(),
+        "cross_margins": lambda t: cross_margins(x, y, t).sum(),
+        "gram_margins": lambda t: gram_margins(x, y, t).sum(),
+        "cross_loss": lambda t: cross_loss(x, y, t),
+        "gram_loss": lambda t: gram_loss(x, y, t),
+        "cube": lambda t: torch.cat(cube.cube([x, y, w], t)).sum(),
+        "siglip": lambda t: siglip(x, y, t, -3.0),
+        "debiased": lambda t: hard_negatives(x, y, t),
+        "hcl": lambda t: hard_negatives(x, y, t, beta=1.0),
+        "mv-dhel": lambda t: mv_dhel([x, y, w], t),
+        "rank-n-contrast": lambda t: rank_n_contrast(x, targets, t),
+        "supcon": lambda t: supcon(x, labels, t)[0].mean(),
+        "supremix": lambda t: supremix(x, targets[:, 0] // 2, t)[0].mean(),
+        "symile": lambda t: symile([x, y, w], t),
+    }
+    for name, loss in losses.items():
+        for t in (torch.tensor(temperature, dtype=dtype), temperature):
+            value = loss(t)  # type: ignore[arg-type]
+            assert value.isnan(), name
+            (g,) = torch.autograd.grad(value, [x])
+            assert not g.isfinite().any(), name
 
 
 @pytest.mark.parametrize("kernel", [0.5, 30.0])
