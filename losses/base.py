@@ -21,23 +21,26 @@ Embeddings = dict[str, Tensor]
 Steps = dict[str, tuple[Tensor, Tensor]]
 """Embeddings per time step `[B, T, D]` and their mask `[B, T]` by name."""
 
+EXTRAS = {
+    "labels": "`[B]` int64, the class of each row; -1 where a row has none",
+    "targets": "`[B, K]` float, numbers to predict or to order rows by; NaN where a row has none",
+    "predictions": "`[B, K]` float, from the head that is trained jointly",
+    "present": "`{name: [B] bool}`, False where a row lacks that input (its embedding is then meaningless)",
+    "sample_id": "`[B]` int64, the row's number in the training data",
+    "weights": "`[B]` float, the factor of each row's term, 1 on average; None where all count alike",
+    "steps": "`{name: ([B, T, D], [B, T] bool)}`, embeddings per time step with their mask",
+    "generator": "`torch.Generator`, from which everything random is drawn; it may be on another device than the rows",
+}
+"""What a loss may ask for besides the embeddings, and what each name stands for."""
+
 
 @dataclass(eq=False)  # eq=False keeps nn.Module hashable
 class Loss(nn.Module):
     """An objective on embeddings. Subclasses are keyword-only dataclasses; their fields are the parameters.
 
     `forward(z, *, ...)` takes `Embeddings` and returns a scalar. Its keyword-only arguments declare what it
-    needs besides, and nothing else is passed to it; one with a default is passed where there is such a thing.
-    Any of
-
-    - `labels` `[B]` int64, -1 where a row has none;
-    - `targets` `[B, K]` float, NaN where a row has none;
-    - `predictions` `[B, K]` float, from the head that is trained jointly;
-    - `present` `{name: [B] bool}`, False where a row lacks that input (its embedding is then meaningless);
-    - `sample_id` `[B]` int64, the row's number in the training data;
-    - `weights` `[B]` float, what each row's term counts, 1 on average; None where all count alike;
-    - `steps` `{name: ([B, T, D], [B, T] bool)}`, embeddings per time step with their mask;
-    - `generator`, for whatever randomness the formula has.
+    needs besides, out of `EXTRAS`, and nothing else is passed to it; one with a default is passed where the data
+    have it.
 
     A loss normalises for itself when its formula wants unit rows, works in float32 under autocast, and never
     knows its rank: rows of all processes are gathered before it is called.
@@ -48,6 +51,9 @@ class Loss(nn.Module):
     formula: ClassVar[str] = ""  # u: unit rows, t: temperature, lse: log-sum-exp
     cost: ClassVar[str] = ""  # time and memory, of B rows of width D under V names
     use: ClassVar[str] = ""  # when to choose it
+    fuses_by_product: ClassVar[bool] = False
+    """Whether several inputs score a candidate together by the product of their rows, as `fuse` then gives it, and not
+    each for itself by its cosine. In such a space the cosine of one pair of inputs says little."""
 
     def __post_init__(self) -> None:
         nn.Module.__init__(self)
@@ -78,6 +84,41 @@ class Loss(nn.Module):
         parameters = inspect.signature(cls.forward).parameters.values()
         return frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
 
+    @classmethod
+    @cache
+    def required(cls) -> frozenset[str]:
+        """Those of `needs` without a default, which every loss of this class must be given."""
+        parameters = inspect.signature(cls.forward).parameters
+        return frozenset(name for name in cls.needs() if parameters[name].default is inspect.Parameter.empty)
+
+    def requires(self) -> frozenset[str]:
+        """Those of `needs` that this loss cannot do without: `required`, and what its settings make necessary."""
+        return self.required()
+
+    def scale(self) -> tuple[float, float | None]:
+        """Temperature and bias in force, by which similarities become probabilities.
+
+        The temperature is 0.07, where CLIP starts, for a loss that has none. The bias is None unless the loss takes the
+        sigmoid of each logit by itself, `similarity / temperature + bias`.
+        """
+        return 0.07, None
+
+    def learned(self) -> dict[str, Tensor]:
+        """Scalars `[]` that the loss learns and that are worth a line in the log, by name; detached."""
+        return {}
+
+    @classmethod
+    def target_defaults(cls, deviation: float) -> dict[str, float]:
+        """Options that suit targets of this standard deviation, for those that are not given; `weight` is the term's.
+
+        Args:
+            deviation: of the training targets, in their units; of several, the root of the sum of squares. At least 0.
+
+        Returns:
+            By option, to three digits.
+        """
+        return {}
+
     def setup(self, names: Sequence[str], dim: int) -> None:
         """Create what depends on the inputs' names and the embedding width. Called once, before training."""
 
@@ -88,6 +129,11 @@ class Loss(nn.Module):
         """
         rows = [nn.functional.normalize(z[name].float(), dim=-1) * present[name][:, None] for name in z]
         return torch.stack(rows).sum(0)
+
+
+def three_digits(value: float) -> float:
+    """The number as a person would write it into a config."""
+    return float(f"{value:.3g}")
 
 
 LOSSES: dict[str, type[Loss]] = {}
@@ -139,6 +185,14 @@ class Tempered(Loss):
         with torch.no_grad():
             self.log_temperature.clamp_(math.log(self.min_temperature), math.log(self.max_temperature))
         return self.log_temperature.exp()
+
+    def scale(self) -> tuple[float, float | None]:
+        tau = self.tau
+        return (tau.item() if isinstance(tau, Tensor) else tau), None
+
+    def learned(self) -> dict[str, Tensor]:
+        tau = self.tau
+        return {"temperature": tau.detach()} if isinstance(tau, Tensor) else {}
 
 
 Exclude = Literal["none", "sample_id", "labels"]
@@ -193,6 +247,9 @@ class Pairwise(Tempered):
     """
 
     exclude: Exclude = "none"
+
+    def requires(self) -> frozenset[str]:
+        return super().requires() | (set() if self.exclude == "none" else {self.exclude})
 
     def forward(
         self,

@@ -7,7 +7,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Tempered, flat, nothing, register
+from clx.losses.base import Embeddings, Tempered, flat, nothing, register, three_digits
 from clx.losses.streaming import gram, unit
 from clx.losses.tiles import slices
 
@@ -133,6 +133,14 @@ class ConR(Tempered):
     temperature: Annotated[float, Gt(0)] = 0.07
     window: Annotated[float, Gt(0)] | None = None
     pushing: Annotated[float, Ge(0)] | None = None
+
+    @classmethod
+    def target_defaults(cls, deviation: float) -> dict[str, float]:
+        return {
+            "weight": three_digits(cls.weight_share * deviation),
+            "window": three_digits(cls.window_share * deviation),
+            "pushing": three_digits(cls.pushing_share * (1 / deviation if deviation else 0)),
+        }
 
     def forward(
         self,

@@ -137,5 +137,11 @@ class SigLIP(Pairwise):
         if self.learn_bias:
             self.logit_bias = nn.Parameter(torch.tensor(self.bias))
 
+    def scale(self) -> tuple[float, float | None]:
+        return super().scale()[0], self.logit_bias.item() if self.learn_bias else self.bias
+
+    def learned(self) -> dict[str, Tensor]:
+        return super().learned() | ({"bias": self.logit_bias.detach()} if self.learn_bias else {})
+
     def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
         return siglip(x, y, self.tau, self.logit_bias if self.learn_bias else self.bias, ids)

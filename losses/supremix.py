@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from clx.losses.base import Embeddings, Tempered, flat, nothing, register
+from clx.losses.base import Embeddings, Tempered, flat, nothing, register, three_digits
 from clx.losses.streaming import lse, mean, unit
 from clx.losses.tiles import finite, plain
 
@@ -209,6 +209,10 @@ class SupReMix(Tempered):
     mix_beta: Annotated[float, Gt(0)] = 8.0
     magnify: Literal["linear", "squared"] = "linear"
     max_positives: Annotated[int, Ge(1)] = 4096  # hard positives per target, drawn at random beyond that
+
+    @classmethod
+    def target_defaults(cls, deviation: float) -> dict[str, float]:
+        return {"window": three_digits(cls.window_share * deviation)}
 
     def forward(
         self,

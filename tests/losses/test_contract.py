@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clx.losses import cube, streaming, tiles
-from clx.losses.base import LOSSES, Loss
+from clx.losses.base import EXTRAS, LOSSES, Loss
 
 EVERY = sorted(LOSSES)
 NAMES = ("image", "text", "audio/0")
@@ -97,8 +97,7 @@ def test_described(name: str) -> None:
         assert f.kw_only
         if f.init and hints[f.name] is float:
             assert f.name == "bias", f"{name}.{f.name} has no range"
-    known = {"labels", "targets", "predictions", "present", "sample_id", "steps", "weights", "generator"}
-    assert cls.needs() <= known
+    assert cls.required() <= cls.needs() <= EXTRAS.keys()
 
 
 @pytest.mark.parametrize("name", ON_EMBEDDINGS)
@@ -385,6 +384,69 @@ def test_shapes_are_checked(name: str) -> None:
     if name in ON_EMBEDDINGS:
         with pytest.raises(ValueError, match="share one shape"):
             call(make(name), data)
+
+
+def settings_of(name: str) -> list[dict[str, Any]]:
+    """Fields that change what a loss requires: one set for each value of `exclude`, where it has that."""
+    if "exclude" not in {f.name for f in dataclasses.fields(LOSSES[name])}:
+        return [{}]
+    return [{"exclude": value} for value in ("none", "labels", "sample_id")]
+
+
+@pytest.mark.parametrize(("name", "fields"), [(name, fields) for name in EVERY for fields in settings_of(name)])
+def test_what_it_requires_is_enough_and_each_of_it_is_necessary(name: str, fields: dict[str, Any]) -> None:
+    loss, data = make(name, **fields), batch()
+    data["steps"] = steps_of(data["z"])
+    data["predictions"] = torch.cat([data["predictions"]] * (3 if "labels" in loss.required() else 1), 1)
+    given = {key: data[key] for key in loss.requires()}
+    assert loss(data["z"], **given).isfinite()
+    assert loss.required() <= loss.requires() <= loss.needs()
+    for key in given:
+        with pytest.raises((TypeError, ValueError), match=key):
+            loss(data["z"], **{k: v for k, v in given.items() if k != key})
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("learned", [False, True])
+def test_scale_and_what_is_learned(name: str, learned: bool) -> None:
+    loss = make(name, **({"learn_temperature": learned, "temperature": 0.3} if name in TEMPERED else {}))
+    temperature, bias = loss.scale()
+    assert temperature == pytest.approx(0.3 if name in TEMPERED else 0.07)
+    assert (bias is not None) == (LOSSES[name].family == "sigmoid")
+    named = loss.learned()
+    assert ("temperature" in named) == (learned and name in TEMPERED)
+    for value, expected in ((named.get("temperature"), temperature), (named.get("bias"), bias)):
+        if value is not None:
+            assert value.shape == ()
+            assert not value.requires_grad
+            assert value.item() == expected
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_defaults_by_the_deviation_of_the_targets_are_options_of_the_loss(name: str) -> None:
+    given = LOSSES[name].target_defaults(20.0)
+    fields = {f.name for f in dataclasses.fields(LOSSES[name])}
+    for key, value in given.items():
+        assert key == "weight" or key in fields
+        # distances in another unit, the same default in that unit
+        scaled = LOSSES[name].target_defaults(200.0)[key]
+        assert scaled == pytest.approx(value / 10 if key == "pushing" else value * 10)
+    assert all(value >= 0 for value in LOSSES[name].target_defaults(0.0).values())
+    make(name, **{key: value for key, value in given.items() if key != "weight"})
+
+
+def test_the_defaults_by_the_deviation_are_those_that_were_measured() -> None:
+    assert LOSSES["conr"].target_defaults(7.0) == {"weight": 0.14, "window": 0.7, "pushing": 0.0286}
+    assert LOSSES["supremix"].target_defaults(7.0) == {"window": 2.1}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_fused_query_scores_by_the_sum_of_cosines_or_by_the_product(name: str) -> None:
+    loss, data = make(name), batch(dtype=torch.float32)
+    a, b = (torch.nn.functional.normalize(data["z"][n], dim=1) for n in NAMES[:2])
+    there = torch.ones(6, dtype=torch.bool)
+    fused = loss.fuse(dict(zip(NAMES[:2], (a, b), strict=True)), dict.fromkeys(NAMES[:2], there))
+    torch.testing.assert_close(fused, a * b if loss.fuses_by_product else a + b)
 
 
 @pytest.mark.parametrize("name", EVERY)
