@@ -5,9 +5,9 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 
 import torch
 from annotated_types import Gt
@@ -136,16 +136,32 @@ def three_digits(value: float) -> float:
     return float(f"{value:.3g}")
 
 
+Exclude = Literal["none", "sample_id", "labels"]
+
+TERM_KEYS = ("name", "weight", "inputs", "negatives", "dims", "from", "until", "exclude", "of", "fuse")
+"""Keys of a term in a config. A loss may have a field of such a name only if it is that key itself."""
+DECLARED_TERM_KEYS = {"exclude": Exclude}
+"""Those that a loss takes by a field, which must have this type."""
+
 LOSSES: dict[str, type[Loss]] = {}
 L = TypeVar("L", bound=type[Loss])
 
 
 def register(name: str) -> Callable[[L], L]:
-    """Make a loss known by `name`; two losses of one name are an error."""
+    """Make a loss known by `name`.
+
+    Raises:
+        ValueError: if another loss has this name, or a field means something else than the key of a term that it is
+            called like: the two could not be told apart in a config.
+    """
 
     def add(cls: L) -> L:
         if name in LOSSES:
             raise ValueError(f"loss {name!r} is defined in {LOSSES[name].__module__} and in {cls.__module__}")
+        types = get_type_hints(cls)
+        for key in TERM_KEYS:
+            if key in {f.name for f in fields(cls)} and types[key] != DECLARED_TERM_KEYS.get(key):
+                raise ValueError(f"field {key!r} of {name}: a term of a config has a key of that name")
         LOSSES[name] = cls
         return cls
 
@@ -193,9 +209,6 @@ class Tempered(Loss):
     def learned(self) -> dict[str, Tensor]:
         tau = self.tau
         return {"temperature": tau.detach()} if isinstance(tau, Tensor) else {}
-
-
-Exclude = Literal["none", "sample_id", "labels"]
 
 
 def item_ids(exclude: Exclude, size: int, labels: Tensor | None, sample_id: Tensor | None) -> Tensor | None:

@@ -99,13 +99,13 @@ class AlignUniform(Loss):
 
     family = "geometry"
     paper = "Wang & Isola 2020, arXiv 2005.10242"
-    formula = "mean_i |x_i - y_i|^alpha + weight mean_{z in x, y} log mean_{i < j} exp(-kernel |z_i - z_j|^2)"
+    formula = "mean_i |x_i - y_i|^alpha + uniformity mean_{z in x, y} log mean_{i < j} exp(-kernel |z_i - z_j|^2)"
     cost = "time O(V B^2 D), memory O(B D)"
     use = "to weigh the two things that contrast does against each other directly"
 
     alpha: Annotated[float, Gt(0)] = 2.0
     kernel: Annotated[float, Gt(0)] = 2.0
-    weight: Annotated[float, Ge(0)] = 1.0
+    uniformity: Annotated[float, Ge(0)] = 1.0  # the factor of uniformity; alignment counts 1
 
     def forward(self, z: Embeddings, *, present: dict[str, Tensor] | None = None) -> Tensor:
         several(z)
@@ -126,4 +126,4 @@ class AlignUniform(Loss):
         inputs = [x for x in (u[n] if present is None else u[n][present[n]] for n in u) if len(x) > 1]
         if not inputs:
             return total
-        return torch.add(total, _uniformities(inputs, self.kernel).sum(), alpha=self.weight / len(inputs))
+        return torch.add(total, _uniformities(inputs, self.kernel).sum(), alpha=self.uniformity / len(inputs))

@@ -101,14 +101,14 @@ def poly_view(
 def average_view(
     views: Sequence[Tensor],
     temperature: Tensor | float,
-    of: Literal["nt-xent", "mv-dhel"] = "nt-xent",
+    two_view: Literal["nt-xent", "mv-dhel"] = "nt-xent",
     renormalise: bool = False,
     there: Tensor | None = None,
 ) -> Tensor:
     """Mean over views a of a two-view loss between u_a and the mean of the item's other views.
 
     Args:
-        of: the two-view loss.
+        two_view: the two-view loss.
         renormalise: bring the mean back to length 1; without it disagreeing views weigh less.
 
     Returns:
@@ -118,7 +118,7 @@ def average_view(
     for a in range(len(views)):
         x, other = _with_mean_of_others(views, a, there, renormalise)
         if len(x) > 1:
-            terms.append(nt_xent(x, other, temperature) if of == "nt-xent" else mv_dhel([x, other], temperature))
+            terms.append(nt_xent(x, other, temperature) if two_view == "nt-xent" else mv_dhel([x, other], temperature))
     return average(terms) if terms else views[0][:0].sum()
 
 
@@ -255,11 +255,11 @@ class AverageView(MultiView):
     cost = "time O(V B^2 D), memory O(B D)"
     use = "a cheap baseline for three views or more"
 
-    of: Literal["nt-xent", "mv-dhel"] = "nt-xent"
+    two_view: Literal["nt-xent", "mv-dhel"] = "nt-xent"
     renormalise: bool = False
 
     def of_views(self, views: list[Tensor], there: Tensor | None) -> Tensor:
-        return average_view(views, self.tau, self.of, self.renormalise, there)
+        return average_view(views, self.tau, self.two_view, self.renormalise, there)
 
 
 @register("pairwise")
@@ -274,11 +274,11 @@ class PairwiseViews(Pairwise):
     use = "the baseline that losses over all views at once are compared with"
 
     temperature: Annotated[float, Gt(0)] = 0.5
-    of: Literal["nt-xent", "mv-dhel"] = "nt-xent"
+    two_view: Literal["nt-xent", "mv-dhel"] = "nt-xent"
 
     def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        if self.of == "nt-xent":
+        if self.two_view == "nt-xent":
             return nt_xent(x, y, self.tau, ids)
         if ids is not None:
-            raise ValueError("exclude works with of='nt-xent' only")
+            raise ValueError("exclude works with two_view='nt-xent' only")
         return mv_dhel([x, y], self.tau)

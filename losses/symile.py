@@ -78,7 +78,7 @@ class Symile(Tempered):
     fuses_by_product = True
 
     learn_temperature: bool = True
-    negatives: Literal["all", "shuffled"] = "all"
+    tuples: Literal["all", "shuffled"] = "all"  # of other rows, the negatives
     names: list[str] = field(init=False, repr=False)
     absent: nn.Parameter = field(init=False, repr=False)
 
@@ -98,7 +98,7 @@ class Symile(Tempered):
         if not size:
             return nothing(z)
         factors = [*units(z).values()] if present is None else [self.rows(n, x, present[n]) for n, x in z.items()]
-        if self.negatives == "all":
+        if self.tuples == "all":
             return symile(factors, self.tau)
         device = factors[0].device
         # drawn where the generator lives: a CPU generator gives the same batch of negatives on every device

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clx.losses import cube, streaming, tiles
-from clx.losses.base import EXTRAS, LOSSES, Loss
+from clx.losses.base import EXTRAS, LOSSES, TERM_KEYS, Exclude, Loss, register
 
 EVERY = sorted(LOSSES)
 NAMES = ("image", "text", "audio/0")
@@ -324,12 +324,9 @@ def leaves_of(loss: Loss, data: dict[str, Any]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize(("name", "learned"), [*((n, False) for n in EVERY), *((n, True) for n in TEMPERED)])
 def test_the_incoming_gradient_arrives_as_it_is(name: str, learned: bool, dtype: torch.dtype, cut: str) -> None:
     """Some CPU libraries take a factor of NaN for 0, which would hide from the optimiser that a step is bad."""
-    if learned and name not in TEMPERED:
-        pytest.skip("has no temperature")
     fields = HAVE_ANCHORS.get(name, {}) | ({"learn_temperature": True} if learned else {})
     loss, data = make(name, **fields), batch(size=8, width=16, dtype=dtype)
     leaves = leaves_of(loss, data)
@@ -384,6 +381,30 @@ def test_shapes_are_checked(name: str) -> None:
     if name in ON_EMBEDDINGS:
         with pytest.raises(ValueError, match="share one shape"):
             call(make(name), data)
+
+
+@pytest.mark.parametrize("key", [key for key in TERM_KEYS if key != "from"])  # which Python itself refuses
+def test_the_keys_of_a_term_are_no_fields_of_a_loss(key: str) -> None:
+    class Fake(Loss):
+        pass
+
+    Fake.__annotations__ = {key: float}
+    setattr(Fake, key, 1.0)
+    fake = dataclasses.dataclass(eq=False, kw_only=True)(Fake)
+    with pytest.raises(ValueError, match=f"field {key!r} of test-of-keys: a term of a config has a key of that name"):
+        register("test-of-keys")(fake)
+    assert "test-of-keys" not in LOSSES
+
+
+def test_a_field_may_be_the_key_of_a_term_itself() -> None:
+    @dataclasses.dataclass(eq=False, kw_only=True)
+    class Fake(Loss):
+        exclude: Exclude = "none"
+
+    try:
+        assert register("test-of-keys")(Fake) is Fake
+    finally:
+        del LOSSES["test-of-keys"]
 
 
 def settings_of(name: str) -> list[dict[str, Any]]:

@@ -321,7 +321,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "hcl": ("hcl", {"beta": 0.7}, lambda r, d, t: pairs_of(r, lambda x, y: hard(x, y, t, 0.1, 0.7))),
     "align-uniform": (
         "align-uniform",
-        {"alpha": 1.5, "kernel": 1.2, "weight": 0.4},
+        {"alpha": 1.5, "kernel": 1.2, "uniformity": 0.4},
         lambda r, d, t: alignment_uniformity(r, 1.5, 1.2, 0.4),
     ),
     "mv-infonce": ("mv-infonce", {}, lambda r, d, t: mv_infonce(r, t)),
@@ -344,12 +344,12 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
     ),
     "average-view mv-dhel": (
         "average-view",
-        {"of": "mv-dhel", "renormalise": True},
+        {"two_view": "mv-dhel", "renormalise": True},
         lambda r, d, t: average_view(r, t, lambda x, y: dhel_of_two(x, y, t), True),
     ),
     "pairwise": (
         "pairwise",
-        {"of": "mv-dhel"},
+        {"two_view": "mv-dhel"},
         lambda r, d, t: pairs_of(r, lambda x, y: dhel_of_two(x, y, t)),
     ),
     "supcon out": ("supcon", {}, lambda r, d, t: supcon(r, d["labels"], t, "out")),
@@ -402,14 +402,14 @@ def test_equals_the_loops(case: str, missing: bool) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
-@pytest.mark.parametrize("negatives", ["all", "shuffled"])
-def test_symile_equals_the_loops(count: int, negatives: str) -> None:
+@pytest.mark.parametrize("tuples", ["all", "shuffled"])
+def test_symile_equals_the_loops(count: int, tuples: str) -> None:
     names = [f"m{k}" for k in range(count)]
     g = torch.Generator().manual_seed(3)
     z = {n: torch.randn(4, D, generator=g, dtype=torch.float64).requires_grad_() for n in names}
     present = {n: torch.ones(4, dtype=torch.bool) for n in names}
     present["m1"][2] = present["m0"][0] = False
-    loss = Symile(temperature=T, negatives=negatives).double()
+    loss = Symile(temperature=T, tuples=tuples).double()
     loss.setup(names, D)
     loss.double()
     value = loss(z, present=present, generator=torch.Generator().manual_seed(7))
@@ -419,7 +419,7 @@ def test_symile_equals_the_loops(count: int, negatives: str) -> None:
     ]
     again = torch.Generator().manual_seed(7)
     orders = [[torch.randperm(4, generator=again) for _ in names[1:]] for _ in names]
-    expected = symile(factors, loss.tau, None if negatives == "all" else orders)
+    expected = symile(factors, loss.tau, None if tuples == "all" else orders)
     torch.testing.assert_close(value, expected)
     leaves = [*z.values(), loss.absent, loss.log_temperature]
     for a, b in zip(

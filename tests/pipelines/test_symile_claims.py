@@ -32,7 +32,7 @@ def accuracy(p: str, loss_name: str) -> float:
     torch.manual_seed(0)
     rows = {name: bits(splits["train"], name) for name in "abc"}
     encoders = nn.ModuleDict({name: nn.Linear(5, 16) for name in "abc"})
-    fields = {"negatives": "shuffled"} if loss_name == "symile" else {}
+    fields = {"tuples": "shuffled"} if loss_name == "symile" else {}
     loss = LOSSES[loss_name](temperature=float(np.exp(0.3)), learn_temperature=True, **fields)
     loss.setup("abc", 16)
     optimiser = torch.optim.AdamW([*encoders.parameters(), *loss.parameters()], lr=0.1)
