@@ -95,13 +95,13 @@ class Loss(nn.Module):
         """Those of `needs` that this loss cannot do without: `required`, and what its settings make necessary."""
         return self.required()
 
-    def scale(self) -> tuple[float, float | None]:
+    def scale(self) -> tuple[float | None, float | None]:
         """Temperature and bias in force, by which similarities become probabilities.
 
-        The temperature is 0.07, where CLIP starts, for a loss that has none. The bias is None unless the loss takes the
+        The temperature is None for a loss that has none. The bias is None unless the loss takes the
         sigmoid of each logit by itself, `similarity / temperature + bias`.
         """
-        return 0.07, None
+        return None, None
 
     def learned(self) -> dict[str, Tensor]:
         """Scalars `[]` that the loss learns and that are worth a line in the log, by name; detached."""

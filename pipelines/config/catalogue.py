@@ -7,7 +7,6 @@ import torch
 
 from clx.losses.base import LOSSES
 from clx.modalities.base import MODALITIES
-from clx.pipelines.config.objects import required
 from clx.pipelines.config.options import options_model
 from clx.pipelines.system.errors import BadInput, nearest
 
@@ -15,7 +14,7 @@ from clx.pipelines.system.errors import BadInput, nearest
 def list_losses() -> list[dict[str, Any]]:
     """One row per loss, by family."""
     rows = [
-        {"family": cls.family, "loss": name, "needs": ", ".join(sorted(required(cls))), "paper": cls.paper}
+        {"family": cls.family, "loss": name, "needs": ", ".join(sorted(cls.required())), "paper": cls.paper}
         for name, cls in LOSSES.items()
     ]
     return sorted(rows, key=lambda row: (row["family"], row["loss"]))
@@ -27,8 +26,8 @@ def describe_loss(name: str) -> dict[str, Any]:
         raise BadInput(f"unknown loss {name!r}{nearest(name, LOSSES)}")
     cls = LOSSES[name]
     said = {key: getattr(cls, key) for key in ("family", "paper", "formula", "cost", "use")}
-    optional = cls.needs() - required(cls)
-    needs = ", ".join(sorted(required(cls))) or "embeddings alone"
+    optional = cls.needs() - cls.required()
+    needs = ", ".join(sorted(cls.required())) or "embeddings alone"
     needs += f" (also uses {', '.join(sorted(optional))})" if optional else ""
     return {"loss": name, **said, "needs": needs, "parameters": parameters(cls)}
 

@@ -1,6 +1,5 @@
 """From a recipe or a file, overridden key by key, to a config."""
 
-import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +11,7 @@ import yaml
 
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.upgrade import FORMAT, upgrade
 from clx.pipelines.system.errors import BadInput, nearest
 
 LARGEST = 100_000  # values in a config
@@ -66,31 +66,44 @@ def _parsed(text: str, where: str, read: Callable[[str], Any]) -> Any:
 
 
 def override(raw: dict[str, Any], setting: str) -> None:
-    """Apply one `a.b=c` in place; `c` is read as YAML, a number in the key counts list items from 0."""
+    """Apply one `a.b=c` in place; `c` is read as YAML."""
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise BadInput(f"-s {setting}: expected key.path=value")
-    value = _parsed(text, f"-s {setting}", yaml.safe_load)
-    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
-        value = float(value)  # YAML 1.1 reads 1e-3 as text
+    set_key(raw, key, value_of(text, f"-s {setting}"), f"-s {setting}")
+
+
+def value_of(text: str, where: str) -> Any:
+    """The value that a text stands for in YAML; see `scientific`."""
+    return scientific(_parsed(text, where, yaml.safe_load))
+
+
+def scientific(value: Any) -> Any:
+    """A text such as `1e-3` as the number that it is to everybody but YAML 1.1; other values as they are."""
+    number = isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value)
+    return float(value) if number else value
+
+
+def set_key(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set a dotted key in place; a number in it counts list items from 0. Raises `BadInput`, which begins `where`."""
     at: Any = raw
     *parents, last = key.split(".")
     for parent in parents:
         if parent == "objective" and isinstance(at, dict) and isinstance(at.get(parent), str):
             at[parent] = {"name": at[parent]}  # `objective: clip` for short
-        at = _item(at, parent, setting) if isinstance(at, list) else at.setdefault(parent, {})
+        at = _item(at, parent, where) if isinstance(at, list) else at.setdefault(parent, {})
         if not isinstance(at, dict | list):
-            raise BadInput(f"-s {setting}: {parent!r} holds a value, not keys")
+            raise BadInput(f"{where}: {parent!r} holds a value, not keys")
     if isinstance(at, list):
-        _item(at, last, setting)
+        _item(at, last, where)
         at[int(last)] = value
     else:
         at[last] = value
 
 
-def _item(items: list[Any], index: str, setting: str) -> Any:
+def _item(items: list[Any], index: str, where: str) -> Any:
     if not index.isdecimal() or int(index) >= len(items):
-        raise BadInput(f"-s {setting}: {index!r} is no item of a list of {len(items)} (count from 0)")
+        raise BadInput(f"{where}: {index!r} is no item of a list of {len(items)} (count from 0)")
     return items[int(index)]
 
 
@@ -101,13 +114,15 @@ def load_config(source: str, settings: Iterable[str] = (), flags: Mapping[str, A
     working directory, as they would in the shell. Raises `BadInput`.
     """
     raw = read_source(source)
+    if "format" in raw:  # the config of a run, which a person did not write
+        raw = upgrade(raw, f"config {source}")
     if "sweep" in raw:
         raise BadInput(f"{source} describes a sweep of runs: clx sweep {source}")
     for setting in settings:
         override(raw, setting)
     for key, value in (flags or {}).items():
         if value is not None:
-            override(raw, f"{key}={json.dumps(value)}")
+            set_key(raw, key, value, f"{key} = {value!r}")
     config = parse(Config, raw, f"config {source}")
     if config.pretrain is not None and config.pretrain.objective is not None:
         first_stage(config, f"config {source}: pretrain")  # its keys are checked now, not after the first stage
@@ -130,5 +145,5 @@ def first_stage(config: Config, where: str = "pretrain") -> Config:
 
 
 def dump(config: Config) -> str:
-    """The config as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The config as YAML, with the number of its format."""
+    return yaml.safe_dump({"format": FORMAT} | config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

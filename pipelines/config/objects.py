@@ -1,6 +1,5 @@
 """Names become objects: the modalities and losses of a config, each option checked against what declares it."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ from clx.losses.base import LOSSES, Loss
 from clx.modalities.base import MODALITIES, Modality
 from clx.pipelines.config.options import construct, options_model, options_of
 from clx.pipelines.config.schema import Config, Term
+from clx.pipelines.config.upgrade import refuse_renamed
 from clx.pipelines.system.errors import BadInput, nearest
 
 
@@ -35,6 +35,7 @@ def make_losses(config: Config) -> list[Loss]:
         for name in term.inputs or []:
             if name not in config.modalities:
                 raise BadInput(f"{where}.inputs: unknown modality {name!r}{nearest(name, config.modalities)}")
+        refuse_renamed(term.name, term.options, f"{where} ({term.name})")
         losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})"))
     return losses
 
@@ -50,12 +51,6 @@ def resolved(config: Config, modalities: Mapping[str, Modality], losses: list[Lo
             ],
         }
     )
-
-
-def required(loss: type[Loss]) -> set[str]:
-    """The needs of a loss that have no default."""
-    parameters = inspect.signature(loss.forward).parameters
-    return {name for name in loss.needs() if parameters[name].default is inspect.Parameter.empty}
 
 
 def schema() -> dict[str, Any]:

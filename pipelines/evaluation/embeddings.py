@@ -1,8 +1,7 @@
 """A manifest in the shared space: every row through its towers once, for all that is then asked of it."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -99,70 +98,45 @@ def embed_manifest(
     if run.config.data.cache:
         know(run, data)
     device = run.device
-    parts: list[tuple[Embeddings, dict[str, Tensor], Tensor, Tensor, dict[str, Tensor]]] = []
+    parts: list[Embedded] = []
     bad: set[int] = set()
 
     def hear(found: list[BadRow]) -> None:
         bad.update(one.row for one in found)
         report(found)
 
-    with _heads(run, list(modalities) if features else []) as entered:
-        for batch in batches(data, once(len(data), ROWS), run.config.train.workers, report=hear):
-            moved = batch.to(device)
-            entered.clear()
-            z = {k: v.float().cpu() for k, v in run.model(moved.inputs, moved.present).items()}
-            for name, rows in z.items():
-                if not rows[batch.present[name]].isfinite().all():  # no comparison with NaN holds: ranks would be 1
-                    raise BadInput(f"{manifest.name}: the model's {name} embeddings are not finite")
-            seen = {k: _full(v.float().cpu(), batch.present[k]) for k, v in entered.items()}
-            parts.append((z, batch.present, batch.labels, batch.targets.view(len(batch), len(target)), seen))
+    for batch in batches(data, once(len(data), ROWS), run.config.train.workers, report=hear):
+        moved = batch.to(device)
+        entered: Embeddings | None = {} if features else None
+        z = _on_cpu(run.model(moved.inputs, moved.present, features=entered))
+        for name, rows in z.items():
+            if not rows[batch.present[name]].isfinite().all():  # no comparison with NaN holds: ranks would be 1
+                raise BadInput(f"{manifest.name}: the model's {name} embeddings are not finite")
+        targets = batch.targets.view(len(batch), len(target))
+        parts.append(Embedded(manifest, z, batch.present, batch.labels, every, targets, target, batch.sample_id))
+        parts[-1].features = _on_cpu(entered or {})
     if not parts:
         raise BadInput(f"{manifest.name}: no usable rows")
-    widths = {name: next((p[4][name].shape[1] for p in parts if name in p[4]), 0) for name in modalities}
-
-    def column(part: tuple[Any, ...], name: str) -> Tensor:
-        rows: Tensor = part[4].get(name, torch.zeros(len(part[2]), widths[name]))  # absent from the whole batch
-        return rows
-
     return Embedded(
         manifest,
-        {n: torch.cat([p[0][n] for p in parts]) for n in modalities},
-        {n: torch.cat([p[1][n] for p in parts]) for n in modalities},
-        torch.cat([p[2] for p in parts]),
+        _joined([part.z for part in parts]),
+        _joined([part.present for part in parts]),
+        torch.cat([part.labels for part in parts]),
         every,
-        torch.cat([p[3] for p in parts]),
+        torch.cat([part.targets for part in parts]),
         target,
         torch.tensor([i for i in range(len(manifest)) if i not in bad]),
-        {n: torch.cat([column(p, n) for p in parts]) for n in modalities} if features else {},
+        _joined([part.features for part in parts]),
     )
 
 
-@contextmanager
-def _heads(run: Run, names: list[str]) -> Iterator[dict[str, Tensor]]:
-    """What last entered the heads of these modalities, by name."""
-    entered: dict[str, Tensor] = {}
-
-    def watch(name: str) -> Callable[..., None]:
-        def hook(module: Any, given: tuple[Tensor, ...]) -> None:
-            entered[name] = given[0]
-
-        return hook
-
-    hooks = [run.model.towers[name].get_submodule("head").register_forward_pre_hook(watch(name)) for name in names]
-    try:
-        yield entered
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _on_cpu(tensors: Embeddings) -> Embeddings:
+    return {name: rows.float().cpu() for name, rows in tensors.items()}
 
 
-def _full(rows: Tensor, here: Tensor) -> Tensor:
-    """Rows of the present items as rows of all items, zeros elsewhere."""
-    if len(rows) == len(here):
-        return rows
-    full = rows.new_zeros(len(here), rows.shape[1])
-    full[here] = rows
-    return full
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The rows of all parts, by name."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def queries_of(run: Run, embedded: Embedded, names: list[str], rows: Tensor, candidate: str) -> Tensor:

@@ -14,8 +14,8 @@ from clx.pipelines.measures.bootstrap import means
 def geometry(context: TaskContext) -> Lines:
     """The shape of each modality's rows, over distinct contents, and of every ordered pair's."""
     embedded, found = context.embedded, {}
-    tau = getattr(context.run.objective.leading, "tau", None)
-    warmth = {} if tau is None else {"temperature": tau.item() if isinstance(tau, Tensor) else float(tau)}
+    temperature = context.run.objective.leading.scale()[0]
+    warmth = {} if temperature is None else {"temperature": temperature}
     unit = {name: F.normalize(value, dim=-1) for name, value in embedded.z.items()}
     seed = context.settings.seed
     for name, z in unit.items():

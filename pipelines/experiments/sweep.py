@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clx.pipelines.config.upgrade import FORMAT, upgrade
 from clx.pipelines.experiments.sweep_grid import Point
 from clx.pipelines.runs.listing import best_loss, figure, figures, flat, headline, mean_and_deviation, read_results
 from clx.pipelines.runs.state import read, state_of
@@ -22,10 +23,9 @@ SCHEMA = 1
 
 def ready(todo: Sequence[Point]) -> None:
     """Check every run against its data before the first begins. Raises `BadInput` that names the run."""
-    from clx.pipelines.batches.columns import check_columns
-    from clx.pipelines.config.objects import make_losses, make_modalities
     from clx.pipelines.data.splits import load_splits
-    from clx.pipelines.model.checks import check_needs, try_objective
+    from clx.pipelines.model.build import checked
+    from clx.pipelines.model.checks import try_objective
     from clx.pipelines.system.devices import pick_device
     from clx.pipelines.training.schedule import plan
 
@@ -34,15 +34,12 @@ def ready(todo: Sequence[Point]) -> None:
         config = point.config
         try:
             pick_device(config.train.device)
-            modalities, losses = make_modalities(config), make_losses(config)
             drawn = any(isinstance(part, dict) for part in config.data.model_dump().values())
             key = config.data.model_dump_json() + (str(config.train.seed) if drawn else "")
             splits = (
                 opened[key] if key in opened else opened.setdefault(key, load_splits(config.data, config.train.seed))
             )
-            for manifest in splits.values():
-                check_columns(config, modalities, manifest)
-            check_needs(config, losses, splits["train"], modalities)
+            config, modalities, losses = checked(config, splits)
             plan(config, len(splits["train"]))
             try_objective(config, modalities, losses)
         except BadInput as error:
@@ -85,14 +82,16 @@ class SweepFile:
             told = json.loads(path.read_text(encoding="utf-8"))
             if told["schema"] != SCHEMA:
                 raise BadInput(f"{path} was written by another version of clx")
-            return cls(folder, dict(told["asked"]), dict(told["failed"]))
+            saved = {name: upgrade(config, str(path)) for name, config in dict(told["asked"]).items()}
+            return cls(folder, saved, dict(told["failed"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, BadInput):
                 raise
             raise BadInput(f"{path} cannot be read ({error}): choose another --out") from None
 
     def write(self) -> None:
-        told = {"schema": SCHEMA, "asked": self.asked, "failed": self.failed}
+        saved = {name: {"format": FORMAT} | config for name, config in self.asked.items()}
+        told = {"schema": SCHEMA, "asked": saved, "failed": self.failed}
         write_text(self.folder / "sweep.json", json.dumps(told, ensure_ascii=False, indent=1))
 
     def changed(self, point: Point) -> str | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from clx.pipelines.config.load import override, read_source
+from clx.pipelines.config.load import override, read_source, scientific, set_key, value_of
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config, Section
 from clx.pipelines.system.errors import BadInput
@@ -70,23 +70,7 @@ def values_of(text: str) -> list[Any]:
     >>> values_of("1e-3,[a, b],{name: clip}")
     [0.001, ['a', 'b'], {'name': 'clip'}]
     """
-    parts, depth, quote = [""], 0, ""
-    for mark in text:
-        if quote:
-            quote = "" if mark == quote else quote
-        elif mark in "'\"":
-            quote = mark
-        depth += (mark in "[{") - (mark in "]}") if not quote else 0
-        if mark == "," and depth == 0 and not quote:
-            parts.append("")
-        else:
-            parts[-1] += mark
-    found = []
-    for part in parts:
-        holder: dict[str, Any] = {}
-        override(holder, f"value={part}")
-        found.append(holder["value"])
-    return found
+    return list(map(scientific, value_of(f"[{text}]", f"--grid {text}")))
 
 
 def grid_of(settings: Iterable[str]) -> dict[str, Variants | list[Any]]:
@@ -199,7 +183,7 @@ def _config(raw: dict[str, Any], merged: Mapping[str, Any], settings: Iterable[s
         raw.pop("sweep", None)
     try:
         for key, value in changes.items():
-            override(raw, f"{key}={json.dumps(value, default=str)}")
+            set_key(raw, key, value, key)
     except BadInput as error:
         raise BadInput(f"run {name}: {str(error).removeprefix('-s ')}") from None
     for setting in settings:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from clx.losses.base import LOSSES, Loss
+from clx.losses.base import Loss
 from clx.modalities.base import Modality
 from clx.modalities.series import Series
 from clx.pipelines.batches.cells import cells
 from clx.pipelines.batches.columns import check_columns, view_names
 from clx.pipelines.config.objects import make_losses, make_modalities, resolved
-from clx.pipelines.config.schema import Config, Term
+from clx.pipelines.config.schema import Config
 from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.checks import check_needs, check_neighbours, check_steps, check_windows, try_objective
@@ -66,13 +66,19 @@ class Run:
         return forecast_of(self.config, self.modalities)
 
 
-def build(config: Config, facts: Facts, modalities: dict[str, Modality] | None = None, load: bool = True) -> Run:
+def build(
+    config: Config,
+    facts: Facts,
+    modalities: dict[str, Modality] | None = None,
+    losses: list[Loss] | None = None,
+    load: bool = True,
+) -> Run:
     """Model and objective of a config. All that is random, new weights first, follows from `train.seed`; pretrained
     weights are read only with `load`. Raises `BadInput`."""
     modalities = modalities or make_modalities(config)
     for name, state in facts.states.items():
         modalities[name].load_state(state)
-    losses = make_losses(config)
+    losses = losses or make_losses(config)
     names = [view for name, modality in modalities.items() for view in view_names(name, modality)]
     random.seed(config.train.seed)
     np.random.seed(config.train.seed % 2**32)
@@ -112,14 +118,8 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
 
     The statistics of the modalities in `known` are taken from there.
     """
-    modalities = make_modalities(config)
-    for manifest in splits.values():
-        check_columns(config, modalities, manifest)
-    check_neighbours(config, modalities, splits["train"])
-    check_windows(config, modalities)
     train = splits["train"]
-    config = config.model_copy(update={"data": with_bins(config.data, train)})
-    check_needs(config, make_losses(config), train, modalities)
+    config, modalities, losses = checked(config, splits)
     for name, modality in modalities.items():
         if known and name in known:
             modality.load_state(known[name])
@@ -129,28 +129,37 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
         except ValueError as error:
             raise BadInput(f"{train.name}, modalities.{name}: {error}") from None
     means, scales = target_statistics(config, train)
-    config = with_shares(config, scales)
-    losses = make_losses(config)
+    config = fill_target_defaults(config, losses, math.hypot(*scales))
     try_objective(config, modalities, losses)
     facts = Facts({n: m.state() for n, m in modalities.items()}, class_names(config, train), means, scales)
-    return build(config, facts, modalities)
+    return build(config, facts, modalities, losses)
 
 
-def with_shares(config: Config, scales: list[float]) -> Config:
-    """The same with the weights and options written out that losses take as shares of the training targets' deviation.
+def checked(config: Config, splits: dict[str, Manifest]) -> tuple[Config, dict[str, Modality], list[Loss]]:
+    """The modalities and losses of a config whose columns, windows and needs the data have; the config with its bins.
 
-    A loss says so by `weight_share`, `window_share` and, per unit of target distance, `pushing_share`.
+    Raises `BadInput`. Nothing is learned from the data, and no model is made.
     """
-    deviation, terms = math.hypot(*scales), []
-    for term in config.objective:
-        loss = LOSSES[term.name]
-        written: dict[str, float] = {}
-        for key, unit in (("weight", deviation), ("window", deviation), ("pushing", 1 / deviation if deviation else 0)):
-            given = term.weight if key == "weight" else term.options.get(key)
-            share = getattr(loss, f"{key}_share", None)
-            if share is not None and given is None:
-                written[key] = float(f"{share * unit:.3g}")
-        terms.append(Term.model_validate({"weight": 1.0} | term.model_dump(exclude_none=True) | written))
+    modalities, losses = make_modalities(config), make_losses(config)
+    for manifest in splits.values():
+        check_columns(config, modalities, manifest)
+    check_neighbours(config, modalities, splits["train"])
+    check_windows(config, modalities)
+    config = config.model_copy(update={"data": with_bins(config.data, splits["train"])})
+    check_needs(config, losses, splits["train"], modalities)
+    return config, modalities, losses
+
+
+def fill_target_defaults(config: Config, losses: list[Loss], deviation: float) -> Config:
+    """Give losses the options, and terms the weights, that follow from the training targets' deviation."""
+    terms = []
+    for term, loss in zip(config.objective, losses, strict=True):
+        defaults = loss.target_defaults(deviation)
+        weight = defaults.pop("weight", 1.0) if term.weight is None else term.weight
+        for key, value in defaults.items():
+            if term.options.get(key) is None:
+                setattr(loss, key, value)
+        terms.append(term.model_copy(update={"weight": weight}))
     return config.model_copy(update={"objective": terms})
 
 

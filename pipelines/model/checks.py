@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
+from warnings import warn
 
 import torch
 
@@ -10,12 +11,12 @@ from clx.modalities.base import Modality, StepEncoder
 from clx.modalities.series import Series
 from clx.pipelines.batches.columns import _require, column_of, view_names
 from clx.pipelines.batches.positives import Neighbours
-from clx.pipelines.config.objects import required
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.forecasting import forecast_of
+from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder, modality_of
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, ClxWarning
 
 
 def try_objective(config: Config, modalities: Mapping[str, Modality], losses: list[Loss]) -> None:
@@ -104,8 +105,7 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
     """What the losses need must be in the manifest, before the first step."""
     forecasts = forecast_of(config, modalities)
     for term, loss in zip(config.objective, losses, strict=True):
-        asked = {"labels"} if getattr(loss, "exclude", "none") == "labels" else set()
-        needs = required(type(loss)) | asked
+        needs = loss.requires()
         for need in sorted(needs - ({"predictions", "targets"} if forecasts and "predictions" in needs else set())):
             lacking = (
                 (need == "labels" and not config.data.label)
@@ -122,4 +122,18 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
             raise BadInput(
                 f"loss {term.name!r} has no term for each row that a weight could multiply: data.balance.by=sampling "
                 "draws rare rows more often, with any loss"
+            )
+
+
+def warn_of_idle_terms(config: Config, model: Embedder, objective: Objective) -> None:
+    """Warn of terms that reach nothing that learns: they are computed, and change nothing."""
+    for term, loss in zip(config.objective, objective.losses, strict=True):
+        assert isinstance(loss, Loss)
+        towers = [model.tower(name) for name in term.inputs or config.modalities]
+        heads = [model.predictor] if "predictions" in loss.needs() and model.predictor is not None else []
+        if not any(p.requires_grad for part in [loss, *heads, *towers] for p in part.parameters()):
+            warn(
+                f"loss {term.name!r} changes nothing: all that it looks at is frozen ({', '.join(model.towers)})",
+                ClxWarning,
+                stacklevel=2,
             )

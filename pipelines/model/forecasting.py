@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from clx.losses.base import LOSSES
 from clx.modalities.base import Modality
 from clx.pipelines.batches.columns import column_of
-from clx.pipelines.config.objects import required
 from clx.pipelines.config.schema import Config
 
 
@@ -15,7 +14,7 @@ def forecast_of(config: Config, modalities: Mapping[str, Modality]) -> tuple[str
     It is when the windows have a horizon and a loss compares predictions with numbers that no column holds.
     """
     windows = config.data.windows
-    heads = [required(LOSSES[term.name]) for term in config.objective if term.name in LOSSES]
+    heads = [LOSSES[term.name].required() for term in config.objective if term.name in LOSSES]
     heads = [needs for needs in heads if "predictions" in needs]
     if windows is None or windows.horizon is None or config.data.target or not heads:
         return None

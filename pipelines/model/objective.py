@@ -39,12 +39,11 @@ class Objective(nn.Module):
 
     def learned(self) -> dict[str, float]:
         """Scalars that losses learn, such as temperatures, by `loss.name`."""
-        found = {}
-        for term, loss in zip(self.terms, self.losses, strict=True):
-            tau = getattr(loss, "tau", None)
-            if isinstance(tau, Tensor):
-                found[f"{term.name}.temperature"] = tau.item()
-        return found
+        return {
+            f"{term.name}.{name}": value.item()
+            for term, loss in zip(self.terms, self.losses, strict=True)
+            for name, value in loss.learned().items()  # type: ignore[operator]
+        }
 
     @property
     def leading(self) -> Loss:

@@ -17,11 +17,14 @@ from clx.pipelines.batches.cells import collate
 from clx.pipelines.config.options import options_of
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
+from clx.pipelines.model.towers import scatter_present
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.tensor_cache import cached
 
 Kind = Literal["softmax", "sigmoid", "lift"]
 Finite = AllowInfNan(False)
+CLIP_START = 0.07
+"""The temperature of a loss that has none: where CLIP begins."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +142,10 @@ def queries(run: Run, z: Embeddings, present: dict[str, Tensor], candidate: str)
 
 def native_scale(run: Run, multi_label: bool = False) -> Scale:
     """The leading loss's own temperature and bias; 0.07 (where CLIP starts) for a loss that has no temperature."""
-    leading = run.objective.leading
-    tau, bias = getattr(leading, "tau", 0.07), getattr(leading, "logit_bias", getattr(leading, "bias", None))
-    temperature = tau.item() if isinstance(tau, Tensor) else float(tau)
+    temperature, bias = run.objective.leading.scale()
+    temperature = CLIP_START if temperature is None else temperature
     if bias is not None:
-        return Scale("sigmoid", temperature, bias.item() if isinstance(bias, Tensor) else float(bias))
+        return Scale("sigmoid", temperature, bias)
     return Scale("lift" if multi_label else "softmax", temperature)
 
 
@@ -155,9 +157,7 @@ def embed_items(run: Run, items: Sequence[dict[str, Any]]) -> tuple[Embeddings, 
         here = torch.tensor([name in item for item in items])
         if here.any():
             rows = embed(run, name, [item[name] for item in items if name in item])
-            full = rows.new_zeros(len(items), rows.shape[1])
-            full[here] = rows
-            z[name], present[name] = full, here
+            z[name], present[name] = scatter_present(rows, here), here
     device = run.device
     return {k: v.to(device) for k, v in z.items()}, {k: v.to(device) for k, v in present.items()}
 

@@ -39,7 +39,8 @@ class Tower(nn.Module):
         super().__init__()
         self.encoder: Encoder = modality.build_encoder(load)
         self.pair = modality.pair is not None
-        width = self.encoder.width * (4 if self.pair else 1)
+        self.width = width = self.encoder.width * (4 if self.pair else 1)
+        """Of what the head gets."""
         self.head: nn.Module
         if modality.head in ("none", "norm"):
             if width != embed_dim:
@@ -85,11 +86,12 @@ class Tower(nn.Module):
 
     def forward(self, value: Input) -> Tensor:
         """`[N, embed_dim]` for the N collated rows of one modality, or for their `features`, known already."""
-        features = value["features"] if "features" in value else self.features(value)
-        return self.head(features)  # type: ignore[no-any-return]
+        return self.head(self.features(value))  # type: ignore[no-any-return]
 
     def features(self, value: Input) -> Tensor:
         """What the head gets, `[N, width]`."""
+        if "features" in value:
+            return value["features"]
         learns = not self.locked or value["x"].requires_grad  # of a learned view the gradient goes through
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
             features: Tensor = self.encoder(**value)
@@ -107,7 +109,7 @@ class Tower(nn.Module):
             alone = h[mask][:, None]  # [n, 1, C]
             single = self.encoder.pool(alone, mask.new_ones(alone.shape[:2]))
         each = self.head(single)
-        return self.head(features), _scatter(each, mask), mask
+        return self.head(features), scatter_present(each, mask), mask
 
     def relevance(self, value: Input) -> Tensor:
         """What the network that makes views is to lower, for series to make a view of."""
@@ -153,10 +155,17 @@ class Embedder(nn.Module):
         assert isinstance(found, Tower)
         return found
 
-    def forward(self, inputs: dict[str, Input], present: dict[str, Tensor], steps: Steps | None = None) -> Embeddings:
+    def forward(
+        self,
+        inputs: dict[str, Input],
+        present: dict[str, Tensor],
+        steps: Steps | None = None,
+        features: Embeddings | None = None,
+    ) -> Embeddings:
         """Embeddings `[B, embed_dim]` by view name; rows where the input is absent are zero.
 
-        `steps` is filled, where given, with the embeddings per time step of encoders that have them.
+        `steps` is filled, where given, with the embeddings per time step of encoders that have them; `features` with
+        what the heads get, `[B, width]`.
         """
         z: Embeddings = {}
         for name, here in present.items():
@@ -165,7 +174,9 @@ class Embedder(nn.Module):
             stepped = steps is not None and isinstance(tower.encoder, StepEncoder)
             if name not in inputs:
                 weight = next(self.parameters())
-                z[name] = torch.zeros(len(here), self.embed_dim, device=here.device, dtype=weight.dtype)
+                z[name] = weight.new_zeros(len(here), self.embed_dim)
+                if features is not None:
+                    features[name] = weight.new_zeros(len(here), tower.width)
                 if steps is not None and stepped:
                     steps[name] = z[name][:, None], here[:, None]
                 continue
@@ -175,9 +186,13 @@ class Embedder(nn.Module):
                     value, _ = tower.view(**value)
             if steps is not None and stepped:
                 rows, each, mask = tower.with_steps(value)
-                z[name], steps[name] = _scatter(rows, here), (_scatter(each, here), _scatter(mask, here))
-            else:
-                z[name] = _scatter(tower(value), here)
+                z[name] = scatter_present(rows, here)
+                steps[name] = scatter_present(each, here), scatter_present(mask, here)
+                continue
+            entered = tower.features(value)
+            z[name] = scatter_present(tower.head(entered), here)
+            if features is not None:
+                features[name] = scatter_present(entered, here)
         return z
 
     def relevance(self, inputs: dict[str, Input]) -> dict[str, Tensor]:
@@ -214,7 +229,7 @@ class Embedder(nn.Module):
         return (rows * here[..., None]).sum(0) / here.sum(0).clamp(min=1)[:, None]
 
 
-def _scatter(rows: Tensor, here: Tensor) -> Tensor:
+def scatter_present(rows: Tensor, here: Tensor) -> Tensor:
     """Rows `[N, ...]` at the N True places of `here`, of any shape, zeros elsewhere."""
     if len(rows) == here.numel():
         return rows.view(*here.shape, *rows.shape[1:])

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clx.losses.base import Loss
 from clx.pipelines.report.confusions import CLASSES
 from clx.pipelines.report.snapshot import Snapshot
 
@@ -92,7 +91,7 @@ def similarity(seen: Snapshot) -> dict[str, Any]:
     """Mean cosine of all pairs of rows of two groups, for two modalities; without groups that of single rows."""
     known = groups(seen)
     names, number = known or ([], torch.zeros(0))
-    several = type(seen.run.objective.leading).fuse is not Loss.fuse  # a space of products: pairs say little
+    several = seen.run.objective.leading.fuses_by_product  # pairs say little then
     found = []
     for asked, candidate in seen.directions():
         alone = len(asked) == 1

@@ -33,6 +33,7 @@ import yaml
 from clx.pipelines.config.load import override
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.upgrade import upgrade
 from clx.pipelines.system.durable_files import Damaged, digest, is_used, unseal
 from clx.pipelines.system.errors import BadInput, ClxWarning
 
@@ -168,7 +169,7 @@ def read_config(folder: Path, settings: Iterable[str] = ()) -> Config:
             raise BadInput(f"-s {setting}: a run is resumed as it is; only {', '.join(CHANGEABLE)} may change")
     path = folder / "config.yaml"
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = upgrade(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
         config = parse(Config, raw, str(path))
         for setting in settings:
             override(raw, setting)

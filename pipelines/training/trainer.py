@@ -11,6 +11,7 @@ from clx.pipelines.batches.batch import Batch
 from clx.pipelines.batches.loader import Order, batches
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run
+from clx.pipelines.model.checks import warn_of_idle_terms
 from clx.pipelines.runs.checkpoint import Checkpoint
 from clx.pipelines.system.errors import Refused, Stopped
 from clx.pipelines.system.progress import Progress
@@ -34,6 +35,7 @@ class Trainer:
         config = run.config
         self.run, self.plan, self.out = run, plan, out
         self.settings = config.train
+        warn_of_idle_terms(config, run.model, run.objective)
         self.learner = Learner(run, config.train, plan.steps)
         self.rows, self.draw = training_rows(run, splits["train"])
         self.val = validation_rows(run, splits["val"]) if "val" in splits else None

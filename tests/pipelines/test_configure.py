@@ -9,6 +9,7 @@ import yaml
 from clx.pipelines.config.load import dump, load_config, override, recipes
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.upgrade import upgrade
 from clx.pipelines.system.errors import BadInput
 
 BASE = {
@@ -104,7 +105,7 @@ def test_no_code_runs_from_yaml(tmp_path: Path) -> None:
 
 def test_dump_reads_back(file: str) -> None:
     config = load_config(file, ["data.val.fraction=0.2"])
-    assert parse(Config, yaml.safe_load(dump(config)), "again") == config
+    assert parse(Config, upgrade(yaml.safe_load(dump(config)), "again"), "again") == config
 
 
 @pytest.mark.parametrize(

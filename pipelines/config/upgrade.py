@@ -1,0 +1,54 @@
+"""Configs that earlier versions saved, read as this version would have saved them.
+
+A saved config writes out every default, so an old word in it is nobody's mistake: it is translated here, and only here.
+In a file that a person wrote an old word is refused with the new one named.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clx.pipelines.system.errors import BadInput
+
+FORMAT = 2
+"""Of the configs that this version saves, under the key `format`; 1 is that of configs without it."""
+RENAMED = {"symile": {"negatives": "tuples"}, "average-view": {"of": "two_view"}}
+"""Options of losses by their names in format 1."""
+HEADS_1 = ("l1", "mse", "huber", "cross-entropy")
+"""Losses that in format 1 were given predictions from all inputs, whatever their `inputs` said."""
+
+
+def upgrade(raw: Any, where: str) -> Any:
+    """The raw config in the present format and without its `format`; what is no config comes back as it is.
+
+    Raises `BadInput` for a format of a later version.
+    """
+    if not isinstance(raw, dict):
+        return raw
+    raw = dict(raw)
+    found = raw.pop("format", 1)
+    if isinstance(found, bool) or not isinstance(found, int) or not 1 <= found <= FORMAT:
+        raise BadInput(f"{where} has config format {found!r:.20}, and this version of clx reads 1 to {FORMAT}")
+    if found < 2:
+        stages = [raw, raw.get("pretrain")]
+        for stage in stages:
+            if isinstance(stage, dict) and isinstance(stage.get("objective"), list):
+                stage["objective"] = [_term_1(term) for term in stage["objective"]]
+            elif isinstance(stage, dict):
+                stage |= {"objective": _term_1(stage["objective"])} if "objective" in stage else {}
+    return raw
+
+
+def _term_1(term: Any) -> Any:
+    """A term of format 1 in format 2."""
+    if not isinstance(term, Mapping):
+        return term
+    new = RENAMED.get(str(term.get("name")), {})
+    changed = {new.get(key, key): value for key, value in term.items()}
+    return changed | ({"inputs": None} if term.get("name") in HEADS_1 and "inputs" in term else {})
+
+
+def refuse_renamed(loss: str, options: Mapping[str, Any], where: str) -> None:
+    """Raise `BadInput` for an option of a loss that has another name now."""
+    for old, new in RENAMED.get(loss, {}).items():
+        if old in options:
+            raise BadInput(f"{where}: {old!r} is called {new!r} now")

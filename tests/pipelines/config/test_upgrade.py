@@ -1,0 +1,70 @@
+"""Configs of earlier formats: read where a run saved them, refused where a person wrote them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clx.pipelines.config.load import dump, load_config
+from clx.pipelines.config.objects import make_losses
+from clx.pipelines.config.options import parse
+from clx.pipelines.config.schema import Config
+from clx.pipelines.config.upgrade import FORMAT, upgrade
+from clx.pipelines.system.errors import BadInput
+
+MODALITIES = {"table": {"columns": ["x"]}, "text": {}, "image": {}}
+
+
+def raw(*terms: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"data": {"train": "rows.csv"}, "modalities": MODALITIES, "objective": list(terms), **more}
+
+
+def terms(config: dict[str, Any]) -> list[dict[str, Any]]:
+    read: list[dict[str, Any]] = upgrade(config, "config")["objective"]
+    return read
+
+
+def test_old_words_of_a_saved_config_are_translated() -> None:
+    old = {"name": "symile", "negatives": "shuffled"}, {"name": "average-view", "of": "mv-dhel"}
+    new = [{"name": "symile", "tuples": "shuffled"}, {"name": "average-view", "two_view": "mv-dhel"}]
+    assert terms(raw(*old)) == new
+    assert upgrade(raw({"name": "l1"}, pretrain={"objective": list(old)}), "config")["pretrain"]["objective"] == new
+    make_losses(parse(Config, upgrade(raw(*old), "config"), "config"))
+
+
+def test_heads_of_format_1_looked_at_all_inputs() -> None:
+    assert terms(raw({"name": "l1", "inputs": ["table"]}, {"name": "conr", "inputs": ["table"]})) == [
+        {"name": "l1", "inputs": None},
+        {"name": "conr", "inputs": ["table"]},
+    ]
+    assert terms(raw({"name": "l1", "inputs": ["table"]}, format=2)) == [{"name": "l1", "inputs": ["table"]}]
+
+
+def test_a_dumped_config_reads_back_and_is_left_alone() -> None:
+    config = parse(Config, raw({"name": "l1", "inputs": ["table"]}), "config")
+    saved = yaml.safe_load(dump(config))
+    assert saved["format"] == FORMAT
+    assert parse(Config, upgrade(saved, "config"), "config") == config
+
+
+@pytest.mark.parametrize("number", [3, 0, "2", True, None])
+def test_a_format_that_this_version_does_not_know_is_refused(number: Any) -> None:
+    with pytest.raises(BadInput, match="config format"):
+        upgrade(raw({"name": "clip"}, format=number), "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("term", "reason"),
+    [
+        ({"name": "symile", "negatives": "shuffled"}, "'negatives' is called 'tuples' now"),
+        ({"name": "average-view", "of": "mv-dhel"}, "'of' is called 'two_view' now"),
+    ],
+)
+def test_a_file_that_a_person_wrote_is_told_the_new_word(term: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(raw(term)))
+    with pytest.raises(BadInput, match=reason):
+        make_losses(load_config(str(path)))
+    path.write_text(yaml.safe_dump(raw(term, format=1)))  # copied from a run
+    make_losses(load_config(str(path)))
