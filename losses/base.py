@@ -119,6 +119,14 @@ class Loss(nn.Module):
         """
         return {}
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Read learned scalars that were saved as `[]`, too. They are `[1]`, since FSDP refuses 0-d parameters."""
+        for name, parameter in self.named_parameters(recurse=False):
+            saved = state_dict.get(prefix + name)
+            if saved is not None and saved.dim() == 0 and parameter.dim() == 1:
+                state_dict[prefix + name] = saved.view(1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def setup(self, names: Sequence[str], dim: int) -> None:
         """Create what depends on the inputs' names and the embedding width. Called once, before training."""
 
@@ -176,7 +184,7 @@ class Tempered(Loss):
     learn_temperature: bool = False
     min_temperature: Annotated[float, Gt(0)] = 0.01  # CLIP's clamp of the logit scale at 100
     max_temperature: Annotated[float, Gt(0)] = 10.0
-    log_temperature: nn.Parameter = field(init=False, repr=False)
+    log_temperature: nn.Parameter = field(init=False, repr=False)  # [1]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -190,7 +198,7 @@ class Tempered(Loss):
                     f"temperature {self.temperature} is learned, so it must start between min_temperature "
                     f"{self.min_temperature} and max_temperature {self.max_temperature}"
                 )
-            self.log_temperature = nn.Parameter(torch.tensor(math.log(self.temperature)))
+            self.log_temperature = nn.Parameter(torch.tensor([math.log(self.temperature)]))
 
     @property
     def tau(self) -> Tensor | float:
@@ -200,7 +208,7 @@ class Tempered(Loss):
         # The parameter itself is clamped: a clamp in the graph would hold it at the limit, without gradient.
         with torch.no_grad():
             self.log_temperature.clamp_(math.log(self.min_temperature), math.log(self.max_temperature))
-        return self.log_temperature.exp()
+        return self.log_temperature.exp().view(())
 
     def scale(self) -> tuple[float, float | None]:
         tau = self.tau

@@ -130,18 +130,18 @@ class SigLIP(Pairwise):
     learn_temperature: bool = True
     bias: float = -10.0
     learn_bias: bool = True
-    logit_bias: nn.Parameter = field(init=False, repr=False)
+    logit_bias: nn.Parameter = field(init=False, repr=False)  # [1]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.learn_bias:
-            self.logit_bias = nn.Parameter(torch.tensor(self.bias))
+            self.logit_bias = nn.Parameter(torch.tensor([self.bias]))
 
     def scale(self) -> tuple[float, float | None]:
         return super().scale()[0], self.logit_bias.item() if self.learn_bias else self.bias
 
     def learned(self) -> dict[str, Tensor]:
-        return super().learned() | ({"bias": self.logit_bias.detach()} if self.learn_bias else {})
+        return super().learned() | ({"bias": self.logit_bias.detach().view(())} if self.learn_bias else {})
 
     def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        return siglip(x, y, self.tau, self.logit_bias if self.learn_bias else self.bias, ids)
+        return siglip(x, y, self.tau, self.logit_bias.view(()) if self.learn_bias else self.bias, ids)

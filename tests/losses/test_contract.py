@@ -232,6 +232,22 @@ def test_state_round_trip(name: str) -> None:
     assert torch.equal(call(loss, data), call(other, data))
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_learned_scalars_have_a_dimension_and_are_read_from_files_in_which_they_had_none(name: str) -> None:
+    fields = {"learn_temperature": True} if name in TEMPERED else {}
+    loss, other = make(name, **fields), make(name, **fields)
+    assert all(p.dim() for p in loss.parameters())  # FSDP refuses the others
+    with torch.no_grad():
+        for p in loss.parameters():
+            p.add_(0.1)
+    saved = {key: value.squeeze() if value.numel() == 1 else value for key, value in loss.state_dict().items()}
+    shapes = {key: value.shape for key, value in saved.items()}
+    torch.nn.ModuleDict({"objective": other}).load_state_dict({f"objective.{key}": v for key, v in saved.items()})
+    assert {key: value.shape for key, value in saved.items()} == shapes
+    for a, b in zip(loss.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("name", ON_EMBEDDINGS)
 def test_absent_rows_are_never_looked_at(name: str) -> None:
     loss = make(name)
