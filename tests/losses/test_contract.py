@@ -55,9 +55,8 @@ def steps_of(z: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
 
 def call(loss: Loss, data: dict[str, Any]) -> Tensor:
     data = {**data, "steps": steps_of(data["z"])}
-    extras = {key: data[key] for key in loss.needs() - {"generator"}}
-    if "generator" in loss.needs():
-        extras["generator"] = torch.Generator().manual_seed(5)
+    data.setdefault("generator", torch.Generator().manual_seed(5))
+    extras = {key: data[key] for key in loss.needs()}
     if "predictions" in extras and "labels" in extras:
         extras["predictions"] = torch.cat([data["predictions"] * k for k in (1.0, -1.0, 0.5)], 1)
     return loss(data["z"], **extras)
@@ -246,6 +245,37 @@ def test_learned_scalars_have_a_dimension_and_are_read_from_files_in_which_they_
     assert {key: value.shape for key, value in saved.items()} == shapes
     for a, b in zip(loss.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+DRAWING: dict[str, list[dict[str, Any]]] = {
+    "symile": [{"tuples": "shuffled"}],
+    "supremix": [{"mixing": "negative"}, {"mixing": "positive", "window": 3.0, "max_positives": 2}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"), [(name, fields) for name in EVERY for fields in [{}, *DRAWING.get(name, [])]]
+)
+def test_what_is_random_comes_from_the_generator_alone(name: str, fields: dict[str, Any]) -> None:
+    loss = make(name, **fields)
+
+    def draw(seed: int) -> tuple[Tensor, bool]:
+        """The loss, and whether anything was drawn."""
+        data = batch(size=12)
+        data["generator"] = torch.Generator().manual_seed(seed)
+        before = data["generator"].get_state()
+        value, _ = gradients(loss, data)
+        return value, not torch.equal(before, data["generator"].get_state())
+
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    value, drawn = draw(1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(7)
+    loss.load_state_dict(make(name, **fields).state_dict())  # of what loss keeps: DBPM its memory
+    assert torch.equal(draw(1)[0], value)
+    assert drawn == (fields in DRAWING.get(name, []) or name == "supremix")
+    assert drawn == (draw(2)[0] != value)
 
 
 @pytest.mark.parametrize("name", ON_EMBEDDINGS)
