@@ -13,8 +13,8 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from clx.losses.streaming import unit, units
-from clx.losses.tiles import full
+from clx.losses.primitives.streaming import unit, units
+from clx.losses.primitives.tiles import full
 
 Embeddings = dict[str, Tensor]
 """Embeddings `[B, D]` by name; views of one modality are names too: `image/0`, `image/1`."""

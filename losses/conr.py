@@ -8,8 +8,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register, three_digits
-from clx.losses.streaming import gram, unit
-from clx.losses.tiles import slices
+from clx.losses.primitives.streaming import gram, unit
+from clx.losses.primitives.tiles import slices
 
 
 def conr(

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, nothing, register, several
-from clx.losses.streaming import gram_margins, softplus, unit
+from clx.losses.primitives.streaming import gram_margins, softplus, unit
 
 
 def nt_xent_per_item(x: Tensor, y: Tensor, temperature: Tensor | float) -> Tensor:

@@ -13,8 +13,8 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from clx.losses.base import Embeddings, Loss, average, nothing, register, several
-from clx.losses.streaming import is_small, lse, rows, units
-from clx.losses.tiles import full, off_diagonal, once, plain
+from clx.losses.primitives.streaming import is_small, lse, rows, units
+from clx.losses.primitives.tiles import full, off_diagonal, once, plain
 
 
 def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:

@@ -13,8 +13,8 @@ from annotated_types import Gt
 from torch import Tensor
 
 from clx.losses.base import Pairwise, register
-from clx.losses.streaming import cross_loss, gram, gram_loss, gram_margins, paired
-from clx.losses.tiles import Apart, Edit, off_diagonal, off_items
+from clx.losses.primitives.streaming import cross_loss, gram, gram_loss, gram_margins, paired
+from clx.losses.primitives.tiles import Apart, Edit, off_diagonal, off_items
 
 
 def apart(ids: Tensor | None) -> Edit:

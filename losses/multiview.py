@@ -17,8 +17,8 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings, Pairwise, Tempered, average, nothing, register, several
 from clx.losses.infonce import nt_xent
-from clx.losses.streaming import cross_margins, gram, is_small, lse, mean, softplus, tiny_side, unit, units
-from clx.losses.tiles import Apart, finite, off_diagonal, off_items
+from clx.losses.primitives.streaming import cross_margins, gram, is_small, lse, mean, softplus, tiny_side, unit, units
+from clx.losses.primitives.tiles import Apart, finite, off_diagonal, off_items
 
 
 def mv_infonce(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor | None = None) -> Tensor:

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.autograd import Function
 
 from clx.losses.base import Pairwise, register
-from clx.losses.dense import logits, partners, product
 from clx.losses.infonce import negatives, other_items
-from clx.losses.streaming import gram_margins, is_small, softplus
-from clx.losses.tiles import Edit, cooling, full, inverse, off_items, once, plain
+from clx.losses.primitives.dense import logits, partners, product
+from clx.losses.primitives.streaming import gram_margins, is_small, softplus
+from clx.losses.primitives.tiles import Edit, cooling, full, inverse, off_items, once, plain
 
 
 def hard_negatives(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register
-from clx.losses.tiles import full, inverse, once, plain, wide
+from clx.losses.primitives.tiles import full, inverse, once, plain, wide
 
 
 def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float, weights: Tensor | None = None) -> Tensor:

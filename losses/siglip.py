@@ -8,12 +8,12 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from clx.losses import streaming
 from clx.losses.base import Pairwise, register
-from clx.losses.dense import product
 from clx.losses.infonce import apart
-from clx.losses.streaming import paired, softplus
-from clx.losses.tiles import Edit, Grid, cooling, full, inverse, longest, once, plain, wide
+from clx.losses.primitives import streaming
+from clx.losses.primitives.dense import product
+from clx.losses.primitives.streaming import paired, softplus
+from clx.losses.primitives.tiles import Edit, Grid, cooling, full, inverse, longest, once, plain, wide
 
 
 def siglip(

@@ -8,8 +8,8 @@ from annotated_types import Gt
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register
-from clx.losses.streaming import gram, is_small, softplus, unit
-from clx.losses.tiles import Apart, Edit, off_diagonal
+from clx.losses.primitives.streaming import gram, is_small, softplus, unit
+from clx.losses.primitives.tiles import Apart, Edit, off_diagonal
 
 
 def supcon(

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from clx.losses.base import Embeddings, Loss, register
-from clx.losses.streaming import mean
-from clx.losses.tiles import full
+from clx.losses.primitives.streaming import mean
+from clx.losses.primitives.tiles import full
 
 
 @dataclass(eq=False, kw_only=True)

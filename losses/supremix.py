@@ -11,8 +11,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from clx.losses.base import Embeddings, Tempered, flat, nothing, register, three_digits
-from clx.losses.streaming import lse, mean, unit
-from clx.losses.tiles import finite, plain
+from clx.losses.primitives.streaming import lse, mean, unit
+from clx.losses.primitives.tiles import finite, plain
 
 Growth = Callable[[Tensor], Tensor]
 

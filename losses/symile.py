@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Tempered, nothing, register, several
-from clx.losses.cube import cube
-from clx.losses.streaming import rows, softplus, unit, units
-from clx.losses.tiles import off_diagonal
+from clx.losses.primitives.cube import cube
+from clx.losses.primitives.streaming import rows, softplus, unit, units
+from clx.losses.primitives.tiles import off_diagonal
 
 
 def mip(factors: Sequence[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from clx.losses.base import Embeddings, Loss, Steps, nothing, register, several
-from clx.losses.streaming import lse, mean, softplus
+from clx.losses.primitives.streaming import lse, mean, softplus
 
 most_logits = 1 << 24  # kept for backward at once; beyond, groups are computed again there
 

@@ -75,7 +75,7 @@ class StepEncoder(Encoder):
 
 
 class LearnedView(nn.Module):
-    """A network that makes the second view and those after it; it learns by `losses.relevance`, not the objective."""
+    """A network that makes the second view and those after it. It learns by `losses.view_criterion` alone."""
 
     def __init__(self, sparsity: float) -> None:
         super().__init__()

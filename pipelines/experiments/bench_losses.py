@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clx.losses import tiles
 from clx.losses.base import LOSSES
 from clx.losses.infonce import clip
+from clx.losses.primitives import tiles
 from clx.losses.siglip import siglip
 from clx.losses.symile import symile, symile_shuffled
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Steps
-from clx.losses.relevance import relevance
+from clx.losses.view_criterion import relevance
 from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
 from clx.modalities.series_encoders import last_step
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from clx.losses import cube, streaming, tiles
 from clx.losses.base import EXTRAS, LOSSES, TERM_KEYS, Exclude, Loss, register
+from clx.losses.primitives import cube, streaming, tiles
 
 EVERY = sorted(LOSSES)
 NAMES = ("image", "text", "audio/0")

@@ -23,13 +23,13 @@ from clx.losses.geometry import alignment, uniformity
 from clx.losses.infonce import clip, dcl, infonce, negatives, nt_xent, von_mises
 from clx.losses.multiview import average_view, mv_dhel, mv_infonce, poly_view
 from clx.losses.negatives import hard_negatives
+from clx.losses.primitives.streaming import cross, gram, lse, paired, softplus, unit
+from clx.losses.primitives.tiles import Apart, off_diagonal
 from clx.losses.ranknc import rank_n_contrast
 from clx.losses.siglip import siglip
-from clx.losses.streaming import cross, gram, lse, paired, softplus, unit
 from clx.losses.supcon import supcon
 from clx.losses.supremix import linear, squared, supremix
 from clx.losses.symile import Symile, mip, symile, symile_shuffled
-from clx.losses.tiles import Apart, off_diagonal
 from clx.losses.ts2vec import ts2vec
 
 GOLDEN = Path(os.environ.get("CLX_GOLDEN", Path(__file__).parent / "golden"))

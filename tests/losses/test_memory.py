@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from clx.losses.base import LOSSES
 from clx.losses.infonce import clip
-from clx.losses.streaming import unit
+from clx.losses.primitives.streaming import unit
 from clx.losses.symile import symile
 
 def status(field):

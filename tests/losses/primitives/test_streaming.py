@@ -7,20 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from clx.losses import cube, streaming, tiles
 from clx.losses.base import LOSSES
 from clx.losses.conr import conr
 from clx.losses.geometry import uniformity
 from clx.losses.infonce import clip, nt_xent
 from clx.losses.multiview import mv_dhel, mv_infonce
 from clx.losses.negatives import hard_negatives
+from clx.losses.primitives import cube, streaming, tiles
+from clx.losses.primitives.streaming import cross, cross_loss, cross_margins, gram, gram_loss, gram_margins, unit
+from clx.losses.primitives.tiles import Apart, off_diagonal, off_items
 from clx.losses.ranknc import rank_n_contrast
 from clx.losses.siglip import siglip
-from clx.losses.streaming import cross, cross_loss, cross_margins, gram, gram_loss, gram_margins, unit
 from clx.losses.supcon import Together, supcon
 from clx.losses.supremix import supremix
 from clx.losses.symile import symile
-from clx.losses.tiles import Apart, off_diagonal, off_items
 
 
 @pytest.fixture(params=["dense", "one tile", "small tiles", "tiles kept"])

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from clx.losses.tiles import full
+from clx.losses.primitives.tiles import full
 
 CONSISTENCY = 0.1  # lambda
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from clx.losses.streaming import cross
-from clx.losses.tiles import (
+from clx.losses.primitives.streaming import cross
+from clx.losses.primitives.tiles import (
     Sum,
     budget,
     cooling,

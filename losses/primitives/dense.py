@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from clx.losses.tiles import Edit, Weigh, cooling, inverse, off_diagonal, once, plain, trusted
+from clx.losses.primitives.tiles import Edit, Weigh, cooling, inverse, off_diagonal, once, plain, trusted
 
 NOTHING = {dtype: torch.zeros((), dtype=dtype) for dtype in (torch.float32, torch.float64)}
 

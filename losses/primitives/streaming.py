@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from clx.losses.dense import CrossLoss, DenseCross, DenseGram, GramLoss, joined
-from clx.losses.tiles import (
+from clx.losses.primitives.dense import CrossLoss, DenseCross, DenseGram, GramLoss, joined
+from clx.losses.primitives.tiles import (
     Edit,
     Grid,
     Sum,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clx.losses.relevance import CONSISTENCY, consistency, discrepancy, relevance
+from clx.losses.view_criterion import CONSISTENCY, consistency, discrepancy, relevance
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
