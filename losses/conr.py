@@ -118,6 +118,15 @@ class ConR(Tempered):
     `window` is in the target's units, 1 for ages in years, and `pushing` is per unit of them. When not given they are a
     tenth of the targets' deviation and a fifth over it; and the weight beside an error in these units is a fiftieth of
     it. In a training run the deviation is that of all training rows.
+
+    Example:
+        >>> z = {"image": torch.tensor([[1.0, 0], [1, 0.1], [0, 1]])}
+        >>> targets = torch.tensor([[20.0], [21], [70]])
+        >>> loss = ConR(temperature=0.5, window=5, pushing=0.01)
+        >>> round(loss(z, targets=targets, predictions=torch.tensor([[20.0], [21], [22]])).item(), 3)  # 70 taken for 22
+        0.673
+        >>> loss(z, targets=targets, predictions=torch.tensor([[20.0], [21], [69]])).item()  # all told apart
+        0.0
     """
 
     window_share: ClassVar[float] = 0.1

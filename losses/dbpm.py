@@ -27,6 +27,13 @@ class DBPM(Tempered):
     that of all items shows two views that hold nothing but noise, one `faulty` deviations above a pair that does
     not belong together. Both are multiplied by the normal density at their present loss, at most 1. The memory
     is part of the run; validation neither reads nor writes it.
+
+    Example:
+        >>> loss = DBPM(faulty=1.0)
+        >>> z = {"left": torch.eye(4), "right": torch.eye(4)[[0, 1, 3, 2]]}  # items 2 and 3 have each other's partner
+        >>> epochs = [loss(z, sample_id=torch.arange(4)).item() for _ in range(2)]
+        >>> [round(mean, 3) for mean in loss.memory[:, 0].tolist()]
+        [0.04, 0.04, 5.04, 5.04]
     """
 
     family = "time series"

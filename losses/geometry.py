@@ -95,7 +95,17 @@ class _Uniformities(Function):
 @register("align-uniform")
 @dataclass(eq=False, kw_only=True)
 class AlignUniform(Loss):
-    """Alignment over all pairs of names plus the mean uniformity of all names."""
+    """Alignment over all pairs of names plus the mean uniformity of all names.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]])  # evenly on the circle
+        >>> loss = AlignUniform()
+        >>> round(loss({"image": x, "text": x}).item(), 3)
+        -4.396
+        >>> collapsed = torch.tensor([[1.0, 0]]).repeat(4, 1)
+        >>> round(abs(loss({"image": collapsed, "text": collapsed}).item()), 3)  # aligned as well, but in one point
+        0.0
+    """
 
     family = "geometry"
     paper = "Wang & Isola 2020, arXiv 2005.10242"

@@ -110,7 +110,16 @@ def von_mises(x: Tensor, y: Tensor, sigma: float) -> Tensor:
 @register("infonce")
 @dataclass(eq=False, kw_only=True)
 class InfoNCE(Pairwise):
-    """InfoNCE from the first of two names to the second, over all pairs in order."""
+    """InfoNCE from the first of two names to the second, over all pairs in order.
+
+    Example:
+        >>> image, text = torch.eye(4), torch.eye(4)
+        >>> loss = InfoNCE(temperature=0.5)
+        >>> round(loss({"image": image, "text": text}).item(), 3)
+        0.341
+        >>> round(loss({"image": image, "text": text.roll(1, 0)}).item(), 3)  # each text beside another's image
+        2.341
+    """
 
     family = "softmax"
     paper = "van den Oord et al. 2018, arXiv 1807.03748"
@@ -125,7 +134,19 @@ class InfoNCE(Pairwise):
 @register("clip")
 @dataclass(eq=False, kw_only=True)
 class CLIP(Pairwise):
-    """InfoNCE in both directions, over all pairs of names."""
+    """InfoNCE in both directions, over all pairs of names.
+
+    Example:
+        >>> image, text = torch.eye(4), torch.eye(4)
+        >>> loss = CLIP(temperature=0.5)
+        >>> round(loss({"image": image, "text": text}).item(), 3)
+        0.341
+        >>> round(loss({"image": image, "text": text.roll(1, 0)}).item(), 3)  # each text beside another's image
+        2.341
+        >>> twins = torch.tensor([0, 0, 1, 2])  # items 0 and 1 are of one label, and no negatives of each other
+        >>> round(CLIP(temperature=0.5, exclude="labels")({"image": image, "text": text}, labels=twins).item(), 3)
+        0.29
+    """
 
     family = "softmax"
     paper = "Radford et al. 2021, arXiv 2103.00020"
@@ -142,7 +163,13 @@ class CLIP(Pairwise):
 @register("nt-xent")
 @dataclass(eq=False, kw_only=True)
 class NTXent(Pairwise):
-    """SimCLR's loss, over all pairs of names."""
+    """SimCLR's loss, over all pairs of names.
+
+    Example:
+        >>> views = {"image/0": torch.eye(4), "image/1": torch.eye(4)}
+        >>> round(NTXent(temperature=0.5)(views).item(), 3)  # log(1 + 6 e^-2): 6 negatives at cosine 0
+        0.594
+    """
 
     family = "softmax"
     paper = "Chen et al. 2020, arXiv 2002.05709"
@@ -183,7 +210,13 @@ class Decoupled(Pairwise):
 @register("dcl")
 @dataclass(eq=False, kw_only=True)
 class DCL(Decoupled):
-    """Decoupled contrastive loss, over all pairs of names."""
+    """Decoupled contrastive loss, over all pairs of names.
+
+    Example:
+        >>> views = {"image/0": torch.eye(4), "image/1": torch.eye(4)}
+        >>> round(DCL(temperature=0.5)(views).item(), 3)  # log(6 e^-2): it can be negative
+        -0.208
+    """
 
     formula = "mean over rows u of [x; y]: lse_{v of other items}(u.v / t) - u.u' / t"
     use = "small batches: without the positive in the denominator easy items keep their gradient"
@@ -192,7 +225,14 @@ class DCL(Decoupled):
 @register("dclw")
 @dataclass(eq=False, kw_only=True)
 class DCLW(Decoupled):
-    """Decoupled contrastive loss with positives weighted by how much they still disagree."""
+    """Decoupled contrastive loss with positives weighted by how much they still disagree.
+
+    Example:
+        >>> x, y = torch.eye(3), torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 1]])  # the last pair agrees least
+        >>> loss = DCLW()
+        >>> [round(w, 3) for w in loss.weight(x, torch.nn.functional.normalize(y)).tolist()]
+        [0.827, 0.827, 1.347]
+    """
 
     formula = "lse_{v of other items}(u.v / t) - w u.u' / t, w_i = 2 - B softmax_i(x_i.y_i / sigma)"
     use = "as dcl, with hard positives emphasised; the weights carry no gradient"

@@ -202,7 +202,15 @@ class MultiView(Tempered):
 @register("mv-infonce")
 @dataclass(eq=False, kw_only=True)
 class MVInfoNCE(MultiView):
-    """One softmax per item over all its positives and all other rows."""
+    """One softmax per item over all its positives and all other rows.
+
+    Example:
+        >>> views = {name: torch.eye(4) for name in ("image", "text", "audio")}
+        >>> round(MVInfoNCE()(views).item(), 3)
+        0.476
+        >>> round(MVInfoNCE()(views | {"audio": torch.eye(4).roll(1, 0)}).item(), 3)  # the sounds are of other items
+        1.335
+    """
 
     paper = "Koromilas et al. 2025, arXiv 2507.06979"
     formula = "mean_i lse_{l, (m,j) != (l,i)}(u_li.u_mj / t) - lse_{l != m}(u_li.u_mi / t)"
@@ -216,7 +224,15 @@ class MVInfoNCE(MultiView):
 @register("mv-dhel")
 @dataclass(eq=False, kw_only=True)
 class MVDHEL(MultiView):
-    """Alignment over all views, uniformity in each view by itself."""
+    """Alignment over all views, uniformity in each view by itself.
+
+    Example:
+        >>> views = {name: torch.eye(4) for name in ("image", "text", "audio")}
+        >>> round(MVDHEL()(views).item(), 3)  # 3 views: 3 log(3 negatives) - log(3 pairs at e^5)
+        -2.803
+        >>> round(MVDHEL()(views | {"audio": torch.eye(4).roll(1, 0)}).item(), 3)  # the sounds are of other items
+        -1.718
+    """
 
     paper = "Koromilas et al. 2025, arXiv 2507.06979"
     formula = "mean_i sum_l lse_{j != i}(u_li.u_lj / t) - lse_{l < m}(u_li.u_mi / t)"
@@ -232,7 +248,13 @@ class MVDHEL(MultiView):
 @register("poly-view")
 @dataclass(eq=False, kw_only=True)
 class PolyView(MultiView):
-    """Each view predicts the others, by the geometric or arithmetic mean or by sufficient statistics."""
+    """Each view predicts the others, by the geometric or arithmetic mean or by sufficient statistics.
+
+    Example:
+        >>> views = {name: torch.eye(4) for name in ("image/0", "image/1", "image/2")}
+        >>> [round(PolyView(form=form)(views).item(), 3) for form in ("geometric", "arithmetic", "sufficient")]
+        [0.797, 0.797, 0.341]
+    """
 
     paper = "Shidani et al. 2024, arXiv 2403.05490"
     formula = "mean_{i,a,b} log(1 + exp(lse_{j != i, c}(u_ai.u_cj / t) - u_ai.u_bi / t))"
@@ -248,7 +270,13 @@ class PolyView(MultiView):
 @register("average-view")
 @dataclass(eq=False, kw_only=True)
 class AverageView(MultiView):
-    """Each view against the mean of the others, by a two-view loss."""
+    """Each view against the mean of the others, by a two-view loss.
+
+    Example:
+        >>> views = {name: torch.eye(4) for name in ("image/0", "image/1", "image/2")}
+        >>> round(AverageView(two_view="nt-xent")(views).item(), 3)  # views agree, so their mean is each of them
+        0.594
+    """
 
     paper = "a baseline in Koromilas et al. 2025, arXiv 2507.06979"
     formula = "mean_a loss(u_a, mean_{b != a} u_b)"
@@ -265,7 +293,13 @@ class AverageView(MultiView):
 @register("pairwise")
 @dataclass(eq=False, kw_only=True)
 class PairwiseViews(Pairwise):
-    """A two-view loss averaged over all pairs of names."""
+    """A two-view loss averaged over all pairs of names.
+
+    Example:
+        >>> views = {name: torch.eye(4) for name in ("image/0", "image/1", "image/2")}
+        >>> round(PairwiseViews(two_view="nt-xent")(views).item(), 3)
+        0.594
+    """
 
     family = "multi-view"
     paper = "the usual baseline; see Koromilas et al. 2025, arXiv 2507.06979"

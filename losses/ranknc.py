@@ -111,7 +111,16 @@ def _ranked(s: Tensor, distance: Tensor, start: int) -> tuple[Tensor, Tensor]:
 @register("rank-n-contrast")
 @dataclass(eq=False, kw_only=True)
 class RankNContrast(Tempered):
-    """Rank-N-Contrast over the rows of all names."""
+    """Rank-N-Contrast over the rows of all names.
+
+    Example:
+        >>> targets = torch.tensor([[0.0], [1], [2], [3]])
+        >>> loss = RankNContrast()
+        >>> round(loss({"image": 9 * targets}, targets=targets).item(), 3)  # distances in the order of the targets
+        0.237
+        >>> round(loss({"image": 9 * targets[[1, 3, 0, 2]]}, targets=targets).item(), 3)
+        3.236
+    """
 
     family = "regression"
     paper = "Zha et al. 2023, arXiv 2210.01189"

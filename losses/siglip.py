@@ -118,7 +118,16 @@ class _Negatives(Function):
 @register("siglip")
 @dataclass(eq=False, kw_only=True)
 class SigLIP(Pairwise):
-    """Sigmoid loss over all pairs of names, with temperature and bias learned as in the paper."""
+    """Sigmoid loss over all pairs of names, with temperature and bias learned as in the paper.
+
+    Example:
+        >>> image, text = torch.eye(4), torch.eye(4)
+        >>> loss = SigLIP()
+        >>> round(loss({"image": image, "text": text}).item(), 3)  # 10 of similarity, -10 of bias: log 2 for each pair
+        0.693
+        >>> round(loss({"image": image, "text": text.roll(1, 0)}).item(), 3)
+        10.693
+    """
 
     family = "sigmoid"
     paper = "Zhai et al. 2023, arXiv 2303.15343"

@@ -70,7 +70,18 @@ class Together:
 @register("supcon")
 @dataclass(eq=False, kw_only=True)
 class SupCon(Tempered):
-    """SupCon over the rows of all names; a row without label has its own item's rows as positives only."""
+    """SupCon over the rows of all names; a row without label has its own item's rows as positives only.
+
+    Example:
+        >>> z = {"image": torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])}
+        >>> loss = SupCon(temperature=0.5)
+        >>> round(loss(z, labels=torch.tensor([0, 0, 1, 1])).item(), 3)  # rows of one label coincide
+        0.24
+        >>> round(loss(z, labels=torch.tensor([0, 1, 0, 1])).item(), 3)
+        2.24
+        >>> loss(z, labels=torch.tensor([0, 0, -1, -1])).item() > 0, loss.log
+        (True, {'dropped_anchors': 2})
+    """
 
     family = "supervised"
     paper = "Khosla et al. 2020, arXiv 2004.11362"

@@ -41,7 +41,16 @@ class Regression(Loss):
 @register("l1")
 @dataclass(eq=False, kw_only=True)
 class L1(Regression):
-    """Mean absolute error."""
+    """Mean absolute error.
+
+    Example:
+        >>> import torch
+        >>> z = {"image": torch.zeros(3, 2)}  # heads do not look at the embeddings
+        >>> predictions, targets = torch.tensor([[1.0], [2], [5]]), torch.tensor([[2.0], [2], [torch.nan]])
+        >>> loss = L1()
+        >>> loss(z, predictions=predictions, targets=targets).item(), loss.log
+        (0.5, {'dropped_targets': 1})
+    """
 
     paper = "textbook"
     formula = "mean |p - y|"
@@ -54,7 +63,14 @@ class L1(Regression):
 @register("mse")
 @dataclass(eq=False, kw_only=True)
 class MSE(Regression):
-    """Mean squared error."""
+    """Mean squared error.
+
+    Example:
+        >>> import torch
+        >>> z = {"image": torch.zeros(2, 2)}
+        >>> MSE()(z, predictions=torch.tensor([[1.0], [2]]), targets=torch.tensor([[2.0], [5]])).item()
+        5.0
+    """
 
     paper = "textbook"
     formula = "mean (p - y)^2"
@@ -67,7 +83,14 @@ class MSE(Regression):
 @register("huber")
 @dataclass(eq=False, kw_only=True)
 class Huber(Regression):
-    """Squared error near zero, absolute error beyond `delta`."""
+    """Squared error near zero, absolute error beyond `delta`.
+
+    Example:
+        >>> import torch
+        >>> z = {"image": torch.zeros(2, 2)}
+        >>> Huber(delta=1)(z, predictions=torch.tensor([[1.0], [2]]), targets=torch.tensor([[2.0], [5]])).item()
+        1.5
+    """
 
     paper = "Huber 1964, doi 10.1214/aoms/1177703732"
     formula = "mean h(p - y), h(e) = e^2 / 2 if |e| <= delta else delta (|e| - delta / 2)"
@@ -82,7 +105,16 @@ class Huber(Regression):
 @register("cross-entropy")
 @dataclass(eq=False, kw_only=True)
 class CrossEntropy(Loss):
-    """Softmax cross-entropy of class predictions; rows labelled -1 are left out."""
+    """Softmax cross-entropy of class predictions; rows labelled -1 are left out.
+
+    Example:
+        >>> import torch
+        >>> z = {"image": torch.zeros(3, 2)}
+        >>> predictions, labels = torch.tensor([[2.0, 0], [0, 2], [9, 9]]), torch.tensor([0, 1, -1])
+        >>> loss = CrossEntropy()
+        >>> round(loss(z, predictions=predictions, labels=labels).item(), 3), loss.log
+        (0.127, {'dropped_labels': 1})
+    """
 
     family = "supervised heads"
     paper = "textbook"

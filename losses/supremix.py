@@ -192,6 +192,16 @@ class SupReMix(Tempered):
     `window` is in the target's units, as 5 is for ages in years. Far below the distance between targets it gives no
     hard positives; far above, every pair of rows around a target is one. When not given it is 0.3 of the targets'
     deviation, in a training run that of all training rows.
+
+    Example:
+        >>> targets = torch.tensor([[0.0], [1], [2]])
+        >>> angles = torch.tensor([0.0, 0.5, 1.0])
+        >>> z = {"image": torch.stack([angles.cos(), angles.sin()], 1)}
+        >>> loss = SupReMix(mixing="positive", window=1.5)
+        >>> round(loss(z, targets=targets).item(), 3)  # row 1 is half of rows 0 and 2, in its target and its direction
+        1.264
+        >>> round(loss(z, targets=targets[[1, 0, 2]]).item(), 3)
+        1.476
     """
 
     window_share: ClassVar[float] = 0.3

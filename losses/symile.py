@@ -68,7 +68,20 @@ def symile_shuffled(
 @register("symile")
 @dataclass(eq=False, kw_only=True)
 class Symile(Tempered):
-    """Symile over two modalities or more, with a learned embedding for what an item lacks."""
+    """Symile over two modalities or more, with a learned embedding for what an item lacks.
+
+    Example:
+        >>> a = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+        >>> b = torch.tensor([[1.0, 1], [-1, 1], [-1, -1], [1, -1]])
+        >>> z = {"a": a, "b": b, "c": a * b}  # c is told by a and b together only
+        >>> loss = Symile(temperature=0.2)
+        >>> [round(loss(each).item(), 3) for each in (z, z | {"c": (a * b).roll(1, 0)})]  # right and wrong triples
+        [1.444, 6.747]
+        >>> there = torch.ones(4, dtype=torch.bool)
+        >>> query = loss.fuse({"a": a, "b": b}, {"a": there, "b": there})
+        >>> (query @ (a * b).T).argmax(1).tolist()  # a and b of each item find its c
+        [0, 1, 2, 3]
+    """
 
     family = "multilinear"
     paper = "Saporta et al. 2024, arXiv 2411.01053"

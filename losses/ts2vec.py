@@ -98,7 +98,18 @@ def shared_steps(x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Te
 @register("ts2vec")
 @dataclass(eq=False, kw_only=True)
 class TS2Vec(Loss):
-    """Hierarchical contrast over instances and time, over all pairs of names that have time steps."""
+    """Hierarchical contrast over instances and time, over all pairs of names that have time steps.
+
+    Example:
+        >>> steps = torch.eye(4) * torch.tensor([3.0, -3.0])[:, None, None]  # 2 series of 4 steps
+        >>> there = torch.ones(2, 4, dtype=torch.bool)
+        >>> z = {"series/0": torch.zeros(2, 4), "series/1": torch.zeros(2, 4)}
+        >>> loss = TS2Vec()
+        >>> round(loss(z, steps={"series/0": (steps, there), "series/1": (steps, there)}).item(), 3)
+        0.275
+        >>> round(loss(z, steps={"series/0": (steps, there), "series/1": (steps.flip(1), there)}).item(), 3)
+        3.482
+    """
 
     family = "time series"
     paper = "Yue et al. 2022, arXiv 2106.10466"

@@ -1,6 +1,7 @@
 """What holds for every registered loss, whatever it computes."""
 
 import dataclasses
+import doctest
 from typing import Any, get_type_hints
 
 import pytest
@@ -97,6 +98,14 @@ def test_described(name: str) -> None:
         if f.init and hints[f.name] is float:
             assert f.name == "bias", f"{name}.{f.name} has no range"
     assert cls.required() <= cls.needs() <= EXTRAS.keys()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_its_docstring_shows_it_at_work(name: str) -> None:
+    """test_layout.py runs the examples."""
+    examples = doctest.DocTestParser().get_examples(LOSSES[name].__doc__ or "")
+    assert any(LOSSES[name].__name__ in example.source for example in examples)
+    assert any(example.want for example in examples)
 
 
 @pytest.mark.parametrize("name", ON_EMBEDDINGS)
