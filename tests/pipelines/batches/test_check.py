@@ -22,7 +22,7 @@ from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.write_recipe import recipe_for, write_recipe
 from clx.pipelines.system.errors import BadInput
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = Path(__file__).parents[3].parent / "shared" / "data"
 
 
 def png(seed: int) -> bytes:

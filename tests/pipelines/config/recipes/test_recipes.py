@@ -9,7 +9,7 @@ from clx.pipelines.config.load import load_config
 from clx.pipelines.data.builtin_digits import digits_bayes_rate
 from clx.pipelines.experiments.train import train
 
-FSDD = Path(__file__).parents[3] / "shared" / "data" / "fsdd"
+FSDD = Path(__file__).parents[4].parent / "shared" / "data" / "fsdd"
 pytestmark = pytest.mark.slow
 
 

@@ -14,7 +14,7 @@ from clx.pipelines.data.manifest import Manifest, resolve
 from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.system.errors import BadInput
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
+DATA = Path(__file__).parents[3].parent / "shared" / "data"
 
 
 @pytest.fixture
