@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,22 +78,41 @@ def splits_of(source: str, data: Data, *, whole: bool = False) -> dict[str, Mani
     return splits if whole else {split: _cut(rows, data) for split, rows in splits.items()}
 
 
-def load_evaluation(data: Data, seed: int, source: str | None, split: str | None) -> tuple[str, Manifest]:
-    """The rows to evaluate, with the name of their split.
+Otherwise = Literal["first", "every", "file"]
 
-    They are those of `split`, else of test, val or train, the first that there is; of a `source` without a split
-    column, all rows. Raises `BadInput`.
+
+def choose(
+    data: Data,
+    seed: int,
+    source: str | None = None,
+    split: str | None = None,
+    *,
+    otherwise: Otherwise = "first",
+    whole: bool = False,
+) -> dict[str, Manifest]:
+    """The rows that a command is about, by split: of a source, or, where that is None, of the run's own data.
+
+    Args:
+        split: train, val or test; None leaves the choice to `otherwise`.
+        otherwise: `first` takes test, val or train, the first that there is, or `all` of a source without a split
+            column; `every` takes all of them; `file` takes all rows of a file as it is, in its order and with no
+            series made of them, under the name `all`; of the run's own and of built-in data it takes the first.
+        whole: as in `load_splits`.
+
+    Raises:
+        BadInput: where there are no such rows.
     """
-    name, splits = evaluation_splits(data, seed, source, split)
-    return name, splits[name]
-
-
-def evaluation_splits(data: Data, seed: int, source: str | None, split: str | None) -> tuple[str, dict[str, Manifest]]:
-    """The split that `load_evaluation` chooses, among all splits of its source."""
-    splits = load_splits(data, seed) if source is None else splits_of(source, data)
+    if otherwise == "file" and source is not None and not is_builtin(source):
+        manifest = load_manifest(source, allow_outside=data.allow_outside)
+        splits = {"all": manifest} if split is None else split_by(manifest, data.split)
+    elif source is None:
+        splits = load_splits(data, seed, whole=whole)
+    else:
+        splits = splits_of(source, data, whole=whole)
+    if split is None and otherwise == "every":
+        return splits
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
-    split_in(splits, name, source or data.train)
-    return name, splits
+    return {name: split_in(splits, name, source or data.train)}
 
 
 def _source(source: str, data: Data, whole: bool, ends: dict[str, float]) -> dict[str, Manifest]:

@@ -12,7 +12,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import splits_of
 from clx.pipelines.evaluation import results
 from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_manifest, nobody
-from clx.pipelines.evaluation.evaluated_rows import OnBad, Source, looking_ahead, sources
+from clx.pipelines.evaluation.evaluated_rows import OnBad, Source, evaluated_rows, looking_ahead
 from clx.pipelines.evaluation.result_key import key
 from clx.pipelines.evaluation.results import SCHEMA, Settings
 from clx.pipelines.evaluation.task_context import Learning, TaskContext, Unfit
@@ -151,7 +151,7 @@ def evaluate_run(
     elif label or target or columns:
         raise BadInput("--label, --target and --column are for OpenCLIP models; a run's config says what columns are")
     chosen: list[Task] = [t for t in TASKS if t in tasks or "all" in tasks] or list(run.config.eval or TASKS)
-    source = sources(looking_ahead(run.config.data, chosen, settings), run.config.train.seed, data, split, train)
+    source = evaluated_rows(looking_ahead(run.config.data, chosen, settings), run.config.train.seed, data, split, train)
     on_bad: OnBad = "skip" if skip_bad or run.config.data.on_bad_row == "skip" else "fail"
     if own and data is None and source.split == "train":
         say("these are the rows that the run was trained on")

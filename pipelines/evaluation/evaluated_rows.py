@@ -7,7 +7,7 @@ from typing import Literal
 
 from clx.pipelines.config.schema import Data, Task
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.splits import evaluation_splits, load_splits, splits_of
+from clx.pipelines.data.splits import choose, load_splits, split_in, splits_of
 from clx.pipelines.evaluation.forecast import HORIZONS
 from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.system.errors import BadInput
@@ -29,7 +29,7 @@ class Source:
     """Whether `train` and the rows to ask must be drawn from `rows`, which have no splits."""
 
 
-def sources(data: Data, seed: int, source: str | None, split: str | None, train: str | None) -> Source:
+def evaluated_rows(data: Data, seed: int, source: str | None, split: str | None, train: str | None) -> Source:
     """The rows to evaluate and those to learn from.
 
     Evaluated are those of `split`, else of test, val or train, the first that there is; of a `source` without a
@@ -37,8 +37,9 @@ def sources(data: Data, seed: int, source: str | None, split: str | None, train:
     data, else (for a model without data, and for the file that the run's own rows come from) a part of the rows.
     Rows are never learned from, nor choose a penalty, to be asked themselves. Raises `BadInput`.
     """
-    name, splits = evaluation_splits(data, seed, source, split)
-    rows = splits[name]
+    splits = choose(data, seed, source, otherwise="every")
+    name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
+    rows = split_in(splits, name, source or data.train)
     if train is not None:
         known = load_splits(data, seed) if _is_same(train, data.train) else splits_of(train, data)
         learned = "train" if "train" in known else "all"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.config.load import dump
-from clx.pipelines.data.splits import load_evaluation, load_splits
 from clx.pipelines.evaluation import results
+from clx.pipelines.evaluation.evaluated_rows import evaluated_rows
 from clx.pipelines.model.build import Run
 from clx.pipelines.report.confusions import answers
 from clx.pipelines.report.curves import curves
@@ -115,13 +115,12 @@ def look_at(
     found: dict[str, Any] = {}
     if run is not None:
         try:
-            name, manifest = load_evaluation(run.config.data, run.config.train.seed, data, split)
+            looked_at = evaluated_rows(run.config.data, run.config.train.seed, data, split, None)
+            name, manifest = looked_at.split, looked_at.rows
             bad: list[str] = []
             seen = look(run, manifest, rows, bad.append)
-            train = None
-            if run.config.data.target and data is None:
-                train = load_splits(run.config.data, run.config.train.seed)["train"]
-            found = pictures(seen, points, train)
+            train = manifest if name == "train" else looked_at.train
+            found = pictures(seen, points, train if data is None else None)
             of = f"{len(seen):,} of {len(manifest):,}" if len(seen) < len(manifest) else f"{len(seen):,}"
             found |= {"step": run.step, "data": manifest.name, "split": name}
             found["source"] = f"{of} {name} rows of {manifest.name}, step {run.step}"

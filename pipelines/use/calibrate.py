@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings
-from clx.pipelines.data.splits import load_evaluation
+from clx.pipelines.data.splits import choose
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.scoring import alone_and_together, class_embeddings, embed_items, native_scale, queries
 from clx.pipelines.system.errors import BadInput
@@ -39,11 +39,11 @@ def calibrate_on(
     run, text = inputs.run, inputs.text
     data = run.config.data.model_copy(update={"allow_outside": inputs.allow_outside})
     try:
-        _, manifest = load_evaluation(data, run.config.train.seed, source, inputs.split or "val")
+        (manifest,) = choose(data, run.config.train.seed, source, inputs.split or "val").values()
     except BadInput:
         if inputs.split:
             raise
-        _, manifest = load_evaluation(data, run.config.train.seed, source, None)
+        (manifest,) = choose(data, run.config.train.seed, source).values()
     column = label or run.config.data.label or "label"
     stated = [_labels_of(cell, multi_label) for cell in manifest.column(column)]
     if not phrasings:

@@ -16,9 +16,9 @@ from clx.pipelines.batches.batch import Batch, Key
 from clx.pipelines.batches.columns import column_of, columns_of, has_columns
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import once
-from clx.pipelines.data.builtin import is_builtin, load_builtin
+from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.splits import load_manifest, load_splits, split_by, split_in
+from clx.pipelines.data.splits import Otherwise, choose
 from clx.pipelines.data.writers import refuse_input
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
@@ -66,15 +66,11 @@ def identity(run: Run, model: str, pretrained: str | None) -> dict[str, Any]:
 def sources(run: Run, source: str | None, wanted: Wanted, allow_outside: bool) -> list[tuple[str | None, Manifest]]:
     """The rows to embed with the name of their split; None where a column, or nothing, says it."""
     data = run.config.data
-    if source is None or is_builtin(source):
-        splits = load_builtin(source) if source is not None else load_splits(data, run.config.train.seed)
-        if wanted.split is None:
-            return [*splits.items()]
-        return [(wanted.split, split_in(splits, wanted.split, source or data.train))]
-    manifest = load_manifest(source, allow_outside=allow_outside)
-    if wanted.split is None:
-        return [(None, manifest)]
-    return [(wanted.split, split_in(split_by(manifest, data.split), wanted.split, source))]
+    if source is not None:
+        data = data.model_copy(update={"allow_outside": allow_outside})
+    otherwise: Otherwise = "every" if source is None or is_builtin(source) else "file"
+    splits = choose(data, run.config.train.seed, source, wanted.split, otherwise=otherwise)
+    return [(None if name == "all" else name, manifest) for name, manifest in splits.items()]
 
 
 def embed_rows(

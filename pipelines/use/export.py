@@ -20,7 +20,7 @@ from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.options import options_of
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.splits import load_evaluation
+from clx.pipelines.data.splits import choose
 from clx.pipelines.model.build import Facts, Run
 from clx.pipelines.model.scoring import native_scale
 from clx.pipelines.runs import checkpoint
@@ -75,7 +75,7 @@ def export(
     if out.resolve() == folder.resolve():
         raise BadInput(f"{out} is what is to be exported: choose another --out")
     run = checkpoint.load(folder, which)
-    _, manifest = load_evaluation(run.config.data, run.config.train.seed, data, split)
+    (manifest,) = choose(run.config.data, run.config.train.seed, data, split).values()
     told = about(run, folder)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "clx.json", json.dumps(told, indent=1, ensure_ascii=False))  # the mark, whatever ends this call

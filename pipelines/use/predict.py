@@ -12,9 +12,8 @@ from clx.pipelines.batches.batch import BadRow, Batch
 from clx.pipelines.batches.columns import check_columns, columns_of, has_columns
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
-from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.splits import load_evaluation, load_manifest, split_by, split_in
+from clx.pipelines.data.splits import choose
 from clx.pipelines.data.writers import Line
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs.checkpoint import load
@@ -39,13 +38,8 @@ def open_run(folder: Path, checkpoint: str = "best", device: str = "auto", head:
 
 def rows_to_predict(run: Run, source: str | None, split: str | None) -> Manifest:
     """The rows of a source, all of them or those of a split; without a source the run's own test rows."""
-    data = run.config.data
-    if source is None or is_builtin(source):
-        return load_evaluation(data, run.config.train.seed, source, split)[1]
-    manifest = load_manifest(source, allow_outside=data.allow_outside)
-    if split is None:
-        return manifest
-    return split_in(split_by(manifest, data.split), split, source)
+    (manifest,) = choose(run.config.data, run.config.train.seed, source, split, otherwise="file").values()
+    return manifest
 
 
 def kept_columns(run: Run, manifest: Manifest, keep: Sequence[str] = ()) -> list[str]:

@@ -18,7 +18,7 @@ from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.cells import cell_at
 from clx.pipelines.batches.columns import column_of
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.splits import load_splits, split_in, splits_of
+from clx.pipelines.data.splits import Otherwise, choose, load_splits
 from clx.pipelines.data.windows import TIMES, extents
 from clx.pipelines.data.writers import Line
 from clx.pipelines.model.build import Run
@@ -152,13 +152,8 @@ def open_scorer(run: Run, average: int = 21, block: int = 256) -> Scorer:
 
 def recordings(run: Run, source: str | None, split: str | None) -> list[Manifest]:
     """The recordings of a source, all or those of a split; without a source the run's own test split."""
-    data = run.config.data
-    if source is None:
-        splits = load_splits(data, run.config.train.seed, whole=True)
-        split = split or next(each for each in ("test", "val", "train") if each in splits)
-    else:
-        splits = splits_of(source, data, whole=True)
-    return [*splits.values()] if split is None else [split_in(splits, split, source or data.train)]
+    otherwise: Otherwise = "first" if source is None else "every"
+    return [*choose(run.config.data, run.config.train.seed, source, split, otherwise=otherwise, whole=True).values()]
 
 
 def anomalies(scorer: Scorer, manifests: Sequence[Manifest], threshold: float) -> Parts:

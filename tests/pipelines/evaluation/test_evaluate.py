@@ -19,7 +19,7 @@ from clx.pipelines.data.splits import load_splits
 from clx.pipelines.evaluation import results
 from clx.pipelines.evaluation.embeddings import contents, embed_manifest
 from clx.pipelines.evaluation.evaluate import evaluate, evaluate_run
-from clx.pipelines.evaluation.evaluated_rows import source_in, sources
+from clx.pipelines.evaluation.evaluated_rows import evaluated_rows, source_in
 from clx.pipelines.evaluation.result_key import _add_rows
 from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.evaluation.zeroshot import phrasings_for
@@ -86,7 +86,7 @@ def test_every_figure_is_explained(every: dict[str, Any]) -> None:
 
 def test_retrieval_is_that_of_a_loop_over_rows(copy: Path) -> None:
     run = load(copy)
-    source = sources(run.config.data, 0, None, None, None)
+    source = evaluated_rows(run.config.data, 0, None, None, None)
     embedded = embed_manifest(run, source.rows)
     image, text = (contents(run, embedded, name).tolist() for name in ("image", "text"))
     first = {thing: row for row, thing in reversed(list(enumerate(text)))}
@@ -189,20 +189,20 @@ def test_rows_are_not_learned_from_to_be_asked(tmp_path: Path) -> None:
         (tmp_path / f"{name}.csv").write_text("\n".join(["x,label", *some]) + "\n")
     train_rows, val_rows, test_rows = (str(tmp_path / f"{name}.csv") for name in ("train", "val", "test"))
     data = Data(train=train_rows, val=val_rows, label="label")
-    own = sources(data, 0, train_rows, None, None)
+    own = evaluated_rows(data, 0, train_rows, None, None)
     assert (own.split, own.train, own.drawn) == ("all", None, True)  # asked is a part, learned from the others
-    val = sources(data, 0, val_rows, None, None)
+    val = evaluated_rows(data, 0, val_rows, None, None)
     assert val.train is not None
     assert (val.train.name, val.val) == (train_rows, None)
-    other = sources(data, 0, test_rows, None, None)
+    other = evaluated_rows(data, 0, test_rows, None, None)
     assert (other.train is None, other.val is None) == (False, False)
     drawn = Data.model_validate({"train": train_rows, "val": {"fraction": 0.3}, "label": "label"})
-    apart = sources(drawn, 0, None, None, train_rows)
+    apart = evaluated_rows(drawn, 0, None, None, train_rows)
     assert apart.train is not None
     assert not set(apart.rows.rows.tolist()) & set(apart.train.rows.tolist())
     for source, learn in ((test_rows, test_rows), (train_rows, train_rows)):
         with pytest.raises(BadInput, match="these are the rows to evaluate"):
-            sources(data, 0, source, None, learn)
+            evaluated_rows(data, 0, source, None, learn)
 
 
 def test_another_source_is_cut_into_windows_too(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_another_source_is_cut_into_windows_too(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("series\nr.npy\n")
     listed = str(tmp_path / "m.csv")
     data = Data.model_validate({"train": listed, "windows": {"length": 10, "stride": 10}})
-    found = sources(data, 0, listed, None, None)
+    found = evaluated_rows(data, 0, listed, None, None)
     assert found.rows.column(data.windows.column) == ["r.npy#0:10", "r.npy#10:20"]  # type: ignore[union-attr]
 
 
