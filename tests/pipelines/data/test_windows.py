@@ -13,7 +13,7 @@ from clx.pipelines.batches.cells import cell_of, future_of
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.config.schema import Config, Data, Long, Windows
 from clx.pipelines.data.readers import read_file
-from clx.pipelines.data.splits import load_evaluation, load_splits
+from clx.pipelines.data.splits import choose, load_splits
 from clx.pipelines.system.errors import BadInput
 
 RNG = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def test_long_tables_become_series(tmp_path: Path) -> None:
     assert np.isnan(row["series"][1, 1])
     assert np.array_equal(np.delete(row["series"][:, 1], 1), [0, 20, 40, 50])
     assert splits["test"].row(0)["series"].tolist() == [[10, 100], [11, 110], [13, 130]]
-    _, other = load_evaluation(data(tmp_path / "long.csv"), 0, str(tmp_path / "long.csv"), "test")
+    (other,) = choose(data(tmp_path / "long.csv"), 0, str(tmp_path / "long.csv"), "test").values()
     assert other.row(0)["series"].shape == (3, 2)
 
 

@@ -10,7 +10,7 @@ import pytest
 from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.evaluation.embeddings import embed_manifest
 from clx.pipelines.evaluation.evaluate import evaluate_run
-from clx.pipelines.evaluation.evaluated_rows import sources
+from clx.pipelines.evaluation.evaluated_rows import evaluated_rows
 from clx.pipelines.evaluation.regression import training_targets
 from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.experiments.train import train
@@ -42,7 +42,7 @@ def test_regression_in_the_targets_own_units(tmp_path: Path, make_config: Make, 
     )
     found = train(config, tmp_path / "run", silent)["evaluation"]["regression"]["table->price"]
     run = load(tmp_path / "run")
-    embedded = embed_manifest(run, sources(run.config.data, 0, None, None, None).rows, features=True)
+    embedded = embed_manifest(run, evaluated_rows(run.config.data, 0, None, None, None).rows, features=True)
     aims = embedded.targets[:, 0]
     assert found["rows"] == 200
     assert 0.5 < found["r2"] <= 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clx.pipelines.config.schema import Config
-from clx.pipelines.data.splits import load_evaluation
+from clx.pipelines.data.splits import choose
 from clx.pipelines.evaluation.evaluate import evaluate
 from clx.pipelines.evaluation.evaluated_rows import Source
 from clx.pipelines.experiments.train import train
@@ -23,7 +23,7 @@ from clx.pipelines.system.progress import Silent
 @pytest.fixture(scope="module")
 def seen(digits_run: Path) -> Snapshot:
     run = load(digits_run)
-    _, manifest = load_evaluation(run.config.data, 0, None, None)
+    (manifest,) = choose(run.config.data, 0, None, None).values()
     return look(run, manifest, 200, pytest.fail)
 
 
@@ -129,7 +129,7 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Snapsho
         }
         train(Config.model_validate(raw), folder / objective, Silent())
         run = load(folder / objective)
-        _, manifest = load_evaluation(run.config.data, 0, None, None)
+        (manifest,) = choose(run.config.data, 0, None, None).values()
         return look(run, manifest, 1000, pytest.fail)
 
     return make
@@ -137,7 +137,7 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Snapsho
 
 def test_regression_by_region(numbers: Callable[[str], Snapshot]) -> None:
     seen = numbers("l1")
-    splits = load_evaluation(seen.run.config.data, 0, None, "train")[1]
+    splits = choose(seen.run.config.data, 0, None, "train")["train"]
     found = mistakes.regression(seen, splits)
     known = seen.targets.isfinite()
     assert int(known.sum()) == 49  # one test row has no target
@@ -183,7 +183,7 @@ def test_features_over_time_are_one_projection_of_the_encoders_steps(tmp_path: P
     }
     train(Config.model_validate(raw), tmp_path / "run", Silent())
     run = load(tmp_path / "run")
-    _, manifest = load_evaluation(run.config.data, 0, None, None)
+    (manifest,) = choose(run.config.data, 0, None, None).values()
     seen = look(run, manifest, 30, pytest.fail)
     (found,) = sample_views.over_time(seen)
     every, drawn, mapped = [], [], []

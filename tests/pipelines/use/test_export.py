@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from clx.pipelines.config.schema import Config
+from clx.pipelines.data.splits import choose
 from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, Refused
@@ -79,7 +80,7 @@ def test_one_graph(digits_run: Path, tmp_path: Path) -> None:
     need_onnx()
     run = checkpoint.load(digits_run)
     module = export.Exported(run, "table").eval()
-    _, manifest = export.load_evaluation(run.config.data, 0, None, None)
+    (manifest,) = choose(run.config.data, 0, None, None).values()
     inputs = list(export.samples(run, manifest, "table"))
     assert [len(value["x"]) for value in inputs] == [1, 5, 32]
     export.to_onnx(module, inputs, tmp_path / "table.onnx")
@@ -147,7 +148,7 @@ def test_an_encoder_that_cannot_be_traced_is_named(clx: Command, digits_run: Pat
             return x.unique(dim=0)[: int(x.sum())]
 
     module.tower.encoder = Asks()
-    _, manifest = export.load_evaluation(run.config.data, 0, None, None)
+    (manifest,) = choose(run.config.data, 0, None, None).values()
     with pytest.raises(export.Unfit, match="cannot trace it"):
         export.to_onnx(module, list(export.samples(run, manifest, "table")), Path("never.onnx"))
 
