@@ -135,7 +135,9 @@ class Loss(nn.Module):
 
         Pairwise spaces add unit rows, so the score is the sum of cosines; absent inputs add nothing.
         """
-        rows = [nn.functional.normalize(z[name].float(), dim=-1) * present[name][:, None] for name in z]
+        rows = [
+            torch.where(present[name][:, None], nn.functional.normalize(x.float(), dim=-1), 0) for name, x in z.items()
+        ]
         return torch.stack(rows).sum(0)
 
 

@@ -40,7 +40,7 @@ def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, see
         "z": z,
         "labels": torch.arange(size) % 3,
         "targets": (torch.arange(size) % 4).to(torch.float64)[:, None],
-        "predictions": torch.randn(size, 1, generator=g, dtype=torch.float64),
+        "predictions": torch.randn(size, 1, generator=g, dtype=torch.float64).to(dtype),
         "present": {name: torch.ones(size, dtype=torch.bool) for name in NAMES},
         "sample_id": torch.arange(size),
         "weights": None,
@@ -59,15 +59,20 @@ def call(loss: Loss, data: dict[str, Any]) -> Tensor:
     data.setdefault("generator", torch.Generator().manual_seed(5))
     extras = {key: data[key] for key in loss.needs()}
     if "predictions" in extras and "labels" in extras:
-        extras["predictions"] = torch.cat([data["predictions"] * k for k in (1.0, -1.0, 0.5)], 1)
+        extras["predictions"] = data["predictions"] * data["predictions"].new_tensor([1.0, -1.0, 0.5])
     return loss(data["z"], **extras)
 
 
 def gradients(loss: Loss, data: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss, and its gradients by name: those of the embeddings, or of the predictions for a supervised head."""
     data["z"] = {name: x.detach().clone().requires_grad_() for name, x in data["z"].items()}
+    data["predictions"] = data["predictions"].detach().clone().requires_grad_()
+    leaves = data["z"] | {"predictions": data["predictions"]}
     value = call(loss, data)
-    grads = torch.autograd.grad(value, list(data["z"].values()), allow_unused=True) if value.requires_grad else ()
-    return value.detach(), {n: g for n, g in zip(data["z"], grads, strict=False) if g is not None}
+    grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+    named = {name: g for name, g in zip(leaves, grads, strict=True) if g is not None}
+    assert named
+    return value.detach(), named
 
 
 def assert_finite(loss: Loss, data: dict[str, Any]) -> None:
@@ -83,8 +88,7 @@ def test_scalar_of_the_right_kind(name: str) -> None:
         value = call(make(name), batch(dtype=dtype))
         assert value.shape == ()
         assert value.isfinite()
-        if name in ON_EMBEDDINGS:
-            assert value.dtype == dtype
+        assert value.dtype == dtype
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -142,9 +146,17 @@ def test_row_order_does_not_matter(name: str) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_inputs_stay_as_they_were(name: str) -> None:
     loss, data = make(name), batch()
-    before = {n: x.clone() for n, x in data["z"].items()}
+    data["present"]["text"][1] = False
+    data["weights"] = torch.ones(6)
+
+    def tensors() -> dict[str, Tensor]:
+        flat = {f"{key} of {n}": x for key in ("z", "present") for n, x in data[key].items()}
+        return flat | {key: x for key, x in data.items() if isinstance(x, Tensor)}
+
+    before = {key: x.clone() for key, x in tensors().items()}
     gradients(loss, data)
-    assert all(torch.equal(before[n], x) for n, x in data["z"].items())
+    for key, x in tensors().items():
+        assert torch.equal(before[key], x), key
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -155,6 +167,7 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value, grads = gradients(loss, data)
     data["z"] = {n: x.float() for n, x in data["z"].items()}
+    data["predictions"] = data["predictions"].float()
     exact, expected = gradients(loss, data)
     torch.testing.assert_close(value.float(), exact.float(), rtol=1e-5, atol=1e-6)
     for n, g in grads.items():  # half precision is in the inputs and in the gradients handed back, not between
@@ -431,11 +444,10 @@ def test_a_fixed_temperature_is_finite(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_shapes_are_checked(name: str) -> None:
-    data = batch()
-    data["z"]["text"] = data["z"]["text"][:, :3]
-    if name in ON_EMBEDDINGS:
+    loss, data = make(name), batch()
+    for wrong in (data["z"]["text"][:, :3], data["z"]["text"][:5], data["z"]["text"][0]):
         with pytest.raises(ValueError, match="share one shape"):
-            call(make(name), data)
+            loss(data["z"] | {"text": wrong}, **{key: data[key] for key in loss.needs() & data.keys()})
 
 
 @pytest.mark.parametrize("key", [key for key in TERM_KEYS if key != "from"])  # which Python itself refuses
@@ -526,10 +538,12 @@ def test_a_fused_query_scores_by_the_sum_of_cosines_or_by_the_product(name: str)
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_fuse(name: str) -> None:
+def test_fuse_never_looks_at_absent_rows(name: str) -> None:
     loss, data = make(name), batch(dtype=torch.float32)
     data["present"]["text"][0] = False
     two = {n: data["z"][n] for n in NAMES[:2]}
     fused = loss.fuse(two, {n: data["present"][n] for n in two})
     assert fused.shape == (6, 4)
     assert fused.isfinite().all()
+    two["text"][0] = torch.nan
+    assert torch.equal(loss.fuse(two, {n: data["present"][n] for n in two}), fused)

@@ -17,7 +17,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from clx.losses.base import LOSSES
 from clx.losses.dbpm import nt_xent_per_item
 from clx.losses.geometry import alignment, uniformity
 from clx.losses.infonce import clip, dcl, infonce, negatives, nt_xent, von_mises
@@ -29,7 +28,7 @@ from clx.losses.ranknc import rank_n_contrast
 from clx.losses.siglip import siglip
 from clx.losses.supcon import supcon
 from clx.losses.supremix import linear, squared, supremix
-from clx.losses.symile import Symile, mip, symile, symile_shuffled
+from clx.losses.symile import mip, symile, symile_shuffled
 from clx.losses.ts2vec import ts2vec
 
 GOLDEN = Path(os.environ.get("CLX_GOLDEN", Path(__file__).parent / "golden"))
@@ -318,11 +317,3 @@ def test_matches(path: Path) -> None:
 
 def test_there_are_cases() -> None:
     assert files(), f"no golden files of these losses in {GOLDEN}"
-
-
-def test_symile_fuses_by_product() -> None:
-    q = torch.nn.functional.normalize(torch.randn(2, 4, 3), dim=-1)
-    there = torch.ones(4, dtype=torch.bool)
-    fused = Symile().fuse({"a": q[0], "b": q[1]}, {"a": there, "b": there})
-    torch.testing.assert_close(fused, q[0] * q[1])
-    assert "symile" in LOSSES

@@ -14,50 +14,13 @@ pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc"
 )
 
-MEASURE = """
-import gc, sys
-from pathlib import Path
-import torch
-from clx.losses.base import LOSSES
-from clx.losses.infonce import clip
-from clx.losses.primitives.streaming import unit
-from clx.losses.symile import symile
-
-def status(field):
-    return next(int(l.split()[1]) for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(field))
-
-def peak(loss, views, batch, width):
-    leaves = [torch.randn(batch, width).requires_grad_() for _ in range(views)]
-    gc.collect()
-    before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
-    grads = torch.autograd.grad(loss(*leaves), leaves)
-    return (status("VmHWM") - before) / 1024
-
-torch.set_num_threads(1)
-case, views, batch, width = sys.argv[1], *map(int, sys.argv[2:5])
-labels = torch.arange(batch) % max(2, batch // 16)
-def named(name, **extras):
-    loss = LOSSES[name]()
-    return lambda *v: loss({str(k): x for k, x in enumerate(v)}, **{k: x[: len(v[0])] for k, x in extras.items()})
-losses = {
-    "clip": named("clip"), "nt-xent": named("nt-xent"), "supcon": named("supcon", labels=labels),
-    "mv-dhel": named("mv-dhel"), "symile": named("symile"),
-    "rank-n-contrast": named("rank-n-contrast", targets=torch.rand(batch, 1)),
-    "supremix": named("supremix", targets=torch.randn(batch, 1)),
-    "supremix, every pair": lambda *v: LOSSES["supremix"](window=100.0)(
-        {str(k): x for k, x in enumerate(v)}, targets=torch.linspace(0, 1, batch)[:, None]
-    ),
-}
-peak(losses[case], views, 64, width)  # loads libraries; enough rows for symile's tiled form, which 16 no longer take
-print(peak(losses[case], views, batch, width))
-"""
+MEASURE = Path(__file__).parent / "peak_memory.py"
 
 
 def peak(case: str, views: int, batch: int, width: int) -> float:
     """Peak in MiB."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", MEASURE, case, *map(str, (views, batch, width))],
+        [sys.executable, MEASURE, case, *map(str, (views, batch, width))],
         env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
         capture_output=True,
         text=True,
