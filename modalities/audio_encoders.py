@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from clx.modalities.base import Encoder, StepEncoder
 from clx.modalities.pretrained import cut_at, first_line, local_file
-from clx.modalities.sequence import Layer, Step, masked_pool, positions
+from clx.modalities.sequence import ConvolvedSteps, Layer, Step, masked_pool, positions
 
 
 class LogMel(nn.Module):
@@ -67,7 +67,7 @@ def _narrowest_mel(sample_rate: int, mels: int) -> float:
     return 700 * (10 ** (2 * step) - 1)
 
 
-class MelCNN(StepEncoder):
+class MelCNN(ConvolvedSteps):
     """Four convolutions over log-mel frames, mean and maximum over time."""
 
     def __init__(self, sample_rate: int, mels: int, width: int, dropout: float) -> None:
@@ -88,17 +88,7 @@ class MelCNN(StepEncoder):
     def steps(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Features `[N, T, width]` every 40 ms and their mask `[N, T]`."""
         x, mask = self.mel(x, torch.ones_like(x, dtype=torch.bool) if mask is None else mask)
-        for layer in self.layers:
-            x, mask = layer(x, mask)
-        return x, mask
-
-    def pool(self, h: Tensor, mask: Tensor) -> Tensor:
-        features: Tensor = self.out(masked_pool(h, mask))
-        return features
-
-    def blocks(self) -> list[nn.Module]:
-        """Each convolution, the part after pooling."""
-        return [*self.layers, self.out]
+        return self.convolved(x, mask)
 
 
 class MelTransformer(StepEncoder):

@@ -17,6 +17,8 @@ Input = dict[str, Tensor]
 
 LARGEST_FILE = 1 << 29
 """Bytes of a file that are read into memory at most."""
+ABSENT = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+"""What a missing number looks like in text, in lower case."""
 
 
 class CellError(ValueError):

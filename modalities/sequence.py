@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clx.modalities.base import StepEncoder
+
 HEAD_WIDTH = 32
 
 
@@ -25,6 +27,27 @@ class Step(nn.Module):
             mask = F.max_pool1d(mask.float(), self.stride, ceil_mode=True).bool()
         y = F.relu(self.norm(self.conv(x.transpose(1, 2)).transpose(1, 2)))
         return (x + y if self.residual else y) * mask[..., None], mask
+
+
+class ConvolvedSteps(StepEncoder):
+    """Convolutions over time, each a `Step`; mean and maximum over time, and a layer after that."""
+
+    layers: nn.ModuleList
+    out: nn.Module
+
+    def convolved(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """`[N, T, C]` and `[N, T]` through all convolutions."""
+        for layer in self.layers:
+            x, mask = layer(x, mask)
+        return x, mask
+
+    def pool(self, h: Tensor, mask: Tensor) -> Tensor:
+        features: Tensor = self.out(masked_pool(h, mask))
+        return features
+
+    def blocks(self) -> list[nn.Module]:
+        """Each convolution, the part after pooling."""
+        return [*self.layers, self.out]
 
 
 class Layer(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clx.modalities.base import Encoder, StepEncoder
-from clx.modalities.sequence import Step, masked_pool
+from clx.modalities.sequence import ConvolvedSteps, Step
 
 _FILES = {
     "ConvTranPlus": "ConvTranPlus",
@@ -48,7 +48,7 @@ TransformerLSTMPlus and its like), and those that leave weights unused (mWDN).
 """
 
 
-class TCN(StepEncoder):
+class TCN(ConvolvedSteps):
     """A strided convolution, then dilated ones (1, 3, 9, ...), mean and maximum over time."""
 
     def __init__(self, channels: int, length: int, width: int, layers: int, dropout: float) -> None:
@@ -65,18 +65,7 @@ class TCN(StepEncoder):
     def steps(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Features `[N, T / stride, width / 2]` and their mask."""
         mask = x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
-        x = x * mask[..., None]
-        for layer in self.layers:
-            x, mask = layer(x, mask)
-        return x, mask
-
-    def pool(self, h: Tensor, mask: Tensor) -> Tensor:
-        features: Tensor = self.out(masked_pool(h, mask))
-        return features
-
-    def blocks(self) -> list[nn.Module]:
-        """Each convolution, the part after pooling."""
-        return [*self.layers, self.out]
+        return self.convolved(x * mask[..., None], mask)
 
 
 class Dilated(StepEncoder):

@@ -14,14 +14,13 @@ import numpy as np
 from numpy.lib import format
 from numpy.typing import NDArray
 
-from clx.modalities.base import CellError, open_file
+from clx.modalities.base import ABSENT, CellError, open_file
 
 Values = NDArray[np.float64]
 PIECE = re.compile(r"(.*)#(\d*):(\d*)", re.DOTALL)
 HEADERS = {(1, 0): format.read_array_header_1_0, (2, 0): format.read_array_header_2_0}
 BLOCK = 1 << 20
 LONGEST_LINE = 10_000_000
-GAPS = {"", "na", "n/a", "nan", "null", "none", "?"}
 
 
 def piece_of(cell: str) -> tuple[str, slice]:
@@ -162,7 +161,7 @@ def _value(part: str) -> float | None:
     """A number, NaN for an empty or NA cell, None for any other text."""
     part = part.strip().strip('"')
     try:
-        return np.nan if part.lower() in GAPS else float(part)
+        return np.nan if part.lower() in ABSENT else float(part)
     except ValueError:
         return None
 

@@ -13,11 +13,9 @@ import torch
 from annotated_types import Ge, Gt, Interval, MultipleOf
 from torch import Generator, Tensor
 
-from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
+from clx.modalities.base import ABSENT, CellError, Encoder, Input, Modality, register, unknown_encoder
 from clx.modalities.table_encoders import Cells, FTTransformer, Numeric, TableMLP
 
-ABSENT = {"", "na", "n/a", "nan", "null", "none", "?"}
-"""What a missing cell looks like, in lower case."""
 QUANTILES = 256
 CELL_WIDTH = 16  # of the embeddings that `mlp` puts side by side
 

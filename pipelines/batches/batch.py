@@ -1,5 +1,6 @@
 """What a batch is: its key, its rows as tensors, and the rows that could not be read."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -42,6 +43,13 @@ class Batch:
     weights: Tensor | None = None
     """`[B]`, mean 1 over the training rows; None where all count alike."""
     bad: list[BadRow] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, names: Iterable[str], bad: list[BadRow]) -> "Batch":
+        """No rows, but those that could not be read."""
+        numbers = torch.zeros(0, dtype=torch.long)
+        none = {name: torch.zeros(0, dtype=torch.bool) for name in names}
+        return cls({}, none, numbers, torch.zeros(0, 0), numbers, bad=bad)
 
     def __len__(self) -> int:
         return len(self.sample_id)

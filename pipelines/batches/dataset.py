@@ -1,7 +1,7 @@
 """From manifest rows to batches: decoded, varied, collated, with what is missing masked."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -90,7 +90,7 @@ class BatchDataset(Dataset[Batch]):
         targets = [self._number(i, name, row[name]) for name in self.target]
         if self.forecasts is not None:
             targets = self._future(i, row, *self.forecasts)
-        decoded = inputs, label, targets
+        decoded = _Decoded(inputs, label, targets)
         if self.cache:
             self.kept[i] = decoded
         return decoded
@@ -126,13 +126,13 @@ class BatchDataset(Dataset[Batch]):
                     if self.on_bad == "skip":
                         break
                     if self.on_bad == "fail" or len(bad) > 10 * len(key.rows):
-                        return self._collate([], [[]], None, bad)
+                        return Batch.empty(self.modalities, bad)
                     i = int(torch.randint(len(self), (), generator=generator))
         of_view = [samples] * max((m.views for m in self.modalities.values()), default=1)
         if self.neighbours is not None:
             of_view[1:] = [self._neighbours(rows, samples, generator, bad) for _ in of_view[1:]]
             if bad and self.on_bad == "fail":
-                return self._collate([], [[]], None, bad)
+                return Batch.empty(self.modalities, bad)
         return self._collate(rows, of_view, generator if self.augment else None, bad)
 
     def _neighbours(
@@ -165,8 +165,8 @@ class BatchDataset(Dataset[Batch]):
             names = view_names(name, modality) if generator else [name]
             values: dict[int, list[Any]] = {}  # by list of samples: views of the same ones share them
             for view, made_of in zip(names, of_view, strict=False):
-                present[view] = torch.tensor([name in s[0] for s in made_of], dtype=torch.bool)
-                values.setdefault(id(made_of), [s[0][name] for s in made_of if name in s[0]])
+                present[view] = torch.tensor([name in sample.inputs for sample in made_of], dtype=torch.bool)
+                values.setdefault(id(made_of), [sample.inputs[name] for sample in made_of if name in sample.inputs])
             views = [values[id(made_of)] for made_of in of_view[: len(names)]]
             if name in self.features:
                 inputs |= {
@@ -178,15 +178,21 @@ class BatchDataset(Dataset[Batch]):
         return Batch(
             inputs,
             present,
-            labels=torch.tensor([s[1] for s in samples], dtype=torch.long),
-            targets=torch.tensor([s[2] for s in samples], dtype=torch.float32),
+            labels=torch.tensor([sample.label for sample in samples], dtype=torch.long),
+            targets=torch.tensor([sample.targets for sample in samples], dtype=torch.float32),
             sample_id=torch.tensor([int(self.manifest.rows[i]) for i in rows], dtype=torch.long),
             weights=None if self.weights is None else torch.from_numpy(self.weights[rows]).float(),
             bad=bad,
         )
 
 
-_Decoded = tuple[dict[str, Any], int, list[float]]
+class _Decoded(NamedTuple):
+    """A row that was read."""
+
+    inputs: dict[str, Any]
+    """Samples of the modalities that are present."""
+    label: int
+    targets: list[float]
 
 
 class _Bad(Exception):

@@ -1,6 +1,5 @@
 """A first guess at what the columns of a manifest mean, and a recipe written from it."""
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -88,11 +87,9 @@ def _sample_rate(manifest: Manifest, column: str) -> dict[str, int]:
 def _objective(modalities: dict[str, dict[str, Any]], found: Inferred) -> str:
     if len(modalities) > 1:
         return "clip"
-    from clx.losses.base import LOSSES
-
     only = next(iter(modalities.values()))
     only["views"] = 2
-    return "supcon" if found.label and "supcon" in LOSSES else "nt-xent"
+    return "supcon" if found.label else "nt-xent"
 
 
 def recipe_for(source: str) -> str:
@@ -123,14 +120,8 @@ def recipe_for(source: str) -> str:
 
 def _scalar(value: Any) -> str:
     """A value in YAML's flow style on one line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_scalar(key)}: {_scalar(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_scalar(item) for item in value) + "]"
-    if isinstance(value, str):
-        plain = value.replace("_", "").replace("-", "").replace(".", "").replace("/", "").isalnum()
-        return value if plain and value[0] not in "-." and yaml.safe_load(value) == value else json.dumps(value)
-    return json.dumps(value)
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def write_recipe(source: str, out: Path) -> str:

@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.cells import cell_at
 from clx.pipelines.batches.columns import has_columns
@@ -19,6 +17,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.evaluated_rows import OnBad, Source
 from clx.pipelines.evaluation.results import SCHEMA, Settings
 from clx.pipelines.model.build import Run
+from clx.pipelines.model.fingerprint import add_weights
 from clx.pipelines.system.errors import BadInput
 
 
@@ -27,10 +26,7 @@ def key(run: Run, source: Source, tasks: Sequence[Task], settings: Settings, on_
     digest = hashlib.blake2b(digest_size=16)
     said = [SCHEMA, version("clx"), sorted(tasks), asdict(settings), on_bad, source.split, source.drawn]
     digest.update(json.dumps([said, run.config.model_dump(mode="json", exclude={"eval", "train"})]).encode())
-    state = {**run.model.state_dict(prefix="model."), **run.objective.state_dict(prefix="objective.")}
-    for name, value in sorted(state.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    add_weights(digest, {**run.model.state_dict(prefix="model."), **run.objective.state_dict(prefix="objective.")})
     for manifest in (source.rows, source.train, source.val):
         if manifest is not None:
             _add_rows(digest, run, manifest)

@@ -1,6 +1,7 @@
 """Whether the losses of a config can work with its data and towers, asked before anything is trained."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 from warnings import warn
 
@@ -39,7 +40,8 @@ def try_objective(config: Config, modalities: Mapping[str, Modality], losses: li
         seen = [name for name in names if term.inputs is None or modality_of(name) in term.inputs]
         z = {name: torch.randn(size, width, generator=draw) for name in seen}
         try:
-            loss(z, **{key: value for key, value in given.items() if key in type(loss).needs()})
+            tried = deepcopy(loss)  # which may remember rows
+            tried(z, **{key: value for key, value in given.items() if key in loss.needs()})
         except ValueError as error:
             raise BadInput(f"loss {term.name!r}: {error}") from None
 

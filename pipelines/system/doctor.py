@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
+from clx.pipelines.system.cores import usable_cores
+
 Level = Literal["ok", "note", "problem", "broken"]
 """Broken is what nothing works without; a problem will cost time or memory; a note is good to know."""
 Row = dict[str, Any]
@@ -192,15 +194,6 @@ def hub() -> Iterator[Row]:
         yield row("hugging face", f"{shown}; offline ({offline[0]} is set): only these load", "note")
     else:
         yield row("hugging face", f"{shown}; others are fetched when asked for")
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: affinity, and the quota of its control group."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, max(1, round(int(quota) / int(period))))
-    return cores
 
 
 def cpu() -> Iterator[Row]:

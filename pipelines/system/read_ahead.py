@@ -1,11 +1,12 @@
 """Work done ahead of its consumer by threads: several groups at once, their results in order."""
 
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
+
+from clx.pipelines.system.cores import usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -13,7 +14,7 @@ R = TypeVar("R")
 
 def default_workers() -> int:
     """Threads that read data and run the model: one per core, at most 8."""
-    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    return min(8, usable_cores())
 
 
 def read_ahead(

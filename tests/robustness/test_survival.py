@@ -181,11 +181,11 @@ def test_commands_that_read_stop_with_a_line(
         place, name, when = (Table, "read", 50) if "data" in command else (Embedder, "forward", 2)
         real, calls = getattr(place, name), [0]
 
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **named: Any) -> Any:
             calls[0] += 1
             if calls[0] == when:
                 send(number)
-            return real(*args)
+            return real(*args, **named)
 
         setattr(place, name, call)
         sys.argv = ["clx", *command.split(), *(["digits"] if "data" in command else [str(digits_run), "--force"])]
