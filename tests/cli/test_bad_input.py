@@ -5,7 +5,6 @@ import json
 import wave
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ import yaml
 from PIL import Image
 
 from clx.pipelines.batches.loader import Order
+from command import Command
 
-Command = Callable[..., Any]
 COLORS = ["red", "green", "blue"]
 
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ import pytest
 import torch
 
 from clx.pipelines.use.embedding_files import dense
-
-CLX = str(Path(sys.executable).with_name("clx"))
+from command import CLX
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from clx.cli.evaluate import compact
-
-Command = Callable[..., subprocess.CompletedProcess[str]]
-CLX = str(Path(sys.executable).with_name("clx"))
+from command import CLX, Command
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,13 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from clx.pipelines.runs import checkpoint
+from command import CLX
 
-CLX = str(Path(sys.executable).with_name("clx"))
 LONG = [
     *("-s", "modalities={table: {columns: ['seg_*']}, text: {layers: 1, width: 32}}"),
     *("-s", "train.steps=100000", "-s", "train.batch_size=32", "-s", "eval=[]"),

@@ -4,12 +4,12 @@ import json
 import resource
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-CLX = str(Path(sys.executable).with_name("clx"))
+from command import CLX
+
 HEAVY = ["torch", "numpy", "open_clip", "pyarrow", "sklearn", "tsai", "torchaudio", "PIL"]
 
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +13,8 @@ import pytest
 from safetensors.torch import load_file
 
 from clx.pipelines.runs import checkpoint, state
+from command import CLX
 
-CLX = str(Path(sys.executable).with_name("clx"))
 CONFIG = """
 data: {train: sklearn:iris, label: label, val: {fraction: 0.2}}
 modalities:

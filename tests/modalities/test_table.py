@@ -140,3 +140,8 @@ def test_patterns_or_nothing_may_stand_for_columns() -> None:
         Table(encoder="mlpp").build_encoder()
     with pytest.raises(ValueError, match="no pretrained"):
         Table(pretrained="x").build_encoder()
+
+
+def test_tables_are_no_pairs() -> None:
+    with pytest.raises(ValueError, match="one column"):
+        Table(pair="x")

@@ -1,6 +1,6 @@
 """Kill `clx train digits` with SIGKILL over and over, resume each time, and compare the end with an unbroken run.
 
-python tests/robustness/kills.py --kills 100 --workers 2
+PYTHONPATH=tests python tests/robustness/kills.py --kills 100 --workers 2
 
 Each attempt runs in a process group of its own, forked from this one, which has torch loaded; so a resume costs what it
 costs without the imports. Half of the kills come at a random moment (steps, validation, the start), half at a random
@@ -27,11 +27,11 @@ import torchvision  # noqa: F401
 from safetensors.torch import load_file
 
 import clx.pipelines.evaluation.evaluate  # noqa: F401
-from clx.cli.main import run
 from clx.pipelines.data import splits
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system import durable_files
 from clx.pipelines.training import logs
+from command import ended, start
 
 CONFIG = {
     "modalities": {
@@ -53,19 +53,9 @@ def settings(steps: int, workers: int) -> list[str]:
     return [part for one in [*given, f"train={json.dumps(train)}"] for part in ("-s", one)]
 
 
-def start(args: list[str], log: Path, prepare: Callable[[], None] = lambda: None) -> int:
+def begin(args: list[str], log: Path, prepare: Callable[[], None] = lambda: None) -> int:
     """The command in a process group of its own."""
-    sys.stdout.flush()
-    child = os.fork()
-    if not child:
-        os.setsid()
-        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
-        sys.argv = ["clx", *args]
-        prepare()
-        os._exit(run())
-    return child
+    return start(args, log, log, prepare, group=True)
 
 
 def die_in_save(operation: int) -> Callable[[], None]:
@@ -159,7 +149,7 @@ def kill(kills: int, workers: int, seed: int, folder: Path, steps: int) -> dict[
     given = settings(steps, workers)
     whole, out = folder / "whole", folder / "killed"
     began = time.monotonic()
-    child = start(["train", "digits", "-o", str(whole), *given], folder / "whole.log")
+    child = begin(["train", "digits", "-o", str(whole), *given], folder / "whole.log")
     assert wait_for(child, folder / "whole.log", 600) == 0, (folder / "whole.log").read_text()
     per_step = (time.monotonic() - began) / steps
     done, at, codes, again = {"moment": 0, "save": 0}, [], [], 0
@@ -171,15 +161,15 @@ def kill(kills: int, workers: int, seed: int, folder: Path, steps: int) -> dict[
         left = kills - len(at)
         reach = max(1.0, 2 * (steps - 1 - step) / max(1, left))
         if not left:
-            child, way = start(args, log), "end"
+            child, way = begin(args, log), "end"
         elif len(at) % 2:
-            child, way = start(args, log, die_in_save(draw.randint(1, 12))), "save"
+            child, way = begin(args, log, die_in_save(draw.randint(1, 12))), "save"
         else:
-            child, way = start(args, log), "moment"
+            child, way = begin(args, log), "moment"
         code = wait_for(child, log, draw.uniform(0, reach * per_step) if way == "moment" else 600)
         if code is None:
             os.killpg(child, signal.SIGKILL)
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            code = ended(child)
         codes.append(code)
         if code == 0 and left and again < 5 and not differences(state(whole), state(out)):
             again += 1  # it ended before its next kill: once more from the start, with earlier ones

@@ -1,6 +1,6 @@
 """Does anything leak? Trains and evaluates `digits` over and over in one process and watches memory and file handles.
 
-python tests/robustness/soak.py --minutes 120 --log soak.jsonl
+PYTHONPATH=tests python tests/robustness/soak.py --minutes 120 --log soak.jsonl
 
 A JSON line a round. The last line compares resident memory after the settling time (`--settle`, 10 minutes) with the
 end, and ends with exit code 1 when it grew by 2 % or more, or when any file handle or child process was left behind.
@@ -8,8 +8,6 @@ Linux only: it reads /proc.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import resource
@@ -19,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from command import inside
 
 LIMIT = 0.02  # growth of resident memory that is no leak
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -37,23 +37,13 @@ def children() -> int:
     return sum(len(Path(f"/proc/self/task/{t}/children").read_text().split()) for t in os.listdir("/proc/self/task"))
 
 
-def command(*args: str) -> None:
-    """One `clx` command in this process."""
-    from clx.cli.main import app
-
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        code = app(list(args), standalone_mode=False)
-    assert not code, err.getvalue()
-    json.loads(out.getvalue())
-
-
 def one_round(run: Path, number: int, settings: list[str]) -> None:
     """Train from the beginning, every third time with worker processes, and evaluate twice."""
     workers = 2 if number % 3 == 2 else 0
     settings = [*settings, f"train.workers={workers}", f"train.seed={number}"]
-    command("train", "digits", "--out", str(run), "--overwrite", "--json", *(f"--set={s}" for s in settings))
-    command("eval", str(run), "--force", "--json")
-    command("eval", str(run), "--split", "val", "--force", "--json")
+    inside("train", "digits", "--out", str(run), "--overwrite", "--json", *(f"--set={s}" for s in settings))
+    inside("eval", str(run), "--force", "--json")
+    inside("eval", str(run), "--split", "val", "--force", "--json")
 
 
 def soak(minutes: float, settle: float, settings: list[str], log: Any) -> dict[str, Any]:

@@ -27,14 +27,14 @@ from clx.pipelines.experiments import train as pipeline
 from clx.pipelines.model.towers import Embedder
 from clx.pipelines.report import run_facts
 from clx.pipelines.runs import checkpoint, state
-from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import out_of_memory
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.training.step import Learner
 from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.use import predict as predicting
+from command import Forked
+from trained import held
 
-Forked = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
 CONFIG = {
     "data": {"train": "sklearn:iris", "label": "label"},
@@ -486,20 +486,9 @@ def test_a_lock_does_not_age(forked: Forked, config: Path, tmp_path: Path) -> No
     for age in (10**7, -(10**7)):
         run = tmp_path / str(age)
         assert forked(["train", config, "-o", run]).code == 0
-        reader, writer = os.pipe()
-        child = os.fork()
-        if not child:
-            with locked(run):
-                os.write(writer, b"!")
-                time.sleep(60)
-            os._exit(0)
-        assert os.read(reader, 1) == b"!"
-        os.utime(run / ".lock", (time.time() - age,) * 2)
-        try:
+        with held(run) as process:
+            os.utime(run / ".lock", (time.time() - age,) * 2)
             done = forked(["train", config, "-o", run, "--overwrite"])
-            assert (done.code, f"(process {child} on" in errors(done.err)) == (2, True)
-        finally:
-            os.kill(child, 9)
-            os.waitpid(child, 0)
+            assert (done.code, f"(process {process} on" in errors(done.err)) == (2, True)
         os.utime(run / ".lock", (time.time() - age,) * 2)
         assert forked(["train", config, "-o", run, "--overwrite"]).code == 0

@@ -20,10 +20,12 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system import durable_files
-from clx.pipelines.system.durable_files import locked, seal
+from clx.pipelines.system.durable_files import seal
 from clx.pipelines.system.errors import BadInput, ClxWarning, Failed
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.training import trainer
+from command import Command, child, ended
+from trained import held
 
 HERE = Path(__file__).parent
 FILES = ["model.safetensors", "trainer.pt", "config.yaml", "facts.json", "meta.json"]
@@ -286,16 +288,17 @@ def test_a_disk_that_refuses_costs_nothing_older(
 def test_a_log_takes_a_whole_line_or_none(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     durable_files.append(log, {"step": 1})
-    child = os.fork()
-    if not child:  # a real limit on the size of files, in a process of its own
+
+    def too_large() -> int:  # a real limit on the size of files, in a process of its own
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
         try:
             durable_files.append(log, {"step": 2, "text": "long" * 9})
         except Failed as error:
-            os._exit(7 if "File too large" in str(error) else 8)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            return 7 if "File too large" in str(error) else 8
+        return 0
+
+    assert ended(child(too_large)) == 7
     assert log.read_text() == '{"step": 1}\n'
     (tmp_path / "full.jsonl").symlink_to("/dev/full")
     with pytest.raises(Failed, match="full.jsonl cannot be written: No space left on device"):
@@ -307,35 +310,19 @@ def test_a_log_takes_a_whole_line_or_none(tmp_path: Path) -> None:
 # Two at once
 
 
-def holder(out: Path) -> int:
-    """A process that trains in `out` for ever."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        with locked(out):
-            os.write(writer, b"!")
-            signal.pause()
-    assert os.read(reader, 1) == b"!"
-    return child
-
-
 def test_two_runs_in_one_folder_are_refused_until_the_first_is_dead(
-    run: Path, made: Path, clx: Callable[..., Any], tmp_path: Path
+    run: Path, made: Path, clx: Command, tmp_path: Path
 ) -> None:
     shutil.rmtree(at(run, 6))
     config = tmp_path / "c.json"
     config.write_text(json.dumps(small().model_dump(mode="json")))
     config = config.rename(tmp_path / "c.yaml")
-    child = holder(run)
-    try:
+    with held(run) as process:
         for args in (["--resume", run], [config, "-o", run, "--overwrite"]):
             done = clx("train", *args)
             assert done.returncode == 2, done.stderr
-            assert f"is being trained by another process (process {child} on" in done.stderr
+            assert f"is being trained by another process (process {process} on" in done.stderr
         checkpoint.load(run)  # reading needs no lock
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
     assert clx("train", "--resume", run).returncode == 0
     assert same(run, made)
     assert clx("train", config, "-o", run, "--overwrite").returncode == 0

@@ -1,5 +1,6 @@
 """Whole commands that are killed, stopped and starved: `clx train digits` ends as if nothing had been."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -13,24 +14,27 @@ from typing import Any
 
 import pytest
 
+from clx.modalities.table import Table
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import Lost
 from clx.pipelines.experiments import train as pipeline
 from clx.pipelines.experiments.train import train
+from clx.pipelines.model.towers import Embedder
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import Stopped
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.system.signals import Signals, raise_stopped
-from clx.pipelines.training.step import Learner
 from clx.pipelines.training.trainer import Trainer
+from command import CLX, Forked
 
 HERE = Path(__file__).parent
 
 
 def script(name: str, *args: str, timeout: float) -> tuple[int, list[dict[str, Any]]]:
-    """Exit code and JSON lines of a script beside this file."""
+    """Exit code and JSON lines of a script beside this file, which imports what tests do."""
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
     command = [sys.executable, str(HERE / name), *args]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
     assert done.stdout, done.stderr
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -101,7 +105,7 @@ PHASES: dict[str, tuple[Any, str, int, int | None]] = {
     "reading data": (pipeline, "load_splits", 1, None),
     "building": (pipeline, "prepare", 1, None),
     "first step": (Trainer, "update", 1, 1),
-    "middle of a step": (Learner, "contrast", 4, None),
+    "middle of a step": (Trainer, "loss", 4, None),
     "validation": (Trainer, "validate", 1, 3),
     "save": (checkpoint, "save_file", 1, 3),
     "last step": (Trainer, "update", 6, 6),
@@ -166,38 +170,24 @@ def test_handlers_are_put_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("command", ["data check", "eval"])
 def test_commands_that_read_stop_with_a_line(
-    digits_run: Path, tmp_path: Path, command: str, number: int, code: int, monkeypatch: pytest.MonkeyPatch
+    digits_run: Path, forked: Forked, command: str, number: int, code: int
 ) -> None:
     """In a process that knows when it is in the middle of the work."""
-    child = os.fork()
-    if not child:
-        from clx.cli import main
-        from clx.modalities.table import Table
-        from clx.pipelines.model.towers import Embedder
+    place, name, when = (Table, "read", 50) if "data" in command else (Embedder, "forward", 2)
 
-        for stream, name in ((1, "out"), (2, "err")):
-            os.dup2(os.open(tmp_path / name, os.O_WRONLY | os.O_CREAT), stream)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-        place, name, when = (Table, "read", 50) if "data" in command else (Embedder, "forward", 2)
-        real, calls = getattr(place, name), [0]
+    def prepare() -> None:
+        real, calls = getattr(place, name), itertools.count(1)
 
-        def call(*args: Any, **named: Any) -> Any:
-            calls[0] += 1
-            if calls[0] == when:
+        def call(*args: Any) -> Any:
+            if next(calls) == when:
                 send(number)
-            return real(*args, **named)
+            return real(*args)
 
         setattr(place, name, call)
-        sys.argv = ["clx", *command.split(), *(["digits"] if "data" in command else [str(digits_run), "--force"])]
-        try:
-            main.main()
-        except SystemExit as end:
-            os._exit(int(end.code or 0))
-        os._exit(99)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
-    assert (tmp_path / "out").read_text() == ""
+
+    done = forked([*command.split(), *(["digits"] if "data" in command else [digits_run, "--force"])], prepare)
     begun = "" if "data" in command else "embedding 1080 rows of digits test\n"
-    assert (tmp_path / "err").read_text() == f"{begun}stopped by {signal.Signals(number).name}\n"
+    assert done == (code, "", f"{begun}stopped by {signal.Signals(number).name}\n")
 
 
 # Workers and data that go away
@@ -234,7 +224,7 @@ def test_no_process_that_reads_outlives_an_error(tmp_path: Path, debug: list[str
     settings += ["train={workers: 2, batch_size: 4, epochs: 5}", "eval=[]", "embed_dim=4"]
     config = tmp_path / "c.yaml"
     config.write_text("".join(one.replace("=", ": ", 1) + "\n" for one in settings))
-    args = [str(Path(sys.executable).with_name("clx")), *debug, "train", "c.yaml"]
+    args = [CLX, *debug, "train", "c.yaml"]
     done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == (1 if debug else 2)
     assert "row 58, column size" in done.stderr

@@ -13,7 +13,7 @@ from clx.pipelines.batches.batch import Key
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.schema import Config, Near
-from clx.pipelines.data.manifest import Manifest, seconds
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import prepare
 from clx.pipelines.system.errors import BadInput
 
@@ -50,14 +50,6 @@ def test_draws_are_the_rows_in_reach(within: float | None) -> None:
         alone += not expected
         assert {found.draw(i, g) for _ in range(30 + 20 * len(expected))} == (expected or {i})
     assert found.alone() == alone
-
-
-def test_dates_are_seconds() -> None:
-    got = seconds(["2024-02-28T23:59:59Z", None, "2024-02-29 00:00:01.5"], "x")
-    assert got[2] - got[0] == pytest.approx(2.5)
-    assert np.isnan(got[1])
-    with pytest.raises(BadInput, match="x: neither numbers nor dates"):
-        seconds(["soon"], "x")
 
 
 def test_further_views_are_of_neighbours() -> None:

@@ -1,7 +1,6 @@
 """Manifests: every format read, every malformed file refused with its row, splits disjoint and stable."""
 
 import json
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,23 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clx.pipelines.config.schema import Data, Fraction
+from clx.pipelines.config.schema import Data
 from clx.pipelines.data.manifest import Manifest, resolve
+from clx.pipelines.data.readers import read_file
 from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.system.errors import BadInput
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
-
-
-@pytest.fixture
-def write(tmp_path: Path):
-    def made(name: str, content: str | bytes) -> str:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return str(path)
-
-    return made
 
 
 def rows(manifest: Manifest) -> list[dict]:
@@ -195,82 +184,6 @@ def test_folder_of_two_kinds_is_refused(write, tmp_path) -> None:
         load_manifest(str(tmp_path))
 
 
-def test_missing_column_names_the_nearest(write) -> None:
-    manifest = load_manifest(write("a.csv", "caption,photo\na,b\n"))
-    with pytest.raises(BadInput, match=r"no column 'captoin' \(did you mean 'caption'\?\); its columns are"):
-        manifest.column("captoin")
-
-
-def test_split_column_is_obeyed_in_any_case(write) -> None:
-    source = write("a.csv", "a,split\n0,train\n1,Dev\n2,TEST\n3,train\n4,valid\n")
-    splits = load_splits(Data(train=source), seed=0)
-    assert {k: m.column("a") for k, m in splits.items()} == {"train": ["0", "3"], "val": ["1", "4"], "test": ["2"]}
-    assert splits["test"].where(0) == f"{source} row 3"
-
-
-def test_split_column_of_another_name(write) -> None:
-    source = write("a.csv", "a,fold\n0,train\n1,test\n")
-    assert set(load_splits(Data(train=source), seed=0)) == {"train"}
-    assert set(load_splits(Data(train=source, split="fold"), seed=0)) == {"train", "test"}
-    with pytest.raises(BadInput, match="no column 'flod'"):
-        load_splits(Data(train=source, split="flod"), seed=0)
-
-
-def test_fraction_is_disjoint_stable_and_takes_training_rows_only(write) -> None:
-    source = write("a.csv", "a,split\n" + "".join(f"{i},{'test' if i % 4 == 0 else 'train'}\n" for i in range(100)))
-    data = Data(train=source, val=Fraction(fraction=0.2))
-    splits, again = load_splits(data, seed=3), load_splits(data, seed=3)
-    assert {k: len(m) for k, m in splits.items()} == {"train": 60, "val": 15, "test": 25}
-    assert len(set().union(*(m.column("a") for m in splits.values()))) == 100
-    assert all((splits[k].rows == again[k].rows).all() for k in splits)
-    assert set(load_splits(data, seed=4)["val"].rows) != set(splits["val"].rows)
-
-
-def test_fraction_of_almost_nothing(write) -> None:
-    two, one = write("two.csv", "a\n1\n2\n"), write("one.csv", "a\n1\n")
-    assert len(load_splits(Data(train=two, val=Fraction(fraction=0.01)), seed=0)["val"]) == 1
-    with pytest.raises(BadInput, match="leaves none to train on"):
-        load_splits(Data(train=one, val=Fraction(fraction=0.5)), seed=0)
-
-
-def test_splits_from_separate_files(write) -> None:
-    train, val = write("train.csv", "a\n1\n"), write("val.csv", "a\n2\n")
-    test = write("test.csv", "a,split\n3,test\n4,train\n")
-    splits = load_splits(Data(train=train, val=val, test=test), seed=0)
-    assert {k: m.column("a") for k, m in splits.items()} == {"train": ["1"], "val": ["2"], "test": ["3"]}
-    with pytest.raises(BadInput, match="no row has the split 'val'"):
-        load_splits(Data(train=train, val=test), seed=0)
-    with pytest.raises(BadInput, match="already have that split"):
-        load_splits(Data(train=test, test=val), seed=0)
-
-
-def test_paths_stay_in_the_folder(write, tmp_path) -> None:
-    write("outside.png", b"x")
-    source = write("data/a.csv", "image\nin/x.png\n")
-    write("data/in/x.png", b"x")
-    (tmp_path / "data" / "link.png").symlink_to(tmp_path / "outside.png")
-    manifest = load_manifest(source)
-    assert resolve("in/x.png", manifest) == tmp_path / "data" / "in" / "x.png"
-    assert resolve("in/../absent.png", manifest).name == "absent.png"
-    assert resolve(str(tmp_path / "data" / "in" / "x.png"), manifest).exists()
-    assert resolve(b"x", manifest) == b"x"
-    for path in ("../outside.png", "in/../../outside.png", str(tmp_path / "outside.png"), "link.png", "../data"):
-        with pytest.raises(BadInput, match="leaves"):
-            resolve(path, manifest)
-        assert resolve(path, load_manifest(source, allow_outside=True))
-    with pytest.raises(BadInput, match="no path"):
-        resolve("a\0b", manifest)
-
-
-def test_take_keeps_row_numbers_and_pickling_keeps_rows(write) -> None:
-    manifest = load_manifest(write("a.csv", "a\n0\n1\n2\n3\n")).take([3, 1])
-    manifest.row(0)
-    copy = pickle.loads(pickle.dumps(manifest))
-    assert copy.column("a") == ["3", "1"]
-    assert copy.where(0).endswith("row 4")
-    assert copy.take([1]).row(0) == {"a": "1"}
-
-
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
 @pytest.mark.parametrize(
     ("source", "counts"),
@@ -286,3 +199,19 @@ def test_real_data(source, counts) -> None:
     splits = load_splits(Data(train=str(DATA / source)), seed=0)
     assert {split: len(manifest) for split, manifest in splits.items()} == counts
     assert None not in splits["train"].row(5).values()
+
+
+def test_ts_archives(tmp_path: Path) -> None:
+    (tmp_path / "two.ts").write_text(
+        "@problemName two\n@timeStamps false\n@missing true\n@univariate false\n@dimension 2\n@equalLength false\n"
+        "@classLabel true up down\n@data\n1,2,3:4,?,6:up\n7,8:9,10:down\n"
+    )
+    table = read_file(tmp_path / "two.ts", "two.ts")
+    assert table.column("label").to_pylist() == ["up", "down"]
+    first, second = table.column("series").to_pylist()
+    assert first[0] == [1, 4]
+    assert np.isnan(first[1][1])
+    assert second == [[7, 9], [8, 10]]
+    (tmp_path / "bad.ts").write_text("@data\nx\n")
+    with pytest.raises(BadInput, match="bad.ts: not a .ts file"):
+        read_file(tmp_path / "bad.ts", "bad.ts")

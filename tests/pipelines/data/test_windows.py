@@ -11,9 +11,8 @@ from clx.modalities.series import Series
 from clx.pipelines.batches.batch import Key
 from clx.pipelines.batches.cells import cell_of, future_of
 from clx.pipelines.batches.dataset import BatchDataset
-from clx.pipelines.config.schema import Config, Data, Long, Windows
-from clx.pipelines.data.readers import read_file
-from clx.pipelines.data.splits import choose, load_splits
+from clx.pipelines.config.schema import Config, Data, Windows
+from clx.pipelines.data.splits import load_splits
 from clx.pipelines.system.errors import BadInput
 
 RNG = np.random.default_rng(0)
@@ -36,56 +35,6 @@ def long_csv(folder: Path, **changes: Any) -> Path:
 def data(path: Path, **more: Any) -> Data:
     long = {"id": "who", "time": "t", "channels": ["x", "y"], **more.pop("long", {})}
     return Data.model_validate({"train": str(path), "label": "label", "long": long, **more})
-
-
-def test_long_tables_become_series(tmp_path: Path) -> None:
-    splits = load_splits(data(long_csv(tmp_path)), 0)
-    assert {name: len(rows) for name, rows in splits.items()} == {"train": 1, "test": 1}
-    row = splits["train"].row(0)
-    assert sorted(row) == ["label", "series", "split", "who"], "a column that changes within a series is left out"
-    assert (row["who"], row["label"]) == ("ann", "ann")
-    assert row["series"][:, 0].tolist() == [0, 1, 2, 4, 5]
-    assert np.isnan(row["series"][1, 1])
-    assert np.array_equal(np.delete(row["series"][:, 1], 1), [0, 20, 40, 50])
-    assert splits["test"].row(0)["series"].tolist() == [[10, 100], [11, 110], [13, 130]]
-    (other,) = choose(data(tmp_path / "long.csv"), 0, str(tmp_path / "long.csv"), "test").values()
-    assert other.row(0)["series"].shape == (3, 2)
-
-
-def test_irregular_times_become_even_or_are_told(tmp_path: Path) -> None:
-    even = load_splits(data(long_csv(tmp_path), long={"every": 0.5}), 0)
-    assert even["train"].row(0)["series"].tolist() == [[t, 10 * t] for t in np.arange(0, 5.5, 0.5)]
-    assert even["test"].row(0)["series"][-1].tolist() == [13, 130]
-    told = load_splits(data(tmp_path / "long.csv", long={"stamps": True}), 0)
-    assert told["train"].row(0)["series"][:, 2].tolist() == [0, 1, 1, 2, 1]
-    dated = tmp_path / "dated.csv"
-    dated.write_text("who,t,x\na,2024-01-01T00:00:10Z,3\na,2024-01-01T00:00:00Z,1\n")
-    long = {"channels": ["x"], "every": 2.5}
-    rows = load_splits(data(dated, long=long, label=None), 0)["train"]
-    assert rows.row(0)["series"].tolist() == [1, 1.5, 2, 2.5, 3]
-
-
-@pytest.mark.parametrize(
-    ("line", "more", "reason"),
-    [
-        ("ann,2,9,9,n,train,ann", {}, "ann has this t twice"),
-        ("ann,9,9,9,n,train,eve", {}, "'label' changes within who ann"),
-        ("ann,9,many,9,n,train,ann", {}, "long.csv row 3, column x: 'many' is not a number"),
-        ("ann,,9,9,n,train,ann", {}, "long.csv row 3, column t: empty"),
-        ("ann,noon,9,9,n,train,ann", {}, "column t: neither numbers nor dates"),
-        (None, {"channels": ["z*"]}, "no column 'z\\*'"),
-        (None, {"id": "whom"}, "did you mean 'who'"),
-    ],
-)
-def test_what_is_wrong_with_a_long_table(tmp_path: Path, line: str | None, more: dict[str, Any], reason: str) -> None:
-    path = long_csv(tmp_path, at={3: line} if line else {})
-    with pytest.raises(BadInput, match=reason):
-        load_splits(data(path, long=more), 0)
-
-
-def test_every_and_stamps_exclude_each_other() -> None:
-    with pytest.raises(ValueError, match="equally far apart"):
-        Long(id="a", time="t", channels=["x"], every=1, stamps=True)
 
 
 def files(folder: Path) -> Path:
@@ -187,14 +136,6 @@ def test_shares_that_cannot_be_cut(tmp_path: Path) -> None:
         load_splits(made, 0)
 
 
-def test_even_times_are_told_as_they_were_written(tmp_path: Path) -> None:
-    (tmp_path / "d.csv").write_text("t,x\n2024-01-01T00:00:00,1\n2024-01-01T00:00:05,2\n")
-    long = {"time": "t", "channels": ["x"], "every": 2}
-    made = Data.model_validate({"train": str(tmp_path / "d.csv"), "long": long})
-    times = load_splits(made, 0, whole=True)["train"].cell(0, "times")
-    assert [time[:19] for time in times] == [f"2024-01-01T00:00:0{k}" for k in (0, 2, 4)]
-
-
 @pytest.mark.parametrize("column", ["start", "recording", "future", "times"])
 def test_columns_that_clx_makes_are_not_taken_from_the_user(tmp_path: Path, column: str) -> None:
     """None is replaced or read as if clx had made it: of a list, and of a table of time steps."""
@@ -223,46 +164,6 @@ def test_columns_that_clx_makes_are_not_taken_from_the_user(tmp_path: Path, colu
                 load_splits(made, 0)
 
 
-@pytest.mark.parametrize("every", [1, 0.1])
-def test_even_steps_of_a_part_know_nothing_of_what_is_behind_it(tmp_path: Path, every: float) -> None:
-    """Values on both sides of each cut are far apart in time: no line between them reaches into the part before."""
-    times = [*range(0, 9), 12, *range(14, 17), *range(23, 30)]  # cuts at 12 and 21
-    found = []
-    for changed in (0, 12, 23):
-        lines = ["t,x", *(f"{t * every:.1f},{t + (1000 if changed and t >= changed else 0)}" for t in times)]
-        (tmp_path / "rec.csv").write_text("\n".join(lines) + "\n")
-        raw = {
-            "train": str(tmp_path / "rec.csv"),
-            "val": {"last": 0.3},
-            "test": {"last": 0.3},
-            "long": {"time": "t", "channels": ["x"], "every": every},
-            "windows": {"length": 2, "stride": 1},
-        }
-        splits = load_splits(Data.model_validate(raw), 0, whole=True)
-        found.append({split: np.ravel(rows.cell(0, "series")).tolist() for split, rows in splits.items()})
-    before, val, test = found
-    assert before["train"] == [*range(9), 8, 8, 8]
-    assert before["val"] == pytest.approx([*range(12, 17), 16, 16, 16, 16])
-    assert before["test"] == [*range(21, 30)]
-    assert val["train"] == test["train"] == before["train"]
-    assert val["val"] != before["val"]
-    assert test["val"] == before["val"]
-    assert test["test"] != before["test"]
-
-
-def test_only_series_that_are_cut_are_sampled_in_parts(tmp_path: Path) -> None:
-    """A test series of a split column is whole: a straight line goes over where the training series is cut."""
-    lines = ["who,t,x,split"]
-    lines += [f"{who},{t},{t},{split}" for who, split in (("a", "train"), ("b", "test")) for t in (0, 1, 2, 8, 9)]
-    (tmp_path / "rec.csv").write_text("\n".join(lines) + "\n")
-    long = {"id": "who", "time": "t", "channels": ["x"], "every": 1}
-    raw = {"train": str(tmp_path / "rec.csv"), "long": long, "val": {"last": 0.5}}
-    made = Data.model_validate({**raw, "windows": {"length": 2, "stride": 1}})
-    splits = load_splits(made, 0, whole=True)
-    found = {split: np.ravel(rows.cell(0, "series")).tolist() for split, rows in splits.items()}
-    assert found == {"train": [0, 1, 2, 2, 2], "val": [5, 6, 7, 8, 9], "test": [*range(10)]}
-
-
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
@@ -278,33 +179,6 @@ def test_windows_that_cannot_be_cut(tmp_path: Path, cell: str, reason: str) -> N
     made = Data(train=str(tmp_path / "bad.csv"), windows=Windows(length=10, stride=5))
     with pytest.raises(BadInput, match=reason):
         load_splits(made, 0)
-
-
-def test_a_piece_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
-    inside = tmp_path / "in"
-    inside.mkdir()
-    np.save(tmp_path / "secret.npy", np.arange(9.0))
-    (inside / "link.npy").symlink_to(tmp_path / "secret.npy")
-    (inside / "list.csv").write_text("series\nlink.npy#0:5\n")
-    rows = load_splits(Data(train=str(inside / "list.csv")), 0)["train"]
-    with pytest.raises(BadInput, match="leaves"):
-        cell_of(rows.row(0), "series", Series(), rows)
-
-
-def test_ts_archives(tmp_path: Path) -> None:
-    (tmp_path / "two.ts").write_text(
-        "@problemName two\n@timeStamps false\n@missing true\n@univariate false\n@dimension 2\n@equalLength false\n"
-        "@classLabel true up down\n@data\n1,2,3:4,?,6:up\n7,8:9,10:down\n"
-    )
-    table = read_file(tmp_path / "two.ts", "two.ts")
-    assert table.column("label").to_pylist() == ["up", "down"]
-    first, second = table.column("series").to_pylist()
-    assert first[0] == [1, 4]
-    assert np.isnan(first[1][1])
-    assert second == [[7, 9], [8, 10]]
-    (tmp_path / "bad.ts").write_text("@data\nx\n")
-    with pytest.raises(BadInput, match="bad.ts: not a .ts file"):
-        read_file(tmp_path / "bad.ts", "bad.ts")
 
 
 def test_training_on_windows_with_neighbours_through_the_command(tmp_path: Path, clx: Any) -> None:

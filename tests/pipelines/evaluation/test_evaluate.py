@@ -1,10 +1,8 @@
 """`clx eval` as a pipeline: what the tasks ask, what they refuse, OpenCLIP models, and what is kept."""
 
 import json
-import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,19 +11,16 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from clx.pipelines.config.schema import TASKS, Data
-from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.config.schema import TASKS
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.evaluation import results
 from clx.pipelines.evaluation.embeddings import contents, embed_manifest
 from clx.pipelines.evaluation.evaluate import evaluate, evaluate_run
 from clx.pipelines.evaluation.evaluated_rows import evaluated_rows, source_in
-from clx.pipelines.evaluation.result_key import _add_rows
 from clx.pipelines.evaluation.results import Settings
-from clx.pipelines.evaluation.zeroshot import phrasings_for
 from clx.pipelines.runs.checkpoint import load
-from clx.pipelines.runs.folder import FOLDER, LAST
 from clx.pipelines.system.errors import BadInput
+from configs import OPEN_CLIP
 
 QUICK = Settings(resamples=20, episodes=20)
 
@@ -109,129 +104,6 @@ def test_retrieval_is_that_of_a_loop_over_rows(copy: Path) -> None:
     assert line["mAP"] == pytest.approx(np.mean(precision), abs=1e-5)
 
 
-def test_what_was_evaluated_is_not_evaluated_again(digits_run: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(digits_run, tmp_path / "run", ignore=shutil.ignore_patterns(FOLDER)))
-    said: list[str] = []
-    once = evaluate_run(copy, ["geometry"], QUICK, say=said.append)
-    again = evaluate_run(copy, ["geometry"], QUICK, say=said.append)
-    assert said[:2] == ["embedding 1080 rows of digits test", "geometry"]
-    assert "evaluated before" in said[2]
-    said.clear()
-    assert again == json.loads(results.dumps(once))
-    assert again["model"] == str(copy)
-    copy = copy.rename(tmp_path / "moved")
-    ended = evaluate_run(copy, say=said.append)  # as training ended
-    assert ended["model"] == str(copy)
-    assert "evaluated before" in said.pop()
-    assert not said
-    assert ended["key"] == json.loads((copy / LAST).read_text())["key"]
-    keys = {again["key"], ended["key"]}
-    for changes in ({"checkpoint": "30"}, {"settings": Settings(resamples=21, episodes=20)}):
-        keys.add(evaluate_run(copy, ["zeroshot"], **{"settings": QUICK, **changes}, say=said.append)["key"])  # type: ignore[arg-type]
-    assert len(keys) == 4
-    assert {each["key"] for each in results.saved(copy)} == keys
-    for name, content in (("a", '{"schema": 2}'), ("b", '{"schema": 2, "key": [1]}'), ("c", "[]"), ("d", "{")):
-        (copy / FOLDER / f"{name}.json").write_text(content)  # others' files are passed over
-    assert {each["key"] for each in results.saved(copy)} == keys
-    evaluate_run(copy, ["geometry"], QUICK, force=True, say=said.append)
-    assert not any("evaluated before" in line for line in said)
-    assert len(list(results.saved(copy))) == 4
-
-
-def test_a_changed_file_is_evaluated_again(copy: Path, tmp_path: Path) -> None:
-    draw = np.random.default_rng(0)
-    for k in range(4):
-        Image.fromarray(draw.integers(0, 255, (8, 8), dtype=np.uint8)).save(tmp_path / f"{k}.png")
-    (tmp_path / "m.csv").write_text("image,label\n" + "\n".join(f"{k}.png,{k % 2}" for k in range(4)))
-
-    def key() -> str:
-        found: str = evaluate_run(copy, ["zeroshot"], QUICK, data=str(tmp_path / "m.csv"), say=str)["key"]
-        return found
-
-    first = key()
-    assert key() == first
-    os.utime(tmp_path / "2.png", (1, 1))
-    touched = key()
-    (tmp_path / "m.csv").write_text("image,label\n" + "\n".join(f"{k}.png,0" for k in range(4)))
-    assert len({first, touched, key()}) == 3
-
-
-def test_the_key_follows_names_categories_and_files_of_pieces(tmp_path: Path) -> None:
-    import hashlib
-
-    import pyarrow as pa
-
-    from clx.modalities.series import Series
-
-    series = SimpleNamespace(modalities={"s": Series()})
-
-    def key(**columns: Any) -> str:
-        digest = hashlib.blake2b()
-        made = pa.table(columns)
-        _add_rows(digest, series, Manifest("m", tmp_path, made, np.arange(len(made))))
-        return digest.hexdigest()
-
-    x, y = pa.array([1, 2]), pa.array([3, 4])
-    assert key(a=x, b=y) == key(a=x, b=y)
-    assert key(a=x, b=y) != key(b=x, a=y)
-    cats = pa.array(["cat", "dog"]).dictionary_encode()
-    assert key(a=cats) != key(a=pa.array(["dog", "cat"]).dictionary_encode())
-    np.save(tmp_path / "r.npy", np.zeros(20))
-    pieces = pa.array(["r.npy#0:10", "r.npy#10:20"])
-    before = key(s=pieces)
-    os.utime(tmp_path / "r.npy", (1, 1))
-    assert key(s=pieces) != before
-
-
-def test_rows_are_not_learned_from_to_be_asked(tmp_path: Path) -> None:
-    lines = [f"{k},{k % 2}" for k in range(20)]
-    for name, some in (("train", lines[:10]), ("val", lines[10:15]), ("test", lines[15:])):
-        (tmp_path / f"{name}.csv").write_text("\n".join(["x,label", *some]) + "\n")
-    train_rows, val_rows, test_rows = (str(tmp_path / f"{name}.csv") for name in ("train", "val", "test"))
-    data = Data(train=train_rows, val=val_rows, label="label")
-    own = evaluated_rows(data, 0, train_rows, None, None)
-    assert (own.split, own.train, own.drawn) == ("all", None, True)  # asked is a part, learned from the others
-    val = evaluated_rows(data, 0, val_rows, None, None)
-    assert val.train is not None
-    assert (val.train.name, val.val) == (train_rows, None)
-    other = evaluated_rows(data, 0, test_rows, None, None)
-    assert (other.train is None, other.val is None) == (False, False)
-    drawn = Data.model_validate({"train": train_rows, "val": {"fraction": 0.3}, "label": "label"})
-    apart = evaluated_rows(drawn, 0, None, None, train_rows)
-    assert apart.train is not None
-    assert not set(apart.rows.rows.tolist()) & set(apart.train.rows.tolist())
-    for source, learn in ((test_rows, test_rows), (train_rows, train_rows)):
-        with pytest.raises(BadInput, match="these are the rows to evaluate"):
-            evaluated_rows(data, 0, source, None, learn)
-
-
-def test_another_source_is_cut_into_windows_too(tmp_path: Path) -> None:
-    np.save(tmp_path / "r.npy", np.zeros(20))
-    (tmp_path / "m.csv").write_text("series\nr.npy\n")
-    listed = str(tmp_path / "m.csv")
-    data = Data.model_validate({"train": listed, "windows": {"length": 10, "stride": 10}})
-    found = evaluated_rows(data, 0, listed, None, None)
-    assert found.rows.column(data.windows.column) == ["r.npy#0:10", "r.npy#10:20"]  # type: ignore[union-attr]
-
-
-def test_embeddings_that_are_not_finite_are_refused(copy: Path) -> None:
-    run = load(copy)
-    with torch.no_grad():
-        next(run.model.towers["image"].parameters()).fill_(float("nan"))
-    with pytest.raises(BadInput, match="image embeddings are not finite"):
-        embed_manifest(run, load_splits(run.config.data, 0)["test"].take(range(8)))
-
-
-def test_figures_are_told_where_they_cannot_be_kept(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(folder: Path, result: dict[str, Any]) -> None:
-        raise PermissionError(13, "Permission denied", str(folder))
-
-    monkeypatch.setattr(results, "save", refuse)
-    said: list[str] = []
-    assert "geometry" in evaluate_run(copy, ["geometry"], QUICK, force=True, say=said.append)
-    assert said[-1] == f"the result is not kept in {copy}: Permission denied"
-
-
 def test_what_the_data_do_not_allow_is_named(copy: Path, tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("seg_a,seg_b,seg_c,seg_d,seg_e,seg_f,seg_g,display\n" + "1,1,1,1,1,1,0,red\n" * 3)
     with pytest.raises(BadInput, match="zeroshot: .* no column 'label'.*retrieval: needs two modalities"):
@@ -240,21 +112,6 @@ def test_what_the_data_do_not_allow_is_named(copy: Path, tmp_path: Path) -> None
         evaluate_run(copy, ["knnn"], QUICK, say=str)
     with pytest.raises(BadInput, match="other than those it is asked about"):
         evaluate_run(copy, ["probe"], QUICK, split="train", say=str)
-
-
-def test_words_for_classes() -> None:
-    assert phrasings_for(["cat", "dog"], {}) == {"cat": ["cat"], "dog": ["dog"]}
-    assert phrasings_for(["b"], {"a": ["x"], "b": ["y", "z"]}) == {"b": ["y", "z"]}
-    assert phrasings_for(["0", "1"], {"cat": ["cat"], "dog": ["dog"]}) == {"0": ["cat"], "1": ["dog"]}
-    with pytest.raises(BadInput, match="'dgo'.*'dog'"):
-        phrasings_for(["cat", "dgo"], {"cat": ["cat"], "dog": ["dog"]})
-
-
-OPEN_CLIP = {
-    "embed_dim": 32,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-}
 
 
 def test_an_open_clip_model_on_a_class_folder(tmp_path: Path) -> None:

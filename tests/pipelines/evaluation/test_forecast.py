@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,8 @@ from clx.pipelines.model.build import prepare
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.use import predict_recordings
+from command import Command
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
 LENGTH, TRAIN, VAL, STEPS = 24, 405, 540, 900  # of a window; ends of the parts
 SPIKES = [*range(600, 890, 31)]
 

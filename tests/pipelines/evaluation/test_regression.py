@@ -1,6 +1,5 @@
 """The task `regression`: errors in the target's units, by how many training rows are like a row."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from clx.pipelines.evaluation.regression import training_targets
 from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.experiments.train import train
 from clx.pipelines.runs.checkpoint import load
-
-Make = Callable[..., Any]
+from configs import Make
 
 
 def table(tmp_path: Path, name: str, rows: int, seed: int) -> Path:

@@ -1,7 +1,6 @@
 """Sweeps: what is executed, what is kept, and the table of runs."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 
 from clx.pipelines.experiments import sweep
 from clx.pipelines.experiments.sweep_grid import Plan, points
+from command import Command
 
 BASE = {
     "data": {"train": "sklearn:iris", "label": "label", "val": {"fraction": 0.2}},
@@ -40,9 +40,6 @@ def test_means_and_deviations_over_seeds() -> None:
     assert first["top1_std"] == pytest.approx(0.02**0.5)
     assert (first["seeds"], first["state"]) == (2, "finished")
     assert (second["top1"], second["top1_std"], second["seeds"], second["state"]) == (0.5, None, 1, "failed")
-
-
-Command = Callable[..., Any]
 
 
 @pytest.fixture

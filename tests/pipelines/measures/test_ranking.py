@@ -8,15 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy import stats
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, ndcg_score, r2_score, roc_auc_score
+from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 from torch import Tensor
 
 from clx.pipelines.measures.bootstrap import figures
-from clx.pipelines.measures.prediction import accuracies, confusion, errors, regressed
 from clx.pipelines.measures.ranking import (
     Relevant,
-    best_classes,
     discounted,
     gains_by_label,
     gains_by_target,
@@ -123,41 +120,9 @@ def test_gain_far_from_every_candidate() -> None:
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
 
 
-def test_accuracies_and_confusion() -> None:
-    queries, classes = made(300, 8)
-    labels = torch.randint(0, 7, (300,), generator=torch.Generator().manual_seed(1))
-    order = best_classes(queries, classes, cells=64)
-    line = figures(300, accuracies(order, labels, 8), resamples=0)
-    scores = queries @ classes.T
-    assert line["top1"] == pytest.approx((scores.argmax(1) == labels).double().mean().item())
-    better = (scores > scores.gather(1, labels[:, None])).sum(1)
-    assert line["top5"] == pytest.approx((better < 5).double().mean().item())
-    with pytest.warns(UserWarning, match="not in y_true"):  # class 7 has no row
-        expected = balanced_accuracy_score(labels, scores.argmax(1))
-    assert line["mean_per_class"] == pytest.approx(expected)
-    counts = np.array(confusion(order[:, 0], labels, list("abcdefgh"))["counts"])
-    assert counts.trace() == (order[:, 0] == labels).sum()
-    assert counts[2, 3] == ((labels == 2) & (order[:, 0] == 3)).sum()
-
-
-def test_errors_of_predictions() -> None:
-    draw = np.random.default_rng(0)
-    y = np.round(draw.normal(size=200), 1)  # with ties
-    p = np.round(y + draw.normal(size=200) / 2, 1)
-    line = figures(200, regressed(torch.from_numpy(p), torch.from_numpy(y)), resamples=0)
-    assert line["mae"] == pytest.approx(np.abs(p - y).mean())
-    assert line["mse"] == pytest.approx(((p - y) ** 2).mean())
-    assert line["rmse"] == pytest.approx(np.sqrt(((p - y) ** 2).mean()))
-    assert line["gm"] == pytest.approx(stats.gmean(np.maximum(np.abs(p - y), 1e-10)))
-    assert line["r2"] == pytest.approx(r2_score(y, p))
-    assert line["pearson"] == pytest.approx(stats.pearsonr(p, y).statistic)
-    assert line["spearman"] == pytest.approx(stats.spearmanr(p, y).statistic)
-    assert errors(torch.ones(1), torch.zeros(1))(np.ones((1, 1)))["gm"] == pytest.approx(1.0)
-
-
 BIG = """
 import sys, torch
-from clx.pipelines.measures.prediction import Relevant, rank
+from clx.pipelines.measures.ranking import Relevant, rank
 torch.set_num_threads(2)
 draw = torch.Generator().manual_seed(0)
 x = torch.nn.functional.normalize(torch.randn(100_000, 256, generator=draw), dim=1)

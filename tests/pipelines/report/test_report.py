@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -14,10 +13,9 @@ import pytest
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.experiments.train import train
-from clx.pipelines.report import confusions, curves, run_facts, tables
+from clx.pipelines.report import confusions, run_facts, tables
 from clx.pipelines.report.report import digest, report
 from clx.pipelines.runs.folder import read_config
-from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.progress import Silent
 
 HOSTILE = ['<script>alert("x")</script>', "</script><img src=x onerror=alert(1)>", "quiet & 'plain'"]
@@ -134,19 +132,6 @@ def shown(config: Config, **changes: Any) -> run_facts.ReportedRun:
     )
 
 
-def test_thinned_curves_keep_every_spike() -> None:
-    values = [math.sin(k / 50) for k in range(20_000)]
-    values[777], values[13_131], values[5] = 40.0, -40.0, float("nan")
-    x, y = curves.thinned(list(enumerate(values)))
-    assert len(x) <= curves.POINTS
-    assert x == sorted(set(x))
-    assert (x[0], x[-1]) == (0, 19_999)
-    assert dict(zip(x, y, strict=True))[777] == 40.0
-    assert dict(zip(x, y, strict=True))[13_131] == -40.0
-    x, y = curves.thinned([(1, 1.0), (2, float("inf")), (3, 2.0)])
-    assert (x, y) == ([1, 2, 3], [1.0, None, 2.0])
-
-
 def test_config_difference_names_the_keys_that_differ_alone(make_config: Callable[..., Config]) -> None:
     a, b = make_config(), make_config(train__lr=0.5, objective={"name": "dcl", "temperature": 0.1})
     table = tables.difference([shown(a), shown(b, name="b")])
@@ -211,10 +196,3 @@ def test_saved_confusion_takes_the_mistakes_of_the_same_checkpoint(hostile: Path
     assert [given["mistakes"] for given in confusions.answers(twice, fresh)] == [["m"]]
     reworded = evaluation("table", 0.5) | {"settings": {"templates": ["a {}"], "phrasings": {}}}
     assert len(confusions.answers(shown(read_config(hostile), evaluations=[reworded]), fresh)) == 2
-
-
-def test_short_names() -> None:
-    assert run_facts.short_names([Path("/x/a"), Path("/y/b")]) == ["a", "b"]
-    assert run_facts.short_names([Path("/x/a"), Path("/y/a"), Path("/y/b")]) == ["x/a", "y/a", "y/b"]
-    with pytest.raises(BadInput, match="twice"):
-        run_facts.short_names([Path("/x/a"), Path("/x/a")])

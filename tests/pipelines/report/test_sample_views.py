@@ -8,79 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from clx.modalities.table import Table
-from clx.modalities.text import Text
-from clx.pipelines.batches.cells import collate, read_cell, vary
-from clx.pipelines.batches.check import check_source
-from clx.pipelines.batches.dataset import BatchDataset
-from clx.pipelines.batches.loader import once
-from clx.pipelines.config.load import dump
 from clx.pipelines.config.schema import Config
-from clx.pipelines.data.splits import load_splits
+from clx.pipelines.data.splits import choose, load_splits
 from clx.pipelines.experiments.train import train
-from clx.pipelines.model.towers import Tower
+from clx.pipelines.report import mistakes, sample_views
 from clx.pipelines.report.sample_views import views
 from clx.pipelines.report.snapshot import look
 from clx.pipelines.runs import checkpoint
-
-ROWS = [("a cat", "a cat", 5), ("a cat", "the sun", 0), ("sun", "", 2), ("ü", "u and v", 1), ("one two", "two one", 4)]
-
-
-@pytest.fixture
-def pairs(tmp_path: Path) -> Path:
-    path = tmp_path / "pairs.csv"
-    path.write_text("first,second,score\n" + "".join(f"{a},{b},{s}\n" for a, b, s in ROWS * 8))
-    return path
+from clx.pipelines.runs.checkpoint import load
+from clx.pipelines.system.progress import Silent
+from configs import pair_config
 
 
-def config(path: Path, **text: Any) -> Config:
-    options = {"column": "first", "pair": "second", "width": 32, "layers": 1, **text}
-    return Config.model_validate(
-        {
-            "data": {"train": str(path), "target": ["score"]},
-            "modalities": {"text": options},
-            "embed_dim": 8,
-            "objective": {"name": "l1"},
-            "train": {"steps": 4, "batch_size": 16},
-            "eval": [],
-        }
-    )
-
-
-def test_the_head_gets_both_their_difference_and_product() -> None:
-    text = Text(width=32, layers=1, pair="second", head="none")
-    torch.manual_seed(0)
-    tower = Tower(text, 128).eval()
-    samples = [read_cell(text, (a, b)) for a, b, _ in ROWS if b]
-    z = tower(collate(text, samples))
-    u, v = (tower.encoder(**text.collate([s[side] for s in samples])) for side in (0, 1))
-    torch.testing.assert_close(z, torch.cat([u, v, (u - v).abs(), u * v], 1))
-    torch.testing.assert_close(z[0, 64:96], torch.zeros(32))  # equal sentences
-
-
-def test_views_vary_both_sides_and_keep_them_apart() -> None:
-    text = Text(pair="second", augmentation="strong", templates=["{}", "say {}"])
-    samples = [read_cell(text, ("one two three four five six seven", "EIGHT NINE TEN ELEVEN TWELVE"))] * 20
-    [varied] = vary(text, [samples], torch.Generator().manual_seed(0))
-    assert {v[0].template for v in varied} == {"{}", "say {}"}
-    assert len({v[0].text for v in varied}) > 5
-    assert all(v[0].text.islower() and v[1].text.isupper() for v in varied)
-
-
-def test_a_pair_needs_both_halves_and_trains(pairs: Path, tmp_path: Path, silent: Any) -> None:
-    made = config(pairs)
-    train(made, tmp_path / "run", silent)
-    run = checkpoint.load(tmp_path / "run")
-    rows = BatchDataset(load_splits(made.data, 0)["train"], run.modalities, target=["score"])
-    batch = rows[once(40, 5)[0]]
-    assert batch.present["text"].tolist() == [True, True, False, True, True]
-    z = run.model(batch.inputs, batch.present)
-    assert z["text"].shape == (5, 8)
-    assert "pair: second" in dump(checkpoint.read_config(tmp_path / "run"))
-
-
-def test_a_page_shows_both_of_a_pair_and_of_its_views(pairs: Path, tmp_path: Path, silent: Any) -> None:
-    made = config(pairs, augmentation="strong")
+def test_a_page_shows_both_of_a_pair_and_of_its_views(sentence_pairs: Path, tmp_path: Path, silent: Any) -> None:
+    made = pair_config(sentence_pairs, augmentation="strong")
     train(made, tmp_path / "run", silent)
     run = checkpoint.load(tmp_path / "run")
     seen = look(run, load_splits(made.data, 0)["train"], 40, print)
@@ -119,15 +60,51 @@ def test_a_page_shows_learned_views_of_a_pair_each_of_its_own_series(tmp_path: P
             assert like[1, 3] > like[0, 3] + 0.3
 
 
-def test_data_check_opens_both_columns(pairs: Path, tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(dump(config(pairs)))
-    told = check_source(None, str(path))["splits"]["train"]["inputs"]["text"]
-    assert told["column"] == ["first", "second"]
-    assert (told["cells"], told["missing"]) == (32, 8)
-    assert told["length"]["max"] == 7
-
-
-def test_tables_are_no_pairs() -> None:
-    with pytest.raises(ValueError, match="one column"):
-        Table(pair="x")
+def test_features_over_time_are_one_projection_of_the_encoders_steps(tmp_path: Path) -> None:
+    raw = {
+        "data": {"train": "digits", "label": "label"},
+        "modalities": {"series": {"width": 64, "layers": 1, "views": 2, "augmentation": {"crops": 0.3, "autotcl": 1}}},
+        "embed_dim": 8,
+        "objective": {"name": "nt-xent"},
+        "train": {"steps": 2, "batch_size": 16},
+        "eval": [],
+    }
+    train(Config.model_validate(raw), tmp_path / "run", Silent())
+    run = load(tmp_path / "run")
+    (manifest,) = choose(run.config.data, 0, None, None).values()
+    seen = look(run, manifest, 30, pytest.fail)
+    (found,) = sample_views.over_time(seen)
+    every, drawn, mapped = [], [], []
+    for line in found["lines"]:
+        sample = seen.read(seen.items[line["item"]]["row"], "series")[1]
+        with torch.no_grad():
+            steps, _ = run.model.towers["series"].encoder.steps(**run.modalities["series"].collate([sample]))
+        assert len(line["parts"][0]) == steps.shape[1]
+        every.append(steps[0].double())
+        drawn.append(np.array(line["parts"], dtype=float).T)
+        mapped.append(np.array(line["features"], dtype=float).T)
+    x, mine = torch.cat(every).numpy(), np.concatenate(drawn)
+    axes = np.linalg.svd(x - x.mean(0))[2][:3]
+    assert np.abs(mine).max(0).tolist() == [99, 99, 99]
+    for k, part in enumerate(((x - x.mean(0)) @ axes.T).T):
+        assert abs(np.corrcoef(part, mine[:, k])[0, 1]) > 0.99
+    assert found["width"] == x.shape[1] > 16
+    most = x.std(0).argsort()[::-1][:16]
+    features, shown = (x - x.mean(0))[:, most], np.concatenate(mapped)
+    np.testing.assert_allclose(shown, features / np.abs(features).max() * 99, atol=0.51)
+    assert mistakes.answers(seen)[0]["how"] == "by the 10 nearest other rows"
+    (views,) = sample_views.views(seen)
+    assert views["augmentation"] == "crops 0.3, autotcl 1"
+    assert views == sample_views.views(seen)[0]  # drawn anew, the same
+    for line in views["lines"]:
+        whole, cut = line["sample"]["curves"][0], [view["curves"][0] for view in line["views"]]
+        assert None not in whole
+        assert len(cut) == 4
+        assert any(None in view for view in cut)  # what a crop leaves out
+        assert all(len(view) == len(whole) for view in cut)
+        like = []
+        for view in cut:
+            both = np.array([(a, b) for a, b in zip(whole, view, strict=True) if b is not None])
+            like.append(np.corrcoef(both.T)[0, 1])
+        assert like[0] > 0.999  # the first is a crop and nothing else
+        assert max(like[1:]) < 0.99

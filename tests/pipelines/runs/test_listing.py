@@ -1,21 +1,13 @@
 """What is told of runs, from their folders alone."""
 
 import json
-import os
 import shutil
-import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from clx.pipelines.runs import checkpoint, listing, state
-from clx.pipelines.system.durable_files import locked
-from clx.pipelines.system.errors import Stopped
-
-Command = Callable[..., Any]
+from clx.pipelines.runs import checkpoint, listing
+from command import Command
 
 
 @pytest.fixture
@@ -104,41 +96,6 @@ def test_looking_at_runs_needs_no_torch(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_states(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    out.mkdir()
-    with state.recorded(out, 9, resume=False):
-        assert state.read(out)["state"] == "running"
-    told = state.read(out)
-    assert (told["state"], told["steps"], told["error"]) == ("finished", 9, None)
-    for error, expected in ((Stopped("x", 143), "interrupted"), (RuntimeError("a\nb"), "failed")):
-        with pytest.raises(type(error)), state.recorded(out, 9, resume=True):
-            raise error
-        assert state.state_of(out) == expected
-        assert state.read(out)["started"] == told["started"]
-    assert state.read(out)["error"] == "a b"
-
-
-def test_a_killed_run_is_no_running_one_even_while_its_workers_live(tmp_path: Path) -> None:
-    out, ready, release = tmp_path / "run", tmp_path / "ready", tmp_path / "release"
-    child = os.fork()
-    if not child:
-        with locked(out), state.recorded(out, 9, resume=False):
-            if not os.fork():  # a worker that outlives its parent
-                while not release.exists():
-                    time.sleep(0.01)
-                os._exit(0)
-            ready.touch()
-            time.sleep(60)
-    while not ready.exists():
-        time.sleep(0.01)
-    assert state.state_of(out) == "running"
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    assert state.state_of(out) == "interrupted"
-    release.touch()
 
 
 def test_what_is_not_finite_or_named_twice_is_borne(folder: Path) -> None:

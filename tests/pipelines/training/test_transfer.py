@@ -1,7 +1,6 @@
 """Pre-training as a first stage or from an earlier run: what is taken over, kept, fitted, resumed and refused."""
 
 import csv
-import json
 import math
 import random
 import shutil
@@ -12,11 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
-from clx.pipelines.config.load import first_stage, load_config
 from clx.pipelines.config.schema import Config, Data
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_splits
@@ -25,6 +22,7 @@ from clx.pipelines.model import frozen_features
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.training.trainer import Trainer
+from trained import Heard, StopAt, weights
 
 
 def write_table(path: Path, rows: int = 160, seed: int = 0) -> Path:
@@ -69,23 +67,8 @@ def raw(table: Path, **changes: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "two"
-    train(Config.model_validate(raw(table)), out, Quiet())
+    train(Config.model_validate(raw(table)), out, Heard())
     return out
-
-
-class Quiet:
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def step(self, done: int, total: int, **shown: float) -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(checkpoint.last(run).path / "model.safetensors")
 
 
 def towers(run: Path) -> dict[str, torch.Tensor]:
@@ -232,51 +215,28 @@ def test_the_predictor_begins_with_the_dropout_of_training(table: Path, run: Pat
     assert errors[0] < 0.5 * errors[1]
 
 
-class StopAt(Quiet):
-    """Stops the run after some steps in all, over both stages."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.left = at
-
-    def step(self, done: int, total: int, **shown: float) -> None:
-        import os
-        import signal
-
-        self.left -= 1
-        if not self.left:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-@pytest.mark.parametrize("at", [3, 10], ids=["in the first stage", "in the second"])
-def test_stopped_in_either_stage_and_resumed_equals_unbroken(table: Path, run: Path, tmp_path: Path, at: int) -> None:
+@pytest.mark.parametrize("at", [(3, 6), (4, 8)], ids=["in the first stage", "in the second"])
+def test_stopped_in_either_stage_and_resumed_equals_unbroken(
+    table: Path, run: Path, tmp_path: Path, at: tuple[int, int]
+) -> None:
     out = tmp_path / "run"
     with pytest.raises(Stopped, match=f"--resume {out}\\b") as stopped:
-        train(Config.model_validate(raw(table)), out, StopAt(at))
+        train(Config.model_validate(raw(table)), out, StopAt(at[0], of=at[1]))
     assert stopped.value.exit_code == 143
     assert "pretrain" not in str(stopped.value).replace("pre-training", "")
-    train(checkpoint.read_config(out), out, Quiet(), resume=True)
+    train(checkpoint.read_config(out), out, Heard(), resume=True)
     assert all(torch.equal(value, weights(out)[name]) for name, value in weights(run).items())
     assert (out / "metrics.jsonl").read_text() == (run / "metrics.jsonl").read_text()
-
-
-def test_a_frozen_encoder_keeps_its_head_in_the_first_stage(table: Path) -> None:
-    """All that such a tower learns is its head: thrown away, the stage would have been for nothing."""
-    raws = raw(table)
-    raws["modalities"]["table"] |= {"freeze": True, "head": "mlp"}
-    assert first_stage(Config.model_validate(raws)).modalities["table"]["head"] == "mlp"
-    raws["modalities"]["table"] |= {"unlocked": 1}
-    assert first_stage(Config.model_validate(raws)).modalities["table"]["head"] == "linear"
 
 
 def test_features_of_a_kept_encoder_are_computed_once(table: Path, run: Path, tmp_path: Path) -> None:
     """They take the encoder's place, in training and validation, and change no number."""
     changes = {"pretrain": {"run": str(run / "pretrain")}}
     out = [tmp_path / "kept", tmp_path / "again"]
-    train(Config.model_validate(raw(table, **changes)), out[0], Quiet())
+    train(Config.model_validate(raw(table, **changes)), out[0], Heard())
     slow = raw(table, **changes)
     slow["data"] = slow["data"] | {"cache": False}
-    train(Config.model_validate(slow), out[1], Quiet())
+    train(Config.model_validate(slow), out[1], Heard())
     a, b = weights(out[0]), weights(out[1])
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6)
@@ -329,7 +289,7 @@ def test_features_outlive_a_run_where_encoder_and_cells_are_the_same(
 
 def refuse(config: dict[str, Any], out: Path, match: str) -> None:
     with pytest.raises(BadInput, match=match):
-        train(Config.model_validate(config), out, Quiet())
+        train(Config.model_validate(config), out, Heard())
     assert not (out / "config.yaml").exists()  # before anything was written, or overwritten
 
 
@@ -349,21 +309,3 @@ def test_what_does_not_fit_is_refused(table: Path, run: Path, tmp_path: Path) ->
     refuse(raw(table, pretrain={"run": str(tmp_path / "none")}), tmp_path / "e", "not a run folder|no run")
     refuse(raw(table, pretrain={"objective": {"name": "supcon"}}), tmp_path / "f", "needs labels")
     refuse(raw(table, pretrain={"objective": {"name": "supremix", "windw": 2}}), tmp_path / "g", "windw.*window")
-
-
-@pytest.mark.parametrize(
-    ("pretrain", "match"),
-    [
-        ({"objective": {"name": "supcon"}, "train": {"epoch": 3}}, "pretrain.*epoch.*did you mean 'epochs'"),
-        ({"objective": {"name": "supcon"}, "modalities": {"tabel": {}}}, "unknown modality 'tabel'.*'table'"),
-        ({}, "either run"),
-        ({"run": "x", "head": "mlp"}, "first stage"),
-    ],
-)
-def test_keys_of_the_first_stage_are_checked_at_once(
-    table: Path, tmp_path: Path, pretrain: dict[str, Any], match: str
-) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(json.dumps(raw(table, pretrain=pretrain)))
-    with pytest.raises(BadInput, match=match):
-        load_config(str(path))

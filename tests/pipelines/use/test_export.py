@@ -1,7 +1,6 @@
 """Exported encoders give what the run gives, from files alone."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, Refused
 from clx.pipelines.use import export
-
-Command = Callable[..., Any]
+from command import Command
 
 
 def test_safetensors_are_a_run(clx: Command, digits_run: Path, tmp_path: Path) -> None:

@@ -1,17 +1,13 @@
 """Exact neighbours chunk by chunk, and an index beside the file."""
 
-import json
 import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from pyarrow import parquet
 
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.use.embedding_files import EmbeddingFile
@@ -111,38 +107,3 @@ def test_two_searches_that_make_one_index_do_not_mix(stored: EmbeddingFile, monk
     np.save(stored.path, np.eye(24, dtype=np.float32)[::-1])
     os.utime(stored.path, ns=(before - 3600 * 10**9,) * 2)
     assert approximate(stored, "", asked, 1)[0][0] == (18, pytest.approx(1.0))
-
-
-def test_ids_of_other_rows_are_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "e.npy", np.ones((3, 4), np.float32))
-    meta = {"format": 1, "embed_dim": 4, "modalities": {"image": "image"}, "weights": "w", "run": "r", "step": 1}
-    table = pa.table({"id": ["a", "b"], "row": [1, 2]}).replace_schema_metadata({"clx": json.dumps(meta)})
-    parquet.write_table(table, tmp_path / "e.ids.parquet")
-    with pytest.raises(BadInput, match="do not belong together"):
-        neighbours(EmbeddingFile.open(tmp_path / "e.npy"), "image", torch.ones(1, 4), 1)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"format": 2}, "has format 2, and this version of clx reads format 1"),
-        ({"format": 2, "weights": None}, "use the version that wrote it"),
-        ({"format": None}, "format: Input should be a valid integer"),
-        ({"embed_dim": "24"}, "embed_dim"),
-        ({"modalities": {}}, "modalities"),
-        ({"modalities": {"audio": "audio"}}, "column audio: expected vectors of 24 numbers, found null"),
-        ({"embed_dim": 8}, "expected vectors of 8 numbers, found fixed_size_list"),
-        ({"run": None}, "neither a run with its step nor a model with its weights"),
-        ({"run": None, "model": "ViT-B-32"}, "neither a run with its step nor a model with its weights"),
-        ([1], "not those of clx embed$"),
-    ],
-)
-def test_spoiled_metadata_are_refused(tmp_path: Path, change: Any, said: str) -> None:
-    meta = {"format": 1, "embed_dim": 24, "modalities": {"image": "image"}, "weights": "w", "run": "r", "step": 1}
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(48, np.float32)), 24)
-    table = pa.table({"row": [1, 2], "id": ["a", "b"], "image": vectors})
-    for name, noted in (("good", meta), ("bad", {**meta, **change} if isinstance(change, dict) else change)):
-        parquet.write_table(table.replace_schema_metadata({"clx": json.dumps(noted)}), tmp_path / f"{name}.parquet")
-    assert EmbeddingFile.open(tmp_path / "good.parquet").count() == 2
-    with pytest.raises(BadInput, match=said):
-        EmbeddingFile.open(tmp_path / "bad.parquet")

@@ -12,18 +12,6 @@ from clx.pipelines.system.errors import BadInput
 from clx.pipelines.use.temperature_fit import calibration_error, fit, load_fits, save_fits
 
 
-def test_lift_weighs_a_label_against_the_mean_of_the_others() -> None:
-    scores = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).double()
-    scores[0, 2] = 30.0  # all less the greatest must not cancel
-    found = Scale("lift", 0.5).probabilities(scores)
-    for i, row in enumerate(scores.tolist()):
-        for j in range(7):
-            others = [math.exp((s - row[j]) / 0.5) for k, s in enumerate(row) if k != j]
-            assert found[i, j].item() == pytest.approx(1 / (1 + sum(others) / 6), rel=1e-9)
-    two = torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0]])
-    assert (Scale("lift", 0.1).probabilities(two)[0] > 0.5).tolist() == [True, True, False, False, False]
-
-
 def draws(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores whose true temperature is 0.2 (and bias -1 for yes and no), with labels drawn from it."""
     generator = torch.Generator().manual_seed(1)

@@ -9,19 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from clx.pipelines.model import scoring
 from clx.pipelines.model.scoring import class_embeddings, embed_items, native_scale, queries
 from clx.pipelines.runs import open
 from clx.pipelines.use.inputs import Inputs
 from clx.pipelines.use.labels import read_templates
 from clx.pipelines.use.zeroshot import Question, Result, ask, classify
+from configs import OPEN_CLIP
 
 WORDS = ["cat", "dog", "a red square", "ship", "tree frog"]
-TINY = {
-    "embed_dim": 32,
-    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-}
 
 
 def nothing(text: str) -> None:
@@ -46,7 +41,7 @@ def pair(request: Any, tmp_path: Path) -> tuple[Any, Any, str, Path]:
     from clx.modalities.openclip import quiet
 
     name = f"clx-tiny-{request.param}"
-    config = TINY if request.param == "clip" else {**TINY, "init_logit_bias": -3.0, "init_logit_scale": 2.0}
+    config = OPEN_CLIP if request.param == "clip" else {**OPEN_CLIP, "init_logit_bias": -3.0, "init_logit_scale": 2.0}
     (tmp_path / f"{name}.json").write_text(json.dumps(config))
     open_clip.add_model_config(tmp_path / f"{name}.json")
     torch.manual_seed(0)
@@ -110,49 +105,3 @@ def test_the_first_answer_comes_before_the_last_file_is_opened(
     assert isinstance(first, Result)
     assert len(opened) < 200
     assert [first.item, *(result.item for result in results)] == names  # type: ignore[union-attr]
-
-
-def test_embeddings_of_labels_are_kept_on_disk(run: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("CLX_CACHE", str(tmp_path))
-    phrasings = {"one": ["one", "uno"], "two": ["two"]}
-    made = class_embeddings(run, phrasings, ["{}", "a {}"], cache=True)
-    [file] = tmp_path.rglob("*.safetensors")
-    calls = []
-    embed = scoring.embed
-    monkeypatch.setattr(scoring, "embed", lambda *args: calls.append(args) or embed(*args))
-    assert torch.equal(class_embeddings(run, phrasings, ["{}", "a {}"], cache=True), made)
-    assert not calls
-    class_embeddings(run, phrasings, ["{}"], cache=True)
-    class_embeddings(run, {"one": ["one"], "two": ["uno", "two"]}, ["{}", "a {}"], cache=True)
-    with torch.no_grad():
-        next(run.model.towers["text"].parameters()).add_(1)
-    class_embeddings(run, phrasings, ["{}", "a {}"], cache=True)
-    assert len(calls) == 3
-    file.write_bytes(b"damaged")
-    calls.clear()
-    with torch.no_grad():
-        next(run.model.towers["text"].parameters()).sub_(1)
-    class_embeddings(run, phrasings, ["{}", "a {}"], cache=True)
-    assert len(calls) == 1
-
-
-def test_symile_asks_with_products_and_its_embedding_of_what_is_absent(make_config: Any) -> None:
-    from clx.pipelines.model.build import Facts, build
-
-    config = make_config(objective={"name": "symile"}, modalities={
-        "image": {"encoder": "cnn", "width": 4, "size": 8}, "audio": {"sample_rate": 8000},
-        "text": {"layers": 1, "width": 32}})  # fmt: skip
-    run = build(config, Facts({}, [], [], []))
-    run.model.eval()
-    rows = class_embeddings(run, {"a": ["a"], "b": ["b"]})
-    items: list[dict[str, Any]] = [
-        {"image": run.modalities["image"].read(np.full((8, 8, 3), 99, np.uint8)), "audio": torch.randn(4000)},
-        {"image": run.modalities["image"].read(np.full((8, 8, 3), 9, np.uint8))},
-    ]
-    unit = torch.nn.functional.normalize
-    absent = unit(run.objective.leading.absent[run.objective.leading.names.index("audio")], dim=0)
-    for item in items:
-        z, present = embed_items(run, [item])
-        image, audio = unit(z["image"][0], dim=0), unit(z["audio"][0], dim=0) if "audio" in z else absent
-        expected = [(image * audio * row).sum().item() for row in rows]
-        assert (queries(run, z, present, "text") @ rows.T)[0].tolist() == pytest.approx(expected, abs=1e-6)

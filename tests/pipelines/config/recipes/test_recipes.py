@@ -1,5 +1,6 @@
 """What the README claims of the built-in recipes, and more on real data where they are at hand. Minutes long."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,13 @@ def test_only_symile_learns_the_sum(tmp_path: Path, silent: Any) -> None:
 def test_spoken_digits(tmp_path: Path, silent: Any, settings: tuple[str, ...]) -> None:
     found = accuracies(tmp_path / "run", silent, "speech-digits", f"data.train={FSDD}", *settings)
     assert found["audio"] >= 0.97
+
+
+@pytest.mark.slow
+def test_motions_are_told_by_words(tmp_path: Path, clx: Any) -> None:
+    """Trained on pairs, tested on held-out series."""
+    done = clx("train", "motions", "--out", "run", "--json", cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)["evaluation"]["zeroshot"]["series"]
+    assert result["rows"] == 40
+    assert result["top1"] >= 0.9

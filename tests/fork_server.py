@@ -1,9 +1,10 @@
 """A stand-in for the `clx` executable that has its imports behind it.
 
-`zygote.py SOCKET PROCESS` imports what `clx` imports and forks one child per command that arrives at the Unix socket,
-as long as PROCESS runs; the command beside it sends its arguments, folder, environment and its own stdin, stdout and
-stderr. A command is so a process of its own, in pipes and all, without the 4 to 6 s that importing torch costs. Signals
-to the command reach it, but for SIGKILL and what goes to a whole process group. `install` writes the command.
+`fork_server.py SOCKET PROCESS` imports what `clx` imports and forks one child per command that arrives at the Unix
+socket, as long as PROCESS runs; the command beside it sends its arguments, folder, environment and its own stdin,
+stdout and stderr. A command is so a process of its own, in pipes and all, without the 4 to 6 s that importing torch
+costs. Signals to the command reach it, but for SIGKILL and what goes to a whole process group. `install` writes the
+command.
 """
 
 import atexit
@@ -33,7 +34,7 @@ os._exit(code[0] if code else 137)
 
 
 def install(folder: Path, address: str) -> None:
-    """Write the executable `clx` into `folder`, for a zygote that listens at `address`."""
+    """Write the executable `clx` into `folder`, for a server that listens at `address`."""
     command = folder / "clx"
     command.write_text(SHIM.format(python=sys.executable, address=address))
     command.chmod(0o755)
@@ -48,7 +49,11 @@ def runs(process: int) -> bool:
 
 
 def serve(address: str, tests: int) -> None:
-    """Fork commands as long as the process `tests` runs; then end with those that are left."""
+    """Fork commands as long as the process `tests` runs; then end with those that are left.
+
+    Commands that hang would outlive the tests, so the last thing it does is to kill its process group, in which it and
+    its children are. command.py starts it in a session, and so a group, of its own: no other process is in that.
+    """
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
         door.listen()

@@ -1,0 +1,49 @@
+"""What the columns of a source are taken for."""
+
+from clx.pipelines.config.schema import Data
+from clx.pipelines.data.guess_columns import infer_modalities
+from clx.pipelines.data.splits import load_splits
+from samples import manifest, png, wav
+
+
+def test_columns_of_files_are_known_by_extension_and_the_rest_by_content(pairs) -> None:
+    found = infer_modalities(load_splits(Data(train=str(pairs)), 0)["train"])
+    assert found.modalities == {
+        "image": {"column": "photo"},
+        "audio": {"column": "clip"},
+        "series": {"column": "curve"},
+        "text": {"column": "caption"},
+        "table": {"columns": ["height"]},
+    }
+    assert (found.label, found.target, found.split, found.unused) == ("label", [], "split", {})
+
+
+def test_bytes_are_known_by_their_first_ones_and_arrays_are_series() -> None:
+    found = infer_modalities(
+        manifest(picture=[png(0), png(1)], sound=[wav(0), wav(1)], curve=[[1.0, 2.0], [3.0]], junk=[b"?", b"!"])
+    )
+    assert list(found.modalities) == ["image", "audio", "series"]
+    assert found.unused == {"junk": "bytes of an unknown type"}
+
+
+def test_two_columns_of_a_kind_are_two_inputs() -> None:
+    found = infer_modalities(manifest(**{"sentence1": ["a b c", "d"], "sentence 2": ["e f g", "h i j"]}))
+    assert found.modalities == {"sentence1": {"kind": "text"}, "sentence_2": {"kind": "text", "column": "sentence 2"}}
+
+
+def test_numbers_identifiers_constants_and_targets_are_told_apart() -> None:
+    n = 30
+    found = infer_modalities(
+        manifest(
+            id=[str(i) for i in range(n)],
+            code=[f"x{i}" for i in range(n)],
+            width=[str(i / 2) for i in range(n)],
+            colour=["red", "blue"] * (n // 2),
+            unit=["cm"] * n,
+            empty=[""] * n,
+            score=[i / 3 for i in range(n)],
+        )
+    )
+    assert found.modalities == {"table": {"columns": ["width", "colour"]}}
+    assert found.target == ["score"]
+    assert set(found.unused) == {"id", "code", "unit", "empty"}

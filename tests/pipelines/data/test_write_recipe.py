@@ -1,0 +1,65 @@
+"""`clx init`: recipes that load and fit their data."""
+
+import pytest
+
+from clx.pipelines.batches.columns import check_columns
+from clx.pipelines.config.load import load_config
+from clx.pipelines.config.objects import make_losses, make_modalities
+from clx.pipelines.data.splits import load_splits
+from clx.pipelines.data.write_recipe import recipe_for, write_recipe
+from clx.pipelines.system.errors import BadInput
+from samples import png
+
+
+@pytest.mark.parametrize(
+    "source", ["digits", "digits-sum", "aeon:GunPoint", "aeon:Covid3Month", "sklearn:iris", "sklearn:linnerud"]
+)
+def test_a_written_recipe_loads_and_fits_its_data(source, tmp_path) -> None:
+    write_recipe(source, tmp_path / "r.yaml")
+    config = load_config(str(tmp_path / "r.yaml"))
+    splits = load_splits(config.data, config.train.seed)
+    assert config.train.batch_size <= len(splits["train"])
+    assert make_losses(config)
+    modalities = make_modalities(config)
+    for manifest in splits.values():
+        check_columns(config, modalities, manifest)
+    with pytest.raises(BadInput, match="exists already"):
+        write_recipe(source, tmp_path / "r.yaml")
+
+
+def test_a_recipe_for_numbers_of_a_table_has_no_noise(tmp_path) -> None:
+    source = tmp_path / "t.csv"
+    source.write_text("a,b,target\n" + "\n".join(f"{i}.5,{i % 7},{i / 3:.3f}" for i in range(60)))
+    write_recipe(str(source), tmp_path / "r.yaml")
+    config = load_config(str(tmp_path / "r.yaml"))
+    (options,) = config.modalities.values()
+    assert (options["dropout"], options["augmentation"], options["head"]) == (0, "none", "norm")
+    assert (config.data.target, config.eval, config.train.lr) == (["target"], ["regression"], 4e-3)
+
+
+def test_awkward_names_survive_the_recipe(tmp_path) -> None:
+    source = tmp_path / "my: data, #1.csv"
+    rows = "\n".join(f'"what, is: #{i} it",{i % 2},{i}.5' for i in range(60))
+    source.write_text(f'"a: caption, ""quoted"" #",class,no\n{rows}\n')
+    write_recipe(str(source), tmp_path / "r.yaml")
+    config = load_config(str(tmp_path / "r.yaml"))
+    assert config.data.train == str(source)
+    assert config.data.label == "class"
+    assert config.modalities["text"] == {"column": 'a: caption, "quoted" #'}
+    assert config.modalities["table"] == {"columns": ["no"]}
+
+
+def test_one_input_is_contrasted_with_another_view_of_itself(tmp_path) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(png(0))
+    assert "text: {column: label}" in recipe_for(str(tmp_path))  # class names are words to align with
+    for old, new in (("a", "1"), ("b", "2")):
+        (tmp_path / old).rename(tmp_path / new)
+    assert "image: {views: 2}" in recipe_for(str(tmp_path))
+
+
+def test_nothing_to_learn_from_is_said(tmp_path) -> None:
+    (tmp_path / "a.csv").write_text("id,label\n1,a\n2,b\n")
+    with pytest.raises(BadInput, match="no column looks like an input; found id"):
+        recipe_for(str(tmp_path / "a.csv"))

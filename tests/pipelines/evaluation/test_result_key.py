@@ -1,0 +1,69 @@
+"""What makes an evaluation another one."""
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.evaluation.evaluate import evaluate_run
+from clx.pipelines.evaluation.result_key import _add_rows
+from clx.pipelines.evaluation.results import Settings
+
+QUICK = Settings(resamples=20, episodes=20)
+
+
+@pytest.fixture(scope="module")
+def copy(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run to evaluate in."""
+    return Path(shutil.copytree(digits_run, tmp_path_factory.mktemp("copy") / "run"))
+
+
+def test_a_changed_file_is_evaluated_again(copy: Path, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for k in range(4):
+        Image.fromarray(draw.integers(0, 255, (8, 8), dtype=np.uint8)).save(tmp_path / f"{k}.png")
+    (tmp_path / "m.csv").write_text("image,label\n" + "\n".join(f"{k}.png,{k % 2}" for k in range(4)))
+
+    def key() -> str:
+        found: str = evaluate_run(copy, ["zeroshot"], QUICK, data=str(tmp_path / "m.csv"), say=str)["key"]
+        return found
+
+    first = key()
+    assert key() == first
+    os.utime(tmp_path / "2.png", (1, 1))
+    touched = key()
+    (tmp_path / "m.csv").write_text("image,label\n" + "\n".join(f"{k}.png,0" for k in range(4)))
+    assert len({first, touched, key()}) == 3
+
+
+def test_the_key_follows_names_categories_and_files_of_pieces(tmp_path: Path) -> None:
+    import hashlib
+
+    import pyarrow as pa
+
+    from clx.modalities.series import Series
+
+    series = SimpleNamespace(modalities={"s": Series()})
+
+    def key(**columns: Any) -> str:
+        digest = hashlib.blake2b()
+        made = pa.table(columns)
+        _add_rows(digest, series, Manifest("m", tmp_path, made, np.arange(len(made))))
+        return digest.hexdigest()
+
+    x, y = pa.array([1, 2]), pa.array([3, 4])
+    assert key(a=x, b=y) == key(a=x, b=y)
+    assert key(a=x, b=y) != key(b=x, a=y)
+    cats = pa.array(["cat", "dog"]).dictionary_encode()
+    assert key(a=cats) != key(a=pa.array(["dog", "cat"]).dictionary_encode())
+    np.save(tmp_path / "r.npy", np.zeros(20))
+    pieces = pa.array(["r.npy#0:10", "r.npy#10:20"])
+    before = key(s=pieces)
+    os.utime(tmp_path / "r.npy", (1, 1))
+    assert key(s=pieces) != before

@@ -1,0 +1,140 @@
+"""A run that was stopped and resumed is one that never was."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clx.pipelines.config.schema import Config
+from clx.pipelines.data.splits import load_splits
+from clx.pipelines.experiments.train import train
+from clx.pipelines.model.build import prepare
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs.folder import CHANGEABLE
+from clx.pipelines.system.errors import BadInput, Stopped
+from clx.pipelines.system.progress import Progress
+from clx.pipelines.training.schedule import rate_at
+from configs import TIME_KEPT, Make, series_config
+from trained import StopAt, weights
+
+
+def whole_as_in_parts(made: Config, stop: int, folder: Path, silent: Progress) -> tuple[dict[str, torch.Tensor], str]:
+    """Weights and log of a run, which are those of one that was stopped at a step and resumed."""
+    train(made, folder / "whole", silent)
+    with pytest.raises(Stopped):
+        train(made, folder / "parts", StopAt(stop))
+    train(checkpoint.read_config(folder / "parts"), folder / "parts", silent, resume=True)
+    whole, parts = weights(folder / "whole"), weights(folder / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    logs = [(folder / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
+    assert logs[0] == logs[1]
+    return whole, logs[0]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_memory_and_steps_resume_bit_for_bit(tmp_path: Path, silent: Progress, ema: float) -> None:
+    raw = series_config(augmentation=TIME_KEPT)
+    raw["objective"] = [{"name": "ts2vec"}, {"name": "dbpm", "noisy": 0.5, "faulty": 0.5}]
+    raw["train"] |= {"ema": ema}
+    made = Config.model_validate(raw)
+    whole, log = whole_as_in_parts(made, 6, tmp_path, silent)
+    assert max(json.loads(line).get("dbpm.faulty_pairs", 0) for line in log.splitlines()) > 0
+    if not ema:  # 4 batches of 16 an epoch of 67 rows: after 3 epochs some rows were left out once
+        memory = next(value for name, value in whole.items() if name.endswith("_extra_state"))
+        assert memory[:, 1].sum() == 12 * 16
+        assert memory[:, 1].max() == 3
+
+
+@pytest.mark.parametrize("loss", ["ts2vec", "infonce"])
+def test_learned_views_resume_bit_for_bit(tmp_path: Path, silent: Progress, loss: str) -> None:
+    raw = series_config(augmentation={"crops": 0.5, "autotcl": 0.1})
+    raw |= {"objective": {"name": loss}}
+    raw["train"] |= {"accumulate": 2 if loss == "infonce" else 1}
+    made = Config.model_validate(raw)
+    whole, log = whole_as_in_parts(made, 5, tmp_path, silent)
+    assert all("series/1.relevance" in json.loads(line) for line in log.splitlines() if '"step": 10,' in line)
+    begun = prepare(made, load_splits(made.data, 3))
+    start = checkpoint.weights(begun.model, begun.objective)
+    assert not torch.equal(start["model.towers.series.view.out.weight"], whole["model.towers.series.view.out.weight"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"train__workers": 2, "train__accumulate": 2},
+        {"train__ema": 0.9, "data__missing": 0.3, "modalities__image": {"encoder": "cnn", "width": 4, "views": 2}},
+    ],
+    ids=["plain", "workers and accumulation", "ema, missing cells and views"],
+)
+def test_stopped_and_resumed_equals_unbroken(
+    tmp_path: Path, make_config: Make, silent: Any, changes: dict[str, Any]
+) -> None:
+    config = make_config(eval=[], **changes)
+    train(config, tmp_path / "whole", silent)
+    with pytest.raises(Stopped, match="--resume") as stopped:
+        train(config, tmp_path / "parts", StopAt(4))
+    assert stopped.value.exit_code == 143
+    assert checkpoint.last(tmp_path / "parts").step == 4
+    train(checkpoint.read_config(tmp_path / "parts"), tmp_path / "parts", silent, resume=True)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("schedule", ["constant", pytest.param("cosine", marks=pytest.mark.slow)])
+def test_a_finished_run_can_be_made_longer(tmp_path: Path, make_config: Make, silent: Any, schedule: str) -> None:
+    """With a constant rate as if it had been that long from the start; a cosine stands where the longer one does."""
+    change = {"train__schedule": schedule, "train__warmup": 0.3, "train__keep": 9, "eval": ["zeroshot"]}
+    train(make_config(**change), tmp_path / "run", silent)
+    first = {c.step: load_file(c.path / "model.safetensors") for c in checkpoint.checkpoints(tmp_path / "run")}
+    results = (tmp_path / "run" / "results.json").read_text()
+    longer = checkpoint.read_config(tmp_path / "run", ["train.steps=10"])
+    stopping = StopAt(8)
+    with pytest.raises(Stopped):
+        train(longer, tmp_path / "run", stopping, resume=True)
+    assert not (tmp_path / "run" / "results.json").exists()
+    train(checkpoint.read_config(tmp_path / "run"), tmp_path / "run", silent, resume=True)
+    assert [c.step for c in checkpoint.checkpoints(tmp_path / "run")] == [3, 6, 8, 9, 10]
+    for step, expected in first.items():
+        again = checkpoint.weights(*(lambda r: (r.model, r.objective))(checkpoint.load(tmp_path / "run", str(step))))
+        assert all(torch.equal(again[name], expected[name]) for name in expected)
+    assert (tmp_path / "run" / "results.json").read_text() != results
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rates = {line["step"]: line["lr"] for line in lines if "lr" in line}
+    saved = checkpoint.read_config(tmp_path / "run").train
+    assert saved.steps == 10
+    assert rates[10] == rate_at(9, 10, saved)
+    if schedule == "constant":  # two steps of warm-up, as the short run had
+        whole = make_config(**{**change, "train__steps": 10, "train__warmup": 0.2})
+        train(whole, tmp_path / "whole", silent)
+        again, now = weights(tmp_path / "whole"), weights(tmp_path / "run")
+        assert all(torch.equal(again[name], now[name]) for name in now)
+    was, now = rate_at(5, 6, make_config(**change).train), rate_at(6, 10, saved)
+    assert stopping.said[0].endswith(
+        f"at step 6 its learning rate ({schedule}) was {was:.2g} and goes on from {now:.2g}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([], "is finished: all its 60 steps"),
+        (["train.steps=60"], "is finished"),
+        (["train.steps=40"], "60 steps are done already"),
+        (["train.epochs=3"], "train.epochs: the length of .* is train.steps = 60"),
+        (["train.lr=1"], f"only {', '.join(CHANGEABLE)} may change"),
+        (["train.steps=0"], "train.steps = 0"),
+    ],
+)
+def test_what_a_finished_run_refuses(digits_run: Path, silent: Any, settings: list[str], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        train(checkpoint.read_config(digits_run, settings), digits_run, silent, resume=True)
+    assert checkpoint.last(digits_run).step == 60
+    assert (digits_run / "results.json").exists()

@@ -1,0 +1,85 @@
+"""A step: what it moves, and what it leaves alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clx.pipelines.experiments import train as pipeline
+from clx.pipelines.experiments.train import train
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.system.errors import Refused
+from clx.pipelines.training.step import Contrast, Learner
+from configs import Make
+from trained import weights
+
+
+def test_objective_parameters_are_trained(digits_run: Path) -> None:
+    lines = [json.loads(line) for line in (digits_run / "metrics.jsonl").read_text().splitlines()]
+    temperatures = [line["clip.temperature"] for line in lines if "clip.temperature" in line]
+    assert len(set(temperatures)) == len(temperatures) > 1
+
+
+def test_non_finite_steps_are_skipped_then_refused(
+    tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken: set[int] = set()
+    plain = Learner.contrast
+
+    def contrast(self: Learner, batch: Any, *given: Any) -> Contrast:
+        if self.step in broken:  # one pixel: also what batch norms remember would be spoiled
+            batch.inputs["image"]["x"][0, 0, 0, 0] = float("inf")
+        return plain(self, batch, *given)
+
+    monkeypatch.setattr(Learner, "contrast", contrast)
+    broken.update({1, 2})
+    train(make_config(eval=[], train__bad_steps=2), tmp_path / "few", silent)
+    skipped = [line for line in (tmp_path / "few" / "metrics.jsonl").read_text().splitlines() if "skipped" in line]
+    assert len(skipped) == 2
+    assert len(json.loads(skipped[0])["rows"]) == 32
+    assert all(torch.isfinite(t).all() for t in weights(tmp_path / "few").values())
+    broken.update(range(4, 6))
+    with pytest.raises(Refused, match="non-finite"):
+        train(make_config(eval=[], train__bad_steps=2), tmp_path / "many", silent)
+    assert checkpoint.last(tmp_path / "many").step == 3
+
+
+def test_frozen_towers_do_not_move(tmp_path: Path, make_config: Make, silent: Any) -> None:
+    image = {"encoder": "cnn", "width": 4, "size": 8, "freeze": True}
+    config = make_config(eval=[], modalities__image=image)
+    run = pipeline.prepare(config, pipeline.load_splits(config.data, 0))
+    before = {n: p.clone() for n, p in run.model.towers["image"].encoder.state_dict().items()}
+    train(config, tmp_path / "run", silent)
+    after = checkpoint.load(tmp_path / "run", "last").model.towers["image"].encoder.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)  # batch norm statistics too
+
+
+def test_partly_frozen_towers_move_at_the_end(tmp_path: Path, make_config: Make, silent: Any) -> None:
+    image = {"encoder": "cnn", "width": 4, "size": 8, "freeze": True, "unlocked": 1}
+    config = make_config(eval=[], modalities__image=image)
+    run = pipeline.prepare(config, pipeline.load_splits(config.data, 0))
+    train(config, tmp_path / "run", silent)
+    trained = checkpoint.load(tmp_path / "run", "last")
+    before, after = (r.model.towers["image"].encoder.blocks() for r in (run, trained))
+    for k, (old, new) in enumerate(zip(before, after, strict=True)):
+        pairs = list(zip(old.state_dict().values(), new.state_dict().values(), strict=True))
+        assert all(torch.equal(a, b) for a, b in pairs) == (k < len(before) - 1)
+
+
+def test_half_precision_that_never_settles_is_refused(
+    tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clx.pipelines.training.step.MOST_OVERFLOWS", 2)
+    plain = Learner.contrast
+
+    def contrast(self: Learner, *given: Any) -> Contrast:
+        found = plain(self, *given)
+        if found.loss.requires_grad:
+            found.loss.register_hook(lambda gradient: gradient * float("inf"))
+        return found
+
+    monkeypatch.setattr(Learner, "contrast", contrast)
+    with pytest.raises(Refused):
+        train(make_config(eval=[], train__precision="fp16", train__bad_steps=1), tmp_path / "run", silent)
