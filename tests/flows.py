@@ -3,7 +3,8 @@
     python tests/flows.py             a table for each of the commands below
     python tests/flows.py --list eval every stay of one of them: a file, and the functions first called in it
 
-Each function counts at its first call, so that loops count once. Calls in a row within one file are a stay; a stay in
+Each function counts at its first call, so that loops count once; calls while modules are imported, and lambdas and
+comprehensions, do not count. Calls in a row within one file are a stay; a stay in
 a file that was left before is a return. Fewer returns are a shorter way from the shell to the formula.
 """
 
@@ -42,6 +43,15 @@ Call = tuple[str, str]
 """A file and the name of a function in it."""
 
 
+def importing(frame: FrameType | None) -> bool:
+    """Whether a call is made while a module is imported, as decorators that register something are."""
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__", "").startswith("clx."):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def traced(arguments: list[str]) -> list[Call]:
     """First calls of the package's functions while a command runs in this process, in order."""
     import clx.cli.main
@@ -56,7 +66,8 @@ def traced(arguments: list[str]) -> list[Call]:
             return
         seen.add(code)
         path = Path(code.co_filename)
-        if path.is_relative_to(root) and path.relative_to(root).parts[0] in FOLDERS and code.co_name != "<module>":
+        ours = path.is_relative_to(root) and path.relative_to(root).parts[0] in FOLDERS
+        if ours and code.co_name[0] != "<" and not importing(frame):
             calls.append((str(path.relative_to(root)), code.co_name))
 
     sys.argv = ["clx", *arguments]
@@ -100,7 +111,7 @@ def main() -> None:
         folder = Path(made)
         (folder / "small.yaml").write_text(CONFIG)
         subprocess.run(["clx", "train", "small.yaml", "-o", "run"], cwd=folder, check=True, capture_output=True)
-        subprocess.run(["clx", "data", "write", "digits", "digits"], cwd=folder, check=True, capture_output=True)
+        subprocess.run(["clx", "data", "make", "digits", "digits"], cwd=folder, check=True, capture_output=True)
         next((folder / "digits").rglob("*.png")).rename(folder / "one.png")
         found = {name: measure(name, folder) for name in FLOWS if chosen.list in (None, name)}
     if chosen.list:
