@@ -1,11 +1,15 @@
 """Data that tests of several rooms share."""
 
 import csv
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from command import Command
+from recordings import learn
 from samples import png, wav
 
 SENTENCES = [
@@ -64,3 +68,10 @@ def write(tmp_path: Path):
         return str(path)
 
     return made
+
+
+@pytest.fixture(scope="module")
+def recorded(clx: Command, once: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recording and two runs on its windows, `plain` and `ahead`: see `recordings.learn`."""
+    made = once("recorded", lambda folder: learn(clx, folder))
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("copy") / "recorded"))

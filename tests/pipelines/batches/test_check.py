@@ -1,4 +1,4 @@
-"""`clx data check` and `clx init`: every bad cell named, leaks found, recipes that load."""
+"""`clx data check`: every bad cell named, leaks found."""
 
 from pathlib import Path
 

@@ -1,9 +1,6 @@
 """The config: precedence, strictness and messages."""
 
-import csv
 import json
-import math
-import random
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.upgrade import upgrade
 from clx.pipelines.system.errors import BadInput
+from configs import two_stages
 
 BASE = {
     "data": {"train": "pairs.csv"},
@@ -157,48 +155,9 @@ def test_recipes_are_valid_and_say_what_they_are(name: str) -> None:
         assert load_config(name)
 
 
-def write_table(path: Path, rows: int = 160, seed: int = 0) -> Path:
-    """Two numbers and a category that tell a target; every fourth row is a test row."""
-    draw = random.Random(seed)
-    with path.open("w", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow(["id", "a", "b", "kind", "y", "split"])
-        for i in range(rows):
-            a, b, kind = draw.gauss(0, 1), draw.gauss(0, 1), draw.choice("pqr")
-            y = 50 + 10 * math.sin(a) + 5 * b + 3 * "pqr".index(kind)
-            split = ("train", "train", "val", "test")[i % 4]
-            lines.writerow([f"n{i}", f"{a:.4f}", f"{b:.4f}", kind, f"{y:.3f}", split])
-    return path
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_table(tmp_path_factory.mktemp("table") / "table.csv")
-
-
-def raw(table: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        "data": {"train": str(table), "target": ["y"], "cache": True},
-        "modalities": {
-            "table": {"columns": ["a", "b", "kind"], "width": 32, "layers": 2, "head": "norm", "augmentation": "none"}
-        },
-        "embed_dim": 32,
-        "pretrain": {
-            "objective": {"name": "rank-n-contrast"},
-            "head": "linear",
-            "embed_dim": 8,
-            "modalities": {"table": {"augmentation": "mild", "views": 2}},
-            "train": {"steps": 6},
-        },
-        "objective": {"name": "l1"},
-        "train": {"steps": 8, "batch_size": 32, "validate_every": 4},
-        "eval": [],
-    } | changes
-
-
-def test_a_frozen_encoder_keeps_its_head_in_the_first_stage(table: Path) -> None:
+def test_a_frozen_encoder_keeps_its_head_in_the_first_stage() -> None:
     """All that such a tower learns is its head: thrown away, the stage would have been for nothing."""
-    raws = raw(table)
+    raws = two_stages(Path("t.csv"))
     raws["modalities"]["table"] |= {"freeze": True, "head": "mlp"}
     assert first_stage(Config.model_validate(raws)).modalities["table"]["head"] == "mlp"
     raws["modalities"]["table"] |= {"unlocked": 1}
@@ -214,10 +173,8 @@ def test_a_frozen_encoder_keeps_its_head_in_the_first_stage(table: Path) -> None
         ({"run": "x", "head": "mlp"}, "first stage"),
     ],
 )
-def test_keys_of_the_first_stage_are_checked_at_once(
-    table: Path, tmp_path: Path, pretrain: dict[str, Any], match: str
-) -> None:
+def test_keys_of_the_first_stage_are_checked_at_once(tmp_path: Path, pretrain: dict[str, Any], match: str) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text(json.dumps(raw(table, pretrain=pretrain)))
+    path.write_text(json.dumps(two_stages(tmp_path / "t.csv", pretrain=pretrain)))
     with pytest.raises(BadInput, match=match):
         load_config(str(path))

@@ -1,4 +1,4 @@
-"""Bins, densities and weights against imbalance; what is drawn more often; long tails made from a manifest."""
+"""Bins, densities and weights against imbalance."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Manifests: every format read, every malformed file refused with its row, splits disjoint and stable."""
+"""Every format read, and every malformed file refused with its row."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tables of time steps become series, files of hours become windows; what cannot be is said with its row."""
+"""Files of hours become windows; what cannot be cut is said with its row."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,5 @@
 """Embeddings of a manifest."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,6 @@ from clx.pipelines.data.splits import load_splits
 from clx.pipelines.evaluation.embeddings import embed_manifest
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.errors import BadInput
-
-
-@pytest.fixture(scope="module")
-def copy(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run to evaluate in."""
-    return Path(shutil.copytree(digits_run, tmp_path_factory.mktemp("copy") / "run"))
 
 
 def test_embeddings_that_are_not_finite_are_refused(copy: Path) -> None:

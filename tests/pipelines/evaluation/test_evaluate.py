@@ -1,7 +1,6 @@
-"""`clx eval` as a pipeline: what the tasks ask, what they refuse, OpenCLIP models, and what is kept."""
+"""`clx eval` as a pipeline: what the tasks ask, what they refuse, and OpenCLIP models."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,6 @@ from clx.pipelines.system.errors import BadInput
 from configs import OPEN_CLIP
 
 QUICK = Settings(resamples=20, episodes=20)
-
-
-@pytest.fixture(scope="module")
-def copy(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run to evaluate in."""
-    return Path(shutil.copytree(digits_run, tmp_path_factory.mktemp("copy") / "run"))
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,11 @@
 """What makes an evaluation another one."""
 
 import os
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from clx.pipelines.data.manifest import Manifest
@@ -16,12 +14,6 @@ from clx.pipelines.evaluation.result_key import _add_rows
 from clx.pipelines.evaluation.results import Settings
 
 QUICK = Settings(resamples=20, episodes=20)
-
-
-@pytest.fixture(scope="module")
-def copy(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run to evaluate in."""
-    return Path(shutil.copytree(digits_run, tmp_path_factory.mktemp("copy") / "run"))
 
 
 def test_a_changed_file_is_evaluated_again(copy: Path, tmp_path: Path) -> None:

@@ -15,12 +15,6 @@ from clx.pipelines.runs.folder import FOLDER, LAST
 QUICK = Settings(resamples=20, episodes=20)
 
 
-@pytest.fixture(scope="module")
-def copy(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run to evaluate in."""
-    return Path(shutil.copytree(digits_run, tmp_path_factory.mktemp("copy") / "run"))
-
-
 def test_what_was_evaluated_is_not_evaluated_again(digits_run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(digits_run, tmp_path / "run", ignore=shutil.ignore_patterns(FOLDER)))
     said: list[str] = []

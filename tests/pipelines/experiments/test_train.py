@@ -1,4 +1,4 @@
-"""The same pairs train from every kind of manifest, to the same weights."""
+"""Whole trainings: from every kind of source, into which folders, and what is refused before and told after."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Measures against brute force and scikit-learn."""
+"""Ranking against brute force and scikit-learn."""
 
 import resource
 import subprocess

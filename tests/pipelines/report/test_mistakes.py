@@ -1,8 +1,7 @@
-"""What the page draws of a run's rows agrees with oracles."""
+"""Mistakes of a run, by classes and by region of a target, agree with oracles."""
 
 import csv
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +16,6 @@ from clx.pipelines.report import mistakes, space_map
 from clx.pipelines.report.snapshot import Snapshot, look
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.progress import Silent
-
-
-@pytest.fixture(scope="module")
-def seen(digits_run: Path) -> Snapshot:
-    run = load(digits_run)
-    (manifest,) = choose(run.config.data, 0, None, None).values()
-    return look(run, manifest, 200, pytest.fail)
 
 
 def test_answers_are_those_of_the_evaluation(seen: Snapshot) -> None:

@@ -1,4 +1,4 @@
-"""Two columns through one tower: what the head gets, missing halves, views, checks, and learning from them."""
+"""Views of samples, as the page shows them."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,10 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import choose, load_splits
 from clx.pipelines.experiments.train import train
 from clx.pipelines.report import mistakes, sample_views
-from clx.pipelines.report.sample_views import views
-from clx.pipelines.report.snapshot import look
+from clx.pipelines.report.snapshot import Snapshot, look
 from clx.pipelines.runs import checkpoint
-from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.progress import Silent
-from configs import pair_config
+from configs import pair_config, small
 
 
 def test_a_page_shows_both_of_a_pair_and_of_its_views(sentence_pairs: Path, tmp_path: Path, silent: Any) -> None:
@@ -27,7 +25,7 @@ def test_a_page_shows_both_of_a_pair_and_of_its_views(sentence_pairs: Path, tmp_
     seen = look(run, load_splits(made.data, 0)["train"], 40, print)
     seen.item(1, "text")
     assert [one["text"] for one in seen.items[0]["pair"]] == ["a cat", "the sun"]
-    [found] = views(seen)
+    [found] = sample_views.views(seen)
     for line in found["lines"]:
         for shown in [line["sample"], *line["views"]]:
             assert [set(one) for one in shown["pair"]] == [{"text"}, {"text"}]
@@ -50,7 +48,7 @@ def test_a_page_shows_learned_views_of_a_pair_each_of_its_own_series(tmp_path: P
     train(made, tmp_path / "run", silent)
     seen = look(checkpoint.load(tmp_path / "run"), load_splits(made.data, 0)["train"], 13, print)
     assert seen.things["series"].tolist() == [*range(12), 0]
-    [found] = views(seen)
+    [found] = sample_views.views(seen)
     for line in found["lines"]:
         first, second = (one["curves"][0] for one in line["sample"]["pair"])
         for view in line["views"]:
@@ -60,42 +58,53 @@ def test_a_page_shows_learned_views_of_a_pair_each_of_its_own_series(tmp_path: P
             assert like[1, 3] > like[0, 3] + 0.3
 
 
-def test_features_over_time_are_one_projection_of_the_encoders_steps(tmp_path: Path) -> None:
-    raw = {
-        "data": {"train": "digits", "label": "label"},
-        "modalities": {"series": {"width": 64, "layers": 1, "views": 2, "augmentation": {"crops": 0.3, "autotcl": 1}}},
-        "embed_dim": 8,
-        "objective": {"name": "nt-xent"},
-        "train": {"steps": 2, "batch_size": 16},
-        "eval": [],
-    }
-    train(Config.model_validate(raw), tmp_path / "run", Silent())
-    run = load(tmp_path / "run")
+@pytest.fixture(scope="module")
+def motions(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    """A run on series with two views, a crop and one that is learned, looked at."""
+    views = {"views": 2, "augmentation": {"crops": 0.3, "autotcl": 1}}
+    data = {"train": "digits", "label": "label"}
+    raw = small(data, {"series": {"width": 64, "layers": 1, **views}}, "nt-xent", train={"steps": 2})
+    out = tmp_path_factory.mktemp("motions") / "run"
+    train(Config.model_validate(raw), out, Silent())
+    run = checkpoint.load(out)
     (manifest,) = choose(run.config.data, 0, None, None).values()
-    seen = look(run, manifest, 30, pytest.fail)
-    (found,) = sample_views.over_time(seen)
-    every, drawn, mapped = [], [], []
-    for line in found["lines"]:
-        sample = seen.read(seen.items[line["item"]]["row"], "series")[1]
-        with torch.no_grad():
-            steps, _ = run.model.towers["series"].encoder.steps(**run.modalities["series"].collate([sample]))
-        assert len(line["parts"][0]) == steps.shape[1]
-        every.append(steps[0].double())
-        drawn.append(np.array(line["parts"], dtype=float).T)
-        mapped.append(np.array(line["features"], dtype=float).T)
-    x, mine = torch.cat(every).numpy(), np.concatenate(drawn)
+    return look(run, manifest, 30, pytest.fail)
+
+
+def steps_of(seen: Snapshot, line: dict[str, Any]) -> torch.Tensor:
+    """The encoder's features of every time step of a line's sample `[T, F]`."""
+    sample = seen.read(seen.items[line["item"]]["row"], "series")[1]
+    with torch.no_grad():
+        steps, _ = seen.run.model.towers["series"].encoder.steps(**seen.run.modalities["series"].collate([sample]))
+    return steps[0].double()
+
+
+def test_features_over_time_are_one_projection_of_the_encoders_steps(motions: Snapshot) -> None:
+    (found,) = sample_views.over_time(motions)
+    every = [steps_of(motions, line) for line in found["lines"]]
+    assert [len(line["parts"][0]) for line in found["lines"]] == [len(steps) for steps in every]
+    drawn = np.concatenate([np.array(line["parts"], dtype=float).T for line in found["lines"]])
+    x = torch.cat(every).numpy()
     axes = np.linalg.svd(x - x.mean(0))[2][:3]
-    assert np.abs(mine).max(0).tolist() == [99, 99, 99]
+    assert np.abs(drawn).max(0).tolist() == [99, 99, 99]
     for k, part in enumerate(((x - x.mean(0)) @ axes.T).T):
-        assert abs(np.corrcoef(part, mine[:, k])[0, 1]) > 0.99
+        assert abs(np.corrcoef(part, drawn[:, k])[0, 1]) > 0.99
+
+
+def test_the_features_that_vary_most_are_mapped_in_one_unit(motions: Snapshot) -> None:
+    (found,) = sample_views.over_time(motions)
+    x = torch.cat([steps_of(motions, line) for line in found["lines"]]).numpy()
     assert found["width"] == x.shape[1] > 16
     most = x.std(0).argsort()[::-1][:16]
-    features, shown = (x - x.mean(0))[:, most], np.concatenate(mapped)
+    features = (x - x.mean(0))[:, most]
+    shown = np.concatenate([np.array(line["features"], dtype=float).T for line in found["lines"]])
     np.testing.assert_allclose(shown, features / np.abs(features).max() * 99, atol=0.51)
-    assert mistakes.answers(seen)[0]["how"] == "by the 10 nearest other rows"
-    (views,) = sample_views.views(seen)
+
+
+def test_views_of_series_show_what_a_crop_leaves_out_and_what_is_learned(motions: Snapshot) -> None:
+    (views,) = sample_views.views(motions)
     assert views["augmentation"] == "crops 0.3, autotcl 1"
-    assert views == sample_views.views(seen)[0]  # drawn anew, the same
+    assert views == sample_views.views(motions)[0]  # drawn anew, the same
     for line in views["lines"]:
         whole, cut = line["sample"]["curves"][0], [view["curves"][0] for view in line["views"]]
         assert None not in whole
@@ -108,3 +117,7 @@ def test_features_over_time_are_one_projection_of_the_encoders_steps(tmp_path: P
             like.append(np.corrcoef(both.T)[0, 1])
         assert like[0] > 0.999  # the first is a crop and nothing else
         assert max(like[1:]) < 0.99
+
+
+def test_without_a_head_the_nearest_rows_answer(motions: Snapshot) -> None:
+    assert mistakes.answers(motions)[0]["how"] == "by the 10 nearest other rows"

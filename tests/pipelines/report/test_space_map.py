@@ -1,23 +1,13 @@
 """The map of a run's space agrees with oracles."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from clx.pipelines.data.splits import choose
 from clx.pipelines.report import space_map
-from clx.pipelines.report.snapshot import Snapshot, look
-from clx.pipelines.runs.checkpoint import load
-
-
-@pytest.fixture(scope="module")
-def seen(digits_run: Path) -> Snapshot:
-    run = load(digits_run)
-    (manifest,) = choose(run.config.data, 0, None, None).values()
-    return look(run, manifest, 200, pytest.fail)
+from clx.pipelines.report.snapshot import Snapshot
 
 
 def test_similarity_is_the_mean_over_pairs_of_other_rows() -> None:

@@ -1,4 +1,4 @@
-"""Training on series: losses on time steps, the memory of bad pairs, views that keep their time."""
+"""Views that are learned: by their own criterion, and nothing to the encoder."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The loop: it learns, resumes as if never stopped, skips what is not finite, and refuses to train nothing."""
+"""A run in progress, and signals to it."""
 
 import signal
 from pathlib import Path

@@ -22,6 +22,7 @@ from clx.pipelines.model import frozen_features
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.training.trainer import Trainer
+from configs import two_stages
 from trained import Heard, StopAt, weights
 
 
@@ -44,30 +45,10 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_table(tmp_path_factory.mktemp("table") / "table.csv")
 
 
-def raw(table: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        "data": {"train": str(table), "target": ["y"], "cache": True},
-        "modalities": {
-            "table": {"columns": ["a", "b", "kind"], "width": 32, "layers": 2, "head": "norm", "augmentation": "none"}
-        },
-        "embed_dim": 32,
-        "pretrain": {
-            "objective": {"name": "rank-n-contrast"},
-            "head": "linear",
-            "embed_dim": 8,
-            "modalities": {"table": {"augmentation": "mild", "views": 2}},
-            "train": {"steps": 6},
-        },
-        "objective": {"name": "l1"},
-        "train": {"steps": 8, "batch_size": 32, "validate_every": 4},
-        "eval": [],
-    } | changes
-
-
 @pytest.fixture(scope="module")
 def run(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "two"
-    train(Config.model_validate(raw(table)), out, Heard())
+    train(Config.model_validate(two_stages(table)), out, Heard())
     return out
 
 
@@ -106,7 +87,7 @@ def predictions(folder: Path) -> list[torch.Tensor]:
 
 
 def test_fine_tuning_moves_the_encoder(table: Path, run: Path, tmp_path: Path, silent: Any) -> None:
-    config = Config.model_validate(raw(table, pretrain={"run": str(run / "pretrain"), "freeze": False}))
+    config = Config.model_validate(two_stages(table, pretrain={"run": str(run / "pretrain"), "freeze": False}))
     train(config, tmp_path / "run", silent)
     first, second = towers(run / "pretrain"), towers(tmp_path / "run")
     assert any(not torch.equal(first[name], second[name]) for name in first)
@@ -119,7 +100,7 @@ def test_what_was_taken_over_may_be_the_best(
     """Steps that only spoil it leave the fitted beginning as the best checkpoint; a stop at once resumes."""
     spoiling = {"pretrain": {"run": str(run / "pretrain"), "freeze": False}}
     spoiling["train"] = {"steps": 8, "batch_size": 32, "validate_every": 4, "lr": 1.0, "schedule": "constant"}
-    config = Config.model_validate(raw(table, **spoiling))
+    config = Config.model_validate(two_stages(table, **spoiling))
     train(config, tmp_path / "run", silent)
     assert checkpoint.best(checkpoint.checkpoints(tmp_path / "run")).step == 0
     validating = Trainer.validate
@@ -157,7 +138,7 @@ def test_the_predictor_begins_at_ridge_regression(table: Path, run: Path, tmp_pa
     from sklearn.preprocessing import StandardScaler
 
     changes = {"pretrain": {"run": str(run / "pretrain")}, "train": {"steps": 1, "batch_size": 32, "lr": 1e-9}}
-    train(Config.model_validate(raw(table, **changes)), tmp_path / "run", silent)
+    train(Config.model_validate(two_stages(table, **changes)), tmp_path / "run", silent)
     loaded = checkpoint.load(tmp_path / "run")
     splits = load_splits(loaded.config.data, 0)
     found = {}
@@ -183,13 +164,13 @@ def test_the_predictor_begins_with_the_dropout_of_training(table: Path, run: Pat
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    modalities = {"table": raw(table)["modalities"]["table"] | {"dropout": 0.5}}
+    modalities = {"table": two_stages(table)["modalities"]["table"] | {"dropout": 0.5}}
     changes = {
         "pretrain": {"run": str(run / "pretrain"), "freeze": False},
         "modalities": modalities,
         "train": {"steps": 1, "batch_size": 32, "lr": 1e-9},
     }
-    train(Config.model_validate(raw(table, **changes)), tmp_path / "run", silent)
+    train(Config.model_validate(two_stages(table, **changes)), tmp_path / "run", silent)
     loaded = checkpoint.load(tmp_path / "run")
     rows = BatchDataset(load_splits(loaded.config.data, 0)["train"], loaded.modalities, target=["y"])
     (batch,) = batches(rows, once(len(rows), len(rows)))
@@ -221,7 +202,7 @@ def test_stopped_in_either_stage_and_resumed_equals_unbroken(
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(Stopped, match=f"--resume {out}\\b") as stopped:
-        train(Config.model_validate(raw(table)), out, StopAt(at[0], of=at[1]))
+        train(Config.model_validate(two_stages(table)), out, StopAt(at[0], of=at[1]))
     assert stopped.value.exit_code == 143
     assert "pretrain" not in str(stopped.value).replace("pre-training", "")
     train(checkpoint.read_config(out), out, Heard(), resume=True)
@@ -233,8 +214,8 @@ def test_features_of_a_kept_encoder_are_computed_once(table: Path, run: Path, tm
     """They take the encoder's place, in training and validation, and change no number."""
     changes = {"pretrain": {"run": str(run / "pretrain")}}
     out = [tmp_path / "kept", tmp_path / "again"]
-    train(Config.model_validate(raw(table, **changes)), out[0], Heard())
-    slow = raw(table, **changes)
+    train(Config.model_validate(two_stages(table, **changes)), out[0], Heard())
+    slow = two_stages(table, **changes)
     slow["data"] = slow["data"] | {"cache": False}
     train(Config.model_validate(slow), out[1], Heard())
     a, b = weights(out[0]), weights(out[1])
@@ -295,17 +276,17 @@ def refuse(config: dict[str, Any], out: Path, match: str) -> None:
 
 def test_what_does_not_fit_is_refused(table: Path, run: Path, tmp_path: Path) -> None:
     begun = {"run": str(run / "pretrain")}
-    other = raw(table, pretrain=begun)
+    other = two_stages(table, pretrain=begun)
     other["modalities"] = {"table": other["modalities"]["table"] | {"width": 64}}
     refuse(other | {"embed_dim": 64}, tmp_path / "a", "not of the form")
-    renamed = raw(table, pretrain=begun)
+    renamed = two_stages(table, pretrain=begun)
     renamed["modalities"] = {"rows": renamed["modalities"]["table"] | {"kind": "table"}}
     refuse(renamed, tmp_path / "b", "no modality of this run")
-    fewer = raw(table, pretrain=begun)
+    fewer = two_stages(table, pretrain=begun)
     fewer["modalities"] = {"table": fewer["modalities"]["table"] | {"columns": ["b", "a", "kind"]}}
     refuse(fewer, tmp_path / "c", "other columns")
-    nothing = raw(table, pretrain=begun, objective={"name": "rank-n-contrast"})
+    nothing = two_stages(table, pretrain=begun, objective={"name": "rank-n-contrast"})
     refuse(nothing, tmp_path / "d", "nothing to learn")
-    refuse(raw(table, pretrain={"run": str(tmp_path / "none")}), tmp_path / "e", "not a run folder|no run")
-    refuse(raw(table, pretrain={"objective": {"name": "supcon"}}), tmp_path / "f", "needs labels")
-    refuse(raw(table, pretrain={"objective": {"name": "supremix", "windw": 2}}), tmp_path / "g", "windw.*window")
+    refuse(two_stages(table, pretrain={"run": str(tmp_path / "none")}), tmp_path / "e", "not a run folder|no run")
+    refuse(two_stages(table, pretrain={"objective": {"name": "supcon"}}), tmp_path / "f", "needs labels")
+    refuse(two_stages(table, pretrain={"objective": {"name": "supremix", "windw": 2}}), tmp_path / "g", "windw.*window")

@@ -1,4 +1,4 @@
-"""From scores to probabilities, and temperatures that tell the truth."""
+"""Temperatures that tell the truth."""
 
 import json
 import math
