@@ -11,9 +11,14 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from clx.pipelines.config.schema import Config
+from clx.pipelines.data.splits import load_splits
+from clx.pipelines.model.build import prepare
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.progress import Silent
+from clx.pipelines.training.schedule import plan
+from clx.pipelines.training.trainer import Trainer
 from command import child, ended
 
 
@@ -42,6 +47,12 @@ class StopAt(Heard):
         super().step(done, total)
         if done == self.at and self.of in (None, total):
             os.kill(os.getpid(), self.number)
+
+
+def trainer_of(config: Config, out: Path) -> Trainer:
+    """A run in its beginning: before the first step of a training in `out`."""
+    splits = load_splits(config.data, config.train.seed)
+    return Trainer(prepare(config, splits), splits, plan(config, len(splits["train"])), out)
 
 
 @contextmanager

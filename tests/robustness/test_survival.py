@@ -24,6 +24,7 @@ from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import Stopped
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.system.signals import Signals, raise_stopped
+from clx.pipelines.training.step import Learner
 from clx.pipelines.training.trainer import Trainer
 from command import CLX, Forked
 
@@ -105,7 +106,7 @@ PHASES: dict[str, tuple[Any, str, int, int | None]] = {
     "reading data": (pipeline, "load_splits", 1, None),
     "building": (pipeline, "prepare", 1, None),
     "first step": (Trainer, "update", 1, 1),
-    "middle of a step": (Trainer, "loss", 4, None),
+    "middle of a step": (Learner, "contrast", 4, None),
     "validation": (Trainer, "validate", 1, 3),
     "save": (checkpoint, "save_file", 1, 3),
     "last step": (Trainer, "update", 6, 6),
@@ -178,10 +179,10 @@ def test_commands_that_read_stop_with_a_line(
     def prepare() -> None:
         real, calls = getattr(place, name), itertools.count(1)
 
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             if next(calls) == when:
                 send(number)
-            return real(*args)
+            return real(*args, **kwargs)
 
         setattr(place, name, call)
 

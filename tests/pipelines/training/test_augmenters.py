@@ -8,17 +8,13 @@ import torch
 from torch import Tensor
 
 from clx.pipelines.config.schema import Config
-from clx.pipelines.data.splits import load_splits
-from clx.pipelines.model.build import prepare
-from clx.pipelines.training.schedule import plan
-from clx.pipelines.training.trainer import Trainer
 from configs import series_config
+from trained import trainer_of
 
 
 def test_views_learn_by_their_own_criterion_and_the_encoder_by_its_objective(tmp_path: Path) -> None:
     made = Config.model_validate(series_config(augmentation="autotcl"))
-    splits = load_splits(made.data, 3)
-    trainer = Trainer(prepare(made, splits), splits, plan(made, len(splits["train"])), tmp_path)
+    trainer = trainer_of(made, tmp_path)
     batch = next(trainer.groups())[0]
     trainer.learner.contrast(batch, trainer.learner.model, trainer.learner.objective, 0).loss.backward()  # type: ignore[no-untyped-call]
     learned = {name for name, p in trainer.learner.model.named_parameters() if p.grad is not None}
@@ -46,8 +42,7 @@ def test_what_views_learn_is_nothing_to_the_encoder(encoder: str, tmp_path: Path
         raw = series_config(augmentation="autotcl", encoder=encoder)
         raw |= {"objective": {"name": "infonce"}, "train": raw["train"] | {"clip": 1e-3}}
         made = Config.model_validate(raw)
-        splits = load_splits(made.data, 3)
-        trainer = Trainer(prepare(made, splits), splits, plan(made, len(splits["train"])), tmp_path)
+        trainer = trainer_of(made, tmp_path)
         trainer.learner.step = 1  # views learn in every second
         if not teach:
             monkeypatch.setattr(trainer.learner, "train_augmenters", lambda *_: {})
@@ -67,8 +62,7 @@ def test_the_weight_of_hiding_says_how_much_is_hidden(
 ) -> None:
     raw = series_config(augmentation={"autotcl": weight}, freeze=freeze, head="linear")
     made = Config.model_validate(raw)
-    splits = load_splits(made.data, 3)
-    trainer = Trainer(prepare(made, splits), splits, plan(made, len(splits["train"])), tmp_path)
+    trainer = trainer_of(made, tmp_path)
     batch, view = next(trainer.groups())[0], trainer.learner.model.tower("series").view
     assert view is not None
     adam = torch.optim.Adam(trainer.learner.augmenters, lr=0.01)

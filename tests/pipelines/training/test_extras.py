@@ -1,27 +1,16 @@
 """What losses are given: by which rows and inputs, and from which random stream."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from clx.losses.base import EXTRAS
 from clx.pipelines.config.schema import Config
-from clx.pipelines.data.splits import load_splits
-from clx.pipelines.model.build import prepare
 from clx.pipelines.system.errors import ClxWarning
 from clx.pipelines.training.extras import VALUES
-from clx.pipelines.training.schedule import plan
-from clx.pipelines.training.trainer import Trainer
-
-Make = Callable[..., Any]
-
-
-def trainer_of(config: Config, out: Path) -> Trainer:
-    splits = load_splits(config.data, config.train.seed)
-    return Trainer(prepare(config, splits), splits, plan(config, len(splits["train"])), out)
+from configs import Make
+from trained import trainer_of
 
 
 def test_every_name_that_a_loss_may_declare_has_a_value() -> None:

@@ -7,16 +7,13 @@ import pytest
 
 from clx.pipelines.batches.loader import Order, once
 from clx.pipelines.data.splits import load_splits
-from clx.pipelines.model.build import prepare
-from clx.pipelines.training.schedule import plan
-from clx.pipelines.training.trainer import Trainer
 from configs import numbers_config
+from trained import trainer_of
 
 
 def test_training_rows_carry_their_weights(skewed: Path, tmp_path: Path) -> None:
     made = numbers_config(skewed, balance={"rule": "inverse", "kernel": "none"}, bin_width=1.0)
-    splits = load_splits(made.data, 0)
-    trainer = Trainer(prepare(made, splits), splits, plan(made, len(splits["train"])), tmp_path)
+    trainer = trainer_of(made, tmp_path)
     batch = trainer.rows[once(400, 400)[0]]
     assert batch.weights is not None
     dense = batch.targets[:, 0] < 1
@@ -28,7 +25,7 @@ def test_training_rows_carry_their_weights(skewed: Path, tmp_path: Path) -> None
 def test_sampling_draws_rare_rows_as_often(skewed: Path, tmp_path: Path) -> None:
     made = numbers_config(skewed, balance={"rule": "inverse", "kernel": "none", "by": "sampling"}, bin_width=1.0)
     splits = load_splits(made.data, 0)
-    trainer = Trainer(prepare(made, splits), splits, plan(made, len(splits["train"])), tmp_path)
+    trainer = trainer_of(made, tmp_path)
     assert trainer.rows.weights is None
     order = Order(400, 100, 0, 0, 400, trainer.draw)
     rows = np.concatenate([key.rows for key in order])
