@@ -22,8 +22,8 @@ os.environ["CLX_CACHE"] = ""  # tests make everything anew, and leave nothing in
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test first: else one worker runs it at the end while the others have nothing left to do."""
-    items.sort(key=lambda item: item.name != "test_blocks_run")
+    """Tests marked `longest` first: else one worker runs them at the end while the others have nothing left to do."""
+    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
 
 
 Once = Callable[[str, Callable[[Path], object]], Path]

@@ -114,6 +114,16 @@ def test_every_room_is_on_the_ladder() -> None:
     assert [path.name for path in (ROOT / "pipelines").glob("*.py")] == ["__init__.py"]
 
 
+TESTED_AS_A_WHOLE = {"robustness", "saved"}
+"""Folders of tests that are those of no folder of the package."""
+
+
+def test_folders_of_tests_are_those_of_the_package() -> None:
+    tests = ROOT / "tests"
+    found = {path.parent.relative_to(tests).as_posix() for path in tests.rglob("test_*.py")} - {"."}
+    assert found - TESTED_AS_A_WHOLE <= {path.parent.relative_to(ROOT).as_posix() for path in sources(ROOT)}
+
+
 PLANTED = {
     "upwards": ("pipelines/data/planted.py", "from clx.pipelines.training import logs\n"),
     "inside a function": (

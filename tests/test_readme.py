@@ -1,18 +1,26 @@
-"""The README's shell blocks run, in order, in one folder, and every flag and recipe that it names exists."""
+"""Every README's blocks run, in order, in a folder of its own, and the commands that it shows have the flags shown."""
 
+import doctest
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
+
+from clx.cli.main import app
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+STORY = ROOT / "README.md"
+FOLDERS = ("cli", "losses", "modalities", "pipelines", "tests")
+READMES = [STORY, *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("README.md"))]
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INSTALL = re.compile(r"python3 -m venv|pip install")
 # Training to the end takes minutes, a few steps show that the command is right.
 SHORTER = {
@@ -28,44 +36,108 @@ SHORTER = {
 }
 
 
-def test_the_story_is_told_in_order() -> None:
-    headings = re.findall(r"^## (.*)$", README, re.MULTILINE)
-    assert headings[:3] == ["First run", "Zero-shot in one line", "Your own CSV in three lines"]
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
-def test_blocks_run(commands: Path, tmp_path: Path) -> None:
-    pairs = ["caption,photo,split"]
+def shortened(script: str) -> str:
+    """Without the lines that install, and with few steps."""
+    script = "".join(f"{line}\n" for line in script.splitlines() if not INSTALL.search(line))
+    for command, shorter in SHORTER.items():
+        script = script.replace(command, shorter)
+    return script
+
+
+def pairs(folder: Path) -> None:
+    """The `pairs.csv` of the story: 40 coloured squares with words."""
+    lines = ["caption,photo,split"]
     draw = np.random.default_rng(0)
     for k, colour in enumerate(["red", "green", "blue", "black"] * 10):
         pixels = np.array(Image.new("RGB", (16, 16), colour)) // 2 + draw.integers(99, size=(16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
-        pairs.append(f"a {colour} square number {k},{k}.png,{'test' if k > 31 else 'train'}")
-    (tmp_path / "pairs.csv").write_text("\n".join(pairs) + "\n")
+        Image.fromarray(pixels).save(folder / f"{k}.png")
+        lines.append(f"a {colour} square number {k},{k}.png,{'test' if k > 31 else 'train'}")
+    (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_the_story_is_told_in_order() -> None:
+    headings = re.findall(r"^## (.*)$", STORY.read_text(), re.MULTILINE)
+    assert headings[:3] == ["First run", "Zero-shot in one line", "Your own CSV in three lines"]
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=pytest.mark.longest if path == STORY else ()) for path in READMES], ids=name
+)
+def test_blocks_run(path: Path, commands: Path, tmp_path: Path) -> None:
+    """A block of Python is a program of its own, or a session with `>>>` and what Python answers."""
+    pairs(tmp_path)
     environment = os.environ | {"PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    for block in BLOCKS:
-        script = "\n".join(line for line in block.splitlines() if not INSTALL.search(line)) + "\n"
-        for command, shorter in SHORTER.items():
-            script = script.replace(command, shorter)
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    for language, block in BLOCK.findall(path.read_text()):
+        if language == "sh":
+            call = ["bash", "-euo", "pipefail", "-c", shortened(block)]
+        elif block.startswith(">>>"):
+            (tmp_path / "session.txt").write_text(block)
+            call = [sys.executable, doctest.__file__, "session.txt"]
+        else:
+            call = [sys.executable, "-c", block]
+        done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{call[-1]}\n{done.stdout}\n{done.stderr}"
 
 
-def flags() -> list[str]:
-    """Every flag on a line that calls clx, in code blocks and in the text."""
-    calls = re.findall(r"clx [^`]*", README)
-    return sorted({flag for call in calls for flag in re.findall(r"(?<=\s)--[a-z][a-z-]*", call)})
+def test_what_is_shortened_is_shown() -> None:
+    blocks = [block for path in READMES for _, block in BLOCK.findall(path.read_text())]
+    assert [command for command in SHORTER if not any(command in block for block in blocks)] == []
 
 
-@pytest.mark.parametrize("flag", flags())
-def test_flags_exist(flag: str) -> None:
-    source = "".join(path.read_text() for path in (ROOT / "cli").glob("*.py"))
-    name = flag.removeprefix("--").replace("-", "_")
-    assert f'"{flag}"' in source or re.search(rf"^    {name}: Annotated", source, re.MULTILINE)
+def calls(path: Path) -> Iterator[list[str]]:
+    """The words after each `clx`, to the end of its command, in shell blocks and in the text."""
+    text = path.read_text()
+    shell = [block for language, block in BLOCK.findall(text) if language == "sh"]
+    spans = re.findall(r"`(clx [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    lines = [line for block in shell for line in block.replace("\\\n", " ").splitlines()]
+    for line in [*lines, *(span.replace("\n", " ") for span in spans)]:
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words: list[str] | None = None
+        for word in lexer:
+            if set(word) <= set("();<>|&"):
+                if words:
+                    yield words
+                words = None
+            elif words is not None:
+                words.append(word)
+            elif word == "clx":
+                words = []
+        if words:
+            yield words
+
+
+def unknown(words: list[str]) -> list[str]:
+    """The words of a call that are commands or flags, and that there are not."""
+    command, found = get_command(app), []
+    for word in words:
+        flags = {"--help", *(flag for each in command.params for flag in [*each.opts, *each.secondary_opts])}
+        inner = getattr(command, "commands", {})
+        if re.fullmatch(r"--?[a-z][a-z-]*(=.*)?", word):
+            found += [word] if word.split("=")[0] not in flags else []
+        elif word in inner:
+            command = inner[word]
+        elif inner:
+            found.append(word)
+    return found
+
+
+SHOWN = [(path, words) for path in READMES for words in calls(path)]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), SHOWN, ids=[f"{name(path)}: {' '.join(words)[:40]}" for path, words in SHOWN]
+)
+def test_flags_exist(path: Path, words: list[str]) -> None:
+    assert unknown(words) == []
+
+
+def test_a_flag_of_another_command_is_none() -> None:
+    assert unknown(["train", "digits", "--task", "knn", "-s", "train.lr=1"]) == ["--task"]
+    assert unknown(["data", "check", "a.csv", "--config=c.yaml", "--jsno"]) == ["--jsno"]
+    assert unknown(["--debug", "recipes", "--schema"]) == []
+    assert unknown(["dta", "check"]) == ["dta", "check"]
