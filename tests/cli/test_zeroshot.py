@@ -256,7 +256,9 @@ def test_jq_reads_what_a_pipe_gives_and_head_may_leave(
         piped = f"set -o pipefail; {command} | jq -r .label"
         done = subprocess.run(["bash", "-c", piped], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0
-        assert set(done.stdout.split()) <= set(WORDS.split(","))
+        answers = set(done.stdout.split())
+        assert answers
+        assert answers <= set(WORDS.split(","))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

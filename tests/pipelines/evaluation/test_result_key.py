@@ -6,12 +6,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
+from torch import nn
 
+from clx.modalities.series import Series
+from clx.pipelines.config.schema import Config
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.evaluation import result_key
 from clx.pipelines.evaluation.evaluate import evaluate_run
-from clx.pipelines.evaluation.result_key import _add_rows
+from clx.pipelines.evaluation.evaluated_rows import Source
 from clx.pipelines.evaluation.results import Settings
+from configs import small
 
 QUICK = Settings(resamples=20, episodes=20)
 
@@ -35,19 +41,13 @@ def test_a_changed_file_is_evaluated_again(copy: Path, tmp_path: Path) -> None:
 
 
 def test_the_key_follows_names_categories_and_files_of_pieces(tmp_path: Path) -> None:
-    import hashlib
-
-    import pyarrow as pa
-
-    from clx.modalities.series import Series
-
-    series = SimpleNamespace(modalities={"s": Series()})
+    config = Config.model_validate(small({"train": "m"}, {"s": {"kind": "series", "views": 2}}, "nt-xent"))
+    run: Any = SimpleNamespace(config=config, model=nn.Identity(), objective=nn.Identity(), modalities={"s": Series()})
 
     def key(**columns: Any) -> str:
-        digest = hashlib.blake2b()
-        made = pa.table(columns)
-        _add_rows(digest, series, Manifest("m", tmp_path, made, np.arange(len(made))))
-        return digest.hexdigest()
+        table = pa.table(columns)
+        rows = Manifest("m", tmp_path, table, np.arange(len(table)))
+        return result_key.key(run, Source("test", rows), ["geometry"], QUICK, "fail")
 
     x, y = pa.array([1, 2]), pa.array([3, 4])
     assert key(a=x, b=y) == key(a=x, b=y)

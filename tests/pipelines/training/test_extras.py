@@ -1,20 +1,77 @@
 """What losses are given: by which rows and inputs, and from which random stream."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from clx.losses.base import EXTRAS
-from clx.pipelines.config.schema import Config
-from clx.pipelines.system.errors import ClxWarning
+from clx.losses.base import EXTRAS, LOSSES, Embeddings, Loss, Steps
+from clx.pipelines.config.schema import Config, Term
+from clx.pipelines.model.objective import Objective
+from clx.pipelines.system.errors import BadInput, ClxWarning
 from clx.pipelines.training.extras import VALUES
-from configs import Make
+from configs import TIME_KEPT, Make, series_config
 from trained import trainer_of
 
 
 def test_every_name_that_a_loss_may_declare_has_a_value() -> None:
     assert set(VALUES) == set(EXTRAS)
+
+
+def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
+    """Of rows with a label, a target and a weight, whose encoder has time steps."""
+    given: dict[str, Any] = {}
+
+    class Curious(Loss):
+        def forward(
+            self,
+            z: Embeddings,
+            *,
+            labels: Tensor,
+            targets: Tensor,
+            predictions: Tensor,
+            present: dict[str, Tensor],
+            sample_id: Tensor,
+            weights: Tensor,
+            steps: Steps,
+            generator: torch.Generator,
+        ) -> Tensor:
+            given.update({name: value for name, value in locals().items() if name in EXTRAS})
+            return torch.zeros(())
+
+    rows = [{"series": [k, 1.0, 2.0, 3.0], "kind": "ab"[k % 2], "y": k / 2} for k in range(16)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    raw = series_config(augmentation=TIME_KEPT)
+    raw["data"] = {"train": str(tmp_path / "rows.jsonl"), "label": "kind", "target": ["y"], "balance": {}}
+    trainer = trainer_of(Config.model_validate(raw | {"objective": "l1"}), tmp_path / "run")
+    objective = Objective([Term(name="curious")], [Curious()])
+    learner, batch = trainer.learner, next(trainer.groups())[0]
+    learner.needs = objective.needs()
+    learner.contrast(batch, learner.model, objective, 0)
+    assert set(given) == set(EXTRAS)
+    assert {name: tuple(given[name].shape) for name in ("labels", "sample_id", "weights")} == {
+        "labels": (16,), "sample_id": (16,), "weights": (16,)}  # fmt: skip
+    assert given["targets"].tolist() == [[k / 2] for k in given["sample_id"].tolist()]
+    assert given["labels"].tolist() == [k % 2 for k in given["sample_id"].tolist()]
+    assert given["predictions"].shape == (16, 1)
+    assert set(given["present"]) == set(given["steps"]) == {"series/0", "series/1"}
+    assert given["steps"]["series/0"][0].shape == (16, 4, 16)
+    assert isinstance(given["generator"], torch.Generator)
+
+
+def test_a_name_that_nobody_provides_is_an_error_before_the_first_step(
+    tmp_path: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Moonstruck(Loss):
+        def forward(self, z: Embeddings, *, moon: Tensor) -> Tensor:
+            return moon
+
+    monkeypatch.setitem(LOSSES, "moonstruck", Moonstruck)
+    with pytest.raises((BadInput, TypeError), match="moon"):
+        trainer_of(make_config(objective={"name": "moonstruck"}), tmp_path)
 
 
 def test_a_heads_term_trains_its_own_inputs_alone(make_config: Make, tmp_path: Path) -> None:

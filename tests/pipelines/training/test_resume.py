@@ -56,7 +56,8 @@ def test_learned_views_resume_bit_for_bit(tmp_path: Path, silent: Progress, loss
     raw["train"] |= {"accumulate": 2 if loss == "infonce" else 1}
     made = Config.model_validate(raw)
     whole, log = whole_as_in_parts(made, 5, tmp_path, silent)
-    assert all("series/1.relevance" in json.loads(line) for line in log.splitlines() if '"step": 10,' in line)
+    tenth = [line for line in map(json.loads, log.splitlines()) if line["step"] == 10 and "loss" in line]
+    assert [line["series/1.relevance"] > 0 for line in tenth] == [True]
     begun = prepare(made, load_splits(made.data, 3))
     start = checkpoint.weights(begun.model, begun.objective)
     assert not torch.equal(start["model.towers.series.view.out.weight"], whole["model.towers.series.view.out.weight"])

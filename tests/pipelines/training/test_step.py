@@ -13,7 +13,7 @@ from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import Refused
 from clx.pipelines.training.step import Contrast, Learner
 from configs import Make
-from trained import weights
+from trained import trainer_of, weights
 
 
 def test_objective_parameters_are_trained(digits_run: Path) -> None:
@@ -83,3 +83,28 @@ def test_half_precision_that_never_settles_is_refused(
     monkeypatch.setattr(Learner, "contrast", contrast)
     with pytest.raises(Refused):
         train(make_config(eval=[], train__precision="fp16", train__bad_steps=1), tmp_path / "run", silent)
+
+
+def test_a_spoiled_step_changes_nothing(tmp_path: Path, make_config: Make) -> None:
+    """Neither weights nor their average, nor what batch norms and the optimiser remember."""
+    trainer = trainer_of(make_config(train__ema=0.9), tmp_path)
+    learner, groups = trainer.learner, trainer.groups()
+    learner.model.train()
+
+    def state() -> dict[str, torch.Tensor]:
+        assert learner.ema is not None
+        found = {**learner.both.state_dict(prefix="now."), **learner.ema.state_dict(prefix="mean.")}
+        for number, moments in learner.optimizer.state_dict()["state"].items():
+            found |= {f"{number}.{name}": value for name, value in moments.items()}
+        return {name: value.clone() for name, value in found.items()}
+
+    assert learner.update(next(groups)).outcome == "taken"
+    before, group = state(), next(groups)
+    group[0].inputs["image"]["x"][0, 0, 0, 0] = float("inf")
+    assert learner.update(group).outcome == "spoiled"
+    after = state()
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert [name for name in changed if not name.endswith("num_batches_tracked")] == []  # a count that nothing reads
+    assert learner.step == 2
+    assert learner.update(next(groups)).outcome == "taken"
+    assert not torch.equal(state()["now.model.towers.image.head.weight"], before["now.model.towers.image.head.weight"])
