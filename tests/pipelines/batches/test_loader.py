@@ -1,0 +1,49 @@
+"""Which rows come in which batch, and what becomes of rows that cannot be read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clx.modalities.image import Image
+from clx.pipelines.batches.batch import BadRow
+from clx.pipelines.batches.dataset import BatchDataset
+from clx.pipelines.batches.loader import Order, batches, once
+from clx.pipelines.system.errors import BadInput
+from samples import manifest, png
+
+
+def test_an_epoch_has_every_row_once_but_for_a_last_short_batch() -> None:
+    keys = list(Order(rows=10, batch_size=3, seed=1, start=0, stop=7))
+    assert [(key.epoch, key.number) for key in keys] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0)]
+    epochs = [np.concatenate([key.rows for key in keys if key.epoch == epoch]).tolist() for epoch in range(2)]
+    assert [len(set(rows)) for rows in epochs] == [9, 9]
+    assert epochs[0] != epochs[1]
+
+
+def test_the_order_follows_from_the_seed_and_from_where_it_begins() -> None:
+    def rows(seed: int, start: int) -> list[list[int]]:
+        return [key.rows.tolist() for key in Order(rows=10, batch_size=3, seed=seed, start=start, stop=8)]
+
+    assert rows(1, 4) == rows(1, 0)[4:]
+    assert rows(1, 0) != rows(2, 0)
+    assert len(Order(10, 3, 1, start=4, stop=8)) == 4
+
+
+def test_a_pass_over_all_rows_is_in_order_or_mixed_by_a_seed() -> None:
+    assert [key.rows.tolist() for key in once(5, 2)] == [[0, 1], [2, 3], [4]]
+    mixed = np.concatenate([key.rows for key in once(50, 8, seed=3)]).tolist()
+    assert mixed != sorted(mixed) == list(range(50))
+    assert mixed == np.concatenate([key.rows for key in once(50, 8, seed=3)]).tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_that_cannot_be_read_end_it_or_are_told(tmp_path: Path, workers: int) -> None:
+    rows = manifest(image=[png(0), png(1), b"junk", png(3)])
+    told: list[BadRow] = []
+    lenient = BatchDataset(rows, {"image": Image(encoder="cnn", size=8)}, on_bad="skip")
+    found = list(batches(lenient, once(4, 2), workers, report=told.extend))
+    assert [batch.sample_id.tolist() for batch in found] == [[0, 1], [3]]
+    assert [(one.row, one.where, one.column) for one in told] == [(2, "t.csv row 3", "image")]
+    with pytest.raises(BadInput, match=r"t\.csv row 3, column image: "):
+        list(batches(BatchDataset(rows, {"image": Image(encoder="cnn", size=8)}), once(4, 2), workers))
