@@ -72,7 +72,7 @@ def classes(folder: Path, rows: list[tuple[str, bytes]]) -> str:
 @pytest.mark.parametrize("write", [csv, jsonl, parquet, metadata, classes])
 def test_every_source_trains(
     tmp_path: Path,
-    make_config: Callable[..., Any],
+    make_config: Make,
     silent: Any,
     monkeypatch: pytest.MonkeyPatch,
     write: Callable[[Path, list[tuple[str, bytes]]], str],

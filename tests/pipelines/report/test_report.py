@@ -1,9 +1,8 @@
-"""The report: what it says agrees with oracles, nothing in it is live but its own script, and a browser draws it."""
+"""The page: nothing in it is live but its own script, and what it says is what was saved."""
 
 import csv
 import json
 import re
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ import pytest
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.experiments.train import train
-from clx.pipelines.report import confusions, run_facts, tables
+from clx.pipelines.report import confusions
 from clx.pipelines.report.report import digest, report
 from clx.pipelines.runs.folder import read_config
 from clx.pipelines.system.progress import Silent
-
-HOSTILE = ['<script>alert("x")</script>', "</script><img src=x onerror=alert(1)>", "quiet & 'plain'"]
+from pages import HOSTILE, evaluation, shown
 
 
 class Tags(HTMLParser):
@@ -82,21 +80,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def evaluation(name: str, top1: float, step: int = 3, key: str = "k") -> dict[str, Any]:
-    """A saved evaluation of three rows."""
-    counts = [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
-    line = {"top1": top1, "top1_ci": [top1 - 0.1, top1 + 0.1], "rows": 3, "median_rank": 2.0, "top5": None}
-    return {
-        "schema": 2,
-        "key": key,
-        "step": step,
-        "data": name,
-        "split": "test",
-        "rows": 3,
-        "zeroshot": {name: line | {"confusion": {"classes": HOSTILE, "counts": counts}}},
-    }
-
-
 def test_nothing_is_live_but_the_pages_own_script(hostile: Path) -> None:
     page = write(hostile)["page"]
     seen = Tags(page)
@@ -124,60 +107,6 @@ def test_policy_allows_this_script_and_this_style_only(hostile: Path) -> None:
     assert f"script-src '{digest(script[0])}'" in policy
     assert f"style-src '{digest(style[0])}'" in policy
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script[0])
-
-
-def shown(config: Config, **changes: Any) -> run_facts.ReportedRun:
-    return run_facts.ReportedRun(
-        **{"name": "a", "folder": Path("a"), "config": config, "metrics": [], "evaluations": []} | changes
-    )
-
-
-def test_config_difference_names_the_keys_that_differ_alone(make_config: Callable[..., Config]) -> None:
-    a, b = make_config(), make_config(train__lr=0.5, objective={"name": "dcl", "temperature": 0.1})
-    table = tables.difference([shown(a), shown(b, name="b")])
-    assert table
-    found = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
-    assert found["train.lr"] == ["0.001", "0.5"]
-    assert found["objective.name"] == ['"clip"', '"dcl"']
-    assert found["objective.learn_temperature"] == ["true", "absent"]
-    assert set(found) == {"train.lr", "objective.name", "objective.learn_temperature"}
-    assert tables.difference([shown(a), shown(a)]) is None
-    less = a.model_copy(update={"modalities": {"image": a.modalities["image"]}})
-    table = tables.difference([shown(a), shown(less)])
-    assert table
-    assert [[cell.text for cell in row] for row in table.rows] == [
-        ["modalities.table", '"mlp"', "absent"],
-        ["modalities.text", '"transformer"', "absent"],
-    ]
-
-
-def test_figures_side_by_side(make_config: Callable[..., Config]) -> None:
-    config = make_config()
-    old, new, other = evaluation("x", 0.4), evaluation("x", 0.6, key="new"), evaluation("x", 0.5)
-    runs = [shown(config, evaluations=[old, new]), shown(config, name="b", evaluations=[other])]
-    (table,) = tables.evaluation_tables(runs)
-    rows = {row[0].text: row[1:] for row in table.rows}
-    assert [cell.text for cell in rows["x: top1"]] == ["0.600", "0.500"]  # the newest counts
-    assert [cell.best for cell in rows["x: top1"]] == [True, False]
-    assert rows["x: top1"][0].interval == "0.500 to 0.700"
-    assert not any(cell.best for cell in rows["x: median_rank"])  # a tie has no best
-    assert "x: rows" not in rows  # a count in which they agree
-    options = {"k": 5, "confidence": 0.9, "phrasings": {"a": ["b"], "c": ["d"]}}  # k is not one of zeroshot
-    fewer = evaluation("y", 0.9, key="newest") | {"data": "x", "settings": options}
-    (table,) = tables.evaluation_tables([shown(config, evaluations=[old, new, fewer])])
-    assert [row[0].text for row in table.rows] == ["y"]  # nothing of an evaluation with other options
-    assert table.caption == "checkpoint of step 3, confidence 0.9, 2 phrasings"
-    (alone,) = tables.evaluation_tables(runs[1:])
-    assert [head for head in alone.heads] == ["input", "top1", "rows", "median_rank"]
-
-
-def test_a_thousand_classes_are_cut_to_those_with_most_mistakes() -> None:
-    classes = [str(k) for k in range(1000)]
-    cells = [[k, k, 5] for k in range(1000)] + [[k, 0, 3] for k in range(900, 1000)]
-    made = confusions.answer("t", "n.", classes, cells)
-    assert made["classes"] == classes[900:]
-    assert made["totals"] == [8] * 100
-    assert "100 of 1000 classes" in made["note"]
 
 
 def test_saved_confusion_takes_the_mistakes_of_the_same_checkpoint(hostile: Path) -> None:

@@ -1,14 +1,14 @@
 """A run told without training it."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from clx.pipelines.experiments.train import train
 from clx.pipelines.training.dry_run import dry_run
+from configs import Make
 
 
-def test_tensorboard_and_dry_run(tmp_path: Path, make_config: Callable[..., Any], silent: Any) -> None:
+def test_tensorboard_and_dry_run(tmp_path: Path, make_config: Make, silent: Any) -> None:
     config = make_config(eval=[], train__tensorboard=True, train__steps=2)
     plan = dry_run(config)
     assert plan["steps"] == 2

@@ -1,7 +1,6 @@
 """Warnings of a run that goes wrong without failing."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from clx.pipelines.experiments.train import train
 from clx.pipelines.training.health import FEWEST, PATIENCE, Health, spread
 from clx.pipelines.training.step import Contrast, Learner
+from configs import Make
 
 
 def test_spread_of_equal_opposite_and_isotropic_rows() -> None:
@@ -47,7 +47,7 @@ def test_a_collapse_must_last_and_come_after_the_warm_up() -> None:
 
 
 def test_a_training_run_tells_of_both_once_and_logs_them(
-    tmp_path: Path, make_config: Callable[..., Any], silent: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = Learner.contrast
 
