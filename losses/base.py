@@ -1,7 +1,6 @@
-"""What every objective is: a dataclass of hyperparameters that is also a module, found by its name."""
+"""What every loss is: a dataclass of hyperparameters that is also a module, registered by its name."""
 
 import inspect
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -13,8 +12,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from clx.losses.primitives.streaming import unit, units
-from clx.losses.primitives.tiles import full
+from clx.losses.primitives.autograd import at_least_float32
 
 Embeddings = dict[str, Tensor]
 """Embeddings `[B, D]` by name; views of one modality are names too: `image/0`, `image/1`."""
@@ -29,7 +27,7 @@ EXTRAS = {
     "sample_id": "`[B]` int64, the row's number in the training data",
     "weights": "`[B]` float, the factor of each row's term, 1 on average; None where all count alike",
     "steps": "`{name: ([B, T, D], [B, T] bool)}`, embeddings per time step with their mask",
-    "generator": "`torch.Generator`, from which everything random is drawn; it may be on another device than the rows",
+    "generator": "`torch.Generator`, from which all_rows random is drawn; it may be on another device than the rows",
 }
 """What a loss may ask for besides the embeddings, and what each name stands for."""
 
@@ -70,15 +68,17 @@ class Loss(nn.Module):
             raise ValueError(f"embeddings must share one shape [B, D], got { {n: [*r.shape] for n, r in z.items()} }")
         self.log.clear()
         device = next(iter(z.values())).device.type
-        on = torch.is_autocast_enabled(device)  # entering takes longer than asking
+        on = torch.is_autocast_enabled(device)  # entering the context takes longer than asking
         with torch.autocast(device, enabled=False) if on else nullcontext():
             if extras.get("steps"):
-                extras["steps"] = {name: (full(rows), mask) for name, (rows, mask) in extras["steps"].items()}
-            result: Tensor = super().__call__({name: full(rows) for name, rows in z.items()}, **extras)
+                extras["steps"] = {
+                    name: (at_least_float32(rows), mask) for name, (rows, mask) in extras["steps"].items()
+                }
+            result: Tensor = super().__call__({name: at_least_float32(rows) for name, rows in z.items()}, **extras)
             return result
 
     @classmethod
-    @cache  # asked at every step, and a signature takes longer to read than some losses to compute
+    @cache  # reading a signature takes longer than some losses
     def needs(cls) -> frozenset[str]:
         """Names of the keyword-only arguments of `forward`."""
         parameters = inspect.signature(cls.forward).parameters.values()
@@ -128,12 +128,19 @@ class Loss(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def setup(self, names: Sequence[str], dim: int) -> None:
-        """Create what depends on the inputs' names and the embedding width. Called once, before training."""
+        """Create the parameters that depend on the inputs' names and on the embedding width `dim`.
+
+        Called once, before training. Initial values are drawn from torch's global generator.
+        """
 
     def fuse(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
-        """Several inputs of one item as one query `[B, D]`: its dot product with unit candidates scores them.
+        """One query `[B, D]` from several inputs of each item; its dot product with unit candidate rows is the score.
 
-        Pairwise spaces add unit rows, so the score is the sum of cosines; absent inputs add nothing.
+        Here the sum of unit rows, so the score is the sum of cosines. Absent inputs add 0.
+
+        Args:
+            z: `[B, D]` by name.
+            present: `[B]` bool by name, for every name of `z`.
         """
         rows = [
             torch.where(present[name][:, None], nn.functional.normalize(x.float(), dim=-1), 0) for name, x in z.items()
@@ -142,7 +149,7 @@ class Loss(nn.Module):
 
 
 def three_digits(value: float) -> float:
-    """The number as a person would write it into a config."""
+    """`value` rounded to three significant digits, as people write numbers into a config."""
     return float(f"{value:.3g}")
 
 
@@ -154,10 +161,10 @@ DECLARED_TERM_KEYS = {"exclude": Exclude}
 """Those that a loss takes by a field, which must have this type."""
 
 LOSSES: dict[str, type[Loss]] = {}
-L = TypeVar("L", bound=type[Loss])
+LossClass = TypeVar("LossClass", bound=type[Loss])
 
 
-def register(name: str) -> Callable[[L], L]:
+def register(name: str) -> Callable[[LossClass], LossClass]:
     """Make a loss known by `name`.
 
     Raises:
@@ -165,7 +172,7 @@ def register(name: str) -> Callable[[L], L]:
             called like: the two could not be told apart in a config.
     """
 
-    def add(cls: L) -> L:
+    def add(cls: LossClass) -> LossClass:
         if name in LOSSES:
             raise ValueError(f"loss {name!r} is defined in {LOSSES[name].__module__} and in {cls.__module__}")
         types = get_type_hints(cls)
@@ -221,85 +228,28 @@ class Tempered(Loss):
         return {"temperature": tau.detach()} if isinstance(tau, Tensor) else {}
 
 
-def item_ids(exclude: Exclude, size: int, labels: Tensor | None, sample_id: Tensor | None) -> Tensor | None:
-    """Ids `[B]`: rows of equal id are no negatives of each other. None if that holds for a row itself only.
-
-    Rows without a label (-1) get an id of their own.
-    """
-    if exclude == "none":
-        return None
-    ids = labels if exclude == "labels" else sample_id
-    if ids is None:
-        raise ValueError(f"exclude is {exclude!r}, but the batch has no {exclude}")
-    return torch.where(ids < 0, -1 - torch.arange(size, device=ids.device), ids)
-
-
-def several(z: Embeddings) -> None:
-    """Raise ValueError unless there are two names or more."""
+def require_two_inputs(z: Embeddings) -> None:
+    """Raise ValueError if there are fewer than two names."""
     if len(z) < 2:
         raise ValueError(f"this loss compares two inputs or more, got only {', '.join(z) or 'none'}")
 
 
-def nothing(z: Embeddings) -> Tensor:
-    """Zero that backward can be called on."""
+def zero_loss(z: Embeddings) -> Tensor:
+    """A loss of 0 with gradients of 0, for a batch from which nothing can be learned."""
     return torch.stack([rows[:0].sum() for rows in z.values()]).sum()
 
 
 def average(terms: Sequence[Tensor]) -> Tensor:
-    """Mean of one scalar or more."""
+    """Mean of one or more scalars."""
     return terms[0] if len(terms) == 1 else torch.stack(list(terms)).mean()
 
 
-def flat(z: Embeddings, present: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
-    """All present rows of all names under each other, `[N, D]`, and the item `[N]` each belongs to."""
+def stack_present(z: Embeddings, present: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """The present rows of all names, concatenated `[N, D]`, and the number of each row's item `[N]`."""
     size = len(next(iter(z.values())))
     items = torch.cat([torch.arange(size, device=next(iter(z.values())).device)] * len(z))
     rows = torch.cat(list(z.values()))
     if present is None:
         return rows, items
-    there = torch.cat([present[name] for name in z])
-    return (rows, items) if bool(there.all()) else (rows[there], items[there])
-
-
-@dataclass(eq=False, kw_only=True)
-class Pairwise(Tempered):
-    """Mean of a two-input loss over all unordered pairs of names, each on the rows where both are present.
-
-    `exclude` takes rows of equal `sample_id` or `labels` out of each other's negatives. Pairs with fewer than
-    two common rows count for nothing and are logged as `skipped_pairs`; with none left the loss is 0.
-    """
-
-    exclude: Exclude = "none"
-
-    def requires(self) -> frozenset[str]:
-        return super().requires() | (set() if self.exclude == "none" else {self.exclude})
-
-    def forward(
-        self,
-        z: Embeddings,
-        *,
-        present: dict[str, Tensor] | None = None,
-        labels: Tensor | None = None,
-        sample_id: Tensor | None = None,
-    ) -> Tensor:
-        several(z)
-        size = len(next(iter(z.values())))
-        ids = item_ids(self.exclude, size, labels, sample_id)
-        u = units(z) if present is None else {}
-        terms = []
-        for a, b in itertools.combinations(z, 2):
-            if present is None:
-                x, y, pair_ids = u[a], u[b], ids
-            else:  # what stands in absent rows may be anything, NaN too
-                both = present[a] & present[b]
-                x, y, pair_ids = unit(z[a][both]), unit(z[b][both]), None if ids is None else ids[both]
-            if len(x) > 1:
-                terms.append(self.pair(x, y, pair_ids))
-        skipped = math.comb(len(z), 2) - len(terms)
-        if skipped:
-            self.log["skipped_pairs"] = skipped
-        return average(terms) if terms else nothing(z)
-
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        """The loss of unit rows `x`, `y` `[B, D]`, row by row of one item; `ids` as `item_ids` gives them."""
-        raise NotImplementedError
+    mask = torch.cat([present[name] for name in z])
+    return (rows, items) if bool(mask.all()) else (rows[mask], items[mask])

@@ -1,4 +1,4 @@
-"""ConR: a regulariser that parts rows whose predictions are close though their targets are far."""
+"""ConR: a regulariser that pushes rows apart whose predictions are close although their targets are far apart."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -7,9 +7,10 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Tempered, flat, nothing, register, three_digits
-from clx.losses.primitives.streaming import gram, unit
-from clx.losses.primitives.tiles import slices
+from clx.losses.base import Embeddings, Tempered, register, stack_present, three_digits, zero_loss
+from clx.losses.primitives.functional import unit
+from clx.losses.primitives.streaming import gram
+from clx.losses.primitives.tiles import even_slices
 
 
 def conr(
@@ -19,7 +20,7 @@ def conr(
     temperature: Tensor | float,
     window: float = 1.0,
     pushing: float = 0.01,
-    alone: Tensor | None = None,
+    self_positive: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """ConR: positives are rows of a close target, negatives those of a far target but a close prediction.
 
@@ -33,7 +34,7 @@ def conr(
         temperature: positive.
         window: w, in units of the target.
         pushing: e, how much more a negative counts per unit of target distance.
-        alone: `[N]` bool, the rows that are a positive of their own, as an equal second view of them would be.
+        self_positive: `[N]` bool, rows that are a positive of their own, as an equal second view would be.
 
     Returns:
         The loss of each row in nats, `[N]`, and whether it is an anchor: has a positive and a negative; 0 where
@@ -43,8 +44,8 @@ def conr(
         Keramati et al. 2024, arXiv 2309.06651. Without the published code's exp(0) = 1 for every
         pair that is no positive.
     """
-    alone = torch.zeros(len(z), dtype=torch.bool, device=z.device) if alone is None else alone
-    near = _Near(targets, predictions.detach(), window, pushing, alone)
+    self_positive = torch.zeros(len(z), dtype=torch.bool, device=z.device) if self_positive is None else self_positive
+    near = _Near(targets, predictions.detach(), window, pushing, self_positive)
     positives, negatives = near.counts()
     valid = (positives > 0) & (negatives > 0)
     log_sum, linear = gram(z, temperature, near.weights, near.positives)
@@ -52,56 +53,68 @@ def conr(
 
 
 class _Near:
-    """What ConR asks of a tile of pairs, from targets and predictions."""
+    """Which pairs of a tile are positives and negatives of ConR, from targets and predictions."""
 
-    def __init__(self, targets: Tensor, predictions: Tensor, window: float, pushing: float, alone: Tensor) -> None:
-        self.y, self.p, self.window, self.pushing, self.alone = targets, predictions, window, pushing, alone
-        self.place: tuple[slice, slice] | None = None  # of the tile that was looked at last
+    def __init__(
+        self, targets: Tensor, predictions: Tensor, window: float, pushing: float, self_positive: Tensor
+    ) -> None:
+        self.y, self.p, self.window, self.pushing, self.self_positive = (
+            targets,
+            predictions,
+            window,
+            pushing,
+            self_positive,
+        )
+        self.place: tuple[slice, slice] | None = None  # the tile whose distances are kept
 
-    def look(self, i: slice, j: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Distances of the targets of pairs, 1 for those of close targets and 1 for those of close predictions."""
+    def closeness(self, i: slice, j: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each pair: distance of the targets; 1 if it is in the window, else 0; the same 1 or 0 of predictions."""
         if self.place != (i, j):
             self.place, far = (i, j), _distance(self.y, i, j)
-            self.seen = far, self._within(far), self._within(_distance(self.p, i, j))
-        return self.seen
+            self.kept = far, self._within(far), self._within(_distance(self.p, i, j))
+        return self.kept
 
     def positives(self, i: slice, j: slice) -> Tensor:
-        """1 for the pairs of close targets, 0 for others and for a row with itself, unless it is alone."""
-        close = self.look(i, j)[1].clone()
+        """1 for pairs of close targets, else 0; a row with itself counts if it is `self_positive`."""
+        close = self.closeness(i, j)[1].clone()
         if (own := self._own(i, j)) is not None:
             close.diagonal(i.start - j.start).mul_(own)
         return close
 
     def weights(self, s: Tensor, i: slice, j: slice) -> Tensor:
-        """1 for positives and for negatives, whose logits get e |y_i - y_j| more, 0 for others; a row with itself is
-        masked, unless it is alone."""
+        """Edit: 1 for positives and negatives, else 0; e |y_i - y_j| is added to the logits of negatives.
+
+        A row with itself is left out unless it is `self_positive`.
+        """
         if (own := self._own(i, j)) is not None:
             s.diagonal(i.start - j.start).masked_fill_(~own, -torch.inf)
-        far, close, predicted = self.look(i, j)
+        far, close, predicted = self.closeness(i, j)
         negative = predicted - predicted * close
         s.addcmul_(far, negative, value=self.pushing)  # in logarithms: exp(e |y_i - y_j|) may be beyond float32
         return negative.add_(close)
 
     def _own(self, i: slice, j: slice) -> Tensor | None:
-        """Which of the rows that a tile pairs with themselves are alone; None where it has no such pair."""
+        """`self_positive` of the rows that the tile pairs with themselves; None if there are no such pairs."""
         start, stop = max(i.start, j.start), min(i.stop, j.stop)
-        return self.alone[start:stop] if start < stop else None
+        return self.self_positive[start:stop] if start < stop else None
 
     def _within(self, distance: Tensor) -> Tensor:
+        """1 where the distance is at most the window, else 0."""
         return torch.le(distance, self.window, out=torch.empty_like(distance))
 
     def counts(self) -> tuple[Tensor, Tensor]:
         """How many positives and negatives each row has, `[N]`."""
         n = len(self.y)
         every, positives, negatives = slice(0, n), [], []
-        for part in slices(n, max(1, (1 << 19) // n)):
-            _, close, predicted = self.look(part, every)
-            positives.append(close.sum(1) - (~self.alone[part]).to(close.dtype))
+        for part in even_slices(n, max(1, (1 << 19) // n)):
+            _, close, predicted = self.closeness(part, every)
+            positives.append(close.sum(1) - (~self.self_positive[part]).to(close.dtype))
             negatives.append((predicted - predicted * close).sum(1))
         return torch.cat(positives), torch.cat(negatives)
 
 
 def _distance(x: Tensor, i: slice, j: slice) -> Tensor:
+    """Euclidean distances of rows i and j of `x` `[N, K]`, exact for rows that are close."""
     if x.shape[1] == 1:
         return (x[i] - x[j].T).abs_()
     return torch.cdist(x[i], x[j], compute_mode="donot_use_mm_for_euclid_dist")
@@ -112,12 +125,12 @@ def _distance(x: Tensor, i: slice, j: slice) -> Tensor:
 class ConR(Tempered):
     """ConR over the rows of all names; a regulariser, to be added to a regression loss on the same head.
 
-    The paper takes two views of each item, so that every row has a positive. An item of one view is its own: of rare
-    targets, which are what ConR is for, hardly a row has another near it in its batch, and it would be no anchor.
+    The paper takes two views of each item, so every row has a positive. An item of one view is a positive of its own:
+    ConR is for rare targets, and such a row seldom has a close target in its batch, so it would not be an anchor.
 
-    `window` is in the target's units, 1 for ages in years, and `pushing` is per unit of them. When not given they are a
-    tenth of the targets' deviation and a fifth over it; and the weight beside an error in these units is a fiftieth of
-    it. In a training run the deviation is that of all training rows.
+    `window` is in the target's units, as 1 is for ages in years, and `pushing` is per unit of the target. When they are
+    not given, `window` is 0.1 of the targets' standard deviation and `pushing` 0.2 over it. The default weight of the
+    term, beside an error in the target's units, is 0.02 of it. A training run takes the deviation of all training rows.
 
     Example:
         >>> z = {"image": torch.tensor([[1.0, 0], [1, 0.1], [0, 1]])}
@@ -160,21 +173,21 @@ class ConR(Tempered):
         present: dict[str, Tensor] | None = None,
         weights: Tensor | None = None,
     ) -> Tensor:
-        x, items = flat(z, present)
+        x, items = stack_present(z, present)
         rows = len(x)
         if bool((unknown := targets.isnan()).any()):
             known = ~unknown.any(1)[items]
             x, items = x[known], items[known]
         if not len(x):
-            return nothing(z)
+            return zero_loss(z)
         y, p = targets[items].to(x.dtype), predictions[items].to(x.dtype)
         window, pushing = self.window, self.pushing
         if window is None or pushing is None:
             spread = 0.0 if len(y) < 2 else y.std(0).norm().item()
             window = self.window_share * spread if window is None else window
             pushing = self.pushing_share / max(spread, 1e-12) if pushing is None else pushing
-        alone = torch.bincount(items)[items] == 1
-        terms, valid = conr(unit(x), y, p, self.tau, window, pushing, alone)
+        self_positive = torch.bincount(items)[items] == 1
+        terms, valid = conr(unit(x), y, p, self.tau, window, pushing, self_positive)
         anchors = int(valid.sum())
         if anchors < rows:
             self.log["dropped_anchors"] = rows - anchors

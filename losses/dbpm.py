@@ -1,4 +1,4 @@
-"""DBPM: positive pairs that look too easy or too hard for long count for less."""
+"""DBPM: positive pairs whose loss stays far below or far above that of the others count less."""
 
 import itertools
 import math
@@ -9,8 +9,9 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Tempered, nothing, register, several
-from clx.losses.primitives.streaming import gram_margins, softplus, unit
+from clx.losses.base import Embeddings, Tempered, register, require_two_inputs, zero_loss
+from clx.losses.primitives.functional import softplus, unit
+from clx.losses.primitives.streaming import gram_margins
 
 
 def nt_xent_per_item(x: Tensor, y: Tensor, temperature: Tensor | float) -> Tensor:
@@ -23,10 +24,10 @@ def nt_xent_per_item(x: Tensor, y: Tensor, temperature: Tensor | float) -> Tenso
 class DBPM(Tempered):
     """NT-Xent with a memory of every item's loss, over all pairs of names.
 
-    An item whose mean loss so far (later visits weigh more: the e-th counts e times) lies `noisy` deviations below
-    that of all items shows two views that hold nothing but noise, one `faulty` deviations above a pair that does
-    not belong together. Both are multiplied by the normal density at their present loss, at most 1. The memory
-    is part of the run; validation neither reads nor writes it.
+    The memory holds each item's mean loss over its visits so far, the e-th visit with weight e. A mean that is `noisy`
+    standard deviations below that of all items is taken for two views of nothing but noise, one that is `faulty` above
+    it for a pair that does not belong together. The terms of both are multiplied by the normal density at their current
+    loss, at most 1. The memory is saved with the run; in evaluation mode it is neither read nor written.
 
     Example:
         >>> loss = DBPM(faulty=1.0)
@@ -52,15 +53,15 @@ class DBPM(Tempered):
         self.memory = torch.zeros(0, 2)  # by sample_id: mean loss so far, visits
 
     def get_extra_state(self) -> Tensor:
-        """The memory. No buffer, since its length is that of the data and an average of weights must leave it."""
+        """The memory. It is no buffer: its length is that of the data, and averages of weights must not average it."""
         return self.memory
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Undo `get_extra_state`."""
+        """Load the memory that `get_extra_state` gave."""
         self.memory = state.clone()
 
     def forward(self, z: Embeddings, *, sample_id: Tensor, present: dict[str, Tensor] | None = None) -> Tensor:
-        several(z)
+        require_two_inputs(z)
         total = torch.zeros_like(next(iter(z.values()))[:, 0])
         pairs = torch.zeros_like(total)
         for a, b in itertools.combinations(z, 2):
@@ -71,7 +72,7 @@ class DBPM(Tempered):
                 pairs[both] += 1
         some = pairs > 0
         if not bool(some.any()):
-            return nothing(z)
+            return zero_loss(z)
         terms = total[some] / pairs[some]
         if self.training:
             weight = self.weigh(sample_id[some], terms.detach())
@@ -80,7 +81,7 @@ class DBPM(Tempered):
         return terms.mean()
 
     def weigh(self, ids: Tensor, losses: Tensor) -> Tensor:
-        """Weights `[N]` of items with these present losses, by what earlier visits showed."""
+        """Weights `[N]` of items with these current losses, by the memory of earlier visits."""
         self.memory = self.memory.to(ids.device)
         grown = int(ids.max()) + 1 - len(self.memory)
         if grown > 0:
@@ -97,7 +98,7 @@ class DBPM(Tempered):
         return torch.where(noisy | faulty, density.clamp(max=1), 1).to(losses.dtype)
 
     def remember(self, ids: Tensor, losses: Tensor) -> None:
-        """Take these losses into the means: the e-th visit of an item has weight e of 1 + 2 + ... + e."""
+        """Add these losses to the means: the e-th visit of an item has weight e of 1 + 2 + ... + e."""
         past, visits = self.memory[ids].unbind(1)
         visits = visits + 1
         keep = losses.isfinite()

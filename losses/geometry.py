@@ -12,16 +12,19 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from clx.losses.base import Embeddings, Loss, average, nothing, register, several
-from clx.losses.primitives.streaming import is_small, lse, rows, units
-from clx.losses.primitives.tiles import full, off_diagonal, once, plain
+from clx.losses.base import Embeddings, Loss, average, register, require_two_inputs, zero_loss
+from clx.losses.primitives.autograd import at_least_float32, first_order_only, without_autocast
+from clx.losses.primitives.edits import off_diagonal
+from clx.losses.primitives.functional import lse, units
+from clx.losses.primitives.streaming import cross_rows
+from clx.losses.primitives.tiles import is_small
 
 
 def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
     """Mean distance of positive pairs `[B, D]`, to the power `alpha`: mean_i |x_i - y_i|^alpha.
 
     Returns:
-        Scalar, at least 0. Pairs that coincide have gradient 0, also where the power has a kink.
+        Scalar, at least 0. Pairs that coincide have gradient 0, also for `alpha` up to 1, where the power has none.
 
     Reference:
         Wang & Isola 2020, arXiv 2005.10242.
@@ -50,29 +53,29 @@ def uniformity(x: Tensor, kernel: float = 2.0) -> Tensor:
 
 
 def _uniformities(inputs: Sequence[Tensor], kernel: float) -> Tensor:
-    """The uniformity of each input, `[V]`."""
+    """Uniformity of each of V inputs `[B, D]`, as one tensor `[V]`."""
     size = len(inputs[0])
     if any(len(x) != size for x in inputs):
         return torch.stack([uniformity(x, kernel) for x in inputs])
     if is_small(inputs[0], size):
-        return _Uniformities.apply(kernel, *map(full, inputs))  # type: ignore[no-any-return, no-untyped-call]
+        return _Uniformities.apply(kernel, *map(at_least_float32, inputs))  # type: ignore[no-any-return, no-untyped-call]
     return torch.stack([_potentials(x, kernel) for x in inputs]) - math.log(size * (size - 1))
 
 
 def _potentials(x: Tensor, kernel: float) -> Tensor:
     """log sum_{i != j} exp(-kernel |x_i - x_j|^2)."""
-    # -|a - b|^2 as one inner product, so that the pairs can be streamed: (2a, -|a|^2, -1).(b, 1, |b|^2)
+    # -|a - b|^2 as an inner product, (2a, -|a|^2, -1).(b, 1, |b|^2), so that it can be computed in tiles
     squares = x.square().sum(1, keepdim=True)
     ones = torch.ones_like(squares)
     left, right = torch.cat([2 * x, -squares, -ones], 1), torch.cat([x, ones, squares], 1)
-    return lse(rows(left, right, 1 / kernel, off_diagonal), 0)
+    return lse(cross_rows(left, right, 1 / kernel, off_diagonal), 0)
 
 
 class _Uniformities(Function):
-    """Those of several small inputs, all pairs at once."""
+    """Uniformity of several small inputs `[V]`, all pairs at once."""
 
     @staticmethod
-    @plain
+    @without_autocast
     def forward(ctx: Any, kernel: float, *inputs: Tensor) -> Tensor:
         x, size = torch.stack(inputs), len(inputs[0])
         squares = torch.linalg.vecdot(x, x)
@@ -84,8 +87,8 @@ class _Uniformities(Function):
         return total - math.log(size * (size - 1))
 
     @staticmethod
-    @once
-    @plain
+    @first_order_only
+    @without_autocast
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         dx = torch.baddbmm(w.sum(2, keepdim=True) * x, w, x, beta=-1)
@@ -111,15 +114,15 @@ class AlignUniform(Loss):
     paper = "Wang & Isola 2020, arXiv 2005.10242"
     formula = "mean_i |x_i - y_i|^alpha + uniformity mean_{z in x, y} log mean_{i < j} exp(-kernel |z_i - z_j|^2)"
     cost = "time O(V B^2 D), memory O(B D)"
-    use = "to weigh the two things that contrast does against each other directly"
+    use = "to set the balance of the two effects of contrast, alignment and uniformity, directly"
 
     alpha: Annotated[float, Gt(0)] = 2.0
     kernel: Annotated[float, Gt(0)] = 2.0
     uniformity: Annotated[float, Ge(0)] = 1.0  # the factor of uniformity; alignment counts 1
 
     def forward(self, z: Embeddings, *, present: dict[str, Tensor] | None = None) -> Tensor:
-        several(z)
-        # what stands in absent rows may be anything, NaN too
+        require_two_inputs(z)
+        # absent rows may hold anything, NaN too
         u = units(z if present is None else {n: torch.where(present[n][:, None], x, 0) for n, x in z.items()})
         pairs = []
         for a, b in itertools.combinations(u, 2):
@@ -132,7 +135,7 @@ class AlignUniform(Loss):
         skipped = math.comb(len(z), 2) - len(pairs)
         if skipped:
             self.log["skipped_pairs"] = skipped
-        total = average(pairs) if pairs else nothing(z)
+        total = average(pairs) if pairs else zero_loss(z)
         inputs = [x for x in (u[n] if present is None else u[n][present[n]] for n in u) if len(x) > 1]
         if not inputs:
             return total

@@ -12,14 +12,16 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from clx.losses.base import Pairwise, register
-from clx.losses.primitives.streaming import cross_loss, gram, gram_loss, gram_margins, paired
-from clx.losses.primitives.tiles import Apart, Edit, off_diagonal, off_items
+from clx.losses.base import register
+from clx.losses.pairwise import Pairwise
+from clx.losses.primitives.edits import DifferentIds, Edit, off_diagonal, off_items
+from clx.losses.primitives.functional import paired_similarity
+from clx.losses.primitives.streaming import cross_loss, gram, gram_loss, gram_margins
 
 
-def apart(ids: Tensor | None) -> Edit:
-    """Leaves every row's own column out and, given ids, all columns of its id."""
-    return off_diagonal if ids is None else Apart(ids)
+def other_rows(ids: Tensor | None) -> Edit:
+    """Edit for `x y^T` that leaves out each row's partner and, given ids `[B]`, all columns of its id."""
+    return off_diagonal if ids is None else DifferentIds(ids)
 
 
 def infonce(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
@@ -38,7 +40,7 @@ def infonce(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | Non
     Reference:
         van den Oord et al. 2018, arXiv 1807.03748.
     """
-    return cross_loss(x, y, temperature, None if ids is None else Apart(ids), both=False)
+    return cross_loss(x, y, temperature, None if ids is None else DifferentIds(ids), both=False)
 
 
 def clip(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
@@ -51,17 +53,17 @@ def clip(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None =
     Reference:
         Radford et al. 2021, figure 3, arXiv 2103.00020.
     """
-    return cross_loss(x, y, temperature, None if ids is None else Apart(ids))
+    return cross_loss(x, y, temperature, None if ids is None else DifferentIds(ids))
 
 
-def negatives(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
-    """Log-sum-exp over the rows of `x` and of `y` of all other items, for `[x; y]`: `[2B]`."""
+def log_sum_of_negatives(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
+    """Log-sum-exp of each row of `[x; y]` over the rows of `x` and `y` of all other items: `[2B]`."""
     return gram(torch.cat([x, y]), temperature, other_items(ids) or off_items(len(x)))[0]
 
 
 def other_items(ids: Tensor | None) -> Edit | None:
-    """Of `[x; y]`, leaves out an item's own rows and, given ids, all of its id; None is the former too."""
-    return None if ids is None else Apart(ids.repeat(2))
+    """Edit for `[x; y]` that leaves out all rows of an item's id; None, which the primitives take for its own two."""
+    return None if ids is None else DifferentIds(ids.repeat(2))
 
 
 def nt_xent(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
@@ -103,8 +105,8 @@ def dcl(
 
 
 def von_mises(x: Tensor, y: Tensor, sigma: float) -> Tensor:
-    """DCLW's weights `2 - B softmax_i(x_i.y_i / sigma)`, `[B]`: less for pairs that agree already."""
-    return 2 - len(x) * paired(x, y, sigma).softmax(0)
+    """DCLW's weights `2 - B softmax_i(x_i.y_i / sigma)`, `[B]`: the more similar a pair, the less it counts."""
+    return 2 - len(x) * paired_similarity(x, y, sigma).softmax(0)
 
 
 @register("infonce")
@@ -125,7 +127,7 @@ class InfoNCE(Pairwise):
     paper = "van den Oord et al. 2018, arXiv 1807.03748"
     formula = "mean_i lse_j(x_i.y_j / t) - x_i.y_i / t"
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
-    use = "one direction only matters, as when the second input comes from a frozen model"
+    use = "only one direction matters, as when the second input comes from a frozen model"
 
     def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
         return infonce(x, y, self.tau, ids)
@@ -185,7 +187,7 @@ class NTXent(Pairwise):
 
 @dataclass(eq=False, kw_only=True)
 class Decoupled(Pairwise):
-    """Mean over the rows that have a negative; the others, which `exclude` may make, are logged."""
+    """Mean over the rows that have a negative; rows without, by `exclude`, are logged as `dropped_anchors`."""
 
     family = "softmax"
     paper = "Yeh et al. 2022, arXiv 2110.06848"
@@ -204,6 +206,7 @@ class Decoupled(Pairwise):
         return terms.sum() / count.clamp(min=1)
 
     def weight(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """Factor of each positive `[B]`; None for 1."""
         return None
 
 
@@ -225,7 +228,7 @@ class DCL(Decoupled):
 @register("dclw")
 @dataclass(eq=False, kw_only=True)
 class DCLW(Decoupled):
-    """Decoupled contrastive loss with positives weighted by how much they still disagree.
+    """Decoupled contrastive loss in which positives count more, the less similar they are.
 
     Example:
         >>> x, y = torch.eye(3), torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 1]])  # the last pair agrees least

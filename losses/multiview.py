@@ -1,8 +1,8 @@
-"""Losses on all views of an item at once; modalities are views like any other.
+"""Losses on all views of an item at once. Modalities are views like any other.
 
-Every function takes V views `[B, D]` of unit rows, row i of all being one item, and may take `there` `[V, B]`,
-False where an item lacks a view: such a row is neither anchor, nor positive, nor negative. Items with fewer
-than two views are negatives only.
+Every function takes V views `[B, D]` of unit rows, in which row i of each view is item i. It may take `present`
+`[V, B]`, False where an item lacks a view: such a row is no anchor, no positive and no negative. An item with fewer
+than two views is a negative only.
 """
 
 import functools
@@ -15,13 +15,15 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Pairwise, Tempered, average, nothing, register, several
-from clx.losses.infonce import nt_xent
-from clx.losses.primitives.streaming import cross_margins, gram, is_small, lse, mean, softplus, tiny_side, unit, units
-from clx.losses.primitives.tiles import Apart, finite, off_diagonal, off_items
+from clx.losses.base import Embeddings, Tempered, register, require_two_inputs, zero_loss
+from clx.losses.primitives.autograd import nan_unless_finite
+from clx.losses.primitives.edits import DifferentIds, off_diagonal, off_items
+from clx.losses.primitives.functional import lse, softplus, unit, units, weighted_mean
+from clx.losses.primitives.streaming import cross_margins, gram
+from clx.losses.primitives.tiles import is_small, tiny_side
 
 
-def mv_infonce(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor | None = None) -> Tensor:
+def mv_infonce(views: Sequence[Tensor], temperature: Tensor | float, present: Tensor | None = None) -> Tensor:
     """MV-InfoNCE: all positives of an item in one numerator, all other rows in one denominator.
 
     mean_i -log( sum_{l != m} exp(u_li.u_mi / t) / sum_l sum_{(m, j) != (l, i)} exp(u_li.u_mj / t) )
@@ -32,16 +34,16 @@ def mv_infonce(views: Sequence[Tensor], temperature: Tensor | float, there: Tens
     Reference:
         Koromilas et al. 2025, arXiv 2507.06979. Rows of the same view are negatives too, as in its code.
     """
-    positive, negative = _positives(views, temperature, there).flatten(1), _negatives(views, temperature, there)
-    if there is not None:
-        anchors = there.sum(0) > 1
+    positive, negative = _positives(views, temperature, present).flatten(1), _negatives(views, temperature, present)
+    if present is not None:
+        anchors = present.sum(0) > 1
         positive, negative = positive[anchors], negative[:, anchors]
-    elif len(views[0]) > 1:  # nothing is left out of which all could be
+    elif len(views[0]) > 1:  # no row can be without positives or negatives
         return softplus(negative.logsumexp(0) - positive.logsumexp(1)).mean()
-    return mean(softplus(lse(negative, 0) - lse(positive, 1)))
+    return weighted_mean(softplus(lse(negative, 0) - lse(positive, 1)))
 
 
-def mv_dhel(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor | None = None) -> Tensor:
+def mv_dhel(views: Sequence[Tensor], temperature: Tensor | float, present: Tensor | None = None) -> Tensor:
     """MV-DHEL: alignment over all pairs of views, uniformity within each view by itself.
 
     mean_i [ sum_l log sum_{j != i} exp(u_li.u_lj / t) - log sum_{l < m} exp(u_li.u_mi / t) ]
@@ -53,23 +55,23 @@ def mv_dhel(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor 
     Reference:
         Koromilas et al. 2025, arXiv 2507.06979. In log space: the published product of sums overflows.
     """
-    pairs = _positives(views, temperature, there)
-    if there is None and len(views[0]) > 1:
-        alignment = pairs.flatten(1).logsumexp(1) - math.log(2)  # every pair is there in both orders
+    pairs = _positives(views, temperature, present)
+    if present is None and len(views[0]) > 1:
+        alignment = pairs.flatten(1).logsumexp(1) - math.log(2)  # every pair is in it twice, in both orders
         return (_within_all(views, temperature) - alignment).mean()
-    there = _everywhere(views) if there is None else there
-    repulsion = torch.cat([_negatives([v], temperature, t[None]) for v, t in zip(views, there, strict=True)])
+    present = _all_present(views) if present is None else present
+    repulsion = torch.cat([_negatives([v], temperature, t[None]) for v, t in zip(views, present, strict=True)])
     repelled = repulsion != -torch.inf
-    anchors = (there.sum(0) > 1) & repelled.any(0)
+    anchors = (present.sum(0) > 1) & repelled.any(0)
     alignment = lse(pairs[anchors].flatten(1), 1) - math.log(2)
-    return mean(torch.where(repelled, repulsion, 0)[:, anchors].sum(0) - alignment)
+    return weighted_mean(torch.where(repelled, repulsion, 0)[:, anchors].sum(0) - alignment)
 
 
 def poly_view(
     views: Sequence[Tensor],
     temperature: Tensor | float,
     form: Literal["geometric", "arithmetic", "sufficient"] = "geometric",
-    there: Tensor | None = None,
+    present: Tensor | None = None,
 ) -> Tensor:
     """Poly-View: each view predicts the others, against the rows of other items in every view.
 
@@ -82,68 +84,44 @@ def poly_view(
         Scalar in nats; 0 for a batch of one.
 
     Reference:
-        Shidani et al. 2024, arXiv 2403.05490. Whether its sufficient statistic is at length 1 is not known here.
+        Shidani et al. 2024, arXiv 2403.05490. That the sufficient statistic has length 1 is a choice made here.
     """
     if form == "sufficient":
-        return mean(torch.cat([_to_mean_of_others(views, a, temperature, there) for a in range(len(views))]))
-    there = _everywhere(views) if there is None else there
-    positive = _positives(views, temperature, there).transpose(0, 1)  # [V, B, V]
-    negative = _negatives(views, temperature, there)
+        return weighted_mean(torch.cat([_to_mean_of_others(views, a, temperature, present) for a in range(len(views))]))
+    present = _all_present(views) if present is None else present
+    positive = _positives(views, temperature, present).transpose(0, 1)  # [V, B, V]
+    negative = _negatives(views, temperature, present)
     terms = softplus(negative[:, :, None] - positive)
     usable = positive != -torch.inf
     if form == "geometric":
-        return mean(terms[usable])
+        return weighted_mean(terms[usable])
     anchors = usable.any(2)
     count = usable.sum(2)[anchors].to(terms.dtype)
-    return mean(count.log() - lse((-terms).masked_fill(~usable, -torch.inf)[anchors], 1))
+    return weighted_mean(count.log() - lse((-terms).masked_fill(~usable, -torch.inf)[anchors], 1))
 
 
-def average_view(
-    views: Sequence[Tensor],
-    temperature: Tensor | float,
-    two_view: Literal["nt-xent", "mv-dhel"] = "nt-xent",
-    renormalise: bool = False,
-    there: Tensor | None = None,
-) -> Tensor:
-    """Mean over views a of a two-view loss between u_a and the mean of the item's other views.
-
-    Args:
-        two_view: the two-view loss.
-        renormalise: bring the mean back to length 1; without it disagreeing views weigh less.
-
-    Returns:
-        Scalar in nats; 0 for a batch of one.
-    """
-    terms = []
-    for a in range(len(views)):
-        x, other = _with_mean_of_others(views, a, there, renormalise)
-        if len(x) > 1:
-            terms.append(nt_xent(x, other, temperature) if two_view == "nt-xent" else mv_dhel([x, other], temperature))
-    return average(terms) if terms else views[0][:0].sum()
-
-
-def _everywhere(views: Sequence[Tensor]) -> Tensor:
+def _all_present(views: Sequence[Tensor]) -> Tensor:
     return torch.ones(len(views), len(views[0]), dtype=torch.bool, device=views[0].device)
 
 
-def _positives(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor | None) -> Tensor:
+def _positives(views: Sequence[Tensor], temperature: Tensor | float, present: Tensor | None) -> Tensor:
     """Similarities between the views of each item `[B, V, V]`; -inf on the diagonal and for absent views."""
     stacked = torch.stack(list(views), 1)
     unusable = torch.eye(len(views), dtype=torch.bool, device=stacked.device)
-    if there is not None:
-        unusable = unusable | ~(there.T[:, :, None] & there.T[:, None, :])
+    if present is not None:
+        unusable = unusable | ~(present.T[:, :, None] & present.T[:, None, :])
     return (torch.bmm(stacked, stacked.mT) / temperature).masked_fill(unusable, -torch.inf)
 
 
-def _negatives(views: Sequence[Tensor], temperature: Tensor | float, there: Tensor | None) -> Tensor:
+def _negatives(views: Sequence[Tensor], temperature: Tensor | float, present: Tensor | None) -> Tensor:
     """Log-sum-exp of every row over all rows of other items, `[V, B]`; -inf for absent rows."""
     size = len(views[0])
-    if there is None or bool(there.all()):
+    if present is None or bool(present.all()):
         return gram(views, temperature, off_items(size))[0].view(len(views), size)
-    items = torch.arange(size, device=there.device).expand_as(there)[there]
-    edit = Apart(items) if len(views) > 1 else off_diagonal
-    log_sum = gram([v[t] for v, t in zip(views, there, strict=True)], temperature, edit)[0]
-    return log_sum.new_full(there.shape, -torch.inf).masked_scatter(there, log_sum)
+    items = torch.arange(size, device=present.device).expand_as(present)[present]
+    edit = DifferentIds(items) if len(views) > 1 else off_diagonal
+    log_sum = gram([v[t] for v, t in zip(views, present, strict=True)], temperature, edit)[0]
+    return log_sum.new_full(present.shape, -torch.inf).masked_scatter(present, log_sum)
 
 
 def _within_all(views: Sequence[Tensor], temperature: Tensor | float) -> Tensor:
@@ -151,51 +129,53 @@ def _within_all(views: Sequence[Tensor], temperature: Tensor | float) -> Tensor:
     if not is_small(views[0], len(views[0]), tiny_side // 2):
         return torch.cat([_negatives([v], temperature, None) for v in views]).sum(0)
     stacked = torch.stack(list(views))
-    s = torch.bmm(stacked, stacked.mT) / finite(temperature)
-    own = torch.eye(s.shape[1], dtype=torch.bool)
-    return s.masked_fill(own, -torch.inf).logsumexp(2).sum(0)
+    s = torch.bmm(stacked, stacked.mT) / nan_unless_finite(temperature)
+    diagonal = torch.eye(s.shape[1], dtype=torch.bool)
+    return s.masked_fill(diagonal, -torch.inf).logsumexp(2).sum(0)
 
 
-def _with_mean_of_others(
-    views: Sequence[Tensor], a: int, there: Tensor | None, renormalise: bool
+def with_mean_of_others(
+    views: Sequence[Tensor], a: int, present: Tensor | None, renormalise: bool
 ) -> tuple[Tensor, Tensor]:
-    """View a and the mean of the others, of the items that have both."""
+    """View `a` and the mean of the other views, `[N, D]` each, of the N items that have both."""
     others = [k for k in range(len(views)) if k != a]
-    if there is None:
+    if present is None:
         other = functools.reduce(torch.add, (views[k] for k in others)) / len(others)
         return views[a], unit(other) if renormalise else other
-    count = there[others].sum(0)
-    both = there[a] & (count > 0)
-    total = torch.stack([torch.where(there[k, :, None], views[k], 0) for k in others]).sum(0)
+    count = present[others].sum(0)
+    both = present[a] & (count > 0)
+    total = torch.stack([torch.where(present[k, :, None], views[k], 0) for k in others]).sum(0)
     other = (total / count.clamp(min=1)[:, None])[both]
     return views[a][both], unit(other) if renormalise else other
 
 
-def _to_mean_of_others(views: Sequence[Tensor], a: int, temperature: Tensor | float, there: Tensor | None) -> Tensor:
-    x, other = _with_mean_of_others(views, a, there, renormalise=True)
+def _to_mean_of_others(views: Sequence[Tensor], a: int, temperature: Tensor | float, present: Tensor | None) -> Tensor:
+    """InfoNCE of each item from view `a` to the mean of its other views, `[N]`."""
+    x, other = with_mean_of_others(views, a, present, renormalise=True)
     return softplus(cross_margins(x, other, temperature, both=False))
 
 
 @dataclass(eq=False, kw_only=True)
 class MultiView(Tempered):
-    """What the losses over all names at once share: unit rows, and the mask of what is present."""
+    """Base of the losses over all names at once: makes unit rows and one mask of what is present."""
 
     family = "multi-view"
     temperature: Annotated[float, Gt(0)] = 0.5
 
     def forward(self, z: Embeddings, *, present: dict[str, Tensor] | None = None) -> Tensor:
-        several(z)
+        require_two_inputs(z)
         if present is None:
             return self.of_views(list(units(z).values()), None)
-        there = torch.stack([present[name] for name in z])
-        dropped = int((there.sum(0) < 2).sum())
+        mask = torch.stack([present[name] for name in z])
+        dropped = int((mask.sum(0) < 2).sum())
         if dropped:
             self.log["dropped_anchors"] = dropped
-        # what stands in absent rows may be anything, NaN too
+        # absent rows may hold anything, NaN too
         views = [unit(torch.where(present[name][:, None], x, 0)) for name, x in z.items()]
-        return self.of_views(views, there) if dropped < there.shape[1] else nothing(z)
+        return self.of_views(views, mask) if dropped < mask.shape[1] else zero_loss(z)
 
-    def of_views(self, views: list[Tensor], there: Tensor | None) -> Tensor:
+    def of_views(self, views: list[Tensor], present: Tensor | None) -> Tensor:
+        """The loss of unit rows `[B, D]` of each name, and where they are present `[V, B]`; None where all are."""
         raise NotImplementedError
 
 
@@ -217,8 +197,8 @@ class MVInfoNCE(MultiView):
     cost = "time O(V^2 B^2 D), memory O(V B D)"
     use = "three views or more, or several modalities, that should all meet in one point"
 
-    def of_views(self, views: list[Tensor], there: Tensor | None) -> Tensor:
-        return mv_infonce(views, self.tau, there)
+    def of_views(self, views: list[Tensor], present: Tensor | None) -> Tensor:
+        return mv_infonce(views, self.tau, present)
 
 
 @register("mv-dhel")
@@ -241,8 +221,8 @@ class MVDHEL(MultiView):
 
     temperature: Annotated[float, Gt(0)] = 0.2
 
-    def of_views(self, views: list[Tensor], there: Tensor | None) -> Tensor:
-        return mv_dhel(views, self.tau, there)
+    def of_views(self, views: list[Tensor], present: Tensor | None) -> Tensor:
+        return mv_dhel(views, self.tau, present)
 
 
 @register("poly-view")
@@ -263,56 +243,5 @@ class PolyView(MultiView):
 
     form: Literal["geometric", "arithmetic", "sufficient"] = "geometric"
 
-    def of_views(self, views: list[Tensor], there: Tensor | None) -> Tensor:
-        return poly_view(views, self.tau, self.form, there)
-
-
-@register("average-view")
-@dataclass(eq=False, kw_only=True)
-class AverageView(MultiView):
-    """Each view against the mean of the others, by a two-view loss.
-
-    Example:
-        >>> views = {name: torch.eye(4) for name in ("image/0", "image/1", "image/2")}
-        >>> round(AverageView(two_view="nt-xent")(views).item(), 3)  # views agree, so their mean is each of them
-        0.594
-    """
-
-    paper = "a baseline in Koromilas et al. 2025, arXiv 2507.06979"
-    formula = "mean_a loss(u_a, mean_{b != a} u_b)"
-    cost = "time O(V B^2 D), memory O(B D)"
-    use = "a cheap baseline for three views or more"
-
-    two_view: Literal["nt-xent", "mv-dhel"] = "nt-xent"
-    renormalise: bool = False
-
-    def of_views(self, views: list[Tensor], there: Tensor | None) -> Tensor:
-        return average_view(views, self.tau, self.two_view, self.renormalise, there)
-
-
-@register("pairwise")
-@dataclass(eq=False, kw_only=True)
-class PairwiseViews(Pairwise):
-    """A two-view loss averaged over all pairs of names.
-
-    Example:
-        >>> views = {name: torch.eye(4) for name in ("image/0", "image/1", "image/2")}
-        >>> round(PairwiseViews(two_view="nt-xent")(views).item(), 3)
-        0.594
-    """
-
-    family = "multi-view"
-    paper = "the usual baseline; see Koromilas et al. 2025, arXiv 2507.06979"
-    formula = "mean_{a < b} loss(u_a, u_b)"
-    cost = "time O(V^2 B^2 D), memory O(B D)"
-    use = "the baseline that losses over all views at once are compared with"
-
-    temperature: Annotated[float, Gt(0)] = 0.5
-    two_view: Literal["nt-xent", "mv-dhel"] = "nt-xent"
-
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        if self.two_view == "nt-xent":
-            return nt_xent(x, y, self.tau, ids)
-        if ids is not None:
-            raise ValueError("exclude works with two_view='nt-xent' only")
-        return mv_dhel([x, y], self.tau)
+    def of_views(self, views: list[Tensor], present: Tensor | None) -> Tensor:
+        return poly_view(views, self.tau, self.form, present)

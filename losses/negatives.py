@@ -9,11 +9,21 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from torch.autograd import Function
 
-from clx.losses.base import Pairwise, register
-from clx.losses.infonce import negatives, other_items
-from clx.losses.primitives.dense import logits, partners, product
-from clx.losses.primitives.streaming import gram_margins, is_small, softplus
-from clx.losses.primitives.tiles import Edit, cooling, full, inverse, off_items, once, plain
+from clx.losses.base import register
+from clx.losses.infonce import log_sum_of_negatives, other_items
+from clx.losses.pairwise import Pairwise
+from clx.losses.primitives.autograd import (
+    at_least_float32,
+    first_order_only,
+    inverse_temperature,
+    temperature_gradient,
+    without_autocast,
+)
+from clx.losses.primitives.dense import logits, partners, scaled_product
+from clx.losses.primitives.edits import Edit, off_items
+from clx.losses.primitives.functional import softplus
+from clx.losses.primitives.streaming import gram_margins
+from clx.losses.primitives.tiles import is_small
 
 
 def hard_negatives(
@@ -48,12 +58,12 @@ def hard_negatives(
         margin = _hard_margins(x, y, temperature, beta, ids) + log_count
     else:
         margin = gram_margins(x, y, temperature, other_items(ids))
-    terms: Tensor = _Corrected.apply(temperature, tau_plus, log_count, margin, full(x), full(y))  # type: ignore[no-untyped-call]
+    terms: Tensor = _Corrected.apply(temperature, tau_plus, log_count, margin, at_least_float32(x), at_least_float32(y))  # type: ignore[no-untyped-call]
     return softplus(terms).mean()
 
 
 def _count(x: Tensor, ids: Tensor | None) -> Tensor:
-    """Negatives of each of the 2B rows."""
+    """Number of negatives of each of the 2B rows, `[2B]`."""
     if ids is None:
         return x.new_full((2 * len(x),), 2 * len(x) - 2)
     _, group, sizes = ids.unique(return_inverse=True, return_counts=True)
@@ -62,46 +72,49 @@ def _count(x: Tensor, ids: Tensor | None) -> Tensor:
 
 
 def _hard_margins(x: Tensor, y: Tensor, temperature: Tensor | float, beta: float, ids: Tensor | None) -> Tensor:
-    """log sum_j w_j exp(s_j / t) / N of each of the 2B rows, less the similarity with its partner."""
+    """log( sum_j w_j exp(s_j / t) / N ) - s+ / t of each of the 2B rows, `[2B]`."""
     edit = other_items(ids) or off_items(len(x))
     if is_small(x, 2 * len(x)):
-        return _Hard.apply(temperature, beta, edit, full(x), full(y))  # type: ignore[no-any-return, no-untyped-call]
+        return _Hard.apply(temperature, beta, edit, at_least_float32(x), at_least_float32(y))  # type: ignore[no-any-return, no-untyped-call]
     hard = gram_margins(x, y, temperature / (1 + beta), edit, x.new_tensor(1 / (1 + beta)))
-    return hard - negatives(x, y, temperature / beta, ids)
+    return hard - log_sum_of_negatives(x, y, temperature / beta, ids)
 
 
 class _Hard(Function):
-    """The same of a small batch, from one matrix of logits."""
+    """`_hard_margins` of a small batch, from one matrix of logits."""
 
     @staticmethod
-    @plain
+    @without_autocast
     def forward(ctx: Any, temperature: Tensor | float, beta: float, edit: Edit, x: Tensor, y: Tensor) -> Tensor:
-        z, scale = torch.cat([x, y]), inverse(temperature)
-        s = logits(product(z, z.T, scale), edit)
+        z, scale = torch.cat([x, y]), inverse_temperature(temperature)
+        s = logits(scaled_product(z, z.T, scale), edit)
         hard, easy, positive = s * (1 + beta), s * beta, torch.linalg.vecdot(x, y)
         w = hard.softmax(1).mul_(1 + beta).sub_(easy.softmax(1), alpha=beta)
-        ctx.save_for_backward(z, w.nan_to_num_(0))  # NaN is a row without negatives
+        ctx.save_for_backward(z, w.nan_to_num_(0))  # a row without negatives is NaN
         ctx.scale = scale
         return (hard.logsumexp(1) - easy.logsumexp(1)).sub_(torch.cat([positive, positive]), alpha=scale)
 
     @staticmethod
-    @once
-    @plain
+    @first_order_only
+    @without_autocast
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         z, w = ctx.saved_tensors
         w = w * g[:, None]
         partners(w).sub_(g.view(2, -1))
-        dz = product(w + w.T, z, ctx.scale)  # counts every pair from both of its rows
-        dt = cooling(dz, z, ctx.scale / 2) if ctx.needs_input_grad[0] else None
+        dz = scaled_product(w + w.T, z, ctx.scale)  # every pair twice, once from each of its rows
+        dt = temperature_gradient(dz, z, ctx.scale / 2) if ctx.needs_input_grad[0] else None
         return dt, None, None, *dz.chunk(2)
 
 
 class _Corrected(Function):
-    """log((e^margin - tau_plus N) / (1 - tau_plus)) `[2B]`, or where that is lower than the least that N exp(s_j / t)
-    can be, or NaN as of no negatives, this: log N - (1 + x_i.y_i) / t of both rows."""
+    """log((e^margin - tau_plus N) / (1 - tau_plus)), `[2B]`, but at least log N - (1 + x_i.y_i) / t.
+
+    The latter is the least that the sum of N negatives can be, at cosine -1, over the positive. It is also the result
+    where the former is NaN: a row without negatives.
+    """
 
     @staticmethod
-    @plain
+    @without_autocast
     def forward(
         ctx: Any,
         temperature: Tensor | float,
@@ -111,7 +124,7 @@ class _Corrected(Function):
         x: Tensor,
         y: Tensor,
     ) -> Tensor:
-        scale, expected = inverse(temperature), log_count + (math.log(tau_plus) if tau_plus else -math.inf)
+        scale, expected = inverse_temperature(temperature), log_count + (math.log(tau_plus) if tau_plus else -math.inf)
         left = torch.expm1(expected - margin).neg_().clamp_(min=0)
         corrected = margin + left.log() - math.log1p(-tau_plus)
         least = torch.linalg.vecdot(x, y).add_(1).mul_(-scale)
@@ -122,8 +135,8 @@ class _Corrected(Function):
         return torch.where(used, corrected, floor)
 
     @staticmethod
-    @once
-    @plain
+    @first_order_only
+    @without_autocast
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         used, left, least, x, y = ctx.saved_tensors
         dmargin = torch.where(used, g / left, 0)
@@ -137,7 +150,7 @@ class _Corrected(Function):
 @register("debiased")
 @dataclass(eq=False, kw_only=True)
 class Debiased(Pairwise):
-    """NT-Xent corrected for the share of negatives that are of the anchor's own class.
+    """NT-Xent corrected for the share of negatives that are of the anchor's class.
 
     Example:
         >>> views = {"image/0": torch.eye(4), "image/1": torch.eye(4)}

@@ -1,4 +1,4 @@
-"""Rank-N-Contrast: for each anchor, rows ordered by their distance in the label."""
+"""Rank-N-Contrast: for each anchor, the other rows are ranked by their distance in the target."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -8,21 +8,27 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.autograd import Function
 
-from clx.losses.base import Embeddings, Tempered, flat, nothing, register
-from clx.losses.primitives.tiles import full, inverse, once, plain, wide
+from clx.losses.base import Embeddings, Tempered, register, stack_present, zero_loss
+from clx.losses.primitives.autograd import (
+    at_least_float32,
+    first_order_only,
+    inverse_temperature,
+    sum_dtype,
+    without_autocast,
+)
 
 
 def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float, weights: Tensor | None = None) -> Tensor:
-    """Rank-N-Contrast: each row is a positive once, against all rows at least as far in the target.
+    """Rank-N-Contrast: each other row is a positive once, against all rows at least as far away in the target.
 
     1/(n (n-1)) sum_i sum_{j != i} -log( exp(s_ij) / sum_{k != i, d_ik >= d_ij} exp(s_ik) ),
     s_ij = -|z_i - z_j| / t (Euclidean), d_ij = |y_i - y_j| (sum of absolute differences)
 
     Args:
-        z: `[N, D]`, taken as they are.
+        z: `[N, D]`, not normalised.
         targets: `[N, K]`, without NaN.
         temperature: positive.
-        weights: `[N]`, what each anchor i counts; 1 by default.
+        weights: `[N]`, the factor of each anchor's term; 1 by default.
 
     Returns:
         Scalar in nats; 0 for two rows.
@@ -30,7 +36,7 @@ def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float, wei
     Reference:
         Zha et al. 2023, arXiv 2210.01189.
     """
-    return _RankNC.apply(temperature, targets, weights, full(z))  # type: ignore[no-any-return, no-untyped-call]
+    return _RankNC.apply(temperature, targets, weights, at_least_float32(z))  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _RankNC(Function):
@@ -41,10 +47,10 @@ class _RankNC(Function):
     """
 
     @staticmethod
-    @plain
+    @without_autocast
     def forward(ctx: Any, temperature: Tensor | float, targets: Tensor, weights: Tensor | None, z: Tensor) -> Tensor:
-        n, scale = len(z), inverse(temperature)
-        dz, total, slope = torch.zeros_like(z), z.new_zeros((), dtype=wide(z)), z.new_zeros((), dtype=wide(z))
+        n, scale = len(z), inverse_temperature(temperature)
+        dz, total, slope = torch.zeros_like(z), z.new_zeros((), dtype=sum_dtype(z)), z.new_zeros((), dtype=sum_dtype(z))
         squares = z.square().sum(1)
         block = max(1, (1 << 24 if z.is_cuda else 1 << 16) // n)
         for start in range(0, n, block):
@@ -55,7 +61,7 @@ class _RankNC(Function):
                 loss, g = loss * weights[part], g * weights[part, None].to(g.dtype)
             total += loss.sum()
             if any(ctx.needs_input_grad):
-                slope += (g * s).sum(dtype=wide(s))
+                slope += (g * s).sum(dtype=sum_dtype(s))
                 # d|a - b| / da = (a - b) / |a - b|; rows that coincide get no gradient
                 w = torch.where(s == 0, 0, g * scale**2 / s)
                 dz[part] += w.sum(1, keepdim=True) * z[part] - w @ z
@@ -65,20 +71,21 @@ class _RankNC(Function):
         return (total / count).to(z.dtype)
 
     @staticmethod
-    @once
+    @first_order_only
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         dz, dt = ctx.saved_tensors
         return g * dt if ctx.needs_input_grad[0] else None, None, None, g * dz
 
 
 def _distances(z: Tensor, squares: Tensor, part: slice) -> Tensor:
+    """Euclidean distances `[b, N]` of the rows of `part` from all rows; `squares` are the squared lengths `[N]`."""
     d = torch.addmm(squares[part, None] + squares, z[part], z.T, alpha=-2).clamp_(min=0).sqrt_()
     d.diagonal(part.start).zero_()
     return d
 
 
 def _ties(ordered: Tensor) -> tuple[Tensor, Tensor]:
-    """For each place of the sorted rows, the first and the last place of equal value."""
+    """For each column of rows that are sorted, the first and the last column of equal value; both `[b, N]`."""
     place = torch.arange(ordered.shape[1], device=ordered.device)
     edge = ordered[:, 1:] != ordered[:, :-1]
     starts = torch.nn.functional.pad(edge, (1, 0), value=True)
@@ -89,21 +96,21 @@ def _ties(ordered: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ranked(s: Tensor, distance: Tensor, start: int) -> tuple[Tensor, Tensor]:
-    """The loss of each of a block of anchors, `[b]` in float64, and its gradient with respect to `s` `[b, N]`."""
+    """The loss of each anchor of a block `[b]`, in `sum_dtype`, and its gradient with respect to `s` `[b, N]`."""
     distance.diagonal(start).fill_(-1)  # the anchor itself sorts first and is cut off
     ordered, order = distance.sort(1)
     ordered, order = ordered[:, 1:], order[:, 1:]
     logits = s.gather(1, order)
-    first, last = _ties(ordered)  # ties share the denominator of the first of them
+    first, last = _ties(ordered)  # equal distances share the denominator of the first of them
     peak = logits.amax(1, keepdim=True)
     if float((peak - logits).max()) < 60:
         e = (logits - peak).exp_()
         denominator = e.flip(1).cumsum(1).flip(1).gather(1, first)
-        loss = (denominator.log() + peak - logits).sum(1, dtype=wide(s))
+        loss = (denominator.log() + peak - logits).sum(1, dtype=sum_dtype(s))
         g = e.mul_(denominator.reciprocal_().cumsum(1).gather(1, last)).sub_(1)
-    else:  # exponentials of far rows would vanish: stay in logarithms
+    else:  # exponentials of far rows would underflow: stay in logarithms
         log_sum = logits.flip(1).logcumsumexp(1).flip(1).gather(1, first)
-        loss = (log_sum - logits).sum(1, dtype=wide(s))
+        loss = (log_sum - logits).sum(1, dtype=sum_dtype(s))
         g = (logits + (-log_sum).logcumsumexp(1).gather(1, last)).exp_().sub_(1)
     return loss, torch.zeros_like(s).scatter_(1, order, g)
 
@@ -126,7 +133,7 @@ class RankNContrast(Tempered):
     paper = "Zha et al. 2023, arXiv 2210.01189"
     formula = "mean_{i, j != i} lse_{k: |y_i - y_k| >= |y_i - y_j|}(s_ik) - s_ij, s_ij = -|z_i - z_j| / t"
     cost = "time O(V^2 B^2 (D + log VB)), memory O(V B D)"
-    use = "a continuous target whose order the embedding should have; follow with a linear head"
+    use = "a continuous target whose order the embedding should have; train a linear head on it afterwards"
 
     temperature: Annotated[float, Gt(0)] = 2.0
 
@@ -138,11 +145,11 @@ class RankNContrast(Tempered):
         present: dict[str, Tensor] | None = None,
         weights: Tensor | None = None,
     ) -> Tensor:
-        x, items = flat(z, present)
-        y = full(targets)[items]
+        x, items = stack_present(z, present)
+        y = at_least_float32(targets)[items]
         known = ~y.isnan().any(1)
         if not bool(known.all()):
             self.log["dropped_anchors"] = int((~known).sum())
             x, y = x[known], y[known]
         counted = None if weights is None else weights[items][known]
-        return rank_n_contrast(x, y, self.tau, counted) if len(x) > 1 else nothing(z)
+        return rank_n_contrast(x, y, self.tau, counted) if len(x) > 1 else zero_loss(z)

@@ -1,4 +1,4 @@
-"""SigLIP: every pair of the batch is a yes-or-no question of its own."""
+"""SigLIP: for every pair of the batch, the binary question whether it belongs together."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -8,12 +8,21 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from clx.losses.base import Pairwise, register
-from clx.losses.infonce import apart
-from clx.losses.primitives import streaming
-from clx.losses.primitives.dense import product
-from clx.losses.primitives.streaming import paired, softplus
-from clx.losses.primitives.tiles import Edit, Grid, cooling, full, inverse, longest, once, plain, wide
+from clx.losses.base import register
+from clx.losses.infonce import other_rows
+from clx.losses.pairwise import Pairwise
+from clx.losses.primitives.autograd import (
+    at_least_float32,
+    first_order_only,
+    inverse_temperature,
+    sum_dtype,
+    temperature_gradient,
+    without_autocast,
+)
+from clx.losses.primitives.dense import scaled_product
+from clx.losses.primitives.edits import Edit
+from clx.losses.primitives.functional import paired_similarity, softplus
+from clx.losses.primitives.tiles import Grid, is_small, longest_row
 
 
 def siglip(
@@ -35,24 +44,24 @@ def siglip(
     Reference:
         Zhai et al. 2023, arXiv 2303.15343.
     """
-    x, y = full(x), full(y)
-    if streaming.is_small(x, max(len(x), len(y))):
+    x, y = at_least_float32(x), at_least_float32(y)
+    if is_small(x, max(len(x), len(y))):
         value: Tensor = _Dense.apply(temperature, bias, ids, x, y)  # type: ignore[no-untyped-call]
         return value / len(x)
-    negative: Tensor = _Negatives.apply(temperature, bias, apart(ids), x, y)  # type: ignore[no-untyped-call]
-    return (softplus(-paired(x, y, temperature) - bias).sum() + negative) / len(x)
+    negative: Tensor = _Negatives.apply(temperature, bias, other_rows(ids), x, y)  # type: ignore[no-untyped-call]
+    return (softplus(-paired_similarity(x, y, temperature) - bias).sum() + negative) / len(x)
 
 
 class _Dense(Function):
-    """The sum over all pairs of a small batch at once."""
+    """The sum over all pairs of a small batch, all logits at once."""
 
     @staticmethod
-    @plain
+    @without_autocast
     def forward(
         ctx: Any, temperature: Tensor | float, bias: Tensor | float, ids: Tensor | None, x: Tensor, y: Tensor
     ) -> Tensor:
-        scale = inverse(temperature)
-        s = product(x, y.T, scale).add_(float(bias))
+        scale = inverse_temperature(temperature)
+        s = scaled_product(x, y.T, scale).add_(float(bias))
         s.diagonal().neg_()
         if ids is not None:
             s.masked_fill_((ids[:, None] == ids).fill_diagonal_(False), -torch.inf)
@@ -63,31 +72,33 @@ class _Dense(Function):
         return terms.sum()
 
     @staticmethod
-    @once
-    @plain
+    @first_order_only
+    @without_autocast
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, y, w = ctx.saved_tensors
         needs = ctx.needs_input_grad
         step = g * ctx.scale
         dx = torch.mm(w, y).mul_(step) if needs[0] or needs[3] else None
         dy = torch.mm(w.T, x).mul_(step) if needs[4] else None
-        dt = cooling(dx, x, ctx.scale) if dx is not None and needs[0] else None
+        dt = temperature_gradient(dx, x, ctx.scale) if dx is not None and needs[0] else None
         return dt, g * w.sum() if needs[1] else None, None, dx, dy
 
 
 class _Negatives(Function):
-    """Sum of softplus(x y^T / t + b) over what the edit leaves, its gradient made in the same pass."""
+    """Sum of softplus(x y^T / t + b) over the pairs that the edit keeps; the same pass computes the gradient."""
 
     @staticmethod
-    @plain
+    @without_autocast
     def forward(
         ctx: Any, temperature: Tensor | float, bias: Tensor | float, edit: Edit, x: Tensor, y: Tensor
     ) -> Tensor:
-        scale, offset = inverse(temperature), float(bias)
+        scale, offset = inverse_temperature(temperature), float(bias)
         grid, wanted = Grid(x, y, scale, edit), any(ctx.needs_input_grad)
-        small = scale * longest(x) * longest(y) + abs(offset) < 80  # exp cannot overflow: the fast form will do
+        small = (
+            scale * longest_row(x) * longest_row(y) + abs(offset) < 80
+        )  # exp cannot overflow: the fast formula is exact
         dx, dy = torch.zeros_like(x), torch.zeros_like(y)
-        total, slope, shaped = x.new_zeros((), dtype=wide(x)), x.new_zeros((), dtype=wide(x)), grid.buffer()
+        total, slope, shaped = x.new_zeros((), dtype=sum_dtype(x)), x.new_zeros((), dtype=sum_dtype(x)), grid.buffer()
         for i, j, s in grid.logits():
             s.add_(offset)
             w = shaped(i, j)
@@ -102,13 +113,13 @@ class _Negatives(Function):
                 slope += w.sum()
                 dx[i].addmm_(w, y[j], alpha=grid.scale)
                 dy[j].addmm_(w.T, x[i], alpha=grid.scale)
-        dt = cooling(dx, x, scale) if ctx.needs_input_grad[0] else None
+        dt = temperature_gradient(dx, x, scale) if ctx.needs_input_grad[0] else None
         ctx.save_for_backward(dt, slope.to(x.dtype), dx, dy)
         return total.to(x.dtype)
 
     @staticmethod
-    @once
-    @plain
+    @first_order_only
+    @without_autocast
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         dt, db, dx, dy = ctx.saved_tensors
         db = g * db if ctx.needs_input_grad[1] else None

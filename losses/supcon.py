@@ -7,9 +7,11 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Tempered, flat, nothing, register
-from clx.losses.primitives.streaming import gram, is_small, softplus, unit
-from clx.losses.primitives.tiles import Apart, Edit, off_diagonal
+from clx.losses.base import Embeddings, Tempered, register, stack_present, zero_loss
+from clx.losses.primitives.edits import DifferentIds, Edit, SameIds, off_diagonal
+from clx.losses.primitives.functional import softplus, unit
+from clx.losses.primitives.streaming import gram
+from clx.losses.primitives.tiles import is_small
 
 
 def supcon(
@@ -41,8 +43,8 @@ def supcon(
         positives = (sizes[group] - 1).to(z.dtype)
     valid, count = positives > 0, positives.clamp(min=1)
     if form == "in":
-        apart: Edit = (lambda s, i, j: (~same).to(s.dtype)) if small else Apart(group)
-        own: Edit = (lambda s, i, j: together) if small else Together(group)
+        apart: Edit = (lambda s, i, j: (~same).to(s.dtype)) if small else DifferentIds(group)
+        own: Edit = (lambda s, i, j: together) if small else SameIds(group)
         negative, positive = gram(z, temperature, apart)[0], gram(z, temperature, own)[0]
         terms = softplus(negative - torch.where(valid, positive, 0)) + count.log()
     elif small:
@@ -54,17 +56,6 @@ def supcon(
         positive = torch.linalg.vecdot(z, sums[group] - z) / temperature / count
         terms = gram(z, temperature, off_diagonal)[0] - positive
     return torch.where(valid, terms, 0), valid
-
-
-class Together:
-    """Edit that leaves pairs of equal id, without those of a row with itself."""
-
-    def __init__(self, ids: Tensor) -> None:
-        self.ids = ids
-
-    def __call__(self, s: Tensor, i: slice, j: slice) -> Tensor:
-        off_diagonal(s, i, j)
-        return (self.ids[i, None] == self.ids[j]).to(s.dtype)
 
 
 @register("supcon")
@@ -100,10 +91,10 @@ class SupCon(Tempered):
         present: dict[str, Tensor] | None = None,
         weights: Tensor | None = None,
     ) -> Tensor:
-        x, items = flat(z, present)
+        x, items = stack_present(z, present)
         labels = torch.where(labels < 0, -1 - torch.arange(len(labels), device=labels.device), labels)
         if len(x) < 2:
-            return nothing(z)
+            return zero_loss(z)
         terms, valid = supcon(unit(x), labels[items], self.tau, self.form)
         count = valid.sum()
         dropped = len(valid) - int(count)

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from clx.losses.base import Embeddings, Loss, register
-from clx.losses.primitives.streaming import mean
-from clx.losses.primitives.tiles import full
+from clx.losses.primitives.autograd import at_least_float32
+from clx.losses.primitives.functional import weighted_mean
 
 
 @dataclass(eq=False, kw_only=True)
@@ -22,7 +22,7 @@ class Regression(Loss):
     def forward(self, z: Embeddings, *, predictions: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         if predictions.shape != targets.shape:
             raise ValueError(f"predictions {[*predictions.shape]} and targets {[*targets.shape]} differ in shape")
-        predictions = full(predictions)
+        predictions = at_least_float32(predictions)
         targets = targets.to(predictions.dtype)
         counted = None if weights is None else weights[:, None].expand_as(targets)
         unknown = targets.isnan()
@@ -32,7 +32,7 @@ class Regression(Loss):
             counted = None if counted is None else counted[~unknown]
         if counted is None and targets.numel():
             return self.error(predictions, targets, "mean")
-        return mean(self.error(predictions, targets, "none"), counted)
+        return weighted_mean(self.error(predictions, targets, "none"), counted)
 
     def error(self, predictions: Tensor, targets: Tensor, reduction: str) -> Tensor:
         raise NotImplementedError
@@ -128,7 +128,7 @@ class CrossEntropy(Loss):
         lowest, highest = (int(end) for end in labels.aminmax()) if len(labels) else (0, 0)
         if len(labels) and highest >= predictions.shape[1]:
             raise ValueError(f"label {highest} is beyond the {predictions.shape[1]} predicted classes")
-        predictions = full(predictions)
+        predictions = at_least_float32(predictions)
         if lowest < 0:
             known = labels >= 0
             self.log["dropped_labels"] = int((~known).sum())
@@ -137,4 +137,6 @@ class CrossEntropy(Loss):
         if weights is None and len(labels):
             return functional.cross_entropy(predictions, labels, label_smoothing=self.label_smoothing)
         smoothing = self.label_smoothing
-        return mean(functional.cross_entropy(predictions, labels, reduction="none", label_smoothing=smoothing), weights)
+        return weighted_mean(
+            functional.cross_entropy(predictions, labels, reduction="none", label_smoothing=smoothing), weights
+        )

@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from clx.losses.base import Embeddings, Tempered, flat, nothing, register, three_digits
-from clx.losses.primitives.streaming import lse, mean, unit
-from clx.losses.primitives.tiles import finite, plain
+from clx.losses.base import Embeddings, Tempered, register, stack_present, three_digits, zero_loss
+from clx.losses.primitives.autograd import nan_unless_finite, without_autocast
+from clx.losses.primitives.functional import lse, unit, weighted_mean
 
 Growth = Callable[[Tensor], Tensor]
 
 
 def linear(distance: Tensor) -> Tensor:
-    """Log of 1 + distance: what a column at that target distance counts in the denominator."""
+    """Log of 1 + distance: log weight, in the denominator, of a column at that distance of the targets."""
     return distance.log1p()
 
 
@@ -35,9 +35,9 @@ def supremix(
     window: float | None = None,
     growth: Growth = linear,
     pairs: Callable[[int], Tensor] | None = None,
-    alone: Tensor | None = None,
+    self_positive: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """SupReMix from similarities alone: a mixture's similarity is the mixture of its parts' similarities.
+    """SupReMix from similarities self_positive: a mixture's similarity is the mixture of its parts' similarities.
 
     -1/|P(i)| sum_{p in P(i)} log( exp(z_i.x_p / t) / sum_{c in A(i)} W_ic exp(z_i.x_c / t) )
 
@@ -51,22 +51,22 @@ def supremix(
         y: `[N]`, without NaN.
         temperature: positive.
         share: `[N, N]` in [0, 1], the anchor's part in hard negatives; None for no hard negatives.
-        window: w, in units of y, so there is no value that suits all targets; None for no hard positives.
+        window: w, in units of y; None for no hard positives.
         growth: log weight by target distance.
         pairs: given how many hard positives a target has, the ones to use; all by default.
-        alone: `[N]` bool, the rows that are their own positive, and a column of their own, where they have no other.
+        self_positive: `[N]` bool, rows that are their own positive if they have no other.
 
     Returns:
         The loss of each anchor in nats, `[N]`, and whether it has a positive; 0 where it has none.
 
     Reference:
-        Wu et al. 2023, arXiv 2309.16633. Written from its description: the published code differs, see the tests.
+        Wu et al. 2023, arXiv 2309.16633. Written from the paper; the published code differs, see the tests.
     """
-    n, temperature = len(z), finite(temperature)
+    n, temperature = len(z), nan_unless_finite(temperature)
     own = torch.eye(n, dtype=torch.bool, device=z.device)
     distance = (y[:, None] - y).abs()
     s = z @ z.T / temperature
-    fixed = z @ z.detach().T / temperature  # similarities with constants
+    fixed = z @ z.detach().T / temperature  # mixtures are constants to the gradient
     groups = [lse((s + growth(distance)).masked_fill(own, -torch.inf), 1)]
     twins = (distance == 0) & ~own
     total, count = (s * twins).sum(1), twins.sum(1)
@@ -77,8 +77,8 @@ def supremix(
         log_sum, more, how_many = _hard_positives(fixed, y, window, pairs)
         groups.append(log_sum)
         total, count = total + more, count + how_many
-    if alone is not None:
-        single, itself = alone & (count == 0), s.diagonal()
+    if self_positive is not None:
+        single, itself = self_positive & (count == 0), s.diagonal()
         groups.append(itself.masked_fill(~single, -torch.inf))
         total, count = total + itself * single, count + single
     valid = count > 0
@@ -91,15 +91,17 @@ def _hard_positives(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Over each anchor's hard positives: log-sum-exp of similarities, their sum, their number; `[N]` each."""
     ordered, order = y.sort()
-    gap = ordered[:, None] - ordered  # a target's own rows have gap 0, and stand together
+    gap = ordered[:, None] - ordered  # rows of equal target have gap 0 and are neighbours
     below, above = ((gap > 0) & (gap < window)).sum(1), ((gap < 0) & (-gap < window)).sum(1)
     first, last = (gap > 0).sum(1), (gap >= 0).sum(1)
-    chosen: dict[int, Tensor] = {}  # by the number of the anchor, where not all are taken
+    chosen: dict[int, Tensor] = {}  # pairs of each anchor, if not all are used
     number = below * above
     if pairs is not None:
         for i, (start, count) in enumerate(zip(first.tolist(), number.tolist(), strict=True)):
             if count:
-                chosen[i] = chosen[start] if start < i else pairs(count).to(y.device)  # one target, one choice
+                chosen[i] = (
+                    chosen[start] if start < i else pairs(count).to(y.device)
+                )  # rows of equal target share their pairs
         number = torch.tensor([len(chosen.get(i, ())) for i in range(len(y))], device=y.device)
     # Sorted by target, an anchor's rows below it end where its own begin, and those above begin where they end.
     triples = _Triples(ordered, first - below, last, above, number, chosen)
@@ -150,11 +152,11 @@ class _Triples:
 class _Mixed(Function):
     """Log-sum-exp and sum of `a s_ij + (1 - a) s_ik` over each anchor's pairs, with their gradients in one pass.
 
-    Memory O(N^2 + pairs of a block): a gradient of `s` for each of the two results, no list of all pairs.
+    Memory O(N^2 + pairs of a block): the gradient of `s` of both results, without a list of all pairs.
     """
 
     @staticmethod
-    @plain
+    @without_autocast
     def forward(ctx: Any, triples: _Triples, s: Tensor) -> tuple[Tensor, Tensor]:
         log_sums, sums = s.new_full((len(s),), -torch.inf), s.new_zeros(len(s))
         d_log, d_sum = torch.zeros_like(s), torch.zeros_like(s)
@@ -186,12 +188,12 @@ class _Mixed(Function):
 class SupReMix(Tempered):
     """SupReMix over the rows of all names, for one continuous target.
 
-    The paper takes two views of each item, so that every row has a positive. An item of one view is its own where it
-    has no other, as a row of a rare target, or any row without hard positives.
+    The paper takes two views of each item, so every row has a positive. An item of one view is its own positive if it
+    has no other, as a row of a rare target or without hard positives.
 
-    `window` is in the target's units, as 5 is for ages in years. Far below the distance between targets it gives no
-    hard positives; far above, every pair of rows around a target is one. When not given it is 0.3 of the targets'
-    deviation, in a training run that of all training rows.
+    `window` is in the target's units, as 5 is for ages in years. Far below the distance between targets, there are no
+    hard positives; far above it, every pair of rows around a target is one. When it is not given, it is 0.3 of the
+    targets' standard deviation; a training run takes that of all training rows.
 
     Example:
         >>> targets = torch.tensor([[0.0], [1], [2]])
@@ -235,14 +237,14 @@ class SupReMix(Tempered):
     ) -> Tensor:
         if targets.shape[1] != 1:
             raise ValueError(f"supremix orders items by one target, got {targets.shape[1]}")
-        x, items = flat(z, present)
+        x, items = stack_present(z, present)
         y = targets[items, 0].to(x.dtype)
         known = ~y.isnan()
         x, y = x[known], y[known]
         if len(x) < 2:
-            return nothing(z)
+            return zero_loss(z)
         window = self.window_share * y.std().item() if self.window is None else self.window
-        all_fit = (len(x) - 1) ** 2 // 4 <= self.max_positives  # as many below a target as above it give most pairs
+        all_fit = (len(x) - 1) ** 2 // 4 <= self.max_positives  # a target in the middle has the most pairs
         terms, valid = supremix(
             unit(x),
             y,
@@ -256,10 +258,10 @@ class SupReMix(Tempered):
         dropped = len(known) - int(valid.sum())
         if dropped:
             self.log["dropped_anchors"] = dropped
-        return mean(terms[valid], None if weights is None else weights[items][known][valid])
+        return weighted_mean(terms[valid], None if weights is None else weights[items][known][valid])
 
     def draw_shares(self, n: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Beta(mix_alpha, mix_beta) draws `[n, n]`."""
+        """Draws of Beta(mix_alpha, mix_beta), `[n, n]`, of the type and device of `like`."""
         where = like.device if generator is None else generator.device
         a, b = (
             torch._standard_gamma(torch.full((n, n), shape, device=where), generator=generator)
@@ -268,6 +270,7 @@ class SupReMix(Tempered):
         return (a / (a + b)).to(like)
 
     def draw_pairs(self, number: int, generator: torch.Generator | None) -> Tensor:
+        """Which of `number` hard positives are used: all, or `max_positives` draws with replacement."""
         if number <= self.max_positives:
             return torch.arange(number)
         where = None if generator is None else generator.device

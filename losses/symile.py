@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from clx.losses.base import Embeddings, Tempered, nothing, register, several
+from clx.losses.base import Embeddings, Tempered, register, require_two_inputs, zero_loss
 from clx.losses.primitives.cube import cube
-from clx.losses.primitives.streaming import rows, softplus, unit, units
-from clx.losses.primitives.tiles import off_diagonal
+from clx.losses.primitives.edits import off_diagonal
+from clx.losses.primitives.functional import softplus, unit, units
+from clx.losses.primitives.streaming import cross_rows
 
 
 def mip(factors: Sequence[Tensor]) -> Tensor:
@@ -61,7 +62,7 @@ def symile_shuffled(
     for m, orders in enumerate(permutations):
         others = [r for k, r in enumerate(factors) if k != m]
         shuffled = functools.reduce(torch.mul, (r.index_select(0, o) for r, o in zip(others, orders, strict=True)))
-        negatives.append(rows(factors[m], shuffled, temperature, off_diagonal))
+        negatives.append(cross_rows(factors[m], shuffled, temperature, off_diagonal))
     return softplus(torch.stack(negatives) - positive).mean()
 
 
@@ -106,15 +107,15 @@ class Symile(Tempered):
         present: dict[str, Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        several(z)
+        require_two_inputs(z)
         size = len(next(iter(z.values())))
         if not size:
-            return nothing(z)
+            return zero_loss(z)
         factors = [*units(z).values()] if present is None else [self.rows(n, x, present[n]) for n, x in z.items()]
         if self.tuples == "all":
             return symile(factors, self.tau)
         device = factors[0].device
-        # drawn where the generator lives: a CPU generator gives the same batch of negatives on every device
+        # drawn on the generator's device: one on CPU gives the same negatives for rows on any device
         where = device if generator is None else generator.device
         orders = [
             [torch.randperm(size, generator=generator, device=where).to(device) for _ in factors[1:]] for _ in factors
@@ -132,12 +133,12 @@ class Symile(Tempered):
         return torch.where(there, unit(torch.where(there, x, 0)), stand_in)
 
     def place(self, name: str) -> int:
-        """Number of a name; a modality used without views stands where its first view does."""
+        """Row of `absent` for a name; a modality used without views has that of its first view."""
         return self.names.index(name if name in self.names else f"{name}/0")
 
     def fuse(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
-        """Product of the unit rows of the given names: its dot product with a candidate is their score.
+        """Product of the unit rows of the given names `[B, D]`; its dot product with a candidate is the score.
 
-        A modality that is neither in the query nor the candidate's is given with `present` all False.
+        A modality that neither the query has nor the candidate is must be given too, with `present` False.
         """
         return functools.reduce(torch.mul, (self.rows(name, x.float(), present[name]) for name, x in z.items()))

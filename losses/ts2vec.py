@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from clx.losses.base import Embeddings, Loss, Steps, nothing, register, several
-from clx.losses.primitives.streaming import lse, mean, softplus
+from clx.losses.base import Embeddings, Loss, Steps, register, require_two_inputs, zero_loss
+from clx.losses.primitives.functional import lse, softplus, weighted_mean
 
-most_logits = 1 << 24  # kept for backward at once; beyond, groups are computed again there
+most_logits = 1 << 24  # kept for backward; with more, they are computed again in backward
 
 
 def ts2vec(x: Tensor, y: Tensor, mask: Tensor | None = None, alpha: float = 0.5, temporal_unit: int = 0) -> Tensor:
@@ -48,7 +48,7 @@ def ts2vec(x: Tensor, y: Tensor, mask: Tensor | None = None, alpha: float = 0.5,
 
 
 def coarser(x: Tensor, mask: Tensor) -> Tensor:
-    """Maximum over every two steps `[B, T // 2, C]`, 0 where neither is there."""
+    """Maximum of each two neighbouring steps, `[B, T // 2, C]`; 0 where the mask has neither."""
     real = x.masked_fill(~mask[..., None], -torch.inf)
     most: Tensor = F.max_pool1d(real.transpose(1, 2), 2).transpose(1, 2)
     return most.masked_fill(most == -torch.inf, 0)
@@ -68,11 +68,11 @@ def contrast(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
         checkpoint(_terms, *part, use_reentrant=False) if at_once < len(x) else _terms(*part)
         for part in zip(x.split(at_once), y.split(at_once), mask.split(at_once), strict=True)
     ]
-    return mean(torch.cat(parts))
+    return weighted_mean(torch.cat(parts))
 
 
 def _terms(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """One term per row that is there."""
+    """One term for each row that the mask keeps, first those of `x`, then those of `y` of each group."""
     both, there = torch.cat([x, y], 1), mask.repeat(1, 2)
     own = torch.eye(x.shape[1], dtype=torch.bool, device=x.device).repeat(2, 2)
     logits = (both @ both.mT).masked_fill(own | ~there[:, None], -torch.inf)
@@ -81,7 +81,7 @@ def _terms(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
 
 
 def shared_steps(x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows that have a step in common, and of each row these steps, moved to the front and cut behind the last."""
+    """Rows with a common step; their common steps come first, and the time axis ends with the last of them."""
     some = mask.any(1)
     x, y, mask = x[some], y[some], mask[some]
     longest = int(mask.sum(1).max()) if len(mask) else 0
@@ -115,14 +115,16 @@ class TS2Vec(Loss):
     paper = "Yue et al. 2022, arXiv 2106.10466"
     formula = "mean over scales: alpha NT-Xent among series at each step + (1 - alpha) that among each series' steps"
     cost = "time O(B T (B + T) D) per pair of names, memory O(B T (B + T)) up to 64 MB a scale, then computed again"
-    use = "series whose parts matter; two views by `augmentation: {crops: 0, time_mask: 0.5}`, encoder dilated"
+    use = (
+        "series of which single parts matter; two views by `augmentation: {crops: 0, time_mask: 0.5}`, encoder dilated"
+    )
 
     alpha: Annotated[float, Interval(ge=0, le=1)] = 0.5
     temporal_unit: Annotated[int, Ge(0)] = 0
 
     def forward(self, z: Embeddings, *, steps: Steps, present: dict[str, Tensor] | None = None) -> Tensor:
         names = [name for name in z if name in steps]
-        several({name: z[name] for name in names})
+        require_two_inputs({name: z[name] for name in names})
         terms = []
         for a, b in itertools.combinations(names, 2):
             (x, here), (y, there) = steps[a], steps[b]
@@ -137,4 +139,4 @@ class TS2Vec(Loss):
             x, y, mask = shared_steps(x[both], y[both], (here & there)[both])
             if len(mask):
                 terms.append(ts2vec(x, y, mask, self.alpha, self.temporal_unit))
-        return torch.stack(terms).mean() if terms else nothing(z)
+        return torch.stack(terms).mean() if terms else zero_loss(z)

@@ -3,15 +3,17 @@
 import torch
 from torch import Tensor
 
-from clx.losses.primitives.tiles import full
+from clx.losses.primitives.autograd import at_least_float32
 
 CONSISTENCY = 0.1  # lambda
 
 
 def relevance(x: Tensor, v: Tensor, kept: Tensor, real: Tensor, sparsity: float) -> Tensor:
-    """What AutoTCL's augmentation network minimises: a view with as little in it as possible (the entropy H(V), by
-    how many steps the mask keeps) that is still distributed in the space of the encoder as the series are, under a
-    mask that is smooth in time.
+    """AutoTCL's criterion for the augmentation network that makes views of series. It is low if
+
+    - the mask keeps few steps, so that the view has low entropy H(V);
+    - features of views are distributed as those of the series;
+    - the mask is smooth in time.
 
     sparsity mean ||h||_0 / T + MMD^2(X, V) + lambda consistency(h)
 
@@ -36,12 +38,12 @@ def discrepancy(x: Tensor, y: Tensor) -> Tensor:
 
     mean k(x_i, x_j) + mean k(y_i, y_j) - 2 mean k(x_i, y_j), k(a, b) = exp(-|a - b|^2 / s)
 
-    with s the mean of |a - b|^2 over all pairs of both samples together, which is taken as given.
+    s is the mean of |a - b|^2 over all pairs of both samples together, a constant to the gradient.
 
     Reference:
         Gretton et al. 2012, equation 5.
     """
-    both = torch.cat([full(x), full(y)])
+    both = torch.cat([at_least_float32(x), at_least_float32(y)])
     squares = both.square().sum(1)
     apart = (squares[:, None] + squares - 2 * both @ both.T).clamp(min=0)
     kernel = torch.exp(-apart / apart.detach().mean().clamp(min=1e-12))
@@ -50,7 +52,7 @@ def discrepancy(x: Tensor, y: Tensor) -> Tensor:
 
 
 def consistency(kept: Tensor, real: Tensor) -> Tensor:
-    """How much the mask differs between neighbouring steps, less how much between any two: mean over series of
+    """Difference of the mask between neighbouring steps, minus that between any two steps; mean over series of
 
     mean_t |h_t - h_(t + 1)| - mean_(a != b) |h_a - h_b|
 
@@ -62,11 +64,11 @@ def consistency(kept: Tensor, real: Tensor) -> Tensor:
     count = real.sum(1)
     long = count > 1
     order = (~real).byte().argsort(dim=1, stable=True)
-    h, n = full(kept).gather(1, order)[long], count[long, None]
+    h, n = at_least_float32(kept).gather(1, order)[long], count[long, None]
     at = torch.arange(h.shape[1], device=h.device)
     near = ((h[:, 1:] - h[:, :-1]).abs() * (at[1:] < n)).sum(1) / (n[:, 0] - 1)
     ascending = h.masked_fill(at >= n, torch.inf).sort(1).values
-    # of sorted values, the one at place k is the larger of k pairs and the smaller of n - 1 - k
+    # of n sorted values, the one at place k is the larger in k pairs and the smaller in n - 1 - k
     share = torch.where(at < n, (2 * at - n + 1) * ascending.masked_fill(at >= n, 0), 0)
     far = 2 * share.sum(1) / (n * (n - 1))[:, 0]
     return (near - far).sum() / max(1, len(h))

@@ -1,4 +1,4 @@
-"""Log-sum-exp over all tuples of rows of several factors: one tensor of inner products serves them all."""
+"""Log-sum-exp over all tuples of rows of several factors, from one tensor of inner products."""
 
 import functools
 import math
@@ -9,45 +9,47 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from clx.losses.primitives.autograd import (
+    at_least_float32,
+    first_order_only,
+    inverse_temperature,
+    nan_unless_finite,
+    temperature_gradient,
+    without_autocast,
+)
+from clx.losses.primitives.edits import off_diagonal
 from clx.losses.primitives.streaming import cross
 from clx.losses.primitives.tiles import (
-    Sum,
+    ExponentialSum,
     budget,
-    cooling,
-    finite,
-    full,
-    inverse,
-    longest,
-    off_diagonal,
-    once,
-    plain,
-    share,
+    even_slices,
+    gradient_per_exponential,
+    in_trusted_range,
+    longest_row,
     shift_for,
-    slices,
-    trusted,
 )
 
-tiny_cube = 1 << 15  # up to so many entries slabs cost more in bookkeeping than they save
+tiny_cube = 1 << 15  # up to so many entries, all at once are faster than slabs
 
 
 def cube(factors: Sequence[Tensor], temperature: Tensor | float) -> list[Tensor]:
     """For each of M factors `[B, D]`, log-sum-exp over all tuples of rows of the others, own tuple left out.
 
     Row i of output m is `log sum_{J != (i,..,i)} exp(<r_m[i], r_0[J_0], ...> / temperature)`, where `<...>`
-    sums the product of all M rows over D. One tensor of inner products serves every factor: B^M D products.
+    sums the product of all M rows over D. One tensor of B^M inner products gives all M results.
     """
     if len(factors) == 2:
         return list(cross(factors[0], factors[1], temperature, off_diagonal))
     if factors[0].is_cpu and len(factors[0]) > 1 and len(factors[0]) ** len(factors) <= tiny_cube:
-        return _at_once(list(map(full, factors)), temperature)
-    return list(_Cube.apply(temperature, *map(full, factors)))  # type: ignore[no-untyped-call]
+        return _at_once(list(map(at_least_float32, factors)), temperature)
+    return list(_Cube.apply(temperature, *map(at_least_float32, factors)))  # type: ignore[no-untyped-call]
 
 
 def _at_once(factors: list[Tensor], temperature: Tensor | float) -> list[Tensor]:
-    """The same for a tensor of few entries, in plain operations."""
+    """`cube` of few entries, in usual operations of torch."""
     count, size = len(factors), len(factors[0])
     left = functools.reduce(lambda a, b: (a[:, None] * b).flatten(0, 1), factors[:-1])
-    s = (left @ factors[-1].T).flatten() / finite(temperature)
+    s = (left @ factors[-1].T).flatten() / nan_unless_finite(temperature)
     own = torch.zeros(len(s), dtype=torch.bool)
     own[:: sum(size**k for k in range(count))] = True  # tuples (i, .., i) are that far apart
     s = s.masked_fill(own, -math.inf).view([size] * count)
@@ -55,7 +57,7 @@ def _at_once(factors: list[Tensor], temperature: Tensor | float) -> list[Tensor]
 
 
 def slab_shape(y: Tensor) -> tuple[int, int]:
-    """Most rows of a slab, T * J, and of them J: what was fastest on CPU, and what fills a GPU."""
+    """Most rows of a slab, T * J, and J of these: the fastest on CPU, and enough to fill a GPU."""
     return (1 << 16, 1024) if y.is_cuda else (2048, 128)
 
 
@@ -77,8 +79,8 @@ class _Slabs:
         self.digits = [counter.div(k, rounding_mode="floor").remainder(n) for k in powers]
         self.stride = sum(powers)  # tuples (v, .., v) are that far apart
         height, wide = slab_shape(self.y)
-        self.middle = self.last = slices(n, wide)
-        self.blocks = slices(len(counter), max(1, height // min(n, wide)))
+        self.middle = self.last = even_slices(n, wide)
+        self.blocks = even_slices(len(counter), max(1, height // min(n, wide)))
         self.tall = -(-len(counter) // len(self.blocks)) * -(-n // len(self.middle))
         self.wide = -(-n // len(self.last))
 
@@ -135,29 +137,29 @@ class _Slabs:
 
 class _Cube(Function):
     @staticmethod
-    @plain
+    @without_autocast
     def forward(ctx: Any, temperature: Tensor | float, *factors: Tensor) -> tuple[Tensor, ...]:
-        scale, n = inverse(temperature), len(factors[0])
+        scale, n = inverse_temperature(temperature), len(factors[0])
         slabs = _Slabs(scale, factors)
-        shift = shift_for(factors[0], scale * math.prod(map(longest, factors)))
+        shift = shift_for(factors[0], scale * math.prod(map(longest_row, factors)))
         tuples = len(slabs.digits[0])
-        lead, y, z = (Sum(factors[0], size, shift) for size in (tuples, n, n))
+        lead, y, z = (ExponentialSum(factors[0], size, shift) for size in (tuples, n, n))
         keep = any(ctx.needs_input_grad) and slabs.bytes() <= budget(*factors)
         for t, j, k, _, e in slabs.exponentials(shift, keep):
             per_row = e.sum(1).view(t.stop - t.start, -1)
             lead.total[t] += per_row.sum(1)
             y.total[j] += per_row.sum(0)
             z.total[k] += e.sum(0)
-        ctx.exact = not all(trusted(part.total) for part in (lead, y, z))
-        if ctx.exact:
-            lead, y, z = (Sum(factors[0], size, -math.inf) for size in (tuples, n, n))
+        ctx.with_maximum = not all(in_trusted_range(part.total) for part in (lead, y, z))
+        if ctx.with_maximum:
+            lead, y, z = (ExponentialSum(factors[0], size, -math.inf) for size in (tuples, n, n))
             slabs.kept = []
             for t, j, k, _, s in slabs.logits():
                 per_tuple = s.view(t.stop - t.start, j.stop - j.start, -1)
                 lead.absorb(t, per_tuple.flatten(1), 1)
                 y.absorb(j, per_tuple.transpose(0, 1).flatten(1), 1)
                 z.absorb(k, s, 0)
-        lead.log()
+        lead.log()  # sets the peak of empty sums to 0
         sums = [*(lead.fold(slabs.shape, m) for m in range(len(slabs.shape))), y, z]
         lse = tuple(part.log() for part in sums)
         ctx.save_for_backward(*factors, *(part.total for part in sums), *(part.peak for part in sums))
@@ -165,21 +167,21 @@ class _Cube(Function):
         return lse
 
     @staticmethod
-    @once
-    @plain
+    @first_order_only
+    @without_autocast
     def backward(ctx: Any, *g: Tensor) -> tuple[Tensor | None, ...]:
         count = len(g)
         factors, totals, peaks = (ctx.saved_tensors[count * k : count * (k + 1)] for k in range(3))
         slabs = _Slabs(ctx.scale, factors)
         slabs.kept = ctx.kept
-        *lead, b, c = map(share, g, totals)
+        *lead, b, c = map(gradient_per_exponential, g, totals)
         grads = [torch.zeros_like(r) for r in factors]
         weights, inner = slabs.buffer(slabs.wide), slabs.buffer(factors[0].shape[1])
-        for t, j, k, side, s in slabs.logits() if ctx.exact else slabs.exponentials(ctx.shift):
+        for t, j, k, side, s in slabs.logits() if ctx.with_maximum else slabs.exponentials(ctx.shift):
             w, v = weights(*s.shape), inner(*side.shape)
             cells = t.stop - t.start, j.stop - j.start
             digits = [d[t] for d in slabs.digits]
-            if ctx.exact:
+            if ctx.with_maximum:
                 w.zero_()
                 for a, p, d in zip(lead, peaks, digits, strict=False):
                     per_tuple = (s.view(cells[0], -1) - p[d][:, None]).exp_().mul_(a[d][:, None])
@@ -195,8 +197,8 @@ class _Cube(Function):
             if k.stop == len(slabs.z):  # v is complete: hand it to the two sides of the outer product
                 v3 = v.view(*cells, -1)
                 grads[-2][j] += torch.mul(v3, slabs.product(t)[:, None], out=side.view_as(v3)).sum(0)
-                dt = v3.mul_(slabs.y[j]).sum(1)
+                per_tuple = v3.mul_(slabs.y[j]).sum(1)
                 for m, d in enumerate(digits):
-                    grads[m].index_add_(0, d, dt * slabs.product(t, skip=m))
-        warmer = cooling(grads[-1], slabs.z, ctx.scale) if ctx.needs_input_grad[0] else None
-        return warmer, *grads
+                    grads[m].index_add_(0, d, per_tuple * slabs.product(t, skip=m))
+        dt = temperature_gradient(grads[-1], slabs.z, ctx.scale) if ctx.needs_input_grad[0] else None
+        return dt, *grads

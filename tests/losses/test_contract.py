@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import EXTRAS, LOSSES, TERM_KEYS, Exclude, Loss, register
-from clx.losses.primitives import cube, streaming, tiles
+from clx.losses.primitives import cube, tiles
 
 EVERY = sorted(LOSSES)
 NAMES = ("image", "text", "audio/0")
@@ -377,7 +377,7 @@ def test_backward_twice(name: str) -> None:
 def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The batch all at once, or in tiles of three rows."""
     if request.param == "tiles":
-        monkeypatch.setattr(streaming, "small_side", 0)
+        monkeypatch.setattr(tiles, "small_side", 0)
         monkeypatch.setattr(tiles, "tile_side", lambda x: 3)
         monkeypatch.setattr(cube, "tiny_cube", 0)
         monkeypatch.setattr(cube, "slab_shape", lambda y: (6, 2))

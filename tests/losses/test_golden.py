@@ -19,17 +19,19 @@ from torch import Tensor
 
 from clx.losses.dbpm import nt_xent_per_item
 from clx.losses.geometry import alignment, uniformity
-from clx.losses.infonce import clip, dcl, infonce, negatives, nt_xent, von_mises
-from clx.losses.multiview import average_view, mv_dhel, mv_infonce, poly_view
+from clx.losses.infonce import clip, dcl, infonce, log_sum_of_negatives, nt_xent, von_mises
+from clx.losses.multiview import mv_dhel, mv_infonce, poly_view
 from clx.losses.negatives import hard_negatives
-from clx.losses.primitives.streaming import cross, gram, lse, paired, softplus, unit
-from clx.losses.primitives.tiles import Apart, off_diagonal
+from clx.losses.primitives.edits import DifferentIds, off_diagonal
+from clx.losses.primitives.functional import lse, paired_similarity, softplus, unit
+from clx.losses.primitives.streaming import cross, gram
 from clx.losses.ranknc import rank_n_contrast
 from clx.losses.siglip import siglip
 from clx.losses.supcon import supcon
 from clx.losses.supremix import linear, squared, supremix
 from clx.losses.symile import mip, symile, symile_shuffled
 from clx.losses.ts2vec import ts2vec
+from clx.losses.view_baselines import average_view
 
 GOLDEN = Path(os.environ.get("CLX_GOLDEN", Path(__file__).parent / "golden"))
 FAMILIES = (
@@ -166,10 +168,10 @@ def arithmetic_as_published(views: list[Tensor], t: float) -> Tensor:
     """Defect: a log-sum-exp of losses already averaged over the batch, less log B in place of log(V - 1)."""
     batch = len(views[0])
     ids = torch.arange(batch).repeat(len(views))
-    negative = gram(torch.cat(views), t, Apart(ids))[0].view(len(views), batch)
+    negative = gram(torch.cat(views), t, DifferentIds(ids))[0].view(len(views), batch)
     rows = []
     for a, u in enumerate(views):
-        others = [softplus(negative[a] - paired(u, w, t)).mean() for b, w in enumerate(views) if b != a]
+        others = [softplus(negative[a] - paired_similarity(u, w, t)).mean() for b, w in enumerate(views) if b != a]
         rows.append(lse(torch.stack(others), 0) - math.log(batch))
     return torch.stack(rows).mean()
 
@@ -179,7 +181,7 @@ def cross_view_energy(views: list[Tensor], t: float) -> Tensor:
     terms = []
     for a, u in enumerate(views):
         others = [w for b, w in enumerate(views) if b != a]
-        positive = lse(torch.stack([paired(u, w, t) for w in others]), 0)
+        positive = lse(torch.stack([paired_similarity(u, w, t) for w in others]), 0)
         terms.append(cross(u, torch.cat(others), t)[0] - positive)
     return torch.cat(terms).mean()
 
@@ -189,7 +191,7 @@ def anchor_wise_dhel(views: list[Tensor], t: float) -> Tensor:
     energy = torch.stack([gram(u, t, off_diagonal)[0] for u in views]).sum(0).mean()
     terms = []
     for a, u in enumerate(views):
-        terms.append(lse(torch.stack([paired(u, w, t) for b, w in enumerate(views) if b != a]), 0))
+        terms.append(lse(torch.stack([paired_similarity(u, w, t) for b, w in enumerate(views) if b != a]), 0))
     return energy - torch.cat(terms).mean()
 
 
@@ -263,9 +265,9 @@ def conr_nyud2_as_published(c: Case) -> Tensor:
 
 def over_positive_pairs(z: Tensor, labels: Tensor, t: float) -> Tensor:
     """NT-Xent of pytorch-metric-learning: mean over positive pairs, other positives out of the denominator."""
-    negative = gram(z, t, Apart(labels))[0]
+    negative = gram(z, t, DifferentIds(labels))[0]
     i, p = ((labels[:, None] == labels) & ~torch.eye(len(z), dtype=torch.bool)).nonzero().T
-    return softplus(negative[i] - paired(z[i], z[p], t)).mean()
+    return softplus(negative[i] - paired_similarity(z[i], z[p], t)).mean()
 
 
 def over_nonzero(z: Tensor, labels: Tensor, t: float) -> Tensor:
@@ -293,9 +295,9 @@ def one_way_dcl(c: Case, weight: Tensor | float) -> Tensor:
     """One direction, rows as they are. Defect: excluded pairs stay in with e^-103.6 (log 1e-45), which shows
     once logits of unnormalised rows are near 100."""
     t, batch = c.hyper["temperature"], len(c.z1)
-    positive = paired(c.z1, c.z2, t)
-    leak = lse(torch.stack([paired(c.z1, c.z1, t), positive]), 0) + math.log(1e-45)
-    negative = lse(torch.stack([negatives(c.z1, c.z2, t)[:batch], leak]), 0)
+    positive = paired_similarity(c.z1, c.z2, t)
+    leak = lse(torch.stack([paired_similarity(c.z1, c.z1, t), positive]), 0) + math.log(1e-45)
+    negative = lse(torch.stack([log_sum_of_negatives(c.z1, c.z2, t)[:batch], leak]), 0)
     return (negative - weight * positive).mean()
 
 

@@ -14,12 +14,13 @@ from clx.losses.geometry import uniformity
 from clx.losses.infonce import clip, nt_xent
 from clx.losses.multiview import mv_dhel, mv_infonce
 from clx.losses.negatives import hard_negatives
-from clx.losses.primitives import cube, streaming, tiles
-from clx.losses.primitives.streaming import cross, cross_loss, cross_margins, gram, gram_loss, gram_margins, unit
-from clx.losses.primitives.tiles import Apart, off_diagonal, off_items
+from clx.losses.primitives import cube, functional, streaming, tiles
+from clx.losses.primitives.edits import DifferentIds, SameIds, off_diagonal, off_items
+from clx.losses.primitives.functional import unit
+from clx.losses.primitives.streaming import cross, cross_loss, cross_margins, gram, gram_loss, gram_margins
 from clx.losses.ranknc import rank_n_contrast
 from clx.losses.siglip import siglip
-from clx.losses.supcon import Together, supcon
+from clx.losses.supcon import supcon
 from clx.losses.supremix import supremix
 from clx.losses.symile import symile
 
@@ -28,7 +29,7 @@ from clx.losses.symile import symile
 def tiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same primitive cut in different ways."""
     if request.param != "dense":
-        monkeypatch.setattr(streaming, "small_side", 0)
+        monkeypatch.setattr(tiles, "small_side", 0)
     if request.param in ("small tiles", "tiles kept"):
         monkeypatch.setattr(tiles, "tile_side", lambda x: 3)
         monkeypatch.setattr(cube, "slab_shape", lambda y: (6, 2))
@@ -61,7 +62,7 @@ def test_cross(tiled: str, scale: float) -> None:
     s = s.masked_fill(torch.eye(10, 7, dtype=torch.bool), -math.inf)
     got = torch.cat(cross(x, y, t, off_diagonal))
     same(got, torch.cat([s.logsumexp(1), s.logsumexp(0)]), [x, y, t])
-    same(streaming.rows(x, y, t, off_diagonal), s.logsumexp(1), [x, y, t])
+    same(streaming.cross_rows(x, y, t, off_diagonal), s.logsumexp(1), [x, y, t])
 
 
 @pytest.mark.parametrize("scale", [1.0, 12.0, 60.0])
@@ -74,9 +75,9 @@ def test_gram(tiled: str, scale: float, mask: str) -> None:
     own = torch.eye(10, dtype=torch.bool)
     edit, out = {
         "diagonal": (off_diagonal, own),
-        "apart": (Apart(labels), labels[:, None] == labels),
-        "together": (Together(labels), (labels[:, None] != labels) | own),
-        "items": (Apart(items), items[:, None] == items),
+        "apart": (DifferentIds(labels), labels[:, None] == labels),
+        "together": (SameIds(labels), (labels[:, None] != labels) | own),
+        "items": (DifferentIds(items), items[:, None] == items),
         "items by place": (off_items(5), items[:, None] == items),
     }[mask]
     s = z @ z.T / t
@@ -91,20 +92,20 @@ def test_margins(tiled: str, scale: float, with_ids: bool) -> None:
     t = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
     ids = torch.tensor([0, 1, 0, 2, 3, 4, 5, 6, 7, 8]) if with_ids else torch.arange(10)
     out = ids[:, None] == ids
-    edit = Apart(ids) if with_ids else off_diagonal
+    edit = DifferentIds(ids) if with_ids else off_diagonal
     s = x @ y.T / t
     left = s.masked_fill(out, -math.inf)
     expected = torch.cat([left.logsumexp(1) - s.diagonal(), left.logsumexp(0) - s.diagonal()])
     same(cross_margins(x, y, t, edit), expected, [x, y, t])
     same(cross_margins(x, y, t, edit, both=False), expected[:10], [x, y, t])
-    same(cross_loss(x, y, t, edit), streaming.softplus(expected).mean(), [x, y, t])
-    same(cross_loss(x, y, t, edit, both=False), streaming.softplus(expected[:10]).mean(), [x, y, t])
+    same(cross_loss(x, y, t, edit), functional.softplus(expected).mean(), [x, y, t])
+    same(cross_loss(x, y, t, edit, both=False), functional.softplus(expected[:10]).mean(), [x, y, t])
     z = torch.cat([x, y])
     left = (z @ z.T / t).masked_fill(out.repeat(2, 2), -math.inf)
     expected = left.logsumexp(1) - s.diagonal().repeat(2)
-    apart = Apart(ids.repeat(2)) if with_ids else None
+    apart = DifferentIds(ids.repeat(2)) if with_ids else None
     same(gram_margins(x, y, t, apart), expected, [x, y, t])
-    same(gram_loss(x, y, t, apart), streaming.softplus(expected).mean(), [x, y, t])
+    same(gram_loss(x, y, t, apart), functional.softplus(expected).mean(), [x, y, t])
     weight = torch.linspace(0.2, 1.5, 10, dtype=torch.float64)
     expected = left.logsumexp(1) - (weight * s.diagonal()).repeat(2)
     same(gram_margins(x, y, t, apart, weight), expected, [x, y, t])
@@ -149,7 +150,7 @@ def test_a_temperature_that_is_not_finite_shows(tiled: str, temperature: float, 
     x, y, w = (unit(rows(10, 8, seed=k, dtype=dtype)).detach().requires_grad_() for k in range(3))
     labels, targets = torch.arange(10) % 3, torch.arange(10, dtype=dtype)[:, None]
     losses: dict[str, Callable[[Tensor], Tensor]] = {
-        "rows": lambda t: streaming.rows(x, y, t).sum(),
+        "rows": lambda t: streaming.cross_rows(x, y, t).sum(),
         "cross": lambda t: torch.cat(cross(x, y, t)).sum(),
         "gram": lambda t: gram([x, y], t)[0].sum(),
         "cross_margins": lambda t: cross_margins(x, y, t).sum(),
@@ -198,9 +199,9 @@ def test_tiles_are_kept_in_proportion_to_the_inputs() -> None:
 
 def test_all_at_once_is_for_the_cpu() -> None:
     x = torch.empty(4, 2)
-    assert streaming.is_small(x, 4)
-    assert not streaming.is_small(x, 513)
-    assert not streaming.is_small(x.to("meta"), 4)  # as Apple's GPUs, which are no CUDA either
+    assert tiles.is_small(x, 4)
+    assert not tiles.is_small(x, 513)
+    assert not tiles.is_small(x.to("meta"), 4)  # as Apple's GPUs, which are no CUDA either
 
 
 def test_gram_adds_up_weighted_logits(tiled: str) -> None:
@@ -243,15 +244,15 @@ def test_siglip_in_both_forms(tiled: str) -> None:
 def test_a_row_with_nothing_left_is_minus_infinity_without_gradient(tiled: str) -> None:
     z = rows(7, 5)
     ids = torch.zeros(7, dtype=torch.long)
-    log_sum = gram(z, 0.1, Apart(ids))[0]
+    log_sum = gram(z, 0.1, DifferentIds(ids))[0]
     assert (log_sum == -math.inf).all()
-    (g,) = torch.autograd.grad(streaming.softplus(log_sum).sum(), z)
+    (g,) = torch.autograd.grad(functional.softplus(log_sum).sum(), z)
     assert (g == 0).all()
 
 
 def test_only_the_inputs_that_need_it_get_a_gradient() -> None:
     x, y = rows(6, 4), rows(6, 4, seed=1).detach()
-    (g,) = torch.autograd.grad(streaming.rows(x, y, 0.5).sum(), x)
+    (g,) = torch.autograd.grad(streaming.cross_rows(x, y, 0.5).sum(), x)
     expected = ((x @ y.T / 0.5).softmax(1) @ y / 0.5).detach()
     torch.testing.assert_close(g, expected)
     with torch.no_grad():
