@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -12,6 +13,7 @@ from clx.losses.base import EXTRAS, LOSSES, TERM_KEYS, Exclude, Loss, register
 from clx.losses.primitives import cube, tiles
 
 EVERY = sorted(LOSSES)
+GUIDE = (Path(__file__).parents[2] / "losses" / "README.md").read_text()
 NAMES = ("image", "text", "audio/0")
 TEMPERED = [n for n in EVERY if "temperature" in {f.name for f in dataclasses.fields(LOSSES[n])}]
 ON_EMBEDDINGS = [n for n in EVERY if LOSSES[n].family != "supervised heads"]
@@ -102,6 +104,11 @@ def test_described(name: str) -> None:
         if f.init and hints[f.name] is float:
             assert f.name == "bias", f"{name}.{f.name} has no range"
     assert cls.required() <= cls.needs() <= EXTRAS.keys()
+
+
+@pytest.mark.parametrize("name", [*EVERY, *EXTRAS, *TERM_KEYS[:3]])
+def test_the_guide_names_it(name: str) -> None:
+    assert f"`{name}`" in GUIDE
 
 
 @pytest.mark.parametrize("name", EVERY)
