@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from clx.cli import options
 from clx.cli.output import emit_json, emit_table, note
 
 app = typer.Typer(no_args_is_help=True, help="Check, make and list data.")
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 SHOWN = 50  # findings in a table; --json has them all
 
 
@@ -21,7 +21,7 @@ def check(
     config: Annotated[
         str | None, typer.Option("--config", help="Recipe or config file that says what the columns are.")
     ] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Open every cell; name each bad one, count rows, classes and lengths, find leaks between splits.
 
@@ -64,7 +64,7 @@ def show_progress(done: int, total: int) -> None:
 def make(
     name: Annotated[str, typer.Argument(help="Built-in data; clx data list names it.")],
     out: Annotated[Path, typer.Argument(help="Folder to write into; it must be new or empty.")],
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Write built-in data as files (PNG, WAV, NPY) and a manifest.csv.
 
@@ -90,7 +90,7 @@ def thin(
         float, typer.Option(min=0.01, max=0.5, help="Share of a bin's rows that val and test each get at most.")
     ] = 0.2,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Make imbalanced training data with balanced val and test rows from one manifest.
 
@@ -110,7 +110,7 @@ def thin(
 
 
 @app.command("list")
-def list_data(json: Json = False) -> None:
+def list_data(json: options.Json = False) -> None:
     """List the built-in data: name, modalities, rows per split."""
     from clx.pipelines.data.builtin import describe
 
@@ -137,7 +137,7 @@ def init(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="New file for the recipe [default: print it].")
     ] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Look at data and write a recipe for it.
 

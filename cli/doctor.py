@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
+from clx.cli import options
 from clx.cli.output import emit_json, emit_table, note
 
 
 def doctor(
     runs: Annotated[Path, typer.Option(help="Folder that runs are written to.")] = Path("runs"),
     imports: Annotated[bool, typer.Option(help="Import the large libraries too, which takes half a minute.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the checks as one JSON array.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Show versions, devices, memory, disk and extras, and what to do about what is wrong.
 

@@ -1,12 +1,17 @@
 """`clx eval`."""
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clx.cli.output import cell, emit_json, emit_table, note
+from clx.cli import options
+from clx.cli.evaluation_tables import show_evaluation
+from clx.cli.inputs import pairs, whole_numbers
+from clx.cli.output import emit_json, emit_table, note
+
+if TYPE_CHECKING:
+    from clx.pipelines.evaluation.results import Settings
 
 
 def evaluate(
@@ -20,28 +25,20 @@ def evaluate(
             "[default: those of the config's eval]"
         ),
     ] = [],  # noqa: B006
-    data: Annotated[
-        str | None, typer.Option(help="Manifest, class folder or built-in data [default: the run's own]")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="train, val or test [default: test, else val]")] = None,
+    data: options.Data = None,
+    split: options.EvaluatedSplit = None,
     train: Annotated[
         str | None,
         typer.Option(
             help="Rows that probe, knn, svm, fewshot, regression and forecast learn from [default: the train split]"
         ),
     ] = None,
-    pretrained: Annotated[str | None, typer.Option(help="Tag or checkpoint file of an OpenCLIP model.")] = None,
+    pretrained: options.Pretrained = None,
     label: Annotated[str | None, typer.Option(help="Column with the class, for an OpenCLIP model.")] = None,
     target: Annotated[list[str], typer.Option(help="Column with a number, for an OpenCLIP model; repeatable.")] = [],  # noqa: B006
-    column: Annotated[
-        list[str], typer.Option(metavar="MODALITY=COLUMN", help="As image=photo, for an OpenCLIP model; repeatable.")
-    ] = [],  # noqa: B006
-    labels_file: Annotated[
-        Path | None, typer.Option(help="Words for the classes: JSON {class: [phrasings]}, or one a line.")
-    ] = None,
-    template: Annotated[
-        list[str], typer.Option(help="As in clx zeroshot; several are averaged [default: the run's own]")
-    ] = [],  # noqa: B006
+    column: options.Column = [],  # noqa: B006
+    labels_file: options.LabelsFile = None,
+    template: options.Template = [],  # noqa: B006
     features: Annotated[
         str,
         typer.Option(
@@ -71,12 +68,12 @@ def evaluate(
     resamples: Annotated[int, typer.Option(help="Bootstrap samples of an interval; 0 for no intervals.")] = 1000,
     confidence: Annotated[float, typer.Option(help="Of an interval.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Of resamples, episodes and drawn rows.")] = 0,
-    checkpoint: Annotated[str, typer.Option(help="Of a run: best, last, or a step.")] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
+    checkpoint: options.Checkpoint = "best",
+    device: options.Device = "auto",
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave bad rows out, naming them, and go on.")] = False,
     force: Annotated[bool, typer.Option(help="Evaluate again what was evaluated before.")] = False,
     explain: Annotated[bool, typer.Option(help="Print what each figure means, and stop.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Evaluate a run, or an OpenCLIP model, on its test split or on any other manifest or class folder.
 
@@ -93,105 +90,58 @@ def evaluate(
 
     clx eval ViT-B-32 --pretrained laion2b_s34b_b79k --data photos/ --task zeroshot --template 'a photo of a {}'
     """
-    from clx.pipelines.config.options import construct
-    from clx.pipelines.evaluation.results import MEANING, Settings
     from clx.pipelines.system.errors import BadInput
 
     if explain:
-        emit_table([{"figure": name, "meaning": said} for name, said in MEANING.items()])
+        explain_figures()
         return
     if model is None:
         raise BadInput("say what to evaluate: a run folder, or an OpenCLIP model with --pretrained and --data")
-    from clx.pipelines.use.labels import read_labels, read_templates
-
-    options: dict[str, Any] = {
-        "features": features,
-        "k": k,
-        "weights": weights,
-        "ways": ways,
-        "shots": list(dict.fromkeys(shots)),
-        "episodes": episodes,
-        "regressor": regressor,
-        "horizons": numbers_in(horizons),
-        "bin_width": bin_width,
-        "many": many,
-        "few": few,
-        "resamples": resamples,
-        "confidence": confidence,
-        "seed": seed,
-        "templates": read_templates(template),
-    }
-    construct(Settings, options, "options")  # before anything heavy is imported
-    columns = {}
-    for pair in column:
-        name, equals, where = pair.partition("=")
-        if not equals:
-            raise BadInput(f"--column {pair}: expected MODALITY=COLUMN, as image=photo")
-        columns[name] = where
+    settings = settings_of(
+        {
+            "features": features,
+            "k": k,
+            "weights": weights,
+            "ways": ways,
+            "shots": list(dict.fromkeys(shots)),
+            "episodes": episodes,
+            "regressor": regressor,
+            "horizons": whole_numbers(horizons),
+            "bin_width": bin_width,
+            "many": many,
+            "few": few,
+            "resamples": resamples,
+            "confidence": confidence,
+            "seed": seed,
+        },
+        labels_file,
+        template,
+    )
+    columns = pairs("--column", column)
     from clx.pipelines.evaluation.evaluate import evaluate_run
 
     result = evaluate_run(
-        model,
-        task,
-        construct(Settings, options | {"phrasings": read_labels(labels_file) if labels_file else {}}, "options"),
-        pretrained=pretrained,
-        data=data,
-        split=split,
-        train=train,
-        label=label,
-        target=target,
-        columns=columns,
-        checkpoint=checkpoint,
-        device=device,
-        skip_bad=skip_bad_rows,
-        force=force,
-        say=note,
-    )
+        model, task, settings, pretrained=pretrained, data=data, split=split, train=train, label=label, target=target,
+        columns=columns, checkpoint=checkpoint, device=device, skip_bad=skip_bad_rows, force=force, say=note,
+    )  # fmt: skip
     if json:
         emit_json(result)
     else:
         show_evaluation(result)
 
 
-def numbers_in(text: str | None) -> list[Any]:
-    """Whole numbers of a list such as `24,48`; what is none stays as it is, to be refused with its name."""
-    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
-    return list(dict.fromkeys(int(part) if part.isdecimal() else part for part in parts))
+def explain_figures() -> None:
+    """What each figure means."""
+    from clx.pipelines.evaluation.results import MEANING
+
+    emit_table([{"figure": name, "meaning": meaning} for name, meaning in MEANING.items()])
 
 
-def show_evaluation(result: dict[str, Any]) -> None:
-    """A table per task, and on stderr why tasks were left out."""
-    from clx.pipelines.evaluation.results import tables
+def settings_of(values: dict[str, Any], labels_file: Path | None, template: list[str]) -> "Settings":
+    """The options of an evaluation, checked before anything heavy is imported or opened. Raises `BadInput`."""
+    from clx.pipelines.config.options import construct
+    from clx.pipelines.evaluation.results import Settings
+    from clx.pipelines.use.labels import read_labels, read_templates
 
-    for name, reason in result.get("skipped", {}).items():
-        note(f"{name} skipped: {reason}")
-    data, split = result["data"], result["split"]
-    source = data if data.endswith(split) or split == "all" else f"{data}, {split} rows"
-    drawn = sys.stdout.isatty()
-    for task, rows in tables(result).items():
-        title = f"{task} on {source}"
-        if drawn:
-            rows, shared = compact(rows)
-            title += "".join(f", {name} {cell(value)}" for name, value in shared.items())
-        emit_table(rows, title=title, hidden="task", heads=("input", "group"))
-
-
-def compact(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The same with each interval in its figure's cell, and apart what all rows have in common that is no figure."""
-    figures = {key.removesuffix("_ci") for row in rows for key in row if key.endswith("_ci")}
-    shared = {
-        key: value
-        for key, value in rows[0].items()
-        if key not in figures | {"task", "input"}
-        and not key.endswith("_ci")
-        and all(row.get(key) == value for row in rows)
-        and (len(rows) > 1 or not isinstance(value, float))  # the one row's own figures stay in it
-    }
-    shown = []
-    for row in rows:
-        kept = {key: value for key, value in row.items() if not key.endswith("_ci") and key not in shared}
-        for key in figures & row.keys():
-            if limits := row.get(f"{key}_ci"):
-                kept[key] = f"{cell(row[key])} ({cell(limits[0])}-{cell(limits[1])})"
-        shown.append(kept)
-    return shown, shared
+    phrasings = read_labels(labels_file) if labels_file else {}
+    return construct(Settings, values | {"templates": read_templates(template), "phrasings": phrasings}, "options")

@@ -5,23 +5,22 @@ from typing import Annotated
 
 import typer
 
+from clx.cli import options
 from clx.cli.output import emit_json, note
 
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")] = Path("report.html"),
-    data: Annotated[
-        str | None, typer.Option(help="Rows to look at, with the runs' columns [default: each run's own]")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="train, val or test [default: test, else val]")] = None,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or a step")] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
+    data: options.Data = None,
+    split: options.EvaluatedSplit = None,
+    checkpoint: options.Checkpoint = "best",
+    device: options.Device = "auto",
     rows: Annotated[
         int, typer.Option(min=0, help="Rows to look at with each model; 0: only curves and saved figures.")
     ] = 1000,
     points: Annotated[int, typer.Option(min=10, max=5000, help="Points of each map, over all modalities.")] = 800,
-    json: Annotated[bool, typer.Option("--json", help="Print what was written as one JSON object.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Write one HTML page about runs: curves, figures, confusions, mistakes, similarities, a map, neighbours.
 

@@ -6,22 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
+from clx.cli import options
 from clx.cli.output import cell, emit_json, emit_table, note
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 app = typer.Typer(no_args_is_help=True, help="List, show and compare what was trained.")
 
 
 @app.command("list")
 def list_runs(
     folder: Annotated[Path, typer.Argument(help="Folder with runs, at any depth.")] = Path("runs"),
-    metric: Annotated[
-        list[str], typer.Option(help="Figure to show, e.g. zeroshot.image.top1, retrieval.*.R@1; repeatable")
-    ] = [],  # noqa: B006
+    metric: options.Metric = [],  # noqa: B006
     state: Annotated[str | None, typer.Option(help="Only finished, interrupted, failed or running ones.")] = None,
     sort: Annotated[str, typer.Option(help="Column to sort by, e.g. started, val_loss, value")] = "run",
     reverse: Annotated[bool, typer.Option("-r", "--reverse", help="Largest or latest first.")] = False,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """List runs: data, objective, state, steps, lowest validation loss, and the figure to look at first.
 
@@ -70,7 +68,7 @@ def _narrow(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @app.command("show")
 def show(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Show one run: state, curves, checkpoints, figures, size on disk, config.
 
@@ -102,7 +100,7 @@ def show(
 @app.command("compare")
 def compare(
     run: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.")],
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Compare runs: the config keys in which they differ, and their figures side by side.
 

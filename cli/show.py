@@ -6,14 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from clx.cli.output import emit_json, emit_table
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+from clx.cli import options
+from clx.cli.output import emit_json, emit_table, note
 
 
 def losses(
     name: Annotated[str | None, typer.Argument(help="One loss in full.")] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """List the objectives by family, or show one: formula, parameters, cost, when to use it."""
     from clx.pipelines.config.catalogue import describe_loss, list_losses
@@ -34,7 +33,7 @@ def losses(
 
 def encoders(
     name: Annotated[str | None, typer.Argument(help="One encoder, or a family such as open_clip.")] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """List the encoders of every modality with their parameter counts."""
     from clx.pipelines.config.catalogue import list_encoders
@@ -45,7 +44,7 @@ def encoders(
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe, ready to be copied.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a config file.")] = False,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """List the built-in recipes, or print one."""
     from clx.pipelines.config import load
@@ -78,7 +77,7 @@ def bench_losses(
     repeats: Annotated[int, typer.Option(min=3, help="Timed runs of each side.")] = 9,
     memory: Annotated[bool, typer.Option(help="Measure peak memory too (Linux).")] = True,
     keep: Annotated[bool, typer.Option(help="Keep tiles for backward, whatever they need.")] = False,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Compare losses with open_clip, lightly, pytorch-metric-learning and symile, where these are installed.
 
@@ -87,7 +86,6 @@ def bench_losses(
 
     clx bench losses clip --batch 1024 --json
     """
-    from clx.cli.output import note
     from clx.pipelines.experiments import bench_losses as pipeline
     from clx.pipelines.system.errors import BadInput
 
@@ -107,7 +105,7 @@ def bench_series(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each method that has randomness.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Steps of ts2vec; inceptiontime gets twice as many.")] = 200,
     log: Annotated[Path | None, typer.Option(help="JSONL file that keeps every figure; goes on where it ends.")] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Test accuracy on packaged series: clx without labels beside MiniRocket, 1-NN DTW and InceptionTime.
 
@@ -115,7 +113,6 @@ def bench_series(
 
     clx bench series GunPoint ItalyPowerDemand --methods ts2vec,minirocket --seeds 1
     """
-    from clx.cli.output import note
     from clx.pipelines.experiments import bench_series
 
     rows = bench_series.table(sets or bench_series.SETS, methods.split(","), seeds, steps, log, note)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clx.cli import options
+from clx.cli.inputs import refuse_two_lengths
 from clx.cli.output import cell, emit_json, emit_table, note, progress
-from clx.cli.train import Settings
 
 if TYPE_CHECKING:
     from clx.pipelines.experiments.sweep import Outcome
@@ -24,17 +25,14 @@ def sweep(
         list[str], typer.Option(metavar="KEY=V1,V2", help="Values of a config key, in YAML; axes are crossed.")
     ] = [],  # noqa: B006
     seeds: Annotated[str | None, typer.Option(help="Values of train.seed: 0-4, or 0,3,7")] = None,
-    settings: Settings = [],  # noqa: B006
+    settings: options.Settings = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder [default: runs/sweep-NAME].")] = None,
-    metric: Annotated[
-        list[str],
-        typer.Option(help="Column of the table: val_loss, zeroshot.image.top1, retrieval.*.R@1; repeatable"),
-    ] = [],  # noqa: B006
+    metric: options.Metric = [],  # noqa: B006
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Runs at a time, each in its own process.")] = 1,
     retry_failed: Annotated[bool, typer.Option(help="Try runs again that failed before.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Start runs anew whose settings have changed.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="List the runs, and stop.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print runs and table as one JSON object.")] = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
 ) -> None:
     """Train every combination of settings, and print one table of their figures.
 
@@ -56,7 +54,9 @@ def sweep(
     sources = [text for text in given if "=" not in text]
     if len(sources) != 1:
         raise BadInput(f"name one recipe or file to start from, and axes as key=value,value; got {' '.join(given)}")
-    plan, base = read_plan(sources[0], [*grid, *(text for text in given if "=" in text)], seeds)
+    axes = [*grid, *(text for text in given if "=" in text)]
+    refuse_two_lengths([*axes, *settings])
+    plan, base = read_plan(sources[0], axes, seeds)
     found = points(plan, base, settings)
     folder = out or Path("runs") / f"sweep-{Path(sources[0]).stem}"
     metrics = metric or plan.metric

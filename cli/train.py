@@ -2,22 +2,22 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clx.cli.evaluate import show_evaluation
+from clx.cli import options
+from clx.cli.evaluation_tables import show_evaluation
+from clx.cli.inputs import refuse_two_lengths
 from clx.cli.output import cell, emit_json, emit_table, note, progress
 
-Settings = Annotated[
-    list[str],
-    typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override a config key, e.g. train.lr=1e-3."),
-]
+if TYPE_CHECKING:
+    from clx.pipelines.config.schema import Config
 
 
 def train(
     source: Annotated[str | None, typer.Argument(metavar="RECIPE|FILE", help="Recipe name, or YAML/TOML file.")] = None,
-    settings: Settings = [],  # noqa: B006 (Typer wants the literal)
+    settings: options.Settings = [],  # noqa: B006 (Typer wants the literal)
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder [default: runs/NAME].")] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Continue the run in this folder; --steps or --epochs change its length.")
@@ -28,8 +28,8 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="train.batch_size")] = None,
     device: Annotated[str | None, typer.Option(help="train.device: auto, cpu, cuda, cuda:1, mps")] = None,
     seed: Annotated[int | None, typer.Option(help="train.seed")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Print what would be done, and stop.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
 ) -> None:
     """Train encoders into one space; ends with an evaluation.
 
@@ -43,9 +43,6 @@ def train(
 
     clx train --resume runs/digits --steps 300
     """
-    from clx.pipelines.config.load import load_config
-    from clx.pipelines.system.errors import BadInput
-
     flags = {
         "train.epochs": epochs,
         "train.steps": steps,
@@ -53,17 +50,8 @@ def train(
         "train.device": device,
         "train.seed": seed,
     }
-    if resume is not None:
-        if source or out or overwrite:
-            raise BadInput("--resume goes on with the run in its own folder: no recipe, --out or --overwrite")
-        from clx.pipelines.runs.folder import read_config
-
-        given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-        config = read_config(resume, [*settings, *given])
-    elif source is None:
-        raise BadInput("say what to train: a recipe (clx recipes lists them) or a config file")
-    else:
-        config = load_config(source, settings, flags)
+    refuse_two_lengths(settings, flags)
+    config = config_of(source, resume, settings, flags, placed=out is not None or overwrite)
     from clx.pipelines.experiments import train as pipeline
     from clx.pipelines.runs.folder import run_name
     from clx.pipelines.training.dry_run import dry_run as planned
@@ -76,7 +64,31 @@ def train(
         summary = pipeline.train(config, folder, shown, resume=resume is not None, overwrite=overwrite)
     if json:
         emit_json(summary)
-        return
+    else:
+        show_summary(summary, folder)
+
+
+def config_of(
+    source: str | None, resume: Path | None, settings: list[str], flags: dict[str, Any], placed: bool
+) -> "Config":
+    """The config of a new run, or of the one that goes on. Raises `BadInput`, also where it is told another place."""
+    from clx.pipelines.config.load import load_config
+    from clx.pipelines.runs.folder import read_config
+    from clx.pipelines.system.errors import BadInput
+
+    if resume is not None:
+        if source or placed:
+            raise BadInput("--resume goes on with the run in its own folder: no recipe, --out or --overwrite")
+        return read_config(
+            resume, [*settings, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
+        )
+    if source is None:
+        raise BadInput("say what to train: a recipe (clx recipes lists them) or a config file")
+    return load_config(source, settings, flags)
+
+
+def show_summary(summary: dict[str, Any], folder: Path) -> None:
+    """The figures of a trained run, and on stderr how it went."""
     if "evaluation" in summary:
         show_evaluation(summary["evaluation"])
     done = f"{summary['steps_now']} of {summary['steps']} steps"
@@ -87,6 +99,7 @@ def train(
 
 
 def show_plan(plan: dict[str, object], json: bool) -> None:
+    """What a run would do: its config, and figures such as its steps and the memory that it takes."""
     if json or not sys.stdout.isatty():
         emit_json(plan)
         return

@@ -241,3 +241,26 @@ def test_unknown_recipe_and_wrong_usage(clx: Command) -> None:
         assert done.stdout == ""
         assert word in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["train", "digits", "--epochs", "2", "--steps", "3"],
+        ["train", "digits", "-s", "train.epochs=2", "--steps", "3"],
+        ["train", "digits", "--epochs", "2", "-s", "train.steps=3"],
+        ["train", "digits", "-s", "train.epochs=2", "-s", "train.steps=3"],
+        ["train", "--resume", "somewhere", "--epochs", "2", "--steps", "3"],
+        ["sweep", "digits", "--grid", "train.epochs=2,4", "-s", "train.steps=3", "--dry-run"],
+    ],
+)
+def test_a_run_is_not_told_two_lengths(clx: Command, args: list[str]) -> None:
+    done = clx(*args)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "both set the length of the run" in done.stderr
+
+
+def test_steps_may_be_taken_back_for_epochs(clx: Command) -> None:
+    done = clx("train", "digits", "--epochs", "2", "-s", "train.steps=null", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["config"]["train"]["epochs"] == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clx.cli.evaluate import compact
+from clx.cli.evaluation_tables import compact
 from command import CLX, Command
 
 

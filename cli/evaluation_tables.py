@@ -1,0 +1,44 @@
+"""An evaluation as the terminal shows it: a table for each task."""
+
+import sys
+from typing import Any
+
+from clx.cli.output import cell, emit_table, note
+
+
+def show_evaluation(result: dict[str, Any]) -> None:
+    """A table per task, and on stderr why tasks were left out."""
+    from clx.pipelines.evaluation.results import tables
+
+    for name, reason in result.get("skipped", {}).items():
+        note(f"{name} skipped: {reason}")
+    data, split = result["data"], result["split"]
+    source = data if data.endswith(split) or split == "all" else f"{data}, {split} rows"
+    drawn = sys.stdout.isatty()
+    for task, rows in tables(result).items():
+        title = f"{task} on {source}"
+        if drawn:
+            rows, shared = compact(rows)
+            title += "".join(f", {name} {cell(value)}" for name, value in shared.items())
+        emit_table(rows, title=title, hidden="task", heads=("input", "group"))
+
+
+def compact(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The same with each interval in its figure's cell, and apart what all rows have in common that is no figure."""
+    figures = {key.removesuffix("_ci") for row in rows for key in row if key.endswith("_ci")}
+    shared = {
+        key: value
+        for key, value in rows[0].items()
+        if key not in figures | {"task", "input"}
+        and not key.endswith("_ci")
+        and all(row.get(key) == value for row in rows)
+        and (len(rows) > 1 or not isinstance(value, float))  # the one row's own figures stay in it
+    }
+    shown = []
+    for row in rows:
+        kept = {key: value for key, value in row.items() if not key.endswith("_ci") and key not in shared}
+        for key in figures & row.keys():
+            if limits := row.get(f"{key}_ci"):
+                kept[key] = f"{cell(row[key])} ({cell(limits[0])}-{cell(limits[1])})"
+        shown.append(kept)
+    return shown, shared

@@ -1,0 +1,57 @@
+"""Options that several commands have, declared once: an annotation each, for a parameter of a command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# What is asked, and of which model
+Model = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run folder, or OpenCLIP model name.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
+Pretrained = Annotated[str | None, typer.Option(help="Tag or checkpoint file of an OpenCLIP model.")]
+Checkpoint = Annotated[str, typer.Option(help="Of a run: best, last, or a step.")]
+
+# What it is asked about
+Data = Annotated[str | None, typer.Option(help="Manifest, class folder or built-in data [default: the run's own].")]
+Split = Annotated[str | None, typer.Option(help="Only the train, val or test rows.")]
+EvaluatedSplit = Annotated[str | None, typer.Option(help="train, val or test [default: test, else val]")]
+Column = Annotated[
+    list[str],
+    typer.Option(metavar="MODALITY=COLUMN", help="Another column of the data than the model's own, as image=photo."),
+]
+Keep = Annotated[list[str], typer.Option(help="Further columns to copy.")]
+AllowOutside = Annotated[bool, typer.Option(help="Accept paths that lead out of the data's folder.")]
+Template = Annotated[
+    list[str],
+    typer.Option(
+        help="Prompt with {} for the label, a file of such lines, openai-imagenet or simple-imagenet; "
+        "several are averaged [default: the run's own]."
+    ),
+]
+LabelsFile = Annotated[Path | None, typer.Option(help="Labels one a line, or JSON: a list, or {label: [phrasings]}.")]
+As = Annotated[str | None, typer.Option("--as", help="Modality of the inputs, where the file name does not tell.")]
+Image = Annotated[str | None, typer.Option(help="Image of the one thing that is asked about.")]
+Audio = Annotated[str | None, typer.Option(help="Its sound.")]
+Series = Annotated[str | None, typer.Option(help="Its time series.")]
+Table = Annotated[str | None, typer.Option(help="Its table row, a JSON file with an object.")]
+
+# How it is done
+Settings = Annotated[
+    list[str],
+    typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override a config key, e.g. train.lr=1e-3."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Rows at a time.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Threads that read and embed [default: one per core, at most 8].")
+]
+Strict = Annotated[bool, typer.Option(help="Stop at the first input that cannot be read.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace what is there.")]
+DryRun = Annotated[bool, typer.Option(help="Print what would be done, and stop.")]
+
+# How it is shown
+Metric = Annotated[
+    list[str], typer.Option(help="Figure to show: val_loss, zeroshot.image.top1, retrieval.*.R@1; repeatable")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, also on a terminal.")]
