@@ -5,17 +5,18 @@ from typing import Annotated
 
 import typer
 
+from clx.cli import options
 from clx.cli.output import emit_json, emit_table, note
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    run: options.RunFolder,
     form: Annotated[str, typer.Option("--format", help="onnx or safetensors")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder [default: RUN/FORMAT].")] = None,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or a step")] = "best",
-    data: Annotated[str | None, typer.Option(help="Rows to compare outputs on [default: the run's own]")] = None,
-    split: Annotated[str | None, typer.Option(help="train, val or test [default: test, else val]")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the rows as one JSON array.")] = False,
+    checkpoint: options.Checkpoint = "best",
+    data: options.Data = None,
+    split: options.EvaluatedSplit = None,
+    json: options.Json = False,
 ) -> None:
     """Write each encoder with its head to a file, and compare its outputs with the run's on real rows.
 
@@ -37,7 +38,7 @@ def export(
     folder = out or run / form
     rows = []
     for row in pipeline(
-        run, "onnx" if form == "onnx" else "safetensors", folder, which=checkpoint, data=data, split=split
+        run, "onnx" if form == "onnx" else "safetensors", folder, checkpoint=checkpoint, data=data, split=split
     ):
         rows.append(row)
         if "error" in row:

@@ -23,9 +23,8 @@ from clx.pipelines.report.pictures import pictures
 from clx.pipelines.report.run_facts import ReportedRun, facts, read_metrics, short_names
 from clx.pipelines.report.snapshot import look
 from clx.pipelines.report.tables import difference, evaluation_tables
-from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.runs.folder import read_config
-from clx.pipelines.system.devices import pick_device
+from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.durable_files import write_text
 from clx.pipelines.system.errors import BadInput
 
@@ -104,7 +103,7 @@ def look_at(
     run: Run | None = None
     if rows:
         try:
-            run = load(one.folder, which, pick_device(device))
+            run = open_model(one.folder, checkpoint=which, device=device, only_run=True)
         except (BadInput, OSError, ImportError) as error:
             if which not in ("best", "last"):
                 raise  # the user's own wish, not what time did to the run

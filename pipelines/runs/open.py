@@ -39,13 +39,32 @@ def open_clip_run(model: str, pretrained: str, device: torch.device) -> Run:
     return run
 
 
-def open_model(model: str, pretrained: str | None, checkpoint: str, device: str) -> Run:
-    """A run folder, or an OpenCLIP model by name. Raises `BadInput`."""
-    if Path(model).is_dir():
+def open_model(
+    model: str | Path,
+    pretrained: str | None = None,
+    checkpoint: str = "best",
+    device: str = "auto",
+    *,
+    only_run: bool = False,
+) -> Run:
+    """A trained model, ready to be asked: the one way in which every command opens one.
+
+    Args:
+        model: a run folder, or an OpenCLIP model by name.
+        pretrained: tag or checkpoint file of an OpenCLIP model; None for a run.
+        checkpoint: of a run: `best`, `last`, or the number of a step.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        only_run: whether `model` must be a run folder.
+
+    Raises `BadInput` for what is neither, with the name of a run that is called nearly so, for an unknown checkpoint or
+    device, and for a damaged run.
+    """
+    folder = Path(model)
+    if folder.is_dir() or only_run:
         if pretrained:
             raise BadInput(f"--pretrained goes with an OpenCLIP model name, and {model} is a run folder")
-        return load(Path(model), checkpoint, pick_device(device))
+        return load(folder, checkpoint, pick_device(device))
     if not pretrained:
-        hint = near_run(Path(model))
+        hint = near_run(folder)
         raise BadInput(f"{model} is no run folder{hint}; an OpenCLIP model also needs --pretrained TAG or FILE")
-    return open_clip_run(model, pretrained, pick_device(device))
+    return open_clip_run(str(model), pretrained, pick_device(device))

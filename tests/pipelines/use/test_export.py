@@ -14,7 +14,7 @@ from clx.pipelines.data.splits import choose
 from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, Refused
-from clx.pipelines.use import export
+from clx.pipelines.use import export, export_onnx
 from command import Command
 
 
@@ -45,7 +45,7 @@ def test_what_is_not_an_export_is_left_alone(digits_run: Path, tmp_path: Path) -
     with pytest.raises(BadInput, match="is no export"):
         list(export.export(digits_run, "safetensors", tmp_path))
     with pytest.raises(BadInput, match="has no checkpoint 'first'"):
-        list(export.export(digits_run, "safetensors", tmp_path / "new", which="first"))
+        list(export.export(digits_run, "safetensors", tmp_path / "new", checkpoint="first"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.txt"]
 
 
@@ -95,7 +95,7 @@ def test_one_graph(digits_run: Path, tmp_path: Path) -> None:
 
 
 def test_without_the_extra(digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    monkeypatch.setattr(export_onnx, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"pip install 'clx\[onnx\]'"):
         list(export.export(digits_run, "onnx", tmp_path / "out"))
 

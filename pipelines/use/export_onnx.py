@@ -1,0 +1,92 @@
+"""An exported tower as an ONNX graph, and that graph as a function."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clx.modalities.base import Input
+from clx.pipelines.system.errors import BadInput
+from clx.pipelines.use.exported import Exported, fitted, fixed_length
+
+
+class Unfit(Exception):
+    """An encoder that cannot be exported."""
+
+
+def require_onnx() -> None:
+    """Raises `BadInput` where the extra `onnx` is not installed."""
+    lacking = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    if lacking:
+        raise BadInput(f"--format onnx needs {', '.join(lacking)}: pip install 'clx[onnx]'")
+
+
+def to_onnx(module: Exported, inputs: list[Input], path: Path) -> None:
+    """Write a graph whose batch, and length where it has one that varies, are free. Raises `Unfit`."""
+    from torch.export import Dim
+
+    length = fixed_length(module)
+    example = fitted(inputs[1], length)
+    free = {0: Dim.DYNAMIC}
+    varies = "mask" in example and length is None
+    shapes = tuple({**free, 1: Dim.DYNAMIC} if varies else dict(free) for _ in example)
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                module,
+                tuple(example.values()),
+                dynamo=True,
+                dynamic_shapes=shapes,
+                input_names=list(example),
+                output_names=module.outputs,
+                verbose=False,
+            )
+            assert program is not None
+            results = program.model.graph.outputs
+            for node in program.model.graph:
+                for value in node.outputs:  # the exporter names values after operations, one of which is `embedding`
+                    if value.name in module.outputs and value not in results:
+                        value.name += "_inner"
+            program.save(path)
+    except Exception as error:  # the exporter fails in as many ways as there are operations
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        said = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise Unfit(f"torch's exporter cannot trace it: {said[:200]}") from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's own talk."""
+    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()), torch.no_grad():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def session(path: Path) -> Any:
+    """An exported graph as a function of a collated input."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        loaded = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base
+        raise Unfit(f"onnxruntime cannot load it: {' '.join(str(error).split())[:200]}") from None
+    names = [one.name for one in loaded.get_inputs()]
+
+    def call(**value: Tensor) -> tuple[Tensor, ...]:
+        try:
+            found = loaded.run(None, {name: value[name].numpy() for name in names})
+        except Exception as error:
+            raise Unfit(f"onnxruntime cannot run it: {' '.join(str(error).split())[:200]}") from None
+        return tuple(torch.from_numpy(array) for array in found)
+
+    return call

@@ -1,0 +1,64 @@
+"""A tower as an export has it, and what it takes and gives."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clx.modalities.base import Input
+from clx.pipelines.model.build import Run
+
+
+class Exported(nn.Module):
+    """A tower as users want it: unit rows, and predictions where the run makes them."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        super().__init__()
+        self.tower = run.model.towers[name]
+        self.predictor = run.model.predictor if name in run.model.predict_from else None
+        self.register_buffer("scale", run.model.get_buffer("target_scale"), persistent=False)
+        self.register_buffer("shift", run.model.get_buffer("target_mean"), persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """A collated input of N rows -> unit embeddings `[N, D]` and, with a predictor, `[N, outputs]`."""
+        z = self.tower({"x": x} if mask is None else {"x": x, "mask": mask})
+        embedding = F.normalize(z, dim=-1)
+        if self.predictor is None:
+            return (embedding,)
+        return embedding, self.predictor(z) * self.get_buffer("scale") + self.get_buffer("shift")
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["embedding"] if self.predictor is None else ["embedding", "prediction"]
+
+
+def fixed_length(module: Exported) -> int | None:
+    """The one length that an encoder brings all rows to, if it does."""
+    length = getattr(module.tower.encoder, "length", None)
+    return int(length) if isinstance(length, int) else None
+
+
+def fitted(value: Input, length: int | None) -> Input:
+    """An input cut or padded with zeros to a length, where there is one."""
+    if length is None or "mask" not in value:
+        return value
+    x, mask = value["x"][:, :length], value["mask"][:, :length]
+    more = length - x.shape[1]
+    return {"x": F.pad(x, (0, 0, 0, more) if x.ndim == 3 else (0, more)), "mask": F.pad(mask, (0, more))}
+
+
+@torch.no_grad()
+def compare(module: Exported, call: Any, inputs: list[Input]) -> dict[str, Any]:
+    """The largest difference between two ways to the same outputs, relative to the largest output where that is
+    above one, and on which batches it was looked for."""
+    largest, seen = 0.0, []
+    length = fixed_length(module)
+    for value in inputs:
+        ready = fitted(value, length)
+        for ours, theirs in zip(module(**value), call(**ready), strict=True):
+            scale = max(1.0, ours.abs().max().item())
+            apart = (ours - theirs).abs().max().item() / scale
+            largest = max(largest, apart) if apart == apart else float("inf")
+        seen.append("x".join(map(str, value["x"].shape)))
+    return {"difference": largest, "compared": ", ".join(seen)}
