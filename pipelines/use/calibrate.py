@@ -16,8 +16,8 @@ from clx.pipelines.model.scoring import alone_and_together, class_embeddings, em
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.read_ahead import default_workers, read_ahead
 from clx.pipelines.use.inputs import Inputs, Item, read_items
+from clx.pipelines.use.question import Question
 from clx.pipelines.use.temperature_fit import Fit, fit
-from clx.pipelines.use.zeroshot import Question
 
 
 def calibrate_on(

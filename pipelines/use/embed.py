@@ -1,20 +1,11 @@
-"""Rows of data as a file of embeddings. Parts stand beside it until it is whole, so that a kill loses little."""
+"""Rows of data as a file of embeddings, from options to the file: what `clx embed` calls, and a program."""
 
 import hashlib
-import itertools
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-
-from clx.pipelines.batches.batch import Batch, Key
-from clx.pipelines.batches.columns import column_of, columns_of, has_columns
-from clx.pipelines.batches.dataset import BatchDataset
+from clx.pipelines.batches.columns import column_of
 from clx.pipelines.batches.loader import once
 from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.manifest import Manifest
@@ -22,54 +13,87 @@ from clx.pipelines.data.splits import Otherwise, choose
 from clx.pipelines.data.writers import refuse_input
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
-from clx.pipelines.system.devices import Turns
+from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.durable_files import locked
-from clx.pipelines.system.errors import BadInput, Stopped, in_memory, nearest
-from clx.pipelines.system.read_ahead import default_workers, read_ahead
+from clx.pipelines.system.errors import BadInput, Stopped, in_memory
+from clx.pipelines.system.read_ahead import default_workers
 from clx.pipelines.system.signals import Signals
-from clx.pipelines.use.embedding_files import FORMAT, Parts, files_of, read_meta, read_plan, write_whole
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from clx.pipelines.use.embedding_files import FORMAT, files_of, read_meta
+from clx.pipelines.use.embedding_parts import Parts, read_plan, write_whole
+from clx.pipelines.use.embedding_tables import EmbeddingOptions, EmbeddingTables, usable
+from clx.pipelines.use.inputs import set_columns
 
 BATCHES = 8
 """Batches in a part: what a kill loses at most, besides the batch that is being made."""
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What to embed, and how."""
+def embed(
+    model: str | Path,
+    out: Path,
+    data: str | None = None,
+    options: EmbeddingOptions = EmbeddingOptions(),  # noqa: B008 (it is frozen)
+    *,
+    columns: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
+    pretrained: str | None = None,
+    checkpoint: str = "best",
+    device: str = "auto",
+    workers: int | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    done: Callable[[int], None] = lambda rows: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Embed every row of data into a file; a second call with the same arguments goes on where one was killed.
 
-    split: str | None = None
-    modalities: list[str] = field(default_factory=list)
-    """Some of the run's; all that the data have when empty."""
-    id: str | None = None
-    """Column with the id of a row; its path, or its number, when not given."""
-    keep: list[str] = field(default_factory=list)
-    """Further columns to copy."""
-    dtype: Literal["float32", "float16"] = "float32"
-    normalize: bool = False
-    """Unit vectors instead of the model's own lengths."""
-    batch_size: int = 128
+        embed("runs/digits", Path("more.parquet"), "more.csv", EmbeddingOptions(split="test", normalize=True))
+
+    Args:
+        model: a run folder, or an OpenCLIP model by name with `pretrained`, its tag or checkpoint file.
+        out: FILE.parquet, or FILE.npy with FILE.ids.parquet.
+        data: manifest, class folder or built-in data; the run's own when None.
+        columns: other columns of the data than the model's own, by modality.
+        allow_outside: whether paths may lead out of the data's folder.
+        checkpoint: of a run: `best`, `last`, or a step.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        workers: threads that read and embed; one a core and at most 8 when None.
+        strict: whether a row that cannot be read raises `BadInput` instead of being left out.
+        overwrite: whether what is there is replaced, unfinished parts too.
+        done: hears how many rows each batch added.
+        say: hears of rows left out, and what is good to know.
+
+    Gives `out`, its `files`, `rows`, how many were `skipped`, `modalities` and the `format`. Raises `BadInput`, also
+    when `out` is of another model or other data, and `Stopped` after a signal.
+    """
+    if pretrained and data is None:
+        raise BadInput("an OpenCLIP model has no data of its own: say which with --data")
+    if not out.parent.is_dir():
+        raise BadInput(f"--out {out}: no folder {out.parent}")
+    run = open_model(model, pretrained, checkpoint, device)
+    set_columns(run, columns or {})
+    named, rows = identity(run, model, pretrained), sources(run, data, options.split, allow_outside)
+    return embed_rows(
+        run, named, rows, out, options, workers=workers, strict=strict, overwrite=overwrite, done=done, say=say
+    )
 
 
-def identity(run: Run, model: str, pretrained: str | None) -> dict[str, Any]:
+def identity(run: Run, model: str | Path, pretrained: str | None) -> dict[str, Any]:
     """Which weights: enough to find them again, and to know them."""
     if pretrained is None:
         named: dict[str, Any] = {"run": str(Path(model).resolve()), "step": run.step}
     else:
         file = Path(pretrained)
-        named = {"model": model, "pretrained": str(file.resolve()) if file.is_file() else pretrained}
+        named = {"model": str(model), "pretrained": str(file.resolve()) if file.is_file() else pretrained}
     return {**named, "weights": fingerprint(run.model)}
 
 
-def sources(run: Run, source: str | None, wanted: Wanted, allow_outside: bool) -> list[tuple[str | None, Manifest]]:
+def sources(run: Run, source: str | None, split: str | None, allow_outside: bool) -> list[tuple[str | None, Manifest]]:
     """The rows to embed with the name of their split; None where a column, or nothing, says it."""
     data = run.config.data
     if source is not None:
         data = data.model_copy(update={"allow_outside": allow_outside})
     otherwise: Otherwise = "every" if source is None or is_builtin(source) else "file"
-    splits = choose(data, run.config.train.seed, source, wanted.split, otherwise=otherwise)
+    splits = choose(data, run.config.train.seed, source, split, otherwise=otherwise)
     return [(None if name == "all" else name, manifest) for name, manifest in splits.items()]
 
 
@@ -78,7 +102,7 @@ def embed_rows(
     model: dict[str, Any],
     rows: list[tuple[str | None, Manifest]],
     out: Path,
-    wanted: Wanted,
+    options: EmbeddingOptions,
     *,
     workers: int | None = None,
     strict: bool = False,
@@ -94,7 +118,7 @@ def embed_rows(
     """
     if out.suffix not in (".parquet", ".npy"):
         raise BadInput(f"--out {out}: expected a name that ends in .parquet or .npy")
-    names = usable(run, [manifest for _, manifest in rows], wanted.modalities)
+    names = usable(run, [manifest for _, manifest in rows], options.modalities)
     meta = {
         "format": FORMAT,
         **model,
@@ -103,7 +127,7 @@ def embed_rows(
         "modalities": {name: run.modalities[name].kind for name in names},
         "columns": {name: column_of(name, run.modalities[name]) for name in names},
         "allow_outside": any(manifest.allow_outside for _, manifest in rows),
-        **{key: getattr(wanted, key) for key in ("split", "id", "keep", "dtype", "normalize", "batch_size")},
+        **{key: getattr(options, key) for key in ("split", "id", "keep", "dtype", "normalize", "batch_size")},
     }
     files = files_of(out, meta)
     whole, folder = files[-1], out.with_name(f"{out.name}.parts")
@@ -116,7 +140,9 @@ def embed_rows(
         if len(there) == len(files):
             say(f"{out} is whole already")
             return _summary(out, meta)
-    maker = EmbeddingTables(run, rows, names, wanted, strict)  # refuses what it cannot make, before anything is written
+    maker = EmbeddingTables(
+        run, rows, names, options, strict
+    )  # refuses what it cannot make, before anything is written
     with locked(folder, "written"):
         parts = Parts(folder, meta, overwrite)
         count = make(maker, parts, workers or default_workers(), done, say)
@@ -126,10 +152,10 @@ def embed_rows(
 
 
 def make(
-    maker: "EmbeddingTables", parts: "Parts", workers: int, done: Callable[[int], None], say: Callable[[str], None]
+    maker: EmbeddingTables, parts: Parts, workers: int, done: Callable[[int], None], say: Callable[[str], None]
 ) -> int:
     """Make the parts that are not there yet; how many there are in all."""
-    size = maker.wanted.batch_size
+    size = maker.options.batch_size
     keys = [(s, key) for s, (_, manifest) in enumerate(maker.rows) for key in once(len(manifest), size)]
     work = [keys[start : start + BATCHES] for start in range(0, len(keys), BATCHES)]
     if known := sum(parts.has(number) for number in range(len(work))):
@@ -155,112 +181,6 @@ def short_of_memory(batch_size: int, parts: int, work: int) -> str:
     """Where memory ran out, and what to do."""
     said = f"with batches of {batch_size} rows, after part {parts} of {work}: --workers 1 makes one batch at a time"
     return f"{said} and goes on, --batch-size smaller ones" + (" anew (with --overwrite)" if parts else "")
-
-
-def usable(run: Run, manifests: list[Manifest], asked: list[str]) -> list[str]:
-    """The modalities to embed: those asked for, else all that the data have columns for. Raises `BadInput`."""
-    for name in asked:
-        if name not in run.modalities:
-            raise BadInput(f"unknown modality {name!r}{nearest(name, run.modalities)}")
-    found = [name for name, m in run.modalities.items() if all(has_columns(each, name, m) for each in manifests)]
-    lacking = [name for name in asked or run.modalities if name not in found]
-    if lacking if asked else not found:
-        wanted = ", ".join(columns_of({name: run.modalities[name] for name in lacking}))
-        columns = ", ".join(manifests[0].columns)
-        raise BadInput(
-            f"{manifests[0].name} has no column {wanted}; its columns are {columns} "
-            "(--column MODALITY=COLUMN names another)"
-        )
-    names = [name for name in found if not asked or name in asked]
-    reserved = {"row", "id", "split", "label"} & set(names)
-    if reserved:
-        raise BadInput(f"a modality called {reserved.pop()!r} would take the place of that column")
-    return names
-
-
-@dataclass
-class EmbeddingTables:
-    """Makes the tables of batches."""
-
-    run: Run
-    rows: list[tuple[str | None, Manifest]]
-    names: list[str]
-    wanted: Wanted
-    strict: bool
-
-    def __post_init__(self) -> None:
-        data, given = self.run.config.data, self.wanted
-        modalities = {name: self.run.modalities[name] for name in self.names}
-        self.data = [BatchDataset(manifest, modalities, on_bad="skip") for _, manifest in self.rows]
-        for _, manifest in self.rows:
-            for column in [*([given.id] if given.id else []), *given.keep]:
-                manifest.require(column)
-        shared = set.intersection(*(set(manifest.columns) for _, manifest in self.rows))
-        self.label = next((column for column in (data.label, "label") if column in shared), None)
-        self.split = data.split if data.split in shared else None
-        self.paths = [str(column_of(n, m)) for n, m in modalities.items() if m.files]
-
-    def parts(
-        self, work: list[list[tuple[int, Key]]], has: Callable[[int], bool], workers: int
-    ) -> Iterator[tuple[int, Iterator[tuple["pa.Table", list[str]]]]]:
-        """Numbers of the parts that are not there yet, each with the tables of its batches and their bad rows."""
-        missing = [number for number in range(len(work)) if not has(number)]
-        keys = [key for number in missing for key in work[number]]
-
-        def make(group: list[tuple[int, Key]]) -> tuple["pa.Table", list[str]]:
-            [(source, key)] = group
-            batch = self.data[source][key]
-            with turn():
-                return self.table(source, key, batch)
-
-        with Turns(self.run.device, workers) as turn, closing(read_ahead(keys, make, 1, workers)) as made:
-            for number in missing:
-                yield number, itertools.islice(made, len(work[number]))
-
-    @torch.no_grad()
-    def table(self, source: int, key: Key, batch: Batch) -> tuple["pa.Table", list[str]]:
-        """One batch as rows of the file, and the rows left out with their reasons."""
-        import pyarrow as pa
-
-        split, manifest = self.rows[source]
-        bad = [f"{one.where}, column {one.column}: {one.reason}" for one in batch.bad]
-        out = {one.row for one in batch.bad}
-        kept = [int(i) for i in key.rows if int(i) not in out]
-        columns: dict[str, Any] = {
-            "row": pa.array([int(manifest.rows[i]) + 1 for i in kept], pa.int64()),
-            "id": pa.array([self.name(manifest, i) for i in kept], pa.string()),
-        }
-        if split is not None or self.split:
-            shown = [split or manifest.cell(i, str(self.split)) for i in kept]
-            columns["split"] = pa.array([None if s is None else str(s) for s in shown], pa.string())
-        for name, column in [("label", self.label), *((c, c) for c in self.wanted.keep)]:
-            if column is not None:
-                cells = [manifest.cell(i, column) for i in kept]
-                columns[name] = pa.array([None if c is None else str(c) for c in cells], pa.string())
-        moved = batch.to(self.run.device)
-        z = self.run.model(moved.inputs, moved.present) if kept else {}
-        for name in self.names:
-            columns[name] = self.vectors(z.get(name), batch.present[name].numpy())
-        return pa.table(columns), bad
-
-    def name(self, manifest: Manifest, i: int) -> str:
-        """The id of a row: a column, its path, or where it stands."""
-        if self.wanted.id is not None:
-            cell = manifest.cell(i, self.wanted.id)
-            return "" if cell is None else str(cell)
-        paths = (manifest.cell(i, column) for column in self.paths)
-        return next((cell for cell in paths if isinstance(cell, str)), manifest.where(i))
-
-    def vectors(self, z: torch.Tensor | None, present: Any) -> "pa.Array":
-        """Rows `[N, D]` as lists of one length, null where the input is missing."""
-        import pyarrow as pa
-
-        width, kind = self.run.config.embed_dim, np.dtype(self.wanted.dtype)
-        rows = torch.zeros(0, width) if z is None else z.float().cpu()
-        if self.wanted.normalize:
-            rows = F.normalize(rows, dim=-1)
-        flat = pa.array(rows.numpy().astype(kind).reshape(-1))
-        return pa.FixedSizeListArray.from_arrays(flat, width, mask=pa.array(~present))
 
 
 def _summary(out: Path, meta: dict[str, Any]) -> dict[str, Any]:

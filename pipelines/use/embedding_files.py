@@ -1,12 +1,10 @@
-"""Embeddings in files: written part by part, joined, and read again.
+"""Embeddings in files: what they are called, and how they are read.
 
 OUT.parquet            one row per row of data, one vector column per modality, metadata under the key `clx`
 OUT.npy, OUT.ids.parquet   or the vectors as an array (OUT.MODALITY.npy when there are several), the rest beside it
-OUT.parts/             what is done so far, with the plan that it belongs to; gone when all is done
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from clx.pipelines.system.durable_files import LOCK, check_format, replacing, write_text
+from clx.pipelines.system.durable_files import check_format
 from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -28,95 +26,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 CHUNK = 1 << 26
 """Bytes of vectors in memory at a time."""
-
-
-def read_plan(folder: Path) -> dict[str, Any] | None:
-    """The plan that the parts in a folder belong to; None for none. Raises `BadInput` for a damaged one."""
-    try:
-        plan: dict[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{folder}/plan.json cannot be read ({error}): --overwrite drops the parts") from None
-    return plan
-
-
-class Parts:
-    """The finished parts of one plan, in a folder."""
-
-    def __init__(self, folder: Path, plan: dict[str, Any], overwrite: bool) -> None:
-        self.folder = folder
-        known = None if overwrite else read_plan(folder)
-        if known is None:
-            for path in folder.iterdir():  # parts without a plan may be of any
-                if path.name != LOCK:
-                    path.unlink()
-            write_text(folder / "plan.json", json.dumps(plan))
-        elif known != plan:
-            raise BadInput(f"{folder} holds parts of another model, data or option: --overwrite drops them")
-
-    def path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.parquet"
-
-    def has(self, number: int) -> bool:
-        return self.path(number).exists()
-
-    def count(self) -> int:
-        return len(list(self.folder.glob("[0-9]*.parquet")))
-
-    def save(self, number: int, tables: list["pa.Table"]) -> None:
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        with replacing(self.path(number)) as beside:
-            parquet.write_table(pa.concat_tables(tables), beside, compression="none")
-
-    def load(self, number: int) -> "pa.Table":
-        from pyarrow import parquet
-
-        return parquet.read_table(self.path(number), partitioning=None)
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def write_whole(out: Path, whole: Path, parts: Parts, count: int, meta: dict[str, Any]) -> None:
-    """Join the parts, one in memory at a time; the file that holds the metadata comes last."""
-    from pyarrow import parquet
-
-    names = list(meta["modalities"])
-    if out.suffix == ".npy":
-        whole.unlink(missing_ok=True)  # ids of an earlier call must not stand beside new arrays
-        write_arrays(out, parts, count, meta)
-    with replacing(whole) as beside:
-        writer = None
-        for number in range(count):
-            table = parts.load(number)
-            if out.suffix == ".npy":
-                table = table.drop_columns(names)
-            table = table.replace_schema_metadata({"clx": json.dumps(meta)})
-            writer = writer or parquet.ParquetWriter(beside, table.schema, compression="none", use_dictionary=False)
-            writer.write_table(table)
-        assert writer is not None
-        writer.close()
-
-
-def write_arrays(out: Path, parts: Parts, count: int, meta: dict[str, Any]) -> None:
-    """One array `[N, D]` per modality, NaN where a row lacks it."""
-    rows = sum(parts.load(number).num_rows for number in range(count))
-    for name in meta["modalities"]:
-        with replacing(array_file(out, name, meta)) as beside:
-            shape = (rows, meta["embed_dim"])
-            array = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-                beside, mode="w+", dtype=np.dtype(meta["dtype"]), shape=shape
-            )
-            start = 0
-            for number in range(count):
-                column = parts.load(number).column(name)
-                for chunk in column.chunks:
-                    array[start : start + len(chunk)] = dense(chunk)
-                    start += len(chunk)
-            array.flush()
 
 
 def dense(chunk: "pa.Array") -> np.ndarray[Any, Any]:

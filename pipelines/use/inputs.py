@@ -4,10 +4,11 @@ import glob
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,15 @@ from clx.pipelines.system.errors import BadInput, nearest
 
 Item = tuple[str, dict[str, Any] | str]
 """A name with its cells by modality, or with the reason why there are none."""
+Answer = TypeVar("Answer")
+
+
+class Skipped(NamedTuple):
+    """An input that could not be used."""
+
+    name: str
+    reason: str
+
 
 KINDS: dict[str, str] = {
     **{suffix: kind for kind, suffixes in EXTENSIONS.items() for suffix in suffixes},
@@ -55,14 +65,11 @@ def modality_of_file(run: Run, path: Path) -> str:
     return modality_of_kind(run, KINDS.get(suffix.lower()), what)
 
 
-def set_columns(run: Run, columns: Iterable[str]) -> None:
-    """Let modalities read other columns of a manifest than their own, each given as `MODALITY=COLUMN`."""
-    for given in columns:
-        name, equals, column = given.partition("=")
-        if not equals or not column:
-            raise BadInput(f"--column {given}: expected MODALITY=COLUMN, such as image=photo")
+def set_columns(run: Run, columns: Mapping[str, str]) -> None:
+    """Let modalities read other columns of a manifest than their own, given by modality. Raises `BadInput`."""
+    for name, column in columns.items():
         if check_modality(run, name) == "table":
-            raise BadInput(f"--column {given}: a table reads the columns that it was trained on")
+            raise BadInput(f"--column {name}={column}: a table reads the columns that it was trained on")
         run.modalities[name].column = column
 
 
@@ -109,9 +116,15 @@ class Inputs:
         """Whether a name that is no file is a phrase."""
         return self.modality is not None and self.run.modalities[self.modality].kind == "text"
 
-    def items(self, names: Iterable[str]) -> Iterator[Item]:
-        """The items of each name, in order; one that cannot be used is an item with its reason."""
+    def items(self, names: Iterable[str | Mapping[str, str]]) -> Iterator[Item]:
+        """The items of each name, in order; one that cannot be used is an item with its reason.
+
+        A mapping is one thing by its files (see `one_item`). Raises `BadInput` for one that the run does not read.
+        """
         for number, name in enumerate(names, 1):
+            if isinstance(name, Mapping):
+                yield from one_item(self.run, name)
+                continue
             path = Path(name)
             try:
                 if not self.takes_words and is_json(name):
@@ -261,6 +274,15 @@ def table_row(run: Run, name: str, path: Path) -> dict[str, Any]:
     if not isinstance(row, dict) or not set(row) & set(columns):
         raise BadInput(f"{path}: expected a JSON object with some of the columns {', '.join(columns)}")
     return {column: row.get(column) for column in columns}
+
+
+def refuse_skipped(answers: Generator[Answer, None, None], strict: bool) -> Generator[Answer, None, None]:
+    """The same answers; with `strict` the first that is `Skipped` raises `BadInput`."""
+    with closing(answers):
+        for answer in answers:
+            if strict and isinstance(answer, Skipped):
+                raise BadInput(f"{answer.name}: {answer.reason}")
+            yield answer
 
 
 def read_items(run: Run, items: Iterable[Item]) -> list[Item]:

@@ -1,8 +1,8 @@
-"""Labels and the sentences around them, as a user gives them, and a cache of what a model made of them."""
+"""Labels and the sentences around them, as a user gives them."""
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,18 @@ def read_labels(source: Path) -> dict[str, list[str]]:
         raise BadInput(f"labels {source}: line {error.lineno} is not JSON ({error.msg})") from None
     except (ValueError, RecursionError):  # numbers of thousands of digits, lists a thousand deep
         raise BadInput(f"labels {source}: no list of labels") from None
+
+
+def phrasings_of(labels: Path | Mapping[str, Sequence[str]] | Sequence[str]) -> dict[str, list[str]]:
+    """Labels as `{class: phrasings}` from a file (see `read_labels`), a list of labels or phrasings by label.
+
+    >>> phrasings_of(["cat", "dog"])
+    {'cat': ['cat'], 'dog': ['dog']}
+    """
+    if isinstance(labels, Path):
+        return read_labels(labels)
+    given = {k: [*v] for k, v in labels.items()} if isinstance(labels, Mapping) else [*labels]
+    return as_phrasings(given, "--labels")
 
 
 def as_phrasings(raw: Any, where: str) -> dict[str, list[str]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,24 +15,10 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import choose
 from clx.pipelines.data.writers import Line
 from clx.pipelines.model.build import Run
-from clx.pipelines.runs.checkpoint import load
-from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.errors import BadInput, in_memory, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-def open_run(folder: Path, checkpoint: str = "best", device: str = "auto", head: bool = True) -> Run:
-    """A run, and one that has a head to predict with unless that is not asked. Raises `BadInput`."""
-    run = load(folder, checkpoint, pick_device(device))
-    if head and run.model.predictor is None:
-        names = ", ".join(term.name for term in run.config.objective)
-        raise BadInput(
-            f"{folder} has no head that predicts: its objective is {names}. Train one on its towers: "
-            f"-s pretrain.run={folder} with an objective such as l1, mse or cross-entropy"
-        )
-    return run
 
 
 def rows_to_predict(run: Run, source: str | None, split: str | None) -> Manifest:

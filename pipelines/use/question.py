@@ -1,9 +1,10 @@
-"""Zero-shot classification: items of any modality against words, by the angle in the shared space."""
+"""A question to a model: which of these labels an item is, by the angle in the shared space; and its answers."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from clx.pipelines.model.scoring import Scale, class_embeddings, embed_items, na
 from clx.pipelines.system.devices import Turns
 from clx.pipelines.system.errors import BadInput, in_memory
 from clx.pipelines.system.read_ahead import default_workers, read_ahead
-from clx.pipelines.use.inputs import Item, read_items
+from clx.pipelines.use.inputs import Item, Skipped, read_items
 from clx.pipelines.use.temperature_fit import load_fits
 
 
@@ -80,6 +81,12 @@ class Result:
     applies: list[str] | None = None
     """Where several labels may apply: those that do, best first."""
 
+    def as_json(self) -> dict[str, Any]:
+        """The best label with its probability, `by` which modalities, and `top`: all that are shown."""
+        best = [{"label": label, "probability": round(p, 6)} for label, p in self.scores]
+        applies = {} if self.applies is None else {"labels": self.applies}
+        return {"item": self.item, "by": "+".join(self.modalities), **best[0], **applies, "top": best}
+
 
 def classify(
     run: Run,
@@ -88,15 +95,15 @@ def classify(
     top: int = 5,
     batch_size: int = 64,
     workers: int | None = None,
-) -> Generator[Result | tuple[str, str], None, None]:
+) -> Generator[Result | Skipped, None, None]:
     """Classify items, in order, as they come; the first answer does not wait for a whole batch.
 
-    Yields a `Result`, or `(name, reason)` for an item that cannot be read.
+    Yields a `Result`, or a `Skipped` for an item that cannot be read.
     """
     workers = workers or default_workers()
     short = f"with {batch_size} items at a time for each of {workers} workers: --batch-size and --workers take fewer"
 
-    def work(group: list[Item]) -> list[Result | tuple[str, str]]:
+    def work(group: list[Item]) -> list[Result | Skipped]:
         read = read_items(run, group)
         with turn(alone=len(group) == 1), in_memory(lambda: short):
             return list(_classify(run, read, question, top))
@@ -106,7 +113,7 @@ def classify(
             yield from group
 
 
-def _classify(run: Run, group: Sequence[Item], question: Question, top: int) -> Iterator[Result | tuple[str, str]]:
+def _classify(run: Run, group: Sequence[Item], question: Question, top: int) -> Iterator[Result | Skipped]:
     alike: dict[tuple[str, ...], list[int]] = {}  # items given by the same modalities
     for k, (_, read) in enumerate(group):
         if isinstance(read, dict):
@@ -126,4 +133,4 @@ def _classify(run: Run, group: Sequence[Item], question: Question, top: int) -> 
                 applies = [label for label, p in ranked if p >= question.threshold]
             results[k] = Result(group[k][0], list(by), ranked[:top], applies)
     for k, (name, read) in enumerate(group):
-        yield (name, read) if isinstance(read, str) else results[k]
+        yield Skipped(name, read) if isinstance(read, str) else results[k]

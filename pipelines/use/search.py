@@ -1,7 +1,9 @@
-"""Nearest neighbours among embeddings of a file, exact and in bounded memory."""
+"""Search among the embeddings of a file, from options to answers: what `clx search` calls, and a program."""
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,77 +15,133 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
 from clx.pipelines.model.scoring import embed_items, queries
 from clx.pipelines.runs.open import open_model
-from clx.pipelines.system.durable_files import replacing
 from clx.pipelines.system.errors import BadInput, nearest
+from clx.pipelines.system.read_ahead import default_workers, read_ahead
 from clx.pipelines.use.embedding_files import EmbeddingFile
-from clx.pipelines.use.inputs import KINDS, Inputs, Item, check_modality, is_json
+from clx.pipelines.use.inputs import KINDS, Inputs, Item, Skipped, check_modality, is_json, read_items, refuse_skipped
+from clx.pipelines.use.neighbours import Hit, approximate, neighbours
 
 MANY = 1_000_000
 """Rows from which an index pays."""
 
 
-def neighbours(stored: EmbeddingFile, name: str, asked: Tensor, count: int) -> list[list[tuple[int, float]]]:
-    """For each query `[Q, D]` the places of the `count` unit rows of greatest dot product, with it, greatest first.
+@dataclass(frozen=True)
+class Neighbours:
+    """The answer to one query."""
 
-    Exact: one pass over the file, a chunk of rows in memory at a time.
+    query: str
+    by: str
+    """The modalities it was asked with, such as `image+audio`."""
+    among: str
+    """The modality that was searched among."""
+    hits: list[dict[str, Any]]
+    """Best first: `rank` from 1, `score`, and what stands beside the vectors, such as `id`, `row` and `label`."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"query": self.query, "by": self.by, "in": self.among, "hits": self.hits}
+
+
+class Searcher:
+    """Finds nearest neighbours of files, sentences and rows among embeddings.
+
+        searcher = Searcher("photos.parquet")
+        for answer in searcher.search(["a dog on a beach", "query.jpg"], top=5):
+            print(answer)
+
+    Args:
+        embeddings: what `clx embed` wrote, or a plain .npy array `[N, D]`.
+        among: the modality to search among; the first that is no text when None.
+        run: the run or OpenCLIP model that made them; the one that the file names when None. It is opened when a query
+            is asked, and must have the same weights.
+        pretrained: tag or checkpoint file of an OpenCLIP model.
+        by_index: ask an index, made once and kept beside the file, instead of comparing every row.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        say: hears in a line what is good to know.
+
+    Raises `BadInput`.
     """
-    best = torch.zeros(len(asked), 0)
-    places = torch.zeros(len(asked), 0, dtype=torch.long)
-    for start, rows in stored.chunks(name):
-        if rows.shape[1] != asked.shape[1]:
-            raise BadInput(f"{stored.path}: vectors of {rows.shape[1]} numbers, the query has {asked.shape[1]}")
-        scores = (asked @ rows.T).nan_to_num_(nan=-torch.inf)
-        both = torch.cat([best, scores], 1)
-        all_places = torch.cat([places, torch.arange(start, start + len(rows)).expand(len(asked), -1)], 1)
-        best, order = both.topk(min(count, both.shape[1]))
-        places = all_places.gather(1, order)
-    found = []
-    for values, where in zip(best.tolist(), places.tolist(), strict=True):
-        pairs = [(place, score) for place, score in zip(where, values, strict=True) if score > -torch.inf]
-        found.append(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
-    return found
+
+    def __init__(
+        self,
+        embeddings: str | Path,
+        *,
+        among: str | None = None,
+        run: str | None = None,
+        pretrained: str | None = None,
+        by_index: bool = False,
+        device: str = "auto",
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.file = EmbeddingFile.open(Path(embeddings))
+        self.among = among
+        self.column = pick_column(self.file, among)
+        self.count = self.file.count()
+        if self.count >= MANY and not by_index:
+            say(f"{self.count} rows, compared one by one; --approximate asks an index instead")
+        self._find = approximate if by_index else neighbours
+        self._open = partial(run_of, self.file, run, pretrained, device)
+
+    @cached_property
+    def run(self) -> Run:
+        """The model that made the embeddings."""
+        return self._open()
+
+    def search(
+        self,
+        queries: Iterable[str | Mapping[str, str]],
+        *,
+        top: int = 10,
+        modality: str | None = None,
+        strict: bool = False,
+    ) -> Generator[Neighbours | Skipped, None, None]:
+        """The `top` nearest of each query, in order, while the queries come.
+
+        Args:
+            queries: files, rows as JSON, and sentences. A mapping is one thing by several of its modalities, such as
+                `{"image": "a.png", "text": "a dog"}`.
+            modality: what all queries are, where their names do not tell.
+            strict: whether a query that cannot be read raises `BadInput` instead of being `Skipped`.
+        """
+        candidate = candidate_of(self.run, self.column, self.among)
+        return refuse_skipped(self._answers(items_of(self.run, queries, modality), candidate, top), strict)
+
+    def _answers(self, items: Iterable[Item], candidate: str, top: int) -> Generator[Neighbours | Skipped, None, None]:
+        with closing(read_ahead(items, partial(read_items, self.run), 64, default_workers())) as groups:
+            for group in groups:  # one pass over the file answers a group
+                yield from (Skipped(name, cells) for name, cells in group if isinstance(cells, str))
+                read = [(name, cells) for name, cells in group if not isinstance(cells, str)]
+                if not read:
+                    continue
+                vectors = torch.cat([query_of(self.run, cells, candidate) for _, cells in read])
+                for (name, cells), hits in zip(read, self._find(self.file, self.column, vectors, top), strict=True):
+                    yield Neighbours(name, "+".join(cells), candidate, self._lines(hits))
+
+    def near_rows(self, rows: Sequence[int], *, top: int = 10) -> Iterator[Neighbours]:
+        """The `top` nearest of rows of the file itself, counted from 1, other than the row. No model is opened."""
+        for row in rows:
+            if not 1 <= row <= self.count:
+                raise BadInput(f"--row {row}: {self.file.path} has {self.count} rows")
+        vectors = self.file.vectors(self.column, [row - 1 for row in rows])
+        found = self._find(self.file, self.column, vectors, top + 1)
+        for row, vector, hits in zip(rows, vectors, found, strict=True):
+            if vector.isnan().any():
+                raise BadInput(f"--row {row}: it has no {self.column}")
+            others = [hit for hit in hits if hit[0] != row - 1][:top]
+            yield Neighbours(f"row {row}", self.column, self.column, self._lines(others))
+
+    def _lines(self, hits: Sequence[Hit]) -> list[dict[str, Any]]:
+        """Hits with what stands beside their vectors."""
+        about = self.file.about([place for place, _ in hits])
+        return [
+            {"rank": k, "score": score, **line} for k, ((_, score), line) in enumerate(zip(hits, about, strict=True), 1)
+        ]
 
 
-def approximate(stored: EmbeddingFile, name: str, asked: Tensor, count: int) -> list[list[tuple[int, float]]]:
-    """The same by an HNSW index of usearch, made at its first use and kept beside the file."""
-    index = _index(stored, name, asked.shape[1])
-    matches = [index.search(row.numpy(), count) for row in asked]
-    return [
-        [(int(place), 1 - float(distance)) for place, distance in zip(one.keys, one.distances, strict=True)]
-        for one in matches
-    ]
-
-
-def _index(stored: EmbeddingFile, name: str, width: int) -> Any:
-    try:
-        from usearch.index import Index
-    except ImportError:
-        raise BadInput("--approximate needs usearch: pip install 'clx[search]'") from None
-    source = stored.facts or stored.path
-    path = stored.path.with_name(f"{stored.path.name}{f'.{name}' if name else ''}.usearch")
-    index = Index(ndim=width, metric="ip", dtype="f32")
-    made_of = source.stat().st_mtime_ns
-    if path.is_file() and path.stat().st_mtime_ns == made_of:  # it bears its source's time: a clock may be set back
-        index.load(str(path))
-        if index.ndim != width:
-            raise BadInput(f"{path}: vectors of {index.ndim} numbers, the query has {width}")
-        return index
-    for start, rows in stored.chunks(name):
-        if rows.shape[1] != width:
-            raise BadInput(f"{stored.path}: vectors of {rows.shape[1]} numbers, the query has {width}")
-        there = ~rows.isnan().any(1)
-        index.add((torch.arange(len(rows)) + start)[there].numpy(), rows[there].numpy(), threads=os.cpu_count() or 1)
-    with replacing(path) as beside:
-        index.save(str(beside))
-        os.utime(beside, ns=(made_of, made_of))
-    return index
-
-
-def run_of(stored: EmbeddingFile, run: str | None, pretrained: str | None, device: str) -> Run:
+def run_of(file: EmbeddingFile, run: str | None, pretrained: str | None, device: str) -> Run:
     """The model that made the embeddings, found by their metadata or given. Raises `BadInput` when it is another."""
-    meta = stored.meta
+    meta = file.meta
     if meta is None and run is None:
-        raise BadInput(f"{stored.path} does not say which model made it: give it with --run")
+        raise BadInput(f"{file.path} does not say which model made it: give it with --run")
     if run is None:
         assert meta is not None
         if meta.get("run"):
@@ -97,21 +155,21 @@ def run_of(stored: EmbeddingFile, run: str | None, pretrained: str | None, devic
         opened = open_model(run, pretrained, step, device)
     if meta is not None and fingerprint(opened.model) != meta["weights"]:
         named = run or meta.get("run") or meta["model"]
-        raise BadInput(f"{stored.path} was made by other weights than those of {named}")
+        raise BadInput(f"{file.path} was made by other weights than those of {named}")
     return opened
 
 
-def pick_column(stored: EmbeddingFile, asked: str | None) -> str:
+def pick_column(file: EmbeddingFile, asked: str | None) -> str:
     """The vectors to search among: those asked for, else the first of no text, else the first."""
-    if stored.meta is None:
+    if file.meta is None:
         return ""
-    kinds: dict[str, str] = stored.meta["modalities"]
+    kinds: dict[str, str] = file.meta["modalities"]
     if asked is not None and asked not in kinds:
-        raise BadInput(f"--in {asked}: {stored.path} has no such vectors{nearest(asked, kinds)}")
+        raise BadInput(f"--in {asked}: {file.path} has no such vectors{nearest(asked, kinds)}")
     return asked or next((name for name, kind in kinds.items() if kind != "text"), next(iter(kinds)))
 
 
-def candidate(run: Run, column: str, asked: str | None) -> str:
+def candidate_of(run: Run, column: str, asked: str | None) -> str:
     """The modality that is searched among; of a plain array the one asked for, else the run's first of no text."""
     if column or asked:
         check_modality(run, column or str(asked))
@@ -119,11 +177,14 @@ def candidate(run: Run, column: str, asked: str | None) -> str:
     return next((name for name, m in run.modalities.items() if m.kind != "text"), next(iter(run.modalities)))
 
 
-def items_of(run: Run, asked: Iterable[str], modality: str | None) -> Iterator[Item]:
-    """Queries as items: files, rows as JSON, and what is neither as a sentence."""
+def items_of(run: Run, queries: Iterable[str | Mapping[str, str]], modality: str | None) -> Iterator[Item]:
+    """Queries as items: files, rows as JSON, one thing by its files, and what is none of these as a sentence."""
     inputs = Inputs(run, modality)
     texts = [name for name, m in run.modalities.items() if m.kind == "text"]
-    for query in asked:
+    for query in queries:
+        if isinstance(query, Mapping):
+            yield from inputs.items([query])
+            continue
         path = Path(query)
         named = path.suffix.lower() in KINDS and not any(c.isspace() for c in query)
         if modality is None and texts and not path.exists() and not named and not is_json(query):
@@ -134,7 +195,7 @@ def items_of(run: Run, asked: Iterable[str], modality: str | None) -> Iterator[I
             yield from inputs.items([query])
 
 
-def ask(run: Run, read: dict[str, Any], candidate: str) -> Tensor:
+def query_of(run: Run, read: dict[str, Any], candidate: str) -> Tensor:
     """A query `[1, D]` from the read modalities of one item, to be multiplied with unit rows of `candidate`."""
     z, present = embed_items(run, [read])
     leading = run.objective.leading

@@ -31,7 +31,7 @@ from clx.pipelines.system.errors import out_of_memory
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.training.step import Learner
 from clx.pipelines.training.trainer import Trainer
-from clx.pipelines.use import predict as predicting
+from clx.pipelines.use import predict_rows
 from command import Forked
 from trained import held
 
@@ -182,7 +182,7 @@ USES: dict[str, tuple[list[str], Any, str, int, str]] = {
         20,
         "batches of 4 rows, after part 2 of 5: ",
     ),
-    "predict": (["--batch-size", "9"], predicting, "answer", 2, "batches of 9 rows: --batch-size takes fewer"),
+    "predict": (["--batch-size", "9"], predict_rows, "answer", 2, "batches of 9 rows: --batch-size takes fewer"),
 }
 
 

@@ -11,7 +11,7 @@ import torch
 
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.use.embedding_files import EmbeddingFile
-from clx.pipelines.use.search import approximate, neighbours
+from clx.pipelines.use.neighbours import approximate, neighbours
 
 
 @pytest.fixture

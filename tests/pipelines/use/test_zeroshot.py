@@ -13,7 +13,7 @@ from clx.pipelines.model.scoring import class_embeddings, embed_items, native_sc
 from clx.pipelines.runs import open
 from clx.pipelines.use.inputs import Inputs
 from clx.pipelines.use.labels import read_templates
-from clx.pipelines.use.zeroshot import Question, Result, ask, classify
+from clx.pipelines.use.question import Question, Result, ask, classify
 from configs import OPEN_CLIP
 
 WORDS = ["cat", "dog", "a red square", "ship", "tree frog"]

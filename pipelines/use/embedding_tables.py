@@ -1,0 +1,146 @@
+"""Tables of embeddings, a batch of rows each: ids, labels and a vector column per modality."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from clx.pipelines.batches.batch import Batch, Key
+from clx.pipelines.batches.columns import column_of, columns_of, has_columns
+from clx.pipelines.batches.dataset import BatchDataset
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.model.build import Run
+from clx.pipelines.system.devices import Turns
+from clx.pipelines.system.errors import BadInput, nearest
+from clx.pipelines.system.read_ahead import read_ahead
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """What to embed, and how."""
+
+    split: str | None = None
+    modalities: list[str] = field(default_factory=list)
+    """Some of the run's; all that the data have when empty."""
+    id: str | None = None
+    """Column with the id of a row; its path, or its number, when not given."""
+    keep: list[str] = field(default_factory=list)
+    """Further columns to copy."""
+    dtype: Literal["float32", "float16"] = "float32"
+    normalize: bool = False
+    """Unit vectors instead of the model's own lengths."""
+    batch_size: int = 128
+
+
+def usable(run: Run, manifests: list[Manifest], asked: list[str]) -> list[str]:
+    """The modalities to embed: those asked for, else all that the data have columns for. Raises `BadInput`."""
+    for name in asked:
+        if name not in run.modalities:
+            raise BadInput(f"unknown modality {name!r}{nearest(name, run.modalities)}")
+    found = [name for name, m in run.modalities.items() if all(has_columns(each, name, m) for each in manifests)]
+    lacking = [name for name in asked or run.modalities if name not in found]
+    if lacking if asked else not found:
+        wanted = ", ".join(columns_of({name: run.modalities[name] for name in lacking}))
+        columns = ", ".join(manifests[0].columns)
+        raise BadInput(
+            f"{manifests[0].name} has no column {wanted}; its columns are {columns} "
+            "(--column MODALITY=COLUMN names another)"
+        )
+    names = [name for name in found if not asked or name in asked]
+    reserved = {"row", "id", "split", "label"} & set(names)
+    if reserved:
+        raise BadInput(f"a modality called {reserved.pop()!r} would take the place of that column")
+    return names
+
+
+@dataclass
+class EmbeddingTables:
+    """Makes the tables of batches."""
+
+    run: Run
+    rows: list[tuple[str | None, Manifest]]
+    names: list[str]
+    options: EmbeddingOptions
+    strict: bool
+
+    def __post_init__(self) -> None:
+        data, given = self.run.config.data, self.options
+        modalities = {name: self.run.modalities[name] for name in self.names}
+        self.data = [BatchDataset(manifest, modalities, on_bad="skip") for _, manifest in self.rows]
+        for _, manifest in self.rows:
+            for column in [*([given.id] if given.id else []), *given.keep]:
+                manifest.require(column)
+        shared = set.intersection(*(set(manifest.columns) for _, manifest in self.rows))
+        self.label = next((column for column in (data.label, "label") if column in shared), None)
+        self.split = data.split if data.split in shared else None
+        self.paths = [str(column_of(n, m)) for n, m in modalities.items() if m.files]
+
+    def parts(
+        self, work: list[list[tuple[int, Key]]], has: Callable[[int], bool], workers: int
+    ) -> Iterator[tuple[int, Iterator[tuple["pa.Table", list[str]]]]]:
+        """Numbers of the parts that are not there yet, each with the tables of its batches and their bad rows."""
+        missing = [number for number in range(len(work)) if not has(number)]
+        keys = [key for number in missing for key in work[number]]
+
+        def make(group: list[tuple[int, Key]]) -> tuple["pa.Table", list[str]]:
+            [(source, key)] = group
+            batch = self.data[source][key]
+            with turn():
+                return self.table(source, key, batch)
+
+        with Turns(self.run.device, workers) as turn, closing(read_ahead(keys, make, 1, workers)) as made:
+            for number in missing:
+                yield number, itertools.islice(made, len(work[number]))
+
+    @torch.no_grad()
+    def table(self, source: int, key: Key, batch: Batch) -> tuple["pa.Table", list[str]]:
+        """One batch as rows of the file, and the rows left out with their reasons."""
+        import pyarrow as pa
+
+        split, manifest = self.rows[source]
+        bad = [f"{one.where}, column {one.column}: {one.reason}" for one in batch.bad]
+        out = {one.row for one in batch.bad}
+        kept = [int(i) for i in key.rows if int(i) not in out]
+        columns: dict[str, Any] = {
+            "row": pa.array([int(manifest.rows[i]) + 1 for i in kept], pa.int64()),
+            "id": pa.array([self.name(manifest, i) for i in kept], pa.string()),
+        }
+        if split is not None or self.split:
+            shown = [split or manifest.cell(i, str(self.split)) for i in kept]
+            columns["split"] = pa.array([None if s is None else str(s) for s in shown], pa.string())
+        for name, column in [("label", self.label), *((c, c) for c in self.options.keep)]:
+            if column is not None:
+                cells = [manifest.cell(i, column) for i in kept]
+                columns[name] = pa.array([None if c is None else str(c) for c in cells], pa.string())
+        moved = batch.to(self.run.device)
+        z = self.run.model(moved.inputs, moved.present) if kept else {}
+        for name in self.names:
+            columns[name] = self.vectors(z.get(name), batch.present[name].numpy())
+        return pa.table(columns), bad
+
+    def name(self, manifest: Manifest, i: int) -> str:
+        """The id of a row: a column, its path, or where it stands."""
+        if self.options.id is not None:
+            cell = manifest.cell(i, self.options.id)
+            return "" if cell is None else str(cell)
+        paths = (manifest.cell(i, column) for column in self.paths)
+        return next((cell for cell in paths if isinstance(cell, str)), manifest.where(i))
+
+    def vectors(self, z: torch.Tensor | None, present: Any) -> "pa.Array":
+        """Rows `[N, D]` as lists of one length, null where the input is missing."""
+        import pyarrow as pa
+
+        width, kind = self.run.config.embed_dim, np.dtype(self.options.dtype)
+        rows = torch.zeros(0, width) if z is None else z.float().cpu()
+        if self.options.normalize:
+            rows = F.normalize(rows, dim=-1)
+        flat = pa.array(rows.numpy().astype(kind).reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(flat, width, mask=pa.array(~present))

@@ -1,0 +1,169 @@
+"""Predictions of a run, from options to lines: what `clx predict` calls, and a program."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clx.pipelines.batches.batch import BadRow
+from clx.pipelines.data.writers import Line, writer
+from clx.pipelines.runs.open import open_model
+from clx.pipelines.system.errors import BadInput
+from clx.pipelines.use import predict_recordings, predict_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+USUAL = 21
+"""Steps before that the score of a step is set against."""
+BETA = 4.0
+"""Deviations above the mean score from which a step is an anomaly."""
+
+
+@dataclass
+class Predictions:
+    """Lines, one after the other, made while they are asked for; they can be gone through once."""
+
+    parts: Iterator[tuple[list[Line], list[BadRow]]]
+    """The lines batch by batch, with the rows among them that could not be used."""
+    schema: "pa.Schema"
+    """Names and types of a line's values."""
+    sources: list[str]
+    """The manifests that are read."""
+    strict: bool = False
+    say: Callable[[str], None] = lambda text: None
+    count: int = 0
+    """Lines so far."""
+    bad: int = 0
+    """Rows so far that could not be used: they have None for a prediction."""
+
+    def batches(self) -> Iterator[list[Line]]:
+        """The lines, batch by batch. Bad rows are said; with `strict` the first raises `BadInput`."""
+        for lines, unread in self.parts:
+            for one in unread:
+                if self.strict:
+                    raise BadInput(f"{one.where}, column {one.column}: {one.reason}")
+                self.say(f"no prediction for {one.where}, column {one.column}: {one.reason}")
+            self.count, self.bad = self.count + len(lines), self.bad + len(unread)
+            yield lines
+
+    def __iter__(self) -> Iterator[Line]:
+        for lines in self.batches():
+            yield from lines
+
+    def save(self, out: Path) -> None:
+        """Write all lines into a .csv, .tsv, .jsonl or .parquet file, whole or not at all.
+
+        Raises `BadInput` for another name, and where `out` is what the rows are read from.
+        """
+        with writer(out, self.schema, self.sources) as write:
+            for lines in self.batches():
+                write(lines)
+
+
+class Predictor:
+    """Predicts with the head that a run was trained with, and scores the steps of recordings.
+
+        predictor = Predictor("runs/airfoil")
+        for line in predictor.predict("more.csv"):
+            print(line["row"], line["predicted_target"])
+
+    Args:
+        run: a run folder.
+        checkpoint: `best`, `last`, or a step.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        batch_size: rows, or windows of a recording, at a time.
+        strict: whether the first row that cannot be read raises `BadInput`.
+        say: hears in a line each row that cannot be used, and what is good to know.
+
+    Raises `BadInput`.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        checkpoint: str = "best",
+        device: str = "auto",
+        batch_size: int = 256,
+        strict: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.folder, self.batch_size, self.strict, self.say = Path(run), batch_size, strict, say
+        self.run = open_model(run, checkpoint=checkpoint, device=device, only_run=True)
+
+    def predict(
+        self,
+        source: str | None = None,
+        split: str | None = None,
+        *,
+        keep: Sequence[str] = (),
+        probabilities: bool = False,
+    ) -> Predictions:
+        """Targets in their units, or classes, a line for each row in its order; or what follows each recording.
+
+        A run that was trained to forecast (`data.windows.horizon`) gives a line for each step that follows, in the
+        units of the data (see `predict_recordings.forecasts`), any other the lines of `predict_rows.predict`.
+
+        Args:
+            source: manifest, folder or built-in data; the run's own test rows when None.
+            split: only the rows of this split.
+            keep: columns to repeat beside a prediction; all but the inputs when empty.
+            probabilities: of a run with classes also a column for each.
+        """
+        if self.run.model.predictor is None:
+            names = ", ".join(term.name for term in self.run.config.objective)
+            raise BadInput(
+                f"{self.folder} has no head that predicts: its objective is {names}. Train one on its towers: "
+                f"-s pretrain.run={self.folder} with an objective such as l1, mse or cross-entropy"
+            )
+        if self.run.forecasts:
+            if keep or probabilities:
+                raise BadInput("--keep and --probabilities are for rows of a table, not for the steps of recordings")
+            scorer = predict_recordings.open_scorer(self.run, block=self.batch_size)
+            recordings = predict_recordings.recordings(self.run, source, split)
+            parts = predict_recordings.forecasts(scorer, recordings)
+            return self._predictions(parts, predict_recordings.forecast_schema(scorer), source)
+        if probabilities and self.run.config.data.target:
+            raise BadInput("--probabilities is for runs that predict classes; this one predicts numbers")
+        manifest = predict_rows.rows_to_predict(self.run, source, split)
+        kept = predict_rows.kept_columns(self.run, manifest, keep)
+        schema = predict_rows.schema_of(self.run, manifest, kept, probabilities)
+        return self._predictions(
+            predict_rows.predict(self.run, manifest, kept, probabilities, self.batch_size), schema, source
+        )
+
+    def anomalies(
+        self, source: str | None = None, split: str | None = None, *, average: int = USUAL, beta: float = BETA
+    ) -> Predictions:
+        """How odd each step of recordings is, a line each (see `predict_recordings.anomalies`).
+
+        Args:
+            source: manifest or built-in data of recordings; the run's own test split when None.
+            split: only the recordings of this split.
+            average: steps before that a score is set against, at least 1.
+            beta: a score is an anomaly from so many deviations above the mean of the training recordings' on, at
+                least 0.
+
+        Raises `BadInput` for a run that was not trained on windows of recordings.
+        """
+        check_beta(beta)
+        scorer = predict_recordings.open_scorer(self.run, average, self.batch_size)
+        recordings = predict_recordings.recordings(self.run, source, split)
+        threshold = scorer.threshold(beta)
+        self.say(f"a score above {threshold:.3g} is an anomaly: mean and {beta:g} deviations of training scores")
+        parts = predict_recordings.anomalies(scorer, recordings, threshold)
+        return self._predictions(parts, predict_recordings.anomaly_schema(scorer), source)
+
+    def _predictions(
+        self, parts: Iterator[tuple[list[Line], list[BadRow]]], schema: "pa.Schema", source: str | None
+    ) -> Predictions:
+        data = self.run.config.data
+        own = [name for name in (data.train, data.val, data.test) if isinstance(name, str)]
+        return Predictions(parts, schema, [source] if source else own, self.strict, self.say)
+
+
+def check_beta(beta: float) -> None:
+    """Raises `BadInput` for what is no number of deviations."""
+    if not 0 <= beta < float("inf"):
+        raise BadInput(f"--beta {beta:g}: so many deviations are a number from 0 on")
