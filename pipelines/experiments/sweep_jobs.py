@@ -20,7 +20,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.experiments.sweep_grid import Point
 from clx.pipelines.experiments.train import train
 from clx.pipelines.runs.folder import checkpoints, read_config
-from clx.pipelines.runs.state import is_held
+from clx.pipelines.system.durable_files import is_locked
 from clx.pipelines.system.errors import Stopped
 from clx.pipelines.system.progress import Progress, Silent
 from clx.pipelines.system.signals import raise_stopped
@@ -42,7 +42,7 @@ class Job(NamedTuple):
 def execute(job: Job, progress: Progress) -> str | None:
     """Train one run, or go on with it; the error in one line where it failed. Raises `Stopped`."""
     waited = time.monotonic()
-    while is_held(job.out) and time.monotonic() - waited < PATIENCE:
+    while is_locked(job.out) and time.monotonic() - waited < PATIENCE:
         time.sleep(0.2)
     try:
         if not job.anew and (checkpoints(job.out) or checkpoints(job.out / "pretrain")):

@@ -4,7 +4,6 @@ A process that trains holds the folder's lock, which the system takes back howev
 a run that was killed is told from one that goes on, also across machines that share a disk.
 """
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,23 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.runs.folder import checkpoints
-from clx.pipelines.system.durable_files import LOCK, write_text
+from clx.pipelines.system.durable_files import is_locked, write_text
 from clx.pipelines.system.errors import Failed, Stopped
 
 KINDS = {"state": str, "steps": int, "started": str, "ended": str, "error": str}
 """What `state.json` tells, where it tells of it."""
-
-
-def is_held(folder: Path) -> bool:
-    """Whether another process holds the folder now. Not for one that this process holds: asking lets go of it."""
-    try:
-        with open(folder / LOCK, "r+b") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return (folder / LOCK).exists()
-    except OSError:  # there is no lock, or the file system has none
-        return False
-    return False
 
 
 @contextmanager
@@ -80,5 +67,5 @@ def recorded_state(out: Path) -> str:
 
 
 def state_of(out: Path) -> str:
-    """`running`, or what the folder says. Not for a run that this process trains."""
-    return "running" if is_held(out) else recorded_state(out)
+    """`running`, or what the folder says."""
+    return "running" if is_locked(out) else recorded_state(out)

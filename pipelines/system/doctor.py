@@ -218,8 +218,6 @@ def memory() -> Iterator[Row]:
 
 def files() -> Iterator[Row]:
     """What worker processes need: shared memory to hand batches over, and open files."""
-    import resource
-
     shared = Path("/dev/shm")
     if shared.is_dir():
         space = shutil.disk_usage(shared)
@@ -227,6 +225,10 @@ def files() -> Iterator[Row]:
         advice = "with train.workers, give the container more (docker run --shm-size 8g) or set train.workers=0"
         shown = f"{space.free / GIB:.2f} of {space.total / GIB:.2f} GiB free in /dev/shm"
         yield row("shared memory", shown, "problem" if low else "ok", advice if low else None)
+    try:
+        import resource
+    except ImportError:  # Windows sets no such limit
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = soft < 1024
     more = f"ulimit -n {min(hard, 4096) if hard > 0 else 4096}"

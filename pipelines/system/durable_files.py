@@ -1,18 +1,18 @@
 """Files that survive what happens to jobs: replaced whole or not at all, logs of whole lines, sealed JSON, a lock."""
 
-import fcntl
 import glob
 import hashlib
 import json
 import math
 import os
+import platform
 import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, EIO, ENOSPC, EROFS
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from warnings import warn
 
 from clx.pipelines.system.errors import BadInput, ClxWarning, Failed
@@ -61,7 +61,10 @@ def digest(path: Path) -> str:
 
 def sync(path: Path) -> None:
     """A file or folder on disk for certain."""
-    handle = os.open(path, os.O_RDONLY)
+    windows = os.name == "nt"
+    if windows and path.is_dir():  # it has no such thing for folders
+        return
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -139,7 +142,8 @@ def read_log(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[
 def locked(out: Path, what: str = "trained") -> Iterator[None]:
     """Keep other processes out of this folder, which is being `what`. The lock ends with the process, however it ends.
 
-    A record lock, since worker processes that outlive a killed parent would hold on to an inherited `flock`.
+    Worker processes that are forked meanwhile let go of it, so that it does not outlive a killed parent. The lock's
+    file says who holds it, from its second byte on: Windows lets nobody else read the first, which is locked.
     Raises `BadInput` when another process has it.
     """
     path = out / LOCK
@@ -150,11 +154,10 @@ def locked(out: Path, what: str = "trained") -> Iterator[None]:
         raise Failed(f"{path} cannot be written: {error.strerror}") from None
     with file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            holder = file.read().decode(errors="replace").strip()
-            raise BadInput(f"{out} is being {what} by another process ({holder or 'unknown'})") from None
+            if not take_lock(file):
+                file.seek(1)
+                holder = file.read().decode(errors="replace").strip()
+                raise BadInput(f"{out} is being {what} by another process ({holder or 'unknown'})")
         except OSError as error:  # a file system without locks
             warn(
                 f"{out} cannot be locked ({error.strerror}): see that no other run writes there",
@@ -163,10 +166,48 @@ def locked(out: Path, what: str = "trained") -> Iterator[None]:
             )
         try:
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+            file.write(f" process {os.getpid()} on {platform.node()}\n".encode())
         except OSError as error:
             raise Failed(f"{path} cannot be written: {error.strerror}") from None
-        yield
+        _HELD.add(file)
+        try:
+            yield
+        finally:
+            _HELD.discard(file)
+
+
+def is_locked(out: Path) -> bool:
+    """Whether a process, this one or another, holds the lock of a folder now. It is tried, and at once let go."""
+    try:
+        with open(out / LOCK, "r+b") as file:
+            return not take_lock(file)
+    except PermissionError:
+        return (out / LOCK).exists()
+    except OSError:  # there is no lock, or the file system has none
+        return False
+
+
+def take_lock(file: IO[bytes]) -> bool:
+    """Lock an open file until it is closed, without waiting; whether that could be. Raises `OSError` where files
+    cannot be locked."""
+    from filelock import lock_descriptor
+
+    return lock_descriptor(file.fileno(), blocking=False)
+
+
+_HELD: set[IO[bytes]] = set()
+"""Files whose locks this process holds."""
+
+
+def _let_go() -> None:
+    """In a forked child, which has the open files too: the lock is the parent's alone."""
+    for file in _HELD:
+        file.close()
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def seal(content: dict[str, Any]) -> str:
