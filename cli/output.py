@@ -1,7 +1,6 @@
 """What the terminal sees: data on stdout, everything else on stderr. No torch, and rich only where it draws."""
 
 import json
-import math
 import os
 import sys
 import time
@@ -10,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from clx.pipelines.system.progress import Progress
+from clx.pipelines.system.text import finite, number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,17 +21,6 @@ def note(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def plain(value: Any, digits: int = 6) -> Any:
-    """Numbers to so many digits; JSON has no NaN and no infinity: they become null."""
-    if isinstance(value, float):
-        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): plain(item, digits) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item, digits) for item in value]
-    return value
-
-
 class ReaderGone(Exception):
     """Whoever read stdout has what it wanted (`| head`): the command ends quietly."""
 
@@ -39,7 +28,7 @@ class ReaderGone(Exception):
 def emit_json(value: Any, digits: int = 6) -> None:
     """One JSON value on a line of stdout, its numbers to so many digits. Raises `ReaderGone`."""
     try:
-        print(json.dumps(plain(value, digits), ensure_ascii=False), flush=True)
+        print(json.dumps(finite(value, digits), ensure_ascii=False), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush is quiet too
         raise ReaderGone from None
@@ -111,9 +100,7 @@ def cell(value: Any) -> str:
     """A value as a table shows it."""
     if value is None:
         return ""
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) >= 10 or (value and abs(value) < 1e-3) else f"{value:.3f}"
-    return str(value)
+    return number(value) if isinstance(value, float) else str(value)
 
 
 class Rate:
@@ -139,13 +126,11 @@ class PlainProgress:
     """Lines at growing intervals, for logs and pipes."""
 
     def __init__(self, every: float = 10.0) -> None:
-        import time
-
-        self.clock, self.every, self.start = time.monotonic, every, time.monotonic()
+        self.every, self.start = every, time.monotonic()
         self.next = self.start + 1
 
     def step(self, done: int, total: int, **shown: float) -> None:
-        now = self.clock()
+        now = time.monotonic()
         if now < self.next and done < total:
             return
         self.next = now + self.every

@@ -74,7 +74,8 @@ def show(
 
     Example: clx runs show runs/digits
     """
-    from clx.pipelines.runs.listing import details, sparkline
+    from clx.pipelines.runs.listing import details
+    from clx.pipelines.system.text import bars
 
     found = details(run)
     if json or not sys.stdout.isatty():
@@ -91,7 +92,7 @@ def show(
             print(f"{key:>10}  {cell(value)}")
     for name, points in drawn.items():
         values = [value for _, value in points]
-        print(f"{name:>10}  {cell(values[0])} {sparkline(values)} {cell(values[-1])}")
+        print(f"{name:>10}  {cell(values[0])} {bars(values)} {cell(values[-1])}")
     print()
     emit_table([{**one, "bytes": f"{one['bytes'] / 2**20:.1f} MiB", "best": "yes" * one["best"]} for one in kept])
     emit_table([{"figure": key, "value": value} for key, value in numbers.items()])

@@ -25,6 +25,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.write_recipe import infer_config
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.text import bars
 
 LISTED = 1000  # findings of one sort that are listed; all are counted
 CLASSES = 1000
@@ -304,21 +305,10 @@ def target_summary(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         for split, at in described.items():
             if split == "bin_width":
                 continue
-            bars = bars_of([count for _, count in at["histogram"]])
+            histogram = bars([count for _, count in at["histogram"]], most=50, from_zero=True)
             figures = {key: value for key, value in at.items() if key != "histogram"}
-            rows.append({"target": column, "split": split, **figures, "histogram": bars})
+            rows.append({"target": column, "split": split, **figures, "histogram": histogram})
     return rows
-
-
-def bars_of(counts: Sequence[int]) -> str:
-    """Counts as a line of bars, at most 50 of them: neighbours are added up beyond that.
-
-    >>> bars_of([0, 1, 4, 8])
-    ' ▁▄█'
-    """
-    together = -(-len(counts) // 50) or 1
-    sums = [sum(counts[k : k + together]) for k in range(0, len(counts), together)]
-    return "".join(" " if not n else "▁▂▃▄▅▆▇█"[max(0, round(8 * n / max(sums)) - 1)] for n in sums)
 
 
 def summary(report: Mapping[str, Any]) -> list[dict[str, Any]]:

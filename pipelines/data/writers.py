@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clx.pipelines.system.durable_files import finite, replacing
+from clx.pipelines.system.durable_files import replacing
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.text import finite
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -59,7 +59,10 @@ from annotated_types import Ge, Gt, Lt
 
 from clx.pipelines.config.schema import TASKS
 from clx.pipelines.runs.folder import FOLDER, LAST, is_number
-from clx.pipelines.system.durable_files import finite, write_text
+from clx.pipelines.runs.listing import read_evaluation
+from clx.pipelines.system.durable_files import write_text
+from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.text import finite
 
 SCHEMA = 2
 MOST_CLASSES = 1000  # of a confusion matrix
@@ -158,16 +161,16 @@ def saved(folder: Path) -> Iterator[dict[str, Any]]:
     """All evaluations of a run that this version reads, oldest first, each once."""
     found: dict[str, tuple[int, dict[str, Any]]] = {}
     for path in _paths(folder):
-        with suppress(OSError, ValueError):  # gone, or not ours
-            result = json.loads(path.read_text(encoding="utf-8"))
+        with suppress(FileNotFoundError, BadInput):  # gone, or not ours
+            result = read_evaluation(path)
             if _is_ours(result):
                 found[result["key"]] = (path.stat().st_mtime_ns, result)
     yield from (result for _, result in sorted(found.values(), key=lambda each: each[0]))
 
 
-def _is_ours(result: Any) -> bool:
-    """Whether a JSON value is an evaluation of this schema, so that what reads it need not ask again."""
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+def _is_ours(result: dict[str, Any]) -> bool:
+    """Whether an evaluation is of this schema in all its parts, so that what reads it need not ask again."""
+    if result.get("schema") != SCHEMA:
         return False
     named = all(isinstance(result.get(key), str) for key in ("key", "data", "split"))
     inputs = [result[task] for task in TASKS if task in result]
@@ -175,7 +178,6 @@ def _is_ours(result: Any) -> bool:
         named
         and isinstance(result.get("step"), int | None)
         and isinstance(result.get("settings", {}), dict)
-        and all(isinstance(lines, dict) for lines in inputs)
         and all(_is_line(line) for lines in inputs for line in lines.values())
     )
 

@@ -10,6 +10,7 @@ from clx.pipelines.evaluation import results
 from clx.pipelines.report.run_facts import ReportedRun, file_name
 from clx.pipelines.runs.folder import is_number
 from clx.pipelines.runs.listing import settings
+from clx.pipelines.system.text import number
 
 OF_TASKS = {
     **dict.fromkeys(("k", "weights"), ("knn",)),
@@ -92,16 +93,15 @@ def figures(rows: Iterable[dict[str, Any]]) -> list[str]:
 def figure(row: dict[str, Any], key: str) -> Cell:
     """One figure, and its interval where there is one."""
     limits = row.get(f"{key}_ci")
-    interval = f"{number(limits[0])} to {number(limits[1])}" if limits and None not in limits else ""
-    return Cell(number(row.get(key)), interval)
+    interval = f"{as_text(limits[0])} to {as_text(limits[1])}" if limits and None not in limits else ""
+    return Cell(as_text(row.get(key)), interval)
 
 
-def number(value: Any) -> str:
+def as_text(value: float | None) -> str:
+    """A number as the page has it; nothing for none."""
     if value is None:
         return ""
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if abs(value) >= 10 or (value and abs(value) < 1e-3) else f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else number(value)
 
 
 def below_each_other(found: dict[str, dict[int, dict[str, Any]]]) -> Table:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.config.schema import TASKS, Config
-from clx.pipelines.runs.folder import best, checkpoints, is_number, read_config
+from clx.pipelines.runs.folder import LAST, best, checkpoints, is_number, read_config
 from clx.pipelines.runs.state import read, state_of
 from clx.pipelines.system.errors import BadInput, nearest
 
@@ -28,17 +28,25 @@ def find(folder: Path) -> list[Path]:
     return found
 
 
-def read_results(run: Path) -> dict[str, Any]:
-    """The last evaluation of a run; nothing when there was none. Raises `BadInput` when it is damaged."""
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """An evaluation in a file. Raises `FileNotFoundError`, and `BadInput` for what is none."""
     try:
-        results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from None
+    if not isinstance(evaluation, dict) or not all(isinstance(evaluation.get(task, {}), dict) for task in TASKS):
+        raise BadInput(f"{path} is not an evaluation")
+    return evaluation
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """The evaluation that ended a run's training; nothing when there was none. Raises `BadInput` when it is damaged."""
+    try:
+        return read_evaluation(run / LAST)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{run}/results.json cannot be read: {error}") from None
-    if not isinstance(results, dict) or not all(isinstance(results.get(task, {}), dict) for task in TASKS):
-        raise BadInput(f"{run}/results.json is not an evaluation")
-    return results
 
 
 def figures(results: dict[str, Any]) -> dict[str, float]:
@@ -166,19 +174,6 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
             if is_number(value) and math.isfinite(value) and isinstance(line.get("step"), int):
                 found.setdefault(name, []).append((line["step"], value))
     return found
-
-
-def sparkline(values: Sequence[float]) -> str:
-    """Numbers as one line of at most 60 bars, each the mean of its share of them.
-
-    >>> sparkline([0, 1, 2, 3, 4, 5, 6, 7])
-    '▁▂▃▄▅▆▇█'
-    """
-    count = min(60, len(values))
-    edges = [round(k * len(values) / count) for k in range(count + 1)]
-    means = [math.fsum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
-    low, high = min(means), max(means)
-    return "".join("▁▂▃▄▅▆▇█"[round(7 * (mean - low) / (high - low or 1))] for mean in means)
 
 
 def compare(runs: Sequence[Path]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import glob
 import hashlib
 import json
-import math
 import os
 import platform
 import secrets
@@ -85,17 +84,6 @@ def write_text(path: Path, text: str) -> None:
             beside.write_text(text, encoding="utf-8")
     except OSError as error:
         raise Failed(f"{path} cannot be written: {error.strerror or error}") from None
-
-
-def finite(value: Any) -> Any:
-    """A JSON value with null for NaN and infinity, which JSON has not."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
-    return value
 
 
 def append(path: Path, line: dict[str, Any]) -> None:

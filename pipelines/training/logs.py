@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.batches.batch import BadRow
-from clx.pipelines.system.durable_files import append, finite, read_log
+from clx.pipelines.system.durable_files import append, read_log
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.text import finite
 
 
 class Metrics:
