@@ -114,9 +114,9 @@ def list_data(json: options.Json = False) -> None:
     """List the built-in data: name, modalities, rows per split."""
     from clx.pipelines.data.builtin import describe
 
-    found = describe()
+    sets = describe()
     if json:
-        emit_json({"data": found})
+        emit_json({"data": sets})
         return
     emit_table(
         [
@@ -126,7 +126,7 @@ def list_data(json: options.Json = False) -> None:
                 "rows": " ".join(f"{split} {count}" for split, count in entry["rows"].items()),
                 "about": entry["about"],
             }
-            for entry in found
+            for entry in sets
         ],
         title="built-in data",
     )

@@ -34,11 +34,11 @@ def compact(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str,
         and all(row.get(key) == value for row in rows)
         and (len(rows) > 1 or not isinstance(value, float))  # the one row's own figures stay in it
     }
-    shown = []
+    lines = []
     for row in rows:
-        kept = {key: value for key, value in row.items() if not key.endswith("_ci") and key not in shared}
+        line = {key: value for key, value in row.items() if not key.endswith("_ci") and key not in shared}
         for key in figures & row.keys():
             if limits := row.get(f"{key}_ci"):
-                kept[key] = f"{cell(row[key])} ({cell(limits[0])}-{cell(limits[1])})"
-        shown.append(kept)
-    return shown, shared
+                line[key] = f"{cell(row[key])} ({cell(limits[0])}-{cell(limits[1])})"
+        lines.append(line)
+    return lines, shared

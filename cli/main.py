@@ -101,13 +101,13 @@ def watch() -> None:
             signal.signal(number, stop)
     if hasattr(signal, "SIGUSR1"):  # it asks a training to save, and must not end what has nothing to save
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    shown = warnings.showwarning
+    show_other = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
         if issubclass(category, ClxWarning):
             note(f"warning: {message}")
         else:
-            shown(message, category, *rest)
+            show_other(message, category, *rest)
 
     warnings.showwarning = show  # type: ignore[assignment]
 
@@ -123,8 +123,8 @@ def explain(error: Exception) -> tuple[str, int]:
         return "out of memory: fewer rows at a time, or --device cpu where a GPU was too small, need less", code
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror, code
-    said = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {said} (clx --debug shows the traceback)", code
+    message = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {message} (clx --debug shows the traceback)", code
 
 
 def fail(message: str, code: int) -> int:

@@ -19,7 +19,7 @@ Column = Annotated[
     list[str],
     typer.Option(metavar="MODALITY=COLUMN", help="Another column of the data than the model's own, as image=photo."),
 ]
-Keep = Annotated[list[str], typer.Option(help="Further columns to copy.")]
+
 AllowOutside = Annotated[bool, typer.Option(help="Accept paths that lead out of the data's folder.")]
 Template = Annotated[
     list[str],
@@ -40,14 +40,12 @@ Settings = Annotated[
     list[str],
     typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override a config key, e.g. train.lr=1e-3."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows at a time.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Threads that read and embed [default: one per core, at most 8].")
 ]
 Strict = Annotated[bool, typer.Option(help="Stop at the first input that cannot be read.")]
-Overwrite = Annotated[bool, typer.Option(help="Replace what is there.")]
 DryRun = Annotated[bool, typer.Option(help="Print what would be done, and stop.")]
 
 # How it is shown

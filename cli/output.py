@@ -50,23 +50,25 @@ def emit_table(
 
     console = Console()
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != hidden]
-    said = [" ".join(cell(row[head]) for head in heads if row.get(head) is not None) for row in rows]
+    row_names = [" ".join(cell(row[head]) for head in heads if row.get(head) is not None) for row in rows]
     figures = [name for name in names if name not in heads]
     whole = sum(lengths(rows, names)[0]) + 3 * len(names) < console.width
-    if not heads or not figures or whole or len(set(said)) < len(rows):
+    if not heads or not figures or whole or len(set(row_names)) < len(rows):
         draw(console, rows, names, title)
         return
-    first, *others = lengths([{"": name} for name in figures] + [{head: head} for head in said], ["", *said])[1]
+    first, *others = lengths([{"": name} for name in figures] + [{head: head} for head in row_names], ["", *row_names])[
+        1
+    ]
     widest = max(*others, *lengths(rows, figures)[1])
     fit = max(1, (console.width - first - 4) // (widest + 3))
     for start in range(0, len(rows), fit):
         part = slice(start, start + fit)
         turned = [
-            {"": name} | {head: row.get(name) for head, row in zip(said[part], rows[part], strict=True)}
+            {"": name} | {head: row.get(name) for head, row in zip(row_names[part], rows[part], strict=True)}
             for name in figures
             if any(row.get(name) is not None for row in rows[part])
         ]
-        draw(console, turned, ["", *dict.fromkeys(said[part])], None if start else title)
+        draw(console, turned, ["", *dict.fromkeys(row_names[part])], None if start else title)
 
 
 def lengths(rows: list[dict[str, Any]], names: list[str]) -> tuple[list[int], list[int]]:

@@ -33,7 +33,7 @@ def report(
     """
     from clx.pipelines.report import report as pipeline
 
-    made = pipeline.report(
+    summary = pipeline.report(
         runs,
         out,
         data=data,
@@ -45,7 +45,7 @@ def report(
         say=note,
     )
     if json:
-        emit_json(made)
+        emit_json(summary)
     else:
-        print(made["report"])
-        note(f"{made['bytes'] / 1e6:.1f} MB in {made['seconds']} s")
+        print(summary["report"])
+        note(f"{summary['bytes'] / 1e6:.1f} MB in {summary['seconds']} s")

@@ -36,11 +36,11 @@ def list_runs(
     if state is not None and state not in states:
         raise BadInput(f"--state {state}{nearest(state, states)}")
     rows = []
-    for found in listing.list_runs(folder, metric, sort, reverse):
-        if isinstance(found, tuple):
-            note(f"damaged: {found[1]}")
-        elif state in (None, found["state"]):
-            rows.append(found)
+    for row in listing.list_runs(folder, metric, sort, reverse):
+        if isinstance(row, tuple):
+            note(f"damaged: {row[1]}")
+        elif state in (None, row["state"]):
+            rows.append(row)
     if json:
         emit_json(rows)
         return
@@ -52,13 +52,13 @@ def list_runs(
 
 def _narrow(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows that fit a terminal: fewer columns, and none that says nothing here."""
-    told = {str(row["metric"]) for row in rows if row.get("metric")}
+    metrics = {str(row["metric"]) for row in rows if row.get("metric")}
     lines = []
     for row in rows:
         line = {**row, "started": row["started"][:16].replace("T", " "), "step": f"{row['step']}/{row['steps'] or '?'}"}
         line["error"] = row["error"] and row["error"][:60]
-        if len(told) == 1:  # one figure for all names its column
-            line[next(iter(told))] = line.pop("value")
+        if len(metrics) == 1:  # one figure for all names its column
+            line[next(iter(metrics))] = line.pop("value")
             del line["metric"]
         lines.append(line)
     empty = {key for key in lines[0] if all(line.get(key) is None for line in lines)} | {"steps"}
@@ -77,25 +77,27 @@ def show(
     from clx.pipelines.runs.listing import details
     from clx.pipelines.system.text import bars
 
-    found = details(run)
+    facts = details(run)
     if json or not sys.stdout.isatty():
-        emit_json(found)
+        emit_json(facts)
         return
     import yaml
 
-    config, numbers, drawn = found.pop("config"), found.pop("figures"), found.pop("curves")
-    kept = found.pop("checkpoints")
+    config, figures, curves = facts.pop("config"), facts.pop("figures"), facts.pop("curves")
+    checkpoints = facts.pop("checkpoints")
     print(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    found["size"] = f"{found.pop('bytes') / 2**20:.1f} MiB"
-    for key, value in found.items():
+    facts["size"] = f"{facts.pop('bytes') / 2**20:.1f} MiB"
+    for key, value in facts.items():
         if value is not None:
             print(f"{key:>10}  {cell(value)}")
-    for name, points in drawn.items():
+    for name, points in curves.items():
         values = [value for _, value in points]
         print(f"{name:>10}  {cell(values[0])} {bars(values)} {cell(values[-1])}")
     print()
-    emit_table([{**one, "bytes": f"{one['bytes'] / 2**20:.1f} MiB", "best": "yes" * one["best"]} for one in kept])
-    emit_table([{"figure": key, "value": value} for key, value in numbers.items()])
+    emit_table(
+        [{**one, "bytes": f"{one['bytes'] / 2**20:.1f} MiB", "best": "yes" * one["best"]} for one in checkpoints]
+    )
+    emit_table([{"figure": key, "value": value} for key, value in figures.items()])
 
 
 @app.command("compare")
@@ -109,10 +111,10 @@ def compare(
     """
     from clx.pipelines.runs.listing import compare as pipeline
 
-    found = pipeline(run)
+    compared = pipeline(run)
     if json:
-        emit_json(found)
+        emit_json(compared)
         return
     for side in ("config", "figures"):
-        rows: list[dict[str, Any]] = [{side: key, **values} for key, values in found[side].items()]
+        rows: list[dict[str, Any]] = [{side: key, **values} for key, values in compared[side].items()]
         emit_table(rows)

@@ -29,7 +29,7 @@ def search(
     text: Annotated[str | None, typer.Option(help="A sentence about it.")] = None,
     modality: options.As = None,
     among: Annotated[
-        str | None, typer.Option("--in", help="Modality to search among [default: the first that is no text].")
+        str | None, typer.Option("--in", help="Modality to search among [default: the first that is not text].")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many neighbours.")] = 10,
     run: Annotated[str | None, typer.Option(help="Run or OpenCLIP model [default: the one that EMB names].")] = None,
@@ -65,18 +65,18 @@ def search(
     )
     json = json or not sys.stdout.isatty()
     if row:
-        for answer in searcher.near_rows(row, top=top):
-            show(answer, json)
+        for neighbours in searcher.near_rows(row, top=top):
+            show(neighbours, json)
         return
     skipped = 0
     with closing(
         searcher.search([one] if one else names(query or []), top=top, modality=modality, strict=strict)
     ) as answers:
-        for found in answers:
-            if isinstance(found, Neighbours):
-                show(found, json)
+        for answer in answers:
+            if isinstance(answer, Neighbours):
+                show(answer, json)
             else:
-                note(f"skipped {found.name}: {found.reason}")
+                note(f"skipped {answer.name}: {answer.reason}")
                 skipped += 1
     if skipped:
         raise typer.Exit(1)

@@ -50,20 +50,20 @@ def recipes(
     from clx.pipelines.config import load
     from clx.pipelines.system.errors import BadInput, nearest
 
-    known = load.recipes()
+    texts = load.recipes()
     if schema:
         from clx.pipelines.config.objects import schema as whole
 
         emit_json(whole())
     elif name is None:
-        about = {key: text.splitlines()[0].lstrip("# ") for key, text in sorted(known.items())}
+        about = {key: text.splitlines()[0].lstrip("# ") for key, text in sorted(texts.items())}
         show([{"recipe": key, "about": value} for key, value in about.items()], json, "recipes")
-    elif name not in known:
-        raise BadInput(f"unknown recipe {name!r}{nearest(name, known)}")
+    elif name not in texts:
+        raise BadInput(f"unknown recipe {name!r}{nearest(name, texts)}")
     elif json:
         emit_json(load.read_source(name))
     else:
-        print(known[name], end="")
+        print(texts[name], end="")
 
 
 bench = typer.Typer(no_args_is_help=True, help="Time clx on this machine against the installed peers.")

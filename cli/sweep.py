@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,36 +58,40 @@ def sweep(
     axes = [*grid, *(text for text in given if "=" in text)]
     refuse_two_lengths([*axes, *settings])
     plan, base = read_plan(sources[0], axes, seeds)
-    found = points(plan, base, settings)
+    grid_points = points(plan, base, settings)
     folder = out or Path("runs") / f"sweep-{Path(sources[0]).stem}"
     metrics = metric or plan.metric
     if dry_run:
-        pipeline.due(found, folder, metrics, retry_failed=retry_failed, overwrite=overwrite)
-        show_rows([{"run": row["run"], "state": row["state"]} for row in pipeline.rows(found, folder)], json)
+        pipeline.due(grid_points, folder, metrics, retry_failed=retry_failed, overwrite=overwrite)
+        show_rows([{"run": row["run"], "state": row["state"]} for row in pipeline.rows(grid_points, folder)], json)
         return
 
-    def execute(todo: Sequence[tuple["Point", bool]], folder: Path) -> Iterator["Outcome"]:
-        if not todo:
-            return
-        from clx.pipelines.experiments import sweep_jobs as executing
-
-        work = executing.jobs_of(todo, folder)
-        if jobs > 1:
-            yield from executing.side_by_side(work, jobs)
-        else:
-            with progress() as shown:
-                yield from executing.one_by_one(work, shown)
-
-    failed = pipeline.sweep(found, folder, execute, note, metrics, retry_failed=retry_failed, overwrite=overwrite)
-    rows = pipeline.rows(found, folder, metrics)
-    table = pipeline.table(rows, list(found[0].shown))
+    failed = pipeline.sweep(
+        grid_points, folder, partial(execute, jobs=jobs), note, metrics, retry_failed=retry_failed, overwrite=overwrite
+    )
+    rows = pipeline.rows(grid_points, folder, metrics)
+    table = pipeline.table(rows, list(grid_points[0].shown))
     if json:
         emit_json({"schema": pipeline.SCHEMA, "folder": str(folder), "runs": rows, "table": table})
     else:
         show_rows(table, False)
     if failed:
-        note(f"{len(failed)} of {len(found)} runs failed: {', '.join(failed)}; --retry-failed tries them again")
+        note(f"{len(failed)} of {len(grid_points)} runs failed: {', '.join(failed)}; --retry-failed tries them again")
         raise typer.Exit(1)
+
+
+def execute(todo: Sequence[tuple["Point", bool]], folder: Path, *, jobs: int) -> Iterator["Outcome"]:
+    """Train what is still to do: in this process under a bar, or in several processes at a time."""
+    if not todo:
+        return
+    from clx.pipelines.experiments import sweep_jobs
+
+    work = sweep_jobs.jobs_of(todo, folder)
+    if jobs > 1:
+        yield from sweep_jobs.side_by_side(work, jobs)
+    else:
+        with progress() as bar:
+            yield from sweep_jobs.one_by_one(work, bar)
 
 
 def show_rows(rows: list[dict[str, Any]], json: bool) -> None:

@@ -19,13 +19,13 @@ def find(folder: Path) -> list[Path]:
     """Every run folder in a folder, at any depth. Raises `BadInput` when there is no such folder."""
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder; runs lie in runs/ unless --out said otherwise")
-    found = []
+    runs = []
     for place, inner, files in os.walk(folder):
         if "config.yaml" in files or "state.json" in files:
-            found.append(Path(place))
+            runs.append(Path(place))
             inner.clear()
         inner[:] = sorted(name for name in inner if not name.startswith("."))
-    return found
+    return runs
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -65,14 +65,14 @@ def figure(run: Path, metric: str) -> float | None:
     """One figure of a run: `val_loss`, the lowest, or a path in its evaluation; `*` in it takes the mean of all."""
     if metric == "val_loss":
         return best_loss(run)
-    found = [value for path, value in figures(read_results(run)).items() if fnmatch.fnmatchcase(path, metric)]
-    return sum(found) / len(found) if found else None
+    values = [value for path, value in figures(read_results(run)).items() if fnmatch.fnmatchcase(path, metric)]
+    return sum(values) / len(values) if values else None
 
 
 def best_loss(run: Path) -> float | None:
     """The lowest validation loss of the checkpoints that are kept: that of the weights that are used."""
-    found = checkpoints(run)
-    return best(found).score if found else None
+    kept = checkpoints(run)
+    return best(kept).score if kept else None
 
 
 HEADLINES = {"zeroshot": "top1", "regression": "mae", "probe": "top1", "svm": "top1", "knn": "top1"}
@@ -91,8 +91,8 @@ def headline(results: dict[str, Any]) -> str:
 
 def summary(run: Path, name: str | None = None) -> dict[str, Any]:
     """One run as a row. Raises `BadInput` for a damaged folder."""
-    config, told, results, found = read_config(run), read(run), read_results(run), checkpoints(run)
-    started = told.get("started") or datetime.fromtimestamp((run / "config.yaml").stat().st_mtime, UTC).isoformat()
+    config, state, results, kept = read_config(run), read(run), read_results(run), checkpoints(run)
+    started = state.get("started") or datetime.fromtimestamp((run / "config.yaml").stat().st_mtime, UTC).isoformat()
     shown = headline(results)
     return {
         "run": name or str(run),
@@ -100,12 +100,12 @@ def summary(run: Path, name: str | None = None) -> dict[str, Any]:
         "data": Path(config.data.train).name,
         "objective": "+".join(term.name for term in config.objective),
         "state": state_of(run),
-        "step": found[-1].step if found else 0,
-        "steps": told.get("steps") or config.train.steps,
-        "val_loss": best(found).score if found else None,
+        "step": kept[-1].step if kept else 0,
+        "steps": state.get("steps") or config.train.steps,
+        "val_loss": best(kept).score if kept else None,
         "metric": None if shown == "val_loss" else shown,
         "value": None if shown == "val_loss" else figure(run, shown),
-        "error": told.get("error"),
+        "error": state.get("error"),
     }
 
 
@@ -126,8 +126,8 @@ def list_runs(folder: Path, metrics: Sequence[str] = (), sort: str = "run", reve
             yield run, str(error)
     if rows and sort not in rows[0]:
         raise BadInput(f"--sort {sort}: no such column{nearest(sort, rows[0])}")
-    there = [row for row in rows if row[sort] is not None]
-    yield from sorted(there, key=lambda row: row[sort], reverse=reverse)
+    sortable = [row for row in rows if row[sort] is not None]
+    yield from sorted(sortable, key=lambda row: row[sort], reverse=reverse)
     yield from (row for row in rows if row[sort] is None)
 
 
@@ -167,13 +167,13 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     """`loss` and `val_loss` over the steps, where they are finite."""
-    found: dict[str, list[tuple[int, float]]] = {}
+    points: dict[str, list[tuple[int, float]]] = {}
     for line in lines(run / "metrics.jsonl"):
         for name in ("loss", "val_loss"):
             value = line.get(name)
             if is_number(value) and math.isfinite(value) and isinstance(line.get("step"), int):
-                found.setdefault(name, []).append((line["step"], value))
-    return found
+                points.setdefault(name, []).append((line["step"], value))
+    return points
 
 
 def compare(runs: Sequence[Path]) -> dict[str, Any]:
@@ -212,11 +212,11 @@ def flat(values: dict[Any, Any], path: str = "") -> dict[str, Any]:
     >>> flat({"a": {"b": 1, "c": [2]}})
     {'a.b': 1, 'a.c': [2]}
     """
-    found: dict[str, Any] = {}
+    by_path: dict[str, Any] = {}
     for key, value in values.items():
         inner = f"{path}.{key}" if path else str(key)
-        found |= flat(value, inner) if isinstance(value, dict) and value else {inner: value}
-    return found
+        by_path |= flat(value, inner) if isinstance(value, dict) and value else {inner: value}
+    return by_path
 
 
 def mean_and_deviation(values: Iterable[float]) -> tuple[float, float | None]:

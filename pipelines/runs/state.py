@@ -26,20 +26,20 @@ def recorded(out: Path, steps: int, resume: bool) -> Iterator[None]:
     With `resume` it keeps the date of its first start.
     """
     started = read(out).get("started") if resume else None
-    told: dict[str, Any] = {"state": "running", "steps": steps, "started": started or _now()}
-    told |= {"ended": None, "error": None}
-    write_text(out / "state.json", json.dumps(told))
+    state: dict[str, Any] = {"state": "running", "steps": steps, "started": started or _now()}
+    state |= {"ended": None, "error": None}
+    write_text(out / "state.json", json.dumps(state))
     try:
         yield
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | Stopped):
-            told["state"] = "interrupted"
+            state["state"] = "interrupted"
         else:
-            told |= {"state": "failed", "error": " ".join(str(error).split()) or type(error).__name__}
+            state |= {"state": "failed", "error": " ".join(str(error).split()) or type(error).__name__}
         with suppress(Failed):  # a full disk must not hide what went wrong
-            write_text(out / "state.json", json.dumps(told | {"ended": _now()}, ensure_ascii=False))
+            write_text(out / "state.json", json.dumps(state | {"ended": _now()}, ensure_ascii=False))
         raise
-    write_text(out / "state.json", json.dumps(told | {"state": "finished", "ended": _now()}))
+    write_text(out / "state.json", json.dumps(state | {"state": "finished", "ended": _now()}))
 
 
 def _now() -> str:
@@ -49,21 +49,21 @@ def _now() -> str:
 def read(out: Path) -> dict[str, Any]:
     """What `state.json` says; nothing where it is absent or damaged."""
     try:
-        told = json.loads((out / "state.json").read_text(encoding="utf-8"))
+        state = json.loads((out / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    if not isinstance(told, dict):
+    if not isinstance(state, dict):
         return {}
-    return {key: value for key, value in told.items() if value is None or isinstance(value, KINDS.get(key, ()))}
+    return {key: value for key, value in state.items() if value is None or isinstance(value, KINDS.get(key, ()))}
 
 
 def recorded_state(out: Path) -> str:
     """What a folder says when nobody trains in it: `finished`, `failed`, or `interrupted`, also by a kill."""
-    told = read(out).get("state")
-    if told is None:  # written by a version that kept no state, or exported
+    state = read(out).get("state")
+    if state is None:  # written by a version that kept no state, or exported
         whole = (out / "results.json").exists() or (out / "meta.json").exists()
         return "finished" if whole and checkpoints(out) else "interrupted"
-    return "interrupted" if told == "running" else str(told)
+    return "interrupted" if state == "running" else str(state)
 
 
 def state_of(out: Path) -> str:

@@ -73,8 +73,8 @@ def sync(path: Path) -> None:
 def unwritable(path: str | Path, error: OSError) -> BadInput | Failed:
     """What to raise where a new file cannot be written: `Failed` when the disk is full, broken or read-only,
     `BadInput` when it is its name."""
-    said = f"{path}: {error.strerror}"
-    return Failed(said) if error.errno in (ENOSPC, EDQUOT, EROFS, EIO) else BadInput(said)
+    message = f"{path}: {error.strerror}"
+    return Failed(message) if error.errno in (ENOSPC, EDQUOT, EROFS, EIO) else BadInput(message)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -115,15 +115,15 @@ def read_log(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[
     kept: list[tuple[str, dict[str, Any]]] = []
     for number, line in enumerate(lines, 1):
         try:
-            found = json.loads(line)
-            if wanted(found):
-                kept.append((line, found))
+            content = json.loads(line)
+            if wanted(content):
+                kept.append((line, content))
         except (ValueError, KeyError, TypeError, RecursionError):
             if number < len(lines):
                 warn(f"{path} line {number} is damaged and left out", ClxWarning, stacklevel=2)
     if len(kept) < len(lines) or not text.endswith("\n"):
         write_text(path, "".join(line + "\n" for line, _ in kept))
-    return [found for _, found in kept]
+    return [content for _, content in kept]
 
 
 @contextmanager

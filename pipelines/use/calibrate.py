@@ -52,8 +52,8 @@ def calibrate_on(
         raise BadInput(f"{manifest.name}: column {column!r} has fewer than two labels to tell apart")
     truth: list[set[str] | None] = []
     for names in stated:
-        known = {name for name in names if name in phrasings}
-        truth.append(known if names and (known or multi_label) else None)
+        applying = {name for name in names if name in phrasings}
+        truth.append(applying if names and (applying or multi_label) else None)
     usable = inputs.usable(manifest)
     if not usable:
         raise BadInput(
@@ -130,6 +130,6 @@ def _column(z: Embeddings, name: str) -> Tensor:
     return z[name] if name in z else torch.zeros_like(next(iter(z.values())))
 
 
-def _presence(z: Embeddings, here: dict[str, Tensor], name: str) -> Tensor:
-    first = next(iter(here.values()))
-    return here[name] if name in z else torch.zeros_like(first)
+def _presence(z: Embeddings, present: dict[str, Tensor], name: str) -> Tensor:
+    first = next(iter(present.values()))
+    return present[name] if name in z else torch.zeros_like(first)

@@ -133,11 +133,13 @@ def embed_rows(
     whole, folder = files[-1], out.with_name(f"{out.name}.parts")
     for file in files:
         refuse_input(file, *(str(manifest.file) for _, manifest in rows if manifest.file))
-    there = sorted(file for file in files if file.exists())
-    if there and not overwrite and read_plan(folder) != meta:
+    existing = sorted(file for file in files if file.exists())
+    if existing and not overwrite and read_plan(folder) != meta:
         if not whole.exists() or read_meta(whole) != meta:
-            raise BadInput(f"{there[0]} exists and is not of this model and data: choose another --out, or --overwrite")
-        if len(there) == len(files):
+            raise BadInput(
+                f"{existing[0]} exists and is not of this model and data: choose another --out, or --overwrite"
+            )
+        if len(existing) == len(files):
             say(f"{out} is whole already")
             return _summary(out, meta)
     maker = EmbeddingTables(
@@ -158,29 +160,29 @@ def make(
     size = maker.options.batch_size
     keys = [(s, key) for s, (_, manifest) in enumerate(maker.rows) for key in once(len(manifest), size)]
     work = [keys[start : start + BATCHES] for start in range(0, len(keys), BATCHES)]
-    if known := sum(parts.has(number) for number in range(len(work))):
-        say(f"{known} of {len(work)} parts are there already")
+    if finished := sum(parts.has(number) for number in range(len(work))):
+        say(f"{finished} of {len(work)} parts are there already")
     with Signals().watched() as signals, in_memory(lambda: short_of_memory(size, parts.count(), len(work))):
         for number, tables in maker.parts(work, parts.has, workers):
-            made = []
+            tables_of_part = []
             for table, bad in tables:
                 for line in bad:
                     if maker.strict:
                         raise BadInput(line)
                     say(f"skipped {line}")
-                made.append(table)
+                tables_of_part.append(table)
                 done(len(table))
                 if signals.stop is not None:
                     again = f"the same command goes on after part {parts.count()} of {len(work)}"
                     raise Stopped(f"stopped; {again}", 128 + signals.stop)
-            parts.save(number, made)
+            parts.save(number, tables_of_part)
     return len(work)
 
 
 def short_of_memory(batch_size: int, parts: int, work: int) -> str:
     """Where memory ran out, and what to do."""
-    said = f"with batches of {batch_size} rows, after part {parts} of {work}: --workers 1 makes one batch at a time"
-    return f"{said} and goes on, --batch-size smaller ones" + (" anew (with --overwrite)" if parts else "")
+    advice = f"with batches of {batch_size} rows, after part {parts} of {work}: --workers 1 makes one batch at a time"
+    return f"{advice} and goes on, --batch-size smaller ones" + (" anew (with --overwrite)" if parts else "")
 
 
 def _summary(out: Path, meta: dict[str, Any]) -> dict[str, Any]:

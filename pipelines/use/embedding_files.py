@@ -202,7 +202,7 @@ class EmbeddingFile:
         from pyarrow import parquet
 
         assert self.meta is not None
-        found: dict[int, dict[str, Any]] = {}
+        about: dict[int, dict[str, Any]] = {}
         with parquet.ParquetFile(self.facts) as file:
             columns = [c for c in file.schema_arrow.names if c not in self.meta["modalities"]]
             start = 0
@@ -212,13 +212,13 @@ class EmbeddingFile:
                 if inside:
                     table = file.read_row_group(group, columns=columns)
                     lines = table.take([place - start for place in inside]).to_pylist()
-                    found |= dict(zip(inside, lines, strict=True))
+                    about |= dict(zip(inside, lines, strict=True))
                 start += rows
-        return [found[place] for place in places]
+        return [about[place] for place in places]
 
     def vectors(self, name: str, places: Sequence[int]) -> Tensor:
         """Unit rows `[n, D]` at places of the file."""
-        found: dict[int, Tensor] = {}
+        vectors: dict[int, Tensor] = {}
         for start, rows in self.chunks(name):
-            found |= {place: rows[place - start] for place in places if start <= place < start + len(rows)}
-        return torch.stack([found[place] for place in places])
+            vectors |= {place: rows[place - start] for place in places if start <= place < start + len(rows)}
+        return torch.stack([vectors[place] for place in places])

@@ -34,13 +34,13 @@ class Parts:
 
     def __init__(self, folder: Path, plan: dict[str, Any], overwrite: bool) -> None:
         self.folder = folder
-        known = None if overwrite else read_plan(folder)
-        if known is None:
+        earlier = None if overwrite else read_plan(folder)
+        if earlier is None:
             for path in folder.iterdir():  # parts without a plan may be of any
                 if path.name != LOCK:
                     path.unlink()
             write_text(folder / "plan.json", json.dumps(plan))
-        elif known != plan:
+        elif earlier != plan:
             raise BadInput(f"{folder} holds parts of another model, data or option: --overwrite drops them")
 
     def path(self, number: int) -> Path:

@@ -45,16 +45,16 @@ def usable(run: Run, manifests: list[Manifest], asked: list[str]) -> list[str]:
     for name in asked:
         if name not in run.modalities:
             raise BadInput(f"unknown modality {name!r}{nearest(name, run.modalities)}")
-    found = [name for name, m in run.modalities.items() if all(has_columns(each, name, m) for each in manifests)]
-    lacking = [name for name in asked or run.modalities if name not in found]
-    if lacking if asked else not found:
+    readable = [name for name, m in run.modalities.items() if all(has_columns(each, name, m) for each in manifests)]
+    lacking = [name for name in asked or run.modalities if name not in readable]
+    if lacking if asked else not readable:
         wanted = ", ".join(columns_of({name: run.modalities[name] for name in lacking}))
         columns = ", ".join(manifests[0].columns)
         raise BadInput(
             f"{manifests[0].name} has no column {wanted}; its columns are {columns} "
             "(--column MODALITY=COLUMN names another)"
         )
-    names = [name for name in found if not asked or name in asked]
+    names = [name for name in readable if not asked or name in asked]
     reserved = {"row", "id", "split", "label"} & set(names)
     if reserved:
         raise BadInput(f"a modality called {reserved.pop()!r} would take the place of that column")
@@ -72,11 +72,11 @@ class EmbeddingTables:
     strict: bool
 
     def __post_init__(self) -> None:
-        data, given = self.run.config.data, self.options
+        data, options = self.run.config.data, self.options
         modalities = {name: self.run.modalities[name] for name in self.names}
         self.data = [BatchDataset(manifest, modalities, on_bad="skip") for _, manifest in self.rows]
         for _, manifest in self.rows:
-            for column in [*([given.id] if given.id else []), *given.keep]:
+            for column in [*([options.id] if options.id else []), *options.keep]:
                 manifest.require(column)
         shared = set.intersection(*(set(manifest.columns) for _, manifest in self.rows))
         self.label = next((column for column in (data.label, "label") if column in shared), None)
@@ -96,9 +96,9 @@ class EmbeddingTables:
             with turn():
                 return self.table(source, key, batch)
 
-        with Turns(self.run.device, workers) as turn, closing(read_ahead(keys, make, 1, workers)) as made:
+        with Turns(self.run.device, workers) as turn, closing(read_ahead(keys, make, 1, workers)) as tables:
             for number in missing:
-                yield number, itertools.islice(made, len(work[number]))
+                yield number, itertools.islice(tables, len(work[number]))
 
     @torch.no_grad()
     def table(self, source: int, key: Key, batch: Batch) -> tuple["pa.Table", list[str]]:
@@ -108,20 +108,20 @@ class EmbeddingTables:
         split, manifest = self.rows[source]
         bad = [f"{one.where}, column {one.column}: {one.reason}" for one in batch.bad]
         out = {one.row for one in batch.bad}
-        kept = [int(i) for i in key.rows if int(i) not in out]
+        rows = [int(i) for i in key.rows if int(i) not in out]
         columns: dict[str, Any] = {
-            "row": pa.array([int(manifest.rows[i]) + 1 for i in kept], pa.int64()),
-            "id": pa.array([self.name(manifest, i) for i in kept], pa.string()),
+            "row": pa.array([int(manifest.rows[i]) + 1 for i in rows], pa.int64()),
+            "id": pa.array([self.name(manifest, i) for i in rows], pa.string()),
         }
         if split is not None or self.split:
-            shown = [split or manifest.cell(i, str(self.split)) for i in kept]
-            columns["split"] = pa.array([None if s is None else str(s) for s in shown], pa.string())
+            splits = [split or manifest.cell(i, str(self.split)) for i in rows]
+            columns["split"] = pa.array([None if s is None else str(s) for s in splits], pa.string())
         for name, column in [("label", self.label), *((c, c) for c in self.options.keep)]:
             if column is not None:
-                cells = [manifest.cell(i, column) for i in kept]
+                cells = [manifest.cell(i, column) for i in rows]
                 columns[name] = pa.array([None if c is None else str(c) for c in cells], pa.string())
         moved = batch.to(self.run.device)
-        z = self.run.model(moved.inputs, moved.present) if kept else {}
+        z = self.run.model(moved.inputs, moved.present) if rows else {}
         for name in self.names:
             columns[name] = self.vectors(z.get(name), batch.present[name].numpy())
         return pa.table(columns), bad

@@ -68,9 +68,11 @@ def export(
         raise BadInput(f"{out} is what is to be exported: choose another --out")
     run = open_model(folder, checkpoint=checkpoint, device="cpu", only_run=True)
     (manifest,) = choose(run.config.data, run.config.train.seed, data, split).values()
-    told = about(run, folder)
+    description = about(run, folder)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "clx.json", json.dumps(told, indent=1, ensure_ascii=False))  # the mark, whatever ends this call
+    write_text(
+        out / "clx.json", json.dumps(description, indent=1, ensure_ascii=False)
+    )  # the mark, whatever ends this call
     for leftover in [*out.glob("*.onnx"), *out.glob("*.safetensors"), out / "meta.json"]:
         leftover.unlink(missing_ok=True)
     again = rebuilt(run, folder, out) if form == "safetensors" else None
@@ -86,14 +88,14 @@ def export(
                 call = Exported(again, name).eval()
             row |= compare(module, call, inputs)
             row["bytes"] = (out / row["file"]).stat().st_size
-            told["modalities"][name] = describe(modality, module, inputs[0]) | row
+            description["modalities"][name] = describe(modality, module, inputs[0]) | row
         except Unfit as reason:
             (out / row["file"]).unlink(missing_ok=True)
             row |= {"file": None, "error": str(reason)}
         yield row
         if (row.get("difference") or 0.0) > TOLERANCE:
             raise Refused(f"{out / row['file']} gives outputs that differ from the run's by {row['difference']:.2g}")
-    write_text(out / "clx.json", json.dumps(told, indent=1, ensure_ascii=False))
+    write_text(out / "clx.json", json.dumps(description, indent=1, ensure_ascii=False))
 
 
 def samples(run: Run, manifest: Manifest, name: str) -> Iterator[Input]:
@@ -105,16 +107,18 @@ def samples(run: Run, manifest: Manifest, name: str) -> Iterator[Input]:
     if not has_columns(manifest, name, modality):
         raise BadInput(f"{manifest.name} lacks what {name} reads ({', '.join(columns_of({name: modality}))})")
     data = BatchDataset(manifest, {name: modality}, on_bad="skip")
-    found: list[Any] = []
+    row_numbers: list[Any] = []
     for batch in batches(data, once(len(data), 1)):
         if name in batch.inputs:
-            found.append(batch.sample_id)
-        if len(found) == ROWS:
+            row_numbers.append(batch.sample_id)
+        if len(row_numbers) == ROWS:
             break
-    if len(found) < 6:
-        raise BadInput(f"{manifest.name}: {len(found)} rows have {name}; at least 6 are needed to compare outputs")
+    if len(row_numbers) < 6:
+        raise BadInput(
+            f"{manifest.name}: {len(row_numbers)} rows have {name}; at least 6 are needed to compare outputs"
+        )
     place = {int(row): i for i, row in enumerate(manifest.rows)}
-    rows = np.array([place[int(row)] for row in found])
+    rows = np.array([place[int(row)] for row in row_numbers])
     keys = [once(1, 1)[0]._replace(rows=part) for part in (rows[:1], rows[1:6], rows[6:]) if len(part)]
     for batch in batches(data, keys):
         yield batch.inputs[name]

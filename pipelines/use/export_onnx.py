@@ -58,8 +58,8 @@ def to_onnx(module: Exported, inputs: list[Input], path: Path) -> None:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        said = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-        raise Unfit(f"torch's exporter cannot trace it: {said[:200]}") from None
+        reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        raise Unfit(f"torch's exporter cannot trace it: {reason[:200]}") from None
 
 
 @contextmanager
@@ -84,9 +84,9 @@ def session(path: Path) -> Any:
 
     def call(**value: Tensor) -> tuple[Tensor, ...]:
         try:
-            found = loaded.run(None, {name: value[name].numpy() for name in names})
+            outputs = loaded.run(None, {name: value[name].numpy() for name in names})
         except Exception as error:
             raise Unfit(f"onnxruntime cannot run it: {' '.join(str(error).split())[:200]}") from None
-        return tuple(torch.from_numpy(array) for array in found)
+        return tuple(torch.from_numpy(array) for array in outputs)
 
     return call

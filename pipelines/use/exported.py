@@ -52,7 +52,7 @@ def fitted(value: Input, length: int | None) -> Input:
 def compare(module: Exported, call: Any, inputs: list[Input]) -> dict[str, Any]:
     """The largest difference between two ways to the same outputs, relative to the largest output where that is
     above one, and on which batches it was looked for."""
-    largest, seen = 0.0, []
+    largest, shapes = 0.0, []
     length = fixed_length(module)
     for value in inputs:
         ready = fitted(value, length)
@@ -60,5 +60,5 @@ def compare(module: Exported, call: Any, inputs: list[Input]) -> dict[str, Any]:
             scale = max(1.0, ours.abs().max().item())
             apart = (ours - theirs).abs().max().item() / scale
             largest = max(largest, apart) if apart == apart else float("inf")
-        seen.append("x".join(map(str, value["x"].shape)))
-    return {"difference": largest, "compared": ", ".join(seen)}
+        shapes.append("x".join(map(str, value["x"].shape)))
+    return {"difference": largest, "compared": ", ".join(shapes)}

@@ -75,16 +75,16 @@ def set_columns(run: Run, columns: Mapping[str, str]) -> None:
 
 def one_item(run: Run, cells: Mapping[str, str]) -> Iterator[Item]:
     """The one thing given by several of its modalities, by kind."""
-    given: dict[str, Any] = {}
+    item: dict[str, Any] = {}
     for kind, text in cells.items():
         names = [name for name, modality in run.modalities.items() if modality.kind == kind and not modality.pair]
         if not names:
             raise BadInput(f"--{kind}: this run has no {kind} modality; it has {', '.join(run.modalities)}")
         if kind == "table":
-            given[names[0]] = table_row(run, names[0], Path(text))
+            item[names[0]] = table_row(run, names[0], Path(text))
         else:
-            given[names[0]] = text if kind == "text" else Path(text)
-    yield "+".join(cells.values()), given
+            item[names[0]] = text if kind == "text" else Path(text)
+    yield "+".join(cells.values()), item
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ class Inputs:
             try:
                 if not self.takes_words and is_json(name):
                     yield self.of_json(name, number)
-                elif (found := _mode(name)) is not None:
-                    yield from self.of_folder(path) if stat.S_ISDIR(found) else self.of_file(path)
+                elif (mode := _mode(name)) is not None:
+                    yield from self.of_folder(path) if stat.S_ISDIR(mode) else self.of_file(path)
                 elif self.takes_words:
                     yield printable(name), {str(self.modality): name}
                 elif glob.has_magic(name):
@@ -142,10 +142,10 @@ class Inputs:
 
     def of_pattern(self, pattern: str) -> Iterator[Item]:
         """Files that match, sorted; `**` goes into folders."""
-        found = sorted(name for name in glob.iglob(pattern, recursive=True) if os.path.isfile(name))
-        if not found:
+        files = sorted(name for name in glob.iglob(pattern, recursive=True) if os.path.isfile(name))
+        if not files:
             raise BadInput("no file matches")
-        for name in found:
+        for name in files:
             yield from self.of_file(Path(name))
 
     def of_folder(self, folder: Path) -> Iterator[Item]:
@@ -171,8 +171,8 @@ class Inputs:
         try:
             if path.suffix.lower() in MANIFESTS:
                 manifest = load_manifest(str(path), allow_outside=self.allow_outside)
-                if found := self.usable(manifest):
-                    yield from self.of_rows(manifest, found)
+                if modalities := self.usable(manifest):
+                    yield from self.of_rows(manifest, modalities)
                     return
             name = self.modality or modality_of_file(self.run, path)
             kind = self.run.modalities[name].kind
@@ -199,8 +199,8 @@ class Inputs:
         for i in range(len(manifest)):
             try:
                 row = manifest.row(i, columns)
-                given = {n: cell_of(row, n, m, manifest) for n, m in modalities.items()}
-                present = {n: cell for n, cell in given.items() if cell is not None}
+                cells = {n: cell_of(row, n, m, manifest) for n, m in modalities.items()}
+                present = {n: cell for n, cell in cells.items() if cell is not None}
                 yield manifest.where(i), present or "every cell is empty"
             except BadInput as error:
                 yield manifest.where(i), str(error)
@@ -219,13 +219,13 @@ class Inputs:
             return name, {self.modality or modality_of_kind(self.run, "series", "lists of numbers"): value}
         if value.get("id") is not None:
             name = str(value["id"])
-        given = {}
+        cells = {}
         for key, modality in self.asked.items():
             cell = _cell_of_json(value, key, modality)
             if cell is not None:
-                given[key] = cell
+                cells[key] = cell
         wanted = ", ".join(columns_of(self.asked))
-        return name, given or f"it has none of the columns {wanted}"
+        return name, cells or f"it has none of the columns {wanted}"
 
 
 def _cell_of_json(row: dict[str, Any], name: str, modality: Modality) -> Any:

@@ -18,10 +18,10 @@ def read_labels(source: Path) -> dict[str, list[str]]:
     """Labels from a text file, one a line, or from JSON: a list, or an object of phrasings per class."""
     try:
         with source.open("rb") as file:  # a pipe is fine here, one without end is not
-            found = file.read(LARGEST + 1)
-        if len(found) > LARGEST:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
             raise BadInput(f"labels {source}: over {LARGEST >> 20} MiB")
-        text = found.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(f"labels {source}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
@@ -57,33 +57,33 @@ def as_phrasings(raw: Any, where: str) -> dict[str, list[str]]:
         raw = {str(label): [str(label)] for label in raw}
     if not isinstance(raw, dict) or not raw:
         raise BadInput(f"{where}: expected one label or more, or an object of phrasings per label")
-    made = {}
+    phrasings = {}
     for name, phrases in raw.items():
         listed = [phrases] if isinstance(phrases, str) else phrases
         if not isinstance(listed, list) or not listed or not all(isinstance(p, str) and p for p in listed):
             raise BadInput(f"{where}: {name!r} needs a phrasing or a list of them")
-        made[name] = listed
-    return made
+        phrasings[name] = listed
+    return phrasings
 
 
 def read_templates(given: Sequence[str]) -> list[str]:
     """Templates with `{}` for the label: each of `given` is one, the name of a set, or a file with one a line."""
-    found: list[str] = []
+    templates: list[str] = []
     for one in given:
         if one in TEMPLATES:
             from open_clip import zero_shot_metadata
 
-            found += [template("{}") for template in getattr(zero_shot_metadata, TEMPLATES[one])]
+            templates += [template("{}") for template in getattr(zero_shot_metadata, TEMPLATES[one])]
         elif "{}" in one:
-            found.append(one)
+            templates.append(one)
         elif Path(one).is_file():
-            found += _lines_of_templates(Path(one))
+            templates += _lines_of_templates(Path(one))
         else:
             names = ", ".join(TEMPLATES)
             raise BadInput(
                 f"template {one!r} has no {{}} for the label, and is no file and no set of templates ({names})"
             )
-    return found
+    return templates
 
 
 def _lines_of_templates(path: Path) -> list[str]:

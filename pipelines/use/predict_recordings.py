@@ -63,26 +63,26 @@ class Scorer:
         """
         series, tower = self.series, self.run.model.tower(self.name)
         start, stop = extents(manifest.take([i]), column(self))[0]
-        found = np.full(stop - start - first, np.nan)
+        differences = np.full(stop - start - first, np.nan)
         block = max(1, min(self.block, series.max_steps - self.length + 1))
         cell = cell_at(manifest, i, self.name, series)
         for at in range(start + max(0, first - self.length + 1), stop - self.length + 1, block):
             piece = piece_at(cell, at, min(at + block + self.length - 1, stop))
             ends = at + self.length - 1 - start - first
             gaps = series.measured(piece).isnan().any(1)
-            here = ~gaps[self.length - 1 :]
-            if not here.any():
+            measured = ~gaps[self.length - 1 :]
+            if not measured.any():
                 continue
             views = [*series.read(piece).unfold(0, self.length, 1).transpose(1, 2)]
             bridged = gaps.unfold(0, self.length, 1).any(1) & (series.gaps != "mask")
-            for k in (here & (bridged | (series.scale == "per-series"))).nonzero()[:, 0].tolist():
+            for k in (measured & (bridged | (series.scale == "per-series"))).nonzero()[:, 0].tolist():
                 views[k] = series.read(piece_at(cell, at + k, at + k + self.length))  # by its own steps alone
-            kept = [view for view, some in zip(views, here.tolist(), strict=True) if some]
+            shown = [view for view, some in zip(views, measured.tolist(), strict=True) if some]
             with self.in_memory():
-                value = {k: v.to(self.run.device) for k, v in series.collate(kept).items()}
+                value = {k: v.to(self.run.device) for k, v in series.collate(shown).items()}
                 apart = (at_end(tower, value) - at_end(tower, series.without_last(value))).abs().sum(1)
-                found[ends : ends + len(here)][here.numpy()] = apart.double().cpu().numpy()
-        return found
+                differences[ends : ends + len(measured)][measured.numpy()] = apart.double().cpu().numpy()
+        return differences
 
     def in_memory(self) -> AbstractContextManager[None]:
         """Says what to do where memory runs out."""
@@ -97,22 +97,22 @@ class Scorer:
 
     def scores(self, differences: Floats) -> Floats:
         """Each difference by the mean of the `average` ones before it: (a - m) / m, NaN where there are fewer."""
-        known = np.flatnonzero(~np.isnan(differences))
-        found = np.full(len(differences), np.nan)
-        if len(known) > self.average:
-            sums = np.concatenate([[0], differences[known].cumsum()])
+        measured = np.flatnonzero(~np.isnan(differences))
+        scores = np.full(len(differences), np.nan)
+        if len(measured) > self.average:
+            sums = np.concatenate([[0], differences[measured].cumsum()])
             means = (sums[self.average : -1] - sums[: -self.average - 1]) / self.average
-            found[known[self.average :]] = differences[known[self.average :]] / np.maximum(means, 1e-12) - 1
-        return found
+            scores[measured[self.average :]] = differences[measured[self.average :]] / np.maximum(means, 1e-12) - 1
+        return scores
 
     def threshold(self, beta: float) -> float:
         """Mean and `beta` deviations of the scores of the training recordings, of their last steps where they are
         many. Raises `BadInput` when there are none, and for one that cannot be read unless the run skips such."""
         data = self.run.config.data
         train = load_splits(data, self.run.config.train.seed, whole=True)["train"]
-        known: list[Floats] = []
+        usual: list[Floats] = []
         for i, (start, stop) in enumerate(extents(train, column(self))):
-            if sum(map(len, known)) >= HISTORY:
+            if sum(map(len, usual)) >= HISTORY:
                 break
             try:
                 scores = self.scores(self.differences(train, i, max(0, stop - start - HISTORY)))
@@ -120,8 +120,8 @@ class Scorer:
                 if data.on_bad_row == "skip" and i + 1 < len(train):
                     continue
                 raise BadInput(f"{train.where(i)}, column {column(self)}: {error}") from None
-            known.append(scores[~np.isnan(scores)])
-        history = np.concatenate(known)
+            usual.append(scores[~np.isnan(scores)])
+        history = np.concatenate(usual)
         if len(history) < 2:
             raise BadInput(
                 f"{train.name}: training recordings of over {self.length + self.average} steps are needed to know "
@@ -132,9 +132,9 @@ class Scorer:
 
 def column(scorer: Scorer) -> str:
     """The manifest column with the recordings."""
-    found = column_of(scorer.name, scorer.series)
-    assert isinstance(found, str)
-    return found
+    name = column_of(scorer.name, scorer.series)
+    assert isinstance(name, str)
+    return name
 
 
 def piece_at(cell: Any, start: int, stop: int) -> Any:
@@ -190,9 +190,9 @@ def anomalies(scorer: Scorer, manifests: Sequence[Manifest], threshold: float) -
 def names(scorer: Scorer, manifest: Manifest) -> list[str]:
     """What the recordings are called: by the column that says so, their file, or where they stand."""
     long = scorer.run.config.data.long
-    said = (long and long.id) or "recording"
-    if said in manifest.columns:
-        return [str(cell) for cell in manifest.column(said)]
+    naming = (long and long.id) or "recording"
+    if naming in manifest.columns:
+        return [str(cell) for cell in manifest.column(naming)]
     cells = manifest.column(column(scorer))
     return [piece_of(cell)[0] if isinstance(cell, str) else manifest.where(i) for i, cell in enumerate(cells)]
 
@@ -209,18 +209,18 @@ def forecasts(scorer: Scorer, manifests: Sequence[Manifest]) -> Parts:
     for manifest in manifests:
         named = names(scorer, manifest)
         for first in range(0, len(manifest), scorer.block):
-            known: dict[int, Tensor] = {}
+            windows: dict[int, Tensor] = {}
             bad = []
             for i in range(first, min(first + scorer.block, len(manifest))):
                 try:
                     _, stop = scorer.bounds(manifest, i)
                     cell = cell_at(manifest, i, scorer.name, series)
-                    known[i] = series.read(piece_at(cell, stop - scorer.length, stop))
+                    windows[i] = series.read(piece_at(cell, stop - scorer.length, stop))
                 except CellError as error:
                     bad.append(BadRow(i, manifest.where(i), column(scorer), str(error)))
             lines = [
                 {"recording": named[i], "ahead": k} | dict(zip(answers(series), map(_known, step), strict=True))
-                for i, steps in zip(known, next_steps(scorer, [*known.values()]), strict=True)
+                for i, steps in zip(windows, next_steps(scorer, [*windows.values()]), strict=True)
                 for k, step in enumerate(steps.tolist(), 1)
             ]
             yield lines, bad
@@ -235,9 +235,9 @@ def next_steps(scorer: Scorer, windows: list[Tensor]) -> list[Tensor]:
         return []
     with scorer.in_memory():
         value = {k: v.to(run.device) for k, v in series.collate(windows).items()}
-        here = {scorer.name: torch.ones(len(windows), dtype=torch.bool, device=run.device)}
-        z = run.model({scorer.name: value}, here)
-        return [*series.measures(trained(run, z, here, run.forecasts[1]))]
+        present = {scorer.name: torch.ones(len(windows), dtype=torch.bool, device=run.device)}
+        z = run.model({scorer.name: value}, present)
+        return [*series.measures(trained(run, z, present, run.forecasts[1]))]
 
 
 def answers(series: Series) -> list[str]:

@@ -63,22 +63,22 @@ def predict(
     bad: list[BadRow] = []
 
     def lines(answers: dict[int, list[Any]]) -> tuple[list[Line], list[BadRow]]:
-        told = bad.copy()
+        unread = bad.copy()
         bad.clear()
-        nothing = dict.fromkeys([one.row for one in told], [None] * len(names))
+        nothing = dict.fromkeys([one.row for one in unread], [None] * len(names))
         done = sorted((answers | nothing).items())
         cells = [{"row": int(manifest.rows[i]) + 1, **plain(run, manifest.row(i, keep))} for i, _ in done]
         return [
             line | dict(zip(names, answer, strict=True)) for line, (_, answer) in zip(cells, done, strict=True)
-        ], told
+        ], unread
 
     for batch in batches(data, once(len(data), batch_size), run.config.train.workers, report=bad.extend):
         places = np.searchsorted(manifest.rows, batch.sample_id.numpy()).tolist()
-        here = run.model.predictable(batch.present).tolist()
+        predictable = run.model.predictable(batch.present).tolist()
         columns = ",".join(columns_of(modalities))
         bad += [
             BadRow(i, manifest.where(i), columns, "every input is missing")
-            for i, some in zip(places, here, strict=True)
+            for i, some in zip(places, predictable, strict=True)
             if not some
         ]
         with in_memory(lambda: f"with batches of {batch_size} rows: --batch-size takes fewer"):
@@ -116,10 +116,10 @@ def answer_names(run: Run, probabilities: bool) -> list[str]:
 def answer(run: Run, batch: Batch, probabilities: bool) -> list[list[Any]]:
     """What is predicted for each row of a batch, in the order of `answer_names`."""
     moved = batch.to(run.device)
-    found = run.model.predict(run.model(moved.inputs, moved.present), moved.present).cpu()
+    outputs = run.model.predict(run.model(moved.inputs, moved.present), moved.present).cpu()
     if run.config.data.target:
-        return [[float(f"{value:.7g}") for value in row] for row in found.tolist()]  # float32 knows no more
-    shares = found.softmax(1)
+        return [[float(f"{value:.7g}") for value in row] for row in outputs.tolist()]  # float32 knows no more
+    shares = outputs.softmax(1)
     best = shares.max(1)
     every = shares.tolist() if probabilities else [[]] * len(shares)
     ranked = zip(best.indices.tolist(), best.values.tolist(), every, strict=True)
@@ -128,10 +128,10 @@ def answer(run: Run, batch: Batch, probabilities: bool) -> list[list[Any]]:
 
 def plain(run: Run, cells: Line) -> Line:
     """Cells as JSON and CSV can hold them: dates, for one, become text. Targets are numbers where they can be."""
-    made: Line = {}
+    plain_cells: Line = {}
     for name, value in cells.items():
-        made[name] = value if value is None or isinstance(value, str | int | float) else str(value)
+        plain_cells[name] = value if value is None or isinstance(value, str | int | float) else str(value)
         if name in run.config.data.target and isinstance(value, str):
             with suppress(ValueError):
-                made[name] = float(value)
-    return made
+                plain_cells[name] = float(value)
+    return plain_cells

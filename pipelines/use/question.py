@@ -59,8 +59,8 @@ def ask(
         kinds = ("softmax",) if scale.kind == "softmax" else ("sigmoid",)
         kept = load_fits(folder, fingerprint(run.model))
         fits = {name: one.scale for name, each in kept.items() for one in each if one.kind in kinds}
-        shown = ", ".join(f"{name} {one.temperature:.4g}" for name, one in fits.items())
-        say(f"calibrated temperatures: {shown}" if fits else f"{folder}/calibration.json does not fit: not used")
+        temperatures = ", ".join(f"{name} {one.temperature:.4g}" for name, one in fits.items())
+        say(f"calibrated temperatures: {temperatures}" if fits else f"{folder}/calibration.json does not fit: not used")
     if multi_label and threshold is None:
         threshold = 0.5
     if scale.kind == "lift" and len(phrasings) < 2 and not fits:
@@ -124,8 +124,8 @@ def _classify(run: Run, group: Sequence[Item], question: Question, top: int) -> 
         z, present = embed_items(run, [group[k][1] for k in members])  # type: ignore[misc]
         scores = queries(run, z, present, question.text) @ question.rows.T
         chances = question.fits.get("+".join(by), question.scale).probabilities(scores)
-        shown = min(top, len(names)) if question.threshold is None else len(names)
-        best = chances.topk(shown)
+        count = min(top, len(names)) if question.threshold is None else len(names)
+        best = chances.topk(count)
         for k, places, values in zip(members, best.indices.tolist(), best.values.tolist(), strict=True):
             ranked = [(names[place], p) for place, p in zip(places, values, strict=True)]
             applies = None

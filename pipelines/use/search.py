@@ -50,7 +50,7 @@ class Searcher:
 
     Args:
         embeddings: what `clx embed` wrote, or a plain .npy array `[N, D]`.
-        among: the modality to search among; the first that is no text when None.
+        among: the modality to search among; the first that is not text when None.
         run: the run or OpenCLIP model that made them; the one that the file names when None. It is opened when a query
             is asked, and must have the same weights.
         pretrained: tag or checkpoint file of an OpenCLIP model.
@@ -122,8 +122,8 @@ class Searcher:
             if not 1 <= row <= self.count:
                 raise BadInput(f"--row {row}: {self.file.path} has {self.count} rows")
         vectors = self.file.vectors(self.column, [row - 1 for row in rows])
-        found = self._find(self.file, self.column, vectors, top + 1)
-        for row, vector, hits in zip(rows, vectors, found, strict=True):
+        hits_of_rows = self._find(self.file, self.column, vectors, top + 1)
+        for row, vector, hits in zip(rows, vectors, hits_of_rows, strict=True):
             if vector.isnan().any():
                 raise BadInput(f"--row {row}: it has no {self.column}")
             others = [hit for hit in hits if hit[0] != row - 1][:top]
@@ -160,7 +160,7 @@ def run_of(file: EmbeddingFile, run: str | None, pretrained: str | None, device:
 
 
 def pick_column(file: EmbeddingFile, asked: str | None) -> str:
-    """The vectors to search among: those asked for, else the first of no text, else the first."""
+    """The vectors to search among: those asked for, else the first modality that is not text, else the first."""
     if file.meta is None:
         return ""
     kinds: dict[str, str] = file.meta["modalities"]
@@ -170,7 +170,8 @@ def pick_column(file: EmbeddingFile, asked: str | None) -> str:
 
 
 def candidate_of(run: Run, column: str, asked: str | None) -> str:
-    """The modality that is searched among; of a plain array the one asked for, else the run's first of no text."""
+    """The modality that is searched among; of a plain array the one asked for, else the run's
+    first modality that is not text."""
     if column or asked:
         check_modality(run, column or str(asked))
         return column or str(asked)

@@ -62,8 +62,8 @@ def fit(scores: Tensor, truth: Tensor, before: Scale) -> Fit:
         def loss(log_temperature: float) -> float:
             return -float(((scores / math.exp(log_temperature)).log_softmax(-1) * wanted).sum(-1).mean())
 
-        found = minimize_scalar(loss, bounds=limits, method="bounded", options={"xatol": 1e-6})
-        after = Scale("softmax", math.exp(found.x))
+        best_log = minimize_scalar(loss, bounds=limits, method="bounded", options={"xatol": 1e-6})
+        after = Scale("softmax", math.exp(best_log.x))
     else:
 
         def losses(p: Any) -> float:
