@@ -7,7 +7,6 @@ from clx.losses.base import LOSSES, Loss
 from clx.modalities.base import MODALITIES, Modality
 from clx.pipelines.config.options import construct, options_model, options_of
 from clx.pipelines.config.schema import Config, Term
-from clx.pipelines.config.upgrade import refuse_renamed
 from clx.pipelines.system.errors import BadInput, nearest
 
 
@@ -35,7 +34,6 @@ def make_losses(config: Config) -> list[Loss]:
         for name in term.inputs or []:
             if name not in config.modalities:
                 raise BadInput(f"{where}.inputs: unknown modality {name!r}{nearest(name, config.modalities)}")
-        refuse_renamed(term.name, term.options, f"{where} ({term.name})")
         losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})"))
     return losses
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from clx.pipelines.config.upgrade import RENAMED
+
 Task = Literal["zeroshot", "retrieval", "probe", "knn", "svm", "fewshot", "regression", "forecast", "geometry"]
 TASKS: tuple[Task, ...] = typing.get_args(Task)
 
@@ -185,6 +187,13 @@ class Term(BaseModel):
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _words_of_today(self) -> "Term":
+        for old, new in RENAMED.get(self.name, {}).items():
+            if old in self.options:
+                raise ValueError(f"{old!r} is called {new!r} now")
+        return self
 
 
 class Train(Section):

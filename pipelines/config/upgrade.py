@@ -45,10 +45,3 @@ def _term_1(term: Any) -> Any:
     new = RENAMED.get(str(term.get("name")), {})
     changed = {new.get(key, key): value for key, value in term.items()}
     return changed | ({"inputs": None} if term.get("name") in HEADS_1 and "inputs" in term else {})
-
-
-def refuse_renamed(loss: str, options: Mapping[str, Any], where: str) -> None:
-    """Raise `BadInput` for an option of a loss that has another name now."""
-    for old, new in RENAMED.get(loss, {}).items():
-        if old in options:
-            raise BadInput(f"{where}: {old!r} is called {new!r} now")

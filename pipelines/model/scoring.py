@@ -125,6 +125,7 @@ def alone_and_together(names: list[str]) -> list[list[str]]:
     return [[name] for name in names] + ([names] if len(names) > 1 else [])
 
 
+@torch.no_grad()
 def queries(run: Run, z: Embeddings, present: dict[str, Tensor], candidate: str) -> Tensor:
     """Rows `[B, D]` whose dot product with a unit row of the modality `candidate` is their score.
 

@@ -65,6 +65,6 @@ def test_a_file_that_a_person_wrote_is_told_the_new_word(term: dict[str, Any], r
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(raw(term)))
     with pytest.raises(BadInput, match=reason):
-        make_losses(load_config(str(path)))
+        load_config(str(path))
     path.write_text(yaml.safe_dump(raw(term, format=1)))  # copied from a run
     make_losses(load_config(str(path)))
