@@ -32,7 +32,8 @@ def check(
 
     clx data check --config my.yaml
     """
-    from clx.pipelines.batches.check import check_source, summary, target_summary
+    from clx.pipelines.batches.check import check_source
+    from clx.pipelines.batches.check_summary import summary, target_summary
     from clx.pipelines.system.errors import Refused
 
     report = check_source(source, config, show_progress if sys.stderr.isatty() else lambda done, total: None)

@@ -95,6 +95,8 @@ def calls(path: Path) -> Iterator[list[str]]:
     spans = re.findall(r"`(clx [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
     lines = [line for block in shell for line in block.replace("\\\n", " ").splitlines()]
     for line in [*lines, *(span.replace("\n", " ") for span in spans)]:
+        if not re.search(r"\bclx\b", line):  # part of a quotation over several lines, perhaps
+            continue
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         words: list[str] | None = None

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,35 +14,19 @@ import numpy as np
 from clx.modalities.base import Modality
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.cells import cell_of, cells, read_cell
+from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describe_column, describe_target
 from clx.pipelines.batches.columns import check_columns, column_of
 from clx.pipelines.config.load import load_config
 from clx.pipelines.config.objects import make_modalities
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
-from clx.pipelines.data.imbalance import Floats, histogram, readable_targets, shots, width_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.write_recipe import infer_config
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.system.text import bars
 
 LISTED = 1000  # findings of one sort that are listed; all are counted
-CLASSES = 1000
-UNITS = {"text": "characters", "audio": "seconds", "series": "steps"}
-MOMENTS: dict[str, Callable[[Floats], Any]] = {"min": np.min, "mean": np.mean, "max": np.max}
 Told = Callable[[int, int], None]
-
-
-@dataclass
-class _Column:
-    """What the cells of one modality in one split hold."""
-
-    missing: int = 0
-    bad: int = 0
-    lengths: "array[float]" = field(default_factory=lambda: array("d"))
-    hashes: "array[int]" = field(default_factory=lambda: array("Q"))
-    rows: "array[int]" = field(default_factory=lambda: array("q"))
-    """Rows of `hashes`."""
 
 
 @dataclass
@@ -117,7 +100,7 @@ def check(
         "splits": {
             split: {
                 "rows": len(manifest),
-                "inputs": {n: _describe(n, m, found[split][n], len(manifest)) for n, m in modalities.items()},
+                "inputs": {n: describe_column(n, m, found[split][n], len(manifest)) for n, m in modalities.items()},
                 "classes": dict(classes[split].most_common(CLASSES)),
             }
             for split, manifest in splits.items()
@@ -136,9 +119,9 @@ def _open_all(
     target: Sequence[str],
     findings: Findings,
     told: Told,
-) -> tuple[dict[str, dict[str, _Column]], dict[str, Counter[str]]]:
+) -> tuple[dict[str, dict[str, ColumnFindings]], dict[str, Counter[str]]]:
     """What the cells hold, and how many rows each class has, by split."""
-    found = {split: {name: _Column() for name in modalities} for split in splits}
+    found = {split: {name: ColumnFindings() for name in modalities} for split in splits}
     classes: dict[str, Counter[str]] = {split: Counter() for split in splits}
     total, done = sum(map(len, splits.values())), 0
     for split, manifest in splits.items():
@@ -159,7 +142,7 @@ def _check_row(
     i: int,
     row: dict[str, Any],
     modalities: Mapping[str, Modality],
-    found: dict[str, _Column],
+    found: dict[str, ColumnFindings],
     findings: Findings,
 ) -> None:
     empty = 0
@@ -234,7 +217,7 @@ def _compare(
     name: str,
     column: str,
     splits: Mapping[str, Manifest],
-    found: Mapping[str, Mapping[str, _Column]],
+    found: Mapping[str, Mapping[str, ColumnFindings]],
     findings: Findings,
 ) -> None:
     """Equal content within a split (counted) and across splits (each listed)."""
@@ -261,72 +244,3 @@ def _unknown_classes(
         for value in sorted(set(classes[split]) - set(classes["train"])):
             reason = f"{classes[split][value]} rows of {split} have the class {value!r}, which training lacks"
             findings.add("unknown class", manifest.name, label or "", reason, error=False)
-
-
-def _describe(name: str, modality: Modality, at: _Column, rows: int) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "kind": modality.kind,
-        "column": column_of(name, modality),
-        "cells": rows - at.missing,
-        "missing": at.missing,
-        "bad": at.bad,
-    }
-    if at.lengths:
-        low, middle, high = np.quantile(np.frombuffer(at.lengths), [0, 0.5, 1]).tolist()
-        described["length"] = {"unit": UNITS[modality.kind], "min": low, "median": middle, "max": high}
-    return described
-
-
-def describe_target(splits: Mapping[str, Manifest], column: str, bin_width: float | None = None) -> dict[str, Any]:
-    """How a target is spread, by split: `rows` that have it, `missing` ones, `min`, `mean`, `max`, the `histogram`
-    (lower edge and rows of each bin from the first to the last) and how many rows stand in bins where training has
-    `many` (more than 100), `median` or `few` (fewer than 20) rows."""
-    values = {split: readable_targets(manifest, column) for split, manifest in splits.items()}
-    width = bin_width or width_of(values["train"])
-    found: dict[str, Any] = {"bin_width": width}
-    for split, all_of_them in values.items():
-        known = all_of_them[np.isfinite(all_of_them)]
-        first, counts = histogram(known, width)
-        groups = shots(values["train"], known, width)
-        found[split] = {
-            "rows": len(known),
-            "missing": len(all_of_them) - len(known),
-            **{name: float(f(known)) if len(known) else None for name, f in MOMENTS.items()},
-            **{name: int((groups == code).sum()) for code, name in ((2, "many"), (1, "median"), (0, "few"))},
-            "histogram": [[float(f"{(first + k) * width:.6g}"), int(count)] for k, count in enumerate(counts)],
-        }
-    return found
-
-
-def target_summary(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The spread of targets as rows of a table: one for each split of each, the histogram as bars."""
-    rows = []
-    for column, described in report["targets"].items():
-        for split, at in described.items():
-            if split == "bin_width":
-                continue
-            histogram = bars([count for _, count in at["histogram"]], most=50, from_zero=True)
-            figures = {key: value for key, value in at.items() if key != "histogram"}
-            rows.append({"target": column, "split": split, **figures, "histogram": histogram})
-    return rows
-
-
-def summary(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The report as rows of a table: one for each input of each split."""
-    rows = []
-    for split, described in report["splits"].items():
-        for name, at in described["inputs"].items():
-            length = at.get("length", {})
-            rows.append(
-                {
-                    "split": split,
-                    "rows": described["rows"],
-                    "classes": len(described["classes"]) or None,
-                    "input": name,
-                    "cells": at["cells"],
-                    "missing": at["missing"],
-                    "bad": at["bad"],
-                    **{key: length.get(key) for key in ("min", "median", "max", "unit")},
-                }
-            )
-    return rows

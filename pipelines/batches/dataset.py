@@ -14,7 +14,7 @@ from clx.pipelines.batches.batch import BadRow, Batch, Key
 from clx.pipelines.batches.cells import cell_of, collate, future_of, read_cell, vary
 from clx.pipelines.batches.columns import column_of, columns_of, view_names
 from clx.pipelines.batches.positives import Neighbours
-from clx.pipelines.config.schema import Near
+from clx.pipelines.config.data_schema import Near
 from clx.pipelines.data.imbalance import bin_name
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.windows import FUTURE

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from clx.pipelines.config.schema import Near
+from clx.pipelines.config.data_schema import Near
 from clx.pipelines.data.manifest import Manifest, seconds
 
 

@@ -8,7 +8,6 @@ import csv
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.data import builtin_digits
+from clx.pipelines.data.builtin_digits import (
+    DRAWS,
+    ROTATION,
+    ROTATION_ROWS,
+    SUM_ROWS,
+    Tables,
+    digits,
+    digits_rotation,
+    digits_sum,
+)
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.readers import read_ts
 from clx.pipelines.system.durable_files import unwritable
 from clx.pipelines.system.errors import BadInput, nearest
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
-DRAWS = {"train": 4, "val": 1, "test": 3}  # rows of `digits` per handwritten scan
-SUM_ROWS = {"train": 200, "val": 5, "test": 20}  # rows of `digits-sum` per pair of digits
 XOR_ROWS = {"train": 10_000, "val": 500, "test": 2000}  # the training rows of Symile's own experiment
-ROTATION_ROWS = {"train": 2, "val": 2, "test": 2}  # rows of `digits-rotation` per handwritten scan
-ROTATION = 60.0  # degrees, to either side
 WEEKS = {"train": 36, "val": 12, "test": 12}  # of `seasons`, one after the other
-POOL = {"train": 200, "val": 20, "test": 50}  # tones of `digits-sum` per digit
-Tables = dict[str, "pa.Table"]
 
 
 @dataclass(frozen=True)
@@ -68,76 +71,6 @@ def describe() -> list[dict[str, Any]]:
         {"name": b.name, "modalities": list(b.modalities), "rows": dict(b.rows), "about": b.about}
         for b in BUILTIN.values()
     ]
-
-
-@lru_cache(maxsize=1)  # a sweep, and the tests, ask for it over and over
-def _digits(_: str) -> Tables:
-    """One concept, five senses: each scan with several independent draws of the other senses."""
-    import pyarrow as pa
-
-    tables = {}
-    for number, (split, (files, labels)) in enumerate(builtin_digits.scans().items()):
-        senses = [np.random.default_rng([7, number, sense]) for sense in range(5)]
-        source = np.tile(np.arange(len(files)), DRAWS[split])
-        y = labels[source]
-        signal, offsets = builtin_digits.morse(y, senses[1])
-        measured = builtin_digits.readings(y, senses[2])
-        columns: dict[str, Any] = {
-            "image": _shared(pa.array(files, pa.binary()), source),
-            "audio": _binary(builtin_digits.tones(y, senses[0])),
-            "series": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(signal)),
-        }
-        columns |= {name: pa.array(measured[:, i], from_pandas=True) for i, name in enumerate(builtin_digits.SEGMENTS)}
-        columns["display"] = np.array(["red", "green", "blue"])[senses[3].integers(3, size=len(y))].tolist()
-        columns["text"] = builtin_digits.words(y, senses[4])
-        columns["label"] = builtin_digits.ENGLISH[y].tolist()
-        columns["split"] = [split] * len(y)
-        tables[split] = pa.table(columns)
-    return tables
-
-
-def _digits_sum(_: str) -> Tables:
-    """Image a, audio b, text (a + b) mod 10, with every pair (a, b) equally often in every split."""
-    import pyarrow as pa
-
-    tables = {}
-    for number, (split, (files, labels)) in enumerate(builtin_digits.scans().items()):
-        rng = np.random.default_rng([11, number])
-        pairs = rng.permutation(np.repeat(np.arange(100), SUM_ROWS[split]))
-        a, b = pairs // 10, pairs % 10
-        of_digit = [np.flatnonzero(labels == digit) for digit in range(10)]
-        image = np.array([of_digit[digit][pick % len(of_digit[digit])] for digit, pick in zip(
-            a.tolist(), rng.integers(2**31, size=len(a)).tolist(), strict=True
-        )])  # fmt: skip
-        pool = _binary(builtin_digits.tones(np.repeat(np.arange(10), POOL[split]), rng))
-        words = builtin_digits.ENGLISH[(a + b) % 10].tolist()
-        columns = {
-            "image": _shared(pa.array(files, pa.binary()), image),
-            "audio": _shared(pool, b * POOL[split] + rng.integers(POOL[split], size=len(b))),
-            "text": words,
-            "label": words,
-            "split": [split] * len(words),
-        }
-        tables[split] = pa.table(columns)
-    return tables
-
-
-def _digits_rotation(_: str) -> Tables:
-    """Handwritten digits turned by a random angle, which is the target: each scan by several."""
-    import pyarrow as pa
-
-    tables = {}
-    for number, (split, (files, labels)) in enumerate(builtin_digits.scans().items()):
-        source = np.tile(np.arange(len(files)), ROTATION_ROWS[split])
-        angles = np.round(np.random.default_rng([17, number]).uniform(-ROTATION, ROTATION, len(source)), 1)
-        images = [builtin_digits.turned(files[i], angle) for i, angle in zip(source, angles.tolist(), strict=True)]
-        columns = {
-            "image": pa.array(images, pa.binary()),
-            "angle": angles,
-            "label": builtin_digits.ENGLISH[labels[source]],
-        }
-        tables[split] = pa.table({**columns, "split": [split] * len(source)})
-    return tables
 
 
 def _seasons(_: str) -> Tables:
@@ -187,22 +120,6 @@ def _xor(p: str) -> Tables:
         words = ["".join(map(str, row)) for row in c.tolist()]
         tables[split] = pa.table({**bits, "label": words, "split": [split] * rows})
     return tables
-
-
-def _shared(values: "pa.Array", indices: NDArray[np.int64]) -> "pa.Array":
-    """A column whose rows refer to a few stored values."""
-    import pyarrow as pa
-
-    return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), values)
-
-
-def _binary(files: NDArray[np.uint8]) -> "pa.Array":
-    """Equally long files `[N, bytes]` as a column."""
-    import pyarrow as pa
-
-    offsets = np.arange(len(files) + 1, dtype=np.int32) * np.int32(files.shape[1])
-    data = pa.py_buffer(np.ascontiguousarray(files))
-    return pa.Array.from_buffers(pa.binary(), len(files), [None, pa.py_buffer(offsets), data])
 
 
 def _aeon(name: str) -> Tables:
@@ -259,14 +176,14 @@ def _registry() -> dict[str, Builtin]:
             senses,
             {split: count * DRAWS[split] for split, count in builtin_digits.SOURCES.items()},
             "ten digits in five senses: handwriting, telephone tones, Morse, seven segments, words",
-            _digits,
+            digits,
         ),
         Builtin(
             "digits-sum",
             ("image", "audio", "text"),
             {split: 100 * count for split, count in SUM_ROWS.items()},
             "image a, audio b, text a+b mod 10: only all three together tell anything",
-            _digits_sum,
+            digits_sum,
         ),
     ]
     found.append(
@@ -275,7 +192,7 @@ def _registry() -> dict[str, Builtin]:
             ("image",),
             {split: count * ROTATION_ROWS[split] for split, count in builtin_digits.SOURCES.items()},
             f"handwritten digits turned by an angle, target: angle, -{ROTATION:.0f} to {ROTATION:.0f} degrees",
-            _digits_rotation,
+            digits_rotation,
         )
     )
     found.append(

@@ -6,10 +6,17 @@ Every generator draws one example per given digit, from the `numpy.random.Genera
 import io
 import struct
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+Tables = dict[str, "pa.Table"]
+"""Tables by split."""
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -159,3 +166,96 @@ def digits_bayes_rate() -> float:
         score = -np.nansum((x - LIT) ** 2, axis=-1) / (2 * SEGMENT_NOISE**2)
         total += float((1 / np.exp(score - score.max(1, keepdims=True)).sum(1)).sum())
     return total / 400_000
+
+
+DRAWS = {"train": 4, "val": 1, "test": 3}  # rows of `digits` per handwritten scan
+SUM_ROWS = {"train": 200, "val": 5, "test": 20}  # rows of `digits-sum` per pair of digits
+ROTATION_ROWS = {"train": 2, "val": 2, "test": 2}  # rows of `digits-rotation` per handwritten scan
+ROTATION = 60.0  # degrees, to either side
+POOL = {"train": 200, "val": 20, "test": 50}  # tones of `digits-sum` per digit
+
+
+@lru_cache(maxsize=1)  # a sweep, and the tests, ask for it over and over
+def digits(_: str) -> Tables:
+    """One concept, five senses: each scan with several independent draws of the other senses."""
+    import pyarrow as pa
+
+    tables = {}
+    for number, (split, (files, labels)) in enumerate(scans().items()):
+        senses = [np.random.default_rng([7, number, sense]) for sense in range(5)]
+        source = np.tile(np.arange(len(files)), DRAWS[split])
+        y = labels[source]
+        signal, offsets = morse(y, senses[1])
+        measured = readings(y, senses[2])
+        columns: dict[str, Any] = {
+            "image": shared(pa.array(files, pa.binary()), source),
+            "audio": binary(tones(y, senses[0])),
+            "series": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(signal)),
+        }
+        columns |= {name: pa.array(measured[:, i], from_pandas=True) for i, name in enumerate(SEGMENTS)}
+        columns["display"] = np.array(["red", "green", "blue"])[senses[3].integers(3, size=len(y))].tolist()
+        columns["text"] = words(y, senses[4])
+        columns["label"] = ENGLISH[y].tolist()
+        columns["split"] = [split] * len(y)
+        tables[split] = pa.table(columns)
+    return tables
+
+
+def digits_sum(_: str) -> Tables:
+    """Image a, audio b, text (a + b) mod 10, with every pair (a, b) equally often in every split."""
+    import pyarrow as pa
+
+    tables = {}
+    for number, (split, (files, labels)) in enumerate(scans().items()):
+        rng = np.random.default_rng([11, number])
+        pairs = rng.permutation(np.repeat(np.arange(100), SUM_ROWS[split]))
+        a, b = pairs // 10, pairs % 10
+        of_digit = [np.flatnonzero(labels == digit) for digit in range(10)]
+        image = np.array([of_digit[digit][pick % len(of_digit[digit])] for digit, pick in zip(
+            a.tolist(), rng.integers(2**31, size=len(a)).tolist(), strict=True
+        )])  # fmt: skip
+        pool = binary(tones(np.repeat(np.arange(10), POOL[split]), rng))
+        words = ENGLISH[(a + b) % 10].tolist()
+        columns = {
+            "image": shared(pa.array(files, pa.binary()), image),
+            "audio": shared(pool, b * POOL[split] + rng.integers(POOL[split], size=len(b))),
+            "text": words,
+            "label": words,
+            "split": [split] * len(words),
+        }
+        tables[split] = pa.table(columns)
+    return tables
+
+
+def digits_rotation(_: str) -> Tables:
+    """Handwritten digits turned by a random angle, which is the target: each scan by several."""
+    import pyarrow as pa
+
+    tables = {}
+    for number, (split, (files, labels)) in enumerate(scans().items()):
+        source = np.tile(np.arange(len(files)), ROTATION_ROWS[split])
+        angles = np.round(np.random.default_rng([17, number]).uniform(-ROTATION, ROTATION, len(source)), 1)
+        images = [turned(files[i], angle) for i, angle in zip(source, angles.tolist(), strict=True)]
+        columns = {
+            "image": pa.array(images, pa.binary()),
+            "angle": angles,
+            "label": ENGLISH[labels[source]],
+        }
+        tables[split] = pa.table({**columns, "split": [split] * len(source)})
+    return tables
+
+
+def shared(values: "pa.Array", indices: NDArray[np.int64]) -> "pa.Array":
+    """A column whose rows refer to a few stored values."""
+    import pyarrow as pa
+
+    return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), values)
+
+
+def binary(files: NDArray[np.uint8]) -> "pa.Array":
+    """Equally long files `[N, bytes]` as a column."""
+    import pyarrow as pa
+
+    offsets = np.arange(len(files) + 1, dtype=np.int32) * np.int32(files.shape[1])
+    data = pa.py_buffer(np.ascontiguousarray(files))
+    return pa.Array.from_buffers(pa.binary(), len(files), [None, pa.py_buffer(offsets), data])

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from clx.pipelines.data.folders import SPLITS, kind_of_file
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.readers import SPLITS, kind_of_file
 
 SAMPLED = 1000  # rows looked at
 MEDIA = ("image", "audio", "series")

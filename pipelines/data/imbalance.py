@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.config.schema import Balance, Data
+from clx.pipelines.config.data_schema import Balance, Data
 from clx.pipelines.data.manifest import Manifest, numbers
 from clx.pipelines.system.errors import BadInput
 

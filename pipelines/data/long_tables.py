@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clx.pipelines.config.schema import Long
+from clx.pipelines.config.data_schema import Long
 from clx.pipelines.data.manifest import Manifest, numbers, seconds
 from clx.pipelines.data.windows import TIMES, Values, _parts, _refuse_own, lists
 from clx.pipelines.system.errors import BadInput

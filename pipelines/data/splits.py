@@ -7,11 +7,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.config.schema import Data, Fraction, Last
+from clx.pipelines.config.data_schema import Data, Fraction, Last
 from clx.pipelines.data.builtin import BUILTIN, is_builtin, load_builtin
+from clx.pipelines.data.folders import SPLITS, read_folder
 from clx.pipelines.data.long_tables import grouped
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.readers import SPLITS, read_file, read_folder
+from clx.pipelines.data.readers import read_file
 from clx.pipelines.data.windows import parted, windowed
 from clx.pipelines.system.errors import BadInput, nearest
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.config.schema import Long, Windows
+from clx.pipelines.config.data_schema import Long, Windows
 from clx.pipelines.data.manifest import Manifest, resolve
 from clx.pipelines.system.errors import BadInput
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from clx.pipelines.config.schema import Data
+from clx.pipelines.config.data_schema import Data
 from clx.pipelines.data.builtin import is_builtin, load_builtin
 from clx.pipelines.data.guess_columns import Inferred, infer_modalities
 from clx.pipelines.data.manifest import Manifest, resolve

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.config.schema import TASKS, Task
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import splits_of
@@ -163,11 +164,6 @@ def evaluate_run(
         if kept is not None:
             say("evaluated before, and nothing has changed (--force does it again)")
             return kept | {"model": str(model), "data": source.rows.name}  # as they are named now
-
-    def report(bad: list[Any]) -> None:
-        for one in bad:
-            say(f"left out {one.where}, column {one.column}: {one.reason}")
-
     cpu = "" if run.device.type == "cpu" else ", or --device cpu"
     with in_memory(lambda: f"while {model} was evaluated, {ROWS} rows at a time: free some{cpu}"):
         result = evaluate(
@@ -178,12 +174,23 @@ def evaluate_run(
             model=str(model),
             pretrained=pretrained,
             on_bad=on_bad,
-            report=report if on_bad == "skip" else nobody,
+            report=partial(tell_of_bad_rows, say) if on_bad == "skip" else nobody,
             say=say,
         )
     if own:
-        try:
-            results.save(Path(model), result)
-        except (OSError, Failed) as error:  # a run of somebody else's: the figures are worth more than their copy
-            say(f"the result is not kept in {model}: {getattr(error, 'strerror', None) or error}")
+        keep(Path(model), result, say)
     return result
+
+
+def tell_of_bad_rows(say: Callable[[str], None], bad: list[BadRow]) -> None:
+    """Say which rows are left out of an evaluation, and why."""
+    for row in bad:
+        say(f"left out {row.where}, column {row.column}: {row.reason}")
+
+
+def keep(run: Path, result: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Keep a result in the run's folder; where that is somebody else's, the figures are worth more than their copy."""
+    try:
+        results.save(run, result)
+    except (OSError, Failed) as error:
+        say(f"the result is not kept in {run}: {getattr(error, 'strerror', None) or error}")

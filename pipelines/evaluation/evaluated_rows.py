@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from clx.pipelines.config.schema import Data, Task
+from clx.pipelines.config.data_schema import Data
+from clx.pipelines.config.schema import Task
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import choose, load_splits, split_in, splits_of
 from clx.pipelines.evaluation.forecast import HORIZONS

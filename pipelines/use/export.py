@@ -62,17 +62,13 @@ def export(
     """
     if form == "onnx":
         require_onnx()
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "clx.json").exists())):
-        raise BadInput(f"{out} exists and is no export: choose another --out")
-    if out.resolve() == folder.resolve():
-        raise BadInput(f"{out} is what is to be exported: choose another --out")
+    refuse_other(out, folder)
     run = open_model(folder, checkpoint=checkpoint, device="cpu", only_run=True)
     (manifest,) = choose(run.config.data, run.config.train.seed, data, split).values()
     description = about(run, folder)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(
-        out / "clx.json", json.dumps(description, indent=1, ensure_ascii=False)
-    )  # the mark, whatever ends this call
+    text = json.dumps(description, indent=1, ensure_ascii=False)
+    write_text(out / "clx.json", text)  # the mark, whatever ends this call
     for leftover in [*out.glob("*.onnx"), *out.glob("*.safetensors"), out / "meta.json"]:
         leftover.unlink(missing_ok=True)
     again = rebuilt(run, folder, out) if form == "safetensors" else None
@@ -96,6 +92,14 @@ def export(
         if (row.get("difference") or 0.0) > TOLERANCE:
             raise Refused(f"{out / row['file']} gives outputs that differ from the run's by {row['difference']:.2g}")
     write_text(out / "clx.json", json.dumps(description, indent=1, ensure_ascii=False))
+
+
+def refuse_other(out: Path, folder: Path) -> None:
+    """Raise `BadInput` where `out` holds something that is no export, or is the run itself."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "clx.json").exists())):
+        raise BadInput(f"{out} exists and is no export: choose another --out")
+    if out.resolve() == folder.resolve():
+        raise BadInput(f"{out} is what is to be exported: choose another --out")
 
 
 def samples(run: Run, manifest: Manifest, name: str) -> Iterator[Input]:

@@ -9,7 +9,7 @@ import torch
 from clx.modalities.series import Series
 from clx.modalities.text import Text
 from clx.pipelines.batches.cells import cell_of, read_cell, vary
-from clx.pipelines.config.schema import Data
+from clx.pipelines.config.data_schema import Data
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.system.errors import BadInput
 

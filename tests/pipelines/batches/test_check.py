@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from clx.modalities.base import MODALITIES
-from clx.pipelines.batches.check import check, check_source, summary
+from clx.pipelines.batches.check import check, check_source
+from clx.pipelines.batches.check_summary import summary
 from clx.pipelines.config.load import dump
 from clx.pipelines.system.errors import BadInput
 from configs import pair_config

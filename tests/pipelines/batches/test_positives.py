@@ -12,7 +12,8 @@ from clx.modalities.series import Series
 from clx.pipelines.batches.batch import Key
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.positives import Neighbours
-from clx.pipelines.config.schema import Config, Near
+from clx.pipelines.config.data_schema import Near
+from clx.pipelines.config.schema import Config
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import prepare
 from clx.pipelines.system.errors import BadInput

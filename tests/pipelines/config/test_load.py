@@ -178,3 +178,10 @@ def test_keys_of_the_first_stage_are_checked_at_once(tmp_path: Path, pretrain: d
     path.write_text(json.dumps(two_stages(tmp_path / "t.csv", pretrain=pretrain)))
     with pytest.raises(BadInput, match=match):
         load_config(str(path))
+
+
+def test_epochs_that_are_given_decide_over_a_recipes_steps() -> None:
+    assert load_config("rotation").train.steps
+    for settings, flags in (([], {"train.epochs": 2}), (["train.epochs=2"], {})):
+        train = load_config("rotation", settings, flags).train
+        assert (train.steps, train.epochs) == (None, 2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clx.pipelines.config.schema import Data
+from clx.pipelines.config.data_schema import Data
 from clx.pipelines.data import builtin_digits
 from clx.pipelines.data.builtin import BUILTIN, describe, is_builtin, load_builtin, write
 from clx.pipelines.data.manifest import resolve

@@ -1,6 +1,6 @@
 """What the columns of a source are taken for."""
 
-from clx.pipelines.config.schema import Data
+from clx.pipelines.config.data_schema import Data
 from clx.pipelines.data.guess_columns import infer_modalities
 from clx.pipelines.data.splits import load_splits
 from samples import manifest, png, wav

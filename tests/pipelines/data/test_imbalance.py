@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import convolve1d
 
-from clx.pipelines.config.schema import Balance
+from clx.pipelines.config.data_schema import Balance
 from clx.pipelines.data.imbalance import (
     bin_name,
     class_weights,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clx.pipelines.config.schema import Data, Long
+from clx.pipelines.config.data_schema import Data, Long
 from clx.pipelines.data.splits import choose, load_splits
 from clx.pipelines.system.errors import BadInput
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clx.pipelines.config.schema import Data
+from clx.pipelines.config.data_schema import Data
 from clx.pipelines.data.long_tail import long_tail, thin
 from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.system.errors import BadInput

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clx.pipelines.config.schema import Data
+from clx.pipelines.config.data_schema import Data
 from clx.pipelines.data.manifest import Manifest, resolve
 from clx.pipelines.data.readers import read_file
 from clx.pipelines.data.splits import load_manifest, load_splits

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clx.pipelines.config.schema import Data, Fraction
+from clx.pipelines.config.data_schema import Data, Fraction
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.system.errors import BadInput
 

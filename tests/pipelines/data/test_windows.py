@@ -11,7 +11,8 @@ from clx.modalities.series import Series
 from clx.pipelines.batches.batch import Key
 from clx.pipelines.batches.cells import cell_of, future_of
 from clx.pipelines.batches.dataset import BatchDataset
-from clx.pipelines.config.schema import Config, Data, Windows
+from clx.pipelines.config.data_schema import Data, Windows
+from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.system.errors import BadInput
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clx.pipelines.config.schema import Data
+from clx.pipelines.config.data_schema import Data
 from clx.pipelines.evaluation.evaluated_rows import evaluated_rows
 from clx.pipelines.system.errors import BadInput
 

@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from clx.pipelines.experiments import bench_losses
+from clx.pipelines.experiments import bench_losses, bench_peers
 
-HERE = {b.peer: " " in b.peer or importlib.util.find_spec(b.peer.replace("-", "_")) for b in bench_losses.BOUTS}
+HERE = {b.peer: " " in b.peer or importlib.util.find_spec(b.peer.replace("-", "_")) for b in bench_peers.COMPARISONS}
 
 
 @pytest.mark.filterwarnings("ignore")  # the peers' own
-@pytest.mark.parametrize("bout", bench_losses.BOUTS, ids=lambda b: b.label or b.loss)
-def test_both_sides_compute_the_same(bout: bench_losses.Comparison) -> None:
-    if not HERE[bout.peer]:
-        pytest.skip(f"{bout.peer} is not installed")
-    row = bench_losses._times(replace(bout, batch=24, width=16), repeats=1)
+@pytest.mark.parametrize("comparison", bench_peers.COMPARISONS, ids=lambda b: b.label or b.loss)
+def test_both_sides_compute_the_same(comparison: bench_peers.Comparison) -> None:
+    if not HERE[comparison.peer]:
+        pytest.skip(f"{comparison.peer} is not installed")
+    row = bench_losses._times(replace(comparison, batch=24, width=16), repeats=1)
     assert row["value_error"] < 1e-5
     assert row["gradient_error"] < 1e-5
     assert row["speedup"] == pytest.approx(row["peer_seconds"] / row["seconds"])  # more than 1: clx is the faster one

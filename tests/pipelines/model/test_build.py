@@ -8,7 +8,8 @@ import pytest
 
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import once
-from clx.pipelines.config.schema import Balance, Config, Data, Term
+from clx.pipelines.config.data_schema import Balance, Data
+from clx.pipelines.config.schema import Config, Term
 from clx.pipelines.data.imbalance import (
     targets_of,
 )

@@ -14,7 +14,8 @@ import torch
 
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
-from clx.pipelines.config.schema import Config, Data
+from clx.pipelines.config.data_schema import Data
+from clx.pipelines.config.schema import Config
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.experiments.train import train

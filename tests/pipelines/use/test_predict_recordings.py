@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from clx.pipelines.config.schema import Data
+from clx.pipelines.config.data_schema import Data
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.model.build import prepare
 from clx.pipelines.runs.checkpoint import load

@@ -1,0 +1,164 @@
+"""The section `data` of a config: where rows come from and what their columns mean."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Fraction(Section):
+    """A share of the training rows, drawn with `train.seed` and kept out of training."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Last(Section):
+    """The last share of the steps of every series, kept out of training: what comes later is never learned from."""
+
+    last: Annotated[float, Field(gt=0, lt=1)]
+
+
+def _held_out(value: Any) -> str:
+    """Which of the ways to name val rows a value means, so that an error is about that one."""
+    if isinstance(value, str):
+        return "source"
+    return "last" if isinstance(value, Last) or (isinstance(value, Mapping) and "last" in value) else "fraction"
+
+
+HeldOut = Annotated[
+    Annotated[str, Tag("source")] | Annotated[Fraction, Tag("fraction")] | Annotated[Last, Tag("last")],
+    Discriminator(_held_out),
+]
+
+Later = Annotated[
+    Annotated[str, Tag("source")] | Annotated[Last, Tag("last")],
+    Discriminator(lambda value: "source" if isinstance(value, str) else "last"),
+]
+
+
+class Balance(Section):
+    """More weight for training rows whose target (the first one), or else whose class, is rare."""
+
+    rule: Literal["inverse", "sqrt-inverse"] = "sqrt-inverse"
+    """Weights of 1 / density, or 1 / sqrt(density); their mean is 1."""
+    by: Literal["weights", "sampling"] = "weights"
+    """Multiply each row's term of the losses, or draw rows more often, which suits every loss."""
+    kernel: Literal["gaussian", "triangular", "laplace", "none"] = "gaussian"
+    """Label-distribution smoothing of a target's density over its bins (LDS, Yang et al. 2021)."""
+    size: Annotated[int, Field(ge=1)] = 5
+    """Bins under the kernel, an odd number."""
+    sigma: Annotated[float, Field(gt=0)] = 2.0
+    """Width of the gaussian or laplace kernel, in bins."""
+
+    @model_validator(mode="after")
+    def _symmetric(self) -> "Balance":
+        if self.size % 2 == 0:
+            raise ValueError(f"size = {self.size}: a kernel about a bin has an odd number of bins")
+        return self
+
+
+class Near(Section):
+    """Positives from the data: all views of a row but the first are made of other rows of its group."""
+
+    group: str
+    """Column with the recording or subject that a row is of."""
+    time: str | None = None
+    """Column with the time of a row, a number or a date."""
+    within: Annotated[float, Field(gt=0)] | None = None
+    """Largest difference in `time`; in seconds for dates."""
+
+    @model_validator(mode="after")
+    def _both(self) -> "Near":
+        if (self.time is None) != (self.within is None):
+            raise ValueError("time and within go together")
+        return self
+
+
+class Long(Section):
+    """A table with one row per time step becomes one row per series, in the column `series`."""
+
+    id: str | None = None
+    """Column that says which series a row is of; all rows are one series, named like the file, when not given."""
+    time: str
+    """Column with the time of a row, a number or a date."""
+    channels: Annotated[list[str], Field(min_length=1)]
+    """Columns with the values; patterns such as `acc_*` too."""
+    every: Annotated[float, Field(gt=0)] | None = None
+    """Values at even times so far apart, on straight lines between those given; in seconds for dates."""
+    stamps: bool = False
+    """One more channel with the time since the step before."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "Long":
+        if self.every is not None and self.stamps:
+            raise ValueError("with every all steps are equally far apart: stamps would be constant")
+        return self
+
+
+class Windows(Section):
+    """Each series becomes rows of one length, with their `recording` and `start`; files are read piece by piece."""
+
+    column: str = "series"
+    length: Annotated[int, Field(ge=2)]
+    stride: Annotated[int, Field(ge=1)]
+    """Steps from the start of one window to the next."""
+    horizon: Annotated[int, Field(ge=1)] | None = None
+    """Steps behind a window to forecast: what there is of them stands in the column `future`."""
+
+
+class Data(Section):
+    """Where rows come from and what their columns mean."""
+
+    train: str
+    """A manifest, a folder or the name of built-in data. Its `split` column, if any, is obeyed."""
+    val: HeldOut | None = None
+    """A source, a random share of the training rows, or the last share of every series, before that of `test`."""
+    test: Later | None = None
+    split: str = "split"
+    """Name of the column that says train, val or test."""
+    label: str | None = None
+    """Column with the class of a row; its values are the class names of zero-shot evaluation. One of `target` here
+    makes its bins the classes."""
+    target: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
+    """Numeric columns to predict."""
+    bin_width: Annotated[float, Field(gt=0)] | None = None
+    """Width of a target's bins, in its units, for `balance`, for binned labels and for how many training rows are
+    like a row; a fiftieth of the training range when not given."""
+    balance: Balance | None = None
+    """Weigh training rows against imbalance; not at all when not given."""
+    long: Long | None = None
+    """For a table with a row per time step: which columns make the series."""
+    windows: Windows | None = None
+    """Cuts long series into windows, after they were split into train, val and test."""
+    neighbours: Near | None = None
+    """Which rows are positives of each other besides a row's own views."""
+    missing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of training cells to leave out at random, to see how a model bears missing inputs."""
+    on_bad_row: Literal["fail", "skip"] = "fail"
+    bad_row_budget: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """With `skip`, the share of training rows that may be bad before the run stops; one always may."""
+    allow_outside: bool = False
+    """Accept paths that lead out of the manifest's folder."""
+    cache: bool = False
+    """Keep decoded samples in memory after their first use, and what frozen encoders make of unvaried ones."""
+
+    @model_validator(mode="after")
+    def _cut_by(self) -> "Data":
+        shares = [part.last for part in (self.val, self.test) if isinstance(part, Last)]
+        if shares and self.windows is None:
+            raise ValueError("val or test by {last: ...} needs windows, which say what series are cut and how")
+        if sum(shares) >= 1:
+            raise ValueError(f"val and test take {sum(shares):g} of every series and leave none to train on")
+        return self
+
+    @model_validator(mode="after")
+    def _balanced_by(self) -> "Data":
+        if self.balance is not None and not self.target and self.label is None:
+            raise ValueError("balance needs target or label, the column whose rare values should count more")
+        return self
