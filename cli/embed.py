@@ -49,7 +49,7 @@ def embed(
     summary = pipeline.embed(
         model, out, data, EmbeddingOptions(split, modality, id, keep, dtype, normalize, batch_size),
         columns=pairs("--column", column), allow_outside=allow_outside, pretrained=pretrained, checkpoint=checkpoint,
-        device=device, workers=workers, strict=strict, overwrite=overwrite, done=rate.count, say=note,
+        device=device, workers=workers, strict=strict, overwrite=overwrite, step=rate.count, say=note,
     )  # fmt: skip
     if rate.number:
         rate.end()

@@ -91,7 +91,7 @@ def bench_losses(
 
     try:
         rows = pipeline.bench_losses(
-            names, batch, width, repeats, memory, keep, seen=lambda row: note(f"{row['loss']} measured")
+            names, batch, width, repeats, memory, keep, measured=lambda row: note(f"{row['loss']} measured")
         )
     except ValueError as error:
         raise BadInput(str(error)) from None

@@ -26,7 +26,8 @@ from clx.pipelines.data.write_recipe import infer_config
 from clx.pipelines.system.errors import BadInput
 
 LISTED = 1000  # findings of one sort that are listed; all are counted
-Told = Callable[[int, int], None]
+Step = Callable[[int, int], None]
+"""Is told how many rows are done, and of how many."""
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Findings:
             self.listed.append({"level": level, "what": what, "where": where, "column": column, "reason": reason})
 
 
-def check_source(source: str | None, config: str | None, told: Told = lambda done, total: None) -> dict[str, Any]:
+def check_source(source: str | None, config: str | None, step: Step = lambda done, total: None) -> dict[str, Any]:
     """The report of `check` on a source, on the data of a config, or on a source read as a config says.
 
     Without a config the meaning of the columns is guessed. Raises `BadInput` for data that cannot be opened.
@@ -65,7 +66,7 @@ def check_source(source: str | None, config: str | None, told: Told = lambda don
     modalities = make_modalities(known)
     for manifest in splits.values():
         check_columns(known, modalities, manifest)
-    report = check(splits, modalities, known.data.label, known.data.target, told, known.data.bin_width)
+    report = check(splits, modalities, known.data.label, known.data.target, step, known.data.bin_width)
     return {"data": known.data.train, **report}
 
 
@@ -74,7 +75,7 @@ def check(
     modalities: Mapping[str, Modality],
     label: str | None = None,
     target: Sequence[str] = (),
-    told: Told = lambda done, total: None,
+    step: Step = lambda done, total: None,
     bin_width: float | None = None,
 ) -> dict[str, Any]:
     """Open every cell of every split.
@@ -91,7 +92,7 @@ def check(
         except ValueError as error:
             raise BadInput(f"{splits['train'].name}, modalities.{name}: {error}") from None
     findings = Findings()
-    found, classes = _open_all(splits, modalities, label, target, findings, told)
+    found, classes = _open_all(splits, modalities, label, target, findings, step)
     for name, modality in modalities.items():
         _compare(name, _spoken(column_of(name, modality)), splits, found, findings)
     _unknown_classes(classes, splits, label, findings)
@@ -118,7 +119,7 @@ def _open_all(
     label: str | None,
     target: Sequence[str],
     findings: Findings,
-    told: Told,
+    step: Step,
 ) -> tuple[dict[str, dict[str, ColumnFindings]], dict[str, Counter[str]]]:
     """What the cells hold, and how many rows each class has, by split."""
     found = {split: {name: ColumnFindings() for name in modalities} for split in splits}
@@ -133,7 +134,7 @@ def _open_all(
             if label and row[label] is not None:
                 classes[split][str(row[label])] += 1
             done += 1
-            told(done, total)
+            step(done, total)
     return found, classes
 
 

@@ -132,8 +132,8 @@ def _received(made: "DataLoader[Batch]") -> Iterator[Batch]:
 
 
 def _end(workers: "Sequence[BaseProcess]", parent: int) -> None:
-    """End the workers of this process. They heed no polite signal (`leave_to_parent`), so that Python would wait for
-    them for ever when it ends while a traceback, say, still holds on to what they read for."""
+    """End the workers of this process. They ignore SIGTERM and SIGINT (`leave_to_parent`): Python would wait for them
+    for ever when it ends while a traceback, say, still holds on to what they read for."""
     if os.getpid() == parent:
         for worker in workers:
             worker.kill()

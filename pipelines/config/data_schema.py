@@ -109,7 +109,7 @@ class Windows(Section):
     stride: Annotated[int, Field(ge=1)]
     """Steps from the start of one window to the next."""
     horizon: Annotated[int, Field(ge=1)] | None = None
-    """Steps behind a window to forecast: what there is of them stands in the column `future`."""
+    """Steps after a window to forecast; those that the series has are in the column `future`."""
 
 
 class Data(Section):

@@ -1,7 +1,7 @@
 """Configs that earlier versions saved, read as this version would have saved them.
 
-A saved config writes out every default, so an old word in it is nobody's mistake: it is translated here, and only here.
-In a file that a person wrote an old word is refused with the new one named.
+A saved config writes out every default, so an old word in it is not the user's doing: it is translated here. In a file
+that a person wrote an old word is refused with the new one named.
 """
 
 from collections.abc import Mapping

@@ -17,7 +17,7 @@ from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run, class_names
-from clx.pipelines.model.frozen_features import know
+from clx.pipelines.model.frozen_features import use_frozen_features
 from clx.pipelines.model.scoring import queries
 from clx.pipelines.system.errors import BadInput
 
@@ -26,8 +26,8 @@ ROWS = 256
 Report = Callable[[list[BadRow]], None]
 
 
-def nobody(bad: list[BadRow]) -> None:
-    """Who does not care for bad rows."""
+def ignore_bad_rows(bad: list[BadRow]) -> None:
+    """Tell nobody of bad rows."""
 
 
 @dataclass
@@ -75,7 +75,7 @@ def embed_manifest(
     manifest: Manifest,
     *,
     on_bad: Literal["fail", "skip"] = "fail",
-    report: Report = nobody,
+    report: Report = ignore_bad_rows,
     classes: list[str] | None = None,
     features: bool = False,
 ) -> Embedded:
@@ -96,7 +96,7 @@ def embed_manifest(
     width = run.config.data.bin_width if label in run.config.data.target else None
     data = BatchDataset(manifest, modalities, label, index, width, target, on_bad=on_bad)
     if run.config.data.cache:
-        know(run, data)
+        use_frozen_features(run, data)
     device = run.device
     parts: list[Embedded] = []
     bad: set[int] = set()

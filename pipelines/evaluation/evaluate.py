@@ -12,8 +12,8 @@ from clx.pipelines.config.schema import TASKS, Task
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import splits_of
 from clx.pipelines.evaluation import results
-from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_manifest, nobody
-from clx.pipelines.evaluation.evaluated_rows import OnBad, Source, evaluated_rows, looking_ahead
+from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_manifest, ignore_bad_rows
+from clx.pipelines.evaluation.evaluated_rows import OnBad, Source, evaluated_rows, with_longest_horizon
 from clx.pipelines.evaluation.result_key import key
 from clx.pipelines.evaluation.results import SCHEMA, Settings
 from clx.pipelines.evaluation.task_context import Learning, TaskContext, Unfit
@@ -21,7 +21,7 @@ from clx.pipelines.evaluation.tasks import LEARNING, RUNS
 from clx.pipelines.measures import probes
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs.open import open_model
-from clx.pipelines.system.errors import BadInput, Failed, in_memory, nearest
+from clx.pipelines.system.errors import BadInput, Failed, explain_out_of_memory, nearest
 
 
 def evaluate(
@@ -34,7 +34,7 @@ def evaluate(
     pretrained: str | None = None,
     strict: bool = True,
     on_bad: OnBad = "fail",
-    report: Report = nobody,
+    report: Report = ignore_bad_rows,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Every task of `tasks` that the data allow, as one JSON object (see `clx.pipelines.evaluation.results`).
@@ -152,7 +152,9 @@ def evaluate_run(
     elif label or target or columns:
         raise BadInput("--label, --target and --column are for OpenCLIP models; a run's config says what columns are")
     chosen: list[Task] = [t for t in TASKS if t in tasks or "all" in tasks] or list(run.config.eval or TASKS)
-    source = evaluated_rows(looking_ahead(run.config.data, chosen, settings), run.config.train.seed, data, split, train)
+    source = evaluated_rows(
+        with_longest_horizon(run.config.data, chosen, settings), run.config.train.seed, data, split, train
+    )
     on_bad: OnBad = "skip" if skip_bad or run.config.data.on_bad_row == "skip" else "fail"
     if own and data is None and source.split == "train":
         say("these are the rows that the run was trained on")
@@ -165,7 +167,7 @@ def evaluate_run(
             say("evaluated before, and nothing has changed (--force does it again)")
             return kept | {"model": str(model), "data": source.rows.name}  # as they are named now
     cpu = "" if run.device.type == "cpu" else ", or --device cpu"
-    with in_memory(lambda: f"while {model} was evaluated, {ROWS} rows at a time: free some{cpu}"):
+    with explain_out_of_memory(lambda: f"while {model} was evaluated, {ROWS} rows at a time: free some{cpu}"):
         result = evaluate(
             run,
             source,
@@ -174,7 +176,7 @@ def evaluate_run(
             model=str(model),
             pretrained=pretrained,
             on_bad=on_bad,
-            report=partial(tell_of_bad_rows, say) if on_bad == "skip" else nobody,
+            report=partial(tell_of_bad_rows, say) if on_bad == "skip" else ignore_bad_rows,
             say=say,
         )
     if own:

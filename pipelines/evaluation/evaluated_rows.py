@@ -56,8 +56,8 @@ def evaluated_rows(data: Data, seed: int, source: str | None, split: str | None,
     return source_in(splits, name)
 
 
-def looking_ahead(data: Data, tasks: Sequence[Task], settings: Settings) -> Data:
-    """The same with windows that know as much of what follows them as `forecast` is asked for."""
+def with_longest_horizon(data: Data, tasks: Sequence[Task], settings: Settings) -> Data:
+    """`data` whose windows have the longest horizon that `forecast` is asked for as their horizon."""
     if "forecast" not in tasks or data.windows is None:
         return data
     own = data.windows.horizon

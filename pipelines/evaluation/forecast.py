@@ -23,7 +23,7 @@ from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.windows import FUTURE
-from clx.pipelines.evaluation.embeddings import Report, nobody
+from clx.pipelines.evaluation.embeddings import Report, ignore_bad_rows
 from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty
 from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.measures.probes import Fitted, forecaster
@@ -73,7 +73,7 @@ def ends(
     features: Literal["encoder", "head"],
     *,
     on_bad: Literal["fail", "skip"] = "fail",
-    report: Report = nobody,
+    report: Report = ignore_bad_rows,
 ) -> WindowEnds:
     """The windows of a manifest that are as long as `data.windows` says, with what follows and their features.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.evaluation.embeddings import Embedded, Report, contents, nobody, queries_of
+from clx.pipelines.evaluation.embeddings import Embedded, Report, contents, ignore_bad_rows, queries_of
 from clx.pipelines.evaluation.results import MOST_CLASSES, Settings
 from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.measures.prediction import accuracies, confusion
@@ -47,7 +47,7 @@ class TaskContext:
     val: Manifest | None = None
     """Rows that choose a penalty, where there are any."""
     on_bad: Literal["fail", "skip"] = "fail"
-    report: Report = nobody
+    report: Report = ignore_bad_rows
     things: dict[str, Tensor] = field(default_factory=dict)
     """Numbers of contents by modality, as far as they were asked for."""
 

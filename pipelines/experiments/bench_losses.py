@@ -29,7 +29,7 @@ def bench_losses(
     repeats: int = 9,
     memory: bool = True,
     keep: bool = False,
-    seen: Callable[[dict[str, Any]], None] = lambda row: None,
+    measured: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> list[dict[str, Any]]:
     """Compare losses with peers, forward and backward in float32 on one thread of the CPU.
 
@@ -43,7 +43,7 @@ def bench_losses(
         repeats: timed runs of each side, fewer where `LIMIT` seconds of CPU time are used up before, but three.
         memory: measure it; Linux only.
         keep: keep the tiles of the forward pass for backward, whatever they need.
-        seen: is told each row as soon as it is measured; all together take minutes.
+        measured: is told each row as soon as it is measured; all together take minutes.
 
     Returns:
         One row per comparison: `loss`, `peer`, `batch`, `width`, `views`, `seconds`, `peer_seconds`, `speedup`,
@@ -61,7 +61,7 @@ def bench_losses(
     for b in COMPARISONS:
         if names is None or b.loss in names:
             rows.append(_compare(b, batch or b.batch, width or b.width, repeats, memory, keep))
-            seen(rows[-1])
+            measured(rows[-1])
     return rows
 
 

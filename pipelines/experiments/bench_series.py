@@ -31,7 +31,7 @@ Splits = dict[str, Manifest]
 
 
 def table(
-    sets: Sequence[str], methods: Sequence[str], seeds: int, steps: int, log: Path | None, told: Callable[[str], None]
+    sets: Sequence[str], methods: Sequence[str], seeds: int, steps: int, log: Path | None, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Test accuracy by set and method: mean and deviation over `seeds`, and seconds per seed.
 
@@ -57,7 +57,7 @@ def table(
         for part, accuracy in found.items():
             line = {"set": name, "method": part, "seed": seed, "steps": steps, "accuracy": accuracy, "seconds": seconds}
             made[_key(name, part, seed, steps)] = line
-            told(f"{name} {part} seed {seed}: {accuracy:.4f} in {seconds} s")
+            say(f"{name} {part} seed {seed}: {accuracy:.4f} in {seconds} s")
             if log is not None:
                 with log.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")

@@ -22,7 +22,7 @@ from clx.pipelines.runs import checkpoint, state
 from clx.pipelines.runs.folder import LAST, clear, refuse_existing
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import locked, write_text
-from clx.pipelines.system.errors import BadInput, Stopped, in_memory
+from clx.pipelines.system.errors import BadInput, Stopped, explain_out_of_memory
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.training.resume import relengthened
@@ -170,7 +170,7 @@ def steps_left(trainer: Trainer, progress: Progress) -> float:
     """All steps that are left; rows per second. What was learned is saved when the data end the run."""
     begun, skipping = trainer.step, trainer.run.config.data.on_bad_row == "skip"
     try:
-        with Signals().watched() as signals, in_memory(partial(short_of_memory, trainer)):
+        with Signals().watched() as signals, explain_out_of_memory(partial(short_of_memory, trainer)):
             return trainer.loop(progress, signals)
     except (BadInput, Lost) as error:
         hint = "" if skipping or isinstance(error, Lost) else " (-s data.on_bad_row=skip trains without such rows)"
@@ -199,7 +199,7 @@ def _evaluate(trainer: Trainer, splits: dict[str, Manifest], name: str) -> dict[
     config, out = trainer.run.config, trainer.out
     cpu = "" if trainer.learner.device.type == "cpu" else " --device cpu"
     try:
-        with in_memory(lambda: f"in the evaluation; the run is trained and saved: clx eval {out}{cpu}"):
+        with explain_out_of_memory(lambda: f"in the evaluation; the run is trained and saved: clx eval {out}{cpu}"):
             result = evaluate(
                 checkpoint.load(out, "best", trainer.learner.device),
                 source_in(splits, name),

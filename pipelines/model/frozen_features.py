@@ -1,4 +1,4 @@
-"""What frozen encoders make of unvaried samples: computed once for every epoch, stage and run that asks again."""
+"""Features of frozen encoders on samples that are not augmented, computed once for all epochs, stages and runs."""
 
 import hashlib
 import json
@@ -25,7 +25,9 @@ _kept: dict[str, dict[int, Tensor]] = {}
 """By digest, the one asked for last at the end."""
 
 
-def know(run: Run, rows: BatchDataset, context: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+def use_frozen_features(
+    run: Run, rows: BatchDataset, context: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> None:
     """Give rows the features of every modality whose encoder is frozen and sees each sample as it is.
 
     Always in the same batches, so that a resumed run knows the very same numbers.

@@ -16,7 +16,7 @@ def answers(one: ReportedRun, found: dict[str, Any]) -> list[dict[str, Any]]:
     words counted: they add their mistakes to its confusion.
     """
     fresh = {given["input"]: given for given in found.get("answers", [])}
-    seen = ("zeroshot", found.get("step"), found.get("data"), found.get("split"))
+    pictured = ("zeroshot", found.get("step"), found.get("data"), found.get("split"))
     saved = {}
     for result in one.evaluations:
         for task in TASKS:
@@ -33,7 +33,11 @@ def answers(one: ReportedRun, found: dict[str, Any]) -> list[dict[str, Any]]:
                     cells,
                 )
                 words = [result.get("settings", {}).get(key) for key in ("templates", "phrasings")]
-                if (task, result["step"], result["data"], result["split"]) == seen and not any(words) and name in fresh:
+                if (
+                    (task, result["step"], result["data"], result["split"]) == pictured
+                    and not any(words)
+                    and name in fresh
+                ):
                     made["mistakes"] = fresh[name]["mistakes"]
                 saved[task, name, source] = made
     joined = {name for (_, name, _), made in saved.items() if "mistakes" in made}

@@ -21,27 +21,27 @@ VOTERS = 10
 
 
 @torch.no_grad()
-def answers(seen: Snapshot) -> list[dict[str, Any]]:
+def answers(snapshot: Snapshot) -> list[dict[str, Any]]:
     """How rows with a class were classified: the confusion, and the most confident mistakes.
 
     By words where there is a text modality beside others; by the trained head; else by the votes of the nearest
     other rows.
     """
     found = []
-    for how, name, rows, chances in _classified(seen):
-        truth = seen.embedded.labels[rows]
+    for how, name, rows, chances in _classified(snapshot):
+        truth = snapshot.embedded.labels[rows]
         sure, said = chances.max(1)
         counts = Counter(zip(truth.tolist(), said.tolist(), strict=True))
         wrong = torch.nonzero(said != truth)[:, 0]
         where = torch.nonzero(rows)[:, 0].tolist()
         mistakes, met = [], set()
         for k in wrong[sure[wrong].argsort(descending=True, stable=True)].tolist():
-            given = [n for n in name.split("+") if seen.embedded.present[n][where[k]]]
-            things = tuple(int(seen.things[n][where[k]]) for n in given)
+            given = [n for n in name.split("+") if snapshot.embedded.present[n][where[k]]]
+            things = tuple(int(snapshot.things[n][where[k]]) for n in given)
             if things in met:
                 continue
             met.add(things)
-            items = [seen.item(where[k], n) for n in given]
+            items = [snapshot.item(where[k], n) for n in given]
             mistakes.append({"items": items, "row": where[k], "said": int(said[k]), "sure": round(float(sure[k]), 4)})
             if len(mistakes) == MISTAKES:
                 break
@@ -52,60 +52,63 @@ def answers(seen: Snapshot) -> list[dict[str, Any]]:
     return found
 
 
-def _classified(seen: Snapshot) -> Iterator[tuple[str, str, Tensor, Tensor]]:
+def _classified(snapshot: Snapshot) -> Iterator[tuple[str, str, Tensor, Tensor]]:
     """How, the input, which rows `[N]`, and the chance of each class `[n, C]`."""
-    run, known = seen.run, seen.embedded.labels >= 0
+    run, known = snapshot.run, snapshot.embedded.labels >= 0
     if not known.any():
         return
     try:
         text = text_modality(run)
     except BadInput:
         text = ""
-    others = [name for name in seen.names if name != text]
+    others = [name for name in snapshot.names if name != text]
     if text and others:
-        classes = class_embeddings(run, {name: [name] for name in seen.embedded.classes}, text=text)
+        classes = class_embeddings(run, {name: [name] for name in snapshot.embedded.classes}, text=text)
         for group in alone_and_together(others):
-            rows = known & torch.stack([seen.embedded.present[name] for name in group]).any(0)
+            rows = known & torch.stack([snapshot.embedded.present[name] for name in group]).any(0)
             if rows.any():
-                scores = queries_of(run, seen.embedded, group, rows, text) @ classes.T
+                scores = queries_of(run, snapshot.embedded, group, rows, text) @ classes.T
                 yield "by the words of the classes", "+".join(group), rows, native_scale(run).probabilities(scores)
     elif run.model.predictor is not None and not run.config.data.target and run.forecasts is None:
-        rows = known & (seen.embedded.labels < run.model.predictor.out_features)
-        rows &= run.model.predictable(seen.embedded.present)
-        names = "+".join(name for name in seen.names if name in run.model.predict_from)
-        yield "by the trained head", names, rows, predicted(seen)[rows].softmax(-1)
+        rows = known & (snapshot.embedded.labels < run.model.predictor.out_features)
+        rows &= run.model.predictable(snapshot.embedded.present)
+        names = "+".join(name for name in snapshot.names if name in run.model.predict_from)
+        yield "by the trained head", names, rows, predicted(snapshot)[rows].softmax(-1)
     else:
-        for name in seen.names:
-            rows = known & seen.embedded.present[name]
+        for name in snapshot.names:
+            rows = known & snapshot.embedded.present[name]
             if int(rows.sum()) > VOTERS:
-                yield f"by the {VOTERS} nearest other rows", name, rows, _votes(seen, name, rows)
+                yield f"by the {VOTERS} nearest other rows", name, rows, _votes(snapshot, name, rows)
 
 
-def _votes(seen: Snapshot, name: str, rows: Tensor) -> Tensor:
+def _votes(snapshot: Snapshot, name: str, rows: Tensor) -> Tensor:
     """Shares of the classes among the nearest other rows, `[n, C]`."""
-    x, labels = seen.unit[name][rows], seen.embedded.labels[rows]
+    x, labels = snapshot.unit[name][rows], snapshot.embedded.labels[rows]
     near = (x @ x.T).fill_diagonal_(-2).topk(VOTERS, dim=1).indices
-    return F.one_hot(labels[near], len(seen.embedded.classes)).double().mean(1)
+    return F.one_hot(labels[near], len(snapshot.embedded.classes)).double().mean(1)
 
 
 @torch.no_grad()
-def predicted(seen: Snapshot) -> Tensor:
+def predicted(snapshot: Snapshot) -> Tensor:
     """The trained head's outputs `[N, outputs]`, on the CPU."""
-    z, present = seen.embedded.z, seen.embedded.present
-    return head_says(seen.run, {n: z[n] for n in seen.names}, {n: present[n] for n in seen.names})
+    z, present = snapshot.embedded.z, snapshot.embedded.present
+    return head_says(snapshot.run, {n: z[n] for n in snapshot.names}, {n: present[n] for n in snapshot.names})
 
 
-def regression(seen: Snapshot, train: Manifest | None) -> dict[str, Any]:
+def regression(snapshot: Snapshot, train: Manifest | None) -> dict[str, Any]:
     """Predicted against true values, the error by region of the target, and how many training rows each has."""
-    known, column = seen.targets.isfinite(), seen.embedded.target[0]
-    if seen.run.model.predictor is not None:
-        known &= seen.run.model.predictable(seen.embedded.present)
-    place = seen.run.config.data.target.index(column)
-    truth = seen.targets[known].numpy()
-    if seen.run.model.predictor is not None:
-        how, said = "by the trained head", predicted(seen)[known, place].double().numpy()
+    known, column = snapshot.targets.isfinite(), snapshot.embedded.target[0]
+    if snapshot.run.model.predictor is not None:
+        known &= snapshot.run.model.predictable(snapshot.embedded.present)
+    place = snapshot.run.config.data.target.index(column)
+    truth = snapshot.targets[known].numpy()
+    if snapshot.run.model.predictor is not None:
+        how, said = "by the trained head", predicted(snapshot)[known, place].double().numpy()
     else:
-        how, said = "by ridge regression on the embeddings, each tenth from the nine others", _ridge(seen, known, truth)
+        how, said = (
+            "by ridge regression on the embeddings, each tenth from the nine others",
+            _ridge(snapshot, known, truth),
+        )
     taught = truth[:0] if train is None else training_targets(train, column)
     taught = taught[np.isfinite(taught)]
     both = np.concatenate([truth, taught])
@@ -118,7 +121,7 @@ def regression(seen: Snapshot, train: Manifest | None) -> dict[str, Any]:
     worst = np.argsort(-error, kind="stable")[:MISTAKES].tolist()
     some = np.random.default_rng(0).permutation(len(truth))[:1500].tolist()
     for i in [int(rows[k]) for k in {*worst, *some}]:
-        seen.note(i)
+        snapshot.note(i)
     return {
         "how": how,
         "mae": float(error.mean()),
@@ -129,7 +132,9 @@ def regression(seen: Snapshot, train: Manifest | None) -> dict[str, Any]:
         "points": [[int(rows[k]), float(said[k])] for k in some],
         "worst": [
             {
-                "items": [seen.item(int(rows[k]), n) for n in seen.names if seen.embedded.present[n][int(rows[k])]],
+                "items": [
+                    snapshot.item(int(rows[k]), n) for n in snapshot.names if snapshot.embedded.present[n][int(rows[k])]
+                ],
                 "row": int(rows[k]),
                 "said": float(said[k]),
             }
@@ -138,12 +143,12 @@ def regression(seen: Snapshot, train: Manifest | None) -> dict[str, Any]:
     }
 
 
-def _ridge(seen: Snapshot, known: Tensor, truth: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _ridge(snapshot: Snapshot, known: Tensor, truth: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Predictions `[n]` for rows by a regressor that did not see them: 10 folds, the penalty by leave-one-out."""
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import cross_val_predict
 
-    x = torch.cat([seen.unit[name][known] for name in seen.names], 1).double().numpy()
+    x = torch.cat([snapshot.unit[name][known] for name in snapshot.names], 1).double().numpy()
     folds = min(10, len(x))
     if folds < 2:
         return np.full_like(truth, truth.mean())

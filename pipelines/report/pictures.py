@@ -16,20 +16,20 @@ from clx.pipelines.report.space_map import neighbours, paired, similarity, space
 
 
 @torch.no_grad()
-def pictures(seen: Snapshot, points: int, train: Manifest | None) -> dict[str, Any]:
+def pictures(snapshot: Snapshot, points: int, train: Manifest | None) -> dict[str, Any]:
     """Everything there is to see. `train` are the training rows, for the density of their targets, where at hand."""
-    run = seen.run
+    run = snapshot.run
     found: dict[str, Any] = {}
-    found["classes"] = seen.embedded.classes
-    found["modalities"] = [{"name": name, "kind": run.modalities[name].kind} for name in seen.names]
-    found["target"] = seen.embedded.target[0] if seen.targets.isfinite().any() else None
-    found["map"] = space(seen, points)
-    found["similarity"] = similarity(seen)
-    found["pairs"] = paired(seen)
-    found["neighbours"] = neighbours(seen)
-    found["answers"] = answers(seen)
+    found["classes"] = snapshot.embedded.classes
+    found["modalities"] = [{"name": name, "kind": run.modalities[name].kind} for name in snapshot.names]
+    found["target"] = snapshot.embedded.target[0] if snapshot.targets.isfinite().any() else None
+    found["map"] = space(snapshot, points)
+    found["similarity"] = similarity(snapshot)
+    found["pairs"] = paired(snapshot)
+    found["neighbours"] = neighbours(snapshot)
+    found["answers"] = answers(snapshot)
     if found["target"]:
-        found["regression"] = regression(seen, train)
-    found["views"] = views(seen)
-    found["steps"] = over_time(seen)
-    return found | {"items": seen.items, "rows": seen.rows}
+        found["regression"] = regression(snapshot, train)
+    found["views"] = views(snapshot)
+    found["steps"] = over_time(snapshot)
+    return found | {"items": snapshot.items, "rows": snapshot.rows}

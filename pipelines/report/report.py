@@ -117,10 +117,10 @@ def look_at(
             looked_at = evaluated_rows(run.config.data, run.config.train.seed, data, split, None)
             name, manifest = looked_at.split, looked_at.rows
             bad: list[str] = []
-            seen = look(run, manifest, rows, bad.append)
+            snapshot = look(run, manifest, rows, bad.append)
             train = manifest if name == "train" else looked_at.train
-            found = pictures(seen, points, train if data is None else None)
-            of = f"{len(seen):,} of {len(manifest):,}" if len(seen) < len(manifest) else f"{len(seen):,}"
+            found = pictures(snapshot, points, train if data is None else None)
+            of = f"{len(snapshot):,} of {len(manifest):,}" if len(snapshot) < len(manifest) else f"{len(snapshot):,}"
             found |= {"step": run.step, "data": manifest.name, "split": name}
             found["source"] = f"{of} {name} rows of {manifest.name}, step {run.step}"
             if name == "train" and data is None:

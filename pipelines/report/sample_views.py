@@ -17,23 +17,23 @@ COMPONENTS, FEATURES = 3, 16
 
 
 @torch.no_grad()
-def views(seen: Snapshot) -> list[dict[str, Any]]:
+def views(snapshot: Snapshot) -> list[dict[str, Any]]:
     """Samples beside random views of them, as training makes them."""
     found = []
-    for name in seen.names:
-        modality = seen.run.modalities[name]
+    for name in snapshot.names:
+        modality = snapshot.run.modalities[name]
         if modality.augmentation == "none" or modality.kind not in KINDS:
             continue
-        there = torch.nonzero(seen.embedded.present[name])[:, 0].tolist()
+        there = torch.nonzero(snapshot.embedded.present[name])[:, 0].tolist()
         lines = []
         for i in there[:: max(1, len(there) // 3)][:3]:
             try:
-                _, sample = seen.read(i, name)
+                _, sample = snapshot.read(i, name)
             except (CellError, BadInput):
                 continue
             made = [view for (view,) in vary(modality, [[sample]] * VIEWS, torch.Generator().manual_seed(i))]
-            if (maker := seen.run.model.tower(name).view) is not None:
-                learned = _learned(maker, collate(modality, made[1:]), i, seen.run.device)
+            if (maker := snapshot.run.model.tower(name).view) is not None:
+                learned = _learned(maker, collate(modality, made[1:]), i, snapshot.run.device)
                 half = len(learned) // 2
                 made[1:] = learned if modality.pair is None else zip(learned[:half], learned[half:], strict=True)
             lines.append({"sample": preview(modality, sample), "views": [preview(modality, view) for view in made]})
@@ -53,7 +53,7 @@ def _learned(maker: LearnedView, value: Input, seed: int, device: torch.device) 
 
 
 @torch.no_grad()
-def over_time(seen: Snapshot) -> list[dict[str, Any]]:
+def over_time(snapshot: Snapshot) -> list[dict[str, Any]]:
     """What an encoder with features per time step makes of a few samples: their first principal components, and the
     features that vary most, as a map of features by time; of a pair those of its first series.
 
@@ -61,15 +61,18 @@ def over_time(seen: Snapshot) -> list[dict[str, Any]]:
     component is its own, that of the features one for all.
     """
     found = []
-    for name in seen.names:
-        modality, stepped = seen.run.modalities[name], getattr(seen.run.model.towers[name].encoder, "steps", None)
+    for name in snapshot.names:
+        modality, stepped = (
+            snapshot.run.modalities[name],
+            getattr(snapshot.run.model.towers[name].encoder, "steps", None),
+        )
         if stepped is None:
             continue
-        there = torch.nonzero(seen.embedded.present[name])[:, 0].tolist()
+        there = torch.nonzero(snapshot.embedded.present[name])[:, 0].tolist()
         rows = there[:: max(1, len(there) // SAMPLES)][:SAMPLES]
-        samples = [seen.read(i, name)[1] for i in rows]
+        samples = [snapshot.read(i, name)[1] for i in rows]
         value = modality.collate(samples if modality.pair is None else [first for first, _ in samples])
-        features, mask = stepped(**{key: part.to(seen.run.device) for key, part in value.items()})
+        features, mask = stepped(**{key: part.to(snapshot.run.device) for key, part in value.items()})
         features, mask = features.double().cpu(), mask.cpu()
         x = features[mask]
         if len(x) <= COMPONENTS:
@@ -82,7 +85,7 @@ def over_time(seen: Snapshot) -> list[dict[str, Any]]:
         most = x.var(0).argsort(descending=True, stable=True)[:FEATURES]
         shown = features[..., most] / features[mask][:, most].abs().max().clamp(min=1e-12) * 99
         lines = [
-            {"item": seen.item(i, name), "parts": _rows(part, real), "features": _rows(each, real)}
+            {"item": snapshot.item(i, name), "parts": _rows(part, real), "features": _rows(each, real)}
             for i, part, each, real in zip(rows, parts, shown, mask, strict=True)
         ]
         found.append({"modality": name, "share": share[:COMPONENTS].tolist(), "width": x.shape[1], "lines": lines})

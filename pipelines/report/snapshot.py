@@ -59,8 +59,8 @@ class Snapshot:
         if (i, name) not in self.shelf:
             cell, sample = self.read(i, name)
             self.shelf[i, name] = len(self.items)
-            seen = preview(self.run.modalities[name], sample, cell)
-            self.items.append({"row": i, "modality": self.names.index(name), **seen})
+            snapshot = preview(self.run.modalities[name], sample, cell)
+            self.items.append({"row": i, "modality": self.names.index(name), **snapshot})
         return self.shelf[i, name]
 
     def note(self, i: int) -> None:

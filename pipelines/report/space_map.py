@@ -18,7 +18,7 @@ def thousandths(matrix: Tensor) -> list[list[int | None]]:
     return [[round(value * 1000) if np.isfinite(value) else None for value in line] for line in matrix.tolist()]
 
 
-def space(seen: Snapshot, points: int) -> dict[str, Any]:
+def space(snapshot: Snapshot, points: int) -> dict[str, Any]:
     """Unit rows of all modalities in two dimensions. Equal things are one point.
 
     `of` are the points of each row, which a page may join by lines.
@@ -27,19 +27,19 @@ def space(seen: Snapshot, points: int) -> dict[str, Any]:
     rows: list[Tensor] = []
     owners, shown = [], []
     of: list[list[int]] = []
-    for i in np.random.default_rng(0).permutation(len(seen)).tolist():
+    for i in np.random.default_rng(0).permutation(len(snapshot)).tolist():
         if len(rows) >= points:
             break
         of.append([])
-        for k, name in enumerate(seen.names):
-            thing = (name, int(seen.things[name][i]))
-            if not seen.embedded.present[name][i]:
+        for k, name in enumerate(snapshot.names):
+            thing = (name, int(snapshot.things[name][i]))
+            if not snapshot.embedded.present[name][i]:
                 continue
             if thing not in place:
                 place[thing] = len(rows)
-                rows.append(seen.unit[name][i])
+                rows.append(snapshot.unit[name][i])
                 owners.append(k)
-                shown.append(seen.item(i, name))
+                shown.append(snapshot.item(i, name))
             of[-1].append(place[thing])
     x = torch.stack(rows).double()
     centred = x - x.mean(0)
@@ -69,44 +69,44 @@ def _fitted(xy: np.ndarray[Any, Any]) -> list[list[int]]:
     return [(scaled[:, k] * 999).round().astype(int).tolist() for k in (0, 1)]
 
 
-def groups(seen: Snapshot) -> tuple[list[str], Tensor] | None:
+def groups(snapshot: Snapshot) -> tuple[list[str], Tensor] | None:
     """Rows by class, or by ranges of the target with equally many rows: names, and numbers `[N]` with -1 for none."""
-    labels = seen.embedded.labels
+    labels = snapshot.embedded.labels
     if (labels >= 0).any():
         common = [k for k, _ in Counter(labels[labels >= 0].tolist()).most_common(CLASSES)]
-        number = torch.full((len(seen.embedded.classes) + 1,), -1)  # the last is read by label -1
+        number = torch.full((len(snapshot.embedded.classes) + 1,), -1)  # the last is read by label -1
         number[sorted(common)] = torch.arange(len(common))
-        return [seen.embedded.classes[k] for k in sorted(common)], number[labels]
-    known = seen.targets.isfinite()
+        return [snapshot.embedded.classes[k] for k in sorted(common)], number[labels]
+    known = snapshot.targets.isfinite()
     if int(known.sum()) < 20:
         return None
-    inner = torch.quantile(seen.targets[known], torch.linspace(0, 1, 21, dtype=torch.float64)[1:-1]).unique()
-    number = torch.bucketize(seen.targets.nan_to_num(), inner, right=True)
-    edges = [seen.targets[known].min().item(), *inner.tolist(), seen.targets[known].max().item()]
+    inner = torch.quantile(snapshot.targets[known], torch.linspace(0, 1, 21, dtype=torch.float64)[1:-1]).unique()
+    number = torch.bucketize(snapshot.targets.nan_to_num(), inner, right=True)
+    edges = [snapshot.targets[known].min().item(), *inner.tolist(), snapshot.targets[known].max().item()]
     names = [f"{a:.3g} to {b:.3g}" for a, b in itertools.pairwise(edges)]
     return names, torch.where(known, number, -1)
 
 
-def similarity(seen: Snapshot) -> dict[str, Any]:
+def similarity(snapshot: Snapshot) -> dict[str, Any]:
     """Mean cosine of all pairs of rows of two groups, for two modalities; without groups that of single rows."""
-    known = groups(seen)
+    known = groups(snapshot)
     names, number = known or ([], torch.zeros(0))
-    several = seen.run.objective.leading.fuses_by_product  # pairs say little then
+    several = snapshot.run.objective.leading.fuses_by_product  # pairs say little then
     found = []
-    for asked, candidate in seen.directions():
+    for asked, candidate in snapshot.directions():
         alone = len(asked) == 1
-        if (alone and seen.names.index(asked[0]) > seen.names.index(candidate)) or not (alone or several):
+        if (alone and snapshot.names.index(asked[0]) > snapshot.names.index(candidate)) or not (alone or several):
             continue
-        here = seen.here(*asked, candidate)
+        here = snapshot.here(*asked, candidate)
         if known:
             here = here & (number >= 0)
         if not here.any():
             continue
-        a, b = seen.ask(asked, candidate, here), seen.unit[candidate][here]
+        a, b = snapshot.ask(asked, candidate, here), snapshot.unit[candidate][here]
         same = asked == [candidate]
         matrix = _group_means(a, b, number[here], len(names), same) if known else a[:24] @ b[:24].T
-        found.append({"from": seen.called(asked), "to": candidate, "values": thousandths(matrix)})
-    ordered = "class" if (seen.embedded.labels >= 0).any() else "target" if known else "row"
+        found.append({"from": snapshot.called(asked), "to": candidate, "values": thousandths(matrix)})
+    ordered = "class" if (snapshot.embedded.labels >= 0).any() else "target" if known else "row"
     return {"by": ordered, "names": names, "matrices": found}
 
 
@@ -125,50 +125,52 @@ def _group_means(a: Tensor, b: Tensor, number: Tensor, count: int, same: bool) -
     return sums / pairs
 
 
-def paired(seen: Snapshot) -> list[dict[str, Any]]:
+def paired(snapshot: Snapshot) -> list[dict[str, Any]]:
     """Mean cosine of what belongs together and of everything else, by direction."""
     found = []
-    for asked, candidate in seen.directions():
-        if candidate in asked or (len(asked) == 1 and seen.names.index(asked[0]) > seen.names.index(candidate)):
+    for asked, candidate in snapshot.directions():
+        if candidate in asked or (len(asked) == 1 and snapshot.names.index(asked[0]) > snapshot.names.index(candidate)):
             continue
-        here = seen.here(*asked, candidate)
+        here = snapshot.here(*asked, candidate)
         n = int(here.sum())
         if n < 2:
             continue
-        a, b = seen.ask(asked, candidate, here).double(), seen.unit[candidate][here].double()
+        a, b = snapshot.ask(asked, candidate, here).double(), snapshot.unit[candidate][here].double()
         own = (a * b).sum()
         rest = (a.sum(0) @ b.sum(0) - own) / (n * (n - 1))
         found.append(
-            {"inputs": f"{seen.called(asked)} and {candidate}", "paired": own.item() / n, "others": rest.item()}
+            {"inputs": f"{snapshot.called(asked)} and {candidate}", "paired": own.item() / n, "others": rest.item()}
         )
     return found
 
 
-def neighbours(seen: Snapshot) -> dict[str, Any]:
+def neighbours(snapshot: Snapshot) -> dict[str, Any]:
     """The best answers to a few rows, among distinct things: `hits` are [item, cosine, partner]."""
-    order = np.random.default_rng(1).permutation(len(seen)).tolist()
-    complete = torch.stack([seen.embedded.present[name] for name in seen.names]).sum(0)
+    order = np.random.default_rng(1).permutation(len(snapshot)).tolist()
+    complete = torch.stack([snapshot.embedded.present[name] for name in snapshot.names]).sum(0)
     order.sort(key=lambda i: -int(complete[i]))
     examples: list[int] = []
     for i in order:  # of different classes, as far as there are
-        if len(examples) < EXAMPLES and all(seen.embedded.labels[i] != seen.embedded.labels[j] for j in examples):
+        if len(examples) < EXAMPLES and all(
+            snapshot.embedded.labels[i] != snapshot.embedded.labels[j] for j in examples
+        ):
             examples.append(i)
     examples += [i for i in order if i not in examples][: EXAMPLES - len(examples)]
     found = []
-    for asked, candidate in seen.directions():
-        rows = [i for i in examples if bool(seen.here(*asked)[i])]
+    for asked, candidate in snapshot.directions():
+        rows = [i for i in examples if bool(snapshot.here(*asked)[i])]
         if rows:
-            queried = seen.ask(asked, candidate, torch.tensor(rows))
-            lines = [_hits(seen, asked, candidate, i, q) for i, q in zip(rows, queried, strict=True)]
-            found.append({"from": seen.called(asked), "to": candidate, "lines": lines})
+            queried = snapshot.ask(asked, candidate, torch.tensor(rows))
+            lines = [_hits(snapshot, asked, candidate, i, q) for i, q in zip(rows, queried, strict=True)]
+            found.append({"from": snapshot.called(asked), "to": candidate, "lines": lines})
     return {"directions": found}
 
 
-def _hits(seen: Snapshot, asked: list[str], candidate: str, i: int, query: Tensor) -> dict[str, Any]:
-    scores = seen.unit[candidate] @ query
-    scores[~seen.embedded.present[candidate]] = -2
-    things, itself = seen.things[candidate], int(seen.things[candidate][i])
-    has = bool(seen.embedded.present[candidate][i])
+def _hits(snapshot: Snapshot, asked: list[str], candidate: str, i: int, query: Tensor) -> dict[str, Any]:
+    scores = snapshot.unit[candidate] @ query
+    scores[~snapshot.embedded.present[candidate]] = -2
+    things, itself = snapshot.things[candidate], int(snapshot.things[candidate][i])
+    has = bool(snapshot.embedded.present[candidate][i])
     met = {itself} if asked == [candidate] else set()
     hits: list[list[int]] = []
     for j in scores.argsort(descending=True, stable=True).tolist():
@@ -179,5 +181,5 @@ def _hits(seen: Snapshot, asked: list[str], candidate: str, i: int, query: Tenso
             met.add(thing)
             partner = has and thing == itself
             shown = i if partner else j  # of equal things the row's own
-            hits.append([seen.item(shown, candidate), round(float(scores[j]) * 1000), int(partner)])
-    return {"asked": [seen.item(i, name) for name in asked], "hits": hits}
+            hits.append([snapshot.item(shown, candidate), round(float(scores[j]) * 1000), int(partner)])
+    return {"asked": [snapshot.item(i, name) for name in asked], "hits": hits}

@@ -29,7 +29,7 @@ class ClxWarning(UserWarning):
 
 
 class Stopped(BaseException):
-    """A signal ended the work. No `Exception`, so that nothing that bears with damaged files swallows it."""
+    """A signal ended the work. A `BaseException`, so that no `except Exception` swallows it."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -49,14 +49,14 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def in_memory(told: Callable[[], str]) -> Iterator[None]:
-    """Raise `Failed` where memory runs out; `told` says where that was and what to do."""
+def explain_out_of_memory(message: Callable[[], str]) -> Iterator[None]:
+    """Raise `Failed` where memory runs out, with a `message` that says where that was and what to do."""
     try:
         yield
     except Exception as error:
         if not out_of_memory(error):
             raise
-        raise Failed(f"out of memory {told()}") from error
+        raise Failed(f"out of memory {message()}") from error
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ class Metrics:
         self.board: Any = None
 
     def recall(self, step: int, validated: int) -> None:
-        """Forget what stands behind a step, and validations behind another: a run resumed there writes them anew."""
+        """Drop the lines after a step, and validations after another: a run that is resumed there writes them anew."""
         read_log(
             self.out / "metrics.jsonl",
             lambda line: line["step"] <= (validated if "val_loss" in line else step),

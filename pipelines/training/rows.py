@@ -9,7 +9,7 @@ from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.data.imbalance import row_weights
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run
-from clx.pipelines.model.frozen_features import know
+from clx.pipelines.model.frozen_features import use_frozen_features
 from clx.pipelines.training.step import Learner
 
 
@@ -32,13 +32,13 @@ def validation_rows(run: Run, manifest: Manifest) -> BatchDataset:
     return _rows(run, manifest, augment=several, on_bad=run.config.data.on_bad_row)
 
 
-def know_features(run: Run, learner: Learner, *datasets: BatchDataset) -> None:
+def keep_frozen_features(run: Run, learner: Learner, *datasets: BatchDataset) -> None:
     """Encode once what a frozen encoder sees without variation: it is the same every epoch."""
     if "steps" in learner.needs:
         return
     learner.model.eval()
     for rows in datasets:
-        know(run, rows, learner.autocast)
+        use_frozen_features(run, rows, learner.autocast)
     learner.model.train()
 
 

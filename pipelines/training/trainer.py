@@ -19,7 +19,7 @@ from clx.pipelines.system.signals import Signals
 from clx.pipelines.training import resume
 from clx.pipelines.training.health import Health
 from clx.pipelines.training.logs import BadRows, Metrics
-from clx.pipelines.training.rows import know_features, training_rows, validation_rows
+from clx.pipelines.training.rows import keep_frozen_features, training_rows, validation_rows
 from clx.pipelines.training.saving import Saving
 from clx.pipelines.training.schedule import Plan
 from clx.pipelines.training.step import Learner
@@ -60,7 +60,7 @@ class Trainer:
         """All remaining steps; returns rows per second."""
         self.say = progress.say
         if self.run.config.data.cache:
-            know_features(self.run, self.learner, self.rows, *([self.val] if self.val else []))
+            keep_frozen_features(self.run, self.learner, self.rows, *([self.val] if self.val else []))
         if self.saving.step < 0:
             self.begin(signals)
         self.catch_up(signals)

@@ -14,7 +14,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.data.imbalance import Floats
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run, prepare
-from clx.pipelines.model.frozen_features import know
+from clx.pipelines.model.frozen_features import use_frozen_features
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.errors import BadInput
@@ -94,7 +94,7 @@ def start_predictor(run: Run, train: Manifest) -> None:
         some, run.modalities, target=data.target, forecasts=run.forecasts, on_bad="skip", cache=passes > 1
     )
     if data.cache:
-        know(run, rows)
+        use_frozen_features(run, rows)
     parts, predictable = [], []
     for _ in range(passes):
         for batch in batches(rows, once(len(rows), 256), run.config.train.workers):

@@ -15,7 +15,7 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.durable_files import locked
-from clx.pipelines.system.errors import BadInput, Stopped, in_memory
+from clx.pipelines.system.errors import BadInput, Stopped, explain_out_of_memory
 from clx.pipelines.system.read_ahead import default_workers
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.use.embedding_files import FORMAT, files_of, read_meta
@@ -41,7 +41,7 @@ def embed(
     workers: int | None = None,
     strict: bool = False,
     overwrite: bool = False,
-    done: Callable[[int], None] = lambda rows: None,
+    step: Callable[[int], None] = lambda rows: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Embed every row of data into a file; a second call with the same arguments goes on where one was killed.
@@ -59,7 +59,7 @@ def embed(
         workers: threads that read and embed; one a core and at most 8 when None.
         strict: whether a row that cannot be read raises `BadInput` instead of being left out.
         overwrite: whether what is there is replaced, unfinished parts too.
-        done: hears how many rows each batch added.
+        step: is told how many rows each batch added.
         say: hears of rows left out, and what is good to know.
 
     Gives `out`, its `files`, `rows`, how many were `skipped`, `modalities` and the `format`. Raises `BadInput`, also
@@ -73,7 +73,7 @@ def embed(
     set_columns(run, columns or {})
     named, rows = identity(run, model, pretrained), sources(run, data, options.split, allow_outside)
     return embed_rows(
-        run, named, rows, out, options, workers=workers, strict=strict, overwrite=overwrite, done=done, say=say
+        run, named, rows, out, options, workers=workers, strict=strict, overwrite=overwrite, step=step, say=say
     )
 
 
@@ -107,12 +107,12 @@ def embed_rows(
     workers: int | None = None,
     strict: bool = False,
     overwrite: bool = False,
-    done: Callable[[int], None],
+    step: Callable[[int], None],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Embed rows into `out`, going on where an earlier call with the same arguments was ended.
 
-    `model` is what `identity` gave; `done` hears how many rows each batch added, `say` of rows left out (which end
+    `model` is what `identity` gave; `step` is told how many rows each batch added, `say` of rows left out (which end
     the work when `strict`). The file is equal, byte for byte, to that of an unbroken call. Raises `BadInput`, also
     when `out` exists and is another's, and `Stopped` after a signal.
     """
@@ -147,14 +147,14 @@ def embed_rows(
     )  # refuses what it cannot make, before anything is written
     with locked(folder, "written"):
         parts = Parts(folder, meta, overwrite)
-        count = make(maker, parts, workers or default_workers(), done, say)
+        count = make(maker, parts, workers or default_workers(), step, say)
         write_whole(out, whole, parts, count, meta)
         parts.remove()
     return _summary(out, meta)
 
 
 def make(
-    maker: EmbeddingTables, parts: Parts, workers: int, done: Callable[[int], None], say: Callable[[str], None]
+    maker: EmbeddingTables, parts: Parts, workers: int, step: Callable[[int], None], say: Callable[[str], None]
 ) -> int:
     """Make the parts that are not there yet; how many there are in all."""
     size = maker.options.batch_size
@@ -162,7 +162,7 @@ def make(
     work = [keys[start : start + BATCHES] for start in range(0, len(keys), BATCHES)]
     if finished := sum(parts.has(number) for number in range(len(work))):
         say(f"{finished} of {len(work)} parts are there already")
-    with Signals().watched() as signals, in_memory(lambda: short_of_memory(size, parts.count(), len(work))):
+    with Signals().watched() as signals, explain_out_of_memory(lambda: short_of_memory(size, parts.count(), len(work))):
         for number, tables in maker.parts(work, parts.has, workers):
             tables_of_part = []
             for table, bad in tables:
@@ -171,7 +171,7 @@ def make(
                         raise BadInput(line)
                     say(f"skipped {line}")
                 tables_of_part.append(table)
-                done(len(table))
+                step(len(table))
                 if signals.stop is not None:
                     again = f"the same command goes on after part {parts.count()} of {len(work)}"
                     raise Stopped(f"stopped; {again}", 128 + signals.stop)

@@ -25,7 +25,7 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.model.forecasting import windowed_series
 from clx.pipelines.model.scoring import trained
 from clx.pipelines.model.towers import at_end
-from clx.pipelines.system.errors import BadInput, in_memory
+from clx.pipelines.system.errors import BadInput, explain_out_of_memory
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,15 +78,15 @@ class Scorer:
             for k in (measured & (bridged | (series.scale == "per-series"))).nonzero()[:, 0].tolist():
                 views[k] = series.read(piece_at(cell, at + k, at + k + self.length))  # by its own steps alone
             shown = [view for view, some in zip(views, measured.tolist(), strict=True) if some]
-            with self.in_memory():
+            with self.explain_out_of_memory():
                 value = {k: v.to(self.run.device) for k, v in series.collate(shown).items()}
                 apart = (at_end(tower, value) - at_end(tower, series.without_last(value))).abs().sum(1)
                 differences[ends : ends + len(measured)][measured.numpy()] = apart.double().cpu().numpy()
         return differences
 
-    def in_memory(self) -> AbstractContextManager[None]:
+    def explain_out_of_memory(self) -> AbstractContextManager[None]:
         """Says what to do where memory runs out."""
-        return in_memory(lambda: f"with {self.block} windows at a time: --batch-size takes fewer")
+        return explain_out_of_memory(lambda: f"with {self.block} windows at a time: --batch-size takes fewer")
 
     def bounds(self, manifest: Manifest, i: int) -> tuple[int, int]:
         """First step of a recording and the one behind the last. Raises `CellError` when no window fits."""
@@ -233,7 +233,7 @@ def next_steps(scorer: Scorer, windows: list[Tensor]) -> list[Tensor]:
     assert run.forecasts is not None
     if not windows:
         return []
-    with scorer.in_memory():
+    with scorer.explain_out_of_memory():
         value = {k: v.to(run.device) for k, v in series.collate(windows).items()}
         present = {scorer.name: torch.ones(len(windows), dtype=torch.bool, device=run.device)}
         z = run.model({scorer.name: value}, present)

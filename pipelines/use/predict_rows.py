@@ -15,7 +15,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import choose
 from clx.pipelines.data.writers import Line
 from clx.pipelines.model.build import Run
-from clx.pipelines.system.errors import BadInput, in_memory, nearest
+from clx.pipelines.system.errors import BadInput, explain_out_of_memory, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,7 +81,7 @@ def predict(
             for i, some in zip(places, predictable, strict=True)
             if not some
         ]
-        with in_memory(lambda: f"with batches of {batch_size} rows: --batch-size takes fewer"):
+        with explain_out_of_memory(lambda: f"with batches of {batch_size} rows: --batch-size takes fewer"):
             answers = answer(run, batch, probabilities)
         yield lines(dict(zip(places, answers, strict=True)))
     if bad:

@@ -12,7 +12,7 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
 from clx.pipelines.model.scoring import Scale, class_embeddings, embed_items, native_scale, queries, text_modality
 from clx.pipelines.system.devices import Turns
-from clx.pipelines.system.errors import BadInput, in_memory
+from clx.pipelines.system.errors import BadInput, explain_out_of_memory
 from clx.pipelines.system.read_ahead import default_workers, read_ahead
 from clx.pipelines.use.inputs import Item, Skipped, read_items
 from clx.pipelines.use.temperature_fit import load_fits
@@ -105,7 +105,7 @@ def classify(
 
     def work(group: list[Item]) -> list[Result | Skipped]:
         read = read_items(run, group)
-        with turn(alone=len(group) == 1), in_memory(lambda: short):
+        with turn(alone=len(group) == 1), explain_out_of_memory(lambda: short):
             return list(_classify(run, read, question, top))
 
     with Turns(run.device, workers) as turn, closing(read_ahead(items, work, batch_size, workers)) as groups:
