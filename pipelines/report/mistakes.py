@@ -12,6 +12,7 @@ from torch import Tensor
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.embeddings import queries_of
 from clx.pipelines.evaluation.regression import training_targets
+from clx.pipelines.measures.probes import STRENGTHS
 from clx.pipelines.model.scoring import alone_and_together, class_embeddings, head_says, native_scale, text_modality
 from clx.pipelines.report.snapshot import Snapshot
 from clx.pipelines.system.errors import BadInput
@@ -152,4 +153,4 @@ def _ridge(snapshot: Snapshot, known: Tensor, truth: np.ndarray[Any, Any]) -> np
     folds = min(10, len(x))
     if folds < 2:
         return np.full_like(truth, truth.mean())
-    return cross_val_predict(RidgeCV(np.logspace(-4, 3, 15)), x, truth, cv=folds)  # type: ignore[no-any-return]
+    return cross_val_predict(RidgeCV(STRENGTHS), x, truth, cv=folds)  # type: ignore[no-any-return]

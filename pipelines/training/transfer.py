@@ -13,6 +13,7 @@ from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.imbalance import Floats
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.measures.probes import STRENGTHS
 from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.model.frozen_features import use_frozen_features
 from clx.pipelines.runs.checkpoint import load
@@ -122,7 +123,7 @@ def ridge(x: Floats, y: Floats, passes: int) -> tuple[Floats, Floats]:
 
     scaler = StandardScaler().fit(x)
     scaled, count = scaler.transform(x), len(x) // passes
-    fitted = RidgeCV(np.logspace(-4, 4, 17)).fit(scaled[:count], y[:count])
+    fitted = RidgeCV(STRENGTHS).fit(scaled[:count], y[:count])
     if passes > 1:
         fitted = Ridge(fitted.alpha_ * passes).fit(scaled, y)
     weight = np.atleast_2d(fitted.coef_) / scaler.scale_

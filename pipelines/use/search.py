@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clx.losses.symile import Symile
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
 from clx.pipelines.model.scoring import embed_items, queries
@@ -202,6 +201,6 @@ def query_of(run: Run, read: dict[str, Any], candidate: str) -> Tensor:
     leading = run.objective.leading
     if candidate not in z or len(z) == 1:
         return queries(run, z, present, candidate)
-    if isinstance(leading, Symile):
+    if leading.fuses_by_product:
         raise BadInput(f"a Symile space scores {candidate} by the other modalities: leave {candidate} out of the query")
     return leading.fuse(z, present).float().cpu()
