@@ -107,13 +107,14 @@ class Searcher:
     def _answers(self, items: Iterable[Item], candidate: str, top: int) -> Generator[Neighbours | Skipped, None, None]:
         with closing(read_ahead(items, partial(read_items, self.run), 64, default_workers())) as groups:
             for group in groups:  # one pass over the file answers a group
-                yield from (Skipped(name, cells) for name, cells in group if isinstance(cells, str))
-                read = [(name, cells) for name, cells in group if not isinstance(cells, str)]
-                if not read:
-                    continue
-                vectors = torch.cat([query_of(self.run, cells, candidate) for _, cells in read])
-                for (name, cells), hits in zip(read, self._find(self.file, self.column, vectors, top), strict=True):
-                    yield Neighbours(name, "+".join(cells), candidate, self._lines(hits))
+                read = [cells for _, cells in group if not isinstance(cells, str)]
+                vectors = [query_of(self.run, cells, candidate) for cells in read]
+                hits = iter(self._find(self.file, self.column, torch.cat(vectors), top) if read else [])
+                for name, cells in group:
+                    if isinstance(cells, str):
+                        yield Skipped(name, cells)
+                    else:
+                        yield Neighbours(name, "+".join(cells), candidate, self._lines(next(hits)))
 
     def near_rows(self, rows: Sequence[int], *, top: int = 10) -> Iterator[Neighbours]:
         """The `top` nearest of rows of the file itself, counted from 1, other than the row. No model is opened."""
