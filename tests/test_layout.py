@@ -190,3 +190,17 @@ def test_docstring_examples(path: Path) -> None:
     tried = doctest.testmod(importlib.import_module(module_of(path, ROOT)))
     assert tried.attempted
     assert tried.failed == 0
+
+
+LINES_OF_A_FILE, LINES_OF_A_BODY = 300, 60
+"""The body is what follows a function's signature and docstring: a command's signature is its options."""
+
+
+@pytest.mark.parametrize("path", sources(ROOT), ids=lambda p: str(p.relative_to(ROOT)))
+def test_sizes(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LINES_OF_A_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+            assert (node.end_lineno or 0) - body[0].lineno < LINES_OF_A_BODY, node.name
