@@ -22,7 +22,7 @@ from clx.modalities.base import CellError, Encoder, Input, Modality, open_file, 
 HIGHEST_RATE = 1_000_000
 MOST_CHANNELS = 64
 HIGHEST = 1e10
-"""Sample values: far above what any scale of integers gives, far below where their mean overflows."""
+"""Largest sample value: far above any scale of integers, far below where the mean overflows."""
 LARGEST_FILTER = 10_000_000
 """Numbers in torchaudio's resampling filter; it grows with both rates where they have no common factor."""
 EXTENSIONS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"}
@@ -31,7 +31,10 @@ EXTENSIONS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
 @register
 @dataclass(kw_only=True)
 class Audio(Modality):
-    """Sound as one channel. A sample is a waveform `[S]` at `sample_rate`, in the range -1 to 1."""
+    """Sound as one channel. A sample is a float waveform `[S]` at `sample_rate` Hz, in the range -1 to 1.
+
+    A batch is `x` `[N, S]` with `mask` `[N, S]`, True where there is sound.
+    """
 
     kind: ClassVar[str] = "audio"
     default_encoder: ClassVar[str] = "mel-cnn"
@@ -47,7 +50,7 @@ class Audio(Modality):
     """Length the encoder hears: a random window of longer clips in training, the middle one otherwise; shorter
     ones are padded. Whole clips when not given."""
     max_seconds: Annotated[float, Gt(0)] = 30.0
-    """How much of a file is read, from its beginning: one long recording must not fill the memory."""
+    """How many seconds of a file are read, from its beginning: one long recording must not fill the memory."""
     mels: Annotated[int, Interval(ge=8, le=256)] = 64
     """Frequency bands of the `mel-` encoders."""
     width: Annotated[int, Ge(32), MultipleOf(32)] = 128
@@ -122,7 +125,7 @@ class Audio(Modality):
         return {"x": x, "mask": mask}
 
     def _window(self, lengths: Tensor) -> Tensor:
-        """How many samples of each clip the encoder hears."""
+        """How many samples of each clip `[N]` the encoder hears."""
         return lengths if self.seconds is None else lengths.clamp_max(round(self.seconds * self.sample_rate))
 
     def build_encoder(self, load: bool = True) -> Encoder:
@@ -182,7 +185,7 @@ def _decode(source: Path | bytes, max_seconds: float) -> tuple[NDArray[np.float3
 
 
 class _Bytes(io.BytesIO):
-    """Where a damaged header leads before the beginning, libsndfile must be told so, not Python's stderr."""
+    """A damaged header may make libsndfile seek before the beginning: it goes to the beginning, without a traceback."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         try:
@@ -192,13 +195,13 @@ class _Bytes(io.BytesIO):
 
 
 def _rewound(raw: BinaryIO) -> int:
-    """The file's handle, at the beginning: libsndfile reads it without Python in between."""
+    """The number of the open file, at its beginning, so that libsndfile reads it without calling Python."""
     os.lseek(raw.fileno(), 0, os.SEEK_SET)
     return raw.fileno()
 
 
 def _missing_bytes(raw: BinaryIO, size: int) -> int:
-    """How many bytes a WAV file lacks of its data chunk; libsndfile reads such a file without a word."""
+    """How many bytes a WAV file lacks of its data chunk; libsndfile reads such a file without an error."""
     head = raw.read(12)
     missing = 0
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":

@@ -68,7 +68,7 @@ def _narrowest_mel(sample_rate: int, mels: int) -> float:
 
 
 class MelCNN(ConvolvedSteps):
-    """Four convolutions over log-mel frames, mean and maximum over time."""
+    """Four convolutions over log-mel frames, mean and maximum over time: waveforms `[N, S]` -> `[N, width]`."""
 
     def __init__(self, sample_rate: int, mels: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -92,7 +92,10 @@ class MelCNN(ConvolvedSteps):
 
 
 class MelTransformer(StepEncoder):
-    """Two strided convolutions over log-mel frames, then self-attention; mean and maximum over time."""
+    """Two strided convolutions over log-mel frames, then self-attention; mean and maximum over time.
+
+    Waveforms `[N, S]` -> `[N, width]`.
+    """
 
     def __init__(self, sample_rate: int, mels: int, width: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -122,9 +125,9 @@ class MelTransformer(StepEncoder):
 
 
 class Bundle(Encoder):
-    """A wav2vec2-family model of torchaudio: its last layer, averaged over time.
+    """A wav2vec2-family model of torchaudio: its last layer, averaged over time; waveforms `[N, S]` -> `[N, width]`.
 
-    These models know no padding (some normalise over time, WavLM takes no lengths), so rows of one length run
+    These models do not support padding (some normalise over time, WavLM takes no lengths), so rows of one length run
     together and nothing is ever padded: fix `seconds` to keep a batch whole.
     """
 

@@ -1,4 +1,4 @@
-"""What every modality is: a dataclass of hyperparameters that can read a cell, vary it, batch it and encode it."""
+"""What every modality is: a dataclass of options that can read a cell, augment it, batch it and build its encoder."""
 
 import errno
 import os
@@ -26,9 +26,9 @@ class CellError(ValueError):
 
 
 def open_file(path: Path, largest: int = LARGEST_FILE) -> BinaryIO:
-    """A file of data, opened for reading. Raises `CellError` for what is no file, is empty or has over `largest` bytes.
+    """A file of data, opened for reading. Raises `CellError` if it is no file, is empty or has over `largest` bytes.
 
-    Never waits: a pipe that took the place of a file would otherwise stop the run without a word.
+    Never waits: opening a pipe where a file is expected would otherwise hang the run without a message.
     """
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -51,7 +51,7 @@ def open_file(path: Path, largest: int = LARGEST_FILE) -> BinaryIO:
 
 
 class Encoder(nn.Module):
-    """Maps one modality's input to features: `forward(x, mask=None) -> [N, width]`."""
+    """Maps one modality's input, as `collate` gives it, to features: `forward(x, mask=None) -> [N, width]` floats."""
 
     width: int
 
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
 
 
 class StepEncoder(Encoder):
-    """An encoder that goes through features of every time step and pools them over time."""
+    """An encoder with features `[N, T, C]` for every time step, which it pools over time to `[N, width]`."""
 
     def steps(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Features `[N, T, C]` per time step, perhaps fewer than the input has, and their mask `[N, T]`."""
@@ -77,7 +77,10 @@ class StepEncoder(Encoder):
 
 
 class LearnedView(nn.Module):
-    """A network that makes the second view and those after it. It learns by `losses.view_criterion` alone."""
+    """A network that makes the second view and those after it, `[N, T, C]` of `[N, T, C]`.
+
+    It learns by `losses.view_criterion` alone.
+    """
 
     def __init__(self, sparsity: float) -> None:
         super().__init__()
@@ -90,7 +93,11 @@ class LearnedView(nn.Module):
 
 @dataclass(kw_only=True)
 class Modality:
-    """One input of the model. Fields are the config keys below `modalities.NAME`."""
+    """One input of the model. Fields are the config keys below `modalities.NAME`.
+
+    A cell (a path, bytes, an array, text) is read into a sample, samples are augmented into views, and views are
+    collated into an `Input` `[N, ...]`, which the encoder turns into features `[N, width]`.
+    """
 
     kind: ClassVar[str]
     default_encoder: ClassVar[str]
@@ -109,7 +116,7 @@ class Modality:
     pretrained: bool | str | None = None
     """A tag, a path, or true for the library's own weights."""
     freeze: bool = False
-    """Keep the encoder as it is (LiT); the projection head still learns."""
+    """Do not train the encoder (LiT); the projection head still learns."""
     unlocked: Annotated[int, Ge(0)] = 0
     """With `freeze`, how many of the encoder's last blocks learn all the same."""
     head: Literal["linear", "mlp", "norm", "none"] = "linear"
@@ -153,14 +160,14 @@ class Modality:
         return self.pretrained
 
     def fit(self, cells: Iterable[Any]) -> None:
-        """Learn statistics (scales, categories) from the training split's cells; unreadable cells are passed over."""
+        """Learn statistics (scales, categories) from the training split's cells; unreadable cells are skipped."""
 
     def state(self) -> dict[str, Any]:
         """What `fit` learned, as JSON values; saved with the run."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Undo `state`."""
+        """Restore what `state` gave."""
 
     def read(self, cell: Any) -> Any:
         """One sample from a cell (a path, bytes, an array or text): no randomness. Raises `CellError`."""
@@ -171,8 +178,8 @@ class Modality:
         return samples
 
     def vary(self, samples: Sequence[list[Any]], generator: Generator) -> list[list[Any]]:
-        """A batch's views from the samples that each is made of: the same ones for every view, unless the data
-        name neighbours. Views that share some of their randomness are made here."""
+        """The views of a batch. `samples[v]` are the samples that view v is made of: the same for every view, unless
+        the data name neighbours. Views that share some of their randomness are made here."""
         if self.augmentation == "none":
             return list(samples)
         return [self.augment(list(each), generator) for each in samples]
@@ -189,7 +196,7 @@ class Modality:
         raise NotImplementedError
 
     def build_view(self) -> LearnedView | None:
-        """What makes views on the device, and learns to, where the augmentation has such a part."""
+        """The network that learns to make views, if the augmentation has one."""
         return None
 
     @classmethod
@@ -208,7 +215,7 @@ M = TypeVar("M", bound=type[Modality])
 
 
 def register(cls: M) -> M:
-    """Make a modality known by its kind."""
+    """Register a modality under its kind."""
     if cls.kind in MODALITIES:
         raise ValueError(f"modality {cls.kind!r} is defined twice: {MODALITIES[cls.kind]} and {cls}")
     MODALITIES[cls.kind] = cls

@@ -18,11 +18,11 @@ from clx.modalities.base import CellError, Encoder, Input, Modality, open_file, 
 from clx.modalities.image_encoders import Cnn, timm_encoder
 
 LARGEST = 50_000_000
-"""Pixels above which a file is refused unread: well below what Pillow itself warns of."""
+"""Pixels of an image at most; files with more are refused before decoding, well below where Pillow warns."""
 NARROWEST = 100
-"""How many times longer than the other a side may be: resizing the shorter one multiplies the longer."""
+"""Longest ratio of the sides: resizing the shorter side enlarges the longer one as much."""
 FORMATS = {"PNG", "JPEG", "MPO", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "ICO", "TGA"}
-"""Formats of pixels; some others of Pillow's run another program (EPS: Ghostscript) or lead to other files."""
+"""Formats that are read. Some others of Pillow's run a program (EPS: Ghostscript) or open further files."""
 SIGNATURES = {
     b"\x89PNG": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -34,7 +34,7 @@ SIGNATURES = {
 
 
 class Preprocessing(NamedTuple):
-    """How an encoder wants its images."""
+    """How an encoder wants its images: their size in pixels, and the mean and deviation of each channel, 0 to 1."""
 
     fit: Callable[[Any], Any]
     """A Pillow image brought to the encoder's size."""
@@ -47,7 +47,11 @@ class Preprocessing(NamedTuple):
 @register
 @dataclass(kw_only=True)
 class Image(Modality):
-    """Photographs, drawings, scans: files in `FORMATS`, or uint8 arrays `[H, W]` or `[H, W, C]`."""
+    """Photographs, drawings, scans: files in `FORMATS`, or arrays `[H, W]` or `[H, W, C]`.
+
+    A sample is uint8 pixels `[C, H, W]` of the encoder's size; a batch is floats `x` `[N, C, H, W]`, normalised as the
+    encoder was trained.
+    """
 
     kind: ClassVar[str] = "image"
     default_encoder: ClassVar[str] = "cnn"
@@ -58,7 +62,7 @@ class Image(Modality):
     """Side in pixels (shorter side resized, centre cropped). The encoder's own when not given; `cnn`: 32."""
     channels: Literal[1, 3] = 3
     flip: bool = False
-    """Mirror half of the views. Not for digits, letters or anything else that has a handedness."""
+    """Mirror half of the views. Not for digits, letters or anything else that reads differently in a mirror."""
     width: Annotated[int, Ge(4)] = 32
     """Channels of the first layer of `cnn`; its features are four times as wide."""
     depth: Annotated[int, Ge(1)] = 1
@@ -144,7 +148,7 @@ class Image(Modality):
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """Shorter side to `side` by bicubic resampling, then the square in the middle."""
+    """Shorter side to `side` pixels by bicubic resampling, then the square in the middle."""
 
     side: int
 

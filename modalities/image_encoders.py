@@ -10,7 +10,7 @@ from clx.modalities.pretrained import cut, first_line, in_hub_cache, local_file,
 
 
 class Cnn(Encoder):
-    """A residual network of a stem and two stages that trains in minutes on a CPU.
+    """A residual network of a stem and two stages that trains in minutes on a CPU: `[N, C, H, W]` -> `[N, 4 width]`.
 
     Each stage halves the map and doubles the channels, then adds `depth` residual pairs; the features are the
     mean over the last map. From 24 pixels on the stem halves as well: on a CPU the first maps cost the most.
@@ -37,7 +37,7 @@ class Cnn(Encoder):
 
 
 class Residual(nn.Module):
-    """Two steps whose result is added to what came in."""
+    """Two convolutions whose result is added to their input `[N, C, H, W]`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def _step(into: int, out: int, stride: int = 1) -> nn.Sequential:
 
 
 class Timm(Encoder):
-    """A model of timm without its classifier: the pooled features."""
+    """A model of timm without its classifier: `[N, C, H, W]` -> pooled features `[N, width]`."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ Side = Literal["image", "text"]
 
 @dataclass(frozen=True)
 class Source:
-    """The weights of a model: equal for two callers who mean the same ones."""
+    """Which weights a model has: two equal sources are the same weights, which are then read once."""
 
     name: str
     size: int | None
@@ -25,12 +25,12 @@ class Source:
 
 
 _loaded: dict[Source, "dict[Side, Tower]"] = {}
-"""The towers of the last model read that nobody has taken yet; each is handed out once, never shared."""
+"""The towers of the last model read that are not in use yet; each is given out once, never shared."""
 _scales: dict[Source, tuple[float, float | None]] = {}
 
 
 class Tower(Encoder):
-    """One half of an open_clip model: its projected features, not normalised."""
+    """One half of an open_clip model: its projected features `[N, width]`, not normalised."""
 
     def __init__(self, model: nn.Module, side: Side, width: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Tower(Encoder):
 
 
 def _text_half(model: nn.Module) -> nn.Module:
-    """The model without what its text side does not use: the text tower's parts lie on the model itself."""
+    """The model without what its text side does not use. The parts of the text tower are attributes of the model."""
     for part in ("visual", "logit_scale", "logit_bias", "text_decoder"):
         if hasattr(model, part):
             delattr(model, part)

@@ -15,7 +15,7 @@ HUB = "https://huggingface.co"
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep a library's log lines to itself, and keep it from installing a handler on the root logger."""
+    """Silence a library's log, and keep it from installing a handler on the root logger."""
     root, handler, before = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
     root.addHandler(handler)
     logging.disable(logging.CRITICAL)
@@ -57,7 +57,7 @@ def in_hub_cache(repository: str, *files: str) -> Path | None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the pages that some libraries add."""
+    """The first line of an error's message: some libraries add pages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -1,4 +1,4 @@
-"""Parts of encoders that work on sequences of any length with a mask: what a row gives never depends on its padding."""
+"""Parts of encoders for sequences of any length with a mask: the result of a row never depends on its padding."""
 
 import math
 
@@ -12,7 +12,7 @@ HEAD_WIDTH = 32
 
 
 class Step(nn.Module):
-    """Convolution over time, normalised per step: what a row gives never depends on its neighbours."""
+    """Convolution over time, normalised per step, so that the result of a row never depends on the other rows."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, dilation: int = 1) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class ConvolvedSteps(StepEncoder):
 
 
 class Layer(nn.Module):
-    """Attention and a feed-forward part, each added to its input."""
+    """Attention and a feed-forward part, each added to its input `[N, T, width]`."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()

@@ -24,7 +24,9 @@ HIGHEST = 1e30
 @register
 @dataclass(kw_only=True)
 class Series(Modality):
-    """Series of one or more channels. A sample is `[T, C]`, scaled and without gaps.
+    """Series of one or more channels. A sample is floats `[T, C]`, scaled and without gaps.
+
+    A batch is `x` `[N, T, C]` with `mask` `[N, T]`, True where there is a step.
 
     A gap (NaN, an empty cell) is bridged by a straight line, at the ends by the nearest value; with `gaps:
     indicate` C more channels follow that are 1 where a value was measured and 0 in a gap. With `gaps: mask` steps
@@ -47,9 +49,9 @@ class Series(Modality):
     scale: Literal["global", "per-series", "none"] = "global"
     """Each channel to mean 0 and deviation 1: over all training series, over each series alone, or not at all."""
     gaps: Literal["interpolate", "indicate", "mask"] = "interpolate"
-    """Gaps are bridged, bridged and told to the encoder, or steps with a gap are left out of all it does."""
+    """Gaps are interpolated; or interpolated and shown to the encoder; or steps with a gap are left out."""
     max_steps: Annotated[int, Ge(2)] = 10_000
-    """How much of a series is read, from its beginning."""
+    """How many steps of a series are read, from its beginning."""
     width: Annotated[int, Ge(8), MultipleOf(2)] = 128
     """Features of the encoder."""
     layers: Annotated[int, Interval(ge=1, le=12)] | None = None
@@ -118,7 +120,7 @@ class Series(Modality):
         } | ({"biases": self._biases} if self._biases else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Undo `state`."""
+        """Restore what `state` gave."""
         self._channels, self._length = state["channels"], state["length"]
         self._mean, self._deviation = state["mean"], state["deviation"]
         self._biases = state.get("biases")
@@ -156,8 +158,8 @@ class Series(Modality):
         return max(1, self._channels)
 
     def measured(self, cell: Any) -> Tensor:
-        """What was measured, `[T, C]`, by the mean and deviation of the training series whatever `scale` says; NaN
-        in gaps. One step is enough."""
+        """The values `[T, C]` less the mean and in deviations of the training series, whatever `scale` says; NaN in
+        gaps. One step is enough."""
         values = self._finite(cell, 1)
         if self._channels and values.shape[1] != self._channels:
             raise CellError(f"{values.shape[1]} channels; the training data have {self._channels}")
@@ -205,7 +207,7 @@ class Series(Modality):
         return CROPS in self.policy
 
     def augment(self, samples: list[Tensor], generator: Generator) -> list[Tensor]:
-        """The changes of the policy, but for `crops`, which takes all views at once."""
+        """The changes of the policy, except `crops`, which takes all views at once."""
         return varied(samples, self.policy, self.gaps == "indicate", generator) if self.policy else samples
 
     def vary(self, samples: Sequence[list[Tensor]], generator: Generator) -> list[list[Tensor]]:
@@ -220,8 +222,8 @@ class Series(Modality):
         return {"x": x.masked_fill(~mask[..., None], 0), "mask": mask}
 
     def without_last(self, value: Input) -> Input:
-        """The batch with the last step of each series hidden as `time_mask` hides steps, behind the mean of those
-        before. All series must be of one length."""
+        """The batch with the last step of each series replaced, as `time_mask` does, by the mean of those before. All
+        series must be of one length."""
         x, mask = value["x"].clone(), value["mask"]
         count = x.shape[2] // 2 if self.gaps == "indicate" else x.shape[2]
         before = mask[:, :-1, None]
@@ -266,7 +268,7 @@ class Series(Modality):
 
 
 def bridged(values: NDArray[Any]) -> NDArray[Any]:
-    """`[T, C]` with a straight line over each gap, at the ends the nearest value; a channel of gaps stays so."""
+    """`[T, C]` with a straight line over each gap, at the ends the nearest value; a channel of gaps stays as it is."""
     measured = np.isfinite(values)
     if measured.all():
         return values

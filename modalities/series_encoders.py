@@ -49,7 +49,10 @@ TransformerLSTMPlus and its like), and those that leave weights unused (mWDN).
 
 
 class TCN(ConvolvedSteps):
-    """A strided convolution, then dilated ones (1, 3, 9, ...), mean and maximum over time."""
+    """A strided convolution, then dilated ones (1, 3, 9, ...), mean and maximum over time.
+
+    Series `[N, T, C]` -> `[N, width]`.
+    """
 
     def __init__(self, channels: int, length: int, width: int, layers: int, dropout: float) -> None:
         """`length`: of the longest training series; from 64 steps on, every 2nd to 16th is kept."""
@@ -71,7 +74,8 @@ class TCN(ConvolvedSteps):
 class Dilated(StepEncoder):
     """TS2Vec's encoder: a linear map of each step, then residual blocks of two convolutions of dilation 1, 2, 4, ...
 
-    Every step keeps its features; a series has their maximum over time, or those of its last step.
+    Every step keeps its features `[N, T, width]`; those of a series `[N, width]` are their maximum over time, or those
+    of its last step.
     """
 
     def __init__(
@@ -106,7 +110,7 @@ class Dilated(StepEncoder):
 
 
 class Residual(nn.Module):
-    """Two dilated convolutions, each behind a GELU, added to their input."""
+    """Two dilated convolutions, each after a GELU, added to their input `[N, C, T]`."""
 
     def __init__(self, inputs: int, outputs: int, dilation: int) -> None:
         super().__init__()
@@ -136,9 +140,9 @@ def last_step(h: Tensor, mask: Tensor) -> Tensor:
 
 
 class Tsai(Encoder):
-    """An architecture of tsai with default settings; the layer that would give classes gives the features.
+    """An architecture of tsai with default settings; the layer that would give classes gives the features `[N, width]`.
 
-    These know no masks: every series is cut or zero-padded to `length` steps, so that a row's features do not
+    These take no masks: every series is cut or zero-padded to `length` steps, so that a row's features do not
     depend on its neighbours. PatchTST sees each channel alone; its features are the mean over channels.
     """
 
@@ -172,7 +176,9 @@ class Tsai(Encoder):
 
 
 class MiniRocket(Encoder):
-    """Shares of time in which fixed random convolutions exceed biases that were fitted: nothing in it learns.
+    """Features `[N, width]`, 0 to 1: the share of time in which a fixed random convolution exceeds a fitted bias.
+
+    Nothing in it learns by gradient.
 
     Dempster et al. 2021, arXiv 2012.08791, as tsai has it. As with `Tsai`, series are cut or zero-padded.
     """

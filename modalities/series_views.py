@@ -16,16 +16,16 @@ BENDS = 4  # cosines that a smooth random curve is made of
 
 
 class Stack(NamedTuple):
-    """A batch of series under each other."""
+    """A batch of series."""
 
     x: Tensor
-    """`[N, T, C]`, without meaning where `real` is False."""
+    """`[N, T, C]`; the values where `real` is False have no meaning."""
     measured: Tensor
-    """`[N, T, C]` 1 where a value is no gap, or `[N, T, 0]` where nobody asks."""
+    """`[N, T, C]`, 1 where a value is no gap; `[N, T, 0]` where gaps are not indicated."""
     real: Tensor
-    """`[N, T]`, False behind a series' end and at steps that are left out."""
+    """`[N, T]`, False after a series' end and at steps that are left out."""
     length: Tensor
-    """`[N]`"""
+    """`[N]`, steps of each series."""
 
     @property
     def steps(self) -> Tensor:
@@ -33,7 +33,7 @@ class Stack(NamedTuple):
         return torch.arange(self.x.shape[1])[None]
 
     def mean(self) -> Tensor:
-        """`[N, 1, C]`"""
+        """Mean of each channel over the real steps, `[N, 1, C]`."""
         return (self.x * self.real[..., None]).sum(1, keepdim=True) / self.seen()
 
     def seen(self) -> Tensor:
@@ -41,12 +41,12 @@ class Stack(NamedTuple):
         return self.real.sum(1)[:, None, None].clamp(min=1)
 
     def deviation(self) -> Tensor:
-        """`[N, 1, C]`"""
+        """Standard deviation of each channel over the real steps, `[N, 1, C]`."""
         far = (self.x - self.mean()).square() * self.real[..., None]
         return (far.sum(1, keepdim=True) / self.seen()).sqrt()
 
     def moved(self, source: Tensor, length: Tensor | None = None) -> "Stack":
-        """Step t from where `source` `[N, T]` says; between two steps on the line through them."""
+        """The series whose step t is the step `source[:, t]`, `[N, T]`, of this one; interpolated between two steps."""
         last = (self.length - 1)[:, None].to(source.dtype)
         source = source.minimum(last).clamp(min=0)
         low, nearest = source.floor().long(), source.round().long()
@@ -62,7 +62,7 @@ class Stack(NamedTuple):
         return Stack(x * real[..., None], at(self.measured, nearest) * real[..., None], real, length)
 
     def hidden(self, where: Tensor) -> "Stack":
-        """Behind the mean where `[N, T]` is True."""
+        """Replaced by the mean where `[N, T]` is True."""
         hide = where[..., None]
         return self._replace(x=torch.where(hide, self.mean(), self.x), measured=self.measured.masked_fill(hide, 0))
 
@@ -136,13 +136,13 @@ def cutout(stack: Stack, s: float, generator: Generator) -> Stack:
 
 @dataclass(frozen=True)
 class View:
-    """A random change, the range of its strength, and what the strength is."""
+    """A random change of a batch of series, the largest strength it may have, and what its strength means."""
 
     change: Callable[[Stack, float, Generator], Stack]
     most: float
     about: str
     moves: bool = False
-    """Whether a step may afterwards stand at another time."""
+    """Whether a step may have another time afterwards."""
 
 
 VIEWS = {
@@ -169,7 +169,7 @@ PRESETS = {
 
 
 def check(policy: Mapping[str, float]) -> None:
-    """Raise ValueError for a change that there is not or a strength out of its range."""
+    """Raise ValueError for an unknown change or a strength out of its range."""
     known = {name: view.most for name, view in VIEWS.items()} | {CROPS: 1.0, LEARNED: 10.0}
     for name, strength in policy.items():
         if name not in known:

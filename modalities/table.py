@@ -21,7 +21,7 @@ CELL_WIDTH = 16  # of the embeddings that `mlp` puts side by side
 
 
 class Numbers(NamedTuple):
-    """What is kept of a numeric column's training cells."""
+    """Statistics of a numeric column over the training cells, in its own units."""
 
     mean: float
     deviation: float
@@ -96,7 +96,7 @@ class Table(Modality):
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Undo `state`."""
+        """Restore what `state` gave."""
         self._numbers = {column: Numbers(*numbers) for column, numbers in state["numbers"].items()}
         self._categories = {
             column: {name: code for code, name in enumerate(names, 2)} for column, names in state["categories"].items()
@@ -162,7 +162,7 @@ class Table(Modality):
         return FTTransformer(cells, self.width, self.layers, self.dropout)
 
     def _edges(self, known: Numbers) -> list[float]:
-        """Edges of at least two pieces, scaled, that hold alike many training cells each."""
+        """Edges of at least two pieces, scaled, with about equally many training cells in each."""
         chosen = np.linspace(0, QUANTILES, self.bins + 1).round().astype(int)
         scaled = np.array([self._scaled(known, known.quantiles[i]) for i in chosen], dtype=np.float32)
         edges: list[float] = np.unique(scaled).tolist()
@@ -184,7 +184,7 @@ def _absent(value: Any) -> bool:
 
 
 def _number(value: Any) -> float:
-    """A cell as a number; NaN where it is none."""
+    """A cell as a number; NaN if it is none."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -206,7 +206,7 @@ def _statistics(numbers: Sequence[float]) -> Numbers:
 
 
 def _normal_rank(quantiles: list[float], number: float) -> float:
-    """Where a number stands among the quantiles, as a normal deviate between -3.1 and 3.1."""
+    """The rank of a number among the quantiles, as a normal deviate between -3.1 and 3.1."""
     first, after = bisect_left(quantiles, number), bisect_right(quantiles, number)
     if first < after:
         rank = (first + after - 1) / 2

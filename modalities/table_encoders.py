@@ -15,7 +15,7 @@ class Cells(nn.Module):
     """Rows `[N, 2 K + C]` (numbers, missing flags, category numbers) -> embeddings `[N, K + C, d]`.
 
     A missing number has an embedding of its own; so has, for each categorical column, a missing and an unknown
-    category, which start at zero: what training never showed says nothing.
+    category, which start at zero, so that what training never showed has no effect.
     """
 
     starts: Tensor
@@ -66,7 +66,7 @@ class Cells(nn.Module):
 
 
 class TableMLP(Encoder):
-    """The embeddings of a row side by side, through a perceptron."""
+    """The embeddings of a row side by side, through a perceptron: rows `[N, 2 K + C]` -> `[N, width]`."""
 
     def __init__(self, cells: Cells, inputs: int, width: int, layers: int, dropout: float) -> None:
         """`inputs`: cells of a row times the width of their embeddings."""
@@ -91,7 +91,10 @@ class TableMLP(Encoder):
 
 
 class FTTransformer(Encoder):
-    """FT-Transformer (Gorishniy et al., 2021): attention between the cells; a token of its own reads the row."""
+    """FT-Transformer (Gorishniy et al., 2021): attention between the cells and a token whose features are the row's.
+
+    Rows `[N, 2 K + C]` -> `[N, width]`.
+    """
 
     def __init__(self, cells: Cells, width: int, layers: int, dropout: float) -> None:
         from rtdl_revisiting_models import FTTransformerBackbone

@@ -15,7 +15,7 @@ from clx.modalities.text_encoders import ByteTransformer, HuggingFace, bytes_of,
 
 
 class Prompt(NamedTuple):
-    """A text and the template it is read in."""
+    """A text and the template around it, which has `{}` in the place of the text."""
 
     text: str
     template: str = "{}"
@@ -27,7 +27,10 @@ class Prompt(NamedTuple):
 @register
 @dataclass(kw_only=True)
 class Text(Modality):
-    """Any text. Evaluation reads it in the first template, training in one drawn for each sample and view."""
+    """Any text. Evaluation uses the first template, training one drawn for each sample and view.
+
+    A sample is a `Prompt`; a batch is token numbers `x` `[N, T]`, for most encoders with a `mask` `[N, T]`.
+    """
 
     kind: ClassVar[str] = "text"
     default_encoder: ClassVar[str] = "transformer"
@@ -68,7 +71,7 @@ class Text(Modality):
         return [Prompt(self.read(text).text, template) for template in templates or self.templates]
 
     def augment(self, samples: list[Prompt], generator: Generator) -> list[Prompt]:
-        """Mild: another template for each. Strong: each word also left out with a chance of 15 %."""
+        """Mild: another template for each. Strong: each word also left out with a probability of 15 %."""
         if self.augmentation == "none":
             return samples
         drawn = torch.randint(len(self.templates), (len(samples),), generator=generator).tolist()

@@ -1,4 +1,4 @@
-"""Networks over text: a small one on bytes to train from nothing, and those of Hugging Face."""
+"""Networks over text: a small one on bytes that starts from random weights, and those of Hugging Face."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ def bytes_of(texts: Sequence[str], longest: int) -> tuple[Tensor, Tensor]:
 
 
 class ByteTransformer(Encoder):
-    """A transformer over the bytes of any language; the features are the mean over them."""
+    """A transformer over UTF-8 bytes `[N, T]`; the features `[N, width]` are the mean over them."""
 
     def __init__(self, longest: int, width: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class ByteTransformer(Encoder):
         return self.encode(x, mask) if drops else once_each(self.encode, x, mask)
 
     def encode(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Each row, whether or not it is like another."""
+        """As `forward`, also for rows that are equal, which are then encoded several times."""
         h = self.tokens(x) + self.positions[: x.shape[1]]
         for layer in self.layers:
             h = layer(h, mask)
@@ -57,7 +57,7 @@ class ByteTransformer(Encoder):
 
 
 class HuggingFace(Encoder):
-    """A text model of the transformers library, pooled over its tokens."""
+    """A text model of the transformers library: token numbers `[N, T]` -> features `[N, width]`, pooled over tokens."""
 
     def __init__(self, model: Any, pooling: str) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class HuggingFace(Encoder):
         return self.encode(x, mask) if self.model.training else once_each(self.encode, x, mask)
 
     def encode(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Each row, whether or not it is like another: dropout makes views of equal texts."""
+        """As `forward`, also for rows that are equal: dropout makes different views of them."""
         h: Tensor = self.model(input_ids=x, attention_mask=mask.long()).last_hidden_state
         return h[:, 0] if self.pooling == "cls" else mean_over(h, mask)
 
