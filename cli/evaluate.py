@@ -9,6 +9,7 @@ from clx.cli import options
 from clx.cli.evaluation_tables import show_evaluation
 from clx.cli.inputs import pairs, whole_numbers
 from clx.cli.output import emit_json, emit_table, note
+from clx.pipelines.config.task_names import TASKS
 
 if TYPE_CHECKING:
     from clx.pipelines.evaluation.results import Settings
@@ -20,10 +21,7 @@ def evaluate(
     ] = None,
     task: Annotated[
         list[str],
-        typer.Option(
-            help="zeroshot, retrieval, probe, knn, svm, fewshot, regression, forecast, geometry or all; repeatable "
-            "[default: those of the config's eval]"
-        ),
+        typer.Option(help=f"{', '.join(TASKS)} or all; repeatable [default: those of the config's eval]"),
     ] = [],  # noqa: B006
     data: options.Data = None,
     split: options.EvaluatedSplit = None,

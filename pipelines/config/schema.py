@@ -3,17 +3,14 @@
 Nothing here imports torch, so a mistyped key costs a fraction of a second.
 """
 
-import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from clx.pipelines.config.data_schema import Data, Section
+from clx.pipelines.config.task_names import Task
 from clx.pipelines.config.upgrade import RENAMED
-
-Task = Literal["zeroshot", "retrieval", "probe", "knn", "svm", "fewshot", "regression", "forecast", "geometry"]
-TASKS: tuple[Task, ...] = typing.get_args(Task)
 
 
 class Term(BaseModel):

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.batches.batch import BadRow
-from clx.pipelines.config.schema import TASKS, Task
+from clx.pipelines.config.task_names import TASKS, Task
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import splits_of
 from clx.pipelines.evaluation import results
+from clx.pipelines.evaluation import tasks as _  # noqa: F401  (registers them)
 from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_manifest, ignore_bad_rows
 from clx.pipelines.evaluation.evaluated_rows import OnBad, Source, evaluated_rows, with_longest_horizon
 from clx.pipelines.evaluation.result_key import key
 from clx.pipelines.evaluation.results import SCHEMA, Settings
-from clx.pipelines.evaluation.task_context import Learning, TaskContext, Unfit
-from clx.pipelines.evaluation.tasks import LEARNING, RUNS
+from clx.pipelines.evaluation.task_context import LEARNING, RUNS, Learning, TaskContext, Unfit
 from clx.pipelines.measures import probes
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs.open import open_model

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from clx.pipelines.config.data_schema import Data
-from clx.pipelines.config.schema import Task
+from clx.pipelines.config.task_names import Task
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import choose, load_splits, split_in, splits_of
-from clx.pipelines.evaluation.forecast import HORIZONS
 from clx.pipelines.evaluation.results import Settings
+from clx.pipelines.evaluation.tasks.forecast import HORIZONS
 from clx.pipelines.system.errors import BadInput
 
 OnBad = Literal["fail", "skip"]

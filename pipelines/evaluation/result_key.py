@@ -12,7 +12,7 @@ from typing import Any
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.cells import cell_at
 from clx.pipelines.batches.columns import has_columns
-from clx.pipelines.config.schema import Task
+from clx.pipelines.config.task_names import Task
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.evaluated_rows import OnBad, Source
 from clx.pipelines.evaluation.results import SCHEMA, Settings

@@ -57,7 +57,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from clx.pipelines.config.schema import TASKS
+from clx.pipelines.config.task_names import TASKS
 from clx.pipelines.runs.folder import FOLDER, LAST, is_number
 from clx.pipelines.runs.listing import read_evaluation
 from clx.pipelines.system.durable_files import write_text

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from clx.pipelines.config.task_names import Task
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.embeddings import Embedded, Report, contents, ignore_bad_rows, queries_of
 from clx.pipelines.evaluation.results import MOST_CLASSES, Settings
@@ -98,3 +99,22 @@ def nonempty(found: Lines, what: str) -> Lines:
     if not found:
         raise Unfit(what)
     return found
+
+
+TaskFunction = Callable[[TaskContext], Lines]
+RUNS: dict[Task, TaskFunction] = {}
+"""Tasks by name."""
+LEARNING: set[Task] = set()
+"""Tasks that learn from training rows, or from a part of the rows where there are none."""
+
+
+def task(name: Task, *, learns: bool = False) -> Callable[[TaskFunction], TaskFunction]:
+    """Make a task known by its name; `learns` for one that learns from training rows."""
+
+    def add(run: TaskFunction) -> TaskFunction:
+        RUNS[name] = run
+        if learns:
+            LEARNING.add(name)
+        return run
+
+    return add

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clx.pipelines.config.schema import TASKS
+from clx.pipelines.config.task_names import TASKS
 from clx.pipelines.report.run_facts import ReportedRun, file_name
 
 CLASSES = 100

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.embeddings import queries_of
-from clx.pipelines.evaluation.regression import training_targets
+from clx.pipelines.evaluation.tasks.regression import training_targets
 from clx.pipelines.measures.probes import STRENGTHS
 from clx.pipelines.model.scoring import alone_and_together, class_embeddings, head_says, native_scale, text_modality
 from clx.pipelines.report.snapshot import Snapshot

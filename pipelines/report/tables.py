@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from clx.pipelines.config.schema import TASKS
+from clx.pipelines.config.task_names import TASKS
 from clx.pipelines.evaluation import results
 from clx.pipelines.report.run_facts import ReportedRun, file_name
 from clx.pipelines.runs.folder import is_number

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines.config.schema import TASKS, Config
+from clx.pipelines.config.schema import Config
+from clx.pipelines.config.task_names import TASKS
 from clx.pipelines.runs.folder import LAST, best, checkpoints, is_number, read_config
 from clx.pipelines.runs.state import read, state_of
 from clx.pipelines.system.errors import BadInput, nearest

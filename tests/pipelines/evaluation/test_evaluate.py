@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from clx.pipelines.config.schema import TASKS
+from clx.pipelines.config.task_names import TASKS
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.evaluation import results
 from clx.pipelines.evaluation.embeddings import contents, embed_manifest

@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty, task
 from clx.pipelines.measures.bootstrap import means
 from clx.pipelines.measures.ranking import Relevant, discounted, gains_by_label, gains_by_target, rank, retrieved
 from clx.pipelines.model.scoring import alone_and_together
 
 
+@task("retrieval")
 def retrieval(context: TaskContext) -> Lines:
     """The partners of every ordered pair of modalities, and of all others together for each."""
     names = list(context.embedded.z)

@@ -5,12 +5,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from clx.pipelines.evaluation.retrieval import _distinct
-from clx.pipelines.evaluation.task_context import Lines, TaskContext, nonempty
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, nonempty, task
+from clx.pipelines.evaluation.tasks.retrieval import _distinct
 from clx.pipelines.measures import geometry as shape
 from clx.pipelines.measures.bootstrap import means
 
 
+@task("geometry")
 def geometry(context: TaskContext) -> Lines:
     """The shape of each modality's rows, over distinct contents, and of every ordered pair's."""
     embedded, found = context.embedded, {}

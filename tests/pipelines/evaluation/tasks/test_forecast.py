@@ -14,7 +14,7 @@ from clx.pipelines.batches.batch import Key
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
-from clx.pipelines.evaluation import forecast
+from clx.pipelines.evaluation.tasks import forecast
 from clx.pipelines.model.build import prepare
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.errors import BadInput

@@ -10,8 +10,8 @@ from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.evaluation.embeddings import embed_manifest
 from clx.pipelines.evaluation.evaluate import evaluate_run
 from clx.pipelines.evaluation.evaluated_rows import evaluated_rows
-from clx.pipelines.evaluation.regression import training_targets
 from clx.pipelines.evaluation.results import Settings
+from clx.pipelines.evaluation.tasks.regression import training_targets
 from clx.pipelines.experiments.train import train
 from clx.pipelines.runs.checkpoint import load
 from configs import Make

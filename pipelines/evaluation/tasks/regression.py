@@ -9,15 +9,16 @@ from torch import Tensor
 
 from clx.pipelines.data.imbalance import Floats, readable_targets, shots, width_of
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.evaluation.classification import inputs, learnable
 from clx.pipelines.evaluation.embeddings import Embedded
-from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty, task
+from clx.pipelines.evaluation.tasks.classification import inputs, learnable
 from clx.pipelines.measures import probes
 from clx.pipelines.measures.bootstrap import together
 from clx.pipelines.measures.prediction import correlation, errors, regressed
 from clx.pipelines.model.scoring import head_says
 
 
+@task("regression", learns=True)
 def regression(context: TaskContext) -> Lines:
     """Errors of the trained predictor, or of a linear regressor on frozen features where there is none."""
     run, embedded = context.run, context.embedded

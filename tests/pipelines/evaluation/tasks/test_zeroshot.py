@@ -2,7 +2,7 @@
 
 import pytest
 
-from clx.pipelines.evaluation.zeroshot import phrasings_for
+from clx.pipelines.evaluation.tasks.zeroshot import phrasings_for
 from clx.pipelines.system.errors import BadInput
 
 

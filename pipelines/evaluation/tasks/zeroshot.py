@@ -2,12 +2,13 @@
 
 import torch
 
-from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, classified, need_label, nonempty
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, classified, need_label, nonempty, task
 from clx.pipelines.measures.ranking import best_classes
 from clx.pipelines.model.scoring import alone_and_together, class_embeddings
 from clx.pipelines.system.errors import BadInput, nearest
 
 
+@task("zeroshot")
 def zeroshot(context: TaskContext) -> Lines:
     """Accuracy of each modality, and of all together, against the label's words."""
     need_label(context)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clx.pipelines.batches.columns import column_of
 from clx.pipelines.evaluation.embeddings import Embedded
-from clx.pipelines.evaluation.task_context import Lines, TaskContext, classified, need_label, nonempty
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, classified, need_label, nonempty, task
 from clx.pipelines.measures import probes
 from clx.pipelines.measures.bootstrap import means
 
@@ -43,7 +43,7 @@ class Labelled:
     labels: Tensor
     val: tuple[Tensor, Tensor] | None
     queries: Tensor
-    context: Tensor
+    truth: Tensor
     """Labels of the queries."""
     classes: list[str]
 
@@ -68,13 +68,14 @@ def labelled(context: TaskContext) -> Iterator[tuple[str, Labelled]]:
 TOO_FEW = "needs labelled rows of two classes to learn from, and rows to ask with the same inputs"
 
 
+@task("probe", learns=True)
 def probe(context: TaskContext) -> Lines:
     """A linear classifier on frozen features."""
     found = {}
     for name, known in labelled(context):
         fitted = probes.probe(known.x, known.labels, len(known.classes), known.val, context.settings.seed)
         order = fitted.model(known.queries).topk(min(5, len(known.classes)), dim=1).indices.cpu()
-        found[name] = classified(context, order, known.context, known.classes) | {
+        found[name] = classified(context, order, known.truth, known.classes) | {
             "train_rows": len(known.x),
             "features": context.settings.features,
             "l2": fitted.penalty,
@@ -83,6 +84,7 @@ def probe(context: TaskContext) -> Lines:
     return nonempty(found, TOO_FEW)
 
 
+@task("knn", learns=True)
 def knn(context: TaskContext) -> Lines:
     """The vote of the nearest training rows."""
     settings, found = context.settings, {}
@@ -92,7 +94,7 @@ def knn(context: TaskContext) -> Lines:
         )
         # the first of equal votes, as scikit-learn decides; further places of so few votes would mean nothing
         answers = torch.from_numpy(votes.cpu().numpy().argmax(1))[:, None]
-        found[name] = classified(context, answers, known.context, known.classes) | {
+        found[name] = classified(context, answers, known.truth, known.classes) | {
             "train_rows": len(known.x),
             "features": settings.features,
             "k": min(settings.k, len(known.x)),
@@ -101,12 +103,13 @@ def knn(context: TaskContext) -> Lines:
     return nonempty(found, TOO_FEW)
 
 
+@task("svm", learns=True)
 def svm(context: TaskContext) -> Lines:
     """Support vectors with an RBF kernel, by TS2Vec's protocol."""
     found = {}
     for name, known in labelled(context):
         answers, cost, path = probes.svm(known.x, known.labels, known.queries, context.settings.seed)
-        found[name] = classified(context, answers[:, None], known.context, known.classes) | {
+        found[name] = classified(context, answers[:, None], known.truth, known.classes) | {
             "train_rows": len(known.x),
             "features": context.settings.features,
             "C": cost,
@@ -115,18 +118,19 @@ def svm(context: TaskContext) -> Lines:
     return nonempty(found, TOO_FEW)
 
 
+@task("fewshot", learns=True)
 def fewshot(context: TaskContext) -> Lines:
     """Episodes in which each class is known by a few training rows."""
     settings, found = context.settings, {}
     for name, known in labelled(context):
         line: dict[str, Any] = {}
-        ways = min(settings.ways, len(set(known.labels.tolist()) & set(known.context.tolist())))
+        ways = min(settings.ways, len(set(known.labels.tolist()) & set(known.truth.tolist())))
         for shots in settings.shots:
             right = probes.episodes(
                 known.x,
                 known.labels,
                 known.queries,
-                known.context,
+                known.truth,
                 ways=ways,
                 shots=shots,
                 count=settings.episodes,
@@ -136,5 +140,5 @@ def fewshot(context: TaskContext) -> Lines:
                 line |= context.figures(len(right), means({f"{shots}-shot": right}))
         if line:
             about = {"ways": ways, "episodes": settings.episodes, "features": settings.features}
-            found[name] = line | about | {"rows": len(known.context), "train_rows": len(known.x)}
+            found[name] = line | about | {"rows": len(known.truth), "train_rows": len(known.x)}
     return nonempty(found, "no two classes have enough labelled training rows and a row to ask")

@@ -24,7 +24,7 @@ from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.evaluation.embeddings import Report, ignore_bad_rows
-from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty, task
 from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.measures.probes import Fitted, forecaster
 from clx.pipelines.model.build import Run
@@ -203,6 +203,7 @@ def blocked(windows: WindowEnds, some: Tensor, horizon: int) -> NDArray[np.int64
     return number
 
 
+@task("forecast")
 def forecast(context: TaskContext) -> Lines:
     """Errors of a ridge regression from the embedding of each window's end to the values that follow it, beside
     what the same windows give without a model, and of the predictor where one was trained to forecast."""

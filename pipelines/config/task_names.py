@@ -1,0 +1,7 @@
+"""The tasks of an evaluation by name, in the order in which they run; `evaluation/tasks/` has a function for each."""
+
+import typing
+from typing import Literal
+
+Task = Literal["zeroshot", "retrieval", "probe", "knn", "svm", "fewshot", "regression", "forecast", "geometry"]
+TASKS: tuple[Task, ...] = typing.get_args(Task)
