@@ -11,7 +11,11 @@ from clx.pipelines.system.errors import BadInput
 
 FORMAT = 2
 """Of the configs that this version saves, under the key `format`; 1 is that of configs without it."""
-RENAMED = {"symile": {"negatives": "tuples"}, "average-view": {"of": "two_view"}}
+RENAMED = {
+    "symile": {"negatives": "tuples"},
+    "average-view": {"of": "two_view"},
+    "pairwise": {"of": "two_view"},
+}
 """Options of losses by their names in format 1."""
 HEADS_1 = ("l1", "mse", "huber", "cross-entropy")
 """Losses that in format 1 were given predictions from all inputs, whatever their `inputs` said."""
