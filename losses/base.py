@@ -214,10 +214,12 @@ class Tempered(Loss):
         """The temperature in force: a number when fixed, a scalar tensor when learned."""
         if not self.learn_temperature:
             return self.temperature
+        log, low, high = self.log_temperature, math.log(self.min_temperature), math.log(self.max_temperature)
         # The parameter itself is clamped: a clamp in the graph would hold it at the limit, without gradient.
-        with torch.no_grad():
-            self.log_temperature.clamp_(math.log(self.min_temperature), math.log(self.max_temperature))
-        return self.log_temperature.exp().view(())
+        if not (log.is_cpu and low <= log.item() <= high):  # on CPU, looking is faster than clamping
+            with torch.no_grad():
+                log.clamp_(low, high)
+        return log.exp().squeeze()
 
     def scale(self) -> tuple[float, float | None]:
         tau = self.tau

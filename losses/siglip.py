@@ -161,7 +161,7 @@ class SigLIP(Pairwise):
         return super().scale()[0], self.logit_bias.item() if self.learn_bias else self.bias
 
     def learned(self) -> dict[str, Tensor]:
-        return super().learned() | ({"bias": self.logit_bias.detach().view(())} if self.learn_bias else {})
+        return super().learned() | ({"bias": self.logit_bias.detach().squeeze()} if self.learn_bias else {})
 
     def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        return siglip(x, y, self.tau, self.logit_bias.view(()) if self.learn_bias else self.bias, ids)
+        return siglip(x, y, self.tau, self.logit_bias.squeeze() if self.learn_bias else self.bias, ids)
