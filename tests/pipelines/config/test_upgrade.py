@@ -29,10 +29,10 @@ def test_old_words_of_a_saved_config_are_translated() -> None:
     old = (
         {"name": "symile", "negatives": "shuffled"},
         {"name": "average-view", "of": "mv-dhel"},
-        {"name": "pairwise", "of": "clip"},
+        {"name": "pairwise", "of": "mv-dhel"},
     )
     new = [{"name": "symile", "tuples": "shuffled"}, {"name": "average-view", "two_view": "mv-dhel"}]
-    new.append({"name": "pairwise", "two_view": "clip"})
+    new.append({"name": "pairwise", "two_view": "mv-dhel"})
     assert terms(raw(*old)) == new
     assert upgrade(raw({"name": "l1"}, pretrain={"objective": list(old)}), "config")["pretrain"]["objective"] == new
     make_losses(parse(Config, upgrade(raw(*old), "config"), "config"))
