@@ -34,7 +34,7 @@ def evaluate(
     pretrained: options.Pretrained = None,
     label: Annotated[str | None, typer.Option(help="Column with the class, for an OpenCLIP model.")] = None,
     target: Annotated[list[str], typer.Option(help="Column with a number, for an OpenCLIP model; repeatable.")] = [],  # noqa: B006
-    column: options.Column = [],  # noqa: B006
+    column: options.ModelColumn = [],  # noqa: B006
     labels_file: options.LabelsFile = None,
     template: options.Template = [],  # noqa: B006
     features: Annotated[

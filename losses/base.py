@@ -27,7 +27,7 @@ EXTRAS = {
     "sample_id": "`[B]` int64, the row's number in the training data",
     "weights": "`[B]` float, the factor of each row's term, 1 on average; None where all count alike",
     "steps": "`{name: ([B, T, D], [B, T] bool)}`, embeddings per time step with their mask",
-    "generator": "`torch.Generator`, from which all_rows random is drawn; it may be on another device than the rows",
+    "generator": "`torch.Generator`, from which all that is random is drawn; it may be on another device than the rows",
 }
 """What a loss may ask for besides the embeddings, and what each name stands for."""
 
@@ -52,6 +52,9 @@ class Loss(nn.Module):
     fuses_by_product: ClassVar[bool] = False
     """Whether several inputs score a candidate together by the product of their rows, as `fuse` then gives it, and not
     each for itself by its cosine. In such a space the cosine of one pair of inputs says little."""
+
+    trains_predictions: ClassVar[bool] = False
+    """Whether the head of the predictions learns from this loss: not from one that takes them as they are."""
 
     def __post_init__(self) -> None:
         nn.Module.__init__(self)

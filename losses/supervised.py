@@ -18,6 +18,7 @@ class Regression(Loss):
 
     family = "supervised heads"
     cost = "time and memory O(B K)"
+    trains_predictions = True
 
     def forward(self, z: Embeddings, *, predictions: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         if predictions.shape != targets.shape:
@@ -117,6 +118,7 @@ class CrossEntropy(Loss):
     """
 
     family = "supervised heads"
+    trains_predictions = True
     paper = "textbook"
     formula = "mean_i lse_k(p_ik) - p_i,y_i"
     cost = "time and memory O(B K)"

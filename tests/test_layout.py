@@ -46,8 +46,8 @@ def module_of(path: Path, root: Path) -> str:
 
 
 def folder_of(module: str) -> str:
-    """The folder of the ladder that a module is in: `pipelines.data`, `losses`."""
-    parts = module.split(".")[1:]
+    """The folder of the ladder that a module is in: `pipelines.data`, `losses`; nothing for `clx` itself."""
+    parts = module.split(".")[1:] or [""]
     return ".".join(parts[:2]) if parts[0] == "pipelines" and len(parts) > 1 else parts[0]
 
 
@@ -55,12 +55,22 @@ def imports(path: Path, modules: set[str]) -> set[str]:
     """Every module of `clx` that a file imports, inside functions too."""
     named: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "clx":
+        if isinstance(node, ast.ImportFrom) and node.level:
+            named.add("." * node.level + (node.module or ""))  # relative: of no folder, so never allowed
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "clx":
             named |= {f"{node.module}.{alias.name}" for alias in node.names} & modules
             named.add(node.module)
         elif isinstance(node, ast.Import):
-            named |= {alias.name for alias in node.names if alias.name.startswith("clx.")}
+            named |= {alias.name for alias in node.names if alias.name.split(".")[0] == "clx"}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            named |= {str(each.value) for each in node.args if isinstance(each, ast.Constant)}
     return named
+
+
+def rooms_follow(path: Path, name: str) -> bool:
+    """Whether a file takes rooms, and nothing else, from a package: the package itself holds nothing."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return any(node.module == name for node in nodes)
 
 
 def wrong_imports(root: Path) -> list[str]:
@@ -72,7 +82,7 @@ def wrong_imports(root: Path) -> list[str]:
         here = folder_of(module_of(path, root))
         for name in sorted(imports(path, modules)):
             there = folder_of(name)
-            if there == here or there == "pipelines":  # the package itself holds nothing
+            if there == here or (there == "pipelines" and rooms_follow(path, name)):
                 continue
             downwards = there in rung and here in rung and rung[there] > rung[here]
             if not downwards or here in KNOW_NOTHING_OF_CLX:
@@ -133,6 +143,13 @@ PLANTED = {
     "across": ("pipelines/training/planted.py", "import clx.pipelines.evaluation.evaluate\n"),
     "in a folder of a folder": ("pipelines/config/recipes/planted.py", "from clx.pipelines import runs\n"),
     "from the bottom": ("losses/planted.py", "from clx.pipelines.system import errors\n"),
+    "relative": ("pipelines/data/planted.py", "from ..training import logs\n"),
+    "by name": (
+        "pipelines/data/planted.py",
+        "import importlib\n\nlogs = importlib.import_module('clx.pipelines.training.logs')\n",
+    ),
+    "of all rooms": ("pipelines/data/planted.py", "import clx.pipelines as rooms\n"),
+    "of everything": ("pipelines/data/planted.py", "from clx import pipelines\n"),
     "to a sibling": ("modalities/planted.py", "from clx.losses.base import Loss\n"),
 }
 

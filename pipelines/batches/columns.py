@@ -20,11 +20,11 @@ def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: 
             matched = [c for w in wanted for c in _matching(w, columns, taken) or [w]]
             modality.columns = wanted = list(dict.fromkeys(matched))  # type: ignore[attr-defined]
         for column in [wanted] if isinstance(wanted, str) else wanted:
-            _require(column, f"modalities.{name}", manifest)
+            require_column(column, f"modalities.{name}", manifest)
     if config.data.label:
-        _require(config.data.label, "data.label", manifest)
+        require_column(config.data.label, "data.label", manifest)
     for column in config.data.target:
-        _require(column, "data.target", manifest)
+        require_column(column, "data.target", manifest)
 
 
 def _matching(pattern: str, columns: list[str], taken: set[str | None]) -> list[str]:
@@ -33,7 +33,7 @@ def _matching(pattern: str, columns: list[str], taken: set[str | None]) -> list[
     return [c for c in columns if fnmatch.fnmatchcase(c, pattern) and c not in taken]
 
 
-def _require(column: str, asker: str, manifest: Manifest) -> None:
+def require_column(column: str, asker: str, manifest: Manifest) -> None:
     if column not in manifest.columns:
         found = ", ".join(manifest.columns)
         hint = nearest(column, manifest.columns) if len(manifest.columns) > 1 else ""

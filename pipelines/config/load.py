@@ -85,7 +85,10 @@ def scientific(value: Any) -> Any:
 
 
 def set_key(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Set a dotted key in place; a number in it counts list items from 0. Raises `BadInput`, which begins `where`."""
+    """Set a dotted key in place; a number in it counts list items from 0. Raises `BadInput`, which begins `where`.
+
+    Epochs that are set decide how long a run is: steps that stood there would overrule them, and go.
+    """
     at: Any = raw
     *parents, last = key.split(".")
     for parent in parents:
@@ -99,6 +102,8 @@ def set_key(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
         at[int(last)] = value
     else:
         at[last] = value
+        if key in ("train.epochs", "pretrain.train.epochs"):
+            at.pop("steps", None)
 
 
 def _item(items: list[Any], index: str, where: str) -> Any:
@@ -120,21 +125,13 @@ def load_config(source: str, settings: Iterable[str] = (), flags: Mapping[str, A
         raise BadInput(f"{source} describes a sweep of runs: clx sweep {source}")
     for setting in settings:
         override(raw, setting)
-        length_by(raw, setting.partition("=")[0])
     for key, value in (flags or {}).items():
         if value is not None:
             set_key(raw, key, value, f"{key} = {value!r}")
-            length_by(raw, key)
     config = parse(Config, raw, f"config {source}")
     if config.pretrain is not None and config.pretrain.objective is not None:
         first_stage(config, f"config {source}: pretrain")  # its keys are checked now, not after the first stage
     return config
-
-
-def length_by(raw: dict[str, Any], key: str) -> None:
-    """Let epochs that were just set decide the length of a run: steps of a recipe would overrule them."""
-    if key == "train.epochs" and isinstance(raw.get("train"), dict):
-        raw["train"].pop("steps", None)
 
 
 def first_stage(config: Config, where: str = "pretrain") -> Config:

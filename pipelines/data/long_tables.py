@@ -10,7 +10,7 @@ import numpy as np
 
 from clx.pipelines.config.data_schema import Long
 from clx.pipelines.data.manifest import Manifest, numbers, seconds
-from clx.pipelines.data.windows import TIMES, Values, _parts, _refuse_own, lists
+from clx.pipelines.data.windows import TIMES, Values, _parts, lists, refuse_own_columns
 from clx.pipelines.system.errors import BadInput
 
 
@@ -30,7 +30,7 @@ def grouped(
     for column in (long.id, long.time):
         if column is not None:
             manifest.require(column)
-    _refuse_own(manifest, long.id, ("series", TIMES), "data.long")
+    refuse_own_columns(manifest, long.id, ("series", TIMES), "data.long")
     channels = _channels(manifest, long)
     name = long.id or "recording"
     ids = [Path(manifest.name).stem] * len(manifest) if long.id is None else manifest.column(long.id)
@@ -60,7 +60,7 @@ def grouped(
         first = [sorted_cells[start] for start in starts]
         changed = next((k for k, cell in enumerate(sorted_cells) if cell != first[codes[order[k]]]), None)
         if changed is None:
-            _refuse_own(manifest, column, {"series", TIMES, *columns} - {long.id}, "data.long")
+            refuse_own_columns(manifest, column, {"series", TIMES, *columns} - {long.id}, "data.long")
             columns[column] = first
         elif column in needed:
             row = int(order[changed])

@@ -35,7 +35,7 @@ def lists(rows: Sequence[NDArray[Any]]) -> "pa.Array":
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 
-def _refuse_own(manifest: Manifest, column: str | None, made: Collection[str], asker: str) -> None:
+def refuse_own_columns(manifest: Manifest, column: str | None, made: Collection[str], asker: str) -> None:
     """Raise `BadInput` for a column of the user's with a name that clx gives to one of its own."""
     if column in made:
         raise BadInput(f"{manifest.name}: {asker} makes a column {column!r} of its own: rename that of the table")
@@ -54,7 +54,9 @@ def windowed(manifest: Manifest, windows: Windows, long: Long | None = None) -> 
 
     named = long is not None and (long.id or "recording") == "recording"
     for column in manifest.columns:
-        _refuse_own(manifest, column, {"start", FUTURE} if named else {"recording", "start", FUTURE}, "data.windows")
+        refuse_own_columns(
+            manifest, column, {"start", FUTURE} if named else {"recording", "start", FUTURE}, "data.windows"
+        )
     bounds = extents(manifest, windows.column)
     counts = np.array([1 + max(0, stop - start - windows.length) // windows.stride for start, stop in bounds])
     rows = np.repeat(np.arange(len(bounds)), counts)

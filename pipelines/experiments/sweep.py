@@ -72,7 +72,7 @@ class SweepFile:
 
     @classmethod
     def open(cls, folder: Path) -> "SweepFile":
-        """The book of a folder. Raises `BadInput` when the folder is something else."""
+        """The `sweep.json` of a folder. Raises `BadInput` when the folder is something else."""
         path = folder / "sweep.json"
         if not path.exists():
             if folder.exists() and (not folder.is_dir() or is_used(folder)):
@@ -125,28 +125,28 @@ Outcome = tuple[str, str | None]
 def due(
     found: Sequence[Point], folder: Path, metrics: Sequence[str], *, retry_failed: bool, overwrite: bool
 ) -> tuple["SweepFile", list[Point], set[str]]:
-    """The book of a sweep, its runs that are to be executed, and the names of those that start anew.
+    """The file of a sweep, its runs that are to be executed, and the names of those that start anew.
 
     Raises `BadInput` when one of them cannot start, or none can have one of `metrics`.
     """
-    book = SweepFile.open(folder)
+    file = SweepFile.open(folder)
     for wrong in wrong_metrics(metrics, found, folder):
         raise BadInput(wrong)
     anew = set()
     for point in found:
-        if what := book.changed(point):
+        if what := file.changed(point):
             if not overwrite:
                 raise BadInput(
                     f"{folder / point.name} was started with other settings ({what}): choose another folder with "
                     "--out, or start the runs that changed anew with --overwrite"
                 )
             anew.add(point.name)
-            book.failed.pop(point.name, None)
-    retried = {name for name in book.failed if retry_failed}
-    todo = [p for p in found if p.name in anew | retried or book.outcome(p) not in ("finished", "failed")]
+            file.failed.pop(point.name, None)
+    retried = {name for name in file.failed if retry_failed}
+    todo = [p for p in found if p.name in anew | retried or file.outcome(p) not in ("finished", "failed")]
     if todo:
         ready(todo)
-    return book, todo, anew
+    return file, todo, anew
 
 
 def sweep(
@@ -166,14 +166,14 @@ def sweep(
     """
     from clx.pipelines.runs.folder import clear
 
-    book, todo, anew = due(found, folder, metrics, retry_failed=retry_failed, overwrite=overwrite)
+    file, todo, anew = due(found, folder, metrics, retry_failed=retry_failed, overwrite=overwrite)
     for point in todo:
-        book.failed.pop(point.name, None)
-        book.asked[point.name] = asked(point)
+        file.failed.pop(point.name, None)
+        file.asked[point.name] = asked(point)
     with locked(folder):
         for name in anew:  # killed before its turn, it must not pass for a run of the new settings
             clear(folder / name, marked=True)
-        book.write()
+        file.write()
         done = len(found) - len(todo)
         unsure = set(metrics)
         if done and todo:
@@ -182,8 +182,8 @@ def sweep(
             for name, error in execute([(point, point.name in anew) for point in todo], folder):
                 done += 1
                 if error is not None:
-                    book.failed[name] = error
-                    book.write()
+                    file.failed[name] = error
+                    file.write()
                 say(f"{done} of {len(found)}: {name} {'finished' if error is None else f'failed: {error}'}")
                 if unsure and error is None:  # the first figures tell whether there are such
                     for wrong in wrong_metrics(unsure, found, folder):
@@ -192,13 +192,13 @@ def sweep(
         except Stopped as stopped:
             told = f"stopped with {done} of {len(found)} runs done; the same command goes on"
             raise Stopped(told, stopped.exit_code) from None
-    return [point.name for point in found if point.name in book.failed]
+    return [point.name for point in found if point.name in file.failed]
 
 
 def rows(found: Sequence[Point], folder: Path, metrics: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Each run with its settings, state and figures. Without `metrics`, the headline and the validation loss."""
-    book = SweepFile.open(folder)
-    finished = [point for point in found if book.outcome(point) == "finished"]
+    file = SweepFile.open(folder)
+    finished = [point for point in found if file.outcome(point) == "finished"]
     if not metrics:
         shown = [headline(read_results(folder / point.name)) for point in finished]
         metrics = list(dict.fromkeys([*shown, "val_loss"]))
@@ -206,10 +206,10 @@ def rows(found: Sequence[Point], folder: Path, metrics: Sequence[str] = ()) -> l
             metrics = metrics[:-1]
     made = []
     for point in found:
-        state = book.outcome(point)
+        state = file.outcome(point)
         values = {metric: figure(folder / point.name, metric) if state == "finished" else None for metric in metrics}
         row = {"run": point.name, **{key: _shown(value) for key, value in point.shown.items()}}
-        made.append({**row, "state": state, **values, "error": book.failed.get(point.name)})
+        made.append({**row, "state": state, **values, "error": file.failed.get(point.name)})
     return made
 
 

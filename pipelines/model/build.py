@@ -108,8 +108,8 @@ def build(
 
 
 def predicting(config: Config, losses: list[Loss]) -> set[str]:
-    """Modalities that the terms with predictions look at."""
-    heads = [term for term, loss in zip(config.objective, losses, strict=True) if "predictions" in type(loss).needs()]
+    """Modalities that the terms look at which train the head."""
+    heads = [term for term, loss in zip(config.objective, losses, strict=True) if loss.trains_predictions]
     return {name for term in heads for name in term.inputs or config.modalities}
 
 

@@ -10,7 +10,7 @@ import torch
 from clx.losses.base import Loss
 from clx.modalities.base import Modality, StepEncoder
 from clx.modalities.series import Series
-from clx.pipelines.batches.columns import _require, column_of, view_names
+from clx.pipelines.batches.columns import column_of, require_column, view_names
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.manifest import Manifest
@@ -53,7 +53,7 @@ def check_neighbours(config: Config, modalities: Mapping[str, Modality], manifes
         return
     for column in (near.group, near.time):
         if column is not None:
-            _require(column, "data.neighbours", manifest)
+            require_column(column, "data.neighbours", manifest)
     several = {name: modality for name, modality in modalities.items() if modality.views > 1}
     if not several:
         raise BadInput("data.neighbours makes further views of neighbouring rows: set views: 2 on a modality")
@@ -132,7 +132,7 @@ def warn_of_idle_terms(config: Config, model: Embedder, objective: Objective) ->
     for term, loss in zip(config.objective, objective.losses, strict=True):
         assert isinstance(loss, Loss)
         towers = [model.tower(name) for name in term.inputs or config.modalities]
-        heads = [model.predictor] if "predictions" in loss.needs() and model.predictor is not None else []
+        heads = [model.predictor] if loss.trains_predictions and model.predictor is not None else []
         if not any(p.requires_grad for part in [loss, *heads, *towers] for p in part.parameters()):
             warn(
                 f"loss {term.name!r} changes nothing: all that it looks at is frozen ({', '.join(model.towers)})",

@@ -1,6 +1,6 @@
 """The objective: a weighted sum of losses, each given exactly what its signature asks for."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,8 @@ from clx.losses.base import Embeddings, Loss
 from clx.pipelines.config.schema import Term
 from clx.pipelines.model.towers import modality_of
 
-Provide = Callable[[Iterable[str], Embeddings], dict[str, object]]
-"""Values of the names that a loss needs, for the embeddings that its term looks at."""
+Provide = Callable[[Loss, Embeddings], dict[str, object]]
+"""Values of the names that a loss needs, given the embeddings that its term looks at."""
 
 
 class Objective(nn.Module):
@@ -32,7 +32,7 @@ class Objective(nn.Module):
         for term, loss in zip(self.terms, self.losses, strict=True):
             assert isinstance(loss, Loss)
             seen = {k: v for k, v in z.items() if term.inputs is None or modality_of(k) in term.inputs}
-            value = loss(seen, **extras(type(loss).needs(), seen))
+            value = loss(seen, **extras(loss, seen))
             total = total + (1.0 if term.weight is None else term.weight) * value
             counts |= {f"{term.name}.{key}": value for key, value in loss.log.items()}
         return total, counts

@@ -74,7 +74,8 @@ def _classified(snapshot: Snapshot) -> Iterator[tuple[str, str, Tensor, Tensor]]
         rows = known & (snapshot.embedded.labels < run.model.predictor.out_features)
         rows &= run.model.predictable(snapshot.embedded.present)
         names = "+".join(name for name in snapshot.names if name in run.model.predict_from)
-        yield "by the trained head", names, rows, predicted(snapshot)[rows].softmax(-1)
+        if rows.any():
+            yield "by the trained head", names, rows, predicted(snapshot)[rows].softmax(-1)
     else:
         for name in snapshot.names:
             rows = known & snapshot.embedded.present[name]
@@ -96,11 +97,14 @@ def predicted(snapshot: Snapshot) -> Tensor:
     return head_says(snapshot.run, {n: z[n] for n in snapshot.names}, {n: present[n] for n in snapshot.names})
 
 
-def regression(snapshot: Snapshot, train: Manifest | None) -> dict[str, Any]:
-    """Predicted against true values, the error by region of the target, and how many training rows each has."""
+def regression(snapshot: Snapshot, train: Manifest | None) -> dict[str, Any] | None:
+    """Predicted against true values, the error by region of the target, and how many training rows each has; nothing
+    where no row has both a target and what the head looks at."""
     known, column = snapshot.targets.isfinite(), snapshot.embedded.target[0]
     if snapshot.run.model.predictor is not None:
         known &= snapshot.run.model.predictable(snapshot.embedded.present)
+    if not known.any():
+        return None
     place = snapshot.run.config.data.target.index(column)
     truth = snapshot.targets[known].numpy()
     if snapshot.run.model.predictor is not None:

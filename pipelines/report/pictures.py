@@ -28,8 +28,8 @@ def pictures(snapshot: Snapshot, points: int, train: Manifest | None) -> dict[st
     found["pairs"] = paired(snapshot)
     found["neighbours"] = neighbours(snapshot)
     found["answers"] = answers(snapshot)
-    if found["target"]:
-        found["regression"] = regression(snapshot, train)
+    if found["target"] and (answer := regression(snapshot, train)):
+        found["regression"] = answer
     found["views"] = views(snapshot)
     found["steps"] = over_time(snapshot)
     return found | {"items": snapshot.items, "rows": snapshot.rows}

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.config.load import dump
+from clx.pipelines.data.splits import choose, split_in
 from clx.pipelines.evaluation import results
-from clx.pipelines.evaluation.evaluated_rows import evaluated_rows
 from clx.pipelines.model.build import Run
 from clx.pipelines.report.confusions import answers
 from clx.pipelines.report.curves import curves
@@ -114,12 +114,12 @@ def look_at(
     found: dict[str, Any] = {}
     if run is not None:
         try:
-            looked_at = evaluated_rows(run.config.data, run.config.train.seed, data, split, None)
-            name, manifest = looked_at.split, looked_at.rows
+            splits = choose(run.config.data, run.config.train.seed, data, otherwise="every")
+            name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
+            manifest = split_in(splits, name, data or run.config.data.train)
             bad: list[str] = []
             snapshot = look(run, manifest, rows, bad.append)
-            train = manifest if name == "train" else looked_at.train
-            found = pictures(snapshot, points, train if data is None else None)
+            found = pictures(snapshot, points, splits["train"] if data is None else None)
             of = f"{len(snapshot):,} of {len(manifest):,}" if len(snapshot) < len(manifest) else f"{len(snapshot):,}"
             found |= {"step": run.step, "data": manifest.name, "split": name}
             found["source"] = f"{of} {name} rows of {manifest.name}, step {run.step}"

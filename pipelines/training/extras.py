@@ -3,36 +3,42 @@
 A loss declares names by the keyword-only arguments of its `forward`; `losses.base.EXTRAS` says what each name means.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Steps
+from clx.losses.base import Embeddings, Loss, Steps
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.model.towers import Embedder
 
 
 @dataclass
 class Extras:
-    """The values of one batch. Called with the names that a loss needs and the embeddings that its term looks at."""
+    """The values of one batch. Called with a loss and the embeddings that its term looks at."""
 
     batch: Batch
     model: Embedder
+    embeddings: Embeddings
+    """Of all views."""
     steps: Steps
     """Embeddings per time step by view name, where some loss asks for them."""
     generator: torch.Generator
     """Seeded by the place of the batch in the run, so that a resumed run draws the same."""
 
-    def __call__(self, needs: Iterable[str], z: Embeddings) -> dict[str, object]:
-        return {name: VALUES[name](self, z) for name in needs}
+    def __call__(self, loss: Loss, z: Embeddings) -> dict[str, object]:
+        """Values by name. A loss that trains the head has predictions from its own inputs, and of rows without any of
+        them no label or target; another one has the head's predictions as they are."""
+        heads = z if loss.trains_predictions else self.embeddings
+        return {name: VALUES[name](self, heads if name in OF_THE_HEAD else z) for name in loss.needs()}
 
     def known(self, z: Embeddings) -> Tensor:
         """Rows `[B]` with any of these inputs: of the others there is nothing to predict from."""
         return torch.stack([self.batch.present[name] for name in z]).any(0)
 
 
+OF_THE_HEAD = ("predictions", "labels", "targets")
 VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "labels": lambda extras, z: extras.batch.labels.where(extras.known(z), -1),
     "targets": lambda extras, z: extras.batch.targets.where(extras.known(z)[:, None], torch.nan),

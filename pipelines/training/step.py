@@ -96,7 +96,7 @@ class Learner:
         with self.autocast():
             steps: Steps = {}
             z = model(batch.inputs, batch.present, steps if "steps" in self.needs else None)
-            loss, counts = objective(z, Extras(batch, model, steps, generator))
+            loss, counts = objective(z, Extras(batch, model, z, steps, generator))
         return Contrast(loss, counts, {name: rows.detach()[batch.present[name]] for name, rows in z.items()})
 
     def update(self, group: list[Batch]) -> Update:
@@ -159,13 +159,13 @@ class Learner:
 
 def parameter_groups(model: Embedder, objective: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices; none for vectors, scalars, what the objective learns and what makes views."""
-    makers = model.augmenters()
-    others = {id(p) for p in makers}
+    views = model.augmenters()
+    others = {id(p) for p in views}
     learned = [p for p in model.parameters() if p.requires_grad and id(p) not in others]
     bare = [p for p in learned if p.ndim < 2] + [p for p in objective.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in learned if p.ndim >= 2], "weight_decay": decay},
         {"params": bare, "weight_decay": 0.0},
-        {"params": makers, "weight_decay": 0.0, "faster": augmenters.RATE},
+        {"params": views, "weight_decay": 0.0, "faster": augmenters.RATE},
     ]
     return [group for group in groups if group["params"]]

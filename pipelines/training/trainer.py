@@ -66,17 +66,20 @@ class Trainer:
         self.catch_up(signals)
         self.learner.model.train(), self.learner.objective.train()
         start, first, per_step = time.monotonic(), self.step, self.settings.batch_size * self.settings.accumulate
-        speed = 0.0
+        self.saving.time = start
+
+        def speed() -> float:
+            return (self.step - first) * per_step / (time.monotonic() - start + 1e-9)
+
         for group in self.groups():
             figures = self.update(group)
-            speed = (self.step - first) * per_step / (time.monotonic() - start + 1e-9)
-            progress.step(self.step, self.plan.steps, loss=figures["loss"], rows_per_s=round(speed))
+            progress.step(self.step, self.plan.steps, loss=figures["loss"], rows_per_s=round(speed()))
             validated = self.due() and self.validate(signals) and self.val is not None
             if validated or self.step == self.plan.steps or signals.stop or self.saving.due(self.step, signals):
                 self.save()
                 signals.save = False
             self.stop_if_asked(signals)
-        return speed
+        return speed()
 
     def groups(self) -> Iterator[list[Batch]]:
         """The batches of each remaining step."""

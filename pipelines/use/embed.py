@@ -29,7 +29,7 @@ BATCHES = 8
 
 def embed(
     model: str | Path,
-    out: Path,
+    out: Path | str,
     data: str | None = None,
     options: EmbeddingOptions = EmbeddingOptions(),  # noqa: B008 (it is frozen)
     *,
@@ -67,6 +67,7 @@ def embed(
     """
     if pretrained and data is None:
         raise BadInput("an OpenCLIP model has no data of its own: say which with --data")
+    out = Path(out)
     if not out.parent.is_dir():
         raise BadInput(f"--out {out}: no folder {out.parent}")
     run = open_model(model, pretrained, checkpoint, device)

@@ -44,6 +44,8 @@ def phrasings_of(labels: Path | Mapping[str, Sequence[str]] | Sequence[str]) -> 
     """
     if isinstance(labels, Path):
         return read_labels(labels)
+    if isinstance(labels, str):  # a sequence, too: of letters
+        raise BadInput(f"labels {labels!r}: give a list of labels, or the Path of a file with them")
     given = {k: [*v] for k, v in labels.items()} if isinstance(labels, Mapping) else [*labels]
     return as_phrasings(given, "--labels")
 

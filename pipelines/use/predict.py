@@ -51,12 +51,12 @@ class Predictions:
         for lines in self.batches():
             yield from lines
 
-    def save(self, out: Path) -> None:
+    def save(self, out: Path | str) -> None:
         """Write all lines into a .csv, .tsv, .jsonl or .parquet file, whole or not at all.
 
         Raises `BadInput` for another name, and where `out` is what the rows are read from.
         """
-        with writer(out, self.schema, self.sources) as write:
+        with writer(Path(out), self.schema, self.sources) as write:
             for lines in self.batches():
                 write(lines)
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clx.pipelines.evaluation.task_context import Lines, TaskContext, nonempty, task
-from clx.pipelines.evaluation.tasks.retrieval import _distinct
+from clx.pipelines.evaluation.tasks.retrieval import distinct_lines
 from clx.pipelines.measures import geometry as shape
 from clx.pipelines.measures.bootstrap import means
 
@@ -21,7 +21,7 @@ def geometry(context: TaskContext) -> Lines:
     seed = context.settings.seed
     for name, z in unit.items():
         rows = embedded.present[name].nonzero()[:, 0]
-        rows = rows[_distinct(context.contents(name)[rows][:, None])[1]] if len(rows) else rows
+        rows = rows[distinct_lines(context.contents(name)[rows][:, None])[1]] if len(rows) else rows
         if len(rows) > 1:
             some = z[rows[shape.sample(len(rows), seed)]]
             line = context.figures(len(some), shape.uniformity(some))
@@ -40,5 +40,5 @@ def _between(context: TaskContext, unit: dict[str, Tensor], rows: Tensor, name: 
     line = context.figures(len(rows), means({"alignment": shape.alignment(x, y)}))
     line |= context.figures(len(rows), shape.modality_gap(x, y))
     few = rows[shape.sample(len(rows), context.settings.seed)]
-    things = few[_distinct(context.contents(other)[few][:, None])[1]]
+    things = few[distinct_lines(context.contents(other)[few][:, None])[1]]
     return line | shape.hubness(unit[name][few], unit[other][things])

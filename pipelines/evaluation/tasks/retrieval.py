@@ -35,8 +35,8 @@ def _retrieve(context: TaskContext, rows: Tensor, group: list[str], candidate: s
     is right. So equal queries are asked once; their figures count for each of their rows.
     """
     same = torch.stack([context.contents(name)[rows] for name in group], 1)
-    query, asks = _distinct(same)
-    thing, kept = _distinct(context.contents(candidate)[rows][:, None])
+    query, asks = distinct_lines(same)
+    thing, kept = distinct_lines(context.contents(candidate)[rows][:, None])
     relevant = Relevant.of(query, thing, len(asks))
     answers = F.normalize(context.embedded.z[candidate][rows[kept]], dim=-1).to(context.device)
     ranking = rank(context.ask(group, rows[asks], candidate).to(context.device), answers, relevant)
@@ -56,7 +56,7 @@ def _retrieve(context: TaskContext, rows: Tensor, group: list[str], candidate: s
     return line | {"graded_by": graded, "queries": len(rows), "candidates": len(answers)}
 
 
-def _distinct(values: Tensor) -> tuple[Tensor, Tensor]:
+def distinct_lines(values: Tensor) -> tuple[Tensor, Tensor]:
     """The number of each line of `[n, k]` among the different ones, `[n]`, and the first line of each number."""
     _, number = torch.unique(values, dim=0, return_inverse=True)
     first = torch.full((int(number.max()) + 1,), len(number)).scatter_reduce(

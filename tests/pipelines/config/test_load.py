@@ -185,3 +185,9 @@ def test_epochs_that_are_given_decide_over_a_recipes_steps() -> None:
     for settings, flags in (([], {"train.epochs": 2}), (["train.epochs=2"], {})):
         train = load_config("rotation", settings, flags).train
         assert (train.steps, train.epochs) == (None, 2)
+
+
+def test_so_they_do_in_a_sweep_and_in_the_first_stage() -> None:
+    raw = {"train": {"steps": 20}, "pretrain": {"train": {"steps": 30}}}
+    override(raw, "pretrain.train.epochs=2")
+    assert raw == {"train": {"steps": 20}, "pretrain": {"train": {"epochs": 2}}}

@@ -106,3 +106,9 @@ def test_files_and_command_line_meet(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({"embed_dim": 3, "sweep": {"base": "digits", "seeds": 2}}))
     with pytest.raises(BadInput, match="'embed_dim' stands beside"):
         read_plan(str(path))
+
+
+def test_epochs_of_an_axis_decide_over_steps_of_the_base() -> None:
+    base = BASE | {"train": {"steps": 20}}
+    made = points(Plan.model_validate({"grid": {"train.epochs": [2, 3]}}), json.loads(json.dumps(base)), ())
+    assert [(point.config.train.steps, point.config.train.epochs) for point in made] == [(None, 2), (None, 3)]
