@@ -79,9 +79,7 @@ def config_of(
     if resume is not None:
         if source or placed:
             raise BadInput("--resume goes on with the run in its own folder: no recipe, --out or --overwrite")
-        return read_config(
-            resume, [*settings, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
-        )
+        return read_config(resume, settings, flags)
     if source is None:
         raise BadInput("say what to train: a recipe (clx recipes lists them) or a config file")
     return load_config(source, settings, flags)

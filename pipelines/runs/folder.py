@@ -21,7 +21,7 @@ import fnmatch
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,7 @@ from warnings import warn
 
 import yaml
 
-from clx.pipelines.config.load import override
+from clx.pipelines.config.load import override, set_key
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.upgrade import upgrade
@@ -162,9 +162,11 @@ def near_run(folder: Path) -> str:
     return f" (did you mean {known[near[0]]!r}?)" if near else ""
 
 
-def read_config(folder: Path, settings: Iterable[str] = ()) -> Config:
-    """The resolved config of a run folder, with `key=value` settings of what may change when it is resumed."""
-    for setting in settings:
+def read_config(folder: Path, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
+    """The resolved config of a run folder, with what may change when it is resumed: `key=value` settings, and values of
+    flags by dotted key, None for one that was not given."""
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    for setting in [*settings, *(f"{key}={value}" for key, value in given.items())]:
         if setting.partition("=")[0] not in CHANGEABLE:
             raise BadInput(f"-s {setting}: a run is resumed as it is; only {', '.join(CHANGEABLE)} may change")
     path = folder / "config.yaml"
@@ -173,7 +175,9 @@ def read_config(folder: Path, settings: Iterable[str] = ()) -> Config:
         config = parse(Config, raw, str(path))
         for setting in settings:
             override(raw, setting)
-        return parse(Config, raw, "--resume") if settings else config
+        for key, value in given.items():
+            set_key(raw, key, value, f"{key} = {value!r}")
+        return parse(Config, raw, "--resume") if settings or given else config
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"{folder} is not a run folder: it has no config.yaml{near_run(folder)}") from None
     except BadInput as error:
