@@ -110,8 +110,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         (folder / "small.yaml").write_text(CONFIG)
-        subprocess.run(["clx", "train", "small.yaml", "-o", "run"], cwd=folder, check=True, capture_output=True)
-        subprocess.run(["clx", "data", "make", "digits", "digits"], cwd=folder, check=True, capture_output=True)
+        clx = str(Path(sys.executable).with_name("clx"))
+        subprocess.run([clx, "train", "small.yaml", "-o", "run"], cwd=folder, check=True, capture_output=True)
+        subprocess.run([clx, "data", "make", "digits", "digits"], cwd=folder, check=True, capture_output=True)
         next((folder / "digits").rglob("*.png")).rename(folder / "one.png")
         found = {name: measure(name, folder) for name in FLOWS if chosen.list in (None, name)}
     if chosen.list:
