@@ -23,8 +23,9 @@ def parse(model: type[B], raw: Any, where: str) -> B:
 
 
 def _explain(model: type[BaseModel], error: ValidationError) -> str:
-    # A union reports every member's complaint; an unknown or missing key says most, so it goes first.
-    problems = sorted(error.errors(), key=lambda e: e["type"] not in ("extra_forbidden", "missing"))
+    # A union reports every member's complaint. An unknown key says most, and may be a missing one misspelt.
+    most = ("extra_forbidden", "missing")
+    problems = sorted(error.errors(), key=lambda e: most.index(e["type"]) if e["type"] in most else len(most))
     first, rest = problems[0], len(problems) - 1
     path = [str(part) for part in first["loc"]]
     key, said = ".".join(path), first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
