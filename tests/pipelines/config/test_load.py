@@ -191,3 +191,10 @@ def test_so_they_do_in_a_sweep_and_in_the_first_stage() -> None:
     raw = {"train": {"steps": 20}, "pretrain": {"train": {"steps": 30}}}
     override(raw, "pretrain.train.epochs=2")
     assert raw == {"train": {"steps": 20}, "pretrain": {"train": {"epochs": 2}}}
+
+
+def test_a_misspelt_section_is_named_before_it_is_missed(tmp_path: Path) -> None:
+    path = tmp_path / "typo.yaml"
+    path.write_text("data: {train: digits}\nmodalites: {table: {}}\nobjective: clip\n")
+    with pytest.raises(BadInput, match="unknown key 'modalites' .did you mean 'modalities'"):
+        load_config(str(path))
