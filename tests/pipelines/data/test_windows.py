@@ -15,27 +15,7 @@ from clx.pipelines.config.data_schema import Data, Windows
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.system.errors import BadInput
-
-RNG = np.random.default_rng(0)
-
-
-def long_csv(folder: Path, **changes: Any) -> Path:
-    """Two people, 5 and 3 steps, mixed up; y is 10 x."""
-    lines = ["who,t,x,y,note,split,label"]
-    steps = [("ann", t) for t in (0, 1, 2, 4, 5)] + [("bob", t) for t in (10, 11, 13)]
-    for k in RNG.permutation(len(steps)):
-        who, t = steps[k]
-        split = "test" if who == "bob" else "train"
-        lines.append(f"{who},{t},{t},{'' if t == 1 else 10 * t},n{k},{split},{who}")
-    for line, text in changes.get("at", {}).items():
-        lines.insert(line, text)
-    (folder / "long.csv").write_text("\n".join(lines) + "\n")
-    return folder / "long.csv"
-
-
-def data(path: Path, **more: Any) -> Data:
-    long = {"id": "who", "time": "t", "channels": ["x", "y"], **more.pop("long", {})}
-    return Data.model_validate({"train": str(path), "label": "label", "long": long, **more})
+from long_table import RNG, data, long_csv
 
 
 def files(folder: Path) -> Path:
