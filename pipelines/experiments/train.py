@@ -19,7 +19,7 @@ from clx.pipelines.evaluation.results import SCHEMA, save
 from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.model.checks import check_needs
 from clx.pipelines.runs import checkpoint, state
-from clx.pipelines.runs.folder import LAST, clear, refuse_existing
+from clx.pipelines.runs.folder import CONFIG, LAST, clear, refuse_existing
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import locked, write_text
 from clx.pipelines.system.errors import BadInput, Stopped, explain_out_of_memory
@@ -110,7 +110,7 @@ def go_on(config: Config, splits: dict[str, Manifest], out: Path, progress: Prog
             progress.say(longer)
             (out / LAST).unlink(missing_ok=True)  # figures of the shorter run
         if longer or config.data != checkpoint.read_config(out).data:  # which may say now what to do with bad rows
-            write_text(out / "config.yaml", dump(config))
+            write_text(out / CONFIG, dump(config))
         with state.recorded(out, planned.steps, resume=True):
             return finish(trainer, splits, progress)
 

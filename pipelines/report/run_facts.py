@@ -9,7 +9,7 @@ from typing import Any
 from clx.pipelines.config.schema import Config
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs import state
-from clx.pipelines.runs.folder import best, checkpoints
+from clx.pipelines.runs.folder import METRICS, best, checkpoints
 from clx.pipelines.runs.listing import lines
 from clx.pipelines.system.errors import BadInput
 
@@ -43,7 +43,7 @@ def short_names(folders: list[Path]) -> list[str]:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl that have a step."""
-    return [line for line in lines(folder / "metrics.jsonl") if isinstance(line.get("step"), int)]
+    return [line for line in lines(folder / METRICS) if isinstance(line.get("step"), int)]
 
 
 def facts(one: ReportedRun, run: Run | None) -> list[tuple[str, str]]:

@@ -22,9 +22,14 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.model.build import Facts, Run, build
 from clx.pipelines.runs.folder import (
     CHANGEABLE,
+    CONFIG,
     COPIED,
+    FACTS,
     FILES,
     LOGS,
+    META,
+    TRAINER,
+    WEIGHTS,
     Checkpoint,
     best,
     checkpoints,
@@ -41,8 +46,8 @@ __all__ = ["Checkpoint", "best", "checkpoints", "last", "read_config"]
 
 def create(out: Path, run: Run) -> None:
     """Start a run folder: config and facts."""
-    write_text(out / "config.yaml", dump(run.config))
-    write_text(out / "facts.json", seal({"format": FORMAT, **asdict(run.facts)}))
+    write_text(out / CONFIG, dump(run.config))
+    write_text(out / FACTS, seal({"format": FORMAT, **asdict(run.facts)}))
 
 
 def weights(model: nn.Module, objective: nn.Module) -> dict[str, Tensor]:
@@ -89,9 +94,9 @@ def _fill(
     beside: Path, out: Path, step: int, used: dict[str, Tensor], trainer: dict[str, Any], score: float | None
 ) -> None:
     """Every file of a checkpoint, on disk for certain before meta.json says that it is whole."""
-    save_file(used, beside / "model.safetensors")
-    (beside / "model.safetensors").chmod(0o644)  # safetensors keeps it to the owner
-    with open(beside / "trainer.pt", "wb") as file:  # given a path, torch would hide why it cannot write
+    save_file(used, beside / WEIGHTS)
+    (beside / WEIGHTS).chmod(0o644)  # safetensors keeps it to the owner
+    with open(beside / TRAINER, "wb") as file:  # given a path, torch would hide why it cannot write
         torch.save(trainer, file)
     for name in COPIED:
         shutil.copyfile(out / name, beside / name)
@@ -100,15 +105,15 @@ def _fill(
     for path in (*logs, *(beside / name for name in FILES)):
         sync(path)
     meta = {"format": FORMAT, "step": step, "score": score, "torch": str(torch.__version__), "files": files}
-    (beside / "meta.json").write_text(seal(meta))
-    sync(beside / "meta.json")
+    (beside / META).write_text(seal(meta))
+    sync(beside / META)
     sync(beside)
 
 
 def rescore(checkpoint: Checkpoint, score: float | None) -> None:
     """Give a checkpoint the validation loss that it was saved without."""
-    meta = unseal(checkpoint.path / "meta.json")
-    write_text(checkpoint.path / "meta.json", seal(meta | {"score": score}))
+    meta = unseal(checkpoint.path / META)
+    write_text(checkpoint.path / META, seal(meta | {"score": score}))
 
 
 def set_aside(out: Path, step: int) -> None:
@@ -145,7 +150,7 @@ def restore_random(state: dict[str, Any]) -> None:
 
 def warn_of_change(folder: Path, checkpoint: Checkpoint) -> None:
     """A config may be changed by hand, when data has moved; it may also have rotted. Some keys may change."""
-    if (checkpoint.path / "config.yaml").read_bytes() == (folder / "config.yaml").read_bytes():
+    if (checkpoint.path / CONFIG).read_bytes() == (folder / CONFIG).read_bytes():
         return
     now, then = (config.model_dump() for config in (read_config(folder), read_config(checkpoint.path)))
     for key in (*CHANGEABLE, "train.warmup"):  # a share of the length
@@ -162,14 +167,14 @@ def warn_of_change(folder: Path, checkpoint: Checkpoint) -> None:
 def read_facts(folder: Path) -> Facts:
     """What a run learned from its training data; from a checkpoint's copy, with a warning, where the run's own is
     damaged. Unknown formats are refused."""
-    path = folder / "facts.json"
+    path = folder / FACTS
     try:
         return _facts(path)
     except Damaged as reason:
         for one in reversed(checkpoints(folder)):
             with suppress(Damaged):
-                one.verify("facts.json")
-                found = _facts(one.path / "facts.json")
+                one.verify(FACTS)
+                found = _facts(one.path / FACTS)
                 warn(f"{folder}/{reason}; using the copy in {one.path.name}", ClxWarning, stacklevel=2)
                 return found
         raise BadInput(f"{folder}/{reason}") from None
@@ -226,7 +231,7 @@ def rebuild(folder: Path, config: Config, facts: Facts) -> Run:
 
 def restore(checkpoint: Checkpoint, model: nn.Module, objective: nn.Module) -> None:
     """Load a checkpoint's weights into model and objective."""
-    path = checkpoint.path / "model.safetensors"
+    path = checkpoint.path / WEIGHTS
     try:
         state = load_file(path) if path.exists() else load_parts(checkpoint.path)
         nn.ModuleDict({"model": model, "objective": objective}).load_state_dict(state)
@@ -264,7 +269,7 @@ def load_parts(folder: Path) -> dict[str, Tensor]:
 
 def load_trainer(checkpoint: Checkpoint) -> dict[str, Any]:
     """What only resuming needs. Never unpickles objects."""
-    path = checkpoint.path / "trainer.pt"
+    path = checkpoint.path / TRAINER
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file

@@ -37,10 +37,15 @@ from clx.pipelines.config.upgrade import upgrade
 from clx.pipelines.system.durable_files import Damaged, digest, is_used, unseal
 from clx.pipelines.system.errors import BadInput, ClxWarning
 
-COPIED = ("config.yaml", "facts.json")
+CONFIG, FACTS, META = "config.yaml", "facts.json", "meta.json"
+WEIGHTS, TRAINER = "model.safetensors", "trainer.pt"
+METRICS, BAD_ROWS, STATE = "metrics.jsonl", "bad_rows.jsonl", "state.json"
+LAST, FOLDER = "results.json", "evaluations"
+"""The evaluation that ended training, and the folder of the others."""
+COPIED = (CONFIG, FACTS)
 """Files of the run that each checkpoint has a copy of: without the facts the weights are worth nothing."""
-FILES = ("model.safetensors", "trainer.pt", *COPIED)
-LOGS = ("metrics.jsonl", "bad_rows.jsonl")
+FILES = (WEIGHTS, TRAINER, *COPIED)
+LOGS = (METRICS, BAD_ROWS)
 CHANGEABLE = ("train.steps", "train.epochs", "train.device", "data.on_bad_row", "data.bad_row_budget")
 """Keys that a run may be resumed with; any other makes another run."""
 
@@ -81,7 +86,7 @@ class Checkpoint:
 
 
 def _read_meta(path: Path) -> Checkpoint:
-    meta = unseal(path / "meta.json")
+    meta = unseal(path / META)
     try:
         exported = path.parent.name != "checkpoints"
         names = [*COPIED, *meta["files"]] if exported else FILES
@@ -101,7 +106,7 @@ def checkpoints(folder: Path) -> list[Checkpoint]:
 def listed(folder: Path) -> tuple[list[Checkpoint], dict[Path, str]]:
     """Checkpoints, oldest first, and those that are none, with the reason."""
     found, damaged = [], {}
-    exported = [folder] if (folder / "meta.json").exists() else []
+    exported = [folder] if (folder / META).exists() else []
     for path in [*exported, *(folder / "checkpoints").glob("step-*")]:
         try:
             found.append(_read_meta(path))
@@ -156,7 +161,7 @@ def near_run(folder: Path) -> str:
     for place in (folder.parent, Path("runs")):
         with suppress(OSError):
             for one in sorted(place.iterdir()):
-                if one != folder and (one / "config.yaml").is_file():
+                if one != folder and (one / CONFIG).is_file():
                     known.setdefault(one.name, str(one))
     near = difflib.get_close_matches(folder.name, known, n=1)
     return f" (did you mean {known[near[0]]!r}?)" if near else ""
@@ -169,7 +174,7 @@ def read_config(folder: Path, settings: Sequence[str] = (), flags: Mapping[str, 
     for setting in [*settings, *(f"{key}={value}" for key, value in given.items())]:
         if setting.partition("=")[0] not in CHANGEABLE:
             raise BadInput(f"-s {setting}: a run is resumed as it is; only {', '.join(CHANGEABLE)} may change")
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     try:
         raw = upgrade(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
         config = parse(Config, raw, str(path))
@@ -189,10 +194,6 @@ def read_config(folder: Path, settings: Sequence[str] = (), flags: Mapping[str, 
     raise BadInput(said + hint)
 
 
-FOLDER = "evaluations"
-LAST = "results.json"
-
-
 def refuse_existing(out: Path, overwrite: bool) -> None:
     """A folder with something in it is only written to when it is a run and `overwrite` is said."""
     if not out.exists():
@@ -200,7 +201,7 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
     if not out.is_dir():
         raise BadInput(f"{out} is a file, not a folder for a run")
     if is_used(out):
-        ours = (out / "config.yaml").exists()
+        ours = (out / CONFIG).exists()
         if ours and not checkpoints(out) and not checkpoints(out / "pretrain"):
             return  # an earlier try that ended before its first checkpoint
         if not overwrite:
@@ -218,10 +219,10 @@ def clear(out: Path, *, marked: bool = False) -> None:
         if (out / name).exists():  # the folder itself may be a link to another disk, and stays
             for path in (out / name).iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    for name in (LAST, "state.json", "bad_rows.jsonl", "metrics.jsonl", "facts.json"):
+    for name in (LAST, STATE, BAD_ROWS, METRICS, FACTS):
         (out / name).unlink(missing_ok=True)
     if not marked:
-        (out / "config.yaml").unlink(missing_ok=True)  # last
+        (out / CONFIG).unlink(missing_ok=True)  # last
 
 
 def run_name(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.task_names import TASKS
-from clx.pipelines.runs.folder import LAST, best, checkpoints, is_number, read_config
+from clx.pipelines.runs.folder import BAD_ROWS, CONFIG, LAST, METRICS, STATE, best, checkpoints, is_number, read_config
 from clx.pipelines.runs.state import read, state_of
 from clx.pipelines.system.errors import BadInput, nearest
 
@@ -22,7 +22,7 @@ def find(folder: Path) -> list[Path]:
         raise BadInput(f"{folder}: no such folder; runs lie in runs/ unless --out said otherwise")
     runs = []
     for place, inner, files in os.walk(folder):
-        if "config.yaml" in files or "state.json" in files:
+        if CONFIG in files or STATE in files:
             runs.append(Path(place))
             inner.clear()
         inner[:] = sorted(name for name in inner if not name.startswith("."))
@@ -93,7 +93,7 @@ def headline(results: dict[str, Any]) -> str:
 def summary(run: Path, name: str | None = None) -> dict[str, Any]:
     """One run as a row. Raises `BadInput` for a damaged folder."""
     config, state, results, kept = read_config(run), read(run), read_results(run), checkpoints(run)
-    started = state.get("started") or datetime.fromtimestamp((run / "config.yaml").stat().st_mtime, UTC).isoformat()
+    started = state.get("started") or datetime.fromtimestamp((run / CONFIG).stat().st_mtime, UTC).isoformat()
     shown = headline(results)
     return {
         "run": name or str(run),
@@ -136,7 +136,7 @@ def details(run: Path) -> dict[str, Any]:
     """Everything that a run folder tells. Raises `BadInput` for a damaged one."""
     row = summary(run)
     chosen = best(checkpoints(run)) if checkpoints(run) else None
-    row["bad_rows"] = sum(1 for _ in lines(run / "bad_rows.jsonl"))
+    row["bad_rows"] = sum(1 for _ in lines(run / BAD_ROWS))
     row["bytes"] = size(run)
     row["checkpoints"] = [
         {"step": one.step, "val_loss": one.score, "bytes": size(one.path), "best": one == chosen}
@@ -169,7 +169,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     """`loss` and `val_loss` over the steps, where they are finite."""
     points: dict[str, list[tuple[int, float]]] = {}
-    for line in lines(run / "metrics.jsonl"):
+    for line in lines(run / METRICS):
         for name in ("loss", "val_loss"):
             value = line.get(name)
             if is_number(value) and math.isfinite(value) and isinstance(line.get("step"), int):

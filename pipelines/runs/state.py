@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines.runs.folder import checkpoints
+from clx.pipelines.runs.folder import LAST, META, STATE, checkpoints
 from clx.pipelines.system.durable_files import is_locked, write_text
 from clx.pipelines.system.errors import Failed, Stopped
 
@@ -28,7 +28,7 @@ def recorded(out: Path, steps: int, resume: bool) -> Iterator[None]:
     started = read(out).get("started") if resume else None
     state: dict[str, Any] = {"state": "running", "steps": steps, "started": started or _now()}
     state |= {"ended": None, "error": None}
-    write_text(out / "state.json", json.dumps(state))
+    write_text(out / STATE, json.dumps(state))
     try:
         yield
     except BaseException as error:
@@ -37,9 +37,9 @@ def recorded(out: Path, steps: int, resume: bool) -> Iterator[None]:
         else:
             state |= {"state": "failed", "error": " ".join(str(error).split()) or type(error).__name__}
         with suppress(Failed):  # a full disk must not hide what went wrong
-            write_text(out / "state.json", json.dumps(state | {"ended": _now()}, ensure_ascii=False))
+            write_text(out / STATE, json.dumps(state | {"ended": _now()}, ensure_ascii=False))
         raise
-    write_text(out / "state.json", json.dumps(state | {"state": "finished", "ended": _now()}))
+    write_text(out / STATE, json.dumps(state | {"state": "finished", "ended": _now()}))
 
 
 def _now() -> str:
@@ -49,7 +49,7 @@ def _now() -> str:
 def read(out: Path) -> dict[str, Any]:
     """What `state.json` says; nothing where it is absent or damaged."""
     try:
-        state = json.loads((out / "state.json").read_text(encoding="utf-8"))
+        state = json.loads((out / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(state, dict):
@@ -61,7 +61,7 @@ def recorded_state(out: Path) -> str:
     """What a folder says when nobody trains in it: `finished`, `failed`, or `interrupted`, also by a kill."""
     state = read(out).get("state")
     if state is None:  # written by a version that kept no state, or exported
-        whole = (out / "results.json").exists() or (out / "meta.json").exists()
+        whole = (out / LAST).exists() or (out / META).exists()
         return "finished" if whole and checkpoints(out) else "interrupted"
     return "interrupted" if state == "running" else str(state)
 

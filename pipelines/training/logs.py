@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.batches.batch import BadRow
+from clx.pipelines.runs.folder import METRICS
 from clx.pipelines.system.durable_files import append, read_log
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.text import finite
@@ -21,13 +22,13 @@ class Metrics:
     def recall(self, step: int, validated: int) -> None:
         """Drop the lines after a step, and validations after another: a run that is resumed there writes them anew."""
         read_log(
-            self.out / "metrics.jsonl",
+            self.out / METRICS,
             lambda line: line["step"] <= (validated if "val_loss" in line else step),
         )
 
     def add(self, line: dict[str, Any]) -> None:
         """Append a line, which has its `step`."""
-        append(self.out / "metrics.jsonl", finite(line))
+        append(self.out / METRICS, finite(line))
         if self.writer is not None:
             self.board = self.board or self.writer(self.out / "tensorboard", purge_step=line["step"])
             for name, value in line.items():

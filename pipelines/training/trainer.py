@@ -13,6 +13,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.checks import warn_of_idle_terms
 from clx.pipelines.runs.checkpoint import Checkpoint
+from clx.pipelines.runs.folder import BAD_ROWS
 from clx.pipelines.system.errors import Refused, Stopped
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
@@ -43,7 +44,7 @@ class Trainer:
         self.saving = Saving(out, config.train)
         self.metrics = Metrics(out, config.train.tensorboard)
         budget = config.data.bad_row_budget if config.data.on_bad_row == "skip" else 1.0
-        self.bad_rows = BadRows(out / "bad_rows.jsonl", plan.rows, budget)
+        self.bad_rows = BadRows(out / BAD_ROWS, plan.rows, budget)
         self.embeddings: dict[str, Tensor] = {}
         """Those of the newest batch, by view name."""
         self.say: Callable[[str], None] = lambda text: None

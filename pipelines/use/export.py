@@ -19,7 +19,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import choose
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs.checkpoint import create, load, save_parts, weights
-from clx.pipelines.runs.folder import COPIED, checkpoints
+from clx.pipelines.runs.folder import COPIED, META, checkpoints
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.durable_files import FORMAT, digest, seal, write_text
 from clx.pipelines.system.errors import BadInput, Refused
@@ -69,7 +69,7 @@ def export(
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(description, indent=1, ensure_ascii=False)
     write_text(out / "clx.json", text)  # the mark, whatever ends this call
-    for leftover in [*out.glob("*.onnx"), *out.glob("*.safetensors"), out / "meta.json"]:
+    for leftover in [*out.glob("*.onnx"), *out.glob("*.safetensors"), out / META]:
         leftover.unlink(missing_ok=True)
     again = rebuilt(run, folder, out) if form == "safetensors" else None
     for name, modality in run.modalities.items():
@@ -143,5 +143,5 @@ def rebuilt(run: Run, folder: Path, out: Path) -> Run:
     names = [*COPIED, *(path.name for path in out.glob("*.safetensors"))]
     files = {name: {"size": (out / name).stat().st_size, "digest": digest(out / name)} for name in names}
     meta = {"format": FORMAT, "step": used.step, "score": used.score, "torch": str(torch.__version__), "files": files}
-    write_text(out / "meta.json", seal(meta))
+    write_text(out / META, seal(meta))
     return load(out)
