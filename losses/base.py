@@ -171,13 +171,15 @@ def register(name: str) -> Callable[[LossClass], LossClass]:
     """Make a loss known by `name`.
 
     Raises:
-        ValueError: if another loss has this name, or a field means something else than the key of a term that it is
-            called like: the two could not be told apart in a config.
+        ValueError: if another loss has this name, it asks for what is not in `EXTRAS`, or a field means something else
+            than the key of a term that it is called like: the two could not be told apart in a config.
     """
 
     def add(cls: LossClass) -> LossClass:
         if name in LOSSES:
             raise ValueError(f"loss {name!r} is defined in {LOSSES[name].__module__} and in {cls.__module__}")
+        if unknown := cls.needs() - EXTRAS.keys():
+            raise ValueError(f"loss {name!r} asks for {', '.join(sorted(unknown))}; there is {', '.join(EXTRAS)}")
         types = get_type_hints(cls)
         for key in TERM_KEYS:
             if key in {f.name for f in fields(cls)} and types[key] != DECLARED_TERM_KEYS.get(key):

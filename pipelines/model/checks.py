@@ -131,11 +131,12 @@ def warn_of_idle_terms(config: Config, model: Embedder, objective: Objective) ->
     """Warn of terms that reach nothing that learns: they are computed, and change nothing."""
     for term, loss in zip(config.objective, objective.losses, strict=True):
         assert isinstance(loss, Loss)
-        towers = [model.tower(name) for name in term.inputs or config.modalities]
+        inputs = term.inputs or list(config.modalities)
+        towers = [model.tower(name) for name in inputs]
         heads = [model.predictor] if loss.trains_predictions and model.predictor is not None else []
         if not any(p.requires_grad for part in [loss, *heads, *towers] for p in part.parameters()):
             warn(
-                f"loss {term.name!r} changes nothing: all that it looks at is frozen ({', '.join(model.towers)})",
+                f"loss {term.name!r} changes nothing: all that it looks at is frozen ({', '.join(inputs)})",
                 ClxWarning,
                 stacklevel=2,
             )

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from clx.losses.base import EXTRAS, LOSSES, Embeddings, Loss, Steps
+from clx.losses.base import EXTRAS, LOSSES, Embeddings, Loss, Steps, register
 from clx.pipelines.config.schema import Config, Term
 from clx.pipelines.model.objective import Objective
-from clx.pipelines.system.errors import BadInput, ClxWarning
+from clx.pipelines.system.errors import ClxWarning
 from clx.pipelines.training.extras import VALUES
 from configs import TIME_KEPT, Make, series_config
 from trained import trainer_of
@@ -62,16 +62,14 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
     assert isinstance(given["generator"], torch.Generator)
 
 
-def test_a_name_that_nobody_provides_is_an_error_before_the_first_step(
-    tmp_path: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_that_nobody_provides_is_an_error_at_registration() -> None:
     class Moonstruck(Loss):
         def forward(self, z: Embeddings, *, moon: Tensor) -> Tensor:
             return moon
 
-    monkeypatch.setitem(LOSSES, "moonstruck", Moonstruck)
-    with pytest.raises((BadInput, TypeError), match="moon"):
-        trainer_of(make_config(objective={"name": "moonstruck"}), tmp_path)
+    with pytest.raises(ValueError, match="loss 'moonstruck' asks for moon; there is labels"):
+        register("moonstruck")(Moonstruck)
+    assert "moonstruck" not in LOSSES
 
 
 def test_a_heads_term_trains_its_own_inputs_alone(make_config: Make, tmp_path: Path) -> None:
