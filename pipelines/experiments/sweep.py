@@ -1,7 +1,7 @@
 """`clx sweep`: many runs that differ in some settings, one after another or several at a time, and a table of them.
 
-`sweep.json` in the sweep's folder holds which runs were asked for (see sweep_grid.py), with which settings. How far a run
-is, its own folder tells, so a sweep that was stopped or killed goes on where it was.
+`sweep.json` in the sweep's folder holds which runs were asked for (see sweep_grid.py), with which settings. How far a
+run is, its own folder tells, so a sweep that was stopped or killed goes on where it was.
 """
 
 import fnmatch
