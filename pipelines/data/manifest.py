@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Files or rows of a source that are not used."""
+
+    reason: str
+    count: int
+    example: str
+    """The first of them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Manifest:
     """Some rows of a table. Rows are addressed 0 to `len(manifest) - 1`, in the order of `rows`."""
@@ -37,6 +47,10 @@ class Manifest:
     """Column that names a row in messages, for class folders, whose rows have no number anybody knows."""
     file: Path | None = None
     """Where the table was read from, if from one file."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What the source holds besides and is not used, for what is said before time is spent."""
+    split_from: str | None = None
+    """What decided which split the rows are of: folder names, a column, a file of their own, a draw."""
 
     @property
     def columns(self) -> list[str]:
