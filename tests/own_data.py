@@ -116,7 +116,34 @@ SERIES: list[Case] = []
 """Time series, long tables, and what would be cut."""
 
 
-MESSAGES: list[Case] = []
+RECIPE = "data: {train: digits}\nmodalities: {image: {}}\nobjective: nt-xent\n"
+
+MESSAGES = [
+    Case(
+        "a key given twice",
+        {"a.yaml": RECIPE + "data:\n  train: pairs.csv\n"},
+        "train a.yaml",
+        error="config a.yaml line 4: 'data' is given twice",
+    ),
+    Case(
+        "YAML that is none",
+        {"a.yaml": "data: {train: digits\nmodalities: {}\n"},
+        "train a.yaml",
+        error="config a.yaml line 2: ",
+    ),
+    Case(
+        "a flag out of range is blamed, not the file",
+        {"a.yaml": RECIPE},
+        "train a.yaml --steps 0",
+        error="error: --steps 0: train.steps = 0: should be greater than or equal to 1",
+    ),
+    Case(
+        "an infinite learning rate",
+        {"a.yaml": RECIPE},
+        "train a.yaml -s train.lr=inf",
+        error="error: -s train.lr=inf: train.lr = 'inf': should be a finite number",
+    ),
+]
 """Everything else that must be said clearly."""
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 class Section(BaseModel):
     """A part of the config: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Fraction(Section):
@@ -27,18 +27,18 @@ class Last(Section):
 def _held_out(value: Any) -> str:
     """Which of the ways to name val rows a value means, so that an error is about that one."""
     if isinstance(value, str):
-        return "source"
-    return "last" if isinstance(value, Last) or (isinstance(value, Mapping) and "last" in value) else "fraction"
+        return "<source>"
+    return "<last>" if isinstance(value, Last) or (isinstance(value, Mapping) and "last" in value) else "<fraction>"
 
 
 HeldOut = Annotated[
-    Annotated[str, Tag("source")] | Annotated[Fraction, Tag("fraction")] | Annotated[Last, Tag("last")],
+    Annotated[str, Tag("<source>")] | Annotated[Fraction, Tag("<fraction>")] | Annotated[Last, Tag("<last>")],
     Discriminator(_held_out),
 ]
 
 Later = Annotated[
-    Annotated[str, Tag("source")] | Annotated[Last, Tag("last")],
-    Discriminator(lambda value: "source" if isinstance(value, str) else "last"),
+    Annotated[str, Tag("<source>")] | Annotated[Last, Tag("<last>")],
+    Discriminator(lambda value: "<source>" if isinstance(value, str) else "<last>"),
 ]
 
 

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,38 @@ def read_source(source: str) -> dict[str, Any]:
         raise BadInput(f"config {source}: no such file")
     else:
         raise BadInput(f"no recipe and no file named {source!r}{nearest(source, known)}")
-    raw = _parsed(text, f"config {source}", tomllib.loads if is_toml else yaml.safe_load)
+    raw = _parsed(text, f"config {source}", tomllib.loads if is_toml else read_yaml)
     if not isinstance(raw, dict):
         raise BadInput(f"config {source}: expected keys and values, found {type(raw).__name__}")
     return raw
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as `safe_load` reads it, but for a key that is given twice, of which the first would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str) -> Any:
+    """The value in a YAML text. Raises `yaml.YAMLError`, also for a key that is given twice."""
+    return yaml.load(text, _Loader)
 
 
 def _parsed(text: str, where: str, read: Callable[[str], Any]) -> Any:
     """The value in a text. Raises `BadInput`, also where aliases of aliases of aliases would fill the memory."""
     try:
         value = read(text)
+    except yaml.MarkedYAMLError as error:
+        at = f" line {error.problem_mark.line + 1}" if error.problem_mark and "\n" in text.strip() else ""
+        said = [words for words in (error.context, error.problem) if words]
+        raise BadInput(f"{where}{at}: {', '.join(said)}") from None
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError, TypeError, AttributeError) as error:
         raise BadInput(f"{where}: {' '.join(str(error).split())[:300]}") from None
     left, open_ends = LARGEST, [value]
@@ -75,7 +98,7 @@ def override(raw: dict[str, Any], setting: str) -> None:
 
 def value_of(text: str, where: str) -> Any:
     """The value that a text stands for in YAML; see `scientific`."""
-    return scientific(_parsed(text, where, yaml.safe_load))
+    return scientific(_parsed(text, where, read_yaml))
 
 
 def scientific(value: Any) -> Any:
@@ -123,15 +146,26 @@ def load_config(source: str, settings: Iterable[str] = (), flags: Mapping[str, A
         raw = upgrade(raw, f"config {source}")
     if "sweep" in raw:
         raise BadInput(f"{source} describes a sweep of runs: clx sweep {source}")
+    said: dict[str, str] = {}
     for setting in settings:
         override(raw, setting)
+        said[setting.partition("=")[0]] = f"-s {setting}"
     for key, value in (flags or {}).items():
         if value is not None:
-            set_key(raw, key, value, f"{key} = {value!r}")
-    config = parse(Config, raw, f"config {source}")
+            flag = f"--{key.rpartition('.')[2].replace('_', '-')} {value}"
+            set_key(raw, key, value, flag)
+            said[key] = flag
+    config = parse(Config, raw, partial(_origin, f"config {source}", said))
     if config.pretrain is not None and config.pretrain.objective is not None:
         first_stage(config, f"config {source}: pretrain")  # its keys are checked now, not after the first stage
     return config
+
+
+def _origin(file: str, said: Mapping[str, str], key: str) -> str:
+    """What gave a key its value, for an error about it: the last setting or flag of it, or else the file."""
+    bare = ".".join(part for part in key.split(".") if not part.isdecimal())
+    of_key = [text for name, text in said.items() if any(f"{each}.".startswith(f"{name}.") for each in (key, bare))]
+    return of_key[-1] if of_key else file
 
 
 def first_stage(config: Config, where: str = "pretrain") -> Config:

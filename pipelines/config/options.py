@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -14,21 +14,44 @@ T = TypeVar("T")
 B = TypeVar("B", bound=BaseModel)
 
 
-def parse(model: type[B], raw: Any, where: str) -> B:
-    """Validate `raw`, or raise `BadInput` with one line that names the first wrong key."""
+def parse(model: type[B], raw: Any, where: str | Callable[[str], str]) -> B:
+    """Validate `raw`, or raise `BadInput` with one line that names the first wrong key; `where` begins it, a text or
+    what gives one for a dotted key."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise BadInput(f"{where}: {_explain(model, error)}") from None
+        key, said = _explain(model, error)
+        raise BadInput(f"{where if isinstance(where, str) else where(key)}: {said}") from None
 
 
-def _explain(model: type[BaseModel], error: ValidationError) -> str:
+WORDS = {
+    "model_type": "keys and values",
+    "model_attributes_type": "keys and values",
+    "dict_type": "keys and values",
+    "list_type": "a list",
+    "string_type": "a text",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+}
+"""What a value should be, where pydantic says it in words of its own."""
+TAG = "<"
+"""What the names of the members of a union begin with: pydantic puts them into the path of an error."""
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str]:
+    """The dotted key that is wrong, and what is wrong with it."""
     # A union reports every member's complaint. An unknown key says most, and may be a missing one misspelt.
     most = ("extra_forbidden", "missing")
     problems = sorted(error.errors(), key=lambda e: most.index(e["type"]) if e["type"] in most else len(most))
     first, rest = problems[0], len(problems) - 1
-    path = [str(part) for part in first["loc"]]
+    path = [part for part in map(str, first["loc"]) if not part.startswith(TAG)]
     key, said = ".".join(path), first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    said = WORDS.get(first["type"], said)
     if first["type"] == "extra_forbidden":
         deeper = [f"{name}.{path[0]}" for name in model.model_fields if path[0] in _fields_at(model, [name])]
         hint = f" (did you mean {deeper[0]!r}?)" if len(path) == 1 and deeper else ""
@@ -39,7 +62,7 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
         text = f"{key} = {first['input']!r}: should be {said}"
     else:
         text = f"{key} = {first['input']!r}: {said[0].lower()}{said[1:]}"
-    return text + (f" (and {rest} more)" if rest else "")
+    return key, text + (f" (and {rest} more)" if rest else "")
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
@@ -71,7 +94,7 @@ def _options_model(cls: Any) -> type[BaseModel]:
         else:
             default = ...
         fields[field.name] = (hints[field.name], default)
-    return create_model(cls.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+    return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
 
 
 def construct(cls: type[T], options: Mapping[str, Any], where: str) -> T:
