@@ -32,9 +32,9 @@ def evaluate(
         ),
     ] = None,
     pretrained: options.Pretrained = None,
-    label: Annotated[str | None, typer.Option(help="Column with the class, for an OpenCLIP model.")] = None,
-    target: Annotated[list[str], typer.Option(help="Column with a number, for an OpenCLIP model; repeatable.")] = [],  # noqa: B006
-    column: options.ModelColumn = [],  # noqa: B006
+    label: Annotated[str | None, typer.Option(help="Column of --data with the class.")] = None,
+    target: Annotated[list[str], typer.Option(help="Column of --data with a number to predict; repeatable.")] = [],  # noqa: B006
+    column: options.Column = [],  # noqa: B006
     labels_file: options.LabelsFile = None,
     template: options.Template = [],  # noqa: B006
     features: Annotated[

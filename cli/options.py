@@ -19,10 +19,6 @@ Column = Annotated[
     list[str],
     typer.Option(metavar="MODALITY=COLUMN", help="Another column of the data than the model's own, as image=photo."),
 ]
-ModelColumn = Annotated[
-    list[str],
-    typer.Option(metavar="MODALITY=COLUMN", help="Column of the data, as image=photo, for an OpenCLIP model."),
-]
 AllowOutside = Annotated[bool, typer.Option(help="Accept paths that lead out of the data's folder.")]
 Template = Annotated[
     list[str],

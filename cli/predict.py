@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from clx.cli import options
+from clx.cli.inputs import pairs
 from clx.cli.output import emit_json, emit_table, note
 
 
@@ -20,10 +21,12 @@ def predict(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="A .csv, .tsv, .jsonl or .parquet file [default: stdout].")
     ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file of --out.")] = False,
     split: options.Split = None,
+    column: options.Column = [],  # noqa: B006 (Typer wants the literal)
     keep: Annotated[
         list[str], typer.Option(help="Column to repeat beside the prediction; repeatable [default: all but inputs].")
-    ] = [],  # noqa: B006 (Typer wants the literal)
+    ] = [],  # noqa: B006
     probabilities: Annotated[bool, typer.Option(help="A column for each class.")] = False,
     anomaly: Annotated[
         bool, typer.Option("--anomaly", help="Score each step of recordings by how it changes its own embedding.")
@@ -64,8 +67,13 @@ def predict(
         raise BadInput("--average and --beta are about --anomaly, which is not given")
     if anomaly and (keep or probabilities):
         raise BadInput("--keep and --probabilities are for rows of a table, not for the steps of recordings")
+    if anomaly and column:
+        raise BadInput("--column is for rows of a table; of recordings data.windows says the column")
     if out is not None:
-        check_name(out)
+        check_name(out, overwrite)
+    elif overwrite:
+        raise BadInput("--overwrite is about the file of --out, which is not given")
+    columns = pairs("--column", column)
     from clx.pipelines.use.predict import BETA, USUAL, Predictor, check_beta
 
     beta = BETA if beta is None else beta
@@ -75,9 +83,9 @@ def predict(
     if anomaly:
         predictions = predictor.anomalies(source, split, average=average or USUAL, beta=beta)
     else:
-        predictions = predictor.predict(source, split, keep=keep, probabilities=probabilities)
+        predictions = predictor.predict(source, split, columns=columns, keep=keep, probabilities=probabilities)
     if out is not None:
-        predictions.save(out)
+        predictions.save(out, overwrite=overwrite)
     elif json or not sys.stdout.isatty():
         for line in predictions:
             emit_json(line, digits=17)  # columns are repeated as they are

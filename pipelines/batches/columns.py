@@ -1,7 +1,7 @@
 """Which columns of a manifest a modality reads, and whether they are there."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from clx.modalities.base import Modality
 from clx.pipelines.config.schema import Config
@@ -63,6 +63,42 @@ def columns_of(modalities: dict[str, Modality], *more: str | None) -> list[str]:
         column = column_of(name, modality)
         wanted += column if isinstance(column, list) else [column]
     return list(dict.fromkeys([*wanted, *(name for name in more if name)]))
+
+
+def other_names(
+    config: Config,
+    modalities: Mapping[str, Modality],
+    columns: Mapping[str, str],
+    label: str | None = None,
+    target: Sequence[str] = (),
+) -> dict[str, str]:
+    """The columns of other data by the names that a run knows, for `Manifest.called`.
+
+    Args:
+        columns: by modality.
+        label: the column with the class.
+        target: the columns to predict, in the order of the run's own.
+
+    Raises:
+        BadInput: for an unknown modality, for one that reads several columns, and where the run has no label, or
+            another number of targets.
+    """
+    names = {}
+    for name, column in columns.items():
+        if name not in modalities:
+            raise BadInput(f"--column {name}={column}: no modality {name!r}{nearest(name, modalities)}")
+        own = column_of(name, modalities[name])
+        if not isinstance(own, str):
+            raise BadInput(f"--column {name}={column}: {name} reads the columns {', '.join(own)} by their names")
+        names[own] = column
+    if label is not None:
+        if config.data.label is None:
+            raise BadInput(f"--label {label}: the run has no label (data.label)")
+        names[config.data.label] = label
+    if target and len(target) != len(config.data.target):
+        own_targets = ", ".join(config.data.target) or "none"
+        raise BadInput(f"--target: {len(target)} given, and the run's targets are {own_targets} (data.target)")
+    return names | dict(zip(config.data.target, target, strict=False))
 
 
 def view_names(name: str, modality: Modality) -> list[str]:

@@ -5,7 +5,7 @@ A manifest of ten million rows stays one compact table that worker processes sha
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -98,6 +98,18 @@ class Manifest:
     def take(self, indices: ArrayLike) -> "Manifest":
         """The rows at `indices` (into this manifest), sharing the table."""
         return replace(self, rows=self.rows[np.asarray(indices, dtype=np.int64)])
+
+    def called(self, names: Mapping[str, str]) -> "Manifest":
+        """The same rows where each column `names[NAME]` is called NAME; another of that name is hidden by it.
+
+        Raises `BadInput` where there is no such column.
+        """
+        for column in names.values():
+            self.require(column)
+        columns = {name: names.get(name, name) for name in dict.fromkeys([*self.columns, *names])}
+        table = self.table.select(list(columns.values())).rename_columns(list(columns))
+        path = next((name for name, column in columns.items() if column == self.path_column), None)
+        return replace(self, table=table, path_column=path)
 
     def require(self, column: str) -> None:
         """Raise `BadInput` when there is no such column."""

@@ -28,23 +28,25 @@ def refuse_input(out: Path, *names: str) -> None:
 
 
 @contextmanager
-def writer(out: Path, schema: "pa.Schema", read: Sequence[str] = ()) -> Iterator[Write]:
+def writer(out: Path, schema: "pa.Schema", read: Sequence[str] = (), *, overwrite: bool = False) -> Iterator[Write]:
     """Writes lines to a CSV, TSV, JSONL or Parquet file, which has its name only when it is whole.
 
-    The lines come from the manifests `read`, none of which may be replaced.
+    The lines come from the manifests `read`, none of which may be replaced; other files may with `overwrite`.
     """
-    check_name(out)
+    check_name(out, overwrite)
     refuse_input(out, *read)
     with replacing(out) as beside, FORMATS[out.suffix](beside, schema) as write:
         yield write
 
 
-def check_name(out: Path) -> None:
-    """Raises `BadInput` where `writer` has no format of that name, or no folder for it."""
+def check_name(out: Path, overwrite: bool = False) -> None:
+    """Raises `BadInput` where `writer` has no format of that name, no folder for it, or a file to `overwrite`."""
     if out.suffix not in FORMATS:
         raise BadInput(f"--out {out}: the name should end in {', '.join(FORMATS)}")
     if out.is_dir() or not out.parent.is_dir():
         raise BadInput(f"--out {out}: " + ("is a folder" if out.is_dir() else f"no folder {out.parent}"))
+    if out.exists() and not overwrite:
+        raise BadInput(f"--out {out} exists already: choose another name, or replace it with --overwrite")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.batches.batch import BadRow
+from clx.pipelines.batches.columns import other_names
 from clx.pipelines.config.task_names import TASKS, Task
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import splits_of
@@ -137,23 +138,24 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run on a split of its own data or of another source, or an OpenCLIP model on a source.
 
-    The result is kept in the run's folder, and taken from there when nothing that decides it has changed, unless
-    with `force`.
+    `columns` by modality, `label` and `target` are columns of `data`, and of `train` where that is another source,
+    that are called otherwise than the run's own. The result is kept in the run's folder, and taken from there when
+    nothing that decides it has changed, unless with `force`.
     """
     for name in tasks:
         if name not in (*TASKS, "all"):
             raise BadInput(f"unknown task {name!r}{nearest(name, [*TASKS, 'all'])}")
     run = open_model(str(model), pretrained, checkpoint, device)
-    own = pretrained is None
+    own, names = pretrained is None, {}
     if not own:
         if data is None:
             raise BadInput(f"say with --data what to evaluate {model} on")
         describe(run, data, label, target, columns or {})
-    elif label or target or columns:
-        raise BadInput("--label, --target and --column are for OpenCLIP models; a run's config says what columns are")
+    else:
+        names = other_names(run.config, run.modalities, columns or {}, label, target)
     chosen: list[Task] = [t for t in TASKS if t in tasks or "all" in tasks] or list(run.config.eval or TASKS)
     source = evaluated_rows(
-        with_longest_horizon(run.config.data, chosen, settings), run.config.train.seed, data, split, train
+        with_longest_horizon(run.config.data, chosen, settings), run.config.train.seed, data, split, train, names
     )
     on_bad: OnBad = "skip" if skip_bad or run.config.data.on_bad_row == "skip" else "fail"
     if own and data is None and source.split == "train":

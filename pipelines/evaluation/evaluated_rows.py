@@ -1,6 +1,6 @@
 """Which rows an evaluation asks about, and which it learns from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,19 +30,31 @@ class Source:
     """Whether `train` and the rows to ask must be drawn from `rows`, which have no splits."""
 
 
-def evaluated_rows(data: Data, seed: int, source: str | None, split: str | None, train: str | None) -> Source:
+def evaluated_rows(
+    data: Data,
+    seed: int,
+    source: str | None,
+    split: str | None,
+    train: str | None,
+    names: Mapping[str, str] | None = None,
+) -> Source:
     """The rows to evaluate and those to learn from.
 
     Evaluated are those of `split`, else of test, val or train, the first that there is; of a `source` without a
     split column, all. Learned from is `train`, else the training split of the same source, else of the run's own
     data, else (for a model without data, and for the file that the run's own rows come from) a part of the rows.
-    Rows are never learned from, nor choose a penalty, to be asked themselves. Raises `BadInput`.
+    Rows are never learned from, nor choose a penalty, to be asked themselves. `names` are columns of `source` and of
+    `train` by the names that the run knows. Raises `BadInput`.
     """
-    splits = choose(data, seed, source, otherwise="every")
+    if names and source is None:
+        raise BadInput("--column, --label and --target are about the columns of other data: name it with --data")
+    if names and data.long is not None:
+        raise BadInput("--column, --label and --target do not go with data.long, which names the columns itself")
+    splits = _called(choose(data, seed, source, otherwise="every"), names)
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
     rows = split_in(splits, name, source or data.train)
     if train is not None:
-        known = load_splits(data, seed) if _is_same(train, data.train) else splits_of(train, data)
+        known = load_splits(data, seed) if _is_same(train, data.train) else _called(splits_of(train, data), names)
         learned = "train" if "train" in known else "all"
         same = _is_same(train, source or data.train)
         if same and name in (learned, "all"):
@@ -54,6 +66,10 @@ def evaluated_rows(data: Data, seed: int, source: str | None, split: str | None,
             del own["val"]
         splits = {**own, name: rows}
     return source_in(splits, name)
+
+
+def _called(splits: dict[str, Manifest], names: Mapping[str, str] | None) -> dict[str, Manifest]:
+    return {split: rows.called(names) for split, rows in splits.items()} if names else splits
 
 
 def with_longest_horizon(data: Data, tasks: Sequence[Task], settings: Settings) -> Data:

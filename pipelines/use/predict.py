@@ -1,11 +1,12 @@
 """Predictions of a run, from options to lines: what `clx predict` calls, and a program."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clx.pipelines.batches.batch import BadRow
+from clx.pipelines.batches.columns import other_names
 from clx.pipelines.data.writers import Line, writer
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput
@@ -51,12 +52,13 @@ class Predictions:
         for lines in self.batches():
             yield from lines
 
-    def save(self, out: Path | str) -> None:
+    def save(self, out: Path | str, *, overwrite: bool = False) -> None:
         """Write all lines into a .csv, .tsv, .jsonl or .parquet file, whole or not at all.
 
-        Raises `BadInput` for another name, and where `out` is what the rows are read from.
+        Raises `BadInput` for another name, where `out` exists, unless with `overwrite`, and where it is what the rows
+        are read from.
         """
-        with writer(Path(out), self.schema, self.sources) as write:
+        with writer(Path(out), self.schema, self.sources, overwrite=overwrite) as write:
             for lines in self.batches():
                 write(lines)
 
@@ -97,6 +99,7 @@ class Predictor:
         source: str | None = None,
         split: str | None = None,
         *,
+        columns: Mapping[str, str] | None = None,
         keep: Sequence[str] = (),
         probabilities: bool = False,
     ) -> Predictions:
@@ -108,6 +111,7 @@ class Predictor:
         Args:
             source: manifest, folder or built-in data; the run's own test rows when None.
             split: only the rows of this split.
+            columns: other columns of the source than the run's own, by modality.
             keep: columns to repeat beside a prediction; all but the inputs when empty.
             probabilities: of a run with classes also a column for each.
         """
@@ -118,8 +122,10 @@ class Predictor:
                 f"-s pretrain.run={self.folder} with an objective such as l1, mse or cross-entropy"
             )
         if self.run.forecasts:
-            if keep or probabilities:
-                raise BadInput("--keep and --probabilities are for rows of a table, not for the steps of recordings")
+            if keep or probabilities or columns:
+                raise BadInput(
+                    "--column, --keep and --probabilities are for rows of a table, not for the steps of recordings"
+                )
             scorer = predict_recordings.open_scorer(self.run, block=self.batch_size)
             recordings = predict_recordings.recordings(self.run, source, split)
             parts = predict_recordings.forecasts(scorer, recordings)
@@ -127,6 +133,10 @@ class Predictor:
         if probabilities and self.run.config.data.target:
             raise BadInput("--probabilities is for runs that predict classes; this one predicts numbers")
         manifest = predict_rows.rows_to_predict(self.run, source, split)
+        if columns:
+            if source is None:
+                raise BadInput("--column is about the columns of other data: name it")
+            manifest = manifest.called(other_names(self.run.config, self.run.modalities, columns))
         kept = predict_rows.kept_columns(self.run, manifest, keep)
         schema = predict_rows.schema_of(self.run, manifest, kept, probabilities)
         return self._predictions(

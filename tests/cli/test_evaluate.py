@@ -46,7 +46,10 @@ def test_wrong_usage_is_one_line(clx: Command, copy: Path, tmp_path: Path) -> No
         ([copy, "--confidence", "1"], ["confidence"]),
         ([copy, "--task", "regresion"], ["'regresion'", "'regression'"]),
         ([copy, "--column", "image"], ["MODALITY=COLUMN"]),
-        ([copy, "--label", "x"], ["OpenCLIP"]),
+        ([copy, "--label", "x"], ["--data"]),
+        ([copy, "--data", "digits", "--target", "x"], ["--target: 1 given, and the run's targets are none"]),
+        ([copy, "--data", "digits", "--column", "imag=x"], ["no modality 'imag' (did you mean 'image'?)"]),
+        ([copy, "--data", "digits", "--label", "clas"], ["no column 'clas'"]),
         ([copy, "--task", "zeroshot", "--labels-file", tmp_path / "words.txt"], ["no words for class"]),
         (["ViT-B-32", "--data", tmp_path], ["--pretrained"]),
     ):
@@ -55,6 +58,22 @@ def test_wrong_usage_is_one_line(clx: Command, copy: Path, tmp_path: Path) -> No
         *begun, error = done.stderr.splitlines()
         assert begun == (["embedding 1080 rows of digits test", "zeroshot"] if "--labels-file" in args else [])
         assert all(word in error for word in words), done.stderr
+
+
+def test_other_data_may_call_its_columns_otherwise(clx: Command, copy: Path, files: Path, tmp_path: Path) -> None:
+    """The figures are those of the same rows under the run's own names; a column of the old name is not looked at."""
+    first, *rows = (files / "manifest.csv").read_text().splitlines()
+    names = {"image": "photo", "label": "digit", "text": "image"}
+    tests = [row for row in rows if row.endswith(",test") or ",test," in row][:200]
+    (files / "own.csv").write_text("\n".join([first, *tests]) + "\n")
+    (files / "theirs.csv").write_text("\n".join([",".join(names.get(n, n) for n in first.split(",")), *tests]) + "\n")
+    args = ["--task", "zeroshot", "--resamples", "0", "--json"]
+    own = json.loads(clx("eval", copy, "--data", files / "own.csv", *args).stdout)
+    renamed = ["--column", "image=photo", "--column", "text=image", "--label", "digit"]
+    theirs = clx("eval", copy, "--data", files / "theirs.csv", *renamed, *args)
+    assert theirs.returncode == 0, theirs.stderr
+    assert json.loads(theirs.stdout)["zeroshot"] == own["zeroshot"]
+    assert own["rows"] == 200
 
 
 def test_a_drawn_table_has_intervals_in_cells_and_says_once_what_rows_share() -> None:

@@ -99,15 +99,28 @@ def test_the_input_is_not_replaced(clx: Any, runs: Path, tmp_path: Path) -> None
     (tmp_path / "link.csv").symlink_to("new.csv")
     before = (tmp_path / "new.csv").read_text()
     for out in ("new.csv", "./same.csv", "link.csv"):
-        done = clx("predict", runs / "price", "new.csv", "--out", out, cwd=tmp_path)
+        done = clx("predict", runs / "price", "new.csv", "--out", out, "--overwrite", cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == f"error: --out {out.removeprefix('./')} is what the rows are read from: " + (
             "choose another name\n"
         )
     assert (tmp_path / "new.csv").read_text() == before
-    done = clx("predict", runs / "price", "--out", runs / "rows.csv", cwd=tmp_path)  # the run's own rows
+    done = clx("predict", runs / "price", "--out", runs / "rows.csv", "--overwrite", cwd=tmp_path)  # the run's own rows
     assert done.returncode == 2
     assert "is what the rows are read from" in done.stderr
+
+
+def test_a_file_is_replaced_only_with_overwrite(clx: Any, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.csv").write_text("of another hour")
+    done = clx("predict", runs / "price", runs / "rows.csv", "--out", "out.csv", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "out.csv exists already: choose another name, or replace it with --overwrite" in done.stderr
+    assert (tmp_path / "out.csv").read_text() == "of another hour"
+    done = clx("predict", runs / "price", runs / "rows.csv", "--out", "out.csv", "--overwrite", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 121
+    done = clx("predict", runs / "price", runs / "rows.csv", "--overwrite", cwd=tmp_path)
+    assert "--overwrite is about the file of --out, which is not given" in done.stderr
 
 
 def test_classes_come_with_probabilities(clx: Any, runs: Path) -> None:
@@ -132,6 +145,9 @@ def test_classes_come_with_probabilities(clx: Any, runs: Path) -> None:
         (["price", "rows.csv", "--probabilities"], "this one predicts numbers"),
         (["price", "rows.csv", "--out", "x.csv", "--json"], "give one of the two"),
         (["price", "only_town.csv"], "no column 'size'"),
+        (["price", "rows.csv", "--column", "tabel=x"], "no modality 'tabel' (did you mean 'table'?)"),
+        (["price", "rows.csv", "--column", "table=x"], "table reads the columns size, town by their names"),
+        (["price", "--column", "table=x"], "name it"),
     ],
 )
 def test_refusals_are_one_line(clx: Any, runs: Path, arguments: list[str], said: str) -> None:
