@@ -13,17 +13,28 @@ CELLS = 2**22  # of a block of weights
 
 
 def figures(
-    rows: int, statistic: Statistic, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+    rows: int,
+    statistic: Statistic,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    groups: Any | None = None,
 ) -> dict[str, Any]:
     """Each figure of `statistic` over all rows, and beside `figure` its interval `figure_ci`, `[low, high]`.
 
     Percentile bootstrap (Efron 1979): rows are drawn with replacement, which is to weight each by how often it was
-    drawn. Equal seeds give equal intervals.
+    drawn. Equal seeds give equal intervals. With `groups`, a number for each row `[n]`, whole groups are drawn: rows
+    that share a picture, say, are no witnesses of their own.
     """
     whole = {name: value[0].item() for name, value in statistic(np.ones((1, rows))).items()}
     if not resamples:
         return whole
-    drawn = [statistic(weights) for weights in _weights(rows, resamples, seed)]
+    if groups is None:
+        draws = _weights(rows, resamples, seed)
+    else:
+        _, place = np.unique(np.asarray(groups), return_inverse=True)
+        draws = (weights[:, place] for weights in _weights(int(place.max()) + 1, resamples, seed, rows))
+    drawn = [statistic(weights) for weights in draws]
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     found: dict[str, Any] = {}
     for name, value in whole.items():
@@ -34,10 +45,10 @@ def figures(
     return found
 
 
-def _weights(rows: int, resamples: int, seed: int) -> Iterator[Array]:
-    """How often each row is drawn in each resample, in blocks `[b, rows]`."""
+def _weights(rows: int, resamples: int, seed: int, width: int = 0) -> Iterator[Array]:
+    """How often each row is drawn in each resample, in blocks `[b, rows]`, small enough for `[b, width]` too."""
     draw = np.random.default_rng(seed)
-    block = max(1, CELLS // rows)
+    block = max(1, CELLS // max(rows, width))
     for start in range(0, resamples, block):
         many = min(block, resamples - start)
         chosen = draw.integers(0, rows, size=(many, rows)) + np.arange(many)[:, None] * rows

@@ -17,6 +17,64 @@ def accuracies(order: Tensor, labels: Tensor, classes: int) -> Statistic:
     return together(means(shares), class_means("mean_per_class", hit[:, 0], labels.numpy()))
 
 
+def macro_f1(answers: Tensor, labels: Tensor, classes: int) -> Statistic:
+    """Mean over the classes that occur, as truth or as answer, of the harmonic mean of precision and recall."""
+    from scipy.sparse import csr_array
+
+    def of_class(numbers: Any, values: Any) -> Any:
+        return csr_array((values, (np.arange(len(numbers)), numbers)), shape=(len(numbers), classes))
+
+    said, truth = answers.numpy(), labels.numpy()
+    ones = np.ones(len(truth))
+    right, both = of_class(truth, (said == truth).astype(float)), of_class(truth, ones) + of_class(said, ones)
+
+    def statistic(weights: Array) -> dict[str, Array]:
+        total = weights @ both
+        shares = 2 * (weights @ right) / np.where(total > 0, total, 1)
+        return {"macro_F1": np.asarray(shares.sum(1) / (total > 0).sum(1))}
+
+    return statistic
+
+
+def macro_auc(scores: Tensor, labels: Tensor) -> Statistic:
+    """Mean over the classes with rows and with others of the area under the curve of that class against the rest.
+
+    Args:
+        scores: `[N, C]`, higher for a class that is likelier; ties count half.
+        labels: `[N]`.
+    """
+    truth = labels.numpy()
+    parts = [(truth == k, ranked(scores[:, k].double().numpy())) for k in np.unique(truth)]
+
+    def statistic(weights: Array) -> dict[str, Array]:
+        areas = np.full((len(parts), len(weights)), np.nan)
+        for area, (mine, ranks) in zip(areas, parts, strict=True):
+            own = weights[:, mine]
+            count = own.sum(1)
+            others = weights.sum(1) - count
+            above = (own * ranks(weights)[:, mine]).sum(1) - count * (count + 1) / 2
+            np.divide(above, count * others, out=area, where=count * others > 0)
+        there = ~np.isnan(areas)
+        with np.errstate(invalid="ignore"):
+            return {"macro_AUC": np.where(there, areas, 0).sum(0) / there.sum(0)}
+
+    return statistic
+
+
+BINS = 15
+"""Of the calibration error, as in Guo et al. 2017."""
+
+
+def calibration_gap(sure: Tensor, right: Tensor) -> Statistic:
+    """Expected calibration error: mean distance of confidence `[N]` and hit rate over equal bins of confidence,
+    weighted by their size (Guo et al. 2017, arXiv 1706.04599)."""
+    from scipy.sparse import csr_array
+
+    place = (sure * BINS).long().clamp(max=BINS - 1).numpy()
+    gaps = csr_array(((sure.double() - right.double()).numpy(), (np.arange(len(place)), place)), (len(place), BINS))
+    return lambda weights: {"ECE": np.asarray(np.abs(weights @ gaps).sum(1) / weights.sum(1))}
+
+
 def confusion(answers: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     """Counts `[C, C]` of each true class, by row, answered as each class, by column."""
     count = len(classes)
@@ -46,10 +104,22 @@ def correlation(predictions: Tensor, targets: Tensor) -> Statistic:
     return statistic
 
 
+def correlations(predictions: Tensor, targets: Tensor) -> Statistic:
+    """Spearman's and Pearson's correlation of predictions `[N]` with targets `[N]`."""
+    ranks = [ranked(each.double().numpy()) for each in (predictions, targets)]
+    linear = correlation(predictions, targets)
+
+    def statistic(weights: Array) -> dict[str, Array]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {"spearman": _correlation(weights, *(each(weights) for each in ranks)), **linear(weights)}
+
+    return statistic
+
+
 def regressed(predictions: Tensor, targets: Tensor) -> Statistic:
     """Every figure of predictions `[N]` of a target `[N]`."""
     p, y = predictions.double().numpy(), targets.double().numpy()
-    p_rank, y_rank, linear = ranked(p), ranked(y), correlation(predictions, targets)
+    alike = correlations(predictions, targets)
 
     def statistic(weights: Array) -> dict[str, Array]:
         square = means({"e": (p - y) ** 2})(weights)["e"]
@@ -58,8 +128,7 @@ def regressed(predictions: Tensor, targets: Tensor) -> Statistic:
             return {
                 "rmse": np.sqrt(square),
                 "r2": 1 - square / spread,
-                **linear(weights),
-                "spearman": _correlation(weights, p_rank(weights), y_rank(weights)),
+                **alike(weights),
             }
 
     return together(errors(predictions, targets), statistic)

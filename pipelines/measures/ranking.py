@@ -181,6 +181,32 @@ def gains_by_target(top: Tensor, query: Tensor, targets: Tensor, candidates: Ten
     return gains, best
 
 
+def gains_by_score(top: Tensor, query: Tensor, thing: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Gains of the answers `[Q, K]` and the best possible: the mean score of the pair of a query and an answer.
+
+    A pair without a score gains nothing, and so does the lowest score where that is below 0.
+
+    Args:
+        top: `[Q, K]`, answers of each distinct query.
+        query: `[P]`, the query of each scored pair, and `thing` `[P]` its candidate; `scores` `[P]`.
+        count: of all candidates.
+    """
+    keys, place = torch.unique(query * count + thing, return_inverse=True)
+    raised = scores.double() - min(0.0, scores.min().item())
+    value = torch.zeros(len(keys), dtype=torch.float64).index_add(0, place, raised) / torch.bincount(place)
+    asked = torch.arange(len(top))[:, None] * count + top
+    at = torch.searchsorted(keys, asked).clamp(max=len(keys) - 1)
+    gains = torch.where(keys[at] == asked, value[at], 0.0)
+    order = value.argsort(descending=True, stable=True)
+    order = order[(keys[order] // count).argsort(stable=True)]  # by query, the highest first
+    owner = keys[order] // count
+    first = torch.searchsorted(owner, torch.arange(len(top)))
+    rank = torch.arange(len(keys)) - first[owner]
+    best, kept = torch.zeros_like(gains), rank < top.shape[1]
+    best[owner[kept], rank[kept]] = value[order][kept]
+    return gains, best
+
+
 def best_classes(queries: Tensor, classes: Tensor, cells: int = CELLS) -> Tensor:
     """The best-scored classes of each row, best first, `[N, min(5, C)]`."""
     depth = min(5, len(classes))

@@ -13,13 +13,12 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from clx.pipelines.config.options import construct
+from clx.pipelines.measures.prediction import calibration_gap
 from clx.pipelines.model.scoring import Finite, Kind, Scale
 from clx.pipelines.system.durable_files import write_text
 from clx.pipelines.system.errors import BadInput
 
 FORMAT = 1
-BINS = 15
-"""Of the calibration error, as in Guo et al. 2017."""
 COLDEST, HOTTEST = 1e-3, 1e3
 
 
@@ -122,9 +121,7 @@ def calibration_error(scale: Scale, scores: Tensor, truth: Tensor) -> float:
         sure, right = p.gather(1, best).flatten(), truth.gather(1, best).flatten()
     else:
         sure, right = p.flatten(), truth.flatten()
-    place = (sure * BINS).long().clamp(max=BINS - 1).numpy()
-    gap = np.bincount(place, (sure.double() - right.double()).numpy(), BINS)
-    return float(np.abs(gap).sum() / len(sure))
+    return float(calibration_gap(sure, right)(np.ones((1, len(sure))))["ECE"][0])
 
 
 def save_fits(folder: Path, weights: str, fits: dict[str, Fit]) -> Path:

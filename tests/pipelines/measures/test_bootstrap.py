@@ -36,6 +36,17 @@ def test_the_interval_is_that_of_a_loop_and_depends_on_the_seed_alone() -> None:
     assert figures(500, means({"m": values}), resamples=0) == {"m": line["m"]}
 
 
+def test_rows_of_a_group_are_drawn_together() -> None:
+    """Five copies of a hundred values have the interval of a hundred values, not of five hundred."""
+    values = np.random.default_rng(0).random(100)
+    groups = np.repeat(np.arange(100)[::-1] * 7, 5)
+    alone = figures(100, means({"m": values[::-1]}), seed=3)
+    together = figures(500, means({"m": np.repeat(values, 5)}), seed=3, groups=groups)
+    assert together["m_ci"] == pytest.approx(alone["m_ci"])
+    blind = figures(500, means({"m": np.repeat(values, 5)}), seed=3)
+    assert blind["m_ci"][1] - blind["m_ci"][0] < 0.6 * (alone["m_ci"][1] - alone["m_ci"][0])
+
+
 def test_it_covers_the_truth_as_often_as_it_says() -> None:
     inside = 0
     for trial in range(200):

@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import balanced_accuracy_score, r2_score
+from sklearn.metrics import balanced_accuracy_score, f1_score, r2_score, roc_auc_score
 from torch import Tensor
 
 from clx.pipelines.measures.bootstrap import figures
-from clx.pipelines.measures.prediction import accuracies, confusion, errors, regressed
+from clx.pipelines.measures.prediction import (
+    accuracies,
+    calibration_gap,
+    confusion,
+    correlations,
+    errors,
+    macro_auc,
+    macro_f1,
+    regressed,
+)
 from clx.pipelines.measures.ranking import (
     best_classes,
 )
@@ -49,3 +58,41 @@ def test_errors_of_predictions() -> None:
     assert line["pearson"] == pytest.approx(stats.pearsonr(p, y).statistic)
     assert line["spearman"] == pytest.approx(stats.spearmanr(p, y).statistic)
     assert errors(torch.ones(1), torch.zeros(1))(np.ones((1, 1)))["gm"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_f1_and_auc_are_scikit_learns_of_any_rows_drawn(classes: int) -> None:
+    draw = np.random.default_rng(classes)
+    labels, answers = draw.integers(0, classes, 80), draw.integers(0, classes, 80)
+    scores = draw.normal(size=(80, classes)).round(1)  # with ties
+    truth, said = torch.from_numpy(labels), torch.from_numpy(answers)
+    chosen = [np.arange(80), *(draw.integers(0, 80, 80) for _ in range(5))]
+    weights = np.stack([np.bincount(rows, minlength=80) for rows in chosen]).astype(float)
+    f1 = macro_f1(said, truth, classes + 2)(weights)["macro_F1"]  # two classes never occur
+    auc = macro_auc(torch.from_numpy(scores), truth)(weights)["macro_AUC"]
+    for k, rows in enumerate(chosen):
+        assert f1[k] == pytest.approx(f1_score(labels[rows], answers[rows], average="macro"))
+        areas = [roc_auc_score(labels[rows] == c, scores[rows, c]) for c in range(classes)]
+        assert auc[k] == pytest.approx(np.mean(areas))
+
+
+def test_a_class_without_rows_or_without_others_has_no_area() -> None:
+    scores, one = torch.rand(6, 3), torch.zeros(6, dtype=torch.long)
+    assert np.isnan(figures(6, macro_auc(scores, one), resamples=0)["macro_AUC"])
+    two = torch.tensor([0, 0, 0, 2, 2, 2])
+    found = figures(6, macro_auc(scores, two), resamples=0)["macro_AUC"]
+    assert found == pytest.approx(np.mean([roc_auc_score(two == c, scores[:, c]) for c in (0, 2)]))
+
+
+def test_calibration_gap_by_hand() -> None:
+    sure, right = torch.tensor([0.9, 0.9, 0.6, 0.6]), torch.tensor([True, False, True, True])
+    assert figures(4, calibration_gap(sure, right), resamples=0)["ECE"] == pytest.approx((0.4 + 0.4) / 2)
+
+
+def test_correlations_of_equal_values_are_none() -> None:
+    draw = torch.Generator().manual_seed(3)
+    p, y = torch.randn(40, generator=draw), torch.randn(40, generator=draw).round()
+    line = figures(40, correlations(p, y), resamples=0)
+    assert line["spearman"] == pytest.approx(stats.spearmanr(p, y).statistic)
+    assert line["pearson"] == pytest.approx(stats.pearsonr(p, y).statistic)
+    assert np.isnan(figures(40, correlations(torch.ones(40), y), resamples=0)["spearman"])

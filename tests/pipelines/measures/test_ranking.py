@@ -16,6 +16,7 @@ from clx.pipelines.measures.ranking import (
     Relevant,
     discounted,
     gains_by_label,
+    gains_by_score,
     gains_by_target,
     rank,
     retrieved,
@@ -100,6 +101,21 @@ def test_gain_by_target_equals_scikit_learn(columns: int) -> None:
         distance = (((there.double() - asked[row].double()) / spread) ** 2).mean(1).sqrt()
         scores = (candidates @ queries[row]).numpy()
         assert value == pytest.approx(ndcg_score([torch.exp(-distance).numpy()], [scores], k=10), abs=1e-9)
+
+
+@pytest.mark.parametrize("least", [0.0, -3.0])
+def test_gain_by_score_equals_scikit_learn(least: float) -> None:
+    queries, candidates = made(30, 40)
+    draw = np.random.default_rng(2)
+    query, thing = np.arange(30).repeat(3), draw.integers(0, 40, 90)  # a pair may come twice
+    scores = np.append(draw.random(89) * 5 + least, least)
+    top = rank(queries, candidates, pairs([[k] for k in range(30)])).top
+    found = discounted(*gains_by_score(top, *map(torch.from_numpy, (query, thing, scores)), 40))
+    for asked, value in enumerate(found.tolist()):
+        truth = np.zeros(40)
+        for k in set(thing[query == asked].tolist()):
+            truth[k] = scores[(query == asked) & (thing == k)].mean() - least
+        assert value == pytest.approx(ndcg_score([truth], [(candidates @ queries[asked]).numpy()], k=10), abs=1e-9)
 
 
 def test_gain_by_target_of_one_candidate() -> None:
