@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clx.cli import options
-from clx.cli.evaluation_tables import show_evaluation
+from clx.cli.evaluation_tables import show_evaluation, tell_skipped
 from clx.cli.inputs import pairs, whole_numbers
 from clx.cli.output import emit_json, emit_table, note
 from clx.pipelines.config.task_names import TASKS
@@ -43,7 +43,9 @@ def evaluate(
             help="What probe, knn, svm, fewshot, regression and forecast look at: encoder (before the head) or head."
         ),
     ] = "encoder",
-    k: Annotated[int, typer.Option(help="Neighbours of knn.")] = 20,
+    k: Annotated[
+        int | None, typer.Option(help="Neighbours of knn [default: half the rows of a small class, at most 20].")
+    ] = None,
     weights: Annotated[str, typer.Option(help="Votes of neighbours: uniform, or distance (1 / distance).")] = "uniform",
     ways: Annotated[int, typer.Option(help="Classes in an episode of fewshot.")] = 5,
     shots: Annotated[list[int], typer.Option(help="Examples per class in an episode; repeatable.")] = [1, 5],  # noqa: B006
@@ -122,6 +124,7 @@ def evaluate(
         model, task, settings, pretrained=pretrained, data=data, split=split, train=train, label=label, target=target,
         columns=columns, checkpoint=checkpoint, device=device, skip_bad=skip_bad_rows, force=force, say=note,
     )  # fmt: skip
+    tell_skipped(result)
     if json:
         emit_json(result)
     else:

@@ -7,11 +7,9 @@ from clx.cli.output import cell, emit_table, note
 
 
 def show_evaluation(result: dict[str, Any]) -> None:
-    """A table per task, and on stderr why tasks were left out."""
+    """A table per task."""
     from clx.pipelines.evaluation.results import tables
 
-    for name, reason in result.get("skipped", {}).items():
-        note(f"{name} skipped: {reason}")
     data, split = result["data"], result["split"]
     source = data if data.endswith(split) or split == "all" else f"{data}, {split} rows"
     drawn = sys.stdout.isatty()
@@ -21,6 +19,12 @@ def show_evaluation(result: dict[str, Any]) -> None:
             rows, shared = compact(rows)
             title += "".join(f", {name} {cell(value)}" for name, value in shared.items())
         emit_table(rows, title=title, hidden="task", heads=("input", "group"))
+
+
+def tell_skipped(result: dict[str, Any]) -> None:
+    """On stderr, why tasks were left out."""
+    for name, reason in result.get("skipped", {}).items():
+        note(f"{name} left out: {reason}")
 
 
 def compact(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:

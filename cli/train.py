@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clx.cli import options
-from clx.cli.evaluation_tables import show_evaluation
+from clx.cli.evaluation_tables import show_evaluation, tell_skipped
 from clx.cli.inputs import refuse_two_lengths
 from clx.cli.output import cell, emit_json, emit_table, note, progress
 
@@ -62,6 +62,7 @@ def train(
     folder = resume or out or Path("runs") / run_name(Path(source or "").stem)
     with progress() as shown:
         summary = pipeline.train(config, folder, shown, resume=resume is not None, overwrite=overwrite)
+    tell_skipped(summary.get("evaluation", {}))
     if json:
         emit_json(summary)
     else:

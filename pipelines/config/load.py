@@ -13,6 +13,7 @@ import yaml
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.upgrade import FORMAT, upgrade
+from clx.pipelines.config.usual_tasks import unfit
 from clx.pipelines.system.errors import BadInput, nearest
 
 LARGEST = 100_000  # values in a config
@@ -142,7 +143,8 @@ def load_config(source: str, settings: Iterable[str] = (), flags: Mapping[str, A
     working directory, as they would in the shell. Raises `BadInput`.
     """
     raw = read_source(source)
-    if "format" in raw:  # the config of a run, which a person did not write
+    written = "format" not in raw
+    if not written:  # the config of a run, which a person did not write
         raw = upgrade(raw, f"config {source}")
     if "sweep" in raw:
         raise BadInput(f"{source} describes a sweep of runs: clx sweep {source}")
@@ -155,7 +157,10 @@ def load_config(source: str, settings: Iterable[str] = (), flags: Mapping[str, A
             flag = f"--{key.rpartition('.')[2].replace('_', '-')} {value}"
             set_key(raw, key, value, flag)
             said[key] = flag
-    config = parse(Config, raw, partial(_origin, f"config {source}", said))
+    origin = partial(_origin, f"config {source}", said)
+    config = parse(Config, raw, origin)
+    if written and "eval" in config.model_fields_set:  # a saved config has the tasks that nobody named, too
+        check_tasks(config, origin("eval"))
     if config.pretrain is not None and config.pretrain.objective is not None:
         first_stage(config, f"config {source}: pretrain")  # its keys are checked now, not after the first stage
     return config
@@ -166,6 +171,15 @@ def _origin(file: str, said: Mapping[str, str], key: str) -> str:
     bare = ".".join(part for part in key.split(".") if not part.isdecimal())
     of_key = [text for name, text in said.items() if any(f"{each}.".startswith(f"{name}.") for each in (key, bare))]
     return of_key[-1] if of_key else file
+
+
+def check_tasks(config: Config, where: str) -> None:
+    """Raise `BadInput` when `eval` names a task that no data could let this config have."""
+    objectives, data = [term.name for term in config.objective], config.data
+    facts = {"label": data.label is not None, "target": bool(data.target), "windows": data.windows is not None}
+    for task in config.eval:
+        if reason := unfit(task, objectives, config.modalities, **facts):
+            raise BadInput(f"{where}: eval names {task!r}, which {reason}")
 
 
 def first_stage(config: Config, where: str = "pretrain") -> Config:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from clx.pipelines.config.data_schema import Data, Section
 from clx.pipelines.config.task_names import Task
 from clx.pipelines.config.upgrade import RENAMED
+from clx.pipelines.config.usual_tasks import usual_tasks
 
 
 class Term(BaseModel):
@@ -126,20 +127,21 @@ class Config(Section):
     pretrain: Pretrain | None = None
     train: Annotated[Train, EmptyIsDefault] = Train()
     eval: list[Task] = ["zeroshot", "retrieval"]
-    """Tasks of `clx eval` and of the evaluation that ends a training run. Not given, they follow the data: zeroshot and
-    retrieval; with targets regression, and retrieval where there are several inputs; with a horizon forecast; of one
-    input alone probe and knn, or geometry where there is no label."""
+    """Tasks of `clx eval` and of the evaluation that ends a training run. Not given, they follow objective and data:
+    classification of cross-entropy; sts of scores of pairs; with other targets regression; with a horizon forecast;
+    retrieval where several inputs are aligned, with zeroshot where there is a label and text to read it, or probe and
+    knn where there is no text; of one input alone probe and knn, or geometry where there is no label."""
 
     @model_validator(mode="after")
     def _usual_tasks(self) -> "Config":
-        tasks: list[Task] | None = None
         if "eval" not in self.model_fields_set:
-            if self.data.target:
-                tasks = ["regression"] if len(self.modalities) == 1 else ["retrieval", "regression"]
-            elif self.data.windows is not None and self.data.windows.horizon:
-                tasks = ["forecast"]
-            elif len(self.modalities) == 1:
-                tasks = ["probe", "knn"] if self.data.label else ["geometry"]
-        if tasks is not None:
+            windows = self.data.windows
+            tasks = usual_tasks(
+                [term.name for term in self.objective],
+                self.modalities,
+                label=self.data.label is not None,
+                target=bool(self.data.target),
+                horizon=windows is not None and bool(windows.horizon),
+            )
             object.__setattr__(self, "eval", tasks)  # frozen, but not before it is whole
         return self

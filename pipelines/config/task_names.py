@@ -3,5 +3,17 @@
 import typing
 from typing import Literal
 
-Task = Literal["zeroshot", "retrieval", "probe", "knn", "svm", "fewshot", "regression", "forecast", "geometry"]
+Task = Literal[
+    "zeroshot",
+    "classification",
+    "sts",
+    "retrieval",
+    "probe",
+    "knn",
+    "svm",
+    "fewshot",
+    "regression",
+    "forecast",
+    "geometry",
+]
 TASKS: tuple[Task, ...] = typing.get_args(Task)

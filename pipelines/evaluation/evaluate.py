@@ -1,6 +1,6 @@
 """Evaluation of a run or a model on a manifest: embeddings once, then every task on them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -34,13 +34,15 @@ def evaluate(
     model: str = "",
     pretrained: str | None = None,
     strict: bool = True,
+    named: Collection[Task] = (),
     on_bad: OnBad = "fail",
     report: Report = ignore_bad_rows,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Every task of `tasks` that the data allow, as one JSON object (see `clx.pipelines.evaluation.results`).
 
-    `say` hears what begins: rows being embedded, and each task. Raises `BadInput` when `strict` and none is possible.
+    `say` hears what begins: rows being embedded, and each task. Raises `BadInput` when `strict` and none is possible,
+    and when one of `named`, which somebody asked for by name, is not.
     """
     run.model.eval()
     run.objective.eval()
@@ -73,16 +75,21 @@ def evaluate(
 
     whole = TaskContext(run, embedded, learn, settings, source.train, source.val, on_bad, report)
     apart = parted(whole, settings.seed) if source.drawn else whole
-    skipped = {}
+    skipped: dict[Task, str] = {}
     for task in tasks:
         say(task)
         try:
             result[task] = RUNS[task](apart if task in LEARNING else whole)
         except Unfit as reason:
             skipped[task] = str(reason)
-    if strict and len(skipped) == len(tasks):
-        raise BadInput(f"{source.rows.name}: {'; '.join(f'{t}: {r}' for t, r in skipped.items())}")
+    refuse_skipped(source, skipped, {*tasks} if strict and len(skipped) == len(tasks) else {*named})
     return result | ({"skipped": skipped} if skipped else {})
+
+
+def refuse_skipped(source: Source, skipped: dict[Task, str], named: Collection[Task]) -> None:
+    """Raise `BadInput`, with every reason, when one of `named` was left out."""
+    if {*named} & {*skipped}:
+        raise BadInput(f"{source.rows.name}: {'; '.join(f'{t}: {r}' for t, r in skipped.items())}")
 
 
 def parted(context: TaskContext, seed: int) -> TaskContext:
@@ -162,10 +169,12 @@ def evaluate_run(
         say("these are the rows that the run was trained on")
     if source.drawn and set(chosen) & set(LEARNING):
         say(f"{source.rows.name} has no training rows: four fifths of its rows, drawn at random, are learned from")
+    named = chosen if tasks and "all" not in tasks else []
     if own and not force:
         wanted = key(run, source, chosen, settings, on_bad)
         kept = next((each for each in results.saved(Path(model)) if each["key"] == wanted), None)
         if kept is not None:
+            refuse_skipped(source, kept.get("skipped", {}), named)
             say("evaluated before, and nothing has changed (--force does it again)")
             return kept | {"model": str(model), "data": source.rows.name}  # as they are named now
     cpu = "" if run.device.type == "cpu" else ", or --device cpu"
@@ -177,6 +186,7 @@ def evaluate_run(
             settings,
             model=str(model),
             pretrained=pretrained,
+            named=named,
             on_bad=on_bad,
             report=partial(tell_of_bad_rows, say) if on_bad == "skip" else ignore_bad_rows,
             say=say,

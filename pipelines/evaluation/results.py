@@ -15,6 +15,9 @@
 and under the name of each task (`TASKS`) one line per input:
 
     zeroshot    "image", "image+table"      top1 top5 mean_per_class confusion rows
+    classification  of the run's class head "image+table":  top1 top5 mean_per_class macro_F1 macro_AUC log_loss ECE
+                                            confusion rows unknown_class
+    sts         "text+passage->score"       spearman pearson rows
     retrieval   "image->text", "a+b->c"     R@1 R@5 R@10 median_rank mAP NDCG@10 AUC label@1 graded_by queries
                                             candidates
     probe       "image", "image+table"      top1 top5 mean_per_class confusion l2 path features rows train_rows
@@ -39,7 +42,8 @@ of windows whose futures overlap. `MEANING` says what each figure is. Nested:
     confusion   {"classes": [C names], "counts": [C][C]}, rows the true class, columns the answer; absent past
                 1000 classes
     path        [{"l2" or "penalty": .., "val_top1", "val_mae" or "val_mse": ..}, ..], what the sweep on validation
-                rows saw; of svm [{"C": .., "cv_top1": ..}, ..], accuracies of cross-validation
+                rows saw, of equals the smallest penalty is taken; of svm [{"C": .., "cv_top1": ..}, ..], accuracies of
+                cross-validation
     groups      {"many", "median", "few": {"rows", "mae", "mse", "gm", "pearson" (of three rows or more) ...}}, by how
                 many training rows have a target like the row's; empty groups are absent
 
@@ -75,8 +79,8 @@ class Settings:
     features: Literal["encoder", "head"] = "encoder"
     """What probe, knn, svm, fewshot, regression and forecast look at: the encoder's output, or the head's, in the
     shared space."""
-    k: Annotated[int, Ge(1)] = 20
-    """Neighbours of knn."""
+    k: Annotated[int, Ge(1)] | None = None
+    """Neighbours of knn; half the rows of a small class, at most 20, when None (see `usual_k`)."""
     weights: Literal["uniform", "distance"] = "uniform"
     """Votes of knn's neighbours: one each, or 1 / cosine distance."""
     ways: Annotated[int, Ge(2)] = 5
@@ -114,15 +118,23 @@ MEANING: dict[str, str] = {
     "top1": "share of rows whose best-scored class is right",
     "top5": "share of rows whose class is among the five best-scored",
     "mean_per_class": "top-1 averaged over classes, so that rare classes count as much as frequent ones",
+    "macro_F1": "harmonic mean of precision and recall, averaged over classes",
+    "macro_AUC": "chance that a row of a class scores above one of another by that class, averaged over classes; 0.5 "
+    "is blind",
+    "log_loss": "mean of -log of the probability given to the true class; log of the number of classes is blind",
+    "ECE": "mean distance between how sure answers are and how often they are right, over 15 bins of sureness",
+    "unknown_class": "rows left out, since training had no row of their class",
     "R@1": "share of queries whose best-scored candidate is a partner of theirs (R@5, R@10: one of the first 5, 10)",
     "median_rank": "rank of the first partner, counted from 1, of the median query; low is good",
     "mAP": "mean average precision: how far ahead of all other candidates the partners stand",
     "NDCG@10": "gain of the first ten answers against the best possible order; a partner gains 2, a candidate of the "
-    "same label 1; with targets the gain is exp(-distance / standard deviation)",
+    "same label 1; with targets the gain is exp(-distance / standard deviation), with scores of pairs the pair's score",
     "AUC": "chance that a partner scores above a candidate that is none, averaged over queries; 0.5 is blind",
     "label@1": "share of queries whose best-scored candidate has their label",
     "l2": "weight of the squared norm in the probe's mean loss, the best of the sweep on validation rows",
-    "k": "neighbours that vote",
+    "graded_by": "what NDCG's gains are: pair, label, target or score; with scores of pairs a partner, in R@k and mAP, "
+    "is one whose pair scores in the upper half of the range",
+    "k": "neighbours that vote; not given, half the rows of a small class, and 20 at most",
     "C": "weight of the support vectors' errors, the best by cross-validation on training rows",
     "1-shot": "accuracy over episodes when each class is known by one example (5-shot: by five)",
     "mae": "mean absolute error, in the target's units; of forecasts in deviations of the training series",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clx.pipelines.config.task_names import Task
+from clx.pipelines.config.usual_tasks import PAIR_SCORING
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.embeddings import Embedded, Report, contents, ignore_bad_rows, queries_of
 from clx.pipelines.evaluation.results import MOST_CLASSES, Settings
@@ -57,9 +58,13 @@ class TaskContext:
             self.things[name] = contents(self.run, self.embedded, name)
         return self.things[name]
 
-    def figures(self, rows: int, statistic: Statistic) -> dict[str, Any]:
-        """With intervals as the settings want them."""
-        return figures(rows, statistic, self.settings.resamples, self.settings.confidence, self.settings.seed)
+    def figures(
+        self, rows: int, statistic: Statistic, *, groups: Tensor | None = None, resamples: int | None = None
+    ) -> dict[str, Any]:
+        """With intervals as the settings want them, or of so many `resamples`; whole `groups` are drawn where given."""
+        settings = self.settings
+        count = settings.resamples if resamples is None else resamples
+        return figures(rows, statistic, count, settings.confidence, settings.seed, groups)
 
     @cached_property
     def text(self) -> str | None:
@@ -86,6 +91,19 @@ def need_label(context: TaskContext) -> None:
         raise Unfit("needs data.label, the column with the class")
     if label not in manifest.columns:
         raise Unfit(f"{manifest.name} has no column {label!r} with the class")
+
+
+def is_scored_pair(context: TaskContext, one: str, other: str) -> bool:
+    """Whether the one target of a row is the score of its pair of these inputs, and not a number about one thing.
+
+    So it is for an objective on scores of pairs, and where both inputs are of one kind.
+    """
+    config, modalities = context.run.config, context.run.modalities
+    scoring = [term for term in config.objective if term.name in PAIR_SCORING]
+    if any(term.inputs is None or {one, other} <= {*term.inputs} for term in scoring):
+        return True
+    alike = modalities[one].kind == modalities[other].kind
+    return alike and len(config.data.target) == 1
 
 
 def classified(context: TaskContext, order: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:

@@ -74,8 +74,8 @@ SVM_ROWS = 10_000  # that support vectors are sought among at most
 def svm(x: Tensor, labels: Tensor, queries: Tensor, seed: int = 0) -> tuple[Tensor, float, list[tuple[float, float]]]:
     """The classes `[Q]` that support vectors with an RBF kernel give the queries, by TS2Vec's protocol.
 
-    C is the best of `COSTS` by five-fold cross-validation where there are 50 rows and 5 of each class, else 1e9; of
-    more than 10,000 rows so many are drawn. gamma is 1 / (D var x), scikit-learn's `scale`.
+    C is the best of `COSTS`, of equals the smallest, by five-fold cross-validation where there are 50 rows and 5 of
+    each class, else 1e9; of more than 10,000 rows so many are drawn. gamma is 1 / (D var x), scikit-learn's `scale`.
 
     Returns:
         Classes, C, and every C tried with its cross-validated accuracy.
@@ -156,7 +156,10 @@ def _sweep(
     validation: tuple[Tensor, Tensor] | None,
     seed: int,
 ) -> Fitted:
-    """The model of the penalty with the highest score on validation rows; of equals the strongest penalty."""
+    """The model of the penalty with the highest score on validation rows; of equals the smallest penalty.
+
+    Few validation rows make many equals, and the strongest penalty of them leaves next to nothing of the features.
+    """
     if validation is None:
         learn, kept = (rows.to(x.device) for rows in hold_out(len(x), seed))
         found = _sweep(solve, penalties, x[learn], y[learn], outputs, score, (x[kept], y[kept]), seed)
@@ -172,7 +175,7 @@ def _sweep(
         weight = solve(standard, y, weight, penalty)
         models.append(Linear(mean, scale, weight))
         path.append((penalty, score(models[-1](validation[0]), validation[1])))
-    best = max(range(len(path)), key=lambda number: path[number][1])
+    best = max(range(len(path)), key=lambda number: (path[number][1], -path[number][0]))
     return Fitted(models[best], path[best][0], path)
 
 
@@ -208,6 +211,19 @@ def _ridge(x: Tensor, y: Tensor, start: Tensor, penalty: float) -> Tensor:
     square = doubled.T @ doubled / len(x) + penalty * torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
     weight = torch.linalg.solve(square, doubled.T @ (aim - aim.mean(0)) / len(x))
     return torch.cat([weight, aim.mean(0, keepdim=True)]).to(start)
+
+
+MOST_VOTES = 20
+
+
+def usual_k(labels: Tensor) -> int:
+    """Neighbours that suit classes of these sizes: half the rows of the class at the lower quartile, from 1 to 20.
+
+    More would let the larger classes outvote a class where all its rows are nearest.
+    """
+    sizes = labels.bincount()
+    small = np.quantile(sizes[sizes > 0].cpu().numpy(), 0.25, method="lower")
+    return int(min(MOST_VOTES, max(1, small // 2)))
 
 
 def neighbours(

@@ -76,7 +76,15 @@ def best_loss(run: Path) -> float | None:
     return best(kept).score if kept else None
 
 
-HEADLINES = {"zeroshot": "top1", "regression": "mae", "probe": "top1", "svm": "top1", "knn": "top1"}
+HEADLINES = {
+    "classification": "top1",
+    "sts": "spearman",
+    "zeroshot": "top1",
+    "regression": "mae",
+    "probe": "top1",
+    "svm": "top1",
+    "knn": "top1",
+}
 
 
 def headline(results: dict[str, Any]) -> str:

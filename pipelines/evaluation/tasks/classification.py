@@ -89,15 +89,14 @@ def knn(context: TaskContext) -> Lines:
     """The vote of the nearest training rows."""
     settings, found = context.settings, {}
     for name, known in labelled(context):
-        votes = probes.neighbours(
-            known.x, known.labels, known.queries, len(known.classes), settings.k, settings.weights
-        )
+        k = min(settings.k or probes.usual_k(known.labels), len(known.x))
+        votes = probes.neighbours(known.x, known.labels, known.queries, len(known.classes), k, settings.weights)
         # the first of equal votes, as scikit-learn decides; further places of so few votes would mean nothing
         answers = torch.from_numpy(votes.cpu().numpy().argmax(1))[:, None]
         found[name] = classified(context, answers, known.truth, known.classes) | {
             "train_rows": len(known.x),
             "features": settings.features,
-            "k": min(settings.k, len(known.x)),
+            "k": k,
             "weights": settings.weights,
         }
     return nonempty(found, TOO_FEW)

@@ -111,23 +111,58 @@ def test_dump_reads_back(file: str) -> None:
     assert parse(Config, upgrade(yaml.safe_load(dump(config)), "again"), "again") == config
 
 
+TWO: dict[str, Any] = {"image": {}, "text": {}}
+
+
 @pytest.mark.parametrize(
-    ("data", "modalities", "tasks"),
+    ("objective", "data", "modalities", "tasks"),
     [
-        ({"target": "y"}, {"table": {}}, ["regression"]),
-        ({"target": "y"}, {"image": {}, "text": {}}, ["retrieval", "regression"]),
-        ({"windows": {"length": 8, "stride": 8, "horizon": 2}}, {"series": {}}, ["forecast"]),
-        ({"label": "c"}, {"image": {}}, ["probe", "knn"]),
-        ({}, {"image": {}}, ["geometry"]),
-        ({"label": "c"}, {"image": {}, "text": {}}, ["zeroshot", "retrieval"]),
+        ("l1", {"target": "y"}, {"table": {}}, ["regression"]),
+        ("l1", {"target": "y"}, TWO, ["regression"]),
+        (["l1", "clip"], {"target": "y"}, TWO, ["retrieval", "regression"]),
+        ("cosent", {"target": "y"}, {"a": {"kind": "text"}, "b": {"like": "a"}}, ["sts"]),
+        ("mse", {"windows": {"length": 8, "stride": 8, "horizon": 2}}, {"series": {}}, ["forecast"]),
+        ("nt-xent", {"label": "c"}, {"image": {}}, ["probe", "knn"]),
+        ("nt-xent", {}, {"image": {}}, ["geometry"]),
+        ("cross-entropy", {"label": "c"}, {"image": {}}, ["classification"]),
+        ("cross-entropy", {"label": "c"}, TWO, ["classification"]),
+        (["clip", "cross-entropy"], {"label": "c"}, TWO, ["classification", "zeroshot", "retrieval"]),
+        ("clip", {"label": "c"}, TWO, ["zeroshot", "retrieval"]),
+        ("clip", {}, TWO, ["retrieval"]),
+        ("clip", {"label": "c"}, {"image": {}, "audio": {}}, ["retrieval", "probe", "knn"]),
+        ("clip", {"label": "c"}, {"image": {}, "words": {"kind": "text"}}, ["zeroshot", "retrieval"]),
     ],
 )
-def test_tasks_follow_the_data_where_none_are_given(
-    data: dict[str, Any], modalities: dict[str, Any], tasks: list[str]
+def test_tasks_follow_objective_and_data_where_none_are_given(
+    objective: Any, data: dict[str, Any], modalities: dict[str, Any], tasks: list[str], tmp_path: Path
 ) -> None:
-    raw = {"data": {"train": "t.csv", **data}, "modalities": modalities, "objective": "l1"}
-    assert parse(Config, raw, "c").eval == tasks
+    raw = {"data": {"train": "t.csv", **data}, "modalities": modalities, "objective": objective}
+    config = parse(Config, raw, "c")
+    assert config.eval == tasks
     assert parse(Config, raw | {"eval": ["knn"]}, "c").eval == ["knn"]
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw | {"eval": tasks}))
+    assert load_config(str(tmp_path / "c.yaml")).eval == tasks, "what is chosen may also be named"
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        ("zeroshot", "needs data.label"),
+        ("probe", "needs data.label"),
+        ("classification", "needs data.label"),
+        ("retrieval", "needs two modalities, the config has image"),
+        ("sts", "needs two modalities"),
+        ("regression", "needs data.target"),
+        ("forecast", "needs data.windows"),
+    ],
+)
+def test_a_task_that_cannot_be_is_refused_where_it_is_named(tmp_path: Path, task: str, reason: str) -> None:
+    raw = {"data": {"train": "t.csv"}, "modalities": {"image": {}}, "objective": "nt-xent"}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw | {"eval": ["geometry", task]}))
+    with pytest.raises(BadInput, match=f"eval names '{task}', which {reason}"):
+        load_config(str(tmp_path / "c.yaml"))
+    (tmp_path / "saved.yaml").write_text(yaml.safe_dump(raw | {"format": 2, "eval": [task]}))
+    assert load_config(str(tmp_path / "saved.yaml")).eval == [task], "an earlier version chose it"
 
 
 def test_names_stand_for_objectives_and_targets() -> None:

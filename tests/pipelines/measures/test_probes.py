@@ -111,3 +111,24 @@ def test_support_vectors_are_scikit_learns_by_ts2vecs_protocol() -> None:
     few, cost, path = probes.svm(known[0][:40], known[1][:40], known[2])
     assert (cost, path) == (1e9, [])
     assert np.array_equal(few.numpy(), SVC(C=1e9).fit(x[:40], y[:40]).predict(queries))
+
+
+def test_of_equal_penalties_the_smallest_is_taken() -> None:
+    """Four rows far apart: every penalty has both validation rows right, and the strongest hardly tells them apart."""
+    x, y = torch.tensor([[-1.0], [-0.9], [0.9], [1.0]]), torch.tensor([0, 0, 1, 1])
+    fitted = probes.probe(x, y, 2, (torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1])))
+    assert {score for _, score in fitted.path} == {1.0}
+    assert fitted.penalty == min(probes.L2)
+    assert fitted.model(x).softmax(1).amax(1).min() > 0.99
+
+
+def test_neighbours_follow_the_sizes_of_classes() -> None:
+    def of(*sizes: int) -> int:
+        return probes.usual_k(torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)) * 3)
+
+    assert of(140, 150, 160) == 20
+    assert of(25, 25) == 12
+    assert of(90, 10) == 5, "of 20 the ten could never have the most"
+    assert of(5, 5, 5) == 2
+    assert of(1, 1) == 1
+    assert of(*[200] * 9, 1) == 20, "one rare class of ten does not make all others noisy"

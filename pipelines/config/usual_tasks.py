@@ -1,0 +1,77 @@
+"""What is evaluated where nobody says, and which tasks no data could let a config have."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from clx.pipelines.config.task_names import Task
+
+PAIR_SCORING = ("cosent",)
+"""Objectives by which `data.target` is the score of a pair of inputs."""
+HEADS = ("cross-entropy", "l1", "mse", "huber")
+"""Objectives of a head, which alone say nothing of how inputs lie to each other."""
+
+
+def usual_tasks(
+    objectives: Collection[str],
+    modalities: Mapping[str, Mapping[str, Any]],
+    *,
+    label: bool,
+    target: bool,
+    horizon: bool,
+) -> list[Task]:
+    """What to evaluate where nobody says: what the objectives train, on what the data have.
+
+    Args:
+        objectives: names of the terms.
+        modalities: their options by name.
+        label: whether there is one; so `target`, and a `horizon` to forecast.
+    """
+    kinds = [kind_of(name, modalities) for name in modalities if not modalities[name].get("pair")]
+    several = len(modalities) > 1 and not {*objectives} <= {*HEADS}
+    tasks: list[Task] = ["classification"] if "cross-entropy" in objectives and not target else []
+    if target:
+        scored = len(modalities) > 1 and any(name in PAIR_SCORING for name in objectives)
+        tasks += ["sts"] if scored else ["retrieval", "regression"] if several else ["regression"]
+    elif horizon:
+        tasks += ["forecast"]
+    elif several:
+        words: list[Task] = ["zeroshot", "retrieval"] if "text" in kinds else ["retrieval", "probe", "knn"]
+        tasks += words if label else ["retrieval"]
+    elif not tasks:
+        tasks += ["probe", "knn"] if label else ["geometry"]
+    return tasks
+
+
+def kind_of(name: str, modalities: Mapping[str, Mapping[str, Any]]) -> str:
+    """The kind of a modality in a config: its own, that of the one it is like, or its name."""
+    options = modalities[name]
+    like = options.get("like")
+    if isinstance(like, str) and like in modalities and not modalities[like].get("like"):
+        return kind_of(like, modalities)
+    return str(options.get("kind", name))
+
+
+def unfit(
+    task: Task,
+    objectives: Collection[str],
+    modalities: Mapping[str, Mapping[str, Any]],
+    *,
+    label: bool,
+    target: bool,
+    windows: bool,
+) -> str | None:
+    """Why no data could let this config have a task, as far as the config tells; None where they could."""
+    kinds = [kind_of(name, modalities) for name in modalities if not modalities[name].get("pair")]
+    if task in ("zeroshot", "classification", "probe", "knn", "svm", "fewshot") and not label:
+        return "needs data.label, the column with the class"
+    if task == "zeroshot" and "text" not in kinds:
+        return f"needs a text modality to read the labels; the config has {', '.join(modalities)}"
+    if task == "classification" and ("cross-entropy" not in objectives or target):
+        return "needs a class head, which the objective cross-entropy trains, and no data.target"
+    if task in ("retrieval", "sts") and len(modalities) < 2:
+        return f"needs two modalities, the config has {', '.join(modalities)}"
+    if task in ("regression", "sts") and not target:
+        return "needs data.target, the column with the numbers"
+    if task == "forecast" and not windows:
+        return "needs data.windows, which cut long series"
+    return None

@@ -1,0 +1,38 @@
+"""The task `classification`: the class head that a run was trained with, as `clx predict` uses it."""
+
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, classified, need_label, task
+from clx.pipelines.measures.bootstrap import means, together
+from clx.pipelines.measures.prediction import calibration_gap, macro_auc, macro_f1
+from clx.pipelines.model.scoring import head_says
+
+CELLS = 2**28
+"""Most classes x rows x resamples that the area under the curve has an interval of: it ranks all rows for each."""
+
+
+@task("classification")
+def classification(context: TaskContext) -> Lines:
+    """What the head says of the rows that have a class of its own and an input that it looks at."""
+    need_label(context)
+    run, embedded = context.run, context.embedded
+    if run.model.predictor is None or run.config.data.target or run.forecasts:
+        raise Unfit("needs a class head, which the objective cross-entropy trains")
+    classes = run.facts.classes
+    labelled = run.model.predictable(embedded.present) & (embedded.labels >= 0)
+    unknown = int((labelled & (embedded.labels >= len(classes))).sum())
+    rows = (labelled & (embedded.labels < len(classes))).nonzero()[:, 0]
+    if not len(rows):
+        raise Unfit("no row has both an input that the head looks at and a class that it was trained on")
+    here = embedded.take(rows)
+    logs = head_says(run, here.z, here.present).double().log_softmax(1)
+    order, truth = logs.topk(min(5, len(classes)), dim=1).indices, here.labels
+    sure, right = logs.amax(1).exp(), order[:, 0] == truth
+    named = "+".join(name for name in embedded.z if name in run.model.predict_from)
+    line = classified(context, order, truth, classes)
+    matrix = {key: line.pop(key) for key in ("confusion", "rows") if key in line}
+    losses = means({"log_loss": -logs.gather(1, truth[:, None])[:, 0].numpy()})
+    line |= context.figures(len(rows), together(macro_f1(order[:, 0], truth, len(classes)), losses))
+    resamples = context.settings.resamples
+    with_interval = len(classes) * len(rows) * resamples <= CELLS
+    line |= context.figures(len(rows), macro_auc(logs, truth), resamples=resamples if with_interval else 0)
+    line |= context.figures(len(rows), calibration_gap(sure, right), resamples=0)
+    return {named: line | matrix | ({"unknown_class": unknown} if unknown else {})}

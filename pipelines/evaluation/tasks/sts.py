@@ -1,0 +1,31 @@
+"""The task `sts`, semantic textual similarity and its like: whether near embeddings are pairs of a high score."""
+
+from itertools import combinations
+
+from torch.nn.functional import normalize
+
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, is_scored_pair, nonempty, task
+from clx.pipelines.measures.prediction import correlations
+
+
+@task("sts")
+def sts(context: TaskContext) -> Lines:
+    """Correlations of the cosine of a row's two inputs with the row's score."""
+    run, embedded = context.run, context.embedded
+    if not run.config.data.target:
+        raise Unfit("needs data.target, the column with the score of a pair")
+    if not embedded.target:
+        raise Unfit(f"{embedded.manifest.name} has no column {run.config.data.target[0]!r} with the score of a pair")
+    pairs = [pair for pair in combinations(embedded.z, 2) if is_scored_pair(context, *pair)]
+    if not pairs:
+        raise Unfit(f"needs two inputs of one kind, such as two sentences; the data have {', '.join(embedded.z)}")
+    found: Lines = {}
+    for one, other in pairs:
+        for place, target in enumerate(embedded.target):
+            scores = embedded.targets[:, place]
+            rows = (embedded.present[one] & embedded.present[other] & scores.isfinite()).nonzero()[:, 0]
+            if len(rows) > 2:
+                z, w = (normalize(embedded.z[name][rows].double(), dim=1) for name in (one, other))
+                line = context.figures(len(rows), correlations((z * w).sum(1), scores[rows]))
+                found[f"{one}+{other}->{target}"] = line | {"rows": len(rows)}
+    return nonempty(found, "no three rows have both inputs and a score")
