@@ -12,13 +12,13 @@ from typing import Annotated, Any, BinaryIO, ClassVar, Literal, TypeVar
 from annotated_types import Ge
 from torch import Generator, Tensor, nn
 
+from clx.modalities.numbers import ABSENT as ABSENT
+
 Input = dict[str, Tensor]
 """One collated modality: `x` `[N, ...]` and, where lengths differ, `mask` `[N, T]` (True where real)."""
 
 LARGEST_FILE = 1 << 29
 """Bytes of a file that are read into memory at most."""
-ABSENT = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
-"""What a missing number looks like in text, in lower case."""
 
 
 class CellError(ValueError):

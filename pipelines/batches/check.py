@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from clx.modalities.base import Modality
+from clx.modalities.numbers import class_name
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.cells import cell_of, cells, read_cell
 from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describe_column, describe_target
@@ -131,8 +132,8 @@ def _open_all(
             _check_row(manifest, i, row, modalities, found[split], findings)
             for column in target:
                 _check_target(manifest, i, column, row[column], findings)
-            if label and row[label] is not None:
-                classes[split][str(row[label])] += 1
+            if label and (named := class_name(row[label])) is not None:
+                classes[split][named] += 1
             done += 1
             step(done, total)
     return found, classes

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from clx.modalities.base import CellError, Input, Modality
+from clx.modalities.numbers import class_name
 from clx.pipelines.batches.batch import BadRow, Batch, Key
 from clx.pipelines.batches.cells import cell_of, collate, future_of, read_cell, vary
 from clx.pipelines.batches.columns import column_of, columns_of, view_names
@@ -86,7 +87,7 @@ class BatchDataset(Dataset[Batch]):
         named = None if self.label is None else row[self.label]
         if named is not None and self.bin_width is not None:
             named = bin_name(named, self.bin_width)
-        label = -1 if named is None else self.classes.get(str(named), -1)
+        label = self.classes.get(class_name(named) or "", -1)
         targets = [self._number(i, name, row[name]) for name in self.target]
         if self.forecasts is not None:
             targets = self._future(i, row, *self.forecasts)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.config.data_schema import Balance, Data
+from clx.pipelines.data.classes import class_of
 from clx.pipelines.data.manifest import Manifest, numbers
 from clx.pipelines.system.errors import BadInput
 
@@ -114,10 +115,11 @@ def density_weights(values: Floats, width: float, balance: Balance) -> Floats:
     return _normalised(values, known, smooth[bin_of(values[known], width) - first], balance)
 
 
-def class_weights(labels: Sequence[str | None], balance: Balance) -> Floats:
+def class_weights(labels: Sequence[Any], balance: Balance) -> Floats:
     """The same by the frequency of classes, which have no neighbours to be smoothed with."""
-    names, codes, counts = np.unique(np.array([str(v) for v in labels]), return_inverse=True, return_counts=True)
-    known = np.array([value is not None for value in labels])
+    named = [class_of(cell) for cell in labels]
+    _, codes, counts = np.unique(np.array([str(name) for name in named]), return_inverse=True, return_counts=True)
+    known = np.array([name is not None for name in named])
     return _normalised(codes, known, counts[codes[known]].astype(float), balance)
 
 
@@ -140,9 +142,9 @@ def row_weights(data: Data, manifest: Manifest) -> Floats | None:
 
 
 def label_of(data: Data, value: Any) -> str | None:
-    """The class of a row with this value in the label's column: the value, or its bin where it is a target."""
+    """The class of a row with this value in the label's column: its name, or its bin where it is a target."""
     if value is None or data.label not in data.target:
-        return None if value is None else str(value)
+        return class_of(value)
     assert data.bin_width is not None
     return bin_name(value, data.bin_width)
 

@@ -15,6 +15,7 @@ from clx.pipelines.batches.cells import cell_at
 from clx.pipelines.batches.columns import check_columns, has_columns
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
+from clx.pipelines.data.classes import index_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run, class_names
 from clx.pipelines.model.frozen_features import use_frozen_features
@@ -91,8 +92,9 @@ def embed_manifest(
     label = run.config.data.label if run.config.data.label in manifest.columns else None
     target = [name for name in run.config.data.target if name in manifest.columns]
     known = run.facts.classes if classes is None else classes
-    every = known + [name for name in (class_names(run.config, manifest) if label else []) if name not in known]
-    index = {name: k for k, name in enumerate(every)}
+    index = index_of(known)
+    every = known + [name for name in (class_names(run.config, manifest) if label else []) if name not in index]
+    index = index_of(every)
     width = run.config.data.bin_width if label in run.config.data.target else None
     data = BatchDataset(manifest, modalities, label, index, width, target, on_bad=on_bad)
     if run.config.data.cache:

@@ -16,6 +16,7 @@ from clx.pipelines.batches.cells import cells
 from clx.pipelines.batches.columns import check_columns, view_names
 from clx.pipelines.config.objects import make_losses, make_modalities, resolved
 from clx.pipelines.config.schema import Config
+from clx.pipelines.data.classes import index_of
 from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.checks import check_needs, check_neighbours, check_steps, check_windows, try_objective
@@ -58,7 +59,7 @@ class Run:
 
     @property
     def class_index(self) -> dict[str, int]:
-        return {name: k for k, name in enumerate(self.facts.classes)}
+        return index_of(self.facts.classes)
 
     @property
     def forecasts(self) -> tuple[str, int] | None:
@@ -167,7 +168,11 @@ def class_names(config: Config, manifest: Manifest) -> list[str]:
     """The distinct labels of a manifest, sorted."""
     if not config.data.label:
         return []
-    names = {label_of(config.data, value) for value in manifest.column(config.data.label)} - {None}
+    cells = manifest.column(config.data.label)
+    names = {label_of(config.data, value) for value in cells} - {None}
+    if manifest.path_column is not None:  # of class folders
+        for cell in {str(cell) for cell in cells if cell is not None and label_of(config.data, cell) is None}:
+            raise BadInput(f"{manifest.name}: a class folder {cell!r} reads as a missing label: rename it")
     return sorted((str(name) for name in names), key=float if config.data.label in config.data.target else str)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings
+from clx.modalities.numbers import class_name
 from clx.pipelines.data.splits import choose
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.scoring import alone_and_together, class_embeddings, embed_items, native_scale, queries
@@ -50,9 +51,10 @@ def calibrate_on(
         phrasings = {name: [name] for name in sorted({name for names in stated for name in names})}
     if len(phrasings) < 2 and not multi_label:
         raise BadInput(f"{manifest.name}: column {column!r} has fewer than two labels to tell apart")
+    known = {class_name(name) or name: name for name in phrasings}
     truth: list[set[str] | None] = []
     for names in stated:
-        applying = {name for name in names if name in phrasings}
+        applying = {known[name] for name in names if name in known}
         truth.append(applying if names and (applying or multi_label) else None)
     usable = inputs.usable(manifest)
     if not usable:
@@ -77,8 +79,8 @@ def _labels_of(cell: Any, several: bool) -> list[str]:
     if cell is None:
         return []
     if several and isinstance(cell, str):
-        return [part.strip() for part in cell.split("|") if part.strip()]
-    return [str(part) for part in cell] if isinstance(cell, list | tuple) else [str(cell)]
+        cell = cell.split("|")
+    return [name for part in (cell if isinstance(cell, list | tuple) else [cell]) if (name := class_name(part))]
 
 
 def calibrate(

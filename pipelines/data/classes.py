@@ -1,0 +1,19 @@
+"""Classes of rows by name: what a cell of the label's column says, the same in every file."""
+
+from collections.abc import Iterable
+from typing import Any
+
+
+def class_of(cell: Any) -> str | None:
+    """The class that a cell of a label names (see `modalities.numbers.class_name`)."""
+    from clx.modalities.numbers import class_name  # inside: the package holds torch
+
+    return class_name(cell)
+
+
+def index_of(names: Iterable[str]) -> dict[str, int]:
+    """The number of each class. Those of runs that took `1.0` or `TRUE` as it was written are found by their name."""
+    index: dict[str, int] = {}
+    for k, name in enumerate(names):
+        index.setdefault(class_of(name) or name, k)
+    return index
