@@ -77,7 +77,7 @@ def dates(values: Sequence[Any], day_first: bool | None = None) -> NDArray[np.fl
     numbers: dict[int, float] = {}
     for i, value in enumerate(values):
         number = _number(value)
-        if _absent(value):
+        if is_absent(value):
             continue
         if number is not None:
             numbers[i] = number
@@ -185,7 +185,8 @@ def _of_object(value: date) -> Moment:
     return Moment(day, False, clock - (offset.total_seconds() if offset is not None else 0), offset is not None)
 
 
-def _absent(value: Any) -> bool:
+def is_absent(value: Any) -> bool:
+    """Whether a cell has no date: None, NaN, blank, or a word for it."""
     if isinstance(value, str):
         return value.strip().lower() in ABSENT or value.strip().lower() == "nat"
     return value is None or (isinstance(value, float | np.floating) and math.isnan(value))

@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 
 
 def long_csv(folder: Path, **changes: Any) -> Path:
-    """Two people, 5 and 3 steps, mixed up; y is 10 x."""
+    """Two people, 5 and 3 steps, mixed up; y is 10 x. Ann's step at t = 3 is missing."""
     lines = ["who,t,x,y,note,split,label"]
     steps = [("ann", t) for t in (0, 1, 2, 4, 5)] + [("bob", t) for t in (10, 11, 13)]
     for k in RNG.permutation(len(steps)):
@@ -25,5 +25,5 @@ def long_csv(folder: Path, **changes: Any) -> Path:
 
 
 def data(path: Path, **more: Any) -> Data:
-    long = {"id": "who", "time": "t", "channels": ["x", "y"], **more.pop("long", {})}
+    long = {"id": "who", "time": "t", "channels": ["x", "y"], "holes": False, **more.pop("long", {})}
     return Data.model_validate({"train": str(path), "label": "label", "long": long, **more})

@@ -17,7 +17,7 @@ class Neighbours:
         codes = np.array([-1 - i if g is None else known.setdefault(str(g), len(known)) for i, g in enumerate(groups)])
         times = np.zeros(len(codes))
         if near.time is not None:
-            times = seconds(manifest.column(near.time), f"{manifest.name}, column {near.time}")
+            times = seconds(manifest, near.time, "data.neighbours", near.day_first, f"within = {near.within:g}")
             codes = np.where(np.isnan(times), -1 - np.arange(len(codes)), codes)
         order = np.lexsort((times, codes))
         self._order = order

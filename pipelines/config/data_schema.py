@@ -72,6 +72,8 @@ class Near(Section):
     """Column with the time of a row, a number or a date."""
     within: Annotated[float, Field(gt=0)] | None = None
     """Largest difference in `time`; in seconds for dates."""
+    day_first: bool | None = None
+    """Whether `01/02/2024` in `time` is 1 February; the column tells, by a `13/02/2024` say, when not given."""
 
     @model_validator(mode="after")
     def _both(self) -> "Near":
@@ -87,12 +89,17 @@ class Long(Section):
     """Column that says which series a row is of; all rows are one series, named like the file, when not given."""
     time: str
     """Column with the time of a row, a number or a date."""
+    day_first: bool | None = None
+    """Whether `01/02/2024` in `time` is 1 February; the column tells, by a `13/02/2024` say, when not given."""
     channels: Annotated[list[str], Field(min_length=1)]
     """Columns with the values; patterns such as `acc_*` too."""
     every: Annotated[float, Field(gt=0)] | None = None
     """Values at even times so far apart, on straight lines between those given; in seconds for dates."""
     stamps: bool = False
     """One more channel with the time since the step before."""
+    holes: bool = True
+    """Steps that are missing between even times are holes (NaN); without, what is there stands side by side. With
+    `every` or `stamps` there are none."""
 
     @model_validator(mode="after")
     def _one(self) -> "Long":

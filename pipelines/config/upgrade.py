@@ -9,7 +9,7 @@ from typing import Any
 
 from clx.pipelines.system.errors import BadInput
 
-FORMAT = 2
+FORMAT = 3
 """Of the configs that this version saves, under the key `format`; 1 is that of configs without it."""
 RENAMED = {
     "symile": {"negatives": "tuples"},
@@ -39,6 +39,10 @@ def upgrade(raw: Any, where: str) -> Any:
                 stage["objective"] = [_term_1(term) for term in stage["objective"]]
             elif isinstance(stage, dict):
                 stage |= {"objective": _term_1(stage["objective"])} if "objective" in stage else {}
+    if found < 3:
+        data = raw.get("data")
+        if isinstance(data, dict) and isinstance(data.get("long"), dict):
+            raw["data"] = data | {"long": {"holes": False} | data["long"]}
     return raw
 
 

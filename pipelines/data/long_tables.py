@@ -5,13 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clx.pipelines.config.data_schema import Long
 from clx.pipelines.data.manifest import Manifest, numbers, seconds
 from clx.pipelines.data.windows import TIMES, Values, _parts, lists, refuse_own_columns
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, ClxWarning
+
+Places = NDArray[np.int64]
+MOST_MADE = 1000
+"""Steps that `every` may make of each that is given."""
 
 
 def grouped(
@@ -34,8 +40,8 @@ def grouped(
     channels = _channels(manifest, long)
     name = long.id or "recording"
     ids = [Path(manifest.name).stem] * len(manifest) if long.id is None else manifest.column(long.id)
-    where = f"{manifest.name}, column {long.time}"
-    times = seconds(manifest.column(long.time), where)
+    unit_of = None if long.every is None else f"every = {long.every:g}"
+    times = seconds(manifest, long.time, "data.long", long.day_first, unit_of)
     for lacking, column in ((np.array([i is None for i in ids]), name), (np.isnan(times), long.time)):
         if lacking.any():
             raise BadInput(f"{manifest.where(int(lacking.argmax()))}, column {column}: empty")
@@ -49,8 +55,12 @@ def grouped(
         row = int(order[again[0] + 1])
         raise BadInput(f"{manifest.where(row)}: {name} {ids[row]} has this {long.time} twice")
     values = np.stack([numbers(manifest, column) for column in channels], 1)[order]
-    parts = zip(np.split(times, starts[1:]), np.split(values, starts[1:]), strict=True)
-    made = [_sampled(time, part, long, shares or {}) for time, part in parts]
+    spans = np.split(times, starts[1:])
+    if long.every is not None:
+        _refuse_dense(manifest, spans, long.time, long.every)
+    at = _holes(manifest, spans, list(known), long)
+    parts = zip(spans, np.split(values, starts[1:]), at, strict=True)
+    made = [_sampled(time, part, where, long, shares or {}) for time, part, where in parts]
     columns: dict[str, Any] = {name: list(known), "series": lists(made)}
     for column in manifest.columns:
         if column in (long.id, long.time, *channels):
@@ -68,8 +78,8 @@ def grouped(
     if timed:
         cells = np.array([str(cell) for cell in manifest.column(long.time)])[order]
         dated = not _is_number(cells[0])
-        parts = zip(np.split(cells, starts[1:]), np.split(times, starts[1:]), strict=True)
-        columns[TIMES] = [(part if long.every is None else _even(time, long.every, dated)) for part, time in parts]
+        texts = zip(np.split(cells, starts[1:]), spans, at, strict=True)
+        columns[TIMES] = [_told(text, time, where, long.every, dated) for text, time, where in texts]
     table = pa.table(columns)
     every = np.arange(len(table))
     return replace(manifest, name=f"{manifest.name} by {name}", table=table, rows=every, path_column=None)
@@ -83,9 +93,48 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _even(time: Values, every: float, dated: bool) -> list[str]:
-    """Even times as text, from the first of those given as far as the last."""
-    even = _grid(time, every)
+def _holes(manifest: Manifest, spans: Sequence[Values], names: Sequence[str], long: Long) -> list[Places | None]:
+    """Places of the steps of each series on its even grid, where steps are missing from one and are to be holes.
+
+    Warns of how many there are. Raises `BadInput` where they are too many to be meant.
+    """
+    from clx.modalities.series_times import TooSparse, places  # its package imports torch, which few tables need
+
+    if long.every is not None or long.stamps or not long.holes:
+        return [None] * len(spans)
+    found = []
+    for name, time in zip(names, spans, strict=True):
+        try:
+            found.append(places(time))
+        except TooSparse as error:
+            ways = "data.long.holes=false puts what is there side by side, data.long.every=N bridges"
+            raise BadInput(f"{manifest.name}, {long.id or 'recording'} {name}: {error}; {ways}") from None
+    gone = [0 if at is None else int(at[-1]) + 1 - len(at) for at in found]
+    if sum(gone):
+        name = names[int(np.flatnonzero(gone)[0])]
+        warn(
+            f"{manifest.name}: {sum(gone)} steps are missing between even times, first in {name}, and are holes in "
+            f"{np.count_nonzero(gone)} of {len(gone)} series (data.long.holes=false: none, data.long.every: bridged)",
+            ClxWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+def _told(text: Any, time: Values, at: Places | None, every: float | None, dated: bool) -> Any:
+    """The times of the steps of a series as text: as they were given, and those that were made."""
+    from clx.modalities.series_times import between
+
+    if every is not None:
+        return _text(_grid(time, every), dated)
+    if at is None:
+        return text
+    told = np.array(_text(between(time, at), dated), dtype=object)
+    told[at] = text
+    return told
+
+
+def _text(even: Values, dated: bool) -> list[str]:
     if dated:
         return [str(time) for time in (even * 1e6).round().astype("datetime64[us]")]
     return [f"{value:.15g}" for value in even]
@@ -93,6 +142,16 @@ def _even(time: Values, every: float, dated: bool) -> list[str]:
 
 def _grid(time: Values, every: float) -> Values:
     return np.asarray(time[0] + every * np.arange(int((time[-1] - time[0]) / every + 1e-9) + 1))
+
+
+def _refuse_dense(manifest: Manifest, spans: Sequence[Values], column: str, every: float) -> None:
+    """Raise `BadInput` where most steps would be made up: `every` is then in another unit than the times."""
+    made, given = sum((time[-1] - time[0]) / every for time in spans), sum(map(len, spans))
+    if made > MOST_MADE * given:
+        raise BadInput(
+            f"{manifest.name}, column {column}: every = {every:g} makes {made:.3g} steps of {given}: it counts in the "
+            "unit of the times, in seconds for dates"
+        )
 
 
 def _channels(manifest: Manifest, long: Long) -> list[str]:
@@ -105,9 +164,14 @@ def _channels(manifest: Manifest, long: Long) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _sampled(time: Values, values: Values, long: Long, shares: Mapping[str, float]) -> Values:
-    """`[T, C]` of one series: at even times on straight lines between its values, or with the time gone by as one
-    more channel, as asked. A line into a later part would tell what is to come: a part ends with its last value."""
+def _sampled(time: Values, values: Values, at: Places | None, long: Long, shares: Mapping[str, float]) -> Values:
+    """`[T, C]` of one series: at even times on straight lines between its values, with the time gone by as one more
+    channel, or at its places with holes between, as asked. A line into a later part would tell what is to come: a
+    part ends with its last value."""
+    from clx.modalities.series_times import spread
+
+    if at is not None:
+        return spread(values, at)
     if long.every is not None:
         even = _grid(time, long.every)
         sampled = np.full((len(even), values.shape[1]), np.nan)

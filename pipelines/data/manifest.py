@@ -5,16 +5,18 @@ A manifest of ten million rows stays one compact table that worker processes sha
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clx.pipelines.system.errors import BadInput, nearest
+from clx.pipelines.system.errors import BadInput, ClxWarning, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -201,17 +203,35 @@ def numbers(manifest: Manifest, column: str) -> NDArray[np.float64]:
         raise
 
 
-def seconds(values: Sequence[Any], where: str) -> NDArray[np.float64]:
-    """Times as numbers: numbers as they are, dates as seconds since 1970, NaN for none. Raises `BadInput`."""
+def seconds(
+    manifest: Manifest, column: str, key: str, day_first: bool | None = None, unit_of: str | None = None
+) -> NDArray[np.float64]:
+    """A column of times `[N]`: numbers as they are, dates as seconds since 1970, NaN for none.
+
+    Args:
+        key: of the config, whose `day_first` decides between 1 February and 2 January.
+        unit_of: `every = 10`, say, which counts in seconds for dates: warns of numbers that look like dates.
+
+    Raises `BadInput`, naming the first row that is neither a number nor a date, and `key` where it must decide.
+    """
+    from clx.modalities.dates import BadDate, dates, is_absent  # its package imports torch, which few tables need
+
+    cells = [None if is_absent(cell) else cell for cell in manifest.column(column)]
     try:
-        return np.array([np.nan if v is None else float(v) for v in values])
+        found = np.array([np.nan if cell is None else float(cell) for cell in cells])
     except (TypeError, ValueError):
-        pass
-    try:
-        dates = np.array(["NaT" if v is None else str(v).removesuffix("Z") for v in values], dtype="datetime64[us]")
-    except ValueError as error:
-        raise BadInput(f"{where}: neither numbers nor dates ({error})") from None
-    return np.where(np.isnat(dates), np.nan, dates.astype(np.int64) / 1e6)
+        try:
+            return dates(cells, day_first)
+        except BadDate as error:
+            decide = f": {key}.day_first=true or {key}.day_first=false decides" if error.ambiguous else ""
+            raise BadInput(f"{manifest.where(error.index)}, column {column}: {error}{decide}") from None
+    if unit_of is not None:
+        with suppress(BadDate):
+            dates(cells[:100])
+            some = next(cell for cell in cells if cell is not None)
+            said = f"{some} and the like look like dates and are taken as numbers: {unit_of} counts in their unit"
+            warn(f"{manifest.name}, column {column}: {said}", ClxWarning, stacklevel=2)
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -96,15 +96,16 @@ def choose(
     Args:
         split: train, val or test; None leaves the choice to `otherwise`.
         otherwise: `first` takes test, val or train, the first that there is, or `all` of a source without a split
-            column; `every` takes all of them; `file` takes all rows of a file as it is, in its order and with no
-            series made of them, under the name `all`; of the run's own and of built-in data it takes the first.
+            column; `every` takes all of them; `file` takes all rows of a file in its order, whatever their split,
+            under the name `all`; of the run's own and of built-in data it takes the first. Of a table of time steps
+            the rows are its series or their windows, and need no label or target; other files are taken as they are.
         whole: as in `load_splits`.
 
     Raises:
         BadInput: where there are no such rows.
     """
     if otherwise == "file" and source is not None and not is_builtin(source):
-        manifest = load_manifest(source, allow_outside=data.allow_outside)
+        manifest = _as_it_is(source, data)
         splits = {"all": manifest} if split is None else split_by(manifest, data.split)
     elif source is None:
         splits = load_splits(data, seed, whole=whole)
@@ -156,6 +157,14 @@ def _open(source: str, data: Data, timed: bool, ends: dict[str, float] | None = 
     near = [data.neighbours.group] if data.neighbours else []
     needed = [data.split, *data.target, *near, *([data.label] if data.label else [])]
     return grouped(manifest, data.long, needed, timed, ends)
+
+
+def _as_it_is(source: str, data: Data) -> Manifest:
+    """All rows of a file; of a table of time steps its series, or their windows, whatever they are to be told by."""
+    manifest = load_manifest(source, allow_outside=data.allow_outside)
+    if data.long is None or (data.long.time not in manifest.columns and "series" in manifest.columns):
+        return manifest
+    return _cut(_open(source, data.model_copy(update={"label": None, "target": [], "neighbours": None}), False), data)
 
 
 def split_in(splits: Mapping[str, Manifest], name: str, source: str) -> Manifest:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.config.data_schema import Long, Windows
-from clx.pipelines.data.manifest import Manifest, resolve
+from clx.pipelines.data.manifest import LeftOut, Manifest, resolve
 from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ def windowed(manifest: Manifest, windows: Windows, long: Long | None = None) -> 
     first, last = np.array(bounds, dtype=np.int64).reshape(-1, 2)[rows].T
     start = first + number * windows.stride
     stop = np.minimum(start + windows.length, last)
+    some = _measured(manifest, windows.column, rows, start, stop)
+    left_out = [LeftOut("window without a value", int((~some).sum()), manifest.where(int(rows[some.argmin()])))]
+    rows, start, stop, last = rows[some], start[some], stop[some], last[some]
     made = _cut(manifest, windows.column, rows, start, stop)
     table = made.table
     if windows.horizon is not None:
@@ -71,7 +74,21 @@ def windowed(manifest: Manifest, windows: Windows, long: Long | None = None) -> 
         table = table.append_column(FUTURE, future)
     if not named:
         table = table.append_column("recording", _names(manifest, windows.column).take(pa.array(rows)))
-    return replace(made, table=table.append_column("start", pa.array(start)))
+    left = manifest.left_out if some.all() else (*manifest.left_out, *left_out)
+    return replace(made, table=table.append_column("start", pa.array(start)), left_out=left)
+
+
+def _measured(manifest: Manifest, column: str, rows: Integers, start: Integers, stop: Integers) -> NDArray[np.bool_]:
+    """Which parts of series hold a value; all where the series are files, which are not read for it, or none has."""
+    cells = manifest.column(column)
+    if isinstance(cells[0], str):
+        return np.ones(len(rows), bool)
+    counts = [
+        np.concatenate([[0], np.isfinite(np.asarray(cell, dtype=np.float32)).reshape(len(cell), -1).any(1).cumsum()])
+        for cell in cells
+    ]
+    some = np.array([counts[r][b] > counts[r][a] for r, a, b in zip(rows, start, stop, strict=True)], dtype=bool)
+    return some if some.any() else ~some
 
 
 def parted(manifest: Manifest, column: str, shares: dict[str, float], timed: bool = False) -> dict[str, Manifest]:

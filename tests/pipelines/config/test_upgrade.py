@@ -53,7 +53,7 @@ def test_a_dumped_config_reads_back_and_is_left_alone() -> None:
     assert parse(Config, upgrade(saved, "config"), "config") == config
 
 
-@pytest.mark.parametrize("number", [3, 0, "2", True, None])
+@pytest.mark.parametrize("number", [FORMAT + 1, 0, "2", True, None])
 def test_a_format_that_this_version_does_not_know_is_refused(number: Any) -> None:
     with pytest.raises(BadInput, match="config format"):
         upgrade(raw({"name": "clip"}, format=number), "config.yaml")
@@ -73,3 +73,11 @@ def test_a_file_that_a_person_wrote_is_told_the_new_word(term: dict[str, Any], r
         load_config(str(path))
     path.write_text(yaml.safe_dump(raw(term, format=1)))  # copied from a run
     make_losses(load_config(str(path)))
+
+
+def test_missing_steps_were_no_holes_before_format_3(tmp_path: Path) -> None:
+    long = {"time": "t", "channels": ["x"]}
+    old = upgrade({"data": {"train": "x.csv", "long": long}, "format": 2}, "config.yaml")
+    assert old["data"]["long"] == {"holes": False, **long}
+    new = upgrade({"data": {"train": "x.csv", "long": long}, "format": 3}, "config.yaml")
+    assert new["data"]["long"] == long

@@ -8,7 +8,7 @@ import pytest
 
 from clx.pipelines.config.data_schema import Data, Long
 from clx.pipelines.data.splits import choose, load_splits
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, ClxWarning
 from long_table import data, long_csv
 
 
@@ -39,6 +39,41 @@ def test_irregular_times_become_even_or_are_told(tmp_path: Path) -> None:
     assert rows.row(0)["series"].tolist() == [1, 1.5, 2, 2.5, 3]
 
 
+def test_steps_that_are_missing_between_even_ones_are_holes(tmp_path: Path) -> None:
+    made = data(long_csv(tmp_path), long={"holes": True})
+    with pytest.warns(ClxWarning, match="1 steps are missing between even times, first in ann, .* in 1 of 2 series"):
+        splits = load_splits(made, 0, whole=True)
+    row = splits["train"].row(0)
+    assert np.array_equal(row["series"][:, 0], [0, 1, 2, np.nan, 4, 5], equal_nan=True)
+    assert list(row["times"]) == ["0", "1", "2", "3", "4", "5"]
+    assert splits["test"].row(0)["series"].tolist() == [[10, 100], [11, 110], [13, 130]], "too few to tell"
+    for other in ({"every": 1.0}, {"stamps": True}):  # neither has holes
+        rows = load_splits(data(tmp_path / "long.csv", long={"holes": True} | other), 0)["train"]
+        assert not np.isnan(rows.row(0)["series"][:, 0]).any()
+
+
+def test_a_window_in_a_hole_is_none(tmp_path: Path) -> None:
+    days = [*range(1, 10), *range(18, 28)]
+    lines = ["t,x", *(f"2024-03-{day:02d},{day}" for day in days)]
+    (tmp_path / "d.csv").write_text("\n".join(lines) + "\n")
+    raw = {"train": str(tmp_path / "d.csv"), "long": {"time": "t", "channels": ["x"]}}
+    with pytest.warns(ClxWarning, match="8 steps are missing"):
+        rows = load_splits(Data.model_validate(raw | {"windows": {"length": 3, "stride": 3}}), 0)["train"]
+    assert rows.column("start") == [0, 3, 6, 15, 18, 21, 24]
+    assert [(left.reason, left.count) for left in rows.left_out] == [("window without a value", 2)]
+    assert np.array_equal(rows.row(3)["series"], [np.nan, np.nan, 18], equal_nan=True)
+
+
+def test_times_far_apart_and_units_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("t,x\n" + "".join(f"{t},{t}\n" for t in (0, 1000, 2000, 3000, 500_000)))
+    raw = {"train": str(tmp_path / "d.csv"), "long": {"time": "t", "channels": ["x"]}}
+    with pytest.raises(BadInput, match="496 steps are missing between 5 .*; data.long.holes=false puts"):
+        load_splits(Data.model_validate(raw), 0)
+    raw["long"] = {"time": "t", "channels": ["x"], "every": 0.01}
+    with pytest.raises(BadInput, match="every = 0.01 makes 5e\\+07 steps of 5: it counts in the unit of the times"):
+        load_splits(Data.model_validate(raw), 0)
+
+
 @pytest.mark.parametrize(
     ("line", "more", "reason"),
     [
@@ -46,7 +81,7 @@ def test_irregular_times_become_even_or_are_told(tmp_path: Path) -> None:
         ("ann,9,9,9,n,train,eve", {}, "'label' changes within who ann"),
         ("ann,9,many,9,n,train,ann", {}, "long.csv row 3, column x: 'many' is not a number"),
         ("ann,,9,9,n,train,ann", {}, "long.csv row 3, column t: empty"),
-        ("ann,noon,9,9,n,train,ann", {}, "column t: neither numbers nor dates"),
+        ("ann,noon,9,9,n,train,ann", {}, "long.csv row 3, column t: 'noon' is neither a number nor a date"),
         (None, {"channels": ["z*"]}, "no column 'z\\*'"),
         (None, {"id": "whom"}, "did you mean 'who'"),
     ],

@@ -1,13 +1,16 @@
 """Manifests: columns by name, paths that stay in their folder, rows that are taken."""
 
 import pickle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from clx.pipelines.data.manifest import resolve, seconds
+from clx.pipelines.data.manifest import Manifest, resolve, seconds
 from clx.pipelines.data.splits import load_manifest
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, ClxWarning
 
 
 def test_missing_column_names_the_nearest(write) -> None:
@@ -44,8 +47,18 @@ def test_take_keeps_row_numbers_and_pickling_keeps_rows(write) -> None:
 
 
 def test_dates_are_seconds() -> None:
-    got = seconds(["2024-02-28T23:59:59Z", None, "2024-02-29 00:00:01.5"], "x")
+    def times(*cells: Any) -> Manifest:
+        return Manifest("t.csv", Path(), pa.table({"t": cells}), np.arange(len(cells)))
+
+    got = seconds(times("2024-02-28T23:59:59Z", None, "2024-02-29 00:00:01.5Z"), "t", "data.long")
     assert got[2] - got[0] == pytest.approx(2.5)
     assert np.isnan(got[1])
-    with pytest.raises(BadInput, match="x: neither numbers nor dates"):
-        seconds(["soon"], "x")
+    assert seconds(times("1", "NA", "2.5"), "t", "data.long").tolist()[::2] == [1, 2.5]
+    with pytest.raises(BadInput, match="t.csv row 2, column t: 'soon' is neither a number nor a date"):
+        seconds(times("1", "soon"), "t", "data.long")
+    with pytest.raises(BadInput, match="t.csv row 1, .*: data.long.day_first=true or data.long.day_first=false decid"):
+        seconds(times("01/02/2024"), "t", "data.long")
+    assert seconds(times("01/02/1970"), "t", "data.long", day_first=True)[0] == 31 * 86_400
+    assert seconds(times("01/02/1970"), "t", "data.long", day_first=False)[0] == 86_400
+    with pytest.warns(ClxWarning, match="1707818400000 and the like look like dates.* every = 10 counts in their unit"):
+        seconds(times(1707818400000, 1707818401000), "t", "data.long", unit_of="every = 10")
