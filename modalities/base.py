@@ -173,6 +173,15 @@ class Modality:
         """One sample from a cell (a path, bytes, an array or text): no randomness. Raises `CellError`."""
         raise NotImplementedError
 
+    @property
+    def limit(self) -> str:
+        """How long a cell may be, with its unit and the option that sets it; nothing where no length is too long."""
+        return ""
+
+    def cut(self, cell: Any) -> bool:
+        """Whether a cell that can be read is longer than `limit`, so that its end has no effect."""
+        return False
+
     def augment(self, samples: list[Any], generator: Generator) -> list[Any]:
         """One random view of each sample of a batch; all randomness comes from `generator`."""
         return samples

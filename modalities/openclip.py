@@ -173,6 +173,12 @@ def preprocessing(name: str, pretrained: str | None, size: int | None) -> Any:
     return transform.PreprocessCfg(**transform.merge_preprocess_dict({}, {**tag, "size": size or own}))
 
 
+def tokens_in(tokenizer: Any, text: str) -> int:
+    """How many tokens a text has, with those at its ends, when none are cut."""
+    row = tokenizer([text], context_length=len(text.encode("utf-8", "replace")) + 3)[0]  # none is less than a byte
+    return int((row != row[-1]).nonzero().max()) + 1
+
+
 def tokenizer(name: str) -> Any:
     """The model's own tokenizer, `list[str] -> [N, T]`; `ValueError` where it needs a network and has none."""
     import open_clip

@@ -46,4 +46,4 @@ def spread(values: Floats, at: NDArray[np.int64]) -> Floats:
 
 def between(times: Floats, at: NDArray[np.int64]) -> Floats:
     """The times of all places, on straight lines between those of the steps that are there."""
-    return np.interp(np.arange(int(at[-1]) + 1), at, times)
+    return np.asarray(np.interp(np.arange(int(at[-1]) + 1), at, times))

@@ -1,6 +1,7 @@
 """Text: sentences, names, captions in any language."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -12,6 +13,11 @@ from torch import Generator
 from clx.modalities import openclip
 from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
 from clx.modalities.text_encoders import ByteTransformer, HuggingFace, bytes_of, hugging_face
+
+LONGEST = (128, 1024)
+"""Bytes that `transformer` reads when it is not said: at least, and at most, since its cost grows with their square."""
+CUT = 0.01
+"""Share of the training texts that may be cut by a length that follows from them."""
 
 
 class Prompt(NamedTuple):
@@ -34,6 +40,7 @@ class Text(Modality):
 
     kind: ClassVar[str] = "text"
     default_encoder: ClassVar[str] = "transformer"
+    fit_rows: ClassVar[int] = 10_000
     only_for: ClassVar[dict[str, tuple[str, ...]]] = {
         "max_length": ("transformer", "hf"),
         "pooling": ("hf",),
@@ -41,7 +48,8 @@ class Text(Modality):
     }
 
     max_length: Annotated[int, Ge(1)] | None = None
-    """Longest text: bytes for `transformer` (128 when not given), tokens for `hf:` (the model's, at most 256)."""
+    """Longest text: bytes for `transformer` (at least 128, and up to 1024 so that at most 1 % of the training texts are
+    cut, when not given), tokens for `hf:` (the model's, at most 256)."""
     templates: Annotated[list[str], MinLen(1)] = field(default_factory=lambda: ["{}"])
     """Sentences around the text, with `{}` where it goes."""
     width: Annotated[int, Ge(32), MultipleOf(32)] = 128
@@ -58,6 +66,54 @@ class Text(Modality):
         for template in self.templates:
             if "{}" not in template:
                 raise ValueError(f"text template {template!r} has no {{}} where the text should go")
+        self._longest = LONGEST[0]
+
+    def fit(self, cells: Iterable[Any]) -> None:
+        """The length of `transformer`, where none is given, from that of the texts."""
+        if self.encoder != "transformer" or self.max_length is not None:
+            return
+        lengths = sorted(self._bytes(str(cell).strip()) for cell in cells)
+        if lengths:
+            self._longest = min(max(LONGEST[0], lengths[math.ceil((1 - CUT) * len(lengths)) - 1]), LONGEST[1])
+
+    def state(self) -> dict[str, Any]:
+        """What `fit` found, where it is not the least."""
+        return {"longest": self._longest} if self._longest != LONGEST[0] else {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what `state` gave."""
+        self._longest = state.get("longest", LONGEST[0])
+
+    @property
+    def longest(self) -> int:
+        """Bytes that `transformer` reads, tokens that other encoders do."""
+        family = self.encoder.partition(":")[0]
+        if family == "hf":
+            return min(self.max_length or 256, int(self.tokenizer.model_max_length))
+        return int(self.tokenizer.context_length) if family == "open_clip" else self.max_length or self._longest
+
+    @property
+    def limit(self) -> str:
+        family = self.encoder.partition(":")[0]
+        unit = "tokens" if family in ("hf", "open_clip") else "bytes"
+        return f"{self.longest} {unit}" + (f" of {self.encoder}" if family == "open_clip" else " (max_length)")
+
+    def cut(self, cell: Any) -> bool:
+        text, longest = str(cell).strip(), self.longest
+        family = self.encoder.partition(":")[0]
+        if self._bytes(text) + 2 <= longest:  # no token is less than a byte, and two stand around them
+            return False
+        if family == "hf":
+            return any(
+                len(self.tokenizer(str(each), verbose=False)["input_ids"]) > longest for each in self.prompts(text)
+            )
+        if family == "open_clip":
+            return any(openclip.tokens_in(self.tokenizer, str(prompt)) > longest for prompt in self.prompts(text))
+        return self._bytes(text) > longest
+
+    def _bytes(self, text: str) -> int:
+        """Length of a text in the longest of its templates."""
+        return len(text.encode("utf-8", "replace")) + max(len(each.encode("utf-8")) - 2 for each in self.templates)
 
     def read(self, cell: Any) -> Prompt:
         """The text, in the first template."""
@@ -87,10 +143,10 @@ class Text(Modality):
         if family == "open_clip":
             return {"x": self.tokenizer(texts)}
         if family == "hf":
-            longest = min(self.max_length or 256, self.tokenizer.model_max_length)
-            tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+            cut = {"truncation": True, "max_length": self.longest}
+            tokens = self.tokenizer(texts, padding=True, return_tensors="pt", **cut)
             return {"x": tokens["input_ids"], "mask": tokens["attention_mask"].bool()}
-        x, mask = bytes_of(texts, self.max_length or 128)
+        x, mask = bytes_of(texts, self.longest)
         return {"x": x, "mask": mask}
 
     def build_encoder(self, load: bool = True) -> Encoder:
@@ -116,7 +172,7 @@ class Text(Modality):
             raise unknown_encoder(type(self), self.encoder)
         if self.weights and load:
             raise ValueError("encoder `transformer` has no pretrained weights")
-        return ByteTransformer(self.max_length or 128, self.width, self.layers, self.dropout)
+        return ByteTransformer(self.longest, self.width, self.layers, self.dropout)
 
     @cached_property
     def tokenizer(self) -> Any:

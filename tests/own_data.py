@@ -112,7 +112,84 @@ FIGURES: list[Case] = []
 """Answers that nothing can be learned from, and figures on small data."""
 
 
-SERIES: list[Case] = []
+def recipe(modality: str, data: str = "train: t.csv, label: label", name: str = "supcon") -> str:
+    """A run of one step, as YAML."""
+    settings = "embed_dim: 8\ntrain: {steps: 1, batch_size: 8}\neval: []\n"
+    return f"data: {{{data}}}\nmodalities: {{{modality}}}\nobjective: {name}\n{settings}"
+
+
+def texts(*lengths: int) -> str:
+    """A table of texts of so many bytes, and two classes."""
+    return csv("text,label", *(f"{'a b c ' * (n // 6)}{'d' * (n % 6)},{'xy'[i % 2]}" for i, n in enumerate(lengths)))
+
+
+SERIES = [
+    Case(
+        "long texts are read to their end",
+        {"t.csv": texts(*[300] * 20)},
+        "data check t.csv",
+        {"splits.train.inputs.text.cut": 0, "findings": []},
+    ),
+    Case(
+        "one text in a hundred may be cut, and is counted",
+        {"t.csv": texts(*[400] * 100, 2000)},
+        "data check t.csv",
+        {
+            "splits.train.inputs.text.cut": 1,
+            "counts.cut": 1,
+            "findings.0.where": "t.csv row 101",
+            "findings.0.reason": lambda said: "1 of 101 cells of text (1.0%) are longer than 400 bytes" in said,
+        },
+    ),
+    Case(
+        "very long texts are cut at 1024 bytes, which is said",
+        {"t.csv": texts(*[1000] * 10, *[1500] * 10)},
+        "data check t.csv",
+        {
+            "splits.train.inputs.text.cut": 10,
+            "findings.0.reason": lambda said: "10 of 20 cells of text (50.0%) are longer than 1024 bytes" in said,
+        },
+    ),
+    Case(
+        "what max_length cuts is said before training",
+        {
+            "t.csv": texts(*[30] * 10, *[50] * 6),
+            "r.yaml": recipe("text: {views: 2, augmentation: strong, max_length: 40}"),
+        },
+        "train r.yaml --out run",
+        hears=("6 of 16 cells of text (37.5%) are longer than 40 bytes (max_length)", "the first is", "t.csv row 11"),
+    ),
+    Case(
+        "what a pretrained tokenizer cuts is said before training",
+        {
+            "t.csv": texts(*[30] * 10, *[1600] * 6),
+            "r.yaml": recipe("text: {encoder: 'hf:minilm', freeze: true, views: 2, augmentation: strong}"),
+        },
+        "data check t.csv --config r.yaml",
+        {"splits.train.inputs.text.cut": 6, "findings.0.reason": lambda said: "256 tokens" in said},
+    ),
+    Case(
+        "recordings are read to their end",
+        {
+            "t.csv": csv("audio", *["a.wav"] * 8, *["b.wav"] * 4),
+            "a.wav": sound(0, 45, 1000),
+            "b.wav": sound(1, 1, 1000),
+        },
+        "data check t.csv",
+        {"splits.train.inputs.audio.cut": 0, "splits.train.inputs.audio.length.max": 45.0},
+    ),
+    Case(
+        "what max_seconds cuts is said before training",
+        {
+            "t.csv": csv("audio,label", *["a.wav,x"] * 3, *["b.wav,y"] * 5),
+            "a.wav": sound(0, 2, 1000),
+            "b.wav": sound(1, 1, 1000),
+            "r.yaml": recipe("audio: {views: 2, sample_rate: 1000, mels: 8, max_seconds: 1.5}"),
+        },
+        "train r.yaml --out run",
+        hears=("3 of 8 cells of audio (37.5%) are longer than 1.5 seconds (max_seconds)", "t.csv row 1"),
+    ),
+]
 """Time series, long tables, and what would be cut."""
 
 

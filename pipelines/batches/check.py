@@ -17,6 +17,7 @@ from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.cells import cell_of, cells, read_cell
 from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describe_column, describe_target
 from clx.pipelines.batches.columns import check_columns, column_of
+from clx.pipelines.batches.cuts import cut_line, is_cut
 from clx.pipelines.config.load import load_config
 from clx.pipelines.config.objects import make_modalities
 from clx.pipelines.config.options import parse
@@ -95,6 +96,7 @@ def check(
     findings = Findings()
     found, classes = _open_all(splits, modalities, label, target, findings, step)
     for name, modality in modalities.items():
+        _say_cuts(name, modality, splits, found, findings)
         _compare(name, _spoken(column_of(name, modality)), splits, found, findings)
     _unknown_classes(classes, splits, label, findings)
     return {
@@ -169,6 +171,9 @@ def _check_row(
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             findings.add("bad cell", manifest.where(i), _spoken(column), file + reason, error=True)
             continue
+        if is_cut(modality, cell):
+            at.first_cut = at.first_cut if at.cut else i
+            at.cut += 1
         at.lengths.extend(length for length in lengths if length is not None)
         if content is not None:
             at.hashes.append(int.from_bytes(content, "big"))
@@ -237,6 +242,23 @@ def _compare(
             here = splits[other].where(found[other][name].rows[int(first[other][m])])
             there = splits[one].where(found[one][name].rows[int(first[one][k])])
             findings.add("leak", here, column, f"{other} has the same content as {there} of {one}", error=True)
+
+
+def _say_cuts(
+    name: str,
+    modality: Modality,
+    splits: Mapping[str, Manifest],
+    found: Mapping[str, Mapping[str, ColumnFindings]],
+    findings: Findings,
+) -> None:
+    """Cells of which the model sees the beginning alone."""
+    column = column_of(name, modality)
+    for split, manifest in splits.items():
+        at = found[split][name]
+        if at.cut:
+            where = manifest.where(at.first_cut)
+            said = cut_line(at.cut, len(manifest) - at.missing - at.bad, column, modality, where)
+            findings.add("cut", where, _spoken(column), said, error=False)
 
 
 def _unknown_classes(

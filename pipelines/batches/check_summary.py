@@ -24,6 +24,9 @@ class ColumnFindings:
 
     missing: int = 0
     bad: int = 0
+    cut: int = 0
+    first_cut: int = 0
+    """The first row that is longer than what is read of it."""
     lengths: "array[float]" = field(default_factory=lambda: array("d"))
     hashes: "array[int]" = field(default_factory=lambda: array("Q"))
     rows: "array[int]" = field(default_factory=lambda: array("q"))
@@ -37,6 +40,7 @@ def describe_column(name: str, modality: Modality, at: ColumnFindings, rows: int
         "cells": rows - at.missing,
         "missing": at.missing,
         "bad": at.bad,
+        "cut": at.cut,
     }
     if at.lengths:
         low, middle, high = np.quantile(np.frombuffer(at.lengths), [0, 0.5, 1]).tolist()
@@ -93,6 +97,7 @@ def summary(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "cells": at["cells"],
                     "missing": at["missing"],
                     "bad": at["bad"],
+                    "cut": at["cut"],
                     **{key: length.get(key) for key in ("min", "median", "max", "unit")},
                 }
             )

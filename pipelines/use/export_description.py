@@ -72,15 +72,14 @@ def preprocessing(modality: Modality) -> dict[str, Any]:
         return {"how": how, "size": list(size), "mean": list(mean), "std": list(std), "layout": "channels first"}
     if modality.kind == "audio":
         how = "samples in -1..1, mean of the channels, resampled, the first max_seconds, of these the middle seconds"
-        keys = ("sample_rate", "seconds", "max_seconds")
-        return {"how": how, **{key: getattr(modality, key) for key in keys}}
+        return {"how": how, "sample_rate": get.sample_rate, "seconds": get.seconds, "max_seconds": get.longest}
     if modality.kind == "text":
         family, _, name = get.encoder.partition(":")
         if family == "open_clip":
             how = "the template with the text for {}, then the tokenizer"
             return {"how": how, "tokenizer": f"open_clip {name}", "template": get.templates[0]}
         if family == "hf":
-            longest = min(get.max_length or 256, get.tokenizer.model_max_length)
+            longest = get.longest
             how = "the template with the text for {}, then the tokenizer, padded to the longest of the batch"
             return {
                 "how": how,
@@ -89,7 +88,7 @@ def preprocessing(modality: Modality) -> dict[str, Any]:
                 "template": get.templates[0],
             }
         how = "the template with the text for {}; each UTF-8 byte plus 1, 0 where padded, cut at whole characters"
-        return {"how": how, "tokenizer": "bytes", "max_length": get.max_length or 128, "template": get.templates[0]}
+        return {"how": how, "tokenizer": "bytes", "max_length": get.longest, "template": get.templates[0]}
     if modality.kind == "series":
         scaled = {"global": "- mean, / deviation of each channel (`fitted`)", "none": "not scaled"}
         how = "gaps bridged by straight lines, " + scaled.get(get.scale, "each channel to mean 0, deviation 1")

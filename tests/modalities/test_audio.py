@@ -202,3 +202,23 @@ def test_bundles_refuse_in_one_line(small_bundles: Any, tmp_path: Path, monkeypa
         with pytest.raises(ValueError, match=reason) as error:
             Audio(**config).build_encoder()
         assert "\n" not in str(error.value)
+
+
+def test_length_follows_from_the_training_recordings() -> None:
+    """One cell in a hundred may be cut; a minute is read whole, an hour is not."""
+    audio = Audio(sample_rate=1000)
+    assert (audio.longest, audio.state()) == (30, {})
+    minute, long = np.zeros(60_500, np.float32), np.zeros(200_000, np.float32)
+    audio.fit([minute] * 100 + [long])
+    assert audio.longest == 61
+    assert [audio.cut(cell) for cell in (minute, long)] == [False, True]
+    assert len(audio.read(minute)) == 60_500
+    again = Audio(sample_rate=1000)
+    again.load_state(audio.state())
+    assert again.longest == 61
+    audio.fit([long])
+    assert audio.longest == 120
+    assert len(audio.read(long)) == 120_000
+    given = Audio(sample_rate=1000, max_seconds=2)
+    given.fit([long])
+    assert (given.longest, given.state()) == (2, {})

@@ -131,3 +131,36 @@ def test_a_folder_gives_the_architecture_without_weights() -> None:
     inputs = text.collate([text.read("seven")])
     with torch.no_grad():
         torch.testing.assert_close(loaded.eval()(**inputs), bare.eval()(**inputs))
+
+
+def test_length_follows_from_the_training_texts() -> None:
+    """Texts that differ only behind the 128th byte are different; 1 % of them may be cut, and long ones are."""
+    early = Text(width=32, layers=1)
+    assert (early.longest, early.state()) == (128, {})
+    texts = ["x" * 300 + end for end in "ab"] * 50 + ["y" * 900]
+    text = Text(width=32, layers=1, templates=["{}", "a {} b"])
+    text.fit(texts)
+    assert text.longest == 305, "with the longest template around it"
+    assert [text.cut(cell) for cell in (texts[0], texts[-1])] == [False, True]
+    x = text.collate([text.read(cell) for cell in texts[:2]])["x"]
+    assert not torch.equal(x[0], x[1])
+    assert text.build_encoder()(x).shape == (2, 32)
+    again = Text(width=32, layers=1)
+    again.load_state(text.state())
+    assert again.longest == 305
+    text.fit(["z" * 5000] * 3)
+    assert text.longest == 1024
+    text.fit(["short"])
+    assert text.longest == 128
+    given = Text(width=32, layers=1, max_length=20)
+    given.fit(texts)
+    assert (given.longest, given.state()) == (20, {})
+
+
+def test_tokens_are_counted_whole() -> None:
+    """CLIP reads 77 tokens, two of them its own marks; MiniLM as many as are asked for."""
+    clip = Text(encoder="open_clip:ViT-B-32")
+    assert clip.limit == "77 tokens of open_clip:ViT-B-32"
+    assert [clip.cut("a " * n) for n in (75, 76)] == [False, True]
+    minilm = Text(encoder="hf:minilm", max_length=10)
+    assert [minilm.cut("a " * n) for n in (8, 9)] == [False, True]
