@@ -41,6 +41,10 @@ def check(
         emit_json(report)
     else:
         emit_table(summary(report), title=report["data"])
+        for each in report["left_out"]:
+            note(f"left out: {each['count']} {each['reason']}, such as {each['example']}")
+        for text in report["notes"]:
+            note(text)
         if report["targets"]:
             emit_table(target_summary(report), title="targets (many, median, few: rows like them in training)")
         if report["findings"]:

@@ -4,7 +4,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,11 @@ def check_source(source: str | None, config: str | None, step: Step = lambda don
     for manifest in splits.values():
         check_columns(known, modalities, manifest)
     report = check(splits, modalities, known.data.label, known.data.target, step, known.data.bin_width)
-    return {"data": known.data.train, **report}
+    source_of = splits["train"]
+    for split, manifest in splits.items():
+        report["splits"][split]["from"] = manifest.split_from
+    left_out = [asdict(each) for each in source_of.left_out]
+    return {"data": known.data.train, "left_out": left_out, "notes": list(source_of.notes), **report}
 
 
 def check(

@@ -150,6 +150,8 @@ class Data(Section):
     on_bad_row: Literal["fail", "skip"] = "fail"
     bad_row_budget: Annotated[float, Field(ge=0, le=1)] = 0.01
     """With `skip`, the share of training rows that may be bad before the run stops; one always may."""
+    root: str | None = None
+    """Folder that paths in the cells of a table are relative to; its own when not given."""
     allow_outside: bool = False
     """Accept paths that lead out of the manifest's folder."""
     cache: bool = False

@@ -1,83 +1,224 @@
-"""Folders of files as tables: a class per folder, or splits with classes in them."""
+"""Folders as tables: tables in them, classes and splits by folder, files that belong together by name."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
+
+from clx.pipelines.data.class_folders import arranged
+from clx.pipelines.data.file_kinds import counted, kind_of_file, kinds_of
+from clx.pipelines.data.file_paths import CALLED, Files, one_reading, placed, readings, sampled
+from clx.pipelines.data.folder_tables import joined, listed_tables, sharded, split_of_table
+from clx.pipelines.data.manifest import LeftOut, Manifest
+from clx.pipelines.data.readers import READERS, read_file, table_suffix
+from clx.pipelines.data.stems import columns_beside
 from clx.pipelines.system.errors import BadInput
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+SYSTEM = {"thumbs.db", "desktop.ini"}
+WALKED = 50_000
+"""Files beside a table that are looked through for those that its cells name."""
 
 
-EXTENSIONS = {
-    "image": {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"},
-    "audio": {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus"},
-    "series": {".npy", ".csv", ".tsv"},
-}
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+def read_folder(root: Path, name: str) -> Manifest:
+    """Every row of a folder.
 
-
-def read_folder(root: Path, name: str) -> tuple["pa.Table", str]:
-    """Files in class folders as a table, and the name of its path column (image, audio or series).
-
-    `root/CLASS/**/*.ext` gives `label`; `root/{train,val,test}/CLASS/**/*.ext` gives `split` too; files
-    directly in `root` are rows without a label, used when there are no class folders. Hidden files and files
-    of other types are passed over.
+    Its `metadata.*` or `manifest.*` where it has one; else, of image and sound files, the tables beside them that name
+    them, or class folders and folders of splits; else shards of one table. All that is not used is in `left_out`.
+    Raises `BadInput`, calling the folder `name`, where there is nothing, and where two readings are likely.
     """
+    files, passed = walked(root)
+    kinds = kinds_of(str(root), files)
+    media = [path for path in files if kinds.get(path) in ("image", "audio")]
+    listed = listed_tables(files, name)
+    if (listed or media) and (found := joined(root, name, files, Files(media), listed)) is not None:
+        manifest, used = found
+    elif media:
+        manifest, used, passed = _arranged(root, name, files, media, kinds, passed)
+    else:
+        manifest, used, passed = _without_media(root, name, files, kinds, passed)
+    left = _left_out(root, files, used, passed)
+    rows = np.arange(manifest.table.num_rows, dtype=np.int64)
+    return replace(manifest, rows=rows, left_out=left)
+
+
+_none = np.empty(0, dtype=np.int64)
+
+
+def walked(root: Path, most: int | None = None) -> tuple[list[str], dict[str, list[str]]]:
+    """Files below a folder, sorted, as paths from there, `most` at the most; and what is passed over, by reason.
+
+    Hidden entries are not looked into, links to folders only in the folder itself.
+    """
+    found: list[str] = []
+    passed: dict[str, list[str]] = {}
+
+    def visit(folder: str, below: str) -> None:
+        try:
+            with os.scandir(folder) as entries:
+                here = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise BadInput(f"{folder}: {error.strerror}") from None
+        for entry in here:
+            path = os.path.join(below, entry.name)
+            if most is not None and len(found) >= most:
+                return
+            if entry.name == "__MACOSX":
+                passed.setdefault("macOS's own copies", []).append(path)
+            elif entry.name[0] == "." or entry.name.lower() in SYSTEM:
+                passed.setdefault("hidden", []).append(path)
+            elif not entry.name.isprintable() and not _is_text(entry.name):
+                passed.setdefault("a name that is not UTF-8", []).append(path.encode("utf-8", "replace").decode())
+            elif entry.is_dir(follow_symlinks=not below):
+                visit(entry.path, path)
+            elif entry.is_dir():
+                passed.setdefault("a link to a folder", []).append(path)
+            elif entry.is_file():
+                found.append(path)
+            else:
+                passed.setdefault("a pipe, a device or a link to nothing", []).append(path)
+
+    visit(str(root), "")
+    return found, passed
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _arranged(
+    root: Path,
+    name: str,
+    files: Sequence[str],
+    cells: Sequence[str],
+    kinds: Mapping[str, str],
+    passed: dict[str, list[str]],
+) -> tuple[Manifest, set[str], dict[str, list[str]]]:
+    """A row per image, sound or series file, with class and split from its folders and what lies beside it."""
     import pyarrow as pa
 
-    folders = _folders(root)
-    by_split = bool(folders) and all(f.lower() in SPLITS and _folders(root / f) for f in folders)
-    tops = [(split, root / split) for split in folders] if by_split else [(None, root)]
-    found: list[tuple[str, str | None, str | None]] = [
-        (os.path.relpath(file, root), label, split)
-        for split, top in tops
-        for label in _folders(top)
-        for file in _files(top / label)
-    ]
-    if not found:
-        found = [(e.name, None, None) for e in _visible(root) if e.is_file() and kind_of_file(e.name)]
-    if not found:
-        raise BadInput(f"{name}: no image, audio or series files in this folder, and no metadata.csv")
-    kinds = {kind: sum(kind_of_file(path) == kind for path, _, _ in found) for kind in EXTENSIONS}
-    media = [kind for kind in ("image", "audio") if kinds[kind]]
-    if len(media) > 1:
+    found = arranged(cells, name)
+    kind = _one_kind(Counter(kinds[path] for path, _, _ in found.rows), name)
+    paths = [path for path, _, _ in found.rows]
+    columns: dict[str, Any] = {kind: paths}
+    if any(label is not None for _, label, _ in found.rows):
+        columns["label"] = pa.array([label for _, label, _ in found.rows], pa.string())
+    if found.split_from is not None:
+        columns["split"] = [split for _, _, split in found.rows]
+    used = {*paths, *(path for each in found.dropped.values() for path in each)}
+    others = [file for file in files if file not in used and table_suffix(file) != ".csv"]
+    beside, read, notes = columns_beside(root, paths, others, name, list(columns))
+    manifest = Manifest(
+        name,
+        root,
+        pa.table(columns | beside),
+        _none,
+        path_column=kind,
+        split_from=found.split_from,
+        notes=(*found.notes, *notes),
+    )
+    return manifest, used | read, {**passed, **found.dropped}
+
+
+def _one_kind(kinds: Counter[str], name: str) -> str:
+    if len(kinds) > 1:
         raise BadInput(
             f"{name}: holds {kinds['image']} image and {kinds['audio']} audio files; "
             "a metadata.csv must say which belong together"
         )
-    kind = media[0] if media else "series"
-    kept = [row for row in found if kind_of_file(row[0]) == kind]
-    columns = {kind: [row[0] for row in kept]}
-    if kept[0][1] is not None:
-        columns["label"] = [str(row[1]) for row in kept]
-    if by_split:
-        columns["split"] = [str(row[2]) for row in kept]
-    return pa.table(columns), kind
+    return next(iter(kinds))
 
 
-def _visible(folder: Path) -> list["os.DirEntry[str]"]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((e for e in entries if e.name[0] != "." and e.name != "__MACOSX"), key=lambda e: e.name)
-    except OSError as error:
-        raise BadInput(f"{folder}: {error.strerror}") from None
+def _without_media(
+    root: Path, name: str, files: Sequence[str], kinds: Mapping[str, str], passed: dict[str, list[str]]
+) -> tuple[Manifest, set[str], dict[str, list[str]]]:
+    """Series files, or tables: shards of one, or a file for each split."""
+    arrays = [path for path in files if path.lower().endswith(".npy")]
+    if arrays:
+        return _arranged(root, name, files, arrays, kinds, passed)
+    tables = [path for path in files if table_suffix(path) in READERS]
+    if tables and (found := sharded(root, name, tables)) is not None:
+        return found[0], found[1], passed
+    series = [path for path in files if kinds.get(path) == "series"]
+    if series:
+        return _arranged(root, name, files, series, kinds, passed)
+    reasons = [f"{len(paths)} {reason}" for reason, paths in counted(str(root), files).items()]
+    said = f"; it holds {'; '.join(reasons[:4])}" if reasons else ""
+    raise BadInput(f"{name}: no image, audio or series files in this folder, and no metadata.csv{said}")
 
 
-def _folders(folder: Path) -> list[str]:
-    return [entry.name for entry in _visible(folder) if entry.is_dir()]
+def _left_out(
+    root: Path, files: Iterable[str], used: set[str], passed: Mapping[str, Sequence[str]]
+) -> tuple[LeftOut, ...]:
+    """What is not used, by reason; a folder none of whose files are used is named."""
+    folders = {os.path.dirname(path) for path in used}
+    folders |= {parent for folder in folders for parent in map(str, Path(folder).parents) if parent != "."}
+    reasons = dict(passed)
+    alone: dict[str, list[str]] = {}
+    rest = []
+    for path in files:
+        if path in used:
+            continue
+        folder = os.path.dirname(path)
+        if folder and folder not in folders:
+            alone.setdefault(path.split(os.sep)[0] if path.split(os.sep)[0] not in folders else folder, []).append(path)
+        else:
+            rest.append(path)
+    for folder, paths in alone.items():
+        for reason, some in counted(str(root), paths).items():
+            reasons[f"in the folder {folder}: {reason}"] = some
+    reasons |= counted(str(root), rest)
+    return tuple(LeftOut(reason, len(paths), paths[0]) for reason, paths in reasons.items() if paths)
 
 
-def _files(folder: Path) -> Iterator[str]:
-    for entry in _visible(folder):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(Path(entry.path))
-        elif entry.is_file() and kind_of_file(entry.name):
-            yield entry.path
+def read_table(path: Path, name: str, search: bool = True) -> Manifest:
+    """Every row of a table. With `search` paths that do not count from its own folder are looked for below it.
+
+    Raises `BadInput` for what is no table, for cells that can be read in two ways, and where the files lie beside the
+    folder of the table.
+    """
+    manifest = Manifest(name, path.parent, table := read_file(path, name), np.arange(table.num_rows), file=path)
+    if not search:
+        return manifest
+    lost = [column for column, cells in sampled(table) if _are_lost(path.parent, column, cells)]
+    if not lost:
+        return manifest
+    files, _ = walked(path.parent, WALKED)
+    kinds = kinds_of(str(path.parent), files)
+    media = Files([file for file in files if kinds.get(file) in ("image", "audio")])
+    table = manifest.table
+    found = one_reading([r for r in readings(table, media, "") if r.column in lost], split_of_table(path.name), name)
+    for reading in found:
+        table = placed(table, reading, media)
+    _refuse_elsewhere(path, name, {column: cells for column, cells in sampled(table) if column in lost})
+    return replace(manifest, table=table, notes=tuple(reading.said(path.name) for reading in found))
 
 
-def kind_of_file(path: str) -> str | None:
-    suffix = os.path.splitext(path)[1].lower()
-    return next((kind for kind, suffixes in EXTENSIONS.items() if suffix in suffixes), None)
+def _are_lost(folder: Path, column: str, cells: Sequence[str]) -> bool:
+    """Whether cells seem to name files, and none of the folder's: by extension, or by what the column is called."""
+    named = sum(kind_of_file(cell) in ("image", "audio") for cell in cells) > 0.5 * len(cells)
+    bare = CALLED.search(column.lower()) is not None and len(set(cells)) == len(cells) > 1
+    return (named or bare) and not any(os.path.exists(folder / cell) for cell in cells[:20])
+
+
+def _refuse_elsewhere(path: Path, name: str, lost: Mapping[str, Sequence[str]]) -> None:
+    """Raise `BadInput` with the folder to give where the files of a column are found beside that of the table."""
+    for column, cells in lost.items():
+        if not all(kind_of_file(cell) for cell in cells) or any((path.parent / cell).exists() for cell in cells[:20]):
+            continue
+        above = path.absolute().parent.parent
+        beside = [above, *sorted(folder for folder in above.iterdir() if folder.is_dir())[:100]]
+        at = next((folder for folder in beside if all((folder / cell).is_file() for cell in cells[:20])), None)
+        if at is not None:
+            shown = os.path.relpath(at)
+            raise BadInput(
+                f"{name}, column {column}: {cells[0]!r} and the others are not below {path.parent}, but below {shown}: "
+                f"say data.root: {shown} in a config, or -s data.root={shown}"
+            )

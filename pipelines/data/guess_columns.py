@@ -7,27 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from clx.pipelines.data.folders import SPLITS, kind_of_file
+from clx.pipelines.data.file_kinds import kind_of_bytes, kind_of_file
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.split_names import split_of
 
 SAMPLED = 1000  # rows looked at
 MEDIA = ("image", "audio", "series")
 TEXT = {"text", "caption", "captions", "sentence", "description", "title", "prompt", "transcript", "question"}
 LABEL = {"label", "labels", "class", "class_name", "classname", "category"}
 TARGET = {"target", "score", "y", "value", "rating", "price"}
-MAGIC = {
-    b"\x89PNG": "image",
-    b"\xff\xd8\xff": "image",
-    b"GIF8": "image",
-    b"BM": "image",
-    b"II*\0": "image",
-    b"MM\0*": "image",
-    b"fLaC": "audio",
-    b"OggS": "audio",
-    b"ID3": "audio",
-    b"\xff\xfb": "audio",
-    b"\x93NUMPY": "series",
-}
 
 
 @dataclass
@@ -80,12 +68,12 @@ def _kind(column: str, values: list[Any]) -> str:
     name = column.strip().lower()
     if not values or not name:
         return "empty" if not values else "it has no name"
-    if name in ("split", "fold", "subset", "partition") and {str(v).strip().lower() for v in values} <= set(SPLITS):
+    if name in ("split", "fold", "subset", "partition") and all(split_of(str(v)) for v in values):
         return "split"
     if all(isinstance(value, np.ndarray) for value in values):
         return "series"
     if all(isinstance(value, bytes) for value in values):
-        return _most([_magic(value) for value in values]) or "bytes of an unknown type"
+        return _most([kind_of_bytes(value) for value in values]) or "bytes of an unknown type"
     if all(isinstance(value, str) for value in values) and (kind := _most([kind_of_file(v) for v in values])):
         return kind
     distinct = len({str(value) for value in values})
@@ -124,12 +112,6 @@ def _most(kinds: list[str | None]) -> str | None:
     """The kind that nine cells in ten have."""
     kind, count = Counter(kinds).most_common(1)[0]
     return kind if count >= 0.9 * len(kinds) else None
-
-
-def _magic(content: bytes) -> str | None:
-    if content[:4] == b"RIFF":
-        return {b"WAVE": "audio", b"WEBP": "image"}.get(content[8:12])
-    return next((kind for magic, kind in MAGIC.items() if content.startswith(magic)), None)
 
 
 def _number(value: Any) -> float | None:

@@ -53,6 +53,10 @@ class Manifest:
     """What the source holds besides and is not used, for what is said before time is spent."""
     split_from: str | None = None
     """What decided which split the rows are of: folder names, a column, a file of their own, a draw."""
+    files: tuple[tuple[str, int], ...] = ()
+    """Of a table put together from several files: each one's name, and the index in `table` of its first row."""
+    notes: tuple[str, ...] = ()
+    """What was understood of the source that one might not expect, in words."""
 
     @property
     def columns(self) -> list[str]:
@@ -95,7 +99,9 @@ class Manifest:
         """Where row `i` stands, such as `pairs.csv row 7`: row 1 is the first row of data, below any header."""
         if self.path_column:
             return str(Path(self.name) / self.cell(i, self.path_column))
-        return f"{self.name} row {int(self.rows[i]) + 1}"
+        row = int(self.rows[i])
+        name, first = next(((name, first) for name, first in reversed(self.files) if first <= row), (self.name, 0))
+        return f"{name} row {row - first + 1}"
 
     def take(self, indices: ArrayLike) -> "Manifest":
         """The rows at `indices` (into this manifest), sharing the table."""

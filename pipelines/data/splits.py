@@ -1,6 +1,7 @@
 """From what the user names (a file, a folder, built-in data) to splits of rows."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,33 +10,33 @@ from numpy.typing import NDArray
 
 from clx.pipelines.config.data_schema import Data, Fraction, Last
 from clx.pipelines.data.builtin import BUILTIN, is_builtin, load_builtin
-from clx.pipelines.data.folders import SPLITS, read_folder
+from clx.pipelines.data.folders import read_folder, read_table
 from clx.pipelines.data.long_tables import grouped
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.readers import read_file
+from clx.pipelines.data.split_names import split_of
 from clx.pipelines.data.windows import parted, windowed
 from clx.pipelines.system.errors import BadInput, nearest
 
-LISTS = [f"{stem}.{suffix}" for stem in ("metadata", "manifest") for suffix in ("csv", "tsv", "jsonl", "parquet")]
 
-
-def load_manifest(source: str, *, allow_outside: bool = False) -> Manifest:
-    """Every row of a manifest file, or of a folder (its `metadata.csv` or `manifest.csv`, else class folders).
+def load_manifest(source: str, *, allow_outside: bool = False, root: str | None = None) -> Manifest:
+    """Every row of a manifest file or of a folder (see `read_folder`); paths in cells count from `root`, if given.
 
     Raises `BadInput` for anything that is not a well-formed table with at least one row.
     """
-    path, name = Path(source).expanduser(), source
+    path = Path(source).expanduser()
     if path.is_dir():
-        listed = next((path / file for file in LISTS if (path / file).is_file()), None)
-        if listed is None:
-            table, kind = read_folder(path, source)
-            rows = np.arange(table.num_rows, dtype=np.int64)
-            return Manifest(source, path, table, rows, allow_outside, path_column=kind)
-        path, name = listed, str(Path(source) / listed.name)
-    elif not path.exists():
+        manifest = read_folder(path, source)
+    elif path.exists():
+        manifest = read_table(path, source, search=root is None)
+    else:
         raise BadInput(f"data {source}: no such file or folder (from {Path.cwd()})")
-    table = read_file(path, name)
-    return Manifest(name, path.parent, table, np.arange(table.num_rows, dtype=np.int64), allow_outside, file=path)
+    if root is not None:
+        if not (folder := Path(root).expanduser()).is_dir():
+            raise BadInput(f"data.root = {root}: no such folder (from {Path.cwd()})")
+        if manifest.path_column is not None:
+            raise BadInput(f"data.root is for the paths in a table; {source} is a folder without one")
+        manifest = replace(manifest, root=folder)
+    return replace(manifest, allow_outside=allow_outside)
 
 
 def load_splits(data: Data, seed: int, *, whole: bool = False) -> dict[str, Manifest]:
@@ -139,7 +140,7 @@ def _holdout(source: str, split: str, data: Data, whole: bool) -> Manifest:
     else:
         manifest = _open(source, data, whole)
         if data.split not in manifest.columns:
-            return manifest
+            return replace(manifest, split_from=f"its own file {source}")
         splits = split_by(manifest, data.split)
     return split_in(splits, split, source)
 
@@ -151,7 +152,7 @@ def _cut(manifest: Manifest, data: Data) -> Manifest:
 def _open(source: str, data: Data, timed: bool, ends: dict[str, float] | None = None) -> Manifest:
     if not Path(source).expanduser().exists() and not Path(source).suffix and "/" not in source:
         raise BadInput(f"no file, folder or built-in data named {source!r}{nearest(source, BUILTIN)}")
-    manifest = load_manifest(source, allow_outside=data.allow_outside)
+    manifest = load_manifest(source, allow_outside=data.allow_outside, root=data.root)
     if data.long is None:
         return manifest
     near = [data.neighbours.group] if data.neighbours else []
@@ -161,7 +162,7 @@ def _open(source: str, data: Data, timed: bool, ends: dict[str, float] | None = 
 
 def _as_it_is(source: str, data: Data) -> Manifest:
     """All rows of a file; of a table of time steps its series, or their windows, whatever they are to be told by."""
-    manifest = load_manifest(source, allow_outside=data.allow_outside)
+    manifest = load_manifest(source, allow_outside=data.allow_outside, root=data.root)
     if data.long is None or (data.long.time not in manifest.columns and "series" in manifest.columns):
         return manifest
     return _cut(_open(source, data.model_copy(update={"label": None, "target": [], "neighbours": None}), False), data)
@@ -189,14 +190,17 @@ def split_by(manifest: Manifest, column: str) -> dict[str, Manifest]:
     for value in pc.unique(cells).to_pylist():
         same = pc.is_null(cells) if value is None else pc.equal(cells, value).fill_null(False)
         mask = same.to_numpy()[manifest.rows]
-        split = SPLITS.get((value or "").strip().lower())
+        split = split_of(value or "")
         if split is None and mask.any():
             where = manifest.where(int(mask.argmax()))
             shown = repr(value) if value else "empty"
-            raise BadInput(f"{where}: {column} is {shown}, but a split is one of {', '.join(SPLITS)}")
+            raise BadInput(
+                f"{where}: {column} is {shown}, but a split is one of train, val, test (training, valid, dev, eval ...)"
+            )
         if split is not None:
             masks[split] = masks[split] | mask if split in masks else mask
     order = [split for split in ("train", "val", "test") if split in masks and masks[split].any()]
+    manifest = replace(manifest, split_from=manifest.split_from or f"column {column!r}")
     return {split: manifest.take(np.flatnonzero(masks[split])) for split in order}
 
 

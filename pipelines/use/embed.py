@@ -205,7 +205,7 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
     """A manifest by its name and a digest that another, or a changed one, does not have."""
     digest = hashlib.blake2b(manifest.rows.tobytes(), digest_size=16)
     digest.update(str(manifest.table.schema).encode())
-    file = manifest.root / Path(manifest.name).name
+    file = manifest.file or manifest.root / Path(manifest.name).name
     if manifest.path_column:
         digest.update("\n".join(manifest.column(manifest.path_column)).encode("utf-8", "surrogateescape"))
     elif file.is_file():

@@ -15,9 +15,10 @@ import numpy as np
 from clx.modalities.base import CellError, Modality
 from clx.pipelines.batches.cells import cell_of, read_cell
 from clx.pipelines.batches.columns import column_of, columns_of, has_columns
-from clx.pipelines.data.folders import EXTENSIONS
+from clx.pipelines.data.file_kinds import EXTENSIONS
+from clx.pipelines.data.folder_tables import LISTS
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.splits import LISTS, load_manifest, split_by, split_in
+from clx.pipelines.data.splits import load_manifest, split_by, split_in
 from clx.pipelines.model.build import Run
 from clx.pipelines.system.errors import BadInput, nearest
 

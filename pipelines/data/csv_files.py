@@ -1,0 +1,138 @@
+"""CSV and its kin: every cell as text, one line for a malformed row."""
+
+import codecs
+import csv
+import io
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from clx.pipelines.data.file_kinds import kind_of_file
+from clx.pipelines.data.text_files import BLOCK, arrow_source, check_encoding, opened
+from clx.pipelines.system.errors import BadInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SAMPLE = 1 << 16  # bytes looked at to find the separator
+
+
+def read_csv(path: Path, name: str) -> "pa.Table":
+    """Every column as text; the separator is the one among `, ; tab |` that divides header and rows evenly."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
+    names, separator = _header(path, name)
+    read = arrow.ReadOptions(block_size=BLOCK)
+    parse = arrow.ParseOptions(delimiter=separator, newlines_in_values=True)
+    convert = arrow.ConvertOptions(column_types={column: pa.string() for column in names})
+    try:
+        table = arrow.read_csv(arrow_source(path), read_options=read, parse_options=parse, convert_options=convert)
+    except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
+        _explain_csv(path, name, separator, error)
+    if table.num_rows:
+        _refuse_open_quote(path, name, table)
+    return table.rename_columns([column.strip() for column in names])
+
+
+def _header(path: Path, name: str) -> tuple[list[str], str]:
+    """Column names as written, and the separator."""
+    with opened(path, name) as file:
+        head = file.read(SAMPLE)
+        complete = not file.read(1)
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, final=complete)
+    except UnicodeDecodeError:
+        check_encoding(path, name)
+        raise
+    if not text.strip():
+        raise BadInput(f"{name}: the file is empty")
+    best: tuple[tuple[bool, float, int], str, list[list[str]]] | None = None
+    for separator in "\t,;|" if ".tsv" in map(str.lower, path.suffixes) else ",\t;|":
+        records = [r for r in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if r]
+        body = records[1:51] if complete else records[1:-1][:50]
+        width = len(records[0])
+        even = sum(len(r) == width for r in body) / max(len(body), 1)
+        score = (width > 1, even, width)
+        if best is None or score > best[0]:
+            best = score, separator, records
+    assert best is not None
+    _, separator, records = best
+    names, body = records[0], records[1:51] if complete else records[1:-1][:50]
+    if ".txt" in map(str.lower, path.suffixes) and (len(names) == 1 or best[0][1] < 0.9):
+        raise BadInput(
+            f"{name}: text without columns; of a .txt file a table is read, with a line of column names and cells "
+            "divided by commas, tabs, semicolons or bars"
+        )
+    if complete and len(records) == 1:
+        raise BadInput(f"{name}: there is a header but no rows of data")
+    _refuse_no_header(name, names, body, separator)
+    bare = [column.strip() for column in names]
+    doubles = [column for i, column in enumerate(bare) if column in bare[:i]]
+    if doubles:
+        raise BadInput(f"{name}: column {doubles[0]!r} appears more than once")
+    return names, separator
+
+
+def _explain_csv(path: Path, name: str, separator: str, error: Exception) -> NoReturn:
+    """Read again, one row after the other, to name the row at fault.
+
+    Not by Arrow's `invalid_row_handler`: a thread of its reader that lets go of that Python function while the
+    interpreter ends aborts the process ("terminate called without an active exception").
+    """
+    check_encoding(path, name)
+    csv.field_size_limit(BLOCK)
+    with opened(path, name) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        width = 0
+        with suppress(csv.Error):
+            for number, row in enumerate(r for r in csv.reader(text, delimiter=separator) if r):
+                width = width or len(row)
+                if len(row) != width:
+                    shown = " ".join(separator.join(row).split())[:60]
+                    raise BadInput(
+                        f"{name} row {number}: {len(row)} cells where the header has {width} columns: {shown!r} "
+                        f"(quote a cell that holds {_spoken(separator)})"
+                    ) from None
+    raise BadInput(f"{name}: {' '.join(str(error).split())}") from None
+
+
+def _spoken(separator: str) -> str:
+    return "a tab" if separator == "\t" else repr(separator)
+
+
+def _refuse_open_quote(path: Path, name: str, table: "pa.Table") -> None:
+    """Arrow takes everything after a quote that is never closed as one cell: refuse that, it loses rows."""
+    last = table.column(table.num_columns - 1)[-1].as_py() or ""
+    if "\n" not in last:
+        return
+    with opened(path, name) as file:
+        end = b""
+        while block := file.read(BLOCK):
+            end = (end + block)[-64:]
+        if not end.rstrip().endswith(b'"'):
+            raise BadInput(f"{name} row {table.num_rows}: a quote opens and is never closed")
+
+
+def _refuse_no_header(name: str, names: list[str], body: list[list[str]], separator: str) -> None:
+    """A first row of data taken for names would be lost, and nobody could name a column."""
+    below = next((row for row in body if len(row) == len(names)), None)
+    numeric = [cell for cell in names if _is_number(cell)]
+    counted = bool(numeric) and all(c.isdigit() for c in numeric) and np.all(np.diff([int(c) for c in numeric]) == 1)
+    alike = below is not None and all(_is_number(a) == _is_number(b) for a, b in zip(names, below, strict=True))
+    data = alike and not counted and 2 * len(numeric) >= len(names)
+    if data or any(kind_of_file(cell.strip()) for cell in names):
+        shown = separator.join(names)[:60]
+        raise BadInput(
+            f"{name}: the first row should name the columns, and {shown!r} looks like data: write a line of names "
+            "above it"
+        )
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,260 @@
+"""Tables in folders: those that name the files beside them, and those that are pieces of one table."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clx.pipelines.data.file_paths import Files, Reading, one_reading, placed, readings
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.readers import read_file, table_suffix
+from clx.pipelines.data.split_names import split_of, split_of_file
+from clx.pipelines.system.errors import BadInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LISTS = [
+    f"{stem}.{suffix}"
+    for stem in ("metadata", "manifest")
+    for suffix in ("csv", "tsv", "jsonl", "parquet", "csv.gz", "jsonl.gz", "json")
+]
+NAMING = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
+"""Tables that may stand beside the files that they name."""
+TEXT = {".csv", ".tsv", ".txt"}
+MOST = 50
+"""Tables beside images and sound that are looked at."""
+_none = np.empty(0, dtype=np.int64)
+
+
+def listed_tables(files: Sequence[str], name: str) -> dict[str, str]:
+    """The `metadata.*` or `manifest.*` of each folder that has one, of the folder itself and two levels below.
+
+    Raises `BadInput` for two of them in one folder, and for one at the top with others below.
+    """
+    found: dict[str, str] = {}
+    for file in files:
+        folder, base = os.path.split(file)
+        if base.lower() in LISTS and folder.count(os.sep) < 2:
+            if folder in found:
+                raise BadInput(f"{name}: {found[folder]} and {file} both list its files: name the one that is meant")
+            found[folder] = file
+    if "" in found and len(found) > 1:
+        other = next(file for folder, file in found.items() if folder)
+        raise BadInput(f"{name}: {found['']} and {other} both list files: name the one that is meant, or move one away")
+    return found
+
+
+def joined(
+    root: Path, name: str, files: Sequence[str], media: Files, listed: dict[str, str]
+) -> tuple[Manifest, set[str]] | None:
+    """The rows of the tables that name files of the folder, and every file used; None where no table does.
+
+    Several tables are one for each split, by their own name, their folder's, or that of the files they name. Raises
+    `BadInput` where two tables would be for the same rows, or the cells of a column can be read in two ways.
+    """
+    hits = []
+    for file in listed.values() or _naming(files):
+        shown = str(Path(name) / file)
+        split = _split_in(file)
+        try:
+            table = read_file(root / file, shown)
+        except BadInput:
+            if listed or split is not None:
+                raise
+            continue  # among what is left out
+        if found := one_reading(readings(table, media, os.path.dirname(file)), split, shown):
+            for reading in found:
+                table = placed(table, reading, media)
+            hits.append((file, table, found, split))
+        elif listed:
+            hits.append((file, table, [], split))
+    if not hits:
+        return None
+    splits = [split or _split_of_files(table, found) for _, table, found, split in hits]
+    if len(hits) > 1 and (None in splits or len(set(splits)) < len(splits)):
+        raise BadInput(
+            f"{name}: {hits[0][0]} and {hits[1][0]} both name its files, and their names do not say which is for which "
+            "split: name the one that is meant, or call them train, val and test"
+        )
+    tables, split_from = [table for _, table, _, _ in hits], None
+    if len(hits) > 1 and not any("split" in table.column_names for table in tables):
+        tables = [_with_split(table, [str(split)] * len(table)) for table, split in zip(tables, splits, strict=True)]
+        split_from = f"a table for each: {', '.join(file for file, *_ in hits)}"
+    elif len(hits) == 1 and hits[0][2] and "split" not in tables[0].column_names:
+        each = [_split_in(str(path)) for path in tables[0].column(hits[0][2][0].column).to_pylist()]
+        if "train" in each and len(set(each)) > 1 and None not in each:
+            tables, split_from = [_with_split(tables[0], [str(split) for split in each])], "folders of the files"
+    table, notes = _together([file for file, *_ in hits], tables, name)
+    notes += [r.said(file) for file, _, found, _ in hits for r in found if r.bare or r.folder != os.path.dirname(file)]
+    used = {file for file, *_ in hits}
+    known = set(media.paths)
+    for _, one, found, _ in hits:
+        used |= {path for r in found for path in one.column(r.column).to_pylist() if path in known}
+    return _manifest(
+        root, name, table, [(f, len(t)) for (f, *_), t in zip(hits, tables, strict=True)], notes, split_from
+    ), used
+
+
+def _naming(files: Sequence[str]) -> list[str]:
+    """Tables that may name files: at the top or in a folder there; no form of a competition's answers."""
+    found = [f for f in files if table_suffix(f) in NAMING and f.count(os.sep) < 2 and "submission" not in f.lower()]
+    return found if len(found) <= MOST else []
+
+
+def _split_in(path: str) -> str | None:
+    """The split that a folder of a path, or a word of the file's name, stands for; None for none, or for two."""
+    *folders, base = path.split(os.sep)
+    for folder in reversed(folders):
+        if (split := split_of(folder)) is not None:
+            return split
+    words = {split for word in re.split(r"[ _.-]+", base.partition(".")[0]) if (split := split_of(word)) is not None}
+    return words.pop() if len(words) == 1 else None
+
+
+def _split_of_files(table: "pa.Table", found: Sequence[Reading]) -> str | None:
+    """The split of the folder that all files of a table are in."""
+    if not found:
+        return None
+    splits = {_split_in(os.path.join(os.path.dirname(str(p)), "x")) for p in table.column(found[0].column).to_pylist()}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def sharded(root: Path, name: str, tables: Sequence[str]) -> tuple[Manifest, set[str]] | None:
+    """The rows of tables that are pieces of one, and the files used; None where CSV files are series.
+
+    A file is of the split that its folder or its own name begins or ends with; where some are, others are not used.
+    Raises `BadInput` for tables that do not belong together.
+    """
+    rich = [file for file in tables if table_suffix(file) not in (*TEXT, ".json")]
+    if not rich and _are_series(root, tables):
+        return None
+    pool = (
+        rich
+        if rich and not any(split_of_table(f) for f in tables if table_suffix(f) in {".csv", ".tsv"})
+        else [file for file in tables if file in rich or table_suffix(file) in {".csv", ".tsv"}] or list(tables)
+    )
+    splits = {file: split for file in pool if (split := split_of_table(file)) is not None}
+    chosen = [file for file in pool if file in splits] if "train" in splits.values() else pool
+    _refuse_mixed(chosen, splits, name)
+    read = [read_file(root / file, str(Path(name) / file)) for file in chosen]
+    split_from = None
+    if chosen != pool or len(splits) == len(pool):
+        for file, table in zip(chosen, read, strict=True):
+            same = next(k for k, other in enumerate(chosen) if splits[other] == splits[file])
+            _refuse_other_columns(table, read[same], file, chosen[same], name)
+        if not any("split" in table.column_names for table in read):
+            read = [_with_split(table, [splits[f]] * len(table)) for f, table in zip(chosen, read, strict=True)]
+            split_from = "names of files and folders"
+    else:
+        for file, table in zip(chosen, read, strict=True):
+            _refuse_other_columns(table, read[0], file, chosen[0], name)
+    table, notes = _together(chosen, read, name)
+    parts = [(file, len(one)) for file, one in zip(chosen, read, strict=True)]
+    return _manifest(root, name, table, parts, notes, split_from), set(chosen)
+
+
+def split_of_table(file: str) -> str | None:
+    *folders, base = file.split(os.sep)
+    return next((s for f in folders if (s := split_of(f)) is not None), None) or split_of_file(base.partition(".")[0])
+
+
+def _are_series(root: Path, tables: Sequence[str]) -> bool:
+    """Whether CSV files are a recording each, not pieces of a table: in class folders, or all numbers and no splits."""
+    if any(split_of_file(os.path.basename(file).partition(".")[0]) for file in tables):
+        return False
+    folders = {os.path.dirname(file) for file in tables}
+    if len(folders) > 1 and not all(split_of(os.path.basename(folder)) for folder in folders):
+        return True
+    if len(tables) == 1:
+        return False
+    try:
+        table = read_file(root / tables[0], tables[0])
+    except BadInput:
+        return True  # no header: numbers alone
+    return all(_numeric(table.column(column).slice(0, 20).to_pylist()) for column in table.column_names)
+
+
+def _numeric(cells: Sequence[object]) -> bool:
+    try:
+        return all(float(str(cell)) is not None for cell in cells if cell not in (None, ""))
+    except ValueError:
+        return False
+
+
+def _refuse_mixed(chosen: Sequence[str], splits: dict[str, str], name: str) -> None:
+    """Raise `BadInput` for a split that is there in two formats, and for tables in folders of several names."""
+    folders = sorted({os.path.dirname(file) for file in chosen if file not in splits})
+    if len(folders) > 1:
+        raise BadInput(f"{name}: tables in {', '.join(folders[:4])}: name the folder that is meant")
+    for split in dict.fromkeys(splits.get(file) for file in chosen):
+        of_split = [file for file in chosen if splits.get(file) == split]
+        other = next((f for f in of_split if table_suffix(f) != table_suffix(of_split[0])), None)
+        if other is not None:
+            raise BadInput(f"{name}: {of_split[0]} and {other} may be the same rows twice: name the one that is meant")
+        several = {os.path.dirname(file) for file in of_split}
+        if split is not None and len(several) > 1:
+            raise BadInput(
+                f"{name}: {split} is in the folders {', '.join(sorted(several)[:4])}: name the one that is meant"
+            )
+
+
+def _refuse_other_columns(table: "pa.Table", first: "pa.Table", file: str, other: str, name: str) -> None:
+    lacking = sorted(set(first.column_names) ^ set(table.column_names))
+    if lacking:
+        raise BadInput(
+            f"{name}: {other} and {file} are no pieces of one table ({lacking[0]!r} is a column of one of them): name "
+            "the one that is meant"
+        )
+
+
+def _with_split(table: "pa.Table", splits: list[str]) -> "pa.Table":
+    import pyarrow as pa
+
+    return table.append_column("split", pa.array(splits, pa.string()))
+
+
+def _together(files: Sequence[str], tables: Sequence["pa.Table"], name: str) -> tuple["pa.Table", list[str]]:
+    """Tables one after the other; what a column lacks in one is missing there, and noted."""
+    import pyarrow as pa
+
+    every = dict.fromkeys(column for table in tables for column in table.column_names)
+    notes = [
+        f"{file} has no column {', '.join(map(repr, lacking))}"
+        for file, table in zip(files, tables, strict=True)
+        if (lacking := [column for column in every if column not in table.column_names])
+    ]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive"), notes
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        for file, table in zip(files, tables, strict=True):
+            for column in table.column_names:
+                first = next(t for t in tables if column in t.column_names)
+                if not table.schema.field(column).type.equals(first.schema.field(column).type):
+                    raise BadInput(
+                        f"{name}/{file}: column {column!r} holds {table.schema.field(column).type}, "
+                        f"in {files[tables.index(first)]} {first.schema.field(column).type}"
+                    ) from None
+        raise BadInput(f"{name}: {' '.join(str(error).split())}") from None
+
+
+def _manifest(
+    root: Path,
+    name: str,
+    table: "pa.Table",
+    parts: Sequence[tuple[str, int]],
+    notes: Sequence[str],
+    split_from: str | None,
+) -> Manifest:
+    """A table of one file is called so; one of several after the folder, and its rows after the file of each."""
+    if len(parts) == 1:
+        file = parts[0][0]
+        return Manifest(
+            str(Path(name) / file), root, table, _none, file=root / file, notes=tuple(notes), split_from=split_from
+        )
+    starts = np.cumsum([0, *(rows for _, rows in parts[:-1])])
+    named = tuple((str(Path(name) / file), int(start)) for (file, _), start in zip(parts, starts, strict=True))
+    return Manifest(name, root, table, _none, files=named, notes=tuple(notes), split_from=split_from)

@@ -1,0 +1,116 @@
+"""WebDataset archives: the members of one key are a row, `0001.jpg` and `0001.txt` its columns."""
+
+import json
+import os
+import posixpath
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clx.pipelines.data.file_kinds import KNOWN, kind_of_bytes, why_unread, why_unread_bytes
+from clx.pipelines.data.json_files import objects
+from clx.pipelines.system.errors import BadInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WORDS = {"txt": "text", "caption": "text", "text": "text", "transcript": "text"}
+LABELS = {"cls": "label", "cls_name": "label", "label": "label"}
+
+
+def read_tar(path: Path, name: str) -> "pa.Table":
+    """A row per key, in the order of the archive: bytes of `image`, `audio` and `series`, `text`, `label` of `.cls`,
+    and the keys of `.json`, with the `key` itself. All of it stays in memory. Raises `BadInput`."""
+    _refuse_too_large(path, name)
+    rows: dict[str, dict[str, Any]] = {}
+    skipped: dict[str, str] = {}
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                base = posixpath.basename(member.name)
+                if not member.isfile() or base.startswith(".") or "." not in base or "__MACOSX" in member.name:
+                    continue
+                source = archive.extractfile(member)
+                assert source is not None  # a file
+                stem, _, extension = base.partition(".")
+                key = posixpath.join(posixpath.dirname(member.name), stem)
+                _add(rows.setdefault(key, {}), extension.lower(), source.read(), f"{name}, {member.name}", skipped)
+    except (tarfile.TarError, EOFError) as error:
+        raise BadInput(f"{name}: not a whole tar file ({error})") from None
+    rows = {key: row for key, row in rows.items() if row}
+    if not rows:
+        reasons = "; ".join(f"{member}: {why}" for member, why in list(skipped.items())[:3])
+        raise BadInput(
+            f"{name}: no image, audio, series, text or JSON in this tar file" + f" ({reasons})" * bool(reasons)
+        )
+    _refuse_folders(rows, name)
+    return _table(rows, name)
+
+
+def _add(row: dict[str, Any], extension: str, content: bytes, where: str, skipped: dict[str, str]) -> None:
+    """One member as a cell of its row."""
+    last = extension.rpartition(".")[2]
+    kind = KNOWN.get(f".{last}") if last not in ("csv", "tsv") else None
+    if kind is None and last not in (*WORDS, *LABELS, "json"):
+        kind = kind_of_bytes(content)
+    if kind is not None:
+        row[extension.replace(".", "_") if kind in row else kind] = content
+    elif last in (*WORDS, *LABELS):
+        try:
+            text = content.decode("utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            raise BadInput(f"{where}: not UTF-8 text (byte {error.start})") from None
+        row[WORDS.get(last) or LABELS[last]] = text
+    elif last == "json":
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{where}: not JSON ({error})") from None
+        if not isinstance(found, dict):
+            raise BadInput(f"{where}: expected a JSON object")
+        for each, value in found.items():
+            row.setdefault(each if each != "key" else "json_key", value)
+    else:
+        skipped[where] = why_unread(f".{last}") or why_unread_bytes(content) or f".{last} files are not read"
+
+
+def _refuse_folders(rows: dict[str, dict[str, Any]], name: str) -> None:
+    """An archive of class folders is no WebDataset: which folder a row is of would be lost."""
+    folders = {posixpath.dirname(key) for key in rows}
+    columns = set().union(*rows.values())
+    if len(folders) > 1 and len(columns) == 1:
+        raise BadInput(
+            f"{name}: a tar file of {len(folders)} folders, such as {min(folders)!r}, without text or labels beside "
+            "the files: unpack it (tar -xf) and name the folder"
+        )
+
+
+def _table(rows: dict[str, dict[str, Any]], name: str) -> "pa.Table":
+    import pyarrow as pa
+
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    binary = [c for c in columns if any(isinstance(row.get(c), bytes) for row in rows.values())]
+    plain = [{c: row.get(c) for c in columns if c not in binary} for row in rows.values()]
+    made: dict[str, Any] = {"key": list(rows)}
+    try:
+        made |= {c: pa.array([row.get(c) for row in rows.values()], pa.large_binary()) for c in binary}
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError):
+        raise BadInput(f"{name}: some rows have bytes under {', '.join(binary)} and some have not") from None
+    if plain and plain[0]:
+        table = objects(plain, name)
+        made |= {c: table.column(c) for c in table.column_names}
+    return pa.table(made)
+
+
+def _refuse_too_large(path: Path, name: str) -> None:
+    """The whole file is held in memory: one that cannot fit is refused before the machine gives out."""
+    size = path.stat().st_size
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not a POSIX machine
+        return
+    if size > memory / 2:
+        raise BadInput(
+            f"{name}: {size / 1e9:.1f} GB, which are read into memory, and this machine has {memory / 1e9:.0f} GB: "
+            "unpack the archive (tar -xf) and name the folder"
+        )
