@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from clx.modalities.audio_encoders import Bundle, MelCNN, MelTransformer, bundle_names
-from clx.modalities.base import CellError, Encoder, Input, Modality, open_file, register, unknown_encoder
+from clx.modalities.base import CellError, Encoder, Input, Modality, Several, open_file, register, unknown_encoder
 from clx.modalities.resampling import resampled
 
 LONGEST = (30.0, 120.0)
@@ -40,6 +40,7 @@ class Audio(Modality):
 
     kind: ClassVar[str] = "audio"
     default_encoder: ClassVar[str] = "mel-cnn"
+    takes_several: ClassVar[bool] = True
     files: ClassVar[bool] = True
     fit_rows: ClassVar[int] = 1000
     only_for: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -63,6 +64,8 @@ class Audio(Modality):
     """Layers of `mel-transformer`."""
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     """Dropout of the `mel-` encoders."""
+    several: Several = "mean"
+    """Of the recordings in a cell that is a list: the `mean` of their features, or `one` drawn for a row and epoch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

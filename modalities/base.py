@@ -15,7 +15,11 @@ from torch import Generator, Tensor, nn
 from clx.modalities.numbers import ABSENT as ABSENT
 
 Input = dict[str, Tensor]
-"""One collated modality: `x` `[N, ...]` and, where lengths differ, `mask` `[N, T]` (True where real)."""
+"""One collated modality: `x` `[N, ...]` and, where lengths differ, `mask` `[N, T]` (True where real). Where rows have
+several samples each, `of` `[N]` says which row a sample is of, from 0 and in order."""
+Several = Literal["mean", "one"]
+"""What is made of several cells in one row: the mean of their features; or in training one of them, drawn anew each
+epoch, in validation the first, and in use the mean."""
 
 LARGEST_FILE = 1 << 29
 """Bytes of a file that are read into memory at most."""
@@ -105,6 +109,8 @@ class Modality:
     """Fields that only some encoders have, with the names or families of these."""
     fit_rows: ClassVar[int] = 100_000
     """About how many training rows `fit` is given at most."""
+    takes_several: ClassVar[bool] = False
+    """Whether a list of cells is several of them in one row; it then has the option `several`."""
     files: ClassVar[bool] = False
     """Whether a text cell is the path of a file (then `read` gets a `pathlib.Path`)."""
 
@@ -141,6 +147,11 @@ class Modality:
                 and getattr(self, name) != type(self).__dataclass_fields__[name].default
             ):
                 raise ValueError(f"{name} is an option of encoder {' and '.join(families)}, not of {self.encoder}")
+
+    @property
+    def draws_one(self) -> bool:
+        """Whether one of several cells in a row is drawn in training."""
+        return self.takes_several and getattr(self, "several", None) == "one"
 
     @property
     def aligned(self) -> bool:

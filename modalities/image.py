@@ -14,7 +14,7 @@ from annotated_types import Ge
 from torch import Generator, Tensor
 
 from clx.modalities import image_views, openclip
-from clx.modalities.base import CellError, Encoder, Input, Modality, open_file, register, unknown_encoder
+from clx.modalities.base import CellError, Encoder, Input, Modality, Several, open_file, register, unknown_encoder
 from clx.modalities.image_encoders import Cnn, timm_encoder
 
 LARGEST = 50_000_000
@@ -55,6 +55,7 @@ class Image(Modality):
 
     kind: ClassVar[str] = "image"
     default_encoder: ClassVar[str] = "cnn"
+    takes_several: ClassVar[bool] = True
     files: ClassVar[bool] = True
     only_for: ClassVar[dict[str, tuple[str, ...]]] = {"width": ("cnn",), "depth": ("cnn",)}
 
@@ -67,6 +68,8 @@ class Image(Modality):
     """Channels of the first layer of `cnn`; its features are four times as wide."""
     depth: Annotated[int, Ge(1)] = 1
     """Residual pairs per stage of `cnn`."""
+    several: Several = "mean"
+    """Of the images in a cell that is a list: the `mean` of their features, or `one` drawn for each row and epoch."""
 
     def read(self, cell: Any) -> Tensor:
         """Path, bytes of a file, or array -> uint8 `[C, H, W]`, upright, on white where it was transparent."""

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from annotated_types import Ge, Interval, MinLen, MultipleOf
 from torch import Generator
 
 from clx.modalities import openclip
-from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
+from clx.modalities.base import CellError, Encoder, Input, Modality, Several, register, unknown_encoder
 from clx.modalities.text_encoders import ByteTransformer, HuggingFace, bytes_of, hugging_face
 
 LONGEST = (128, 1024)
@@ -41,6 +42,7 @@ class Text(Modality):
     kind: ClassVar[str] = "text"
     default_encoder: ClassVar[str] = "transformer"
     fit_rows: ClassVar[int] = 10_000
+    takes_several: ClassVar[bool] = True
     only_for: ClassVar[dict[str, tuple[str, ...]]] = {
         "max_length": ("transformer", "hf"),
         "pooling": ("hf",),
@@ -60,6 +62,8 @@ class Text(Modality):
     """Dropout of `transformer`."""
     pooling: Literal["mean", "cls"] = "mean"
     """How `hf:` models turn tokens into one row."""
+    several: Several = "one"
+    """Of the captions in a cell that is a list: `one` drawn for each row and epoch, or the `mean` of their features."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,6 +121,8 @@ class Text(Modality):
 
     def read(self, cell: Any) -> Prompt:
         """The text, in the first template."""
+        if isinstance(cell, bytes | list | tuple | dict | np.ndarray):  # would become Python's notation
+            raise CellError(f"a cell of type {type(cell).__name__} is no text")
         text = str(cell).strip()
         if not text:
             raise CellError("empty text")

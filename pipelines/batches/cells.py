@@ -1,5 +1,6 @@
 """What a modality takes from a row of a manifest: its columns, its cell, and the sample of that or of a pair."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clx.modalities.base import Input, Modality
+from clx.modalities.base import CellError, Input, Modality
 from clx.modalities.series import Series
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.columns import column_of, columns_of
@@ -20,11 +21,12 @@ from clx.pipelines.system.errors import BadInput
 def cell_of(row: dict[str, Any], name: str, modality: Modality, manifest: Manifest) -> Any:
     """The resolved cell of one modality in a raw row; None when it is missing.
 
-    A table's cell is `{column: value}`, present with any of them; a pair's is a tuple of both, or missing.
+    A table's cell is `{column: value}`, present with any of them; a pair's is a tuple of both, or missing. Several
+    captions, images or recordings of one row are a list of two or more.
     """
     column = column_of(name, modality)
     if isinstance(column, str):
-        return _resolved(row[column], modality, manifest)
+        return _one_or_several(row[column], modality, manifest)
     if modality.kind == "table":
         cells = {each: row[each] for each in column}
         return cells if any(value is not None for value in cells.values()) else None
@@ -35,6 +37,25 @@ def cell_of(row: dict[str, Any], name: str, modality: Modality, manifest: Manife
 def cell_at(manifest: Manifest, i: int, name: str, modality: Modality) -> Any:
     """The same in row `i`, of which nothing else is looked at."""
     return cell_of(manifest.row(i, columns_of({name: modality})), name, modality, manifest)
+
+
+def _one_or_several(value: Any, modality: Modality, manifest: Manifest) -> Any:
+    """A cell, or those of a list; a list of one is that one, and an empty one is missing."""
+    if not (isinstance(value, list) and modality.takes_several):
+        return _resolved(value, modality, manifest)
+    found = [_resolved(one, modality, manifest) for one in value]
+    return found if len(found) > 1 else found[0] if found else None
+
+
+def holds_lists(manifest: Manifest, name: str, modality: Modality) -> bool:
+    """Whether a modality's column may have several cells in a row."""
+    import pyarrow.types as types
+
+    column = column_of(name, modality)
+    if not modality.takes_several or not isinstance(column, str) or column not in manifest.columns:
+        return False
+    kind = manifest.table.schema.field(column).type
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind) or types.is_struct(kind)
 
 
 def _resolved(value: Any, modality: Modality, manifest: Manifest) -> Any:
@@ -65,28 +86,64 @@ def cells(manifest: Manifest, name: str, modality: Modality) -> Iterator[Any]:
     for i in range(0, len(manifest), max(1, len(manifest) // modality.fit_rows)):
         with suppress(BadInput):
             cell = cell_at(manifest, i, name, modality)
-            if cell is not None and modality.pair is not None:
+            if isinstance(cell, tuple) or (isinstance(cell, list) and modality.takes_several):
                 yield from cell
             elif cell is not None:
                 yield cell
 
 
 def read_cell(modality: Modality, cell: Any) -> Any:
-    """The sample of a cell, or both samples of a pair. Raises `CellError`."""
-    return modality.read(cell) if modality.pair is None else tuple(modality.read(one) for one in cell)
+    """The sample of a cell, both samples of a pair, or the list of those of several. Raises `CellError`."""
+    if modality.pair is not None:
+        return tuple(modality.read(one) for one in cell)
+    if not (isinstance(cell, list) and modality.takes_several):
+        return modality.read(cell)
+    found = []
+    for number, one in enumerate(cell, 1):
+        try:
+            found.append(modality.read(one))
+        except CellError as error:
+            raise CellError(f"{number} of {len(cell)}: {error}") from None
+    return found
+
+
+def counts_of(samples: Sequence[Any]) -> list[int] | None:
+    """How many samples each row has; None where each has one."""
+    if not any(isinstance(sample, list) for sample in samples):
+        return None
+    return [len(sample) if isinstance(sample, list) else 1 for sample in samples]
+
+
+def flat(samples: Sequence[Any]) -> list[Any]:
+    """The samples of all rows, one after the other."""
+    return [one for sample in samples for one in (sample if isinstance(sample, list) else [sample])]
 
 
 def vary(modality: Modality, samples: Sequence[list[Any]], generator: torch.Generator) -> list[list[Any]]:
-    """A batch's views from the samples, or pairs of samples, that each is made of (see `Modality.vary`)."""
+    """A batch's views from the samples, pairs or lists of samples, that each is made of (see `Modality.vary`)."""
     if modality.pair is None:
-        return modality.vary(samples, generator)
-    flat = [[one for side in zip(*pairs, strict=True) for one in side] for pairs in samples]
-    halves = [(view[: len(view) // 2], view[len(view) // 2 :]) for view in modality.vary(flat, generator)]
-    return [list(zip(*sides, strict=True)) for sides in halves]
+        counts = [counts_of(view) for view in samples]
+        if not any(counts):
+            return modality.vary(samples, generator)
+        made = modality.vary([flat(view) for view in samples], generator)
+        return [_by_row(view, each) if each else view for view, each in zip(made, counts, strict=True)]
+    sides = [[one for side in zip(*pairs, strict=True) for one in side] for pairs in samples]
+    halves = [(view[: len(view) // 2], view[len(view) // 2 :]) for view in modality.vary(sides, generator)]
+    return [list(zip(*both, strict=True)) for both in halves]
+
+
+def _by_row(samples: list[Any], counts: list[int]) -> list[Any]:
+    """Undo `flat`."""
+    ends = itertools.accumulate(counts)
+    return [samples[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
 def collate(modality: Modality, samples: Sequence[Any]) -> Input:
-    """Samples as one batch; of N pairs all first ones, then all second ones, 2 N rows."""
+    """Samples as one batch; of N pairs all first ones, then all second ones, 2 N rows. Of rows with several samples
+    all of them, and `of` `[M]`, the row that each is of."""
     if modality.pair is None:
-        return modality.collate(samples)
+        counts = counts_of(samples)
+        if counts is None:
+            return modality.collate(samples)
+        return modality.collate(flat(samples)) | {"of": torch.repeat_interleave(torch.tensor(counts))}
     return modality.collate([one for side in zip(*samples, strict=True) for one in side])

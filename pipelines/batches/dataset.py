@@ -46,6 +46,8 @@ class BatchDataset(Dataset[Batch]):
     cache: bool = False
     weights: NDArray[np.float64] | None = None
     """Of each row."""
+    first: bool = False
+    """Without `augment`, of several captions in a row the first, as validation wants it, and not all of them."""
     features: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     """What frozen encoders make of a modality's cells, by `sample_id`: it then takes the place of its inputs."""
 
@@ -91,7 +93,7 @@ class BatchDataset(Dataset[Batch]):
         targets = [self._number(i, name, row[name]) for name in self.target]
         if self.forecasts is not None:
             targets = self._future(i, row, *self.forecasts)
-        decoded = _Decoded(inputs, label, targets)
+        decoded = _Decoded(inputs, label, targets, int(self.manifest.rows[i]))
         if self.cache:
             self.kept[i] = decoded
         return decoded
@@ -134,7 +136,7 @@ class BatchDataset(Dataset[Batch]):
             of_view[1:] = [self._neighbours(rows, samples, generator, bad) for _ in of_view[1:]]
             if bad and self.on_bad == "fail":
                 return Batch.empty(self.modalities, bad)
-        return self._collate(rows, of_view, generator if self.augment else None, bad)
+        return self._collate(rows, of_view, generator if self.augment else None, key.epoch, bad)
 
     def _neighbours(
         self, rows: list[int], samples: list["_Decoded"], generator: torch.Generator, bad: list[BadRow]
@@ -151,11 +153,23 @@ class BatchDataset(Dataset[Batch]):
                 found.append(own)
         return found
 
+    def _chosen(self, row: "_Decoded", name: str, draw: tuple[int, int] | None) -> Any:
+        """The sample of a row, or those of several; where one of them is wanted, the one that is drawn by seed, row
+        and `draw`, epoch and view: the views of a row have different ones as long as there are any."""
+        sample = row.inputs[name]
+        if not isinstance(sample, list) or not self.modalities[name].draws_one:
+            return sample
+        if draw is None:
+            return sample[0] if self.first else sample
+        epoch, view = draw
+        return sample[(mixed_seed(self.seed, 6, epoch, row.number) + view) % len(sample)]
+
     def _collate(
         self,
         rows: list[int],
         of_view: list[list["_Decoded"]],
         generator: torch.Generator | None,
+        epoch: int,
         bad: list[BadRow],
     ) -> Batch:
         """`of_view`: the samples that each view is made of."""
@@ -164,11 +178,11 @@ class BatchDataset(Dataset[Batch]):
         present: dict[str, Tensor] = {}
         for name, modality in self.modalities.items():
             names = view_names(name, modality) if generator else [name]
-            values: dict[int, list[Any]] = {}  # by list of samples: views of the same ones share them
-            for view, made_of in zip(names, of_view, strict=False):
+            views: list[list[Any]] = []
+            for number, (view, made_of) in enumerate(zip(names, of_view, strict=False)):
                 present[view] = torch.tensor([name in sample.inputs for sample in made_of], dtype=torch.bool)
-                values.setdefault(id(made_of), [sample.inputs[name] for sample in made_of if name in sample.inputs])
-            views = [values[id(made_of)] for made_of in of_view[: len(names)]]
+                draw = None if generator is None else (epoch, number)
+                views.append([self._chosen(sample, name, draw) for sample in made_of if name in sample.inputs])
             if name in self.features:
                 inputs |= {
                     view: {"features": torch.stack(each)} for view, each in zip(names, views, strict=True) if each
@@ -194,6 +208,8 @@ class _Decoded(NamedTuple):
     """Samples of the modalities that are present."""
     label: int
     targets: list[float]
+    number: int
+    """Of the row in the table."""
 
 
 class _Bad(Exception):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from clx.pipelines.data.file_kinds import kind_of_file
+from clx.pipelines.data.lists_in_text import with_lists
 from clx.pipelines.data.text_files import BLOCK, arrow_source, check_encoding, opened
 from clx.pipelines.system.errors import BadInput
 
@@ -34,7 +35,7 @@ def read_csv(path: Path, name: str) -> "pa.Table":
         _explain_csv(path, name, separator, error)
     if table.num_rows:
         _refuse_open_quote(path, name, table)
-    return table.rename_columns([column.strip() for column in names])
+    return with_lists(table.rename_columns([column.strip() for column in names]), name)
 
 
 def _header(path: Path, name: str) -> tuple[list[str], str]:

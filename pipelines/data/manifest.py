@@ -16,6 +16,7 @@ from warnings import warn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from clx.pipelines.data.hugging_face import struct_converter
 from clx.pipelines.system.errors import BadInput, ClxWarning, nearest
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class Manifest:
     def row(self, i: int, columns: Iterable[str] | None = None) -> dict[str, Any]:
         """The cells of row `i` as the file has them, of all columns or of those named.
 
-        Null, NaN and blank text are None; `{bytes, path}` cells are their bytes, or the path where those are
-        null; lists of numbers are arrays `[T]` or `[T, C]`.
+        Null, NaN and blank text are None; structs are what they stand for (see `struct_converter`); lists of numbers
+        are arrays `[T]` or `[T, C]`, other lists are lists of cells without those that are None.
         """
         at, known = int(self.rows[i]), self._cells
         found = {}
@@ -145,16 +146,40 @@ class Manifest:
 def _converter(kind: "pa.DataType") -> Callable[[Any], Any]:
     import pyarrow.types as types
 
-    if types.is_string(kind) or types.is_large_string(kind):
+    if is_text(kind):
         return _text
     if types.is_dictionary(kind):
         convert = _converter(kind.value_type)
         return lambda scalar: convert(scalar.value) if scalar.is_valid else None
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return lambda scalar: _array(scalar.values) if scalar.is_valid else None
-    if types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}:
-        return _file
+        return _list_converter(kind.value_type)
+    if types.is_struct(kind):
+        return struct_converter(kind, _converter)
     return _number if types.is_floating(kind) else _as_it_is
+
+
+def _list_converter(kind: "pa.DataType") -> Callable[[Any], Any]:
+    """Of lists of this type: arrays of numbers, or lists of cells."""
+    import pyarrow.types as types
+
+    if not (types.is_struct(kind) or types.is_dictionary(kind) or is_text(kind) or is_bytes(kind)):
+        return lambda scalar: _array(scalar.values) if scalar.is_valid else None
+    convert = _converter(kind)
+    return lambda scalar: [c for each in scalar.values if (c := convert(each)) is not None] if scalar.is_valid else None
+
+
+def is_text(kind: "pa.DataType") -> bool:
+    """Whether a column of this type holds text."""
+    import pyarrow.types as types
+
+    return types.is_string(kind) or types.is_large_string(kind)
+
+
+def is_bytes(kind: "pa.DataType") -> bool:
+    """Whether a column of this type holds bytes."""
+    import pyarrow.types as types
+
+    return types.is_binary(kind) or types.is_large_binary(kind)
 
 
 def _text(scalar: "pa.Scalar") -> str | None:
@@ -165,13 +190,6 @@ def _text(scalar: "pa.Scalar") -> str | None:
 def _number(scalar: "pa.Scalar") -> float | None:
     value: float | None = scalar.as_py()
     return None if value is None or math.isnan(value) else value
-
-
-def _file(scalar: "pa.Scalar") -> bytes | str | None:
-    if not scalar.is_valid:
-        return None
-    content: bytes | None = scalar["bytes"].as_py()
-    return _text(scalar["path"]) if content is None else content
 
 
 def _as_it_is(scalar: "pa.Scalar") -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 
 from clx.pipelines.data.csv_files import read_csv
 from clx.pipelines.data.file_kinds import head_of, kind_of_bytes, why_unread, why_unread_bytes
+from clx.pipelines.data.hugging_face import with_class_names
 from clx.pipelines.data.json_files import read_json
 from clx.pipelines.data.tars import read_tar
 from clx.pipelines.data.windows import lists
@@ -69,7 +70,7 @@ def read_parquet(path: Path, name: str) -> "pa.Table":
         table.validate(full=True)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise BadInput(f"{name}: not a Parquet file that can be read ({str(error).splitlines()[0]})") from None
-    return table
+    return with_class_names(table)
 
 
 def read_arrow(path: Path, name: str) -> "pa.Table":
@@ -84,7 +85,7 @@ def read_arrow(path: Path, name: str) -> "pa.Table":
             table.validate(full=True)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise BadInput(f"{name}: not an Arrow file that can be read ({str(error).splitlines()[0]})") from None
-    return table
+    return with_class_names(table)
 
 
 def read_ts(path: Path, name: str) -> "pa.Table":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clx.pipelines.batches.batch import Key
-from clx.pipelines.batches.cells import cell_at
+from clx.pipelines.batches.cells import cell_at, holds_lists
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.options import options_of
@@ -34,6 +34,7 @@ def use_frozen_features(
     """
     for name, modality in rows.modalities.items():
         varied = rows.augment and (modality.views > 1 or modality.augmentation != "none")
+        varied |= (rows.augment or rows.first) and modality.draws_one and holds_lists(rows.manifest, name, modality)
         if run.model.tower(name).locked and not varied:
             rows.features[name] = features(run, name, rows.manifest, context)
 

@@ -92,6 +92,9 @@ class Tower(nn.Module):
         """What the head gets, `[N, width]`."""
         if "features" in value:
             return value["features"]
+        if "of" in value:
+            each = self.features({key: part for key, part in value.items() if key != "of"})
+            return mean_of_rows(each, value["of"])
         learns = not self.locked or value["x"].requires_grad  # of a learned view the gradient goes through
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
             features: Tensor = self.encoder(**value)
@@ -171,7 +174,8 @@ class Embedder(nn.Module):
         for name, here in present.items():
             tower = self.towers[modality_of(name)]
             assert isinstance(tower, Tower)
-            stepped = steps is not None and isinstance(tower.encoder, StepEncoder)
+            several = "of" in inputs.get(name, {})  # the mean of several recordings has no time
+            stepped = steps is not None and isinstance(tower.encoder, StepEncoder) and not several
             if name not in inputs:
                 weight = next(self.parameters())
                 z[name] = weight.new_zeros(len(here), self.embed_dim)
@@ -227,6 +231,13 @@ class Embedder(nn.Module):
         here = torch.stack([present[name] for name in seen]).float()  # [V, B]
         rows = torch.stack([row.float() for row in seen.values()])
         return (rows * here[..., None]).sum(0) / here.sum(0).clamp(min=1)[:, None]
+
+
+def mean_of_rows(samples: Tensor, of: Tensor) -> Tensor:
+    """The mean `[N, ...]` of the samples `[M, ...]` of each row; `of` `[M]` has the number of each one's row, from 0."""
+    counts = torch.bincount(of)
+    sums = samples.new_zeros(len(counts), *samples.shape[1:]).index_add(0, of, samples)
+    return sums / counts.view(-1, *[1] * (samples.dim() - 1)).to(samples.dtype)
 
 
 def scatter_present(rows: Tensor, here: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def training_rows(run: Run, manifest: Manifest) -> tuple[BatchDataset, NDArray[n
 def validation_rows(run: Run, manifest: Manifest) -> BatchDataset:
     """The validation rows. Several views must differ to mean anything; a single one is validated as it is."""
     several = any(modality.views > 1 for modality in run.modalities.values())
-    return _rows(run, manifest, augment=several, on_bad=run.config.data.on_bad_row)
+    return _rows(run, manifest, augment=several, on_bad=run.config.data.on_bad_row, first=True)
 
 
 def keep_frozen_features(run: Run, learner: Learner, *datasets: BatchDataset) -> None:
