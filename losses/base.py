@@ -21,6 +21,7 @@ Steps = dict[str, tuple[Tensor, Tensor]]
 
 EXTRAS = {
     "labels": "`[B]` int64, the class of each row; -1 where a row has none",
+    "label_sets": "`[B, C]` float, 1 for each class that applies, else 0; NaN in rows of which none is known",
     "targets": "`[B, K]` float, numbers to predict or to order rows by; NaN where a row has none",
     "predictions": "`[B, K]` float, from the head that is trained jointly",
     "present": "`{name: [B] bool}`, False where a row lacks that input (its embedding is then meaningless)",

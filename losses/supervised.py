@@ -142,3 +142,41 @@ class CrossEntropy(Loss):
         return weighted_mean(
             functional.cross_entropy(predictions, labels, reduction="none", label_smoothing=smoothing), weights
         )
+
+
+@register("binary-cross-entropy")
+@dataclass(eq=False, kw_only=True)
+class BinaryCrossEntropy(Loss):
+    """Whether each class applies, for itself: for rows with several labels; rows without known labels are left out.
+
+    Example:
+        >>> import torch
+        >>> z = {"image": torch.zeros(2, 2)}
+        >>> predictions, sets = torch.tensor([[2.0, -2, 0], [9, 9, 9]]), torch.tensor([[1.0, 0, 1], [torch.nan] * 3])
+        >>> loss = BinaryCrossEntropy()
+        >>> round(loss(z, predictions=predictions, label_sets=sets).item(), 3), loss.log
+        (0.316, {'dropped_labels': 1})
+    """
+
+    family = "supervised heads"
+    trains_predictions = True
+    paper = "textbook"
+    formula = "mean_ik log(1 + exp(p_ik)) - y_ik p_ik, y_ik = 1 if class k applies to row i, else 0"
+    cost = "time and memory O(B K)"
+    use = "rows have sets of labels and a head should tell each"
+
+    def forward(
+        self, z: Embeddings, *, predictions: Tensor, label_sets: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        if predictions.shape != label_sets.shape:
+            raise ValueError(f"predictions {[*predictions.shape]} and label_sets {[*label_sets.shape]} differ in shape")
+        predictions = at_least_float32(predictions)
+        unknown = label_sets.isnan().any(1)
+        if bool(unknown.any()):
+            self.log["dropped_labels"] = int(unknown.sum())
+            predictions, label_sets = predictions[~unknown], label_sets[~unknown]
+            weights = None if weights is None else weights[~unknown]
+        errors = functional.binary_cross_entropy_with_logits(
+            predictions, label_sets.to(predictions.dtype), reduction="none"
+        )
+        return weighted_mean(errors, None if weights is None else weights[:, None].expand_as(errors))

@@ -40,6 +40,8 @@ class Batch:
     labels: Tensor
     targets: Tensor
     sample_id: Tensor
+    label_sets: Tensor | None = None
+    """`[B, C]` where labels are sets, see `losses.base.EXTRAS`; `labels` are then -1."""
     weights: Tensor | None = None
     """`[B]`, mean 1 over the training rows; None where all count alike."""
     bad: list[BadRow] = field(default_factory=list)
@@ -64,6 +66,7 @@ class Batch:
             {name: move(value) for name, value in self.inputs.items()},
             move(self.present),
             **move({"labels": self.labels, "targets": self.targets, "sample_id": self.sample_id}),
+            label_sets=None if self.label_sets is None else self.label_sets.to(device, non_blocking=True),
             weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
             bad=self.bad,
         )

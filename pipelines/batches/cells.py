@@ -13,6 +13,7 @@ from clx.modalities.base import CellError, Input, Modality
 from clx.modalities.series import Series
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.columns import column_of, columns_of
+from clx.pipelines.data.label_sets import is_list
 from clx.pipelines.data.manifest import Manifest, resolve
 from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.system.errors import BadInput
@@ -55,7 +56,7 @@ def holds_lists(manifest: Manifest, name: str, modality: Modality) -> bool:
     if not modality.takes_several or not isinstance(column, str) or column not in manifest.columns:
         return False
     kind = manifest.table.schema.field(column).type
-    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind) or types.is_struct(kind)
+    return is_list(kind) or bool(types.is_struct(kind))
 
 
 def _resolved(value: Any, modality: Modality, manifest: Manifest) -> Any:

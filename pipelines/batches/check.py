@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from clx.modalities.base import Modality
-from clx.modalities.numbers import class_name
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.cells import cell_of, cells, read_cell
 from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describe_column, describe_target
@@ -22,6 +21,7 @@ from clx.pipelines.config.load import load_config
 from clx.pipelines.config.objects import make_modalities
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
+from clx.pipelines.data.label_sets import MANY, divided, labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.write_recipe import infer_config
@@ -68,7 +68,9 @@ def check_source(source: str | None, config: str | None, step: Step = lambda don
     modalities = make_modalities(known)
     for manifest in splits.values():
         check_columns(known, modalities, manifest)
-    report = check(splits, modalities, known.data.label, known.data.target, step, known.data.bin_width)
+    report = check(
+        splits, modalities, known.data.label, known.data.target, step, known.data.bin_width, known.data.several
+    )
     source_of = splits["train"]
     for split, manifest in splits.items():
         report["splits"][split]["from"] = manifest.split_from
@@ -83,6 +85,7 @@ def check(
     target: Sequence[str] = (),
     step: Step = lambda done, total: None,
     bin_width: float | None = None,
+    several: str | Literal[False] | None = None,
 ) -> dict[str, Any]:
     """Open every cell of every split.
 
@@ -98,7 +101,8 @@ def check(
         except ValueError as error:
             raise BadInput(f"{splits['train'].name}, modalities.{name}: {error}") from None
     findings = Findings()
-    found, classes = _open_all(splits, modalities, label, target, findings, step)
+    found, classes = _open_all(splits, modalities, label, target, findings, step, several)
+    _divided_labels(splits, label, several, findings)
     for name, modality in modalities.items():
         _say_cuts(name, modality, splits, found, findings)
         _compare(name, _spoken(column_of(name, modality)), splits, found, findings)
@@ -127,6 +131,7 @@ def _open_all(
     target: Sequence[str],
     findings: Findings,
     step: Step,
+    several: str | Literal[False] | None,
 ) -> tuple[dict[str, dict[str, ColumnFindings]], dict[str, Counter[str]]]:
     """What the cells hold, and how many rows each class has, by split."""
     found = {split: {name: ColumnFindings() for name in modalities} for split in splits}
@@ -138,8 +143,8 @@ def _open_all(
             _check_row(manifest, i, row, modalities, found[split], findings)
             for column in target:
                 _check_target(manifest, i, column, row[column], findings)
-            if label and (named := class_name(row[label])) is not None:
-                classes[split][named] += 1
+            if label and row[label] is not None:
+                classes[split].update(labels_in(row[label], several) or [])
             done += 1
             step(done, total)
     return found, classes
@@ -163,7 +168,9 @@ def _check_row(
                 empty += 1
                 continue
             sample = read_cell(modality, cell)
-            parts = zip(cell, sample, strict=True) if modality.pair else [(cell, sample)]
+            several = isinstance(sample, list)
+            at.several += several
+            parts = zip(cell, sample, strict=True) if modality.pair or several else [(cell, sample)]
             lengths = [_length(modality.kind, one, read_as) for one, read_as in parts]
             content = _content_digest(cell) if modality.files else None
         except MemoryError:
@@ -211,7 +218,7 @@ def _length(kind: str, cell: Any, sample: Any) -> float | None:
 
 def _content_digest(cell: Any) -> bytes | None:
     """Eight bytes that stand for what a cell holds; files are read in pieces, an hour of sound is large."""
-    if isinstance(cell, tuple):  # a pair
+    if isinstance(cell, tuple | list):  # a pair, or several
         parts = [_content_digest(one) for one in cell]
         cell = None if None in parts else b"".join(part for part in parts if part is not None)
     if isinstance(cell, Path) and piece_of(cell.name)[0] != cell.name:  # its place: windows overlap by intent
@@ -263,6 +270,15 @@ def _say_cuts(
             where = manifest.where(at.first_cut)
             said = cut_line(at.cut, len(manifest) - at.missing - at.bad, column, modality, where)
             findings.add("cut", where, _spoken(column), said, error=False)
+
+
+def _divided_labels(
+    splits: Mapping[str, Manifest], label: str | None, several: str | Literal[False] | None, findings: Findings
+) -> None:
+    """Labels that may be several in one text: an error where training would refuse them."""
+    for manifest in splits.values():
+        if label and (found := divided(label, several, manifest)):
+            findings.add("divided label", manifest.name, label, found[0], error=found[1] >= MANY)
 
 
 def _unknown_classes(

@@ -23,6 +23,8 @@ class ColumnFindings:
     """What the cells of one modality in one split hold."""
 
     missing: int = 0
+    several: int = 0
+    """Rows with several cells, such as captions."""
     bad: int = 0
     cut: int = 0
     first_cut: int = 0
@@ -42,6 +44,8 @@ def describe_column(name: str, modality: Modality, at: ColumnFindings, rows: int
         "bad": at.bad,
         "cut": at.cut,
     }
+    if at.several:
+        described["several"] = at.several
     if at.lengths:
         low, middle, high = np.quantile(np.frombuffer(at.lengths), [0, 0.5, 1]).tolist()
         described["length"] = {"unit": UNITS[modality.kind], "min": low, "median": middle, "max": high}

@@ -17,6 +17,7 @@ from clx.pipelines.batches.columns import column_of, columns_of, view_names
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.data_schema import Near
 from clx.pipelines.data.imbalance import bin_name
+from clx.pipelines.data.label_sets import labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.system.errors import BadInput
@@ -30,6 +31,10 @@ class BatchDataset(Dataset[Batch]):
     modalities: dict[str, Modality]
     label: str | None = None
     classes: dict[str, int] = field(default_factory=dict)
+    sets: bool = False
+    """Whether labels are sets; see `data/label_sets.py`."""
+    several: str | Literal[False] | None = None
+    """What divides a set in one text."""
     bin_width: float | None = None
     """Where given, the classes are bins of this width."""
     target: list[str] = field(default_factory=list)
@@ -86,17 +91,24 @@ class BatchDataset(Dataset[Batch]):
             except (CellError, BadInput) as error:
                 column = column_of(name, modality)
                 raise _Bad(i, ",".join(column) if isinstance(column, list) else column, str(error)) from None
-        named = None if self.label is None else row[self.label]
-        if named is not None and self.bin_width is not None:
-            named = bin_name(named, self.bin_width)
-        label = self.classes.get(class_name(named) or "", -1)
+        label, applying = self._labels(row)
         targets = [self._number(i, name, row[name]) for name in self.target]
         if self.forecasts is not None:
             targets = self._future(i, row, *self.forecasts)
-        decoded = _Decoded(inputs, label, targets, int(self.manifest.rows[i]))
+        decoded = _Decoded(inputs, label, applying, targets, int(self.manifest.rows[i]))
         if self.cache:
             self.kept[i] = decoded
         return decoded
+
+    def _labels(self, row: dict[str, Any]) -> tuple[int, list[int] | None]:
+        """The class of a row, -1 for none, or the classes of a set."""
+        named = None if self.label is None else row[self.label]
+        if self.sets:
+            names = labels_in(named, self.several)
+            return -1, None if names is None else [self.classes[name] for name in names if name in self.classes]
+        if named is not None and self.bin_width is not None:
+            named = bin_name(named, self.bin_width)
+        return self.classes.get(class_name(named) or "", -1), None
 
     def _number(self, i: int, column: str, value: Any) -> float:
         try:
@@ -153,6 +165,16 @@ class BatchDataset(Dataset[Batch]):
                 found.append(own)
         return found
 
+    def _sets_of(self, samples: list["_Decoded"]) -> Tensor:
+        """`[B, C]`: 1 for each class that applies; NaN in rows of which none is known."""
+        sets = torch.zeros(len(samples), len(self.classes))
+        for line, sample in zip(sets, samples, strict=True):
+            if sample.applying is None:
+                line.fill_(torch.nan)
+            else:
+                line[sample.applying] = 1
+        return sets
+
     def _chosen(self, row: "_Decoded", name: str, draw: tuple[int, int] | None) -> Any:
         """The sample of a row, or those of several; where one of them is wanted, the one that is drawn by seed, row
         and `draw`, epoch and view: the views of a row have different ones as long as there are any."""
@@ -196,6 +218,7 @@ class BatchDataset(Dataset[Batch]):
             labels=torch.tensor([sample.label for sample in samples], dtype=torch.long),
             targets=torch.tensor([sample.targets for sample in samples], dtype=torch.float32),
             sample_id=torch.tensor([int(self.manifest.rows[i]) for i in rows], dtype=torch.long),
+            label_sets=self._sets_of(samples) if self.sets else None,
             weights=None if self.weights is None else torch.from_numpy(self.weights[rows]).float(),
             bad=bad,
         )
@@ -207,6 +230,8 @@ class _Decoded(NamedTuple):
     inputs: dict[str, Any]
     """Samples of the modalities that are present."""
     label: int
+    applying: list[int] | None
+    """The classes of a set; None where none are known, or labels are no sets."""
     targets: list[float]
     number: int
     """Of the row in the table."""

@@ -119,6 +119,12 @@ class Windows(Section):
     """Steps after a window to forecast; those that the series has are in the column `future`."""
 
 
+def _divider(value: Any) -> Any:
+    if value == "":  # what YAML makes of a bare `|`
+        raise ValueError('several is empty: quote what divides the labels, several: "|"')
+    return value
+
+
 class Data(Section):
     """Where rows come from and what their columns mean."""
 
@@ -132,6 +138,9 @@ class Data(Section):
     label: str | None = None
     """Column with the class of a row; its values are the class names of zero-shot evaluation. One of `target` here
     makes its bins the classes."""
+    several: Annotated[str | Literal[False] | None, BeforeValidator(_divider)] = None
+    """What divides the labels of a set in one cell, such as `|`; false where each cell is the name of one class,
+    whatever it holds. Lists are sets without it."""
     target: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
     """Numeric columns to predict."""
     bin_width: Annotated[float, Field(gt=0)] | None = None

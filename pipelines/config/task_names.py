@@ -6,6 +6,7 @@ from typing import Literal
 Task = Literal[
     "zeroshot",
     "classification",
+    "multilabel",
     "sts",
     "retrieval",
     "probe",

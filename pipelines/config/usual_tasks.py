@@ -7,7 +7,7 @@ from clx.pipelines.config.task_names import Task
 
 PAIR_SCORING = ("cosent",)
 """Objectives by which `data.target` is the score of a pair of inputs."""
-HEADS = ("cross-entropy", "l1", "mse", "huber")
+HEADS = ("cross-entropy", "binary-cross-entropy", "l1", "mse", "huber")
 """Objectives of a head, which alone say nothing of how inputs lie to each other."""
 
 
@@ -29,6 +29,8 @@ def usual_tasks(
     kinds = [kind_of(name, modalities) for name in modalities if not modalities[name].get("pair")]
     several = len(modalities) > 1 and not {*objectives} <= {*HEADS}
     tasks: list[Task] = ["classification"] if "cross-entropy" in objectives and not target else []
+    sets = "binary-cross-entropy" in objectives
+    tasks += ["multilabel"] if sets else []
     if target:
         scored = len(modalities) > 1 and any(name in PAIR_SCORING for name in objectives)
         tasks += ["sts"] if scored else ["retrieval", "regression"] if several else ["regression"]
@@ -36,7 +38,7 @@ def usual_tasks(
         tasks += ["forecast"]
     elif several:
         words: list[Task] = ["zeroshot", "retrieval"] if "text" in kinds else ["retrieval", "probe", "knn"]
-        tasks += words if label else ["retrieval"]
+        tasks += words if label and not sets else ["retrieval"]
     elif not tasks:
         tasks += ["probe", "knn"] if label else ["geometry"]
     return tasks
@@ -62,7 +64,7 @@ def unfit(
 ) -> str | None:
     """Why no data could let this config have a task, as far as the config tells; None where they could."""
     kinds = [kind_of(name, modalities) for name in modalities if not modalities[name].get("pair")]
-    if task in ("zeroshot", "classification", "probe", "knn", "svm", "fewshot") and not label:
+    if task in ("zeroshot", "classification", "multilabel", "probe", "knn", "svm", "fewshot") and not label:
         return "needs data.label, the column with the class"
     if task == "zeroshot" and "text" not in kinds:
         return f"needs a text modality to read the labels; the config has {', '.join(modalities)}"

@@ -172,14 +172,14 @@ def is_text(kind: "pa.DataType") -> bool:
     """Whether a column of this type holds text."""
     import pyarrow.types as types
 
-    return types.is_string(kind) or types.is_large_string(kind)
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def is_bytes(kind: "pa.DataType") -> bool:
     """Whether a column of this type holds bytes."""
     import pyarrow.types as types
 
-    return types.is_binary(kind) or types.is_large_binary(kind)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
 def _text(scalar: "pa.Scalar") -> str | None:

@@ -16,6 +16,7 @@ from clx.pipelines.batches.columns import check_columns, has_columns
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.classes import index_of
+from clx.pipelines.data.label_sets import holds_sets
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run, class_names
 from clx.pipelines.model.frozen_features import use_frozen_features
@@ -47,6 +48,8 @@ class Embedded:
     target: list[str]
     rows: Tensor
     """`[N]`: the manifest's rows, counted from 0, that could be read."""
+    label_sets: Tensor | None = None
+    """`[N, C]` where labels are sets: 1 for each class that applies, NaN in rows of which none is known."""
     features: dict[str, Tensor] = field(default_factory=dict)
     """What enters each head, `[N, W]` by modality, where it was asked for."""
 
@@ -65,6 +68,7 @@ class Embedded:
             present=of(self.present),
             features=of(self.features),
             labels=self.labels[some],
+            label_sets=None if self.label_sets is None else self.label_sets[some],
             targets=self.targets[some],
             rows=self.rows[some],
         )
@@ -96,7 +100,8 @@ def embed_manifest(
     every = known + [name for name in (class_names(run.config, manifest) if label else []) if name not in index]
     index = index_of(every)
     width = run.config.data.bin_width if label in run.config.data.target else None
-    data = BatchDataset(manifest, modalities, label, index, width, target, on_bad=on_bad)
+    sets = label is not None and holds_sets(run.config.data, manifest)
+    data = BatchDataset(manifest, modalities, label, index, sets, run.config.data.several, width, target, on_bad=on_bad)
     if run.config.data.cache:
         use_frozen_features(run, data)
     device = run.device
@@ -116,7 +121,7 @@ def embed_manifest(
                 raise BadInput(f"{manifest.name}: the model's {name} embeddings are not finite")
         targets = batch.targets.view(len(batch), len(target))
         parts.append(Embedded(manifest, z, batch.present, batch.labels, every, targets, target, batch.sample_id))
-        parts[-1].features = _on_cpu(entered or {})
+        parts[-1].features, parts[-1].label_sets = _on_cpu(entered or {}), batch.label_sets
     if not parts:
         raise BadInput(f"{manifest.name}: no usable rows")
     return Embedded(
@@ -128,6 +133,7 @@ def embed_manifest(
         torch.cat([part.targets for part in parts]),
         target,
         torch.tensor([i for i in range(len(manifest)) if i not in bad]),
+        torch.cat([part.label_sets for part in parts if part.label_sets is not None]) if sets else None,
         _joined([part.features for part in parts]),
     )
 
@@ -157,11 +163,11 @@ def contents(run: Run, embedded: Embedded, name: str) -> Tensor:
 
 
 def _content(cell: Any) -> Any:
-    """What is the same, and can be a key, for cells of equal content; of a pair that of both."""
-    if isinstance(cell, tuple):
+    """What is the same, and can be a key, for cells of equal content; of a pair or of several that of each."""
+    if isinstance(cell, tuple | list):
         return tuple(map(_content, cell))
     if isinstance(cell, dict):
         return str(sorted(cell.items()))
-    if isinstance(cell, np.ndarray | list):
-        cell = np.asarray(cell).tobytes()
+    if isinstance(cell, np.ndarray):
+        cell = cell.tobytes()
     return hashlib.blake2b(cell, digest_size=16).digest() if isinstance(cell, bytes) else cell

@@ -50,7 +50,7 @@ def _add_rows(digest: Any, run: Run, manifest: Manifest) -> None:
             for i in range(len(manifest)):
                 try:
                     cell = cell_at(manifest, i, name, modality)
-                    for path in cell if isinstance(cell, tuple) else (cell,):
+                    for path in cell if isinstance(cell, tuple | list) else (cell,):
                         if isinstance(path, Path):
                             state = os.stat(piece_of(str(path))[0] if modality.kind == "series" else path)
                             digest.update(f"{i} {state.st_size} {state.st_mtime_ns}".encode())

@@ -24,6 +24,8 @@ and under the name of each task (`TASKS`) one line per input:
     knn         same                        top1 mean_per_class confusion k weights features rows train_rows
     svm         same                        top1 mean_per_class confusion C path features rows train_rows
     fewshot     same                        1-shot 5-shot (one figure per `settings.shots`) ways episodes features ...
+    multilabel  "image", "image->text"      mAP AUC P@1 P@3 P@5 labels rows unseen_labels; of the trained head, "image",
+                                            micro_F1 macro_F1, too; "image->text" is by the words of the labels
     regression  "table->price"              mae mse rmse gm r2 pearson spearman groups regressor penalty path rows
     forecast    "series->24"                mse mae penalty path features horizon rows train_rows; of the same windows
                 "trained-predictor->24"     mse mae horizon rows, where the run's own objective is to forecast
@@ -126,10 +128,15 @@ MEANING: dict[str, str] = {
     "unknown_class": "rows left out, since training had no row of their class",
     "R@1": "share of queries whose best-scored candidate is a partner of theirs (R@5, R@10: one of the first 5, 10)",
     "median_rank": "rank of the first partner, counted from 1, of the median query; low is good",
-    "mAP": "mean average precision: how far ahead of all other candidates the partners stand",
+    "mAP": "mean average precision: how far ahead of all other candidates the partners stand; of sets "
+    "of labels the same of the rows that a label applies to, averaged over labels",
     "NDCG@10": "gain of the first ten answers against the best possible order; a partner gains 2, a candidate of the "
     "same label 1; with targets the gain is exp(-distance / standard deviation), with scores of pairs the pair's score",
-    "AUC": "chance that a partner scores above a candidate that is none, averaged over queries; 0.5 is blind",
+    "AUC": "chance that a partner scores above a candidate that is none, averaged over queries; 0.5 is blind; of sets "
+    "of labels that a row to which a label applies scores above one to which it does not, averaged over labels",
+    "micro_F1": "F1, 2 right / (said + true), of the labels said to apply (probability 0.5 or more), all together",
+    "P@1": "share of rows whose best-scored label applies (P@3, P@5: mean share of the first 3, 5)",
+    "unseen_labels": "labels of these rows that training did not have, which the head cannot say; they do not count",
     "label@1": "share of queries whose best-scored candidate has their label",
     "l2": "weight of the squared norm in the probe's mean loss, the best of the sweep on validation rows",
     "graded_by": "what NDCG's gains are: pair, label, target or score; with scores of pairs a partner, in R@k and mAP, "

@@ -91,6 +91,8 @@ def need_label(context: TaskContext) -> None:
         raise Unfit("needs data.label, the column with the class")
     if label not in manifest.columns:
         raise Unfit(f"{manifest.name} has no column {label!r} with the class")
+    if context.embedded.label_sets is not None:
+        raise Unfit(f"column {label!r} holds sets of labels, which the task multilabel asks about")
 
 
 def is_scored_pair(context: TaskContext, one: str, other: str) -> bool:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from warnings import warn
 
 import numpy as np
 import torch
@@ -18,12 +19,13 @@ from clx.pipelines.config.objects import make_losses, make_modalities, resolved
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.classes import index_of
 from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
+from clx.pipelines.data.label_sets import check_label_sets, holds_sets, labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.checks import check_needs, check_neighbours, check_steps, check_windows, try_objective
 from clx.pipelines.model.forecasting import forecast_of
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder, modality_of
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, ClxWarning
 
 
 @dataclass
@@ -56,6 +58,11 @@ class Run:
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
+
+    @property
+    def tells_sets(self) -> bool:
+        """Whether the predictor says of each class whether it applies, and not which one is right."""
+        return "label_sets" in self.objective.needs()
 
     @property
     def class_index(self) -> dict[str, int]:
@@ -146,6 +153,8 @@ def checked(config: Config, splits: dict[str, Manifest]) -> tuple[Config, dict[s
         check_columns(config, modalities, manifest)
     check_neighbours(config, modalities, splits["train"])
     check_windows(config, modalities)
+    if doubt := check_label_sets(config.data, splits):
+        warn(doubt, ClxWarning, stacklevel=2)
     config = config.model_copy(update={"data": with_bins(config.data, splits["train"])})
     check_needs(config, losses, splits["train"], modalities)
     return config, modalities, losses
@@ -168,6 +177,9 @@ def class_names(config: Config, manifest: Manifest) -> list[str]:
     """The distinct labels of a manifest, sorted."""
     if not config.data.label:
         return []
+    if holds_sets(config.data, manifest):
+        sets = (labels_in(value, config.data.several) or [] for value in manifest.column(config.data.label))
+        return sorted({name for names in sets for name in names})
     cells = manifest.column(config.data.label)
     names = {label_of(config.data, value) for value in cells} - {None}
     if manifest.path_column is not None:  # of class folders

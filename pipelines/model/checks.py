@@ -1,6 +1,6 @@
 """Whether the losses of a config can work with its data and towers, asked before anything is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from typing import Any
 from warnings import warn
@@ -13,6 +13,7 @@ from clx.modalities.series import Series
 from clx.pipelines.batches.columns import column_of, require_column, view_names
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.schema import Config
+from clx.pipelines.data.label_sets import holds_sets, labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.forecasting import forecast_of
 from clx.pipelines.model.objective import Objective
@@ -30,6 +31,7 @@ def try_objective(config: Config, modalities: Mapping[str, Modality], losses: li
     given: dict[str, Any] = {
         "present": dict.fromkeys(names, torch.ones(size, dtype=torch.bool)),
         "labels": labels,
+        "label_sets": torch.nn.functional.one_hot(labels, outputs).float(),
         "targets": torch.arange(1.0, size + 1)[:, None].expand(size, outputs),
         "predictions": torch.randn(size, outputs, generator=draw),
         "sample_id": torch.arange(size),
@@ -110,21 +112,40 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
         needs = loss.requires()
         for need in sorted(needs - ({"predictions", "targets"} if forecasts and "predictions" in needs else set())):
             lacking = (
-                (need == "labels" and not config.data.label)
+                (need in ("labels", "label_sets") and not config.data.label)
                 or (need == "targets" and not config.data.target)
                 or (need == "predictions" and not (config.data.label or config.data.target))
             )
             if lacking:
-                key = "data.label" if need == "labels" else "data.target"
+                key = "data.label" if need in ("labels", "label_sets") else "data.target"
                 if config.data.windows is not None and needs >= {"predictions", "targets"}:
                     key = "data.windows.horizon to the steps to forecast, or data.target"
                 columns = ", ".join(manifest.columns)
                 raise BadInput(f"loss {term.name!r} needs {need}: set {key} to a column of {manifest.name} ({columns})")
+        check_label_shape(config, term.name, needs, manifest)
         if config.data.balance and config.data.balance.by == "weights" and "weights" not in loss.needs():
             raise BadInput(
                 f"loss {term.name!r} has no term for each row that a weight could multiply: data.balance.by=sampling "
                 "draws rare rows more often, with any loss"
             )
+
+
+def check_label_shape(config: Config, name: str, needs: Collection[str], manifest: Manifest) -> None:
+    """A loss on single labels cannot learn from sets, nor one on sets from single labels."""
+    column, sets = config.data.label, holds_sets(config.data, manifest)
+    if "labels" in needs and sets:
+        cells = enumerate(manifest.column(str(column)))
+        row = next((i for i, cell in cells if len(labels_in(cell, config.data.several) or []) != 1), 0)
+        shown = labels_in(manifest.cell(row, str(column)), config.data.several)
+        raise BadInput(
+            f"{manifest.where(row)}: {column} is the set {shown}, but loss {name!r} needs one label a row: "
+            "binary-cross-entropy learns from sets; else name a column of single labels in data.label"
+        )
+    if "label_sets" in needs and not sets:
+        raise BadInput(
+            f"loss {name!r} needs sets of labels, but column {column!r} of {manifest.name} holds one a row: "
+            "-s 'data.several=\"|\"' divides cells such as a|b; cross-entropy learns from single labels"
+        )
 
 
 def warn_of_idle_terms(config: Config, model: Embedder, objective: Objective) -> None:

@@ -234,7 +234,7 @@ class Embedder(nn.Module):
 
 
 def mean_of_rows(samples: Tensor, of: Tensor) -> Tensor:
-    """The mean `[N, ...]` of the samples `[M, ...]` of each row; `of` `[M]` has the number of each one's row, from 0."""
+    """The mean `[N, ...]` of the samples `[M, ...]` of each row; `of` `[M]` has the number of every row."""
     counts = torch.bincount(of)
     sums = samples.new_zeros(len(counts), *samples.shape[1:]).index_add(0, of, samples)
     return sums / counts.view(-1, *[1] * (samples.dim() - 1)).to(samples.dtype)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clx.modalities.base import Modality
+from clx.modalities.text import Prompt
 
 SIDE = 64
 """Pixels of a thumbnail's longer side."""
@@ -26,6 +27,9 @@ Preview = dict[str, Any]
 
 def preview(modality: Modality, sample: Any, cell: Any = None) -> Preview:
     """A sample, or both of a pair, as read or varied; of a table its `cell`, since its sample is numbers."""
+    if isinstance(sample, list):  # several of one row: texts one after the other, of the others the first
+        texts = Prompt(" / ".join(str(one) for one in sample)) if modality.kind == "text" else sample[0]
+        return _alone(modality, texts, cell)
     if modality.pair is None:
         return _alone(modality, sample, cell)
     cells = (None, None) if cell is None else cell

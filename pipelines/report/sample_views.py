@@ -70,7 +70,8 @@ def over_time(snapshot: Snapshot) -> list[dict[str, Any]]:
             continue
         there = torch.nonzero(snapshot.embedded.present[name])[:, 0].tolist()
         rows = there[:: max(1, len(there) // SAMPLES)][:SAMPLES]
-        samples = [snapshot.read(i, name)[1] for i in rows]
+        read = [snapshot.read(i, name)[1] for i in rows]
+        samples = [each[0] if isinstance(each, list) else each for each in read]  # of several the first
         value = modality.collate(samples if modality.pair is None else [first for first, _ in samples])
         features, mask = stepped(**{key: part.to(snapshot.run.device) for key, part in value.items()})
         features, mask = features.double().cpu(), mask.cpu()

@@ -37,10 +37,17 @@ class Extras:
         """Rows `[B]` with any of these inputs: of the others there is nothing to predict from."""
         return torch.stack([self.batch.present[name] for name in z]).any(0)
 
+    def sets(self, z: Embeddings) -> Tensor:
+        """The sets of labels of a batch, NaN in rows without any of these inputs."""
+        sets = self.batch.label_sets
+        assert sets is not None  # `model.checks.check_needs` has asked for them
+        return sets.where(self.known(z)[:, None], torch.nan)
 
-OF_THE_HEAD = ("predictions", "labels", "targets")
+
+OF_THE_HEAD = ("predictions", "labels", "label_sets", "targets")
 VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "labels": lambda extras, z: extras.batch.labels.where(extras.known(z), -1),
+    "label_sets": lambda extras, z: extras.sets(z),
     "targets": lambda extras, z: extras.batch.targets.where(extras.known(z)[:, None], torch.nan),
     "predictions": lambda extras, z: extras.model.predict(z, extras.batch.present),
     "present": lambda extras, z: {name: extras.batch.present[name] for name in z},

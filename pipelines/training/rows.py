@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.data.imbalance import row_weights
+from clx.pipelines.data.label_sets import holds_sets
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.frozen_features import use_frozen_features
@@ -49,6 +50,8 @@ def _rows(run: Run, manifest: Manifest, **policy: Any) -> BatchDataset:
         run.modalities,
         label=data.label,
         classes=run.class_index,
+        sets=holds_sets(data, manifest),
+        several=data.several,
         bin_width=data.bin_width if data.label in data.target else None,
         target=data.target,
         forecasts=run.forecasts,

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from clx.pipelines.batches.batch import Batch, Key
 from clx.pipelines.batches.columns import column_of, columns_of, has_columns
 from clx.pipelines.batches.dataset import BatchDataset
+from clx.pipelines.data.label_sets import spoken
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run
 from clx.pipelines.system.devices import Turns
@@ -119,7 +120,7 @@ class EmbeddingTables:
         for name, column in [("label", self.label), *((c, c) for c in self.options.keep)]:
             if column is not None:
                 cells = [manifest.cell(i, column) for i in rows]
-                columns[name] = pa.array([None if c is None else str(c) for c in cells], pa.string())
+                columns[name] = pa.array([spoken(c) for c in cells], pa.string())
         moved = batch.to(self.run.device)
         z = self.run.model(moved.inputs, moved.present) if rows else {}
         for name in self.names:

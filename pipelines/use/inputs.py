@@ -235,6 +235,9 @@ def _cell_of_json(row: dict[str, Any], name: str, modality: Modality) -> Any:
     if isinstance(column, list):
         return {each: row.get(each) for each in column} if any(row.get(each) is not None for each in column) else None
     value = row.get(column)
+    if isinstance(value, list) and modality.takes_several and any(isinstance(one, str) for one in value):
+        several = [Path(one) if modality.files else one for one in value if one]
+        return several if len(several) > 1 else several[0] if several else None
     if isinstance(value, list):
         return np.array(value, dtype=float)
     return Path(value) if modality.files and isinstance(value, str) and value else value

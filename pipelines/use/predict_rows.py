@@ -11,6 +11,7 @@ from clx.pipelines.batches.batch import BadRow, Batch
 from clx.pipelines.batches.columns import check_columns, columns_of, has_columns
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
+from clx.pipelines.data.label_sets import spoken
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import choose
 from clx.pipelines.data.writers import Line
@@ -51,7 +52,8 @@ def predict(
     """Lines, batch by batch, and the rows among them that could not be used: these have None for a prediction.
 
     A line has `row` (1 is the first row of data), the columns of `keep`, and `predicted_NAME` for each target, in
-    its units; of a run with classes `predicted_NAME` and its `probability`, and with `probabilities` also
+    its units; of a run with classes `predicted_NAME` and its `probability`, of one with sets of labels in
+    `predicted_NAME` those that apply with a probability of 0.5 or more, divided by `|`; and with `probabilities` also
     `p_CLASS` for each class. Modalities whose columns the manifest lacks are missing in every row.
     """
     looked_at = {name: m for name, m in run.modalities.items() if name in run.model.predict_from}
@@ -109,7 +111,7 @@ def answer_names(run: Run, probabilities: bool) -> list[str]:
     if run.config.data.target:
         return [f"predicted_{name}" for name in run.config.data.target]
     every = [f"p_{name}" for name in run.facts.classes] if probabilities else []
-    return [f"predicted_{run.config.data.label}", "probability", *every]
+    return [f"predicted_{run.config.data.label}", *([] if run.tells_sets else ["probability"]), *every]
 
 
 @torch.no_grad()
@@ -119,11 +121,19 @@ def answer(run: Run, batch: Batch, probabilities: bool) -> list[list[Any]]:
     outputs = run.model.predict(run.model(moved.inputs, moved.present), moved.present).cpu()
     if run.config.data.target:
         return [[float(f"{value:.7g}") for value in row] for row in outputs.tolist()]  # float32 knows no more
+    if run.tells_sets:
+        return [_applying(run, line) + (line if probabilities else []) for line in outputs.sigmoid().tolist()]
     shares = outputs.softmax(1)
     best = shares.max(1)
     every = shares.tolist() if probabilities else [[]] * len(shares)
     ranked = zip(best.indices.tolist(), best.values.tolist(), every, strict=True)
     return [[run.facts.classes[k], share, *each] for k, share, each in ranked]
+
+
+def _applying(run: Run, chances: list[float]) -> list[Any]:
+    """The classes whose probability is at least a half, as one text."""
+    names = [name for name, chance in zip(run.facts.classes, chances, strict=True) if chance >= 0.5]
+    return [spoken(names, run.config.data.several)]
 
 
 def plain(run: Run, cells: Line) -> Line:

@@ -41,6 +41,7 @@ def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, see
     return {
         "z": z,
         "labels": torch.arange(size) % 3,
+        "label_sets": (torch.arange(size) % 2).to(torch.float64)[:, None],
         "targets": (torch.arange(size) % 4).to(torch.float64)[:, None],
         "predictions": torch.randn(size, 1, generator=g, dtype=torch.float64).to(dtype),
         "present": {name: torch.ones(size, dtype=torch.bool) for name in NAMES},
@@ -143,7 +144,7 @@ def test_row_order_does_not_matter(name: str) -> None:
     data["present"]["text"][1] = False
     before = call(loss, data)
     order = torch.randperm(6, generator=torch.Generator().manual_seed(2))
-    for key in ("labels", "targets", "predictions", "sample_id"):
+    for key in ("labels", "label_sets", "targets", "predictions", "sample_id"):
         data[key] = data[key][order]
     for key in ("z", "present"):
         data[key] = {n: x[order] for n, x in data[key].items()}
@@ -198,7 +199,7 @@ def test_nobody_has_a_positive(name: str) -> None:
     data["present"]["audio/0"][:] = False
     assert_finite(loss, data)
     data["labels"] = torch.full((6,), -1)
-    data["targets"] = torch.full((6, 1), torch.nan, dtype=torch.float64)
+    data["targets"] = data["label_sets"] = torch.full((6, 1), torch.nan, dtype=torch.float64)
     assert_finite(loss, data)
 
 
@@ -333,7 +334,7 @@ def test_each_row_counts_by_its_weight(name: str, unknown: bool) -> None:
     def value(weights: Tensor) -> Tensor:
         data = batch() | {"weights": weights}
         if unknown:
-            data["labels"][2], data["targets"][2] = -1, torch.nan
+            data["labels"][2], data["targets"][2], data["label_sets"][2] = -1, torch.nan, torch.nan
         return call(loss, data)
 
     weights = torch.tensor([0.5, 2.0, 1.5, 0.1, 3.0, 0.7], dtype=torch.float64)

@@ -401,7 +401,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
 }
 
 
-ELSEWHERE = {"symile", "ts2vec", "dbpm", "l1", "mse", "huber", "cross-entropy"}
+ELSEWHERE = {"symile", "ts2vec", "dbpm", "l1", "mse", "huber", "cross-entropy", "binary-cross-entropy"}
 """Losses with loops of their own, below or in a file of their name, and heads that call torch's."""
 
 
@@ -562,6 +562,13 @@ def test_supervised_heads() -> None:
         loss(z, predictions=p, labels=torch.tensor([0, 2]))
     with pytest.raises(ValueError, match="differ in shape"):
         LOSSES["l1"]()(z, predictions=p, targets=y[:, :1])
+    sets = torch.tensor([[1.0, 0.0], [torch.nan, torch.nan]])
+    loss = LOSSES["binary-cross-entropy"]()
+    expected = (math.log1p(math.exp(-1)) + math.log1p(math.exp(5))) / 2  # the first row: 1.0 applies, 5.0 does not
+    assert loss(z, predictions=p, label_sets=sets) == pytest.approx(expected)
+    assert loss.log == {"dropped_labels": 1}
+    with pytest.raises(ValueError, match="differ in shape"):
+        loss(z, predictions=p, label_sets=sets[:, :1])
 
 
 def test_a_rare_row_of_one_view_is_an_anchor_of_conr() -> None:

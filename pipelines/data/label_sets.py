@@ -1,0 +1,107 @@
+"""Labels that are sets: lists in the label's column, or text that `data.several` divides."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from clx.pipelines.config.data_schema import Data
+from clx.pipelines.data.classes import class_of
+from clx.pipelines.data.manifest import Manifest, is_text
+from clx.pipelines.system.errors import BadInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DIVIDERS = "|;"
+"""What may divide labels and hardly stands in the name of one."""
+MANY = 0.1
+"""Share of cells with a divider from which a column of single labels is not believed."""
+
+
+def holds_sets(data: Data, manifest: Manifest) -> bool:
+    """Whether the label's column of a manifest holds sets of labels."""
+    if data.label is None or data.label in data.target or data.label not in manifest.columns:
+        return False
+    kind = manifest.table.schema.field(data.label).type
+    return is_list(kind) or (bool(data.several) and _is_text(kind))
+
+
+def labels_in(cell: Any, several: str | Literal[False] | None) -> list[str] | None:
+    """The labels of a cell, each once: the entries of a list, the parts of a text divided by `several`, else the one
+    label that it is. None for a missing cell: nothing is known then; an empty list is a row without any label."""
+    if isinstance(cell, list | tuple | np.ndarray):
+        parts = [part.item() if isinstance(part, np.generic) else part for part in cell]
+    elif (whole := class_of(cell)) is None:
+        return None
+    else:
+        parts = cell.split(several) if isinstance(cell, str) and several else [whole]
+    return list(dict.fromkeys(name for part in parts if (name := class_of(part)) is not None))
+
+
+def spoken(cell: Any, several: str | Literal[False] | None = None) -> str | None:
+    """A cell as one text: a list as its entries divided by `several`, else by `|`."""
+    if not isinstance(cell, list | tuple | np.ndarray):
+        return None if cell is None else str(cell)
+    return (several or "|").join(labels_in(cell, None) or [])
+
+
+def is_list(kind: "pa.DataType") -> bool:
+    """Whether a column of this type holds lists."""
+    import pyarrow.types as types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _is_text(kind: "pa.DataType") -> bool:
+    return is_text(getattr(kind, "value_type", kind))  # a dictionary of texts, too
+
+
+def check_label_sets(data: Data, splits: Mapping[str, Manifest]) -> str | None:
+    """A warning where a few cells of the label's column look divided and `data.several` does not say whether they are.
+
+    Raises `BadInput` where many do: trained on, every combination would be a class of its own; and for a set where
+    `data.balance` wants the frequency of a class.
+    """
+    said = None
+    for manifest in splits.values():
+        if data.balance is not None and not data.target and holds_sets(data, manifest):
+            raise BadInput("data.balance weighs rows by their class or target: a set of labels has neither")
+        if data.label is None or data.label in data.target:
+            continue
+        found = divided(data.label, data.several, manifest)
+        if found is None:
+            continue
+        text, share = found
+        if share >= MANY:
+            raise BadInput(text)
+        said = said or text
+    return said
+
+
+def divided(label: str, several: str | Literal[False] | None, manifest: Manifest) -> tuple[str, float] | None:
+    """What to say of labels that look like several in one text and may be read as either, and their share of the cells;
+    None where there are none or `several` is given."""
+    import pyarrow.compute as pc
+
+    if several is not None or label not in manifest.columns:
+        return None
+    cells = manifest.table.column(label)
+    if hasattr(cells.type, "value_type") and not is_list(cells.type):
+        cells = cells.cast(cells.type.value_type)
+    if not is_text(cells.type):
+        return None
+    counted = [(int(pc.sum(pc.match_substring(cells, mark)).as_py() or 0), mark) for mark in DIVIDERS]
+    count, mark = max(counted, key=lambda each: each[0])
+    if not count:
+        return None
+    holds = pc.match_substring(cells, mark).fill_null(False).to_numpy()[manifest.rows]
+    if not holds.any():
+        return None
+    first, total = int(holds.argmax()), len(manifest)
+    text = (
+        f"{manifest.where(first)}: {label} is {manifest.cell(first, label)!r}, and {int(holds.sum())} of "
+        f"{total} cells hold {mark!r}: -s 'data.several=\"{mark}\"' makes them sets of labels, "
+        "-s data.several=false takes each as the name of one class"
+    )
+    return text, holds.sum() / total

@@ -1,0 +1,61 @@
+"""The task `multilabel`: which labels of a set apply, by the trained head and by the words of the labels."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clx.pipelines.batches.columns import column_of
+from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty, task
+from clx.pipelines.evaluation.tasks.zeroshot import phrasings_for
+from clx.pipelines.measures.bootstrap import together
+from clx.pipelines.measures.label_sets import decided_sets, ranked_sets
+from clx.pipelines.model.scoring import alone_and_together, class_embeddings, head_says
+
+MOST = 2 * 10**9
+"""Rows times classes times resamples: beyond, intervals would take minutes and are left out."""
+
+
+@task("multilabel")
+def multilabel(context: TaskContext) -> Lines:
+    """Mean average precision, AUC, F1 and precision of the first labels, over rows whose labels are known."""
+    run, embedded = context.run, context.embedded
+    sets = embedded.label_sets
+    if sets is None:
+        raise Unfit("needs sets of labels: lists in data.label, or text that data.several divides")
+    known = ~sets.isnan().any(1)
+    found: Lines = {}
+    if run.tells_sets:
+        classes = len(run.facts.classes)
+        if not bool((sets[known][:, :classes] > 0).any()):
+            raise Unfit(f"none of the labels is one of the run's: {', '.join(run.facts.classes[:8])}")
+        rows = (known & run.model.predictable(embedded.present)).nonzero()[:, 0]
+        if len(rows):
+            here = embedded.take(rows)
+            chances = head_says(run, here.z, here.present).sigmoid()
+            names = "+".join(name for name in embedded.z if name in run.model.predict_from)
+            unseen = int((sets[rows][:, classes:] > 0).sum())
+            line = _figures(context, chances, sets[rows][:, :classes], chances >= 0.5)
+            found[names] = line | ({"unseen_labels": unseen} if unseen else {})
+    text = context.text
+    if text is not None and column_of(text, run.modalities[text]) != run.config.data.label and embedded.classes:
+        words = class_embeddings(
+            run, phrasings_for(embedded.classes, context.settings.phrasings), context.settings.templates
+        )
+        for group in alone_and_together([name for name in embedded.z if name != text]):
+            rows = (torch.stack([embedded.present[name] for name in group]).any(0) & known).nonzero()[:, 0]
+            if len(rows):
+                scores = context.ask(group, rows, text) @ words.T
+                found[f"{'+'.join(group)}->{text}"] = _figures(context, scores, sets[rows])
+    return nonempty(found, "needs a head trained by binary-cross-entropy, or a text modality to read the labels")
+
+
+def _figures(context: TaskContext, scores: Tensor, sets: Tensor, answers: Tensor | None = None) -> dict[str, Any]:
+    """The figures of one input: those of the order by `scores` `[n, C]`, and of `answers` where some are given."""
+    statistic = ranked_sets(scores, sets > 0)
+    if answers is not None:
+        statistic = together(statistic, decided_sets(answers, sets > 0))
+    if sets.numel() * context.settings.resamples > MOST:
+        context = replace(context, settings=replace(context.settings, resamples=0))
+    return context.figures(len(sets), statistic) | {"labels": sets.shape[1], "rows": len(sets)}

@@ -1,0 +1,79 @@
+"""Figures of sets of labels: which of C classes apply to each of N rows. Functions of tensors and arrays alone."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from clx.pipelines.measures.bootstrap import Array, Statistic, means
+
+FIRST = (1, 3, 5)
+"""How many of the best-scored classes the precision is given of."""
+
+
+def ranked_sets(scores: Tensor, truth: Tensor) -> Statistic:
+    """How well classes and rows are ordered by `scores` `[N, C]`, where `truth` `[N, C]` says which classes apply.
+
+    Mean average precision and area under the ROC curve, both of the rows ordered by each class's scores and averaged
+    over the classes (macro), as scikit-learn's `average_precision_score` and `roc_auc_score` have them; equal scores
+    count as one step. Classes that apply to no row or, for AUC, to every row are left out. `P@k` is the share of
+    a row's k best-scored classes that apply, where there are more than k classes.
+    """
+    s, y = scores.double().numpy(), truth.bool().numpy()
+    columns = [_ordered(s[:, k], y[:, k]) for k in range(s.shape[1])]
+    best = np.argsort(-s, axis=1, kind="stable")
+    hits = np.take_along_axis(y, best, 1)
+    first = means({f"P@{k}": hits[:, :k].mean(1) for k in FIRST if k < s.shape[1]} or {"P@1": hits[:, 0]})
+
+    def statistic(weights: Array) -> dict[str, Array]:
+        both = [column(weights) for column in columns]
+        precision, area = (_mean([pair[i] for pair in both]) for i in (0, 1))
+        return {"mAP": precision, "AUC": area, **first(weights)}
+
+    return statistic
+
+
+def decided_sets(answers: Tensor, truth: Tensor) -> Statistic:
+    """F1 of `answers` `[N, C]`, whether each class is said to apply: micro, over all cells together, and macro, the
+    mean over the classes that apply to some row or are said to."""
+    a, y = answers.bool().numpy().astype(np.float64), truth.bool().numpy().astype(np.float64)
+
+    def statistic(weights: Array) -> dict[str, Array]:
+        right, said, true = weights @ (a * y), weights @ a, weights @ y  # [b, C]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            each = 2 * right / (said + true)
+            every = 2 * right.sum(1) / (said.sum(1) + true.sum(1))
+        return {"micro_F1": np.nan_to_num(every), "macro_F1": _mean(list(each.T))}
+
+    return statistic
+
+
+def _mean(columns: Sequence[Array]) -> Array:
+    """The mean over the columns that are no NaN, `[b]`; NaN where all are."""
+    stacked = np.stack(columns)
+    known = ~np.isnan(stacked)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, stacked, 0).sum(0) / known.sum(0))
+
+
+def _ordered(scores: Array, truth: Array) -> Callable[[Array], tuple[Array, Array]]:
+    """Average precision and ROC area `[b]` of one class under each line of weights `[b, n]`, NaN where undefined."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # the last of each run of equal scores
+    positive = truth[order].astype(np.float64)
+
+    def figures(weights: Array) -> tuple[Array, Array]:
+        w = weights[:, order]
+        right = (w * positive).cumsum(1)[:, ends]
+        above = w.cumsum(1)[:, ends]
+        gained = np.diff(right, prepend=0, axis=1)
+        passed = np.diff(above, prepend=0, axis=1) - gained  # wrong rows of each run
+        total, wrong = right[:, -1], above[:, -1] - right[:, -1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            precision = np.where(above > 0, right / above, 0)
+            below = wrong[:, None] - (above - right) + passed / 2  # wrong rows behind, ties half
+            average = (gained * precision).sum(1) / total
+            area = (gained * below).sum(1) / (total * wrong)
+        return average, area
+
+    return figures
