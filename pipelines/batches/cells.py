@@ -41,10 +41,14 @@ def cell_at(manifest: Manifest, i: int, name: str, modality: Modality) -> Any:
 
 
 def _one_or_several(value: Any, modality: Modality, manifest: Manifest) -> Any:
-    """A cell, or those of a list; a list of one is that one, and an empty one is missing."""
+    """The resolved cell, or those of a list."""
     if not (isinstance(value, list) and modality.takes_several):
         return _resolved(value, modality, manifest)
-    found = [_resolved(one, modality, manifest) for one in value]
+    return one_or_several([_resolved(one, modality, manifest) for one in value])
+
+
+def one_or_several(found: list[Any]) -> Any:
+    """A list of cells; a list of one is that one, and an empty one is missing."""
     return found if len(found) > 1 else found[0] if found else None
 
 

@@ -31,7 +31,7 @@ def try_objective(config: Config, modalities: Mapping[str, Modality], losses: li
     given: dict[str, Any] = {
         "present": dict.fromkeys(names, torch.ones(size, dtype=torch.bool)),
         "labels": labels,
-        "label_sets": torch.nn.functional.one_hot(labels, outputs).float(),
+        "label_sets": torch.zeros(size, outputs),
         "targets": torch.arange(1.0, size + 1)[:, None].expand(size, outputs),
         "predictions": torch.randn(size, outputs, generator=draw),
         "sample_id": torch.arange(size),

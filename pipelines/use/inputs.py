@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from clx.modalities.base import CellError, Modality
-from clx.pipelines.batches.cells import cell_of, read_cell
+from clx.pipelines.batches.cells import cell_of, one_or_several, read_cell
 from clx.pipelines.batches.columns import column_of, columns_of, has_columns
 from clx.pipelines.data.file_kinds import EXTENSIONS
 from clx.pipelines.data.folder_tables import LISTS
@@ -225,8 +225,7 @@ class Inputs:
             cell = _cell_of_json(value, key, modality)
             if cell is not None:
                 cells[key] = cell
-        wanted = ", ".join(columns_of(self.asked))
-        return name, cells or f"it has none of the columns {wanted}"
+        return name, cells or f"it has none of the columns {', '.join(columns_of(self.asked))}"
 
 
 def _cell_of_json(row: dict[str, Any], name: str, modality: Modality) -> Any:
@@ -236,11 +235,10 @@ def _cell_of_json(row: dict[str, Any], name: str, modality: Modality) -> Any:
         return {each: row.get(each) for each in column} if any(row.get(each) is not None for each in column) else None
     value = row.get(column)
     if isinstance(value, list) and modality.takes_several and any(isinstance(one, str) for one in value):
-        several = [Path(one) if modality.files else one for one in value if one]
-        return several if len(several) > 1 else several[0] if several else None
-    if isinstance(value, list):
-        return np.array(value, dtype=float)
-    return Path(value) if modality.files and isinstance(value, str) and value else value
+        return one_or_several([Path(one) if modality.files else one for one in value if one])
+    if isinstance(value, str) and modality.files:
+        return Path(value) if value else None
+    return np.array(value, dtype=float) if isinstance(value, list) else value
 
 
 def is_json(name: str) -> bool:
