@@ -158,14 +158,14 @@ def contents(run: Run, embedded: Embedded, name: str) -> Tensor:
     """A number per row `[N]`, the same for cells of equal content."""
     manifest, modality = embedded.manifest, run.modalities[name]
     numbers: dict[Any, int] = {}
-    keys = [_content(cell_at(manifest, i, name, modality)) for i in embedded.rows.tolist()]
+    keys = [content_of(cell_at(manifest, i, name, modality)) for i in embedded.rows.tolist()]
     return torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
 
 
-def _content(cell: Any) -> Any:
+def content_of(cell: Any) -> Any:
     """What is the same, and can be a key, for cells of equal content; of a pair or of several that of each."""
     if isinstance(cell, tuple | list):
-        return tuple(map(_content, cell))
+        return tuple(map(content_of, cell))
     if isinstance(cell, dict):
         return str(sorted(cell.items()))
     if isinstance(cell, np.ndarray):

@@ -11,6 +11,7 @@ from torch import Tensor
 from clx.pipelines.config.task_names import Task
 from clx.pipelines.config.usual_tasks import PAIR_SCORING
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.evaluation.captions import Captions
 from clx.pipelines.evaluation.embeddings import Embedded, Report, contents, ignore_bad_rows, queries_of
 from clx.pipelines.evaluation.results import MOST_CLASSES, Settings
 from clx.pipelines.measures.bootstrap import Statistic, figures
@@ -52,6 +53,9 @@ class TaskContext:
     report: Report = ignore_bad_rows
     things: dict[str, Tensor] = field(default_factory=dict)
     """Numbers of contents by modality, as far as they were asked for."""
+
+    captions: dict[str, Captions] = field(default_factory=dict)
+    """Captions by modality, as far as they were asked for."""
 
     def contents(self, name: str) -> Tensor:
         if name not in self.things:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], dict[str, Array]]
@@ -53,6 +54,14 @@ def _weights(rows: int, resamples: int, seed: int, width: int = 0) -> Iterator[A
         many = min(block, resamples - start)
         chosen = draw.integers(0, rows, size=(many, rows)) + np.arange(many)[:, None] * rows
         yield np.bincount(chosen.ravel(), minlength=many * rows).reshape(many, rows).astype(np.float64)
+
+
+def shared(statistic: Statistic, shares: Tensor | None) -> Statistic:
+    """A statistic of rows that count for so much each, `[n]`; for one each where that is None."""
+    if shares is None:
+        return statistic
+    factor = shares.numpy().astype(np.float64)
+    return lambda weights: statistic(weights * factor)
 
 
 def means(values: dict[str, Any]) -> Statistic:

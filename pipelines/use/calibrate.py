@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings
 from clx.modalities.numbers import class_name
+from clx.pipelines.data.label_sets import labels_in
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import choose
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.scoring import alone_and_together, class_embeddings, embed_items, native_scale, queries
@@ -35,7 +37,8 @@ def calibrate_on(
     """Fit the scale on the rows of a manifest or built-in data: those of `inputs.split`, else val, else all.
 
     The labels are those of `phrasings`, else all that stand in the column `label`. Rows with another label are left
-    out. With `multi_label` a cell may hold several, as a list or divided by `|`; none of them may be known.
+    out. A cell may hold several, as a list or divided by the run's `data.several`; with `multi_label` also by `|` where the
+    run does not say, and none of them may be known. Without it rows with several of the labels are left out.
     """
     run, text = inputs.run, inputs.text
     data = run.config.data.model_copy(update={"allow_outside": inputs.allow_outside})
@@ -46,7 +49,7 @@ def calibrate_on(
             raise
         (manifest,) = choose(data, run.config.train.seed, source).values()
     column = label or run.config.data.label or "label"
-    stated = [_labels_of(cell, multi_label) for cell in manifest.column(column)]
+    stated = _labels(manifest, column, run.config.data.several, multi_label, say)
     if not phrasings:
         phrasings = {name: [name] for name in sorted({name for names in stated for name in names})}
     if len(phrasings) < 2 and not multi_label:
@@ -55,7 +58,7 @@ def calibrate_on(
     truth: list[set[str] | None] = []
     for names in stated:
         applying = {known[name] for name in names if name in known}
-        truth.append(applying if names and (applying or multi_label) else None)
+        truth.append(applying if names and (len(applying) == 1 or multi_label) else None)
     usable = inputs.usable(manifest)
     if not usable:
         raise BadInput(
@@ -63,7 +66,9 @@ def calibrate_on(
         )
     left = sum(one is None for one in truth)
     if left:
-        say(f"{left} of {len(truth)} rows left out: they have none of these labels")
+        say(
+            f"{left} of {len(truth)} rows left out: they have none of these labels{'' if multi_label else ', or several'}"
+        )
     rows = class_embeddings(run, phrasings, templates, text, cache=True)
     scale = native_scale(run, multi_label)
     if scale.kind == "lift" and len(phrasings) < 2:  # there are no others to weigh it against
@@ -75,12 +80,18 @@ def calibrate_on(
     return fits
 
 
-def _labels_of(cell: Any, several: bool) -> list[str]:
-    if cell is None:
-        return []
-    if several and isinstance(cell, str):
-        cell = cell.split("|")
-    return [name for part in (cell if isinstance(cell, list | tuple) else [cell]) if (name := class_name(part))]
+def _labels(
+    manifest: Manifest, column: str, several: str | Literal[False] | None, multi_label: bool, say: Callable[[str], None]
+) -> list[list[str]]:
+    """The labels of each row; says so where they are divided by what nobody named."""
+    cells = manifest.column(column)
+    divider = several
+    if several is None and multi_label:
+        divider = "|"
+        divided = sum(isinstance(cell, str) and "|" in cell for cell in cells)
+        if divided:
+            say(f"column {column!r}: {divided} cells are divided at '|' into several labels")
+    return [labels_in(cell, divider) or [] for cell in cells]
 
 
 def calibrate(

@@ -1,13 +1,15 @@
 """The task `retrieval`: how well each modality finds its partners in the others."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clx.pipelines.evaluation.captions import captions_of, has_several
 from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, is_scored_pair, nonempty, task
-from clx.pipelines.measures.bootstrap import means
+from clx.pipelines.measures.bootstrap import means, shared
 from clx.pipelines.measures.ranking import (
     Relevant,
     discounted,
@@ -29,20 +31,54 @@ def retrieval(context: TaskContext) -> Lines:
     found = {}
     for candidate in names:
         for group in alone_and_together([name for name in names if name != candidate]):
-            every = [context.embedded.present[name] for name in (*group, candidate)]
-            rows = torch.stack(every).all(0).nonzero()[:, 0]
-            if len(rows):
-                found[f"{'+'.join(group)}->{candidate}"] = _retrieve(context, rows, group, candidate)
+            if len(rows_with(context, [*group, candidate])):
+                asked, shares = by_caption(context, group, candidate)
+                rows = rows_with(asked, [*group, candidate])
+                shares = None if shares is None else shares[rows]
+                found[f"{'+'.join(group)}->{candidate}"] = _retrieve(asked, rows, group, candidate, shares)
     return nonempty(found, "no row has two modalities")
 
 
-def _retrieve(context: TaskContext, rows: Tensor, group: list[str], candidate: str) -> dict[str, Any]:
+def rows_with(context: TaskContext, names: list[str]) -> Tensor:
+    """The rows that have all of these modalities."""
+    return torch.stack([context.embedded.present[name] for name in names]).all(0).nonzero()[:, 0]
+
+
+def by_caption(context: TaskContext, group: list[str], candidate: str) -> tuple[TaskContext, Tensor | None]:
+    """The same evaluation with a row for each caption, as if the table had been written so: each asks for itself, and
+    each is an answer. And what each row counts for, `[M]`, so that an item with five captions asks for them once; None
+    where nothing has several. Several inputs ask together with the mean of their captions.
+    """
+    shares = None
+    for name in [candidate, *(group if len(group) == 1 else [])]:
+        if not has_several(context.run, context.embedded, name):
+            continue
+        if name not in context.captions:
+            context.captions[name] = captions_of(context.run, context.embedded, name)
+        each = context.captions[name]
+        owner = torch.repeat_interleave(each.counts)
+        things = {other: context.contents(other)[owner] for other in {*group, candidate} - {name}}
+        rows = context.embedded.take(owner)
+        rows.z = rows.z | {name: each.z}
+        context = replace(context, embedded=rows, things=things | {name: each.content}, captions={})
+        shares = 1 / each.counts[owner].double() if name == candidate else None if shares is None else shares[owner]
+    return context, shares
+
+
+def _retrieve(
+    context: TaskContext, rows: Tensor, group: list[str], candidate: str, shares: Tensor | None
+) -> dict[str, Any]:
     """The figures of one direction.
 
     Cells of equal content are one thing: it stands among the candidates once, and every partner of an equal query
     is right. So equal queries are asked once; their figures count for each of their rows. Where rows are pairs with a
-    score, those of the upper half of the scores' range ask, and the others are candidates.
+    score, those of the upper half of the scores' range ask, and the others are candidates. Rows count for their
+    `shares` `[N]`, or for one each.
     """
+
+    def of(some: Tensor | None, these: Tensor) -> Tensor | None:
+        return None if some is None else some[these]
+
     scores = scores_of(context, rows, group, candidate)
     number, _ = distinct_lines(torch.stack([context.contents(name)[rows] for name in group], 1))
     thing, kept = distinct_lines(context.contents(candidate)[rows][:, None])
@@ -54,27 +90,29 @@ def _retrieve(context: TaskContext, rows: Tensor, group: list[str], candidate: s
     ranking = rank(context.ask(group, rows[asks], candidate).to(context.device), answers, relevant)
     units = units_of(context, rows[right], [*group, candidate])
     per_row = retrieved(ranking.first[query], ranking.precision[query], ranking.auc[query])
-    line = context.figures(len(right), per_row, groups=units)
+    line = context.figures(len(right), shared(per_row, of(shares, right)), groups=units)
     labels, targets = context.embedded.labels[rows], context.embedded.targets[rows]
     aimed = ~targets.isnan().any(1) if targets.shape[1] else torch.zeros(len(rows), dtype=torch.bool)
-    graded, of_gains = "pair", units
+    graded, graded_rows = "pair", right
     if scores is not None:
         pairs = (torch.isin(number, asked) & ~scores.isnan()).nonzero()[:, 0]
         place = torch.searchsorted(asked, number[pairs])
         gains, best = gains_by_score(ranking.top, place, thing[pairs], scores[pairs], len(answers))
         graded, gains, best = "score", gains[query], best[query]
     elif aimed[kept].any():
-        graded, of_gains = "target", None if units is None else units[aimed]
+        graded, graded_rows = "target", aimed.nonzero()[:, 0]
         gains, best = gains_by_target(ranking.top, query[aimed], targets[aimed], targets[kept])
     else:
         graded = "label" if bool((labels >= 0).any()) else "pair"
         gains, best = gains_by_label(ranking.top, query, labels, labels[kept], relevant)
-    line |= context.figures(len(gains), means({"NDCG@10": discounted(gains, best)}), groups=of_gains)
+    ordered = shared(means({"NDCG@10": discounted(gains, best)}), of(shares, graded_rows))
+    line |= context.figures(len(gains), ordered, groups=of(units, aimed) if graded == "target" else units)
     if (known := labels[right] >= 0).any():
         hits = labels[kept][ranking.top[query, 0]] == labels[right]
-        some = None if units is None else units[known]
-        line |= context.figures(int(known.sum()), means({"label@1": hits[known]}), groups=some)
-    return line | {"graded_by": graded, "queries": len(right), "candidates": len(answers)}
+        first = shared(means({"label@1": hits[known]}), of(shares, right[known]))
+        line |= context.figures(int(known.sum()), first, groups=of(units, known))
+    asking = len(right) if shares is None else round(shares[right].sum().item())
+    return line | {"graded_by": graded, "queries": asking, "candidates": len(answers)}
 
 
 def scores_of(context: TaskContext, rows: Tensor, group: list[str], candidate: str) -> Tensor | None:
@@ -104,6 +142,7 @@ def units_of(context: TaskContext, rows: Tensor, names: list[str]) -> Tensor | N
     """
     modalities = context.run.modalities
     numbers = [context.contents(name)[rows] for name in names if modalities[name].kind in DRAWN]
+    numbers.append(context.embedded.rows[rows])  # of a row with several captions there are several here
     counts = [len(each.unique()) for each in numbers]
     return numbers[counts.index(min(counts))] if counts and min(counts) < len(rows) else None
 
