@@ -37,8 +37,8 @@ def calibrate_on(
     """Fit the scale on the rows of a manifest or built-in data: those of `inputs.split`, else val, else all.
 
     The labels are those of `phrasings`, else all that stand in the column `label`. Rows with another label are left
-    out. A cell may hold several, as a list or divided by the run's `data.several`; with `multi_label` also by `|` where the
-    run does not say, and none of them may be known. Without it rows with several of the labels are left out.
+    out. A cell may hold several, as a list or divided by the run's `data.several`; with `multi_label` also by `|` where
+    the run does not say, and none of them may be known. Without it rows with several of the labels are left out.
     """
     run, text = inputs.run, inputs.text
     data = run.config.data.model_copy(update={"allow_outside": inputs.allow_outside})
@@ -66,9 +66,8 @@ def calibrate_on(
         )
     left = sum(one is None for one in truth)
     if left:
-        say(
-            f"{left} of {len(truth)} rows left out: they have none of these labels{'' if multi_label else ', or several'}"
-        )
+        several = "" if multi_label else ", or several"
+        say(f"{left} of {len(truth)} rows left out: they have none of these labels{several}")
     rows = class_embeddings(run, phrasings, templates, text, cache=True)
     scale = native_scale(run, multi_label)
     if scale.kind == "lift" and len(phrasings) < 2:  # there are no others to weigh it against
