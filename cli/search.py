@@ -21,7 +21,9 @@ def search(
         list[str] | None,
         typer.Argument(metavar="QUERY...", help="Files, JSON rows or sentences; - reads such lines from stdin."),
     ] = None,
-    row: Annotated[list[int], typer.Option(min=1, help="Ask with this row of EMB itself, counted from 1.")] = [],  # noqa: B006
+    row: Annotated[
+        list[int], typer.Option(min=1, help="Ask with the row of EMB that has this number, as hits name theirs.")
+    ] = [],  # noqa: B006
     image: options.Image = None,
     audio: options.Audio = None,
     series: options.Series = None,

@@ -108,7 +108,98 @@ NUMBERS: list[Case] = []
 """Text as numbers, dates and labels."""
 
 
-FIGURES: list[Case] = []
+def answers(target: str = "price", objective: str = "l1", **files: str) -> dict[str, str]:
+    """A config on one number `x` that says what to learn, beside these files."""
+    meaning = f"label: {target}" if objective == "cross-entropy" else f"target: {target}"
+    table = "table: {columns: [x], width: 32, layers: 1, augmentation: none}"
+    train = "train: {steps: 1, batch_size: 2, device: cpu}"
+    config = f"data: {{train: a.csv, {meaning}}}\nmodalities: {{{table}}}\nobjective: {objective}\n{train}\n"
+    return {"c.yaml": config} | {name.replace("_", "."): text for name, text in files.items()}
+
+
+CONSTANT = answers(a_csv=csv("x,price", "1,3", "2,3.0", "4,", "5,3"))
+ONE_CLASS = answers("kind", "cross-entropy", a_csv=csv("x,kind", "1,cat", "2,cat", "4,", "5,cat"))
+INFINITE = answers(a_csv=csv("x,price", "1,3", "2,inf", "4,7", "5,8"))
+INFINITE_VAL = answers(a_csv=csv("x,price,split", "1,3,train", "2,4,train", "4,-inf,val", "5,8,test"))
+TOO_MUCH = INFINITE | {"c.yaml": INFINITE["c.yaml"].replace("train: a.csv", "train: a.csv, on_bad_row: skip")}
+
+
+def finding(what: str, where: str, column: str) -> Any:
+    """Whether an error of this sort is the only one among the findings."""
+    return lambda found: (
+        [(f["what"], f["where"], f["column"]) for f in found if f["level"] == "error"] == [(what, where, column)]
+    )
+
+
+FIGURES = [
+    Case(
+        "a constant target, checked",
+        CONSTANT,
+        "data check --config c.yaml",
+        {"ok": False, "findings": finding("constant target", "a.csv", "price")},
+        code=3,
+    ),
+    Case(
+        "a constant target, trained",
+        CONSTANT,
+        "train c.yaml",
+        error="a.csv, column price: a target needs two different values to learn from; all rows that have one have 3",
+    ),
+    Case(
+        "one class, checked",
+        ONE_CLASS,
+        "data check --config c.yaml",
+        {"ok": False, "findings": finding("one class", "a.csv", "kind")},
+        code=3,
+    ),
+    Case(
+        "one class, trained",
+        ONE_CLASS,
+        "train c.yaml",
+        error="a.csv, column kind: a label needs two classes to tell apart; all rows that have one have 'cat'",
+    ),
+    Case(
+        "an infinite target, checked",
+        INFINITE,
+        "data check --config c.yaml",
+        {"ok": False, "findings": finding("bad cell", "a.csv row 2", "price")},
+        code=3,
+    ),
+    Case(
+        "an infinite target, trained",
+        INFINITE,
+        "train c.yaml",
+        error="a.csv row 2, column price: inf is no target to learn from",
+    ),
+    Case(
+        "an infinite target among val rows, trained",
+        INFINITE_VAL,
+        "train c.yaml",
+        error="a.csv row 3, column price: -inf is no target to learn from",
+    ),
+    Case(
+        "an infinite target, left out",
+        TOO_MUCH,
+        "train c.yaml -s data.bad_row_budget=1 -o run",
+        {"steps": 1, "evaluation.rows": 3, "evaluation.regression.table->price.rows": 3},
+    ),
+    Case(
+        "a task that the data cannot have, named in the config",
+        INFINITE,
+        "train c.yaml -s eval=[regression,zeroshot]",
+        error="eval names 'zeroshot', which needs data.label, the column with the class",
+    ),
+    Case(
+        "a class head is evaluated where nobody says what",
+        answers("kind", "cross-entropy", a_csv=csv("x,kind", *(f"{i},{'ab'[i % 2]}" for i in range(12)))),
+        "train c.yaml",
+        {
+            "evaluation.classification.table.rows": 12,
+            "evaluation.classification.table.confusion.classes": ["a", "b"],
+            "evaluation": lambda found: not {"zeroshot", "retrieval", "skipped"} & {*found},
+        },
+    ),
+]
 """Answers that nothing can be learned from, and figures on small data."""
 
 

@@ -21,6 +21,7 @@ from clx.pipelines.config.load import load_config
 from clx.pipelines.config.objects import make_modalities
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
+from clx.pipelines.data.answers import infinite, is_infinite, wrong_answers
 from clx.pipelines.data.label_sets import MANY, divided, labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_splits
@@ -90,10 +91,9 @@ def check(
     """Open every cell of every split.
 
     Returns `ok` (no errors), `splits` (rows, and by input cells, missing, bad and lengths; classes), `targets` (see
-    `describe_target`), `findings`
-    (at most 1000 of a sort), `counts` and `errors` (how many of each sort). Bad cells and content that occurs in
-    two splits are errors; content repeated within a split, classes that training lacks and rows without any
-    input are warnings.
+    `describe_target`), `findings` (at most 1000 of a sort), `counts` and `errors` (how many of each sort). Bad cells,
+    content that occurs in two splits, a constant target and a label of one class are errors; content repeated within a
+    split, classes that training lacks and rows without any input are warnings.
     """
     for name, modality in modalities.items():
         try:
@@ -107,6 +107,8 @@ def check(
         _say_cuts(name, modality, splits, found, findings)
         _compare(name, _spoken(column_of(name, modality)), splits, found, findings)
     _unknown_classes(classes, splits, label, findings)
+    for wrong in wrong_answers(splits, label, target, cells=False):
+        findings.add(*wrong, error=True)
     return {
         "ok": not findings.errors.total(),
         "splits": {
@@ -198,6 +200,9 @@ def _check_target(manifest: Manifest, i: int, column: str, value: Any, findings:
         value is None or float(value)
     except (TypeError, ValueError):
         findings.add("bad cell", manifest.where(i), column, f"{value!r} is not a number", error=True)
+        return
+    if is_infinite(value):
+        findings.add("bad cell", manifest.where(i), column, infinite(value), error=True)
 
 
 def _spoken(column: str | list[str]) -> str:

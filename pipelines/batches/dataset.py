@@ -16,6 +16,7 @@ from clx.pipelines.batches.cells import cell_of, collate, future_of, read_cell, 
 from clx.pipelines.batches.columns import column_of, columns_of, view_names
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.data_schema import Near
+from clx.pipelines.data.answers import infinite, is_infinite
 from clx.pipelines.data.imbalance import bin_name
 from clx.pipelines.data.label_sets import labels_in
 from clx.pipelines.data.manifest import Manifest
@@ -111,6 +112,8 @@ class BatchDataset(Dataset[Batch]):
         return self.classes.get(class_name(named) or "", -1), None
 
     def _number(self, i: int, column: str, value: Any) -> float:
+        if is_infinite(value):
+            raise _Bad(i, column, infinite(value))
         try:
             return float("nan") if value is None else float(value)
         except (TypeError, ValueError):

@@ -17,6 +17,7 @@ from clx.pipelines.batches.cells import cells
 from clx.pipelines.batches.columns import check_columns, view_names
 from clx.pipelines.config.objects import make_losses, make_modalities, resolved
 from clx.pipelines.config.schema import Config
+from clx.pipelines.data.answers import refuse_wrong_answers
 from clx.pipelines.data.classes import index_of
 from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
 from clx.pipelines.data.label_sets import check_label_sets, holds_sets, labels_in
@@ -151,6 +152,8 @@ def checked(config: Config, splits: dict[str, Manifest]) -> tuple[Config, dict[s
     modalities, losses = make_modalities(config), make_losses(config)
     for manifest in splits.values():
         check_columns(config, modalities, manifest)
+    data = config.data
+    refuse_wrong_answers(splits, data.label, data.target, skip=data.on_bad_row == "skip")
     check_neighbours(config, modalities, splits["train"])
     check_windows(config, modalities)
     if doubt := check_label_sets(config.data, splits):

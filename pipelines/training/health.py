@@ -61,8 +61,13 @@ class Health:
         self.losses = [*self.losses[1 - REMEMBERED :], loss]
         return warning
 
-    def look(self, step: int, seen: dict[str, Tensor]) -> tuple[dict[str, float], list[str]]:
-        """Spread and effective rank of each view's embeddings `[N, D]`, and warnings of a collapse."""
+    def look(
+        self, step: int, seen: dict[str, Tensor], classes: int | None = None
+    ) -> tuple[dict[str, float], list[str]]:
+        """Spread and effective rank of each view's embeddings `[N, D]`, and warnings of a collapse.
+
+        Where rows are to lie by their class, `classes` of them span one direction less than they are many.
+        """
         figures: dict[str, float] = {}
         warnings = []
         for name, rows in seen.items():
@@ -71,7 +76,7 @@ class Health:
                 continue
             figures[f"{name}.spread"] = wide = spread(z)
             figures[f"{name}.rank"] = rank = effective_rank(F.normalize(z.double(), dim=-1))
-            room = min(len(z) - 1, z.shape[1])
+            room = min(len(z) - 1, z.shape[1], *(() if classes is None else (max(1, classes - 1),)))
             lines = rank < LINE < room / 4
             self.low[name] = self.low.get(name, 0) + 1 if wide < POINT or lines else 0
             if step <= self.warm:

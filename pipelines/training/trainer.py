@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from clx.pipelines.batches.batch import Batch
+from clx.pipelines.batches.columns import column_of
 from clx.pipelines.batches.loader import Order, batches
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run
@@ -137,7 +138,7 @@ class Trainer:
                 return False
             self.score, self.course.validated = found.loss, self.step
             embeddings, figures = found.embeddings, {"val_loss": found.loss}
-        spread, warnings = self.course.health.look(self.step, embeddings)
+        spread, warnings = self.course.health.look(self.step, embeddings, lies_by_class(self.run))
         for text in warnings:
             self.warn(text)
         self.metrics.add({"step": self.step, **figures, **spread})
@@ -178,3 +179,14 @@ class Trainer:
                 f"stopped at step {self.step} of {self.plan.steps}; continue with clx train --resume {self.out}",
                 128 + signals.stop,
             )
+
+
+def lies_by_class(run: Run) -> int | None:
+    """How many classes the embeddings are to lie by; None where they are not: no loss is given the classes, and no
+    modality reads them."""
+    label = run.config.data.label
+    if label is None:
+        return None
+    read = any(column_of(name, modality) == label for name, modality in run.modalities.items())
+    classified = not run.config.data.target and "predictions" in run.objective.needs()
+    return len(run.facts.classes) if read or classified or "labels" in run.objective.needs() else None

@@ -76,6 +76,9 @@ def calibrate_on(
     fits, bad = calibrate(run, replace(inputs, split=None).of_rows(manifest, usable), truth, question, workers)
     for name, reason in bad:
         say(f"left out {name}: {reason}")
+    for name, one in fits.items():
+        if one.nll[1] > one.nll[0]:
+            say(worse(name, one))
     return fits
 
 
@@ -91,6 +94,15 @@ def _labels(
         if divided:
             say(f"column {column!r}: {divided} cells are divided at '|' into several labels")
     return [labels_in(cell, divider) or [] for cell in cells]
+
+
+def worse(name: str, one: Fit) -> str:
+    """What to say of a fit after which these rows are less likely than before."""
+    return (
+        f"warning: {name}: the fit makes these rows less likely (nll {one.nll[0]:.3g} before, {one.nll[1]:.3g} after): "
+        f"so few, {one.rows}, cannot bear out how sure the model is, and the fit is more careful than they are; take "
+        "more rows, or give --temperature to go without it"
+    )
 
 
 def calibrate(

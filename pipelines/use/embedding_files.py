@@ -216,6 +216,28 @@ class EmbeddingFile:
                 start += rows
         return [about[place] for place in places]
 
+    def place_of(self, row: int) -> int:
+        """The place in the file, from 0, of the row that hits name by the number `row`. Raises `BadInput` where there
+        is none, or several, since the file is of several sources."""
+        if self.facts is None:
+            found = [row - 1] if 1 <= row <= self.count() else []
+            known = f"rows 1 to {self.count()}"
+        else:
+            from pyarrow import parquet
+
+            numbers = parquet.read_table(self.facts, columns=["row"]).column("row").to_numpy()
+            found = np.flatnonzero(numbers == row).tolist()
+            known = f"rows {numbers.min()} to {numbers.max()} of the data" if len(numbers) else "no rows"
+        if not found:
+            raise BadInput(f"--row {row}: {self.path} has {known}")
+        if len(found) > 1:
+            named = " and ".join(str(line["id"]) for line in self.about(found[:2]))
+            raise BadInput(
+                f"--row {row}: {self.path} has {len(found)} rows of this number, from several files ({named}): embed "
+                "one --split of the data, or ask with a file"
+            )
+        return int(found[0])
+
     def vectors(self, name: str, places: Sequence[int]) -> Tensor:
         """Unit rows `[n, D]` at places of the file."""
         vectors: dict[int, Tensor] = {}

@@ -117,16 +117,15 @@ class Searcher:
                         yield Neighbours(name, "+".join(cells), candidate, self._lines(next(hits)))
 
     def near_rows(self, rows: Sequence[int], *, top: int = 10) -> Iterator[Neighbours]:
-        """The `top` nearest of rows of the file itself, counted from 1, other than the row. No model is opened."""
-        for row in rows:
-            if not 1 <= row <= self.count:
-                raise BadInput(f"--row {row}: {self.file.path} has {self.count} rows")
-        vectors = self.file.vectors(self.column, [row - 1 for row in rows])
+        """The `top` nearest of rows of the file itself, named by their `row` as hits are, other than the row. No model
+        is opened."""
+        places = [self.file.place_of(row) for row in rows]
+        vectors = self.file.vectors(self.column, places)
         hits_of_rows = self._find(self.file, self.column, vectors, top + 1)
-        for row, vector, hits in zip(rows, vectors, hits_of_rows, strict=True):
+        for row, place, vector, hits in zip(rows, places, vectors, hits_of_rows, strict=True):
             if vector.isnan().any():
                 raise BadInput(f"--row {row}: it has no {self.column}")
-            others = [hit for hit in hits if hit[0] != row - 1][:top]
+            others = [hit for hit in hits if hit[0] != place][:top]
             yield Neighbours(f"row {row}", self.column, self.column, self._lines(others))
 
     def _lines(self, hits: Sequence[Hit]) -> list[dict[str, Any]]:

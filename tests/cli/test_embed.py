@@ -170,12 +170,17 @@ def test_neighbours_of_files_sentences_rows_and_both(
         assert [hit["score"] for hit in line["hits"]] == pytest.approx(scores.topk(7).values.tolist(), abs=1e-5)
         places = [hit["row"] - 5329 for hit in line["hits"]]
         assert scores[places].tolist() == pytest.approx(scores.topk(7).values.tolist(), abs=1e-5)
-    done = clx("search", embedded, "--row", "3", "--row", "9", "--top", "4", "--json")
+    done = clx("search", embedded, "--row", "5331", "--row", "5337", "--top", "4", "--json")
     for number, line in zip((2, 8), map(json.loads, done.stdout.splitlines()), strict=True):
         scores = rows["image"] @ rows["image"][number]
         scores[number] = -1
         assert [hit["score"] for hit in line["hits"]] == pytest.approx(scores.topk(4).values.tolist(), abs=1e-5)
         assert number + 5329 not in [hit["row"] for hit in line["hits"]]
+    [line] = map(json.loads, done.stdout.splitlines()[:1])
+    again = clx("search", embedded, "--row", str(line["hits"][0]["row"]), "--top", "4", "--json")
+    assert 5331 in [hit["row"] for hit in json.loads(again.stdout)["hits"]], "the number of a hit asks with that hit"
+    done = clx("search", embedded, "--row", "3")
+    assert (done.returncode, "has rows 5329 to" in done.stderr) == (2, True)
     done = clx("search", embedded, "-", "--top", "1", stdin=f"seven\n{tmp_path}/gone.png\n{picture}\n")
     assert done.returncode == 1
     assert [json.loads(line)["query"] for line in done.stdout.splitlines()] == ["seven", str(picture)]

@@ -65,7 +65,7 @@ def test_leaks_and_duplicates_are_found_by_content(pairs) -> None:
 
 def test_classes_that_training_lacks_and_empty_rows_are_warnings(tmp_path) -> None:
     source = tmp_path / "a.csv"
-    source.write_text("text,label,split\none two three,a,train\n,a,train\nfour five six,b,test\n")
+    source.write_text("text,label,split\none two three,a,train\n,c,train\nfour five six,b,test\n")
     report = check_source(str(source), None)
     assert report["ok"]
     assert report["counts"] == {"empty row": 1, "unknown class": 1}

@@ -46,6 +46,22 @@ def test_a_collapse_must_last_and_come_after_the_warm_up() -> None:
     assert figures == {"text.spread": pytest.approx(1), "text.rank": pytest.approx(1)}
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_classes_that_lie_apart_are_no_collapse(classes: int) -> None:
+    """Two classes span one direction, three two: all that there is to span is spanned."""
+    centres = torch.nn.functional.normalize(torch.eye(classes) - 1 / classes, dim=1)
+    z = torch.zeros(60, 32)
+    z[:, :classes] = centres.repeat(60 // classes, 1)
+    z += 0.01 * torch.randn(60, 32, generator=torch.Generator().manual_seed(0))
+    apart, blind = Health(warm=0), Health(warm=0)
+    assert not any(apart.look(k, {"table": z}, classes)[1] for k in range(1, 5))
+    line = {"table": z[:, :1].repeat(1, 32) * torch.linspace(-1, 1, 60)[:, None].sign()}
+    told = [text for k in range(1, 5) for text in blind.look(k, line, 60)[1]]
+    assert any("collapse of table" in text for text in told), "many classes on one line are a collapse"
+    point = {"table": torch.ones(60, 32)}
+    assert any(apart.look(k, point, classes)[1] for k in range(5, 9)), "and so is one point, of any classes"
+
+
 def test_a_training_run_tells_of_both_once_and_logs_them(
     tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

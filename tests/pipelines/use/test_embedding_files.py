@@ -48,3 +48,21 @@ def test_spoiled_metadata_are_refused(tmp_path: Path, change: Any, said: str) ->
     assert EmbeddingFile.open(tmp_path / "good.parquet").count() == 2
     with pytest.raises(BadInput, match=said):
         EmbeddingFile.open(tmp_path / "bad.parquet")
+
+
+def test_a_row_is_found_by_its_number_in_the_data(tmp_path: Path) -> None:
+    meta = {"format": 1, "embed_dim": 2, "modalities": {"image": "image"}, "weights": "w", "run": "r", "step": 1}
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(8, np.float32)), 2)
+    table = pa.table({"row": [7, 9, 1, 9], "id": ["a", "b", "c", "d"], "image": vectors})
+    parquet.write_table(table.replace_schema_metadata({"clx": json.dumps(meta)}), tmp_path / "e.parquet")
+    file = EmbeddingFile.open(tmp_path / "e.parquet")
+    assert [file.place_of(row) for row in (7, 1)] == [0, 2]
+    with pytest.raises(BadInput, match="--row 2: .* has rows 1 to 9 of the data"):
+        file.place_of(2)
+    with pytest.raises(BadInput, match=r"2 rows of this number, from several files \(b and d\)"):
+        file.place_of(9)
+    np.save(tmp_path / "plain.npy", np.ones((3, 4), np.float32))
+    plain = EmbeddingFile.open(tmp_path / "plain.npy")
+    assert plain.place_of(plain.about([1])[0]["row"]) == 1
+    with pytest.raises(BadInput, match="has rows 1 to 3"):
+        plain.place_of(4)
