@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 from sklearn.metrics import ndcg_score
 from torch.nn.functional import normalize
@@ -71,24 +70,3 @@ def test_figures_are_those_of_scipy_and_of_a_loop_over_pairs(run: Path) -> None:
     assert line["NDCG@10"] == pytest.approx(np.mean(gains), abs=1e-5)
     assert line["R@1"] == pytest.approx(np.mean(hits))
     assert line["NDCG@10"] < 0.4, "hardly trained: by the distance between scores it was graded 0.8"
-
-
-def test_intervals_draw_pictures_and_not_their_captions(tmp_path: Path) -> None:
-    """Ten images of three captions have the interval of ten images, and captions of many images that of rows."""
-    from clx.pipelines.evaluation.tasks.retrieval import units_of
-
-    class Told:
-        def __init__(self, **numbers: list[int]) -> None:
-            self.run = self
-            self.modalities = {n: type("M", (), {"kind": n})() for n in numbers}
-            self.numbers = {n: torch.tensor(v) for n, v in numbers.items()}
-
-        def contents(self, name: str) -> torch.Tensor:
-            return self.numbers[name]
-
-    rows, ten = torch.arange(30), [i // 3 for i in range(30)]
-    several: Any = Told(image=ten, text=list(range(30)))
-    assert units_of(several, rows, ["image", "text"]).tolist() == ten  # type: ignore[union-attr]
-    assert units_of(several, rows, ["text", "image"]).tolist() == ten  # type: ignore[union-attr]
-    classes: Any = Told(image=list(range(30)), text=ten)
-    assert units_of(classes, rows, ["image", "text"]) is None
