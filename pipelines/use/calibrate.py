@@ -66,8 +66,8 @@ def calibrate_on(
         )
     left = sum(one is None for one in truth)
     if left:
-        several = "" if multi_label else ", or several"
-        say(f"{left} of {len(truth)} rows left out: they have none of these labels{several}")
+        or_several = "" if multi_label else ", or several"
+        say(f"{left} of {len(truth)} rows left out: they have none of these labels{or_several}")
     rows = class_embeddings(run, phrasings, templates, text, cache=True)
     scale = native_scale(run, multi_label)
     if scale.kind == "lift" and len(phrasings) < 2:  # there are no others to weigh it against

@@ -88,7 +88,10 @@ def _retrieve(
     relevant = Relevant.of(query, thing[right], len(asks))
     answers = F.normalize(context.embedded.z[candidate][rows[kept]], dim=-1).to(context.device)
     ranking = rank(context.ask(group, rows[asks], candidate).to(context.device), answers, relevant)
+    own = context.embedded.rows[rows[right]]
     units = units_of(context, rows[right], [*group, candidate])
+    if units is None and len(own.unique()) < len(own):  # captions of one row
+        units = own
     per_row = retrieved(ranking.first[query], ranking.precision[query], ranking.auc[query])
     line = context.figures(len(right), shared(per_row, of(shares, right)), groups=units)
     labels, targets = context.embedded.labels[rows], context.embedded.targets[rows]
@@ -142,7 +145,6 @@ def units_of(context: TaskContext, rows: Tensor, names: list[str]) -> Tensor | N
     """
     modalities = context.run.modalities
     numbers = [context.contents(name)[rows] for name in names if modalities[name].kind in DRAWN]
-    numbers.append(context.embedded.rows[rows])  # of a row with several captions there are several here
     counts = [len(each.unique()) for each in numbers]
     return numbers[counts.index(min(counts))] if counts and min(counts) < len(rows) else None
 
