@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from clx.modalities.audio_encoders import Bundle, MelCNN, MelTransformer, bundle_names
-from clx.modalities.base import CellError, Encoder, Input, Modality, Several, open_file, register, unknown_encoder
+from clx.modalities.base import (
+    CellError,
+    Encoder,
+    Input,
+    Modality,
+    Several,
+    foreign,
+    open_file,
+    register,
+    unknown_encoder,
+)
 from clx.modalities.resampling import resampled
 
 LONGEST = (30.0, 120.0)
@@ -229,6 +239,9 @@ def _decode(source: Path | bytes, max_seconds: float) -> tuple[NDArray[np.float3
                     raise CellError(f"truncated {file.format}: {len(wave)} of {wanted} samples")
                 return wave, int(file.samplerate)
         except soundfile.LibsndfileError as error:
+            raw.seek(0)
+            if (known := foreign(raw.read(512))) is not None:
+                raise CellError(known) from error
             suffix = source.suffix.lower() if isinstance(source, Path) else ""
             if suffix and suffix not in EXTENSIONS:
                 raise CellError(f"unknown extension {suffix}") from error

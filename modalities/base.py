@@ -6,8 +6,10 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar, Literal, TypeVar
+from unicodedata import normalize
 
 from annotated_types import Ge
 from torch import Generator, Tensor, nn
@@ -38,7 +40,7 @@ def open_file(path: Path, largest: int = LARGEST_FILE) -> BinaryIO:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         if error.errno == errno.ENOENT:
-            raise CellError("no such file") from None
+            raise CellError(f"no such file{_hint(path)}") from None
         raise CellError((error.strerror or "cannot be opened").lower()) from None
     try:
         found = os.fstat(handle)
@@ -52,6 +54,48 @@ def open_file(path: Path, largest: int = LARGEST_FILE) -> BinaryIO:
     except CellError:
         os.close(handle)
         raise
+
+
+def _hint(path: Path) -> str:
+    """Why a file may not be found that looks to be there: backslashes, letter case, how accents are encoded."""
+    if "\\" in path.name:
+        there = Path(str(path).replace("\\", "/")).exists()
+        return (
+            "; with / in place of backslashes it is there" if there else "; its path has backslashes, write / instead"
+        )
+    name = _names(path.parent).get(normalize("NFC", path.name).casefold())
+    if name is None:
+        return ""
+    same = normalize("NFC", name) == normalize("NFC", path.name)
+    return f"; {name!r} is there: {'accents are encoded in two ways (NFC, NFD)' if same else 'letter case differs'}"
+
+
+@lru_cache(maxsize=8)
+def _names(folder: Path) -> dict[str, str]:
+    """Names in a folder by what they are without letter case and with accents composed; kept for the next bad cell."""
+    try:
+        return {normalize("NFC", name).casefold(): name for name in os.listdir(folder)}
+    except OSError:
+        return {}
+
+
+def foreign(head: bytes) -> str | None:
+    """What a file that no decoder here reads is, by its first bytes, and what to do; None where that is not known."""
+    start = head[:512].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    if head[4:8] == b"ftyp":
+        if head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
+            return "HEIC is not read: convert it to JPEG or PNG"
+        sound = head[8:11] in (b"M4A", b"M4B")
+        return "AAC in MP4 (m4a) is not read: convert it to WAV or FLAC" if sound else "video is not read"
+    if start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!--")) and b"<svg" in start):
+        return "SVG is a drawing, not pixels: convert it to PNG"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page, not the file: the download went wrong"
+    return (
+        "a pointer of Git LFS: `git lfs pull` fetches the file"
+        if start.startswith(b"version https://git-lfs")
+        else None
+    )
 
 
 class Encoder(nn.Module):

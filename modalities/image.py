@@ -14,7 +14,17 @@ from annotated_types import Ge
 from torch import Generator, Tensor
 
 from clx.modalities import image_views, openclip
-from clx.modalities.base import CellError, Encoder, Input, Modality, Several, open_file, register, unknown_encoder
+from clx.modalities.base import (
+    CellError,
+    Encoder,
+    Input,
+    Modality,
+    Several,
+    foreign,
+    open_file,
+    register,
+    unknown_encoder,
+)
 from clx.modalities.image_encoders import Cnn, timm_encoder
 
 LARGEST = 50_000_000
@@ -237,7 +247,8 @@ def _decode(content: bytes) -> Any:
     except (CellError, MemoryError):  # what the machine lacks is not the file's fault
         raise
     except UnidentifiedImageError:
-        raise CellError("not an image" if name == "image" else f"truncated {name}") from None
+        unknown = foreign(content) or "not an image"
+        raise CellError(unknown if name == "image" else f"truncated {name}") from None
     except Exception as error:  # decoders of damaged files raise anything from SyntaxError to struct.error
         truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
         raise CellError(f"{'truncated' if truncated else 'damaged'} {name}") from error

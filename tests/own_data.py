@@ -8,14 +8,18 @@ in the folder of the files; `--json` is added. In `says` a value may also be a f
 `hears` holds words that must stand on stderr. test_own_data.py runs every case through the executable.
 """
 
+import gzip
 import io
 import json
+import tarfile
 import wave
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
 
@@ -70,12 +74,475 @@ def pictures(*paths: str) -> dict[str, bytes]:
     return {path: picture(i) for i, path in enumerate(paths)}
 
 
+def archive(**members: Any) -> bytes:
+    """A tar file; `_DOT_` in a name stands for a dot, `_IN_` for a slash."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        for name, content in members.items():
+            content = content.encode() if isinstance(content, str) else content
+            info = tarfile.TarInfo(name.replace("_DOT_", ".").replace("_IN_", "/"))
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def encoded(kind: str, rate: int = 8000) -> bytes:
+    """Noise in one of libsndfile's formats."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.random.default_rng(0).normal(0, 0.1, rate // 4), rate, format=kind)
+    return buffer.getvalue()
+
+
+CLASSES = ("cat/1.png", "cat/2.png", "dog/3.png", "dog/4.png")
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+SVG = b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>"
+M4A = b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42"
+TRAINED = {"cat": 2, "dog": 2}
+
+
+def under(*tops: str) -> dict[str, bytes]:
+    """The four pictures of CLASSES below each of these folders, no two alike."""
+    return pictures(*(f"{top}/{path}" for top in tops for path in CLASSES))
+
+
+def leaves(reason: str, count: int, example: str) -> Callable[[Any], bool]:
+    """That the files left out hold these, by part of the reason."""
+    return lambda found: any(
+        reason in each["reason"] and (each["count"], each["example"]) == (count, example) for each in found
+    )
+
+
 FOLDERS = [
     Case(
         "class folders",
         pictures("data/cat/1.png", "data/cat/2.png", "data/dog/1.png"),
         "data check data",
         {"splits.train.rows": 3, "splits.train.classes": {"cat": 2, "dog": 1}},
+    ),
+    *(
+        Case(
+            f"splits called {', '.join(names)}",
+            under(*(f"data/{name}" for name in names)),
+            "data check data",
+            {f"splits.{split}.classes": TRAINED for split in ("train", "val", "test")}
+            | {"splits.val.from": "folder names"},
+        )
+        for names in (
+            ("train", "val", "test"),
+            ("Training", "Validation", "Testing"),
+            ("TRN", "Dev", "eval"),
+            ("train_set", "valid_set", "test_set"),
+            ("train2017", "val2017", "test2017"),
+        )
+    ),
+    Case(
+        "split folders below images",
+        under("data/images/train", "data/images/test"),
+        "data check data",
+        {"splits.train.classes": TRAINED, "splits.test.classes": TRAINED},
+    ),
+    Case(
+        "split folders in class folders",
+        pictures("data/cat/train/1.png", "data/dog/train/2.png", "data/cat/test/3.png", "data/dog/test/4.png"),
+        "data check data",
+        {"splits.train.classes": {"cat": 1, "dog": 1}, "splits.test.classes": {"cat": 1, "dog": 1}},
+    ),
+    Case(
+        "class folders of train beside a flat test",
+        under("data/train") | pictures("data/test/a.png", "data/test/b.png"),
+        "data check data",
+        {
+            "splits.train.classes": TRAINED,
+            "splits.test.rows": 2,
+            "splits.test.classes": {},
+            "notes": ["test has no folders: its 2 files have no label"],
+        },
+        code=3,  # two pictures of test are those of train
+    ),
+    Case(
+        "class folders of train beside test/images",
+        under("data/train") | {f"data/test/images/{i}.png": picture(50 + i) for i in range(3)},
+        "data check data",
+        {
+            "splits.test.rows": 3,
+            "splits.test.classes": {},
+            "notes": ["test has one folder, images, that is no class of training: its 3 files have no label"],
+        },
+    ),
+    Case(
+        "flat split folders",
+        pictures("data/Training/1.png", "data/Training/2.png", "data/Testing/3.png"),
+        "data check data",
+        {"splits.train.rows": 2, "splits.test.rows": 1, "splits.train.classes": {}},
+    ),
+    Case(
+        "annotations and macOS's copies beside split folders",
+        under("data/train", "data/val")
+        | {"data/annotations/instances.json": "{}", "data/__MACOSX/._1.png": b"x", "data/.DS_Store": b"x"},
+        "data check data",
+        {
+            "splits.train.classes": TRAINED,
+            "splits.val.classes": TRAINED,
+            "left_out": lambda found: (
+                leaves("in the folder annotations: .json", 1, "annotations/instances.json")(found)
+                and leaves("macOS", 1, "__MACOSX")(found)
+                and leaves("hidden", 1, ".DS_Store")(found)
+            ),
+        },
+    ),
+    Case(
+        "pictures of another folder beside split folders",
+        under("data/train", "data/val") | {"data/extra/1.png": picture(99)},
+        "data check data",
+        {"splits.train.rows": 4, "left_out": leaves("in the folder extra", 1, "extra/1.png")},
+    ),
+    Case(
+        "a test folder among class folders",
+        pictures("data/cat/1.png", "data/dog/2.png", "data/test/3.png"),
+        "data check data",
+        error="the folder 'test' is called like a split, and beside it is the folder 'cat'",
+    ),
+    Case(
+        "a class called train",
+        pictures("data/train/1.png", "data/plane/2.png", "data/plane/3.png"),
+        "data check data",
+        {"splits.train.classes": {"plane": 2, "train": 1}},
+    ),
+    *(
+        Case(f"one root folder too many, {top}", under(top), "data check data", {"splits.train.classes": TRAINED})
+        for top in ("data/data", "data/archive/Photos")
+    ),
+    Case(
+        "one folder of files is no class",
+        pictures("data/images/1.png", "data/images/2.png"),
+        "data check data",
+        {
+            "splits.train.rows": 2,
+            "splits.train.classes": {},
+            "notes": ["all files are in images: one folder is no class"],
+        },
+    ),
+    Case(
+        "three files beside a folder with one",
+        pictures("data/1.png", "data/2.png", "data/3.png", "data/more/4.png"),
+        "data check data",
+        error="data: 3 files, such as '1.png', lie beside 1 folders, such as 'more'",
+    ),
+    Case(
+        "folders in class folders",
+        pictures("data/cat/a/1.png", "data/cat/b/2.png", "data/dog/3.png"),
+        "data check data",
+        {"splits.train.classes": {"cat": 2, "dog": 1}},
+    ),
+    Case(
+        "metadata.csv in each split, as Hugging Face has it",
+        pictures("data/train/1.png", "data/train/2.png", "data/train/3.png", "data/test/1.png")
+        | {
+            "data/train/metadata.csv": csv("file_name,label", "1.png,cat", "2.png,dog"),
+            "data/test/metadata.csv": csv("file_name,label", "1.png,dog"),
+        },
+        "data check data",
+        {
+            "splits.train.classes": {"cat": 1, "dog": 1},
+            "splits.test.classes": {"dog": 1},
+            "splits.test.inputs.image.bad": 0,
+            "left_out": leaves(".png files", 1, "train/3.png"),
+        },
+    ),
+    Case(
+        "metadata.jsonl in each split",
+        pictures("data/train/a/1.png", "data/train/2.png", "data/validation/1.png")
+        | {
+            "data/train/metadata.jsonl": lines(
+                {"file_name": "a/1.png", "text": "a red cat on a mat"},
+                {"file_name": "2.png", "text": "two dogs play there"},
+            ),
+            "data/validation/metadata.jsonl": lines({"file_name": "1.png", "text": "one big bird sings"}),
+        },
+        "data check data",
+        {"splits.train.rows": 2, "splits.val.rows": 1, "splits.val.inputs.text.cells": 1},
+    ),
+    Case(
+        "metadata.csv at the top and in a split",
+        under("data/train") | {"data/metadata.csv": "file_name\nx\n", "data/train/metadata.csv": "file_name\nx\n"},
+        "data check data",
+        error="metadata.csv and train/metadata.csv both list files",
+    ),
+    Case(
+        "train.csv and test.csv beside image folders, names without extension",
+        {f"data/train/{i}.png": picture(i) for i in range(4)}
+        | {f"data/test/{i}.png": picture(i + 9) for i in range(2)}
+        | {
+            "data/train.csv": csv("id,label", "0,cat", "1,dog", "2,cat", "3,dog"),
+            "data/test.csv": csv("id", "0", "1"),
+            "data/sample_submission.csv": csv("id,label", "0,cat", "1,cat"),
+        },
+        "data check data",
+        {
+            "splits.train.classes": TRAINED,
+            "splits.test.rows": 2,
+            "splits.test.inputs.image.bad": 0,
+            "left_out": leaves(".csv", 1, "sample_submission.csv"),
+            "notes": lambda notes: "train.csv, column id: files below train, without their extension" in notes,
+        },
+    ),
+    Case(
+        "train_labels.csv beside a folder, by itself",
+        {f"data/pics/{i}.jpg": picture(i, "JPEG") for i in range(3)}
+        | {"data/train_labels.csv": csv("image,label", "0.jpg,cat", "1.jpg,dog", "2.jpg,cat")},
+        "data check data/train_labels.csv",
+        {"splits.train.classes": {"cat": 2, "dog": 1}, "splits.train.inputs.image.bad": 0},
+    ),
+    Case(
+        "a table whose paths are found below two folders",
+        {f"data/{folder}/{i}.png": picture(i) for folder in ("images", "masks") for i in range(3)}
+        | {"data/labels.csv": csv("file,label", "0.png,cat", "1.png,dog", "2.png,cat")},
+        "data check data",
+        error="column file: its cells name files below 'images' and below 'masks': data.root in a config says",
+    ),
+    Case(
+        "a table of pictures in class folders, by name alone",
+        under("data/photos") | {"data/labels.csv": csv("file,age", "1.png,3", "2.png,5", "3.png,7", "4.png,9")},
+        "data check data",
+        {"splits.train.inputs.image.bad": 0, "notes": lambda notes: "found by name in several folders" in notes[0]},
+    ),
+    Case(
+        "a table in meta/ of sound in audio/",
+        {f"data/audio/{i}.wav": sound(i) for i in range(3)}
+        | {"data/meta/esc.csv": csv("filename,category", "0.wav,dog", "1.wav,rain", "2.wav,dog")},
+        "data check data",
+        {"splits.train.classes": {"dog": 2, "rain": 1}, "splits.train.inputs.audio.bad": 0},
+    ),
+    Case(
+        "the table alone, its sound beside its folder",
+        {f"data/audio/{i}.wav": sound(i) for i in range(3)}
+        | {"data/meta/esc.csv": csv("filename,category", "0.wav,dog", "1.wav,rain", "2.wav,dog")},
+        "data check data/meta/esc.csv",
+        error="'0.wav' and the others are not below data/meta, but below data/audio: say data.root: data/audio",
+    ),
+    Case(
+        "data.root",
+        {f"data/audio/{i}.wav": sound(i) for i in range(3)}
+        | {
+            "data/meta/esc.csv": csv("filename,category", "0.wav,dog", "1.wav,rain", "2.wav,dog"),
+            "c.yaml": "data: {train: data/meta/esc.csv, root: data/audio, label: category}\n"
+            "modalities: {audio: {column: filename, views: 2}}\nobjective: supcon\n",
+        },
+        "data check --config c.yaml",
+        {"splits.train.classes": {"dog": 2, "rain": 1}, "splits.train.inputs.audio.bad": 0},
+    ),
+    Case(
+        "captions of one stem",
+        pictures("data/1.png", "data/2.png", "data/3.png")
+        | {"data/1.txt": "a red cat here\n", "data/2.txt": "one blue dog there\n", "data/9.txt": "of nothing\n"},
+        "data check data",
+        {
+            "splits.train.inputs.text.cells": 2,
+            "splits.train.inputs.text.missing": 1,
+            "left_out": leaves(".txt files", 1, "9.txt"),
+        },
+    ),
+    Case(
+        "captions and facts of one stem in class folders",
+        pictures("data/a/1.png", "data/b/2.png")
+        | {
+            "data/a/1.txt": "a red cat here\n",
+            "data/b/2.txt": "one blue dog there\n",
+            "data/a/1.json": '{"width": 3, "label": "x"}',
+            "data/b/2.json": '{\n "width": 4,\n "label": "y"\n}',
+        },
+        "data check data",
+        {"splits.train.classes": {"a": 1, "b": 1}, "splits.train.inputs.text.cells": 2, "left_out": []},
+    ),
+    Case(
+        "YOLO's boxes are no captions",
+        pictures("data/images/1.png", "data/images/2.png")
+        | {f"data/images/{i}.txt": "0 0.5 0.5 0.25 0.25\n" for i in (1, 2)},
+        "data check data",
+        {"left_out": leaves(".txt files", 2, "images/1.txt"), "notes": lambda notes: "no captions" in notes[1]},
+    ),
+    Case(
+        "a WebDataset tar",
+        {
+            "w.tar": archive(
+                a_DOT_png=picture(1), a_DOT_txt="a red cat here", b_DOT_png=picture(2), b_DOT_txt="one blue dog there"
+            )
+        },
+        "data check w.tar",
+        {"splits.train.rows": 2, "splits.train.inputs.image.cells": 2, "splits.train.inputs.text.cells": 2},
+    ),
+    Case(
+        "WebDataset shards",
+        {
+            f"data/{split}-{k:06}.tar": archive(
+                **{f"{k}{i}_DOT_jpg": picture(10 * k + i + seed, "JPEG") for i in range(2)},
+                **{f"{k}{i}_DOT_cls": str(i) for i in range(2)},
+            )
+            for seed, split, k in ((0, "train", 0), (0, "train", 1), (77, "test", 0))
+        },
+        "data check data",
+        {"splits.train.classes": {"0": 2, "1": 2}, "splits.test.classes": {"0": 1, "1": 1}},
+    ),
+    Case(
+        "a tar of class folders",
+        {"w.tar": archive(cat_IN_1_DOT_png=picture(1), dog_IN_2_DOT_png=picture(2))},
+        "data check w.tar",
+        error="w.tar: a tar file of 2 folders, such as 'cat', without text or labels beside the files: unpack it",
+    ),
+    Case(
+        "Parquet shards, as Hugging Face writes them",
+        {
+            f"data/data/{split}-0000{k}-of-00002.parquet": pa.table({"x": [1.5 + k, 2.5], "label": [f"{k}", "b"]})
+            for split, k in (("train", 0), ("train", 1), ("validation", 0), ("test", 0))
+        }
+        | {"data/README.md": "# data"},
+        "data check data",
+        {
+            "splits.train.rows": 4,
+            "splits.val.rows": 2,
+            "splits.test.rows": 2,
+            "splits.train.from": "names of files and folders",
+            "left_out": leaves(".md", 1, "README.md"),
+        },
+    ),
+    Case(
+        "shards without splits",
+        {f"data/part-{k}.jsonl": lines({"x": k, "label": "a"}, {"x": k + 7, "label": "b"}) for k in range(3)},
+        "data check data",
+        {"splits.train.rows": 6, "splits.train.classes": {"a": 3, "b": 3}},
+    ),
+    Case(
+        "train.csv and test.csv in a folder, with another table",
+        {
+            "data/train.csv": csv("x,label", "1,a", "2,b", "3,a"),
+            "data/test.csv": csv("x", "4"),
+            "data/gender_submission.csv": csv("id,label", "1,a"),
+        },
+        "data check data",
+        {
+            "splits.train.rows": 3,
+            "splits.test.rows": 1,
+            "notes": ["test.csv has no column 'label'"],
+            "left_out": leaves(".csv", 1, "gender_submission.csv"),
+        },
+    ),
+    Case(
+        "tables of different columns",
+        {"data/a.csv": csv("x,name", "1,ab"), "data/b.csv": csv("y,name", "1,ab")},
+        "data check data",
+        error="data: a.csv and b.csv are no pieces of one table ('x' is a column of one of them)",
+    ),
+    Case(
+        "a bad cell of a shard is named by its own file and row",
+        {
+            "data/train-0.parquet": pa.table({"image": [picture(1), picture(2)], "label": ["a", "b"]}),
+            "data/train-1.parquet": pa.table({"image": [picture(3), b"\x89PNG\r\n\x1a\n no"], "label": ["a", "b"]}),
+        },
+        "data check data",
+        {"findings.0.where": "data/train-1.parquet row 2"},
+        code=3,
+    ),
+    *(
+        Case(
+            f"pictures called {name}",
+            {f"data/{c}/{i}{name}": picture(i + 5 * k, kind) for k, c in enumerate("ab") for i in range(2)},
+            "data check data",
+            {"splits.train.classes": {"a": 2, "b": 2}, "splits.train.inputs.image.bad": 0},
+        )
+        for name, kind in ((".jfif", "JPEG"), (".avif", "AVIF"), ("", "PNG"), (".image", "WEBP"), (".jp2", "JPEG2000"))
+    ),
+    *(
+        Case(
+            f"sound called {name or 'nothing'}",
+            {f"data/{c}/1{name}": encoded(kind, (8000, 16000)[i]) for i, c in enumerate("ab")},
+            "data check data",
+            {"splits.train.classes": {"a": 1, "b": 1}, "splits.train.inputs.audio.bad": 0},
+        )
+        for name, kind in ((".au", "AU"), (".caf", "CAF"), ("", "FLAC"), (".bin", "MP3"), (".w64", "W64"))
+    ),
+    *(
+        Case(
+            f"MP3 of {rate} Hz in Parquet",
+            {"a.parquet": pa.table({"sound": [encoded("MP3", rate), encoded("MP3", rate)], "label": ["a", "b"]})},
+            "data check a.parquet",
+            {"splits.train.inputs.audio.cells": 2, "splits.train.inputs.audio.bad": 0},
+        )
+        for rate in (8000, 22050, 44100)
+    ),
+    Case(
+        "files that are not read are counted and named",
+        under("data")
+        | {
+            "data/cat/9.heic": HEIC,
+            "data/cat/8.HEIC": HEIC,
+            "data/dog/9.svg": SVG,
+            "data/dog/x": SVG,
+            "data/cat/1.xml": "<a/>",
+        },
+        "data check data",
+        {
+            "splits.train.classes": TRAINED,
+            "left_out": lambda found: (
+                leaves(".heic: HEIC is not read: convert it to JPEG", 2, "cat/8.HEIC")(found)
+                and leaves(".svg: SVG is a drawing", 1, "dog/9.svg")(found)
+                and leaves("no extension: SVG is a drawing", 1, "dog/x")(found)
+                and leaves(".xml files", 1, "cat/1.xml")(found)
+            ),
+        },
+    ),
+    Case(
+        "a class of nothing but HEIC",
+        under("data") | {"data/bird/1.heic": HEIC},
+        "data check data",
+        {"left_out": leaves("in the folder bird: .heic: HEIC is not read", 1, "bird/1.heic")},
+    ),
+    Case(
+        "nothing but sound in MP4",
+        {"data/a/1.m4a": M4A, "data/b/2.m4a": M4A},
+        "data check data",
+        error="it holds 2 .m4a: AAC in MP4 (m4a) is not read: convert it to WAV or FLAC",
+    ),
+    Case(
+        "CSV, gzipped",
+        {"a.csv.gz": gzip.compress(csv("x,label", "1,a", "2,b", "3,a").encode())},
+        "data check a.csv.gz",
+        {"splits.train.rows": 3},
+    ),
+    Case(
+        "a gzipped CSV cut short",
+        {"a.csv.gz": gzip.compress(csv("x,label", *(f"{i * 7919 % 1000},a" for i in range(999))).encode())[:500]},
+        "data check a.csv.gz",
+        error="a.csv.gz: not a whole gzip file",
+    ),
+    Case(
+        "a ragged row in a gzipped CSV",
+        {"a.csv.gz": gzip.compress(csv("x,label", "1,a", "2,b,c").encode())},
+        "data check a.csv.gz",
+        error="a.csv.gz row 2: 3 cells where the header has 2 columns: '2,b,c'",
+    ),
+    Case(
+        "JSON lines, gzipped",
+        {"a.jsonl.gz": gzip.compress(lines({"x": 1, "label": "a"}, {"x": 2, "label": "b"}).encode())},
+        "data check a.jsonl.gz",
+        {"splits.train.rows": 2},
+    ),
+    *(
+        Case(
+            f"a table in a .txt, {what}",
+            {"a.txt": separator.join(("x", "label")) + "\n" + f"1{separator}a\n2{separator}b\n"},
+            "data check a.txt",
+            {"splits.train.rows": 2, "splits.train.classes": {"a": 1, "b": 1}},
+        )
+        for what, separator in (("commas", ","), ("tabs", "\t"))
+    ),
+    Case("a .txt of prose", {"a.txt": "one line\nanother\n"}, "data check a.txt", error="a.txt: text without columns"),
+    Case(
+        "a CSV without a header",
+        {"a.csv": csv("5.1,3.5,1.4,setosa", "4.9,3.0,1.4,setosa", "7.0,3.2,4.7,versicolor")},
+        "data check a.csv",
+        error="a.csv: the first row should name the columns, and '5.1,3.5,1.4,setosa' looks like data",
     ),
 ]
 """Folders and files: splits by name, what lies beside them, files by content."""
@@ -310,6 +777,103 @@ MESSAGES = [
         {"a.yaml": RECIPE},
         "train a.yaml -s train.lr=inf",
         error="error: -s train.lr=inf: train.lr = 'inf': should be a finite number",
+    ),
+    Case(
+        "JSON, a list of objects over many lines",
+        {"a.json": json.dumps([{"x": 1, "label": "a"}, {"x": 2, "label": "b"}], indent=2)},
+        "data check a.json",
+        {"splits.train.rows": 2, "splits.train.classes": {"a": 1, "b": 1}},
+    ),
+    Case(
+        "JSON, objects over many lines each",
+        {"a.json": "\n".join(json.dumps({"x": i, "label": c}, indent=2) for i, c in enumerate("ab"))},
+        "data check a.json",
+        {"splits.train.rows": 2},
+    ),
+    Case(
+        "JSON, one object around the rows",
+        {"a.json": json.dumps({"version": 1, "data": [{"x": 1}]}, indent=2)},
+        "data check a.json",
+        error="a.json: one JSON object with the keys 'version', 'data', where one JSON object per line, or a list of "
+        "objects makes rows; save the list under 'data' alone",
+    ),
+    Case(
+        "cells that are URLs",
+        {"a.csv": csv("image,label", "http://x.org/1.png,a", "http://x.org/2.png,b")},
+        "data check a.csv",
+        {"findings.0.reason": lambda said: "'http://x.org/1.png' is a URL, and nothing is downloaded" in said},
+        code=3,
+    ),
+    Case(
+        "paths with backslashes",
+        under("data") | {"data/a.csv": csv("image,label", "cat\\1.png,a", "cat\\2.png,b", "dog\\3.png,a")},
+        "data check data/a.csv",
+        {
+            "splits.train.inputs.image.bad": 0,
+            "notes": ["a.csv, column image: files below the folder, backslashes read as /"],
+        },
+    ),
+    Case(
+        "one path with backslashes among others",
+        under("data") | {"data/a.csv": csv("image,label", "cat/1.png,a", "cat\\2.png,b", "dog/3.png,a")},
+        "data check data/a.csv",
+        {"findings.0.reason": lambda said: said.endswith("no such file; with / in place of backslashes it is there")},
+        code=3,
+    ),
+    Case(
+        "letter case of an extension",
+        {"1.JPG": picture(1, "JPEG"), "2.jpg": picture(2, "JPEG"), "a.csv": csv("image,label", "1.jpg,a", "2.jpg,b")},
+        "data check a.csv",
+        {"findings.0.reason": "1.jpg: no such file; '1.JPG' is there: letter case differs"},
+        code=3,
+    ),
+    Case(
+        "decomposed names on disk, composed ones in the table",
+        {normalize("NFD", f"é{i}.png"): picture(i) for i in range(3)}
+        | {"a.csv": csv("image,label", *(normalize("NFC", f"é{i}.png,{i % 2}") for i in range(3)))},
+        "data check a.csv",
+        {"splits.train.inputs.image.bad": 0},
+    ),
+    Case(
+        "one composed name in a table of decomposed ones",
+        {normalize("NFD", f"é{i}.png"): picture(i) for i in range(2)}
+        | {"a.csv": csv("image,label", normalize("NFD", "é0.png,0"), normalize("NFC", "é1.png,1"))},
+        "data check a.csv",
+        {"findings.0.reason": lambda said: "is there: accents are encoded in two ways" in said},
+        code=3,
+    ),
+    *(
+        Case(
+            f"{what} among cells",
+            {"a.jpg": picture(1, "JPEG"), "c.jpg": picture(2), "b.jpg": content}
+            | {"a.csv": csv("image,label", "a.jpg,a", "b.jpg,b", "c.jpg,a")},
+            "data check a.csv",
+            {"findings.0.where": "a.csv row 2", "findings.0.reason": lambda said, says=says: says in said},
+            code=3,
+        )
+        for what, content, says in (
+            ("HEIC", HEIC, "HEIC is not read: convert it to JPEG or PNG"),
+            ("SVG", SVG, "SVG is a drawing, not pixels"),
+            ("a web page", b"<!DOCTYPE html><html>", "a web page, not the file"),
+            (
+                "a pointer of Git LFS",
+                b"version https://git-lfs.github.com/spec/v1\n",
+                "`git lfs pull` fetches the file",
+            ),
+        )
+    ),
+    Case(
+        "AAC among recordings",
+        {"a.wav": sound(1), "b.wav": M4A, "a.csv": csv("audio,label", "a.wav,a", "b.wav,b")},
+        "data check a.csv",
+        {"findings.0.reason": "b.wav: AAC in MP4 (m4a) is not read: convert it to WAV or FLAC"},
+        code=3,
+    ),
+    Case(
+        "a spreadsheet",
+        {"a.xlsx": b"PK\x03\x04"},
+        "data check a.xlsx",
+        error="(a spreadsheet: save it as CSV or Parquet)",
     ),
 ]
 """Everything else that must be said clearly."""

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 from clx.pipelines.data.file_kinds import kind_of_file
 from clx.pipelines.data.split_names import split_of
@@ -26,24 +27,26 @@ class Files:
     paths: Sequence[str]
     by_name: dict[str, list[str]] = field(default_factory=dict)
     by_stem: dict[str, list[str]] = field(default_factory=dict)
+    """Names in composed form (NFC) to paths as the disk has them: macOS and older archives decompose accents."""
 
     def __post_init__(self) -> None:
         for path in self.paths:
-            name = os.path.basename(path)
+            name = normalize("NFC", os.path.basename(path))
             self.by_name.setdefault(name, []).append(path)
             self.by_stem.setdefault(os.path.splitext(name)[0], []).append(path)
 
     def candidates(self, cell: str) -> list[tuple[str, str]]:
         """Files that a cell may name: the path, and the folder from which the cell counts then."""
-        cell = cell.removeprefix("./").replace("/", os.sep)
+        cell = normalize("NFC", cell.replace("\\", os.sep).replace("/", os.sep)).removeprefix("." + os.sep)
         base = os.path.basename(cell)
-        whole = [(path, cell) for path in self.by_name.get(base, [])]
-        named = whole or [(path, cell + os.path.splitext(path)[1]) for path in self.by_stem.get(base, [])]
-        return [
-            (path, path[: -len(end)].rstrip(os.sep))
-            for path, end in named
-            if path == end or path.endswith(os.sep + end)
-        ]
+        named = [(path, cell) for path in self.by_name.get(base, [])]
+        named = named or [(path, cell + os.path.splitext(path)[1]) for path in self.by_stem.get(base, [])]
+        found = []
+        for path, end in named:
+            composed = normalize("NFC", path)
+            if composed == end or composed.endswith(os.sep + end):
+                found.append((path, os.sep.join(path.split(os.sep)[: -(end.count(os.sep) + 1)])))
+        return found
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,14 @@ class Reading:
     """Where its paths count from, below the root; None where each name is found once, in whatever folder."""
     bare: bool
     """Whether the cells lack the extension."""
+    backslashes: bool = False
+    """Whether cells have them between folders, as Windows does."""
 
     def said(self, file: str) -> str:
         """In words, of a table called `file`."""
         where = "found by name in several folders" if self.folder is None else f"below {self.folder or 'the folder'}"
-        return f"{file}, column {self.column}: files {where}{', without their extension' if self.bare else ''}"
+        bare = ", without their extension" if self.bare else ""
+        return f"{file}, column {self.column}: files {where}{bare}{', backslashes read as /' * self.backslashes}"
 
 
 def readings(table: "pa.Table", files: Files, beside: str) -> list[Reading]:
@@ -79,11 +85,11 @@ def readings(table: "pa.Table", files: Files, beside: str) -> list[Reading]:
                 counts[folder] = counts.get(folder, 0) + 1
         if bare and len(set(cells)) < len(cells):
             continue  # classes 0 to 9 are no names of 0.png to 9.png
-        likely = [folder for folder, count in counts.items() if count >= MOST * len(tried)]
+        likely = [folder for folder, count in sorted(counts.items()) if count >= MOST * len(tried)]
         if beside in likely:
             likely = [beside]
         if likely:
-            found += [Reading(column, folder, bare) for folder in likely]
+            found += [Reading(column, folder, bare, any("\\" in cell for cell in cells)) for folder in likely]
         elif sum(len(each) == 1 for each in tried) >= MOST * len(tried):
             found.append(Reading(column, None, bare))
     named = [reading for reading in found if not reading.bare]

@@ -89,7 +89,12 @@ def joined(
         if "train" in each and len(set(each)) > 1 and None not in each:
             tables, split_from = [_with_split(tables[0], [str(split) for split in each])], "folders of the files"
     table, notes = _together([file for file, *_ in hits], tables, name)
-    notes += [r.said(file) for file, _, found, _ in hits for r in found if r.bare or r.folder != os.path.dirname(file)]
+    notes += [
+        r.said(file)
+        for file, _, found, _ in hits
+        for r in found
+        if r.bare or r.backslashes or r.folder != os.path.dirname(file)
+    ]
     used = {file for file, *_ in hits}
     known = set(media.paths)
     for _, one, found, _ in hits:

@@ -38,7 +38,8 @@ def infer_modalities(manifest: Manifest) -> Inferred:
     found, kinds = Inferred(), {}
     for column in manifest.columns:
         values = [row[column] for row in sampled if row[column] is not None]
-        kinds[column] = kind = _kind(column, values)
+        # The files of a folder are what they were found to be, also without an extension.
+        kinds[column] = kind = column if column == manifest.path_column else _kind(column, values)
         if kind in ("split", "label"):
             if getattr(found, kind) is None:
                 setattr(found, kind, column)

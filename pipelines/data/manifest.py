@@ -275,6 +275,8 @@ def resolve(cell: Any, manifest: Manifest) -> Any:
     path = manifest.root / cell
     if "\0" in cell:
         raise BadInput(f"{cell!r} is no path")
+    if "://" in cell:
+        raise BadInput(f"{cell!r} is a URL, and nothing is downloaded: fetch the files and give their paths")
     if not manifest.allow_outside:
         root = _real_root(manifest.root)
         if not os.path.realpath(path).startswith(root.rstrip(os.sep) + os.sep):
