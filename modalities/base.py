@@ -228,6 +228,10 @@ class Modality:
         """One sample from a cell (a path, bytes, an array or text): no randomness. Raises `CellError`."""
         raise NotImplementedError
 
+    def understood(self) -> list[str]:
+        """What `fit` took the cells for without being told, a line each."""
+        return []
+
     @property
     def limit(self) -> str:
         """How long a cell may be, with its unit and the option that sets it; nothing where no length is too long."""

@@ -3,17 +3,20 @@
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from annotated_types import Ge, Interval, MultipleOf
-from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from clx.modalities.base import CellError, Encoder, Input, LearnedView, Modality, register, unknown_encoder
 from clx.modalities.series_encoders import TCN, TSAI, Dilated, MiniRocket, Tsai
-from clx.modalities.series_files import Values, values_of
+from clx.modalities.series_files import Reading, Values, values_of
+from clx.modalities.series_gaps import bridged, or_one
+from clx.modalities.series_layout import LOOKED_AT, notes, reading_of
 from clx.modalities.series_learned import AutoTCL
 from clx.modalities.series_views import CROPS, LEARNED, PRESETS, VIEWS, check, crops, varied
 
@@ -52,6 +55,11 @@ class Series(Modality):
     """Gaps are interpolated; or interpolated and shown to the encoder; or steps with a gap are left out."""
     max_steps: Annotated[int, Ge(2)] = 10_000
     """How many steps of a series are read, from its beginning."""
+    time: str | bool | None = None
+    """Column of text files with the time of a step, which is no channel, or true for the first; steps missing between
+    even times are gaps. A growing column `time`, `t`, `timestamp` or a first one that counts when not given."""
+    layout: Literal["time-first", "channels-first"] | None = None
+    """Which way round arrays lie. `.npy` arrays as is likely when not given, all others time first."""
     width: Annotated[int, Ge(8), MultipleOf(2)] = 128
     """Features of the encoder."""
     layers: Annotated[int, Interval(ge=1, le=12)] | None = None
@@ -76,13 +84,20 @@ class Series(Modality):
         self._mean: list[float] = []
         self._deviation: list[float] = []
         self._biases: list[list[float]] | None = None
+        self._reading = Reading(self.time or False, self.layout == "channels-first")
+        self._notes: list[str] = []
 
     def fit(self, cells: Iterable[Any]) -> None:
-        """Channel count (the most frequent one), each channel's mean and deviation, and the longest length."""
+        """How files are read, where it is not said, the number of channels (the most frequent one), each channel's
+        mean and deviation, and the longest length. Raises `ValueError` for arrays that may lie either way."""
+        cells = iter(cells)
+        first = [*islice(cells, LOOKED_AT)]
+        self._reading = reading_of(first, self.time, self.layout)
+        self._notes = notes(first, self._reading, self.time, self.layout)
         found: dict[int, list[tuple[int, Values]]] = {}
         kept: dict[int, Any] = {}
         draw = np.random.default_rng(0)
-        for number, cell in enumerate(cells):
+        for number, cell in enumerate(chain(first, cells)):
             try:
                 values = self._values(cell)
             except CellError:
@@ -102,7 +117,7 @@ class Series(Modality):
         counts, means, variances = np.stack([moments for _, moments in found[self._channels]], 1)
         mean = (counts * means).sum(0) / counts.sum(0)
         variance = (counts * (variances + (means - mean) ** 2)).sum(0) / counts.sum(0)
-        self._mean, self._deviation = mean.tolist(), _or_one(np.sqrt(variance), mean).tolist()
+        self._mean, self._deviation = mean.tolist(), or_one(np.sqrt(variance), mean).tolist()
         if kept:
             samples = []
             for cell in kept.values():
@@ -117,6 +132,8 @@ class Series(Modality):
             "length": self._length,
             "mean": self._mean,
             "deviation": self._deviation,
+            "time": self._reading.time,
+            "channels_first": self._reading.channels_first,
         } | ({"biases": self._biases} if self._biases else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -124,6 +141,7 @@ class Series(Modality):
         self._channels, self._length = state["channels"], state["length"]
         self._mean, self._deviation = state["mean"], state["deviation"]
         self._biases = state.get("biases")
+        self._reading = Reading(state.get("time", False), state.get("channels_first", False))
 
     @property
     def _inputs(self) -> int:
@@ -145,7 +163,7 @@ class Series(Modality):
             values = bridged(values)
         if self.scale == "per-series":
             mean = np.nanmean(values, 0)
-            values = (values - mean) / _or_one(np.nanstd(values, 0), mean)
+            values = (values - mean) / or_one(np.nanstd(values, 0), mean)
         elif self.scale == "global" and self._channels:
             values = (values - self._mean) / self._deviation
         if self.gaps == "indicate":
@@ -180,7 +198,7 @@ class Series(Modality):
     def _finite(self, cell: Any, least: int) -> Values:
         """`[T, C]` of at least so many steps, with NaN in gaps."""
         try:
-            values = values_of(cell, self.max_steps)
+            values = values_of(cell, self.max_steps, self._reading)
         except UnicodeDecodeError as error:
             raise CellError("neither .npy nor UTF-8 text") from error
         except OSError as error:
@@ -192,6 +210,21 @@ class Series(Modality):
         if (np.abs(values) > HIGHEST).any():
             raise CellError(f"{values[np.abs(values) > HIGHEST][0]:.3g}: beyond {HIGHEST:g} there is no precision left")
         return values
+
+    @property
+    def limit(self) -> str:
+        return f"{self.max_steps} steps (max_steps)"
+
+    def cut(self, cell: Any) -> bool:
+        try:
+            if isinstance(cell, Path) and cell.stat().st_size <= 2 * self.max_steps:
+                return False  # no step is less than two bytes
+            return len(values_of(cell, self.max_steps + 1, self._reading)) > self.max_steps
+        except (CellError, OSError, UnicodeDecodeError):
+            return False
+
+    def understood(self) -> list[str]:
+        return self._notes
 
     @property
     def policy(self) -> dict[str, float]:
@@ -265,19 +298,3 @@ class Series(Modality):
     def family(cls, prefix: str) -> list[str]:
         """Full names of tsai's architectures."""
         return [f"tsai:{name}" for name in sorted(TSAI)] if prefix == "tsai" else []
-
-
-def bridged(values: NDArray[Any]) -> NDArray[Any]:
-    """`[T, C]` with a straight line over each gap, at the ends the nearest value; a channel of gaps stays as it is."""
-    measured = np.isfinite(values)
-    if measured.all():
-        return values
-    values, steps = values.copy(), np.arange(len(values))
-    for c in np.flatnonzero(~measured.all(0) & measured.any(0)):
-        values[:, c] = np.interp(steps, steps[measured[:, c]], values[measured[:, c], c])
-    return values
-
-
-def _or_one(deviation: Values, mean: Values) -> Values:
-    """Deviations to divide by; 1 for a channel that is constant up to rounding."""
-    return np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)

@@ -681,6 +681,26 @@ def texts(*lengths: int) -> str:
     return csv("text,label", *(f"{'a b c ' * (n // 6)}{'d' * (n % 6)},{'xy'[i % 2]}" for i, n in enumerate(lengths)))
 
 
+def days(*times: str, more: str = "") -> dict[str, str]:
+    """A table of time steps of one series, and a run on it; `more` goes into `data.long`."""
+    long = f"train: t.csv, long: {{time: t, channels: [x]{more}}}"
+    return {
+        "t.csv": csv("t,x", *(f"{time},{i}" for i, time in enumerate(times))),
+        "r.yaml": recipe("series: {views: 2}", long, "nt-xent"),
+    }
+
+
+def stepped(*values: Any) -> dict[str, bytes]:
+    """A table of arrays, and these."""
+    names = [f"{i}.npy" for i in range(len(values))]
+    table = csv("series,label", *(f"{name},{'xy'[i % 2]}" for i, name in enumerate(names)))
+    return {"t.csv": table.encode(), **{name: array(v) for name, v in zip(names, values, strict=True)}}
+
+
+NOISE = np.random.default_rng(0).normal(size=(400, 400))
+LONG = "data check t.csv --config r.yaml"
+HOURS = "every: 3600"
+
 SERIES = [
     Case(
         "long texts are read to their end",
@@ -746,6 +766,159 @@ SERIES = [
         },
         "train r.yaml --out run",
         hears=("3 of 8 cells of audio (37.5%) are longer than 1.5 seconds (max_seconds)", "t.csv row 1"),
+    ),
+    Case(
+        "a time column in files of series is no channel",
+        {
+            "t.csv": csv("series", "a.csv", "b.csv"),
+            "a.csv": csv("Time,x,y", *(f"{t / 10},{t % 3},{t % 5}" for t in range(12))),
+            "b.csv": csv("Time,x,y", *(f"{t / 10},{t % 4},{t % 5}" for t in range(20) if t not in (7, 8))),
+        },
+        "data check t.csv",
+        {
+            "ok": True,
+            "splits.train.inputs.series.length.max": 20,  # the two that are missing are gaps
+            "splits.train.inputs.series.length.min": 12,
+            "findings.0.what": "guess",
+            "findings.0.reason": lambda said: said.startswith("the column 'time' of its files is the time of a step"),
+        },
+    ),
+    Case(
+        "dates in files of series are time, a first column without a name that counts as well",
+        {
+            "t.csv": csv("series", "a.csv"),
+            "a.csv": "".join(f"2024-03-{d:02d} 10:00,{d % 3}\n" for d in (1, 2, 3, 4, 6, 7)),
+        },
+        "data check t.csv",
+        {
+            "splits.train.inputs.series.length.max": 7,
+            "findings.0.reason": lambda said: said.startswith("the first column of its files is the time of a step"),
+        },
+    ),
+    Case(
+        "a time that goes back is named with its line",
+        {
+            "t.csv": csv("series", *["a.csv"] * 3, "b.csv"),
+            "a.csv": csv("t,x", "0,1", "1,2", "2,4"),
+            "b.csv": csv("t,x", "0,1", "2,2", "1,4"),
+            "r.yaml": recipe("series: {views: 2, time: t}", "train: t.csv", "nt-xent"),
+        },
+        LONG,
+        {"findings.0.reason": "b.csv: line 4: the time '1' is not after '2'"},
+        code=3,
+        error="1 bad cell",
+    ),
+    Case(
+        "arrays of two long channels are turned, which is said",
+        stepped(NOISE[:2, :200], NOISE[2:4, :200]),
+        "data check t.csv",
+        {
+            "splits.train.inputs.series.length.max": 200,
+            "findings.0.reason": "arrays [2, 200] are 200 steps of 2 channels (layout: time-first turns)",
+        },
+    ),
+    Case(
+        "arrays of one second axis and many first ones are steps",
+        stepped(NOISE[:2, :200], NOISE[:3, :200]),
+        "data check t.csv",
+        {"splits.train.inputs.series.length.max": 3, "findings": []},
+    ),
+    Case(
+        "arrays that may lie either way are refused with the option that decides",
+        stepped(NOISE[:12, :30], NOISE[20:32, :30]),
+        "data check t.csv",
+        error="arrays of shape [12, 30]: 12 steps of 30 channels, or 30 steps of 12? layout: time-first or",
+    ),
+    Case(
+        "layout decides which way round arrays lie",
+        stepped(NOISE[:12, :30], NOISE[20:32, :30])
+        | {"r.yaml": recipe("series: {views: 2, layout: channels-first}", "train: t.csv", "nt-xent")},
+        LONG,
+        {"splits.train.inputs.series.length.max": 30, "findings": []},
+    ),
+    Case(
+        "windows of arrays that lie the other way are refused",
+        stepped(NOISE[:2, :200], NOISE[2:4, :200])
+        | {"r.yaml": recipe("series: {views: 2}", "train: t.csv, windows: {length: 20, stride: 20}", "nt-xent")},
+        LONG,
+        error="t.csv row 1, column series: 0.npy: an array [2, 200] has 2 steps, and a window 20: store it",
+    ),
+    Case(
+        "missing days are holes, and are said",
+        days("2024-02-26", "2024-02-27", "2024-02-28", "2024-03-02", "2024-03-03"),
+        LONG,
+        {"splits.train.inputs.series.length.max": 7},
+        hears=("2 steps are missing between even times, first in t,",),
+    ),
+    Case(
+        "every bridges missing days",
+        days("2024-02-26", "2024-02-27", "2024-02-28", "2024-03-02", "2024-03-03", more=", every: 86400"),
+        LONG,
+        {"splits.train.inputs.series.length.max": 7, "findings": []},
+    ),
+    Case(
+        "dates with the day first are known by one that can be nothing else",
+        days("28/02/2024", "01/03/2024", "02/03/2024", more=", every: 86400"),
+        LONG,
+        {"splits.train.inputs.series.length.max": 4},
+    ),
+    Case(
+        "dates that may have the day or the month first are refused with the key that decides",
+        days("01/02/2024", "02/02/2024"),
+        LONG,
+        error="t.csv row 1, column t: '01/02/2024' may have the day or the month first, and no other cell tells: "
+        "data.long.day_first=true or data.long.day_first=false decides",
+    ),
+    Case(
+        "day_first decides",
+        days("01/02/2024", "02/02/2024", more=", every: 86400, day_first: true"),
+        LONG,
+        {"splits.train.inputs.series.length.max": 2},
+    ),
+    Case(
+        "dates with the month first",
+        days("01/02/2024", "02/02/2024", more=", every: 86400, day_first: false"),
+        LONG,
+        {"splits.train.inputs.series.length.max": 32},
+    ),
+    Case(
+        "hours before and after noon",
+        days("2/28/2024 11:00 PM", "2/29/2024 12:00 AM", "2/29/2024 1:00 AM", more=f", {HOURS}"),
+        LONG,
+        {"splits.train.inputs.series.length.max": 3},
+    ),
+    Case(
+        "times of different zones",
+        days("2024-02-28T23:00:00+02:00", "2024-02-28T23:00:00Z", more=f", {HOURS}"),
+        LONG,
+        {"splits.train.inputs.series.length.max": 3},
+    ),
+    Case(
+        "a time without a zone among others",
+        days("2024-02-28T23:00:00Z", "2024-02-29T01:00:00"),
+        LONG,
+        error="t.csv row 2, column t: '2024-02-29T01:00:00' has no time zone, unlike those before",
+    ),
+    Case(
+        "a zone by its name",
+        days("2024-02-28 23:00 CET", "2024-02-29 01:00 CET"),
+        LONG,
+        error="t.csv row 1, column t: '2024-02-28 23:00 CET' names the time zone CET: an offset such as +01:00",
+    ),
+    Case(
+        "a day that no calendar has",
+        days("2024-02-29", "2024-02-30"),
+        LONG,
+        error="t.csv row 2, column t: '2024-02-30' is no date: day",
+    ),
+    Case(
+        "milliseconds since 1970 stay numbers, which is said",
+        days("1709161200000", "1709161201000", "1709161203000", more=", every: 1000"),
+        LONG,
+        {"splits.train.inputs.series.length.max": 4},
+        hears=(
+            "1709161200000 and the like look like dates and are taken as numbers: every = 1000 counts in their unit",
+        ),
     ),
 ]
 """Time series, long tables, and what would be cut."""

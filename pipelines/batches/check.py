@@ -104,7 +104,7 @@ def check(
     found, classes = _open_all(splits, modalities, label, target, findings, step, several)
     _divided_labels(splits, label, several, findings)
     for name, modality in modalities.items():
-        _say_cuts(name, modality, splits, found, findings)
+        _say_readings(name, modality, splits, found, findings)
         _compare(name, _spoken(column_of(name, modality)), splits, found, findings)
     _unknown_classes(classes, splits, label, findings)
     for wrong in wrong_answers(splits, label, target, cells=False):
@@ -260,15 +260,17 @@ def _compare(
             findings.add("leak", here, column, f"{other} has the same content as {there} of {one}", error=True)
 
 
-def _say_cuts(
+def _say_readings(
     name: str,
     modality: Modality,
     splits: Mapping[str, Manifest],
     found: Mapping[str, Mapping[str, ColumnFindings]],
     findings: Findings,
 ) -> None:
-    """Cells of which the model sees the beginning alone."""
+    """What the cells were taken for, and those of which the model sees the beginning alone."""
     column = column_of(name, modality)
+    for line in modality.understood():
+        findings.add("guess", splits["train"].name, _spoken(column), line, error=False)
     for split, manifest in splits.items():
         at = found[split][name]
         if at.cut:

@@ -1,4 +1,4 @@
-"""What of the data is longer than a model reads: nothing is cut without a word."""
+"""What is said of cells before time is spent on them: what they were taken for, and what of them is cut."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -37,6 +37,11 @@ def cut_lines(manifest: Manifest, modalities: Mapping[str, Modality]) -> Iterato
             sample = f" (of {seen} looked at)" if seen < len(manifest) else ""
             where = manifest.where(first)
             yield cut_line(cut, seen, column_of(name, modality), modality, where) + sample
+
+
+def guessed_lines(modalities: Mapping[str, Modality]) -> list[str]:
+    """What modalities took their cells for without being told, a line each."""
+    return [f"modalities.{name}: {line}" for name, modality in modalities.items() for line in modality.understood()]
 
 
 def cut_line(cut: int, of: int, column: str | list[str], modality: Modality, where: str) -> str:

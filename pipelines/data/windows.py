@@ -58,6 +58,7 @@ def windowed(manifest: Manifest, windows: Windows, long: Long | None = None) -> 
             manifest, column, {"start", FUTURE} if named else {"recording", "start", FUTURE}, "data.windows"
         )
     bounds = extents(manifest, windows.column)
+    _refuse_turned(manifest, windows, bounds)
     counts = np.array([1 + max(0, stop - start - windows.length) // windows.stride for start, stop in bounds])
     rows = np.repeat(np.arange(len(bounds)), counts)
     number = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -89,6 +90,22 @@ def _measured(manifest: Manifest, column: str, rows: Integers, start: Integers, 
     ]
     some = np.array([counts[r][b] > counts[r][a] for r, a, b in zip(rows, start, stop, strict=True)], dtype=bool)
     return some if some.any() else ~some
+
+
+def _refuse_turned(manifest: Manifest, windows: Windows, bounds: Sequence[tuple[int, int]]) -> None:
+    """Raise `BadInput` for a file too short for a window that has many times more channels than steps."""
+    cells = manifest.column(windows.column)
+    for i, (start, stop) in enumerate(bounds):
+        if stop - start < windows.length and isinstance(cells[i], str):
+            from clx.modalities.series_files import WIDE, piece_of, shape_in
+
+            name, _ = piece_of(cells[i])
+            shape = shape_in(resolve(name, manifest))
+            if len(shape) == 2 and shape[1] >= WIDE * shape[0]:
+                raise BadInput(
+                    f"{manifest.where(i)}, column {windows.column}: {name}: an array {list(shape)} has {shape[0]} steps, "
+                    f"and a window {windows.length}: store it as [steps, channels]"
+                )
 
 
 def parted(manifest: Manifest, column: str, shares: dict[str, float], timed: bool = False) -> dict[str, Manifest]:

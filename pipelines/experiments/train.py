@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines.batches.cuts import cut_lines
+from clx.pipelines.batches.cuts import cut_lines, guessed_lines
 from clx.pipelines.batches.loader import Lost
 from clx.pipelines.config.load import dump, first_stage
 from clx.pipelines.config.objects import make_losses, make_modalities
@@ -146,7 +146,7 @@ def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
     """The steps that are left, and the evaluation."""
     config, out = trainer.run.config, trainer.out
     progress.say(describe(trainer))
-    for line in cut_lines(splits["train"], trainer.run.modalities):
+    for line in [*guessed_lines(trainer.run.modalities), *cut_lines(splits["train"], trainer.run.modalities)]:
         progress.say(line)
     start, begun = time.monotonic(), trainer.step
     speed = steps_left(trainer, progress)

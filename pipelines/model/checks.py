@@ -72,6 +72,8 @@ def check_windows(config: Config, modalities: Mapping[str, Modality]) -> None:
     for name, modality in modalities.items():
         if windows is None or not isinstance(modality, Series) or column_of(name, modality) != windows.column:
             continue
+        if modality.layout == "channels-first":
+            raise BadInput(f"modalities.{name}.layout: data.windows cuts the first axis, which must be the time")
         for key, steps in (("length", windows.length), ("horizon", windows.horizon or 0)):
             if steps > modality.max_steps:
                 raise BadInput(

@@ -395,3 +395,99 @@ def test_masked_gaps_are_left_out_of_everything(scale: Any) -> None:
         assert all(one.isnan().any() for one in view)
     with pytest.raises(CellError, match="no step without a gap"):
         modality.read([[1.0, np.nan], [np.nan, 2.0]])
+
+
+def test_a_time_column_is_guessed_from_all_files(tmp_path: Path) -> None:
+    """By value: what is left are the other columns, with gaps where even steps are missing; a state keeps it."""
+    files = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    files[0].write_text("x,T [s],y\n" + "".join(f"{t * t},{t / 2},{-t}\n" for t in (0, 1, 2, 4, 5)))
+    files[1].write_text("x,T [s],y\n" + "".join(f"{t},{t / 2},{-t}\n" for t in range(4)))
+    modality = Series(**RAW)
+    modality.fit(files)
+    assert modality.read(files[0]).tolist() == [[t, -s] for t, s in ((0, 0), (1, 1), (4, 2), (10, 3), (16, 4), (25, 5))]
+    assert modality.understood() == [
+        "the column 't [s]' of its files is the time of a step and no channel (time: false makes it one)"
+    ]
+    other = Series(**RAW)
+    other.load_state(json.loads(json.dumps(modality.state())))
+    assert torch.equal(other.read(files[0]), modality.read(files[0]))
+    (tmp_path / "c.csv").write_text("x,y\n1,2\n3,4\n")
+    with pytest.raises(CellError, match="no column 't \\[s\\]' for the time"):
+        other.read(tmp_path / "c.csv")
+    before = Series(**RAW)  # a run of an earlier version took time for a channel
+    before.load_state({"channels": 3, "length": 5, "mean": [0.0] * 3, "deviation": [1.0] * 3})
+    assert before.read(files[1])[:, 1].tolist() == [0, 0.5, 1, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "channels", "guessed"),
+    [
+        ("t,x\n1,5\n2,6\n3,9\n", {}, 1, True),
+        ("t,x\n1,5\n3,6\n2,9\n", {}, 2, False),  # t may be a temperature
+        (",x\n0,5\n1,6\n2,9\n", {}, 1, True),
+        ("index,x\n0,5\n1,6\n2,9\n", {}, 1, True),
+        ("energy,x\n0,5\n1,6\n2,9\n", {}, 2, False),
+        ("0,5\n1,6\n2,9\n", {}, 1, True),
+        ("0,5\n1,6\n1,9\n", {}, 2, False),
+        ("1\n2\n3\n", {}, 1, False),
+        ("13/02/2024,5\n14/02/2024,6\n15/02/2024,1\n", {}, 1, True),
+        ("01/02/2024,5\n01/03/2024,6\n01/04/2024,1\n", {}, 1, True),
+        ("t,x\n1,5\n2,6\n3,9\n", {"time": False}, 2, False),
+        ("energy,x\n0,5\n1,6\n2,9\n", {"time": "Energy"}, 1, False),
+        ("energy,x\n0,5\n1,6\n2,9\n", {"time": True}, 1, False),
+    ],
+)
+def test_what_is_a_time_column(
+    text: str, options: dict[str, Any], channels: int, guessed: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    modality = Series(**RAW, **options)
+    modality.fit([tmp_path / "a.csv"])
+    assert modality.channels == channels
+    assert bool(modality.understood()) == guessed
+    assert modality.read(text.encode()).shape[1] == channels
+
+
+@pytest.mark.parametrize(
+    ("shapes", "steps"),
+    [
+        ([(2, 200)], 200),
+        ([(1, 30)], 30),
+        ([(3, 40), (3, 20)], 40),  # as many channels in all
+        ([(40, 3), (20, 3)], 40),
+        ([(4, 40), (5, 40)], 4),
+        ([(30, 12)], 30),
+        ([(200,)], 200),
+    ],
+)
+def test_which_way_round_an_array_lies(shapes: list[tuple[int, ...]], steps: int) -> None:
+    arrays = [np.random.default_rng(0).normal(size=shape) for shape in shapes]
+    modality = Series(**RAW)
+    modality.fit(map(npy, arrays))
+    found = modality.read(npy(arrays[0]))
+    assert len(found) == steps
+    turned = steps != shapes[0][0]
+    assert torch.equal(found, torch.from_numpy(arrays[0].T if turned else arrays[0]).float().reshape(steps, -1))
+    assert bool(modality.understood()) == turned
+
+
+def test_layout_turns_arrays_lists_and_text() -> None:
+    with pytest.raises(ValueError, match="layout: time-first or layout: channels-first decides"):
+        Series().fit([npy(WALK.T[:, :12])])
+    modality = Series(**RAW, layout="channels-first")
+    wide = WALK.T
+    text = "\n".join(",".join(map(repr, row)) for row in wide.tolist()).encode()
+    for cell in (npy(wide), npy(np.asfortranarray(wide)), wide, wide.tolist(), str(wide.tolist()), text):
+        torch.testing.assert_close(modality.read(cell), torch.from_numpy(WALK).float())
+    assert modality.read([1, 2, 3]).tolist() == [[1], [2], [3]]
+    modality = Series(**RAW)
+    modality.fit([wide])
+    assert modality.understood() == ["lists [2, 40] are 2 steps of 40 channels (layout: channels-first turns)"]
+
+
+def test_what_is_beyond_max_steps_is_cut(tmp_path: Path) -> None:
+    modality = Series(**RAW, max_steps=30)
+    (tmp_path / "a.csv").write_text(csv_of(""))
+    assert [modality.cut(c) for c in (WALK, npy(WALK), tmp_path / "a.csv", WALK[:30], [1, 2])] == [True] * 3 + [
+        False
+    ] * 2

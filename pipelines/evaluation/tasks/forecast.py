@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clx.modalities.base import CellError
-from clx.modalities.series import Series, bridged
+from clx.modalities.series import Series
+from clx.modalities.series_gaps import bridged
 from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.cells import cell_of, future_of
 from clx.pipelines.batches.columns import columns_of
