@@ -31,6 +31,9 @@ MOST_UNITS = 5
 """With more, `12 Main` and `7 Park` are addresses."""
 
 
+DECIDES = """data.numbers: {decimal: "."} or {decimal: ","} decides (-s 'data.numbers={decimal: "."}')"""
+
+
 class Writing(NamedTuple):
     """How the numbers of a text column are written."""
 
@@ -41,7 +44,7 @@ class Writing(NamedTuple):
     """What stands beside each number, such as `kg`, `%` or `$`."""
 
     def __str__(self) -> str:
-        said = f"decimal {self.decimal!r}" + (f", thousands {self.thousands!r}" if self.thousands else "")
+        said = f"numbers with decimal {self.decimal!r}" + (f", thousands {self.thousands!r}" if self.thousands else "")
         return said + (f", in {self.unit}" if self.unit else "")
 
 
@@ -113,7 +116,7 @@ def number(cell: Any, writing: Writing = PLAIN) -> float:
     parts = _parts(cell)
     value = None if parts is None else _value(parts, writing)
     if parts is None or value is None:
-        raise ValueError(f"{cell[:40]!r} is not a number" + ("" if writing[:2] == PLAIN[:2] else f" with {writing}"))
+        raise ValueError(f"{cell[:40]!r} is not a number" + ("" if writing == PLAIN else f" (column of {writing})"))
     if parts.unit != writing.unit and value:
         raise ValueError(f"{cell[:40]!r} is not a number" + (f" in {writing.unit}" if writing.unit else ""))
     return value
@@ -224,11 +227,11 @@ def _decimal_mark(parsed: dict[str, _Parts]) -> str:
     mark = max(sure, key=lambda each: len(sure[each]))
     if sure["."] and sure[","] and len(sure[mark]) < MOSTLY * (len(sure["."]) + len(sure[","])):
         one, other = sure["."][0], sure[","][0]
-        raise Unclear(f"{one!r} has a decimal point and {other!r} a decimal comma", one, other)
+        raise Unclear(f"{one!r} has a decimal point and {other!r} a decimal comma: {DECIDES}", one, other)
     if sure[mark]:
         return mark
     money = any(parts.unit in MONEY or set(parts.unit) & set(SIGNS) for parts in parsed.values())
     unclear = doubtful[","] if not money or doubtful["."] else []
     if unclear := unclear or (doubtful["."] if money else []):
-        raise Unclear(f"{unclear[0]!r} may be thousands or three decimals", unclear[0])
+        raise Unclear(f"{unclear[0]!r} may be thousands or three decimals: {DECIDES}", unclear[0])
     return "."

@@ -13,7 +13,9 @@ import torch
 from annotated_types import Ge, Gt, Interval, MultipleOf
 from torch import Generator, Tensor
 
-from clx.modalities.base import ABSENT, CellError, Encoder, Input, Modality, register, unknown_encoder
+from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
+from clx.modalities.numbers import PLAIN, Writing, class_name, missing, number
+from clx.modalities.table_columns import Dates, Reading, reading_of
 from clx.modalities.table_encoders import Cells, FTTransformer, Numeric, TableMLP
 
 QUANTILES = 256
@@ -35,7 +37,8 @@ class Table(Modality):
     """Columns of one row. A sample is `[2 K + C]`: K scaled numbers (0 where missing), K flags (1 where
     missing), C category numbers: 0 missing, 1 not seen in training, then the known ones, most frequent first.
 
-    A column is categorical when it is listed so, or when most of its training cells are not numbers.
+    A column is categorical when it is listed so, or when most of its training cells are neither numbers, in whatever
+    writing (see `numbers.py`), nor dates. Dates count as several numbers (see `table_columns.features_of`).
     """
 
     kind: ClassVar[str] = "table"
@@ -66,7 +69,11 @@ class Table(Modality):
         super().__post_init__()
         if self.pair is not None:
             raise ValueError("pair is for modalities of one column; a table reads several as they are")
+        self.readings: dict[str, Reading] = {}
+        """How columns are to be read, where that is known before `fit`, which finds it for the others."""
         self._numbers: dict[str, Numbers] = {}
+        self._written: dict[str, Writing] = {}
+        self._dates: dict[str, Dates] = {}
         self._categories: dict[str, dict[str, int]] = {}
 
     def fit(self, cells: Iterable[dict[str, Any]]) -> None:
@@ -74,25 +81,40 @@ class Table(Modality):
         seen: dict[str, list[Any]] = {column: [] for column in self.columns}
         for cell in cells:
             for column in self.columns or cell:
-                if not _absent(value := cell.get(column)):
+                if not missing(value := cell.get(column)):
                     seen.setdefault(column, []).append(value)
         if stray := set(self.categorical or []) - set(seen):
             raise ValueError(f"categorical column {min(stray)!r} is not among the columns")
-        self._numbers, self._categories = {}, {}
+        self._numbers, self._categories, self._written, self._dates = {}, {}, {}, {}
         for column, values in seen.items():
-            numbers = [number for value in values if math.isfinite(number := _number(value))]
-            mostly_text = self.categorical is None and 2 * len(numbers) < len(values)
-            if mostly_text or column in (self.categorical or []):
-                common = Counter(map(_category, values)).most_common(self.max_categories)
-                self._categories[column] = {name: code for code, (name, _) in enumerate(common, 2)}
-            else:
-                self._numbers[column] = _statistics(numbers)
+            self._fit_column(column, values)
+        for column, dated in self._dates.items():
+            for name, found in dated.read_all(seen[column]).items():
+                self._numbers[f"{column} ({name})"] = _statistics(found.tolist())
+
+    def _fit_column(self, column: str, values: list[Any]) -> None:
+        """One column by its present training cells; the numbers that dates become follow behind all others."""
+        told = self.categorical is not None
+        reading = self.readings.get(column)
+        if column not in self.readings and column not in (self.categorical or []):
+            reading = reading_of(values, f"column {column!r}")
+        if column in (self.categorical or []) or (reading is None and values and not told):
+            common = Counter(map(_category, values)).most_common(self.max_categories)
+            self._categories[column] = {name: code for code, (name, _) in enumerate(common, 2)}
+        elif isinstance(reading, Dates):
+            self._dates[column] = reading
+        else:
+            self._written[column] = reading or PLAIN
+            numbers = [x for value in values if math.isfinite(x := _number(value, self._written[column]))]
+            self._numbers[column] = _statistics(numbers)
 
     def state(self) -> dict[str, Any]:
-        """Mean, deviation and quantiles of each numeric column; the categories of each other one."""
+        """Mean, deviation and quantiles of each numeric column, and how it is written; the categories of others."""
         return {
             "numbers": {column: list(numbers) for column, numbers in self._numbers.items()},
             "categories": {column: list(names) for column, names in self._categories.items()},
+            "written": {column: list(writing) for column, writing in self._written.items() if writing != PLAIN},
+            "dates": {column: [dated.day_first, list(dated.features)] for column, dated in self._dates.items()},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -102,22 +124,39 @@ class Table(Modality):
             column: {name: code for code, name in enumerate(names, 2)} for column, names in state["categories"].items()
         }
 
+        self._written = {column: Writing(*writing) for column, writing in state.get("written", {}).items()}
+        self._dates = {column: Dates(first, tuple(names)) for column, (first, names) in state.get("dates", {}).items()}
+
     def read(self, cell: dict[str, Any]) -> Tensor:
         """The row `{column: text, number or None}` as `[2 K + C]`, by what `fit` learned."""
         numbers, flags, codes = [], [], []
+        found = self._of_dates(cell)
         for column, known in self._numbers.items():
-            absent = _absent(value := cell.get(column))
-            number = known.mean if absent else _number(value)
-            if math.isnan(number):
-                raise CellError(f"column {column[:30]!r}: {str(value)[:20]!r} is not a number")
-            if math.isinf(number):
+            try:
+                value = number(found.get(column, cell.get(column)), self._written.get(column, PLAIN))
+            except ValueError as error:
+                raise CellError(f"column {column[:30]!r}: {error}") from None
+            absent = math.isnan(value)
+            if math.isinf(value):
                 raise CellError(f"column {column[:30]!r}: {value} is infinite")
-            numbers.append(0.0 if absent else self._scaled(known, number))
+            numbers.append(0.0 if absent else self._scaled(known, value))
             flags.append(float(absent))
         for column, names in self._categories.items():
-            absent = _absent(value := cell.get(column))
-            codes.append(0.0 if absent else float(names.get(_category(value), 1)))
+            absent = missing(said := cell.get(column))
+            codes.append(0.0 if absent else float(names.get(_category(said), names.get(str(said).strip(), 1))))
         return torch.tensor(numbers + flags + codes)
+
+    def _of_dates(self, cell: dict[str, Any]) -> dict[str, float]:
+        """The numbers that the dates of a row become; nothing of those that are missing."""
+        found: dict[str, float] = {}
+        for column, dated in self._dates.items():
+            if missing(value := cell.get(column)):
+                continue
+            try:
+                found |= {f"{column} ({name})": each for name, each in dated.read(value).items()}
+            except CellError as error:
+                raise CellError(f"column {column[:30]!r}: {error}") from None
+        return found
 
     def _scaled(self, known: Numbers, number: float) -> float:
         if self.scale == "standard":
@@ -179,23 +218,17 @@ class Table(Modality):
         }
 
 
-def _absent(value: Any) -> bool:
-    return value is None or value != value or (isinstance(value, str) and value.strip().lower() in ABSENT)
-
-
-def _number(value: Any) -> float:
+def _number(value: Any, writing: Writing) -> float:
     """A cell as a number; NaN if it is none."""
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return number(value, writing)
+    except ValueError:
         return math.nan
 
 
 def _category(value: Any) -> str:
-    """A category by its text, so that 3 in one file and 3.0 in another are the same."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()
+    """A category by what it says, so that 3 in one file and 3.0 in another are the same."""
+    return class_name(value) or ""
 
 
 def _statistics(numbers: Sequence[float]) -> Numbers:

@@ -571,7 +571,154 @@ SPLITS: list[Case] = []
 """Which rows are held out, and what leaks."""
 
 
-NUMBERS: list[Case] = []
+TABLE = {"r.yaml": "data: {train: a.csv, target: price}\nmodalities: {table: {columns: ['*']}}\nobjective: l1\n"}
+"""A recipe for the target `price` by all other columns."""
+LABELS = {
+    "r.yaml": "data: {train: a.csv, val: b.parquet, label: label}\nmodalities: {table: {columns: [x]}}\n"
+    "objective: cross-entropy\n"
+}
+"""A recipe for classes, with training and validation rows in two files."""
+
+
+def labels(*cells: Any) -> pa.Table:
+    return pa.table({"x": list(range(len(cells))), "label": list(cells)})
+
+
+def prices(*cells: str) -> str:
+    return csv("x;price", *(f"{k};{cell}" for k, cell in enumerate(cells)))
+
+
+NUMBERS = [
+    Case(
+        "decimal commas in a target",
+        TABLE | {"a.csv": prices("1,5", "2,25", "1.203,5")},
+        "data check --config r.yaml",
+        {
+            "targets.price.train.min": 1.5,
+            "targets.price.train.max": 1203.5,
+            "written.price": "numbers with decimal ',', thousands '.'",
+        },
+    ),
+    Case(
+        "dollars with thousands",
+        TABLE | {"a.csv": prices("$1,200", "$3,400", "NA")},
+        "data check --config r.yaml",
+        {"targets.price.train.max": 3400.0, "targets.price.train.missing": 1},
+    ),
+    Case(
+        "euros",
+        TABLE | {"a.csv": prices("1.200,50 EUR", "3,10 EUR")},
+        "data check --config r.yaml",
+        {"targets.price.train.max": 1200.5, "written.price": "numbers with decimal ',', thousands '.', in EUR"},
+    ),
+    Case(
+        "units and percent",
+        TABLE | {"a.csv": csv("share,price", "12%,3 kg", "7.5 %,4 kg", "0,5 kg")},
+        "data check --config r.yaml",
+        {
+            "ok": True,
+            "targets.price.train.mean": 4.0,
+            "written.price": "numbers with decimal '.', in kg",
+            "written.share": "numbers with decimal '.', in %",
+        },
+    ),
+    Case(
+        "1,234 alone",
+        TABLE | {"a.csv": prices("12", "1,234")},
+        "data check --config r.yaml",
+        error="a.csv row 2, column price: '1,234' may be thousands or three decimals: data.numbers: {decimal: \".\"} "
+        'or {decimal: ","} decides (-s \'data.numbers={decimal: "."}\')',
+    ),
+    Case(
+        "1,234 alone in an input",
+        TABLE | {"a.csv": csv("x;price", "12;1", "1,234;2")},
+        "data check --config r.yaml",
+        error="a.csv row 2, column x: '1,234' may be thousands or three decimals",
+    ),
+    Case(
+        "1,234 decided",
+        TABLE | {"a.csv": prices("12", "1,234")},
+        "train --dry-run r.yaml -s 'data.numbers={decimal: \",\"}'",
+        {"config.data.numbers.decimal": ",", "config.data.bin_width": 0.215},
+    ),
+    Case(
+        "points and commas in one column",
+        TABLE | {"a.csv": prices("1.5", "1,5")},
+        "data check --config r.yaml",
+        error="a.csv row 1, column price: '1.5' has a decimal point and '1,5' a decimal comma",
+    ),
+    Case(
+        "1_0 is no number",
+        TABLE | {"a.csv": prices("1", "1_0", "3")},
+        "data check --config r.yaml",
+        {"findings.0.where": "a.csv row 2", "findings.0.reason": "'1_0' is not a number"},
+        code=3,
+    ),
+    Case(
+        "an odd cell among decimal commas",
+        TABLE | {"a.csv": prices(*(f"{k},5" for k in range(20)), "1.5")},
+        "data check --config r.yaml",
+        {
+            "counts": {"bad cell": 1},
+            "findings.0.where": "a.csv row 21",
+            "targets.price.train.rows": 20,
+            "targets.price.train.max": 19.5,
+        },
+        code=3,
+    ),
+    Case(
+        "missing is missing everywhere",
+        {
+            "r.yaml": "data: {train: a.csv, target: price, label: kind}\nmodalities: {table: {columns: [x, y]}}\n"
+            "objective: l1\n",
+            "a.csv": csv("x,y,kind,price", "1,red,a,1", "NA,n/a,N/A,?", "null,-,None,-", "3,blue,b,nan", "4,red,b,7"),
+        },
+        "data check --config r.yaml",
+        {
+            "ok": True,
+            "splits.train.classes": {"a": 1, "b": 2},
+            "targets.price.train.rows": 2,
+            "targets.price.train.missing": 3,
+        },
+    ),
+    Case(
+        "dates in a table",
+        TABLE | {"a.csv": csv("when,price", "13/02/2024,1", "05/03/2024,2", "07/09/2025,3")},
+        "data check --config r.yaml",
+        {"written.when": lambda said: said.startswith("dates, the day first, as year, season sin")},
+    ),
+    Case(
+        "dates that may be either",
+        TABLE | {"a.csv": csv("when,price", "01/02/2024,1", "05/03/2024,2")},
+        "data check --config r.yaml",
+        error="a.csv row 1, column when: '01/02/2024' may have the day or the month first, and no other cell tells: "
+        "data.numbers: {day_first: true} or {day_first: false} decides (-s data.numbers.day_first=true)",
+    ),
+    Case(
+        "labels of numbers and text are the same classes",
+        LABELS | {"a.csv": csv("x,label", "1,0", "2, 1 ", "3,0.0"), "b.parquet": labels(0.0, 1.0)},
+        "data check --config r.yaml",
+        {"splits.train.classes": {"0": 2, "1": 1}, "splits.val.classes": {"0": 1, "1": 1}, "counts": {}},
+    ),
+    Case(
+        "labels of truth",
+        LABELS | {"a.csv": csv("x,label", "1,TRUE", "2,false"), "b.parquet": labels(True, False)},
+        "data check --config r.yaml",
+        {"splits.train.classes": {"True": 1, "False": 1}, "counts": {}},
+    ),
+    Case(
+        "labels of yes and no",
+        LABELS | {"a.csv": csv("x,label", "1,YES", "2,no"), "b.parquet": labels("yes", "No ")},
+        "data check --config r.yaml",
+        {"splits.val.classes": {"yes": 1, "no": 1}, "counts": {}},
+    ),
+    Case(
+        "letters of two cases are two classes",
+        LABELS | {"a.csv": csv("x,label", "1,a", "2,A"), "b.parquet": labels("A", "a")},
+        "data check --config r.yaml",
+        {"splits.val.classes": {"A": 1, "a": 1}, "counts": {}},
+    ),
+]
 """Text as numbers, dates and labels."""
 
 

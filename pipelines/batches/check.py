@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from clx.modalities.base import Modality
+from clx.modalities.numbers import number
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.cells import cell_of, cells, read_cell
 from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describe_column, describe_target
-from clx.pipelines.batches.columns import check_columns, column_of
+from clx.pipelines.batches.columns import check_columns, column_of, said_of_readings
 from clx.pipelines.batches.cuts import cut_line, is_cut
 from clx.pipelines.config.load import load_config
 from clx.pipelines.config.objects import make_modalities
@@ -91,7 +92,8 @@ def check(
     """Open every cell of every split.
 
     Returns `ok` (no errors), `splits` (rows, and by input cells, missing, bad and lengths; classes), `targets` (see
-    `describe_target`), `findings` (at most 1000 of a sort), `counts` and `errors` (how many of each sort). Bad cells,
+    `describe_target`), `written` (columns of text read as numbers or dates, in words), `findings` (at most 1000 of a
+    sort), `counts` and `errors` (how many of each sort). Bad cells,
     content that occurs in two splits, a constant target and a label of one class are errors; content repeated within a
     split, classes that training lacks and rows without any input are warnings.
     """
@@ -119,6 +121,7 @@ def check(
             }
             for split, manifest in splits.items()
         },
+        "written": said_of_readings(modalities, splits["train"]),
         "targets": {column: describe_target(splits, column, bin_width) for column in target},
         "findings": sorted(findings.listed, key=lambda finding: finding["level"]),
         "counts": dict(findings.counts),
@@ -197,9 +200,9 @@ def _check_row(
 
 def _check_target(manifest: Manifest, i: int, column: str, value: Any, findings: Findings) -> None:
     try:
-        value is None or float(value)
-    except (TypeError, ValueError):
-        findings.add("bad cell", manifest.where(i), column, f"{value!r} is not a number", error=True)
+        number(value)
+    except ValueError as error:
+        findings.add("bad cell", manifest.where(i), column, str(error), error=True)
         return
     if is_infinite(value):
         findings.add("bad cell", manifest.where(i), column, infinite(value), error=True)

@@ -4,8 +4,12 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 
 from clx.modalities.base import Modality
+from clx.modalities.numbers import PLAIN
+from clx.modalities.table import Table
+from clx.modalities.table_columns import Reading
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.written_columns import is_text, text_reading
 from clx.pipelines.system.errors import BadInput, nearest
 
 
@@ -19,12 +23,30 @@ def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: 
         if isinstance(wanted, list) and modality.kind == "table":
             matched = [c for w in wanted for c in _matching(w, columns, taken) or [w]]
             modality.columns = wanted = list(dict.fromkeys(matched))  # type: ignore[attr-defined]
+            decide_readings(config, modality, manifest)
         for column in [wanted] if isinstance(wanted, str) else wanted:
             require_column(column, f"modalities.{name}", manifest)
     if config.data.label:
         require_column(config.data.label, "data.label", manifest)
     for column in config.data.target:
         require_column(column, "data.target", manifest)
+
+
+def decide_readings(config: Config, modality: Modality, manifest: Manifest) -> None:
+    """How a table's columns of text are to be read, where the first manifest, that of training, has them."""
+    assert isinstance(modality, Table)
+    for column in modality.columns:
+        known = {*modality.readings, *(modality.categorical or [])}
+        if column not in known and column in manifest.columns and is_text(manifest, column):
+            modality.readings[column] = text_reading(manifest, column, config.data.numbers)
+
+
+def said_of_readings(modalities: Mapping[str, Modality], manifest: Manifest) -> dict[str, str]:
+    """How columns of text that are not plain numbers are read, in words, by column."""
+    found: dict[str, Reading] = dict(manifest.written)
+    for modality in modalities.values():
+        found |= modality.readings if isinstance(modality, Table) else {}
+    return {column: str(reading) for column, reading in found.items() if reading not in (None, PLAIN)}
 
 
 def _matching(pattern: str, columns: list[str], taken: set[str | None]) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from clx.modalities.base import CellError, Input, Modality
-from clx.modalities.numbers import class_name
+from clx.modalities.numbers import class_name, number
 from clx.pipelines.batches.batch import BadRow, Batch, Key
 from clx.pipelines.batches.cells import cell_of, collate, future_of, read_cell, vary
 from clx.pipelines.batches.columns import column_of, columns_of, view_names
@@ -115,9 +115,9 @@ class BatchDataset(Dataset[Batch]):
         if is_infinite(value):
             raise _Bad(i, column, infinite(value))
         try:
-            return float("nan") if value is None else float(value)
-        except (TypeError, ValueError):
-            raise _Bad(i, column, f"{value!r} is not a number") from None
+            return number(value)
+        except ValueError as error:
+            raise _Bad(i, column, str(error)) from None
 
     def _future(self, i: int, row: dict[str, Any], name: str, steps: int) -> list[float]:
         """What is measured in the steps behind a window, one after the other; NaN behind the end of the series."""
@@ -204,9 +204,9 @@ class BatchDataset(Dataset[Batch]):
         for name, modality in self.modalities.items():
             names = view_names(name, modality) if generator else [name]
             views: list[list[Any]] = []
-            for number, (view, made_of) in enumerate(zip(names, of_view, strict=False)):
+            for place, (view, made_of) in enumerate(zip(names, of_view, strict=False)):
                 present[view] = torch.tensor([name in sample.inputs for sample in made_of], dtype=torch.bool)
-                draw = None if generator is None else (epoch, number)
+                draw = None if generator is None else (epoch, place)
                 views.append([self._chosen(sample, name, draw) for sample in made_of if name in sample.inputs])
             if name in self.features:
                 inputs |= {

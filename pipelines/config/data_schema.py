@@ -125,6 +125,22 @@ def _divider(value: Any) -> Any:
     return value
 
 
+class Written(Section):
+    """How numbers and dates are written where they are text; each column tells by its cells when not given."""
+
+    decimal: Literal[".", ","] | None = None
+    thousands: Literal[",", ".", " ", "'"] | None = None
+    """Between groups of three digits; with `decimal` alone, any of them but the decimal mark."""
+    day_first: bool | None = None
+    """Whether `01/02/2024` is 1 February."""
+
+    @model_validator(mode="after")
+    def _two(self) -> "Written":
+        if self.decimal is not None and self.decimal == self.thousands:
+            raise ValueError(f"decimal and thousands are both {self.decimal!r}")
+        return self
+
+
 class Data(Section):
     """Where rows come from and what their columns mean."""
 
@@ -143,6 +159,8 @@ class Data(Section):
     whatever it holds. Lists are sets without it."""
     target: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
     """Numeric columns to predict."""
+    numbers: Written | None = None
+    """How numbers and dates are written in text, for targets, tables and channels alike."""
     bin_width: Annotated[float, Field(gt=0)] | None = None
     """Width of a target's bins, in its units, for `balance`, for binned labels and for how many training rows are
     like a row; a fiftieth of the training range when not given."""

@@ -31,10 +31,13 @@ def readable_targets(manifest: Manifest, column: str) -> Floats:
 
 
 def _readable(value: Any) -> float:
+    from clx.modalities.numbers import number
+
     try:
-        return float(value) if value is not None and math.isfinite(float(value)) else math.nan
-    except (TypeError, ValueError):
+        found = number(value)
+    except ValueError:
         return math.nan
+    return found if math.isfinite(found) else math.nan
 
 
 def width_of(values: Floats) -> float:
@@ -58,10 +61,7 @@ def bin_name(value: Any, width: float) -> str | None:
     >>> bin_name("2.7", 0.5)
     '2.5'
     """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
+    number = _readable(value)
     return f"{math.floor(number / width + EDGE) * width:.6g}" if math.isfinite(number) else None
 
 

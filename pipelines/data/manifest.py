@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from clx.pipelines.system.errors import BadInput, ClxWarning, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from clx.modalities.numbers import Writing
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Manifest:
     """Where the table was read from, if from one file."""
     left_out: tuple[LeftOut, ...] = ()
     """What the source holds besides and is not used, for what is said before time is spent."""
+    written: Mapping[str, "Writing"] = field(default_factory=dict)
+    """Columns of text that hold numbers and were read as such, with how they are written."""
     split_from: str | None = None
     """What decided which split the rows are of: folder names, a column, a file of their own, a draw."""
     files: tuple[tuple[str, int], ...] = ()
@@ -215,16 +219,15 @@ def _array(values: "pa.Array") -> Any:
 
 def numbers(manifest: Manifest, column: str) -> NDArray[np.float64]:
     """A numeric column `[N]`, NaN where a row has none. Raises `BadInput` naming the first row that is no number."""
-    cells = manifest.column(column)
-    try:
-        return np.array([np.nan if cell is None else float(cell) for cell in cells], dtype=np.float64)
-    except (TypeError, ValueError):
-        for i, cell in enumerate(cells):
-            try:
-                cell is None or float(cell)
-            except (TypeError, ValueError):
-                raise BadInput(f"{manifest.where(i)}, column {column}: {cell!r} is not a number") from None
-        raise
+    from clx.modalities.numbers import number  # inside: the package holds torch
+
+    found = np.empty(len(manifest), dtype=np.float64)
+    for i, cell in enumerate(manifest.column(column)):
+        try:
+            found[i] = number(cell)
+        except ValueError as error:
+            raise BadInput(f"{manifest.where(i)}, column {column}: {error}") from None
+    return found
 
 
 def seconds(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from clx.pipelines.data.long_tables import grouped
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.split_names import split_of
 from clx.pipelines.data.windows import parted, windowed
+from clx.pipelines.data.written_columns import with_numbers
 from clx.pipelines.system.errors import BadInput, nearest
 
 
@@ -153,6 +155,9 @@ def _open(source: str, data: Data, timed: bool, ends: dict[str, float] | None = 
     if not Path(source).expanduser().exists() and not Path(source).suffix and "/" not in source:
         raise BadInput(f"no file, folder or built-in data named {source!r}{nearest(source, BUILTIN)}")
     manifest = load_manifest(source, allow_outside=data.allow_outside, root=data.root)
+    channels = data.long.channels if data.long is not None else []
+    numeric = [c for c in manifest.columns if c in data.target or any(fnmatchcase(c, each) for each in channels)]
+    manifest = with_numbers(manifest, numeric, data.numbers)
     if data.long is None:
         return manifest
     near = [data.neighbours.group] if data.neighbours else []

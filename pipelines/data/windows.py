@@ -103,8 +103,8 @@ def _refuse_turned(manifest: Manifest, windows: Windows, bounds: Sequence[tuple[
             shape = shape_in(resolve(name, manifest))
             if len(shape) == 2 and shape[1] >= WIDE * shape[0]:
                 raise BadInput(
-                    f"{manifest.where(i)}, column {windows.column}: {name}: an array {list(shape)} has {shape[0]} steps, "
-                    f"and a window {windows.length}: store it as [steps, channels]"
+                    f"{manifest.where(i)}, column {windows.column}: {name}: an array {list(shape)} has {shape[0]} "
+                    f"steps, and a window {windows.length}: store it as [steps, channels]"
                 )
 
 

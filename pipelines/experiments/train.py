@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from clx.pipelines.batches.columns import said_of_readings
 from clx.pipelines.batches.cuts import cut_lines, guessed_lines
 from clx.pipelines.batches.loader import Lost
 from clx.pipelines.config.load import dump, first_stage
@@ -64,6 +65,8 @@ def begin_anew(
     planned = plan(config, len(splits["train"]))
     if config.pretrain is None:
         run = prepare(config, splits)
+        for column, reading in said_of_readings(run.modalities, splits["train"]).items():
+            progress.say(f"column {column}: {reading}")
     else:
         run = take_over(config, splits, first_folder(config, out), progress.say)
     trainer = Trainer(run, splits, planned, out)

@@ -22,6 +22,7 @@ from clx.pipelines.data.classes import index_of
 from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
 from clx.pipelines.data.label_sets import check_label_sets, holds_sets, labels_in
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.written_columns import with_marks
 from clx.pipelines.model.checks import check_needs, check_neighbours, check_steps, check_windows, try_objective
 from clx.pipelines.model.forecasting import forecast_of
 from clx.pipelines.model.objective import Objective
@@ -158,7 +159,8 @@ def checked(config: Config, splits: dict[str, Manifest]) -> tuple[Config, dict[s
     check_windows(config, modalities)
     if doubt := check_label_sets(config.data, splits):
         warn(doubt, ClxWarning, stacklevel=2)
-    config = config.model_copy(update={"data": with_bins(config.data, splits["train"])})
+    data = with_bins(with_marks(data, splits["train"]), splits["train"])
+    config = config.model_copy(update={"data": data})
     check_needs(config, losses, splits["train"], modalities)
     return config, modalities, losses
 

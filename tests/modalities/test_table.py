@@ -2,6 +2,7 @@
 
 import json
 import math
+from datetime import date, datetime
 from typing import Any
 
 import pytest
@@ -145,3 +146,52 @@ def test_patterns_or_nothing_may_stand_for_columns() -> None:
 def test_tables_are_no_pairs() -> None:
     with pytest.raises(ValueError, match="one column"):
         Table(pair="x")
+
+
+def test_text_as_people_write_numbers() -> None:
+    modality = Table(columns=["price", "share"], scale="none")
+    modality.fit([{"price": f"1.{k:03},50 EUR", "share": f"{k} %"} for k in range(100)])
+    again = Table(columns=["price", "share"], scale="none")
+    again.load_state(json.loads(json.dumps(modality.state())))
+    for one in (modality, again):
+        assert one.read({"price": "2.000,25 EUR", "share": "7%"}).tolist() == [2000.25, 7, 0, 0]
+        assert one.read({"price": 3.5, "share": None}).tolist() == [3.5, 0, 0, 1]
+        with pytest.raises(CellError, match="column 'share': '7' is not a number in %"):
+            one.read({"price": "1 EUR", "share": "7"})
+
+
+DAYS = ["2024-01-01 06:00", "2024-07-01 12:00", "2025-03-05 18:30", "NA"]
+
+
+def test_dates_are_numbers_and_points_on_circles() -> None:
+    as_text, as_dates = Table(columns=["x", "when"], scale="none"), Table(columns=["x", "when"], scale="none")
+    as_text.fit([{"x": 1, "when": day} for day in DAYS])
+    as_dates.fit([{"x": 1, "when": None if day == "NA" else datetime.fromisoformat(day)} for day in DAYS])
+    assert as_text.state() == as_dates.state()
+    names = ["year", *(f"{name} {wave}" for name in ("season", "weekday", "hour") for wave in ("sin", "cos"))]
+    assert list(as_text.state()["numbers"]) == ["x", *(f"when ({name})" for name in names)]
+    monday_at_six = as_text.read({"x": 2, "when": "01 January 2024 6:00 AM"}).tolist()
+    wanted = [2, 2024, 0, 1, math.sin(0), math.cos(0), 1, 0]
+    assert monday_at_six[:8] == pytest.approx(wanted, abs=0.01)
+    assert as_dates.read({"x": 2, "when": datetime(2024, 1, 1, 6)}).tolist() == monday_at_six
+    assert as_text.read({"x": 2, "when": "NA"}).tolist() == [2, *[0] * 7, 0, *[1] * 7]
+    again = Table(columns=["x", "when"], scale="none")
+    again.load_state(json.loads(json.dumps(as_text.state())))
+    assert again.read({"x": 2, "when": "2024-01-01T06:00"}).tolist() == monday_at_six
+    with pytest.raises(CellError, match="column 'when': 'soon' is neither a number nor a date"):
+        again.read({"x": 2, "when": "soon"})
+
+
+def test_of_dates_only_what_differs_counts() -> None:
+    modality = Table(columns=["when"])
+    modality.fit([{"when": date(2024, 5, day)} for day in range(1, 20)])
+    assert [name for name in modality.state()["numbers"] if "hour" in name] == []
+
+
+def test_the_order_of_day_and_month_is_that_of_the_column() -> None:
+    modality = Table(columns=["when"], scale="none")
+    modality.fit([{"when": "13/02/2024"}, {"when": "05/03/2024"}])
+    assert modality.state()["dates"]["when"][0] is True
+    assert modality.read({"when": "01/07/2024"})[0] == pytest.approx(2024.5, abs=0.01)
+    with pytest.raises(ValueError, match="data.numbers.day_first"):
+        Table(columns=["when"]).fit([{"when": "01/02/2024"}, {"when": "05/03/2024"}])

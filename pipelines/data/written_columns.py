@@ -1,0 +1,89 @@
+"""Columns of text that hold numbers or dates: how they are written, decided by all of a file, with the row in doubt."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clx.pipelines.config.data_schema import Data, Written
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.system.errors import BadInput
+
+if TYPE_CHECKING:
+    from clx.modalities.table_columns import Reading
+
+
+def is_text(manifest: Manifest, column: str) -> bool:
+    """Whether the file has this column as text."""
+    import pyarrow.types as types
+
+    kind = manifest.table.schema.field(column).type
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def text_reading(manifest: Manifest, column: str, written: Written | None) -> "Reading":
+    """How a column of text is to be read: as numbers in some writing, dates, or neither (None).
+
+    Raises:
+        BadInput: where it can be read in two ways, with the row that shows it and the key that decides.
+    """
+    import pyarrow.compute as pc
+
+    from clx.modalities.numbers import Unclear, missing
+    from clx.modalities.table_columns import NO_MARKS, Marks, reading_of
+
+    cells = manifest.table.column(column)
+    texts = [text for text in pc.unique(cells).to_pylist() if not missing(text)]
+    marks = NO_MARKS if written is None else Marks(written.decimal, written.thousands, written.day_first)
+    try:
+        return reading_of(texts, marks=marks)
+    except Unclear as error:
+        first = pc.index(cells.cast("string"), error.cells[0]).as_py()
+        where = replace(manifest, rows=np.array([first])).where(0)
+        raise BadInput(f"{where}, column {column}: {error}") from None
+
+
+def with_numbers(manifest: Manifest, columns: Iterable[str], written: Written | None) -> Manifest:
+    """The same where columns of text that hold numbers hold them as such: `1.200,50 EUR` is 1200.5.
+
+    A cell that is no number in the column's writing stays text, to be found with its row by who reads it.
+    """
+    from clx.modalities.numbers import PLAIN, Writing
+
+    table, found = manifest.table, dict(manifest.written)
+    for column in columns:
+        if column not in table.column_names or not is_text(manifest, column):
+            continue
+        reading = text_reading(manifest, column, written)
+        writing = reading if isinstance(reading, Writing) else PLAIN
+        if writing != PLAIN:
+            found[column] = writing
+            table = table.set_column(table.column_names.index(column), column, _read(table.column(column), writing))
+    return replace(manifest, table=table, written=found) if found else manifest
+
+
+def with_marks(data: Data, train: Manifest) -> Data:
+    """The same with the writing of the training targets, where it is one, so that other files are read alike."""
+    marks = {(writing.decimal, writing.thousands) for writing in train.written.values()}
+    if data.numbers is not None or len(marks) != 1:
+        return data
+    ((decimal, thousands),) = marks
+    numbers = Written.model_validate({"decimal": decimal, "thousands": thousands or None})
+    return data.model_copy(update={"numbers": numbers})
+
+
+def _read(cells: Any, writing: Any) -> Any:
+    """The column as Python writes numbers, with what is none as it was."""
+    import pyarrow as pa
+
+    from clx.modalities.numbers import missing, number
+
+    known: dict[str | None, str | None] = {}
+    for text in cells.unique().to_pylist():
+        try:
+            known[text] = None if missing(text) else repr(number(text, writing))
+        except ValueError:
+            known[text] = f"{text} (column of {writing})"  # so that it is no number in another writing either
+    return pa.chunked_array([pa.array([known[text] for text in cells.to_pylist()], pa.string())])
