@@ -27,6 +27,9 @@ EXTRAS = {
     "present": "`{name: [B] bool}`, False where a row lacks that input (its embedding is then meaningless)",
     "sample_id": "`[B]` int64, the row's number in the training data",
     "weights": "`[B]` float, the factor of each row's term, 1 on average; None where all count alike",
+    "negatives": "`{name: [N, D]}`, rows of the names in the term's `negatives`, which are that and nothing else",
+    "contents": "`{name: [B] int64}`, a number for each cell, the same for cells of equal content, negatives' too; "
+    "None unless a term has negatives",
     "steps": "`{name: ([B, T, D], [B, T] bool)}`, embeddings per time step with their mask",
     "generator": "`torch.Generator`, from which all that is random is drawn; it may be on another device than the rows",
 }
@@ -70,6 +73,8 @@ class Loss(nn.Module):
         shapes = {rows.shape for rows in z.values()}
         if len(shapes) != 1 or len(next(iter(shapes))) != 2:
             raise ValueError(f"embeddings must share one shape [B, D], got { {n: [*r.shape] for n, r in z.items()} }")
+        if negatives := extras.get("negatives"):
+            extras["negatives"] = {name: at_least_float32(rows) for name, rows in negatives.items()}
         self.log.clear()
         device = next(iter(z.values())).device.type
         on = torch.is_autocast_enabled(device)  # entering the context takes longer than asking

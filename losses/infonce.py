@@ -13,10 +13,10 @@ from annotated_types import Gt
 from torch import Tensor
 
 from clx.losses.base import register
-from clx.losses.pairwise import Pairwise
+from clx.losses.pairwise import Negatives, Pairwise, PairwiseWithNegatives, add_negatives
 from clx.losses.primitives.edits import DifferentIds, Edit, off_diagonal, off_items
-from clx.losses.primitives.functional import paired_similarity
-from clx.losses.primitives.streaming import cross_loss, gram, gram_loss, gram_margins
+from clx.losses.primitives.functional import paired_similarity, softplus
+from clx.losses.primitives.streaming import cross_loss, cross_margins, gram, gram_loss, gram_margins
 
 
 def other_rows(ids: Tensor | None) -> Edit:
@@ -24,36 +24,68 @@ def other_rows(ids: Tensor | None) -> Edit:
     return off_diagonal if ids is None else DifferentIds(ids)
 
 
-def infonce(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
-    """InfoNCE: each row of `x` finds its own among the rows of `y`.
+def infonce(
+    x: Tensor,
+    y: Tensor,
+    temperature: Tensor | float,
+    ids: Tensor | None = None,
+    negatives: Negatives | None = None,
+) -> Tensor:
+    """InfoNCE: each row of `x` finds its own among the rows of `y`, and of the further negatives n where there are any.
 
-    mean_i -log( exp(x_i.y_i / t) / sum_j exp(x_i.y_j / t) )
+    mean_i -log( exp(x_i.y_i / t) / (sum_j exp(x_i.y_j / t) + sum_k exp(x_i.n_k / t)) )
 
     Args:
         x, y: `[B, D]`, unit rows; row i of both is one item.
         temperature: positive.
         ids: `[B]`; other rows of equal id are left out of the denominator.
+        negatives: rows that are candidates of every row of `x` and the partner of none.
 
     Returns:
-        Scalar in nats; 0 for a batch of one.
+        Scalar in nats; 0 for a batch of one without further negatives.
 
     Reference:
-        van den Oord et al. 2018, arXiv 1807.03748.
+        van den Oord et al. 2018, arXiv 1807.03748; with negatives: Henderson et al. 2017, arXiv 1705.00652;
+        Karpukhin et al. 2020, arXiv 2004.04906.
     """
-    return cross_loss(x, y, temperature, None if ids is None else DifferentIds(ids), both=False)
+    return choice_loss(x, y, temperature, ids, negatives, both=False)
 
 
-def clip(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
+def clip(
+    x: Tensor,
+    y: Tensor,
+    temperature: Tensor | float,
+    ids: Tensor | None = None,
+    negatives: Negatives | None = None,
+) -> Tensor:
     """CLIP: InfoNCE from `x` to `y` and from `y` to `x`, averaged.
 
     1/2 mean_i [ -log softmax_j(x_i.y_j / t)_i - log softmax_j(y_i.x_j / t)_i ]
 
+    Further negatives stand beside the rows of `y`, for the rows of `x` alone: from `y` to `x` they are not looked at.
+
     Args, Returns: as `infonce`.
 
     Reference:
-        Radford et al. 2021, figure 3, arXiv 2103.00020.
+        Radford et al. 2021, figure 3, arXiv 2103.00020; with negatives: Yuksekgonul et al. 2023, arXiv 2210.01936.
     """
-    return cross_loss(x, y, temperature, None if ids is None else DifferentIds(ids))
+    return choice_loss(x, y, temperature, ids, negatives)
+
+
+def choice_loss(
+    x: Tensor,
+    y: Tensor,
+    temperature: Tensor | float,
+    ids: Tensor | None,
+    negatives: Negatives | None,
+    both: bool = True,
+) -> Tensor:
+    """`cross_loss`, where the rows of `x` choose among `negatives` as well."""
+    edit = None if ids is None else DifferentIds(ids)
+    if negatives is None:
+        return cross_loss(x, y, temperature, edit, both)
+    margins = cross_margins(x, y, temperature, edit or off_diagonal, both)
+    return softplus(add_negatives(margins, x, y, temperature, negatives)).mean()
 
 
 def log_sum_of_negatives(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
@@ -111,7 +143,7 @@ def von_mises(x: Tensor, y: Tensor, sigma: float) -> Tensor:
 
 @register("infonce")
 @dataclass(eq=False, kw_only=True)
-class InfoNCE(Pairwise):
+class InfoNCE(PairwiseWithNegatives):
     """InfoNCE from the first of two names to the second, over all pairs in order.
 
     Example:
@@ -121,6 +153,9 @@ class InfoNCE(Pairwise):
         0.341
         >>> round(loss({"image": image, "text": text.roll(1, 0)}).item(), 3)  # each text beside another's image
         2.341
+        >>> wrong = {"wrong": torch.tensor([[1.0, 1, 0, 0]])}  # one row that is a negative of all
+        >>> round(loss({"image": image, "text": text}, negatives=wrong).item(), 3)
+        0.553
     """
 
     family = "softmax"
@@ -129,13 +164,13 @@ class InfoNCE(Pairwise):
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
     use = "only one direction matters, as when the second input comes from a frozen model"
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        return infonce(x, y, self.tau, ids)
+    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, negatives: Negatives | None = None) -> Tensor:
+        return infonce(x, y, self.tau, ids, negatives)
 
 
 @register("clip")
 @dataclass(eq=False, kw_only=True)
-class CLIP(Pairwise):
+class CLIP(PairwiseWithNegatives):
     """InfoNCE in both directions, over all pairs of names.
 
     Example:
@@ -158,8 +193,8 @@ class CLIP(Pairwise):
 
     learn_temperature: bool = True
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        return clip(x, y, self.tau, ids)
+    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, negatives: Negatives | None = None) -> Tensor:
+        return clip(x, y, self.tau, ids, negatives)
 
 
 @register("nt-xent")

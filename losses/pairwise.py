@@ -2,13 +2,20 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Exclude, Tempered, average, require_two_inputs, zero_loss
-from clx.losses.primitives.functional import unit, units
+from clx.losses.primitives.edits import DifferentIds, Edit
+from clx.losses.primitives.functional import lse, paired_similarity, unit, units
+from clx.losses.primitives.streaming import cross_rows
+
+PairLoss = Callable[[Tensor, Tensor, Tensor | None, str, Tensor | slice], Tensor]
+"""The loss of unit rows `x`, `y`, their ids, the name that `y` is of, and which rows of the batch they are."""
 
 
 def item_ids(exclude: Exclude, size: int, labels: Tensor | None, sample_id: Tensor | None) -> Tensor | None:
@@ -48,19 +55,26 @@ class Pairwise(Tempered):
         labels: Tensor | None = None,
         sample_id: Tensor | None = None,
     ) -> Tensor:
-        require_two_inputs(z)
         size = len(next(iter(z.values())))
         ids = item_ids(self.exclude, size, labels, sample_id)
+        return self.over_pairs(z, present, ids, lambda x, y, ids, *_: self.pair(x, y, ids))
+
+    def over_pairs(
+        self, z: Embeddings, present: dict[str, Tensor] | None, ids: Tensor | None, pair: PairLoss, fewest: int = 2
+    ) -> Tensor:
+        """The mean of `pair` over the pairs of names that have `fewest` common rows."""
+        require_two_inputs(z)
         u = units(z) if present is None else {}
         terms = []
+        both: Tensor | slice
         for a, b in itertools.combinations(z, 2):
             if present is None:
-                x, y, pair_ids = u[a], u[b], ids
+                x, y, pair_ids, both = u[a], u[b], ids, slice(None)
             else:  # absent rows may hold anything, NaN too
                 both = present[a] & present[b]
                 x, y, pair_ids = unit(z[a][both]), unit(z[b][both]), None if ids is None else ids[both]
-            if len(x) > 1:
-                terms.append(self.pair(x, y, pair_ids))
+            if len(x) >= fewest:
+                terms.append(pair(x, y, pair_ids, b, both))
         skipped = math.comb(len(z), 2) - len(terms)
         if skipped:
             self.log["skipped_pairs"] = skipped
@@ -69,3 +83,66 @@ class Pairwise(Tempered):
     def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
         """The loss of unit rows `x`, `y` `[B, D]`; row i of both is one item. `ids` are those of `item_ids`."""
         raise NotImplementedError
+
+
+class Negatives(NamedTuple):
+    """Rows that are negatives of every anchor and nothing else, such as hard negatives that were mined."""
+
+    rows: Tensor
+    """`[N, D]`, unit rows."""
+    edit: Edit | None = None
+    """Which of them (columns) are none for which anchor (rows)."""
+
+
+@dataclass(eq=False, kw_only=True)
+class PairwiseWithNegatives(Pairwise):
+    """`Pairwise` whose anchors, the rows of the first of two names, may choose among further rows besides the second's.
+
+    These are the rows of all the names in `negatives` that are there, whatever row of the batch they stand in. One that
+    repeats an anchor's own partner, by `contents`, is no negative of that anchor; `exclude` is about rows of the batch,
+    whose label is not that of their negatives. With negatives a pair of names needs one common row.
+    """
+
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        present: dict[str, Tensor] | None = None,
+        labels: Tensor | None = None,
+        sample_id: Tensor | None = None,
+        negatives: Embeddings | None = None,
+        contents: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        size = len(next(iter(z.values())))
+        ids = item_ids(self.exclude, size, labels, sample_id)
+        further = negatives or {}
+        here = {n: slice(None) if present is None else present[n] for n in further}
+        found = [x[here[n]] for n, x in further.items()]
+        if not sum(map(len, found)):
+            return self.over_pairs(z, present, ids, lambda x, y, ids, *_: self.pair(x, y, ids))
+        rows = unit(torch.cat(found))
+        theirs = None if contents is None else torch.cat([contents[n][here[n]] for n in further])
+
+        def pair(x: Tensor, y: Tensor, ids: Tensor | None, name: str, both: Tensor | slice) -> Tensor:
+            edit = None if contents is None or theirs is None else DifferentIds(contents[name][both], theirs)
+            return self.pair(x, y, ids, Negatives(rows, edit))
+
+        return self.over_pairs(z, present, ids, pair, fewest=1)
+
+    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, negatives: Negatives | None = None) -> Tensor:
+        """As `Pairwise.pair`, with further `negatives` of the rows of `x`."""
+        raise NotImplementedError
+
+
+def add_negatives(margins: Tensor, x: Tensor, y: Tensor, temperature: Tensor | float, more: Negatives) -> Tensor:
+    """Margins of the rows of `x` with further negatives.
+
+    Args:
+        margins: `[B]`, or `[2B]` of which the first B are those of `x`, as `cross_margins` gives them.
+        x, y: `[B, D]`, unit rows; row i of both is one item.
+
+    Returns:
+        `margins`, the first B of them with the log-sum-exp over the negatives besides.
+    """
+    beside = cross_rows(x, more.rows, temperature, more.edit) - paired_similarity(x, y, temperature)
+    return torch.cat([lse(torch.stack([margins[: len(x)], beside]), 0), margins[len(x) :]])

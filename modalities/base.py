@@ -158,8 +158,11 @@ class Modality:
     files: ClassVar[bool] = False
     """Whether a text cell is the path of a file (then `read` gets a `pathlib.Path`)."""
 
-    column: str | None = None
-    """Manifest column; the modality's own name when not given."""
+    like: str | None = None
+    """Another modality whose tower this one shares: one encoder and head for several columns of one sort."""
+    column: str | list[str] | None = None
+    """Manifest column; the modality's own name when not given. Several, or patterns such as `neg_*`, for a modality
+    that is only `negatives` of a term: each gives a row its own negative, or none where its cell is missing."""
     pair: str | None = None
     """A second column: rows are pairs of cells through one encoder, the head gets u, v, |u - v| and u * v."""
     encoder: str = ""

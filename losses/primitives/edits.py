@@ -40,29 +40,33 @@ def off_items(size: int) -> Edit:
 
 
 class DifferentIds:
-    """Edit that leaves out pairs of equal id: the same item, sample or label."""
+    """Edit that leaves out pairs of equal id: the same item, sample or label.
 
-    def __init__(self, ids: Tensor) -> None:
+    `ids` are those of the rows and of the columns; `of_columns` those of the columns where they differ.
+    """
+
+    def __init__(self, ids: Tensor, of_columns: Tensor | None = None) -> None:
         self.ids = ids
+        self.of_columns = ids if of_columns is None else of_columns
         self.sorted: dict[tuple[int, int], tuple[Tensor, Tensor, bool]] = {}
 
     def __call__(self, s: Tensor, i: slice, j: slice) -> Tensor | None:
         if s.is_cuda:  # comparing all pairs is faster than waiting for the places of equal ids
-            s.masked_fill_(self.ids[i, None] == self.ids[j], -math.inf)
+            s.masked_fill_(self.ids[i, None] == self.of_columns[j], -math.inf)
             return None
         values, order, unique = self._sort(j)
         if not unique:
-            return (self.ids[i, None] != self.ids[j]).to(s.dtype)
+            return (self.ids[i, None] != self.of_columns[j]).to(s.dtype)
         place = torch.searchsorted(values, self.ids[i]).clamp_(max=len(values) - 1)
         row = (values[place] == self.ids[i]).nonzero()[:, 0]
         s[row, order[place[row]]] = -math.inf
         return None
 
     def _sort(self, part: slice) -> tuple[Tensor, Tensor, bool]:
-        """Ids of a part in ascending order, the place each had, and whether all differ."""
+        """Ids of a part of the columns in ascending order, the place each had, and whether all differ."""
         key = part.start, part.stop
         if key not in self.sorted:
-            values, order = self.ids[part].sort()
+            values, order = self.of_columns[part].sort()
             self.sorted[key] = values, order, bool((values[1:] != values[:-1]).all())
         return self.sorted[key]
 

@@ -44,6 +44,8 @@ class Batch:
     """`[B, C]` where labels are sets, see `losses.base.EXTRAS`; `labels` are then -1."""
     weights: Tensor | None = None
     """`[B]`, mean 1 over the training rows; None where all count alike."""
+    contents: dict[str, Tensor] | None = None
+    """`[B]` by view name, equal numbers for cells of equal content; None where nothing asks for them."""
     bad: list[BadRow] = field(default_factory=list)
 
     @classmethod
@@ -68,6 +70,7 @@ class Batch:
             **move({"labels": self.labels, "targets": self.targets, "sample_id": self.sample_id}),
             label_sets=None if self.label_sets is None else self.label_sets.to(device, non_blocking=True),
             weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
+            contents=None if self.contents is None else move(self.contents),
             bad=self.bad,
         )
 

@@ -1,11 +1,13 @@
 """What a modality takes from a row of a manifest: its columns, its cell, and the sample of that or of a pair."""
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,6 +63,14 @@ def holds_lists(manifest: Manifest, name: str, modality: Modality) -> bool:
         return False
     kind = manifest.table.schema.field(column).type
     return is_list(kind) or bool(types.is_struct(kind))
+
+
+def content_of(cell: Any) -> int:
+    """64 bits that are the same for cells of equal content; a file is what its path says."""
+    if isinstance(cell, np.ndarray):
+        cell = f"{cell.shape}".encode() + cell.tobytes()
+    told = cell if isinstance(cell, bytes) else str(cell).strip().encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "big", signed=True)
 
 
 def _resolved(value: Any, modality: Modality, manifest: Manifest) -> Any:

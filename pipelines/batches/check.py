@@ -16,7 +16,7 @@ from clx.modalities.numbers import number
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.cells import cell_of, cells, read_cell
 from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describe_column, describe_target
-from clx.pipelines.batches.columns import check_columns, column_of, said_of_readings
+from clx.pipelines.batches.columns import check_columns, column_of, said_of_readings, spread
 from clx.pipelines.batches.cuts import cut_line, is_cut
 from clx.pipelines.config.load import load_config
 from clx.pipelines.config.objects import make_modalities
@@ -97,6 +97,7 @@ def check(
     content that occurs in two splits, a constant target and a label of one class are errors; content repeated within a
     split, classes that training lacks and rows without any input are warnings.
     """
+    modalities = spread(modalities)
     for name, modality in modalities.items():
         try:
             modality.fit(cells(splits["train"], name, modality))

@@ -1,5 +1,6 @@
 """Which columns of a manifest a modality reads, and whether they are there."""
 
+import copy
 import fnmatch
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +25,9 @@ def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: 
             matched = [c for w in wanted for c in _matching(w, columns, taken) or [w]]
             modality.columns = wanted = list(dict.fromkeys(matched))  # type: ignore[attr-defined]
             decide_readings(config, modality, manifest)
+        elif isinstance(modality.column, list):
+            matched = [c for w in modality.column for c in _matching(w, columns, taken) or [w]]
+            modality.column = wanted = list(dict.fromkeys(matched))
         for column in [wanted] if isinstance(wanted, str) else wanted:
             require_column(column, f"modalities.{name}", manifest)
     if config.data.label:
@@ -64,7 +68,9 @@ def require_column(column: str, asker: str, manifest: Manifest) -> None:
 
 
 def column_of(name: str, modality: Modality) -> str | list[str]:
-    """The manifest column that feeds a modality, or the columns of a table or a pair."""
+    """The manifest column that feeds a modality, or the columns of a table, a pair or of several negatives."""
+    if isinstance(modality.column, list):
+        return modality.column
     if modality.kind != "table":
         column = modality.column or name
         return column if modality.pair is None else [column, modality.pair]
@@ -123,6 +129,21 @@ def other_names(
     return names | dict(zip(config.data.target, target, strict=False))
 
 
+def spread(modalities: Mapping[str, Modality]) -> dict[str, Modality]:
+    """The modalities; one of several columns as `name/0`, `name/1` and so on, each of one column and one view."""
+    found: dict[str, Modality] = {}
+    for name, modality in modalities.items():
+        if not isinstance(modality.column, list):
+            found[name] = modality
+            continue
+        for number, column in enumerate(modality.column):
+            found[f"{name}/{number}"] = one = copy.copy(modality)
+            one.column, one.views = column, 1
+    return found
+
+
 def view_names(name: str, modality: Modality) -> list[str]:
-    """Names of a modality's views: itself, or `name/0`, `name/1` and so on."""
+    """Names of a modality's views: itself, or `name/0`, `name/1` and so on; of several columns those of `spread`."""
+    if isinstance(modality.column, list):
+        return [f"{name}/{number}" for number in range(len(modality.column))]
     return [name] if modality.views == 1 else [f"{name}/{v}" for v in range(modality.views)]

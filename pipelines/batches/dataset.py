@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from clx.modalities.base import CellError, Input, Modality
 from clx.modalities.numbers import class_name, number
 from clx.pipelines.batches.batch import BadRow, Batch, Key
-from clx.pipelines.batches.cells import cell_of, collate, future_of, read_cell, vary
-from clx.pipelines.batches.columns import column_of, columns_of, view_names
+from clx.pipelines.batches.cells import cell_of, collate, content_of, future_of, read_cell, vary
+from clx.pipelines.batches.columns import column_of, columns_of, spread, view_names
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.data_schema import Near
 from clx.pipelines.data.answers import infinite, is_infinite
@@ -54,11 +54,14 @@ class BatchDataset(Dataset[Batch]):
     """Of each row."""
     first: bool = False
     """Without `augment`, of several captions in a row the first, as validation wants it, and not all of them."""
+    contents: bool = False
+    """Whether batches say which cells are of equal content."""
     features: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     """What frozen encoders make of a modality's cells, by `sample_id`: it then takes the place of its inputs."""
 
     def __post_init__(self) -> None:
         self.kept: dict[int, _Decoded] = {}
+        self.modalities = spread(self.modalities)
         self.columns = columns_of(self.modalities, self.label, *self.target, FUTURE if self.forecasts else None)
         self.neighbours = Neighbours(self.manifest, self.near) if self.near and self.augment else None
         self.dropped: dict[str, np.ndarray] = {}
@@ -75,16 +78,21 @@ class BatchDataset(Dataset[Batch]):
         if i in self.kept:
             return self.kept[i]
         row = self.manifest.row(i, self.columns)
-        inputs = {}
+        inputs, contents = {}, {}
         for name, modality in self.modalities.items():
             if name in self.dropped and self.dropped[name][i]:
                 continue
             known = self.features.get(name, {}).get(int(self.manifest.rows[i]))
-            if known is not None:
+            if known is not None and not self.contents:
                 inputs[name] = known
                 continue
             try:
                 cell = cell_of(row, name, modality, self.manifest)
+                if cell is not None and self.contents:
+                    contents[name] = content_of(cell)
+                if known is not None:
+                    inputs[name] = known
+                    continue
                 if cell is not None:
                     inputs[name] = read_cell(modality, cell)
                     if name in self.features:
@@ -96,7 +104,7 @@ class BatchDataset(Dataset[Batch]):
         targets = [self._number(i, name, row[name]) for name in self.target]
         if self.forecasts is not None:
             targets = self._future(i, row, *self.forecasts)
-        decoded = _Decoded(inputs, label, applying, targets, int(self.manifest.rows[i]))
+        decoded = _Decoded(inputs, label, applying, targets, int(self.manifest.rows[i]), contents)
         if self.cache:
             self.kept[i] = decoded
         return decoded
@@ -201,11 +209,14 @@ class BatchDataset(Dataset[Batch]):
         samples = of_view[0]
         inputs: dict[str, Input] = {}
         present: dict[str, Tensor] = {}
+        contents: dict[str, Tensor] = {}
         for name, modality in self.modalities.items():
             names = view_names(name, modality) if generator else [name]
             views: list[list[Any]] = []
             for place, (view, made_of) in enumerate(zip(names, of_view, strict=False)):
                 present[view] = torch.tensor([name in sample.inputs for sample in made_of], dtype=torch.bool)
+                if self.contents:
+                    contents[view] = torch.tensor([sample.contents.get(name, 0) for sample in made_of])
                 draw = None if generator is None else (epoch, place)
                 views.append([self._chosen(sample, name, draw) for sample in made_of if name in sample.inputs])
             if name in self.features:
@@ -223,6 +234,7 @@ class BatchDataset(Dataset[Batch]):
             sample_id=torch.tensor([int(self.manifest.rows[i]) for i in rows], dtype=torch.long),
             label_sets=self._sets_of(samples) if self.sets else None,
             weights=None if self.weights is None else torch.from_numpy(self.weights[rows]).float(),
+            contents=contents if self.contents else None,
             bad=bad,
         )
 
@@ -238,6 +250,8 @@ class _Decoded(NamedTuple):
     targets: list[float]
     number: int
     """Of the row in the table."""
+    contents: dict[str, int]
+    """Of what cells there are, by modality, where they are asked for."""
 
 
 class _Bad(Exception):

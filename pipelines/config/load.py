@@ -188,7 +188,8 @@ def first_stage(config: Config, where: str = "pretrain") -> Config:
     raw = config.model_dump(mode="json", exclude={"pretrain"})
     changes = config.pretrain.model_dump(mode="json", include={"objective", "embed_dim"}, exclude_none=True)
     for options in raw["modalities"].values():
-        if config.pretrain.head is not None and not (options.get("freeze") and not options.get("unlocked")):
+        kept = options.get("like") is not None or (options.get("freeze") and not options.get("unlocked"))
+        if config.pretrain.head is not None and not kept:
             options["head"] = config.pretrain.head
     for name, options in config.pretrain.modalities.items():
         if name not in raw["modalities"]:

@@ -9,19 +9,48 @@ from clx.pipelines.config.options import construct, options_model, options_of
 from clx.pipelines.config.schema import Config, Term
 from clx.pipelines.system.errors import BadInput, nearest
 
+OF_THE_COLUMN = ("kind", "like", "column", "views", "augmentation")
+"""Keys of a modality that says `like`; all others are those of the tower that it shares."""
+
 
 def make_modalities(config: Config) -> dict[str, Modality]:
     """The modalities by name, each option checked against its dataclass."""
     made = {}
     for name, options in config.modalities.items():
+        where = f"modalities.{name}"
         if not name.isidentifier():
-            raise BadInput(f"modalities.{name}: a name must be letters, digits and underscores")
-        kind = options.get("kind", name)
+            raise BadInput(f"{where}: a name must be letters, digits and underscores")
+        whole = options if options.get("like") is None else alike(config, name, options)
+        kind = whole.get("kind", name)
         if kind not in MODALITIES:
-            raise BadInput(f"modalities.{name}: unknown kind {kind!r}{nearest(str(kind), MODALITIES)}")
-        rest = {key: value for key, value in options.items() if key != "kind"}
-        made[name] = construct(MODALITIES[kind], rest, f"modalities.{name}")
+            raise BadInput(f"{where}: unknown kind {kind!r}{nearest(str(kind), MODALITIES)}")
+        made[name] = construct(MODALITIES[kind], {k: v for k, v in whole.items() if k != "kind"}, where)
+        if isinstance(made[name].column, list) and (made[name].pair or kind == "table"):
+            raise BadInput(f"{where}.column: one column; a table has `columns`, a pair of columns `pair`")
     return made
+
+
+def alike(config: Config, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a modality that shares another's tower: that one's, and what is its own. Raises `BadInput`."""
+    where, like = f"modalities.{name}", options["like"]
+    if not isinstance(like, str) or like not in config.modalities or like == name:
+        others = [other for other in config.modalities if other != name]
+        raise BadInput(f"{where}.like: no other modality {like!r}{nearest(str(like), others)}")
+    model = config.modalities[like]
+    kind = model.get("kind", like)
+    if model.get("like") is not None:
+        raise BadInput(f"{where}.like: {like} shares the tower of {model['like']} itself: write like: {model['like']}")
+    if kind == "table" or model.get("pair") is not None:
+        what = "a table, whose encoder knows its columns" if kind == "table" else "a pair of columns"
+        raise BadInput(f"{where}.like: {like} is {what}; a tower is shared by single columns")
+    if wrong := [key for key in options if key not in OF_THE_COLUMN]:
+        raise BadInput(
+            f"{where}.{wrong[0]}: it has the tower of {like}, so this is set there, modalities.{like}.{wrong[0]}; its "
+            f"own are {', '.join(OF_THE_COLUMN[2:])}"
+        )
+    if options.get("kind", kind) != kind:
+        raise BadInput(f"{where}.kind: {options['kind']}, but it is like {like}, whose kind is {kind}")
+    return {"kind": kind} | {key: value for key, value in model.items() if key != "column"} | dict(options)
 
 
 def make_losses(config: Config) -> list[Loss]:
@@ -34,21 +63,66 @@ def make_losses(config: Config) -> list[Loss]:
         for name in term.inputs or []:
             if name not in config.modalities:
                 raise BadInput(f"{where}.inputs: unknown modality {name!r}{nearest(name, config.modalities)}")
-        losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})"))
+        if term.negatives:
+            check_negatives(config, term, where)
+        losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})", Term.model_fields))
+    for name, options in config.modalities.items():
+        if isinstance(options.get("column"), list) and name not in config.only_negatives:
+            raise BadInput(
+                f"modalities.{name}.column: several columns are for a modality that is only among the `negatives` of a "
+                "term; give each other column a modality of its own, with like: to share a tower"
+            )
     return losses
+
+
+def check_negatives(config: Config, term: Term, where: str) -> None:
+    """Raise `BadInput` for negatives that a term cannot have."""
+    if "negatives" not in LOSSES[term.name].needs():
+        takers = ", ".join(name for name, cls in LOSSES.items() if "negatives" in cls.needs())
+        raise BadInput(f"{where}.negatives: {term.name} takes none; {takers} do")
+    for name in term.negatives or []:
+        if name not in config.modalities:
+            raise BadInput(f"{where}.negatives: unknown modality {name!r}{nearest(name, config.modalities)}")
+        if name in (term.inputs or []):
+            raise BadInput(f"{where}: {name} is among the inputs and among the negatives")
+    inputs = config.inputs_of(term)
+    if len(inputs) < 2:
+        raise BadInput(f"{where}.negatives: besides them it needs two inputs, and has {', '.join(inputs) or 'none'}")
+
+    def tower(name: str) -> str:
+        return str(config.modalities[name].get("like") or name)
+
+    for name in term.negatives or []:
+        if tower(name) == tower(inputs[0]) and tower(name) not in map(tower, inputs[1:]):
+            raise BadInput(
+                f"{where}.negatives: {name} is of the tower of {inputs[0]}, the anchor, and would stand beside "
+                f"{', '.join(inputs[1:])}: write inputs: [{', '.join([*inputs[1:], inputs[0]])}]"
+            )
 
 
 def resolved(config: Config, modalities: Mapping[str, Modality], losses: list[Loss]) -> Config:
     """The config with every default of its modalities and losses written out."""
     return config.model_copy(
         update={
-            "modalities": {n: {"kind": m.kind, **options_of(m)} for n, m in modalities.items()},
+            "modalities": {n: written_out(m) for n, m in modalities.items()},
             "objective": [
-                Term(name=term.name, weight=term.weight, inputs=term.inputs, **options_of(loss))
+                Term(
+                    name=term.name,
+                    weight=term.weight,
+                    inputs=term.inputs,
+                    negatives=term.negatives,
+                    **options_of(loss),
+                )
                 for term, loss in zip(config.objective, losses, strict=True)
             ],
         }
     )
+
+
+def written_out(modality: Modality) -> dict[str, Any]:
+    """Kind and options of a modality; of one that shares a tower those that are its own."""
+    whole = {"kind": modality.kind, **options_of(modality)}
+    return whole if modality.like is None else {key: whole[key] for key in OF_THE_COLUMN}
 
 
 def schema() -> dict[str, Any]:

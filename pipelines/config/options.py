@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -14,13 +14,16 @@ T = TypeVar("T")
 B = TypeVar("B", bound=BaseModel)
 
 
-def parse(model: type[B], raw: Any, where: str | Callable[[str], str]) -> B:
+def parse(model: type[B], raw: Any, where: str | Callable[[str], str], beside: Iterable[str] = ()) -> B:
     """Validate `raw`, or raise `BadInput` with one line that names the first wrong key; `where` begins it, a text or
-    what gives one for a dotted key."""
+    what gives one for a dotted key.
+
+    `beside` are keys that stand in the same place of a config and were taken out already: one may be misspelt, too.
+    """
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        key, said = _explain(model, error)
+        key, said = _explain(model, error, list(beside))
         raise BadInput(f"{where if isinstance(where, str) else where(key)}: {said}") from None
 
 
@@ -43,7 +46,7 @@ TAG = "<"
 """What the names of the members of a union begin with: pydantic puts them into the path of an error."""
 
 
-def _explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str]:
+def _explain(model: type[BaseModel], error: ValidationError, beside: list[str]) -> tuple[str, str]:
     """The dotted key that is wrong, and what is wrong with it."""
     # A union reports every member's complaint. An unknown key says most, and may be a missing one misspelt.
     most = ("extra_forbidden", "missing")
@@ -55,7 +58,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> tuple[str, str]:
     if first["type"] == "extra_forbidden":
         deeper = [f"{name}.{path[0]}" for name in model.model_fields if path[0] in _fields_at(model, [name])]
         hint = f" (did you mean {deeper[0]!r}?)" if len(path) == 1 and deeper else ""
-        text = f"unknown key {key!r}{hint or nearest(path[-1], _fields_at(model, path[:-1]))}"
+        known = [*_fields_at(model, path[:-1]), *(beside if len(path) == 1 else [])]
+        text = f"unknown key {key!r}{hint or nearest(path[-1], known)}"
     elif first["type"] == "missing":
         text = f"key {key!r} is required"
     elif first["msg"].startswith("Input should be"):
@@ -97,9 +101,10 @@ def _options_model(cls: Any) -> type[BaseModel]:
     return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
 
 
-def construct(cls: type[T], options: Mapping[str, Any], where: str) -> T:
-    """An instance of a dataclass from config options; `BadInput` names the key, its value and its range."""
-    checked = parse(options_model(cls), dict(options), where)
+def construct(cls: type[T], options: Mapping[str, Any], where: str, beside: Iterable[str] = ()) -> T:
+    """An instance of a dataclass from config options; `BadInput` names the key, its value and its range. `beside`: see
+    `parse`."""
+    checked = parse(options_model(cls), dict(options), where, beside)
     try:
         return cls(**{name: getattr(checked, name) for name in type(checked).model_fields})
     except ValueError as error:

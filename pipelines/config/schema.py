@@ -3,7 +3,7 @@
 Nothing here imports torch, so a mistyped key costs a fraction of a second.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -23,18 +23,22 @@ class Term(BaseModel):
     weight: Annotated[float, Field(ge=0)] | None = None
     """What it counts in the sum: 1 when not given, or what suits the loss beside an error in the target's units."""
     inputs: list[str] | None = None
-    """Modalities this term looks at; all of them when not given."""
+    """Modalities this term looks at, in this order; all that are not only negatives when not given."""
+    negatives: list[str] | None = None
+    """Modalities whose rows are negatives of every anchor and nothing else, for losses that take such."""
 
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
 
-    @model_validator(mode="after")
-    def _words_of_today(self) -> "Term":
-        for old, new in RENAMED.get(self.name, {}).items():
-            if old in self.options:
+    @model_validator(mode="before")
+    @classmethod
+    def _words_of_today(cls, raw: Any) -> Any:
+        """An option's former name is refused with today's, also where a key of a term has that name now."""
+        for old, new in RENAMED.get(str(raw.get("name")), {}).items() if isinstance(raw, Mapping) else ():
+            if isinstance(raw.get(old), str):
                 raise ValueError(f"{old!r} is called {new!r} now")
-        return self
+        return raw
 
 
 class Train(Section):
@@ -76,6 +80,13 @@ def _terms(value: Any) -> Any:
     """One term stands for a list of one, and a name for a term."""
     terms = [value] if isinstance(value, Mapping | str) else value
     return [{"name": term} if isinstance(term, str) else term for term in terms] if isinstance(terms, list) else terms
+
+
+def only_negatives(terms: Iterable[Term]) -> frozenset[str]:
+    """Modalities that some term has as negatives, and none names among its inputs."""
+    terms = list(terms)
+    named = {name for term in terms for name in term.inputs or []}
+    return frozenset(name for term in terms for name in term.negatives or []) - named
 
 
 Terms = Annotated[list[Term], Field(min_length=1), BeforeValidator(_terms)]
@@ -132,6 +143,15 @@ class Config(Section):
     regression; with a horizon forecast;
     retrieval where several inputs are aligned, with zeroshot where there is a label and text to read it, or probe and
     knn where there is no text; of one input alone probe and knn, or geometry where there is no label."""
+
+    @property
+    def only_negatives(self) -> frozenset[str]:
+        """Modalities that are negatives of a term and nothing else: not scored, not asked for."""
+        return only_negatives(self.objective)
+
+    def inputs_of(self, term: Term) -> list[str]:
+        """Modalities that a term looks at, in its order; where it names none, all but those that are only negatives."""
+        return term.inputs or [name for name in self.modalities if name not in self.only_negatives]
 
     @model_validator(mode="after")
     def _usual_tasks(self) -> "Config":

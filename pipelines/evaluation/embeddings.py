@@ -90,9 +90,9 @@ def embed_manifest(
     by what the manifest has besides; by the run's own classes first where none are given. Raises `BadInput` when
     no modality is there, and for embeddings that are not finite.
     """
-    modalities = {name: m for name, m in run.modalities.items() if has_columns(manifest, name, m)}
+    modalities = {name: m for name, m in run.scored().items() if has_columns(manifest, name, m)}
     if not modalities:
-        check_columns(run.config, run.modalities, manifest)
+        check_columns(run.config, run.scored(), manifest)
     label = run.config.data.label if run.config.data.label in manifest.columns else None
     target = [name for name in run.config.data.target if name in manifest.columns]
     known = run.facts.classes if classes is None else classes

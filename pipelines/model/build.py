@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 from warnings import warn
 
@@ -14,7 +15,7 @@ from clx.losses.base import Loss
 from clx.modalities.base import Modality
 from clx.modalities.series import Series
 from clx.pipelines.batches.cells import cells
-from clx.pipelines.batches.columns import check_columns, view_names
+from clx.pipelines.batches.columns import check_columns, spread, view_names
 from clx.pipelines.config.objects import make_losses, make_modalities, resolved
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.answers import refuse_wrong_answers
@@ -61,6 +62,15 @@ class Run:
         """Where the model is."""
         return next(self.model.parameters()).device
 
+    def scored(self) -> dict[str, Modality]:
+        """The modalities but those that are only negatives, in training."""
+        return {name: m for name, m in self.modalities.items() if name not in self.config.only_negatives}
+
+    def readers(self, kind: str | None) -> list[str]:
+        """Modalities that read a single cell of a kind, of those that share a tower the one that it is called by."""
+        names = {n: m for n, m in self.scored().items() if m.kind == kind and not m.pair}
+        return [name for name, modality in names.items() if modality.like not in names]
+
     @property
     def tells_sets(self) -> bool:
         """Whether the predictor says of each class whether it applies, and not which one is right."""
@@ -95,7 +105,7 @@ def build(
     torch.manual_seed(config.train.seed)
     try:
         for term, loss in zip(config.objective, losses, strict=True):
-            loss.setup([n for n in names if term.inputs is None or modality_of(n) in term.inputs], config.embed_dim)
+            loss.setup([n for n in names if modality_of(n) in config.inputs_of(term)], config.embed_dim)
         objective = Objective(config.objective, losses)
         outputs = 0
         if "predictions" in objective.needs():
@@ -120,7 +130,7 @@ def build(
 def predicting(config: Config, losses: list[Loss]) -> set[str]:
     """Modalities that the terms look at which train the head."""
     heads = [term for term, loss in zip(config.objective, losses, strict=True) if loss.trains_predictions]
-    return {name for term in heads for name in term.inputs or config.modalities}
+    return {name for term in heads for name in config.inputs_of(term)}
 
 
 def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dict[str, Any]] | None = None) -> Run:
@@ -134,10 +144,16 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
         if known and name in known:
             modality.load_state(known[name])
             continue
+        if modality.like is not None:
+            continue
+        sharing = {n: m for n, m in modalities.items() if name in (n, m.like)}
         try:
-            modality.fit(cells(train, name, modality))
+            modality.fit(chain.from_iterable(cells(train, n, m) for n, m in spread(sharing).items()))
         except ValueError as error:
             raise BadInput(f"{train.name}, modalities.{name}: {error}") from None
+    for modality in modalities.values():
+        if modality.like is not None:
+            modality.load_state(modalities[modality.like].state())
     means, scales = target_statistics(config, train)
     config = fill_target_defaults(config, losses, math.hypot(*scales))
     try_objective(config, modalities, losses)

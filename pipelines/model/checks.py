@@ -16,7 +16,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.data.label_sets import holds_sets, labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.forecasting import forecast_of
-from clx.pipelines.model.objective import Objective
+from clx.pipelines.model.objective import Objective, looked_at
 from clx.pipelines.model.towers import Embedder, modality_of
 from clx.pipelines.system.errors import BadInput, ClxWarning
 
@@ -39,8 +39,9 @@ def try_objective(config: Config, modalities: Mapping[str, Modality], losses: li
         "steps": {name: (torch.randn(size, 4, width, generator=draw), torch.ones(size, 4).bool()) for name in names},
     }
     for term, loss in zip(config.objective, losses, strict=True):
-        seen = [name for name in names if term.inputs is None or modality_of(name) in term.inputs]
-        z = {name: torch.randn(size, width, generator=draw) for name in seen}
+        z = {name: torch.randn(size, width, generator=draw) for name in looked_at(term, names, config.only_negatives)}
+        further = [name for name in names if modality_of(name) in (term.negatives or [])]
+        given["negatives"] = {name: torch.randn(size, width, generator=draw) for name in further}
         try:
             tried = deepcopy(loss)  # which may remember rows
             tried(z, **{key: value for key, value in given.items() if key in loss.needs()})
@@ -87,11 +88,7 @@ def check_steps(config: Config, losses: list[Loss], modalities: Mapping[str, Mod
     for term, loss in zip(config.objective, losses, strict=True):
         if "steps" not in type(loss).needs():
             continue
-        seen = [
-            name
-            for name, tower in model.towers.items()
-            if (term.inputs is None or name in term.inputs) and isinstance(tower.encoder, StepEncoder)
-        ]
+        seen = [name for name in config.inputs_of(term) if isinstance(model.tower(name).encoder, StepEncoder)]
         if sum(modalities[name].views for name in seen) < 2:
             raise ValueError(
                 f"loss {term.name!r} compares time steps of two views: set views: 2 on a series with encoder tcn or "
@@ -150,11 +147,21 @@ def check_label_shape(config: Config, name: str, needs: Collection[str], manifes
         )
 
 
-def warn_of_idle_terms(config: Config, model: Embedder, objective: Objective) -> None:
-    """Warn of terms that reach nothing that learns: they are computed, and change nothing."""
+def warn_of_idle_parts(config: Config, model: Embedder, objective: Objective) -> None:
+    """Warn of terms that reach nothing that learns, which are computed and change nothing, and of towers in no term."""
+    reached = {model.tower(name) for term in config.objective for name in config.inputs_of(term)}
+    reached |= {model.tower(name) for term in config.objective for name in term.negatives or []}
+    for name, tower in ((name, model.tower(name)) for name in config.modalities):
+        if tower not in reached and any(p.requires_grad for p in tower.parameters()):
+            warn(
+                f"modalities.{name} is in no term of the objective: it learns nothing, and is scored all the same; "
+                "leave it out, or add it to the inputs of a term",
+                ClxWarning,
+                stacklevel=2,
+            )
     for term, loss in zip(config.objective, objective.losses, strict=True):
         assert isinstance(loss, Loss)
-        inputs = term.inputs or list(config.modalities)
+        inputs = config.inputs_of(term)
         towers = [model.tower(name) for name in inputs]
         heads = [model.predictor] if loss.trains_predictions and model.predictor is not None else []
         if not any(p.requires_grad for part in [loss, *heads, *towers] for p in part.parameters()):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clx.modalities.base import Modality
 from clx.pipelines.batches.batch import Key
 from clx.pipelines.batches.cells import cell_at, holds_lists
 from clx.pipelines.batches.dataset import BatchDataset
@@ -36,12 +37,16 @@ def use_frozen_features(
         varied = rows.augment and (modality.views > 1 or modality.augmentation != "none")
         varied |= (rows.augment or rows.first) and modality.draws_one and holds_lists(rows.manifest, name, modality)
         if run.model.tower(name).locked and not varied:
-            rows.features[name] = features(run, name, rows.manifest, context)
+            rows.features[name] = features(run, name, modality, rows.manifest, context)
 
 
 @torch.no_grad()
 def features(
-    run: Run, name: str, manifest: Manifest, context: Callable[[], AbstractContextManager[object]] = nullcontext
+    run: Run,
+    name: str,
+    modality: Modality,
+    manifest: Manifest,
+    context: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> dict[int, Tensor]:
     """What a modality's head gets of each row `[W]`, by the row's number in the table, in float32 on the CPU.
 
@@ -49,11 +54,10 @@ def features(
     entered to encode. The next run of a sweep, or the next stage of this one, is answered from memory where encoder
     and cells are the same; files may change meanwhile, so a modality of files is encoded again.
     """
-    tower, modality = run.model.tower(name), run.modalities[name]
-    device = run.device
-    cells = [] if modality.files else _cells(run, name, manifest)
+    tower, device = run.model.tower(name), run.device
+    cells = [] if modality.files else _cells(name, modality, manifest)
     with context():
-        key = f"{_digest(run, name, manifest, cells)} {device} {torch.is_autocast_enabled(device.type)}"
+        key = f"{_digest(run, name, modality, manifest, cells)} {device} {torch.is_autocast_enabled(device.type)}"
     if key in _kept:
         _kept[key] = _kept.pop(key)
         return _kept[key]
@@ -84,9 +88,8 @@ def _bytes(known: dict[int, Tensor]) -> int:
     return len(known) * next(iter(known.values())).nbytes if known else 0
 
 
-def _digest(run: Run, name: str, manifest: Manifest, cells: Sequence[str]) -> str:
+def _digest(run: Run, name: str, modality: Modality, manifest: Manifest, cells: Sequence[str]) -> str:
     """Of all that decides the features: encoder, how cells are read, cells, and which rows they are."""
-    modality = run.modalities[name]
     said = [modality.kind, options_of(modality), modality.state()]
     digest = hashlib.blake2b(fingerprint(run.model.tower(name).encoder).encode(), digest_size=16)
     digest.update(json.dumps(said, sort_keys=True, default=str).encode())
@@ -96,12 +99,12 @@ def _digest(run: Run, name: str, manifest: Manifest, cells: Sequence[str]) -> st
     return digest.hexdigest()
 
 
-def _cells(run: Run, name: str, manifest: Manifest) -> list[str]:
+def _cells(name: str, modality: Modality, manifest: Manifest) -> list[str]:
     """The cells of a modality as text; those that are refused are all alike."""
     found = []
     for i in range(len(manifest)):
         try:
-            found.append(repr(cell_at(manifest, i, name, run.modalities[name])))
+            found.append(repr(cell_at(manifest, i, name, modality)))
         except BadInput:
             found.append("")
     return found

@@ -1,16 +1,23 @@
 """The objective: a weighted sum of losses, each given exactly what its signature asks for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Loss
-from clx.pipelines.config.schema import Term
+from clx.pipelines.config.schema import Term, only_negatives
 from clx.pipelines.model.towers import modality_of
 
-Provide = Callable[[Loss, Embeddings], dict[str, object]]
-"""Values of the names that a loss needs, given the embeddings that its term looks at."""
+Provide = Callable[[Loss, Embeddings, Embeddings], dict[str, object]]
+"""Values of the names that a loss needs, given the embeddings that its term looks at, and those of its negatives."""
+
+
+def looked_at(term: Term, names: Iterable[str], only_negatives: Collection[str]) -> list[str]:
+    """The views that a term looks at, in the order of its inputs; all but those that are only negatives by default."""
+    if term.inputs is None:
+        return [name for name in names if modality_of(name) not in only_negatives]
+    return [name for each in term.inputs for name in names if modality_of(name) == each]
 
 
 class Objective(nn.Module):
@@ -20,6 +27,7 @@ class Objective(nn.Module):
         super().__init__()
         self.terms = terms
         self.losses = nn.ModuleList(losses)
+        self.only_negatives = only_negatives(terms)
 
     def needs(self) -> set[str]:
         """Everything that some loss asks for."""
@@ -31,8 +39,9 @@ class Objective(nn.Module):
         counts: dict[str, float] = {}
         for term, loss in zip(self.terms, self.losses, strict=True):
             assert isinstance(loss, Loss)
-            seen = {k: v for k, v in z.items() if term.inputs is None or modality_of(k) in term.inputs}
-            value = loss(seen, **extras(loss, seen))
+            seen = {name: z[name] for name in looked_at(term, z, self.only_negatives)}
+            further = {name: rows for name, rows in z.items() if modality_of(name) in (term.negatives or [])}
+            value = loss(seen, **extras(loss, seen, further))
             total = total + (1.0 if term.weight is None else term.weight) * value
             counts |= {f"{term.name}.{key}": value for key, value in loss.log.items()}
         return total, counts

@@ -59,7 +59,7 @@ class Scale:
 
 def text_modality(run: Run, asked: str | None = None) -> str:
     """The modality that reads the labels: the one asked for, else the first that reads text. Raises `BadInput`."""
-    names = [name for name, modality in run.modalities.items() if modality.kind == "text" and not modality.pair]
+    names = [n for n, m in run.scored().items() if m.kind == "text" and not m.pair]
     if not names:
         raise BadInput(f"zero-shot needs a text modality; this run has {', '.join(run.modalities)}")
     if asked is not None and asked not in names:
@@ -74,7 +74,7 @@ def embed(run: Run, name: str, samples: Sequence[Any], batch_size: int = 256) ->
     found = []
     for start in range(0, len(samples), batch_size):
         value = collate(modality, samples[start : start + batch_size])
-        found.append(run.model.towers[name]({k: v.to(device) for k, v in value.items()}).float().cpu())
+        found.append(run.model.tower(name)({k: v.to(device) for k, v in value.items()}).float().cpu())
     return torch.cat(found)
 
 
@@ -111,7 +111,7 @@ def class_embeddings(
     if not cache:
         return make()
     key = {
-        "weights": fingerprint(run.model.towers[text]),
+        "weights": fingerprint(run.model.tower(text)),
         "modality": {name: repr(value) for name, value in options_of(modality).items()},
         "texts": [[owner, str(sample)] for owner, sample in zip(owners, samples, strict=True)],
         "device": run.device.type,
@@ -136,7 +136,7 @@ def queries(run: Run, z: Embeddings, present: dict[str, Tensor], candidate: str)
         return F.normalize(z[candidate].float(), dim=-1).cpu()
     first = next(iter(z.values()))
     nowhere = torch.zeros(len(first), dtype=torch.bool, device=first.device)
-    others = [name for name in run.modalities if name != candidate]
+    others = [name for name in run.scored() if name != candidate]
     full = {name: z.get(name, torch.zeros_like(first)) for name in others}
     return run.objective.leading.fuse(full, {name: present.get(name, nowhere) for name in others}).float().cpu()
 

@@ -140,7 +140,11 @@ class Embedder(nn.Module):
         super().__init__()
         self.embed_dim = embed_dim
         self.towers = nn.ModuleDict()
+        self.like = {name: modality.like for name, modality in modalities.items() if modality.like is not None}
+        """Whose tower a modality shares: it has none of its own."""
         for name, modality in modalities.items():
+            if name in self.like:
+                continue
             try:
                 self.towers[name] = Tower(modality, embed_dim, load)
             except ValueError as error:
@@ -153,8 +157,9 @@ class Embedder(nn.Module):
         self.register_buffer("target_scale", torch.ones(outputs))
 
     def tower(self, name: str) -> Tower:
-        """The tower of a modality."""
-        found = self.towers[name]
+        """The tower of a modality, or of a view."""
+        name = modality_of(name)
+        found = self.towers[self.like.get(name, name)]
         assert isinstance(found, Tower)
         return found
 
@@ -172,8 +177,7 @@ class Embedder(nn.Module):
         """
         z: Embeddings = {}
         for name, here in present.items():
-            tower = self.towers[modality_of(name)]
-            assert isinstance(tower, Tower)
+            tower = self.tower(name)
             several = "of" in inputs.get(name, {})  # the mean of several recordings has no time
             stepped = steps is not None and isinstance(tower.encoder, StepEncoder) and not several
             if name not in inputs:
@@ -201,7 +205,7 @@ class Embedder(nn.Module):
 
     def relevance(self, inputs: dict[str, Input]) -> dict[str, Tensor]:
         """What the networks that make views are to lower, `[]`, by view."""
-        towers = {name: self.tower(modality_of(name)) for name in inputs}
+        towers = {name: self.tower(name) for name in inputs}
         return {n: tower.relevance(inputs[n]) for n, tower in towers.items() if tower.view and is_further(n)}
 
     def augmenters(self) -> list[nn.Parameter]:

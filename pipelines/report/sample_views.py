@@ -62,10 +62,8 @@ def over_time(snapshot: Snapshot) -> list[dict[str, Any]]:
     """
     found = []
     for name in snapshot.names:
-        modality, stepped = (
-            snapshot.run.modalities[name],
-            getattr(snapshot.run.model.towers[name].encoder, "steps", None),
-        )
+        modality = snapshot.run.modalities[name]
+        stepped = getattr(snapshot.run.model.tower(name).encoder, "steps", None)
         if stepped is None:
             continue
         there = torch.nonzero(snapshot.embedded.present[name])[:, 0].tolist()

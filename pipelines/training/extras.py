@@ -27,11 +27,14 @@ class Extras:
     generator: torch.Generator
     """Seeded by the place of the batch in the run, so that a resumed run draws the same."""
 
-    def __call__(self, loss: Loss, z: Embeddings) -> dict[str, object]:
+    def __call__(self, loss: Loss, z: Embeddings, negatives: Embeddings) -> dict[str, object]:
         """Values by name. A loss that trains the head has predictions from its own inputs, and of rows without any of
         them no label or target; another one has the head's predictions as they are."""
         heads = z if loss.trains_predictions else self.embeddings
-        return {name: VALUES[name](self, heads if name in OF_THE_HEAD else z) for name in loss.needs()}
+        given = {name: VALUES[name](self, heads if name in OF_THE_HEAD else z) for name in loss.needs()}
+        if negatives:
+            given |= {"negatives": negatives, "present": VALUES["present"](self, z | negatives)}
+        return given
 
     def known(self, z: Embeddings) -> Tensor:
         """Rows `[B]` with any of these inputs: of the others there is nothing to predict from."""
@@ -53,6 +56,8 @@ VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "present": lambda extras, z: {name: extras.batch.present[name] for name in z},
     "sample_id": lambda extras, z: extras.batch.sample_id,
     "weights": lambda extras, z: extras.batch.weights,
+    "negatives": lambda extras, z: None,  # those of the term, where it has some
+    "contents": lambda extras, z: extras.batch.contents,
     "steps": lambda extras, z: {name: extras.steps[name] for name in z if name in extras.steps},
     "generator": lambda extras, z: extras.generator,
 }

@@ -58,5 +58,6 @@ def _rows(run: Run, manifest: Manifest, **policy: Any) -> BatchDataset:
         near=data.neighbours,
         seed=run.config.train.seed,
         cache=data.cache,
+        contents=any(term.negatives for term in run.config.objective),
         **policy,
     )

@@ -12,7 +12,7 @@ from clx.pipelines.batches.columns import column_of
 from clx.pipelines.batches.loader import Order, batches
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run
-from clx.pipelines.model.checks import warn_of_idle_terms
+from clx.pipelines.model.checks import warn_of_idle_parts
 from clx.pipelines.runs.checkpoint import Checkpoint
 from clx.pipelines.runs.folder import BAD_ROWS
 from clx.pipelines.system.errors import Refused, Stopped
@@ -37,7 +37,7 @@ class Trainer:
         config = run.config
         self.run, self.plan, self.out = run, plan, out
         self.settings = config.train
-        warn_of_idle_terms(config, run.model, run.objective)
+        warn_of_idle_parts(config, run.model, run.objective)
         self.learner = Learner(run, config.train, plan.steps)
         self.rows, self.draw = training_rows(run, splits["train"])
         self.val = validation_rows(run, splits["val"]) if "val" in splits else None

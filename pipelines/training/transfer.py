@@ -43,7 +43,7 @@ def take_over(config: Config, splits: dict[str, Manifest], folder: Path, say: Ca
         )
     run = prepare(config, splits, {name: source.facts.states[name] for name in shared})
     taken = []
-    for name in shared:
+    for name in (name for name in shared if run.modalities[name].like is None):
         mine, theirs = run.modalities[name], source.modalities[name]
         if mine.kind == "table" and column_of(name, mine) != column_of(name, theirs):
             columns = ", ".join(column_of(name, theirs))

@@ -46,8 +46,11 @@ def usable(run: Run, manifests: list[Manifest], asked: list[str]) -> list[str]:
     for name in asked:
         if name not in run.modalities:
             raise BadInput(f"unknown modality {name!r}{nearest(name, run.modalities)}")
-    readable = [name for name, m in run.modalities.items() if all(has_columns(each, name, m) for each in manifests)]
-    lacking = [name for name in asked or run.modalities if name not in readable]
+        if isinstance(run.modalities[name].column, list):
+            raise BadInput(f"{name} reads several columns, as negatives in training: --column {name}=COLUMN names one")
+    modalities = {name: run.modalities[name] for name in asked} or run.scored()
+    readable = [name for name, m in modalities.items() if all(has_columns(each, name, m) for each in manifests)]
+    lacking = [name for name in modalities if name not in readable]
     if lacking if asked else not readable:
         wanted = ", ".join(columns_of({name: run.modalities[name] for name in lacking}))
         columns = ", ".join(manifests[0].columns)
@@ -55,7 +58,7 @@ def usable(run: Run, manifests: list[Manifest], asked: list[str]) -> list[str]:
             f"{manifests[0].name} has no column {wanted}; its columns are {columns} "
             "(--column MODALITY=COLUMN names another)"
         )
-    names = [name for name in readable if not asked or name in asked]
+    names = [name for name in run.modalities if name in readable]
     reserved = {"row", "id", "split", "label"} & set(names)
     if reserved:
         raise BadInput(f"a modality called {reserved.pop()!r} would take the place of that column")

@@ -56,9 +56,9 @@ def export(
         data: rows to compare outputs on, at least six of each modality; the run's own when None.
         split: of these; test, else val, when None.
 
-    Yields a row per modality: its file, the largest difference `difference` of its outputs from the run's over
-    real rows, or `error`, why it cannot be exported. Raises `Refused` when a file gives something else than the
-    run, and `BadInput`.
+    Yields a row per modality: its file, which those of one tower share, the largest difference `difference` of its
+    outputs from the run's over real rows, or `error`, why it cannot be exported. Raises `Refused` when a file gives
+    something else than the run, and `BadInput`.
     """
     if form == "onnx":
         require_onnx()
@@ -72,7 +72,8 @@ def export(
     for leftover in [*out.glob("*.onnx"), *out.glob("*.safetensors"), out / META]:
         leftover.unlink(missing_ok=True)
     again = rebuilt(run, folder, out) if form == "safetensors" else None
-    for name, modality in run.modalities.items():
+    for name in (name for name in run.model.towers if name in run.scored()):
+        modality = run.modalities[name]
         row: dict[str, Any] = {"modality": name, "encoder": modality.encoder, "file": f"{name}.{form}"}
         inputs = list(samples(run, manifest, name))
         module = Exported(run, name).eval()
@@ -91,6 +92,9 @@ def export(
         yield row
         if (row.get("difference") or 0.0) > TOLERANCE:
             raise Refused(f"{out / row['file']} gives outputs that differ from the run's by {row['difference']:.2g}")
+        for other in (n for n, m in run.scored().items() if m.like == name):  # the same file
+            description["modalities"][other] = description["modalities"].get(name, {}) | {"modality": other}
+            yield row | {"modality": other}
     write_text(out / "clx.json", json.dumps(description, indent=1, ensure_ascii=False))
 
 
@@ -139,7 +143,7 @@ def rebuilt(run: Run, folder: Path, out: Path) -> Run:
             raise BadInput(f"a modality called {name!r} cannot be exported: a file of that name is another's")
     used = next(c for c in checkpoints(folder) if c.step == run.step)
     create(out, run)
-    save_parts(out, weights(run.model, run.objective), run.modalities)
+    save_parts(out, weights(run.model, run.objective), run.model.towers)
     names = [*COPIED, *(path.name for path in out.glob("*.safetensors"))]
     files = {name: {"size": (out / name).stat().st_size, "digest": digest(out / name)} for name in names}
     meta = {"format": FORMAT, "step": used.step, "score": used.score, "torch": str(torch.__version__), "files": files}

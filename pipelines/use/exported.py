@@ -15,8 +15,9 @@ class Exported(nn.Module):
 
     def __init__(self, run: Run, name: str) -> None:
         super().__init__()
-        self.tower = run.model.towers[name]
-        self.predictor = run.model.predictor if name in run.model.predict_from else None
+        self.tower = run.model.tower(name)
+        sharing = {other for other in run.modalities if run.model.tower(other) is self.tower}
+        self.predictor = run.model.predictor if sharing & run.model.predict_from else None
         self.register_buffer("scale", run.model.get_buffer("target_scale"), persistent=False)
         self.register_buffer("shift", run.model.get_buffer("target_mean"), persistent=False)
 

@@ -51,7 +51,7 @@ def check_modality(run: Run, name: str) -> str:
 
 def modality_of_kind(run: Run, kind: str | None, what: str) -> str:
     """The run's one modality of a kind; `what` is called so when there is none or there are several."""
-    names = [name for name, m in run.modalities.items() if m.kind == kind and not m.pair]
+    names = run.readers(kind)
     if len(names) == 1:
         return names[0]
     if not names:
@@ -78,7 +78,7 @@ def one_item(run: Run, cells: Mapping[str, str]) -> Iterator[Item]:
     """The one thing given by several of its modalities, by kind."""
     item: dict[str, Any] = {}
     for kind, text in cells.items():
-        names = [name for name, modality in run.modalities.items() if modality.kind == kind and not modality.pair]
+        names = run.readers(kind)
         if not names:
             raise BadInput(f"--{kind}: this run has no {kind} modality; it has {', '.join(run.modalities)}")
         if kind == "table":
@@ -109,7 +109,7 @@ class Inputs:
     @property
     def asked(self) -> dict[str, Modality]:
         """The modalities that a row may be given by."""
-        names = [self.modality] if self.modality else [name for name in self.run.modalities if name != self.text]
+        names = [self.modality] if self.modality else [name for name in self.run.scored() if name != self.text]
         return {name: self.run.modalities[name] for name in names}
 
     @property

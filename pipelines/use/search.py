@@ -180,7 +180,7 @@ def candidate_of(run: Run, column: str, asked: str | None) -> str:
 def items_of(run: Run, queries: Iterable[str | Mapping[str, str]], modality: str | None) -> Iterator[Item]:
     """Queries as items: files, rows as JSON, one thing by its files, and what is none of these as a sentence."""
     inputs = Inputs(run, modality)
-    texts = [name for name, m in run.modalities.items() if m.kind == "text"]
+    texts = run.readers("text")
     for query in queries:
         if isinstance(query, Mapping):
             yield from inputs.items([query])

@@ -72,7 +72,7 @@ class Classifier:
         self.run = open_model(model, pretrained, checkpoint, device)
         set_columns(self.run, columns or {})
         if labels_as is None and modality is not None:  # a question is asked among answers
-            texts = [name for name, m in self.run.modalities.items() if m.kind == "text" and name != modality]
+            texts = [name for name, m in self.run.scored().items() if m.kind == "text" and name != modality]
             labels_as = texts[0] if texts else None
         self.inputs = Inputs(self.run, modality, text_modality(self.run, labels_as), split, allow_outside)
         self.folder = None if pretrained else Path(model)

@@ -47,6 +47,8 @@ def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, see
         "present": {name: torch.ones(size, dtype=torch.bool) for name in NAMES},
         "sample_id": torch.arange(size),
         "weights": None,
+        "negatives": None,  # test_only_negatives.py has some
+        "contents": None,
     }
 
 

@@ -17,11 +17,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from clx.losses.cosent import cosent
 from clx.losses.dbpm import nt_xent_per_item
 from clx.losses.geometry import alignment, uniformity
 from clx.losses.infonce import clip, dcl, infonce, log_sum_of_negatives, nt_xent, von_mises
 from clx.losses.multiview import mv_dhel, mv_infonce, poly_view
 from clx.losses.negatives import hard_negatives
+from clx.losses.pairwise import Negatives
 from clx.losses.primitives.edits import DifferentIds, off_diagonal
 from clx.losses.primitives.functional import lse, paired_similarity, softplus, unit
 from clx.losses.primitives.streaming import cross, gram
@@ -37,7 +39,8 @@ GOLDEN = Path(os.environ.get("CLX_GOLDEN", Path(__file__).parent / "golden"))
 FAMILIES = (
     *("align", "uniform", "clip_", "siglip", "symile", "mv_", "supcon", "dcl_", "dclw_", "debiased", "hcl"),
     *("supremix", "conr", "rnc", "lightly_ntxent", "lightly_dcl", "lightly_hypersphere", "pml_ntxent"),
-    *("pml_supcon", "autotcl_global", "dbpm_ntxent", "ts2vec"),
+    *("pml_supcon", "autotcl_global", "dbpm_ntxent", "ts2vec", "st_cosent", "st_mnr_m.", "st_mnr_s.", "st_mnr_hard1"),
+    *("st_mnr_hard3", "st_mnr_sym"),
 )
 OTHERS = ("clip_distill",)  # begins like one of ours and is not
 
@@ -140,12 +143,21 @@ def one(c: Case) -> dict[str, Callable[[], Tensor]]:
         "hcl": lambda: hard_negatives(c.z1, c.z2, t, h["tau_plus"], h["beta"]),
         "autotcl_global": lambda: infonce(unit(c.z1.amax(1)), unit(c.z2.amax(1)), t),
         "dbpm_ntxent": lambda: nt_xent_per_item(unit(c.z1), unit(c.z2), t),
+        "st_cosent": lambda: cosent(unit(c.a), unit(c.b), c.labels, 1 / h["scale"]),
+        "st_mnr": lambda: infonce(unit(c.anchor), unit(c.positive), 1 / h["scale"], negatives=hard_negative_rows(c)),
+        "st_mnr_sym": lambda: clip(unit(c.anchor), unit(c.positive), 1 / h["scale"]),
         "ts2vec": lambda: ts2vec(c.z1, c.z2, alpha=h["alpha"], temporal_unit=h["temporal_unit"]),
     }
 
 
 def items(c: Case) -> Tensor:
     return torch.arange(len(c.z) // c.hyper["V"]).repeat(c.hyper["V"])
+
+
+def hard_negative_rows(c: Case) -> Negatives | None:
+    """Every hard negative of every row, which all anchors share."""
+    rows = [unit(c.inputs[name]) for name in sorted(c.inputs) if name.startswith("negative")]
+    return Negatives(torch.cat(rows)) if rows else None
 
 
 def mip_scores(c: Case) -> Tensor:

@@ -194,6 +194,22 @@ def dhel_of_two(x: list[Tensor], y: list[Tensor], t: Tensor) -> Tensor:
     return mean(terms)
 
 
+def cosent(cosines: list[Tensor], scores: list[float], t: Tensor) -> Tensor:
+    """Every ordered pair of pairs of which one has the lower score."""
+    pairs = list(zip(cosines, scores, strict=True))
+    terms = [torch.exp((c - d) / t) for c, low in pairs for d, high in pairs if low < high]
+    return torch.log(1 + sum(terms, torch.zeros((), dtype=torch.float64)))
+
+
+def scored_pairs_of(rows: Rows, scores: Tensor, t: Tensor) -> Tensor:
+    """Mean of `cosent` over pairs of names, on the items that have both and a score."""
+    terms = []
+    for a, b in itertools.combinations(rows, 2):
+        both = [i for i in range(B) if rows[a][i] is not None and rows[b][i] is not None and not scores[i].isnan()]
+        terms.append(cosent([rows[a][i] @ rows[b][i] for i in both], [scores[i].item() for i in both], t))
+    return mean(terms)
+
+
 def flat(rows: Rows) -> list[tuple[int, Tensor]]:
     return [(i, r) for n in rows for i, r in enumerate(rows[n]) if r is not None]
 
@@ -321,6 +337,7 @@ def data(missing: bool) -> dict[str, Any]:
 
 T = 0.3
 CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "cosent": ("cosent", {}, lambda r, d, t: scored_pairs_of(r, d["targets"][:, 0], t)),
     "infonce": ("infonce", {}, lambda r, d, t: pairs_of(r, lambda x, y: infonce(x, y, t))),
     "clip": ("clip", {}, lambda r, d, t: pairs_of(r, lambda x, y: clip(x, y, t))),
     "nt-xent": (
@@ -418,7 +435,7 @@ def test_equals_the_loops(case: str, missing: bool) -> None:
     if tempered:
         fields = {"temperature": T, "learn_temperature": True, **fields}
     loss = LOSSES[name](**fields).double()
-    value = loss(d["z"], **{k: d[k] for k in loss.needs() - {"generator", "weights"}})
+    value = loss(d["z"], **{k: d[k] for k in loss.needs() & d.keys()})
     temperature = torch.tensor(T, dtype=torch.float64, requires_grad=True)
     expected = oracle(unit_rows(d["z"], d["present"]), d, temperature)
     torch.testing.assert_close(value, expected, rtol=1e-7, atol=1e-9)

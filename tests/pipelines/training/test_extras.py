@@ -36,6 +36,8 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
             present: dict[str, Tensor],
             sample_id: Tensor,
             weights: Tensor,
+            negatives: Embeddings | None,
+            contents: dict[str, Tensor] | None,
             steps: Steps,
             generator: torch.Generator,
         ) -> Tensor:
@@ -73,7 +75,8 @@ def test_a_name_that_nobody_provides_is_an_error_at_registration() -> None:
 
 
 def test_a_heads_term_trains_its_own_inputs_alone(make_config: Make, tmp_path: Path) -> None:
-    trainer = trainer_of(make_config(objective={"name": "cross-entropy", "inputs": ["image"]}), tmp_path)
+    with pytest.warns(ClxWarning, match=r"modalities\.(table|text) is in no term"):
+        trainer = trainer_of(make_config(objective={"name": "cross-entropy", "inputs": ["image"]}), tmp_path)
     learner, batch = trainer.learner, next(trainer.groups())[0]
     learner.contrast(batch, learner.model, learner.objective, 0).loss.backward()  # type: ignore[no-untyped-call]
     learning = {name.split(".")[1] for name, p in learner.model.named_parameters() if p.grad is not None}
@@ -81,7 +84,8 @@ def test_a_heads_term_trains_its_own_inputs_alone(make_config: Make, tmp_path: P
 
 
 def test_rows_without_a_heads_input_teach_it_nothing(make_config: Make, tmp_path: Path) -> None:
-    trainer = trainer_of(make_config(objective={"name": "cross-entropy", "inputs": ["image"]}), tmp_path)
+    with pytest.warns(ClxWarning, match=r"modalities\.(table|text) is in no term"):
+        trainer = trainer_of(make_config(objective={"name": "cross-entropy", "inputs": ["image"]}), tmp_path)
     learner, batch = trainer.learner, next(trainer.groups())[0]
     batch.present["image"][:8] = False
     batch.inputs["image"] = {name: value[8:] for name, value in batch.inputs["image"].items()}
