@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from clx.pipelines.data.classes import class_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
 
@@ -35,7 +36,7 @@ def wrong_answers(
             reason = f"a target needs two different values to learn from; {found}: name another with data.target"
             yield WrongAnswer("constant target", train.name, column, reason)
     if label is not None and label not in target:
-        names = {str(value) for value in train.column(label) if value is not None}
+        names = {class_of(value) for value in train.column(label)} - {None}
         if len(names) < 2:
             found = f"all rows that have one have {names.pop()!r}" if names else "no row has one"
             reason = f"a label needs two classes to tell apart; {found}: name another with data.label, or none"
