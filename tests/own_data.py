@@ -559,7 +559,244 @@ COLUMNS = [
 """What columns are: kinds by majority, answers never among the inputs, what `clx init` makes of them."""
 
 
-LISTS: list[Case] = []
+def config(data: str, modalities: str, objective: str = "clip") -> str:
+    """A config of small towers for a few steps; `data` and `modalities` in YAML's flow style."""
+    return (
+        f"data: {{{data}}}\nmodalities: {{{modalities}}}\nembed_dim: 32\nobjective: {objective}\n"
+        "train: {steps: 2, batch_size: 2, device: cpu}\n"
+    )
+
+
+def parquet_of(features: Mapping[str, Any] | None = None, **columns: pa.Array) -> pa.Table:
+    """A Parquet table, with the description that Hugging Face's `datasets` would write."""
+    table = pa.table(columns)
+    described = {"huggingface": json.dumps({"info": {"features": features}})}
+    return table.replace_schema_metadata(described) if features else table
+
+
+SMALL_IMAGE, SMALL_TEXT = "size: 8, width: 4", "width: 32, layers: 1"
+PAIRED = f"image: {{{SMALL_IMAGE}}}, text: {{column: captions, {SMALL_TEXT}}}"
+CAPTIONS = [["a cat", "one cat"], ["a dog"], ["a bird", "one bird", "birds"]]
+TAGS = [["red", "round"], ["red"], [], ["blue", "round"]]
+FILES = [f"{i}.png" for i in range(4)]
+FOUR = pictures(*FILES)
+TAGGED = lines(*({"image": file, "tags": tags} for file, tags in zip(FILES, TAGS, strict=True)))
+DIVIDED = csv("image,tags", "0.png,red|round", "1.png,red", "2.png,blue", "3.png,blue|round")
+TELLS_TAGS = config("train: a.jsonl, label: tags", f"image: {{{SMALL_IMAGE}}}", "binary-cross-entropy")
+EVERY_CAPTION = {
+    "evaluation.retrieval.text->image.queries": 6,
+    "evaluation.retrieval.text->image.candidates": 3,
+    "evaluation.retrieval.image->text.queries": 3,
+    "evaluation.retrieval.image->text.candidates": 6,
+}
+AGES = csv("image,tags", *(f"{i}.png,{'a|b' if i == 7 else 'cat' if i % 2 else 'dog'}" for i in range(20)))
+
+
+LISTS = [
+    Case(
+        "a list of captions is several captions",
+        {**FOUR, "c.yaml": config("train: a.jsonl", PAIRED)}
+        | {"a.jsonl": lines(*({"image": f, "captions": c} for f, c in zip(FILES, CAPTIONS, strict=False)))},
+        "train c.yaml -o run",
+        EVERY_CAPTION,
+    ),
+    Case(
+        "sentences as Hugging Face has them are captions",
+        {**FOUR, "c.yaml": config("train: a.parquet", PAIRED)}
+        | {
+            "a.parquet": parquet_of(
+                image=pa.array([{"bytes": FOUR[file], "path": file} for file in FILES[:3]]),
+                captions=pa.array([[{"raw": c, "tokens": c.split(), "sentid": 7} for c in some] for some in CAPTIONS]),
+                sentids=pa.array([[7] * len(some) for some in CAPTIONS]),
+            )
+        },
+        "train c.yaml -o run",
+        EVERY_CAPTION,
+    ),
+    Case(
+        "captions in a struct of lists",
+        {**FOUR, "c.yaml": config("train: a.parquet", PAIRED)}
+        | {
+            "a.parquet": parquet_of(
+                image=pa.array(FILES[:3]),
+                captions=pa.array([{"raw": some, "sentid": [1] * len(some)} for some in CAPTIONS]),
+            )
+        },
+        "data check --config c.yaml",
+        {"splits.train.inputs.text.several": 2, "splits.train.inputs.text.length.max": 8, "ok": True},
+    ),
+    Case(
+        "captions as Python writes a list into a CSV",
+        {**FOUR, "c.yaml": config("train: a.csv", PAIRED)}
+        | {"a.csv": csv("image,captions", *(f'{f},"{c}"' for f, c in zip(FILES, CAPTIONS, strict=False)))},
+        "train c.yaml -o run",
+        EVERY_CAPTION,
+    ),
+    Case(
+        "one cell of a column of lists is none",
+        {**FOUR, "c.yaml": config("train: a.csv", PAIRED)}
+        | {"a.csv": csv("image,captions", *["0.png,\"['a', 'b']\""] * 10, "1.png,\"['a cat', one\"")},
+        "data check --config c.yaml",
+        error="a.csv row 11, column captions: not a list like the others: \"['a cat', one\"",
+    ),
+    Case(
+        "numbers are no captions",
+        {**FOUR, "c.yaml": config("train: a.jsonl", PAIRED)}
+        | {"a.jsonl": lines(*({"image": file, "captions": [1, 2]} for file in FILES))},
+        "train c.yaml -o run",
+        error="a.jsonl row",
+    ),
+    Case(
+        "lists of labels are sets",
+        {**FOUR, "a.jsonl": TAGGED, "c.yaml": TELLS_TAGS},
+        "train c.yaml -o run",
+        {
+            "evaluation.multilabel.image.labels": 3,
+            "evaluation.multilabel.image.rows": 4,
+            "evaluation.multilabel.image.mAP": lambda mean: 0 < mean <= 1,
+        },
+    ),
+    Case(
+        "lists of labels are counted one by one",
+        {**FOUR, "a.jsonl": TAGGED, "c.yaml": TELLS_TAGS},
+        "data check --config c.yaml",
+        {"splits.train.classes": {"red": 2, "round": 2, "blue": 1}},
+    ),
+    Case(
+        "a list given as one label",
+        {**FOUR, "a.jsonl": TAGGED, "c.yaml": TELLS_TAGS.replace("binary-", "")},
+        "train c.yaml -o run",
+        error="a.jsonl row 1: tags is the set ['red', 'round'], but loss 'cross-entropy' needs one label a row",
+    ),
+    Case(
+        "single labels given as sets",
+        {**FOUR, "a.csv": csv("image,tags", "0.png,a", "1.png,b"), "c.yaml": TELLS_TAGS.replace("jsonl", "csv")},
+        "train c.yaml -o run",
+        error="needs sets of labels, but column 'tags'",
+    ),
+    Case(
+        "labels divided by what data.several names",
+        {**FOUR, "a.csv": DIVIDED, "c.yaml": TELLS_TAGS.replace("jsonl", "csv, several: '|'")},
+        "train c.yaml -o run",
+        {"evaluation.multilabel.image.labels": 3, "evaluation.multilabel.image.rows": 4},
+    ),
+    Case(
+        "labels that look divided, and nobody says so",
+        {**FOUR, "a.csv": DIVIDED, "c.yaml": TELLS_TAGS.replace("jsonl", "csv").replace("binary-", "")},
+        "train c.yaml -o run",
+        error="a.csv row 1: tags is 'red|round', and 2 of 4 cells hold '|': -s 'data.several=\"|\"' makes them sets",
+    ),
+    Case(
+        "the same in a check",
+        {**FOUR, "a.csv": DIVIDED, "c.yaml": TELLS_TAGS.replace("jsonl", "csv").replace("binary-", "")},
+        "data check --config c.yaml",
+        {"errors": {"divided label": 1}},
+        code=3,
+    ),
+    Case(
+        "labels that look divided and are names",
+        {**FOUR, "a.csv": DIVIDED}
+        | {"c.yaml": TELLS_TAGS.replace("jsonl", "csv, several: false").replace("binary-", "")},
+        "data check --config c.yaml",
+        {"splits.train.classes": {"red|round": 1, "red": 1, "blue": 1, "blue|round": 1}, "ok": True},
+    ),
+    Case(
+        "one label in twenty looks divided",
+        {**pictures(*(f"{i}.png" for i in range(20))), "a.csv": AGES}
+        | {"c.yaml": TELLS_TAGS.replace("jsonl", "csv").replace("binary-", "")},
+        "train c.yaml -o run",
+        hears=("a.csv row 8: tags is 'a|b', and 1 of 20 cells hold '|'",),
+    ),
+    Case(
+        "numbers of classes in a list",
+        {**FOUR, "c.yaml": TELLS_TAGS.replace("jsonl", "parquet")}
+        | {"a.parquet": parquet_of(image=pa.array(FILES), tags=pa.array([[1, 5], [5], [], None]))},
+        "data check --config c.yaml",
+        {"splits.train.classes": {"5": 2, "1": 1}},
+    ),
+    Case(
+        "names of classes in Hugging Face's description",
+        {**FOUR, "c.yaml": config("train: a.parquet, label: kind", f"image: {{{SMALL_IMAGE}}}", "cross-entropy")}
+        | {
+            "a.parquet": parquet_of(
+                {"kind": {"names": ["plane", "ship"], "_type": "ClassLabel"}},
+                image=pa.array(FILES),
+                kind=pa.array([1, 0, 1, -1]),
+            )
+        },
+        "data check --config c.yaml",
+        {"splits.train.classes": {"ship": 2, "plane": 1}},
+    ),
+    Case(
+        "names of classes in lists",
+        {**FOUR, "c.yaml": TELLS_TAGS.replace("jsonl", "parquet")}
+        | {
+            "a.parquet": parquet_of(
+                {"tags": {"feature": {"names": ["red", "blue"], "_type": "ClassLabel"}, "_type": "List"}},
+                image=pa.array(FILES),
+                tags=pa.array([[0, 1], [1], [], [1]]),
+            )
+        },
+        "data check --config c.yaml",
+        {"splits.train.classes": {"blue": 3, "red": 1}},
+    ),
+    Case(
+        "labels and captions as dictionaries",
+        {**FOUR, "c.yaml": config("train: a.parquet, label: kind", PAIRED)}
+        | {
+            "a.parquet": parquet_of(
+                image=pa.array(FILES).dictionary_encode(),
+                captions=pa.array(["one", "two", "one", "three"]).dictionary_encode(),
+                kind=pa.array(["x", "y", "x", None]).dictionary_encode(),
+            )
+        },
+        "data check --config c.yaml",
+        {"splits.train.classes": {"x": 2, "y": 1}, "splits.train.inputs.text.length.max": 5, "ok": True},
+    ),
+    Case(
+        "several images of a row",
+        {**FOUR, "c.yaml": config("train: a.jsonl", PAIRED)}
+        | {"a.jsonl": lines({"image": FILES[:3], "captions": "a cat"}, {"image": FILES[3:], "captions": "a dog"})},
+        "train c.yaml -o run",
+        {"evaluation.retrieval.text->image.queries": 2, "evaluation.retrieval.text->image.candidates": 2},
+    ),
+    Case(
+        "several images as Hugging Face has them",
+        {"c.yaml": config("train: a.parquet", PAIRED)}
+        | {
+            "a.parquet": parquet_of(
+                image=pa.array([[{"bytes": FOUR[f], "path": f} for f in FILES[:n]] for n in (3, 1)]),
+                captions=pa.array(["a", "b"]),
+            )
+        },
+        "data check --config c.yaml",
+        {"splits.train.inputs.image.several": 1, "splits.train.inputs.image.cells": 2, "ok": True},
+    ),
+    Case(
+        "one of several images is not there",
+        {**FOUR, "c.yaml": config("train: a.jsonl", PAIRED)}
+        | {"a.jsonl": lines({"image": ["0.png", "9.png"], "captions": "a"}, {"image": ["1.png"], "captions": "b"})},
+        "train c.yaml -o run",
+        error="a.jsonl row 1, column image: 2 of 2: no such file",
+    ),
+    Case(
+        "sound as Hugging Face has it, encoded and decoded",
+        {"c.yaml": config("train: a.parquet", f"audio: {{width: 32}}, text: {{column: captions, {SMALL_TEXT}}}")}
+        | {
+            "a.parquet": parquet_of(
+                audio=pa.array(
+                    [
+                        {"bytes": sound(1, 0.5), "path": None, "array": None, "sampling_rate": None},
+                        {"bytes": None, "path": "b.wav", "array": [0.0, 0.5] * 2000, "sampling_rate": 16000},
+                    ]
+                ),
+                captions=pa.array(["a", "b"]),
+            )
+        },
+        "data check --config c.yaml",
+        {"splits.train.inputs.audio.length": {"unit": "seconds", "min": 0.25, "median": 0.375, "max": 0.5}, "ok": True},
+    ),
+]
 """Lists and structs in cells: several captions, sets of labels, several images."""
 
 

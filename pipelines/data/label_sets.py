@@ -104,4 +104,4 @@ def divided(label: str, several: str | Literal[False] | None, manifest: Manifest
         f"{total} cells hold {mark!r}: -s 'data.several=\"{mark}\"' makes them sets of labels, "
         "-s data.several=false takes each as the name of one class"
     )
-    return text, holds.sum() / total
+    return text, float(holds.sum() / total)
