@@ -800,7 +800,129 @@ LISTS = [
 """Lists and structs in cells: several captions, sets of labels, several images."""
 
 
-PAIRS: list[Case] = []
+TRIPLETS = csv(
+    "anchor,positive,negative_1,negative_2",
+    *(f"word {k},words {k},other {k},{'' if k % 2 else f'words {k + 1}'}" for k in range(8)),
+)
+"""Each row has a negative or two; every second one is the next row's positive."""
+SCORED = csv("sentence1,sentence2,score", *(f"word {k},words {k},{k / 7:.2f}" for k in range(8)))
+FLAGGED = csv("question1,question2,is_duplicate", *(f"word {k},words {k},{k % 2}" for k in range(8)))
+
+
+def shared(table: str, first: str, others: str, objective: str, target: str = "[]") -> dict[str, str]:
+    """A table, and a config whose modality `one` reads the column `first`; the `others` may share its tower."""
+    config = (
+        f"data: {{train: a.csv, target: {target}}}",
+        f"modalities: {{one: {{kind: text, column: {first}, width: 32, layers: 1}}, {others}}}",
+        f"objective: {objective}",
+        "embed_dim: 8",
+        "train: {steps: 2, batch_size: 8}",
+        "eval: [retrieval]",
+    )
+    return {"a.csv": table, "c.yaml": "\n".join(config)}
+
+
+WITH_NEGATIVES = "{name: infonce, inputs: [one, two], negatives: [wrong]}"
+
+
+def triplets(negatives: str, objective: str = WITH_NEGATIVES) -> dict[str, str]:
+    others = f"two: {{like: one, column: positive}}, wrong: {{like: one, column: {negatives}}}"
+    return shared(TRIPLETS, "anchor", others, objective)
+
+
+TWO_ALONE = "{name: nt-xent, inputs: [two]}"
+SECOND = "two: {like: one, column: sentence2}"
+
+
+def one_tower(parameters: Mapping[str, int]) -> bool:
+    """One layer of 32 features, and a head to 8."""
+    return parameters["learned"] == 25344
+
+
+PAIRS = [
+    Case(
+        "a column of negatives is of the anchor's tower and is not scored",
+        triplets("[negative_1]"),
+        "train c.yaml",
+        {"evaluation.retrieval": lambda found: set(found) == {"one->two", "two->one"}},
+    ),
+    Case(
+        "several columns of negatives by a pattern, some cells missing",
+        triplets("['negative_*']"),
+        "train c.yaml",
+        {"evaluation.retrieval": lambda found: set(found) == {"one->two", "two->one"}},
+    ),
+    Case(
+        "three columns of one tower have the weights of one",
+        triplets("['negative_*']"),
+        "train c.yaml --dry-run",
+        {
+            "parameters": one_tower,
+            "config.modalities.wrong.column": ["negative_1", "negative_2"],
+            "config.objective.0.negatives": ["wrong"],
+        },
+    ),
+    Case(
+        "cells of every column of negatives are looked at",
+        triplets("['negative_*']"),
+        "data check --config c.yaml",
+        {"splits.train.inputs.wrong/0.cells": 8, "splits.train.inputs.wrong/1.missing": 4},
+    ),
+    Case(
+        "a pattern of negatives that fits no column",
+        triplets("['hard_*']"),
+        "train c.yaml",
+        error="modalities.wrong: no column 'hard_*' in ",
+    ),
+    Case(
+        "negatives for a loss that takes none",
+        triplets("[negative_1]", "{name: siglip, inputs: [one, two], negatives: [wrong]}"),
+        "train c.yaml",
+        error="objective.negatives: siglip takes none; infonce, clip do",
+    ),
+    Case(
+        "several columns that are inputs",
+        triplets("['negative_*']", "{name: clip}"),
+        "train c.yaml",
+        error="modalities.wrong.column: several columns are for a modality that is only among the `negatives`",
+    ),
+    Case(
+        "a key of a term misspelt",
+        triplets("[negative_1]", "{name: infonce, input: [one, two]}"),
+        "train c.yaml",
+        error="unknown key 'input' (did you mean 'inputs'?)",
+    ),
+    Case(
+        "encoder keys on a column that shares a tower",
+        shared(SCORED, "sentence1", "two: {like: one, column: sentence2, layers: 2}", "clip"),
+        "train c.yaml",
+        error="modalities.two.layers: it has the tower of one, so this is set there, modalities.one.layers",
+    ),
+    Case(
+        "pairs with a score",
+        shared(SCORED, "sentence1", SECOND, "cosent", "score"),
+        "train c.yaml",
+        {"steps": 2, "evaluation.retrieval.one->two.candidates": 8},
+    ),
+    Case(
+        "pairs with a flag of 0 and 1",
+        shared(FLAGGED, "question1", "two: {like: one, column: question2}", "cosent", "is_duplicate"),
+        "train c.yaml",
+        {"steps": 2, "evaluation.retrieval.one->two.candidates": 8},
+    ),
+    Case(
+        "a loss of scores without a column of them",
+        shared(SCORED, "sentence1", SECOND, "cosent"),
+        "train c.yaml",
+        error="loss 'cosent' needs targets: set data.target to a column of ",
+    ),
+    Case(
+        "a modality in no term",
+        shared(SCORED, "sentence1", "two: {kind: text, column: sentence2, views: 2, augmentation: strong}", TWO_ALONE),
+        "train c.yaml",
+        hears=("modalities.one is in no term of the objective: it learns nothing",),
+    ),
+]
 """Recipes of pairs: anchors with negatives, scored pairs, and several inputs for one answer."""
 
 
