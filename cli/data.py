@@ -1,13 +1,17 @@
 """`clx data` and `clx init`: look at data before time is spent on it."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clx.cli import options
-from clx.cli.output import emit_json, emit_table, note
+from clx.cli.output import emit_json, emit_table, note, note_table
+
+if TYPE_CHECKING:
+    from clx.pipelines.data.inferred import Asked
 
 app = typer.Typer(no_args_is_help=True, help="Check, make and list data.")
 SHOWN = 50  # findings in a table; --json has them all
@@ -21,11 +25,17 @@ def check(
     config: Annotated[
         str | None, typer.Option("--config", help="Recipe or config file that says what the columns are.")
     ] = None,
+    label: options.LabelColumn = None,
+    target: options.TargetColumns = [],  # noqa: B006 (Typer wants the literal)
+    pair: options.PairColumns = None,
+    group: options.GroupColumn = None,
+    ignore: options.IgnoredColumns = [],  # noqa: B006
     json: options.Json = False,
 ) -> None:
     """Open every cell; name each bad one, count rows, classes and lengths, find leaks between splits.
 
-    Ends with exit code 3 if anything is wrong. Without --config the columns are guessed, as by clx init.
+    Says what it takes each column for. Ends with exit code 3 if anything is wrong. Without --config the columns are
+    guessed, as by clx init, but for those that the flags name.
     Without SOURCE the data of the config is checked, its val and test files too. Examples:
 
     clx data check pairs.csv
@@ -36,10 +46,13 @@ def check(
     from clx.pipelines.batches.check_summary import summary, target_summary
     from clx.pipelines.system.errors import Refused
 
-    report = check_source(source, config, show_progress if sys.stderr.isatty() else lambda done, total: None)
+    step = show_progress if sys.stderr.isatty() else lambda done, total: None
+    report = check_source(source, config, step, asked(label, target, pair, group, ignore))
     if json:
         emit_json(report)
     else:
+        for title, rows in tables_of(report).items():
+            emit_table(rows, title=title)
         emit_table(summary(report), title=report["data"])
         for each in report["left_out"]:
             note(f"left out: {each['count']} {each['reason']}, such as {each['example']}")
@@ -137,23 +150,52 @@ def list_data(json: options.Json = False) -> None:
     )
 
 
+def asked(label: str | None, target: list[str], pair: str | None, group: str | None, ignore: list[str]) -> "Asked":
+    """What the flags say that columns are."""
+    from clx.pipelines.data.inferred import Asked
+
+    return Asked(label, tuple(target), tuple(pair.split(",")) if pair else (), group, tuple(ignore))
+
+
+def tables_of(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What was understood as rows of tables by title: columns, where the rows of each split are from, what is left."""
+    splits = [{"split": name, "rows": at["rows"], "from": at["from"]} for name, at in found["splits"].items()]
+    left = [{"left out": one["reason"], "count": one["count"], "such as": one["example"]} for one in found["left_out"]]
+    return {"columns": found["columns"], "splits": splits} | ({"left out": left} if left else {})
+
+
 def init(
     source: Annotated[str, typer.Argument(metavar="DATA", help="Manifest, folder or name of built-in data.")],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="New file for the recipe [default: print it].")
     ] = None,
+    label: options.LabelColumn = None,
+    target: options.TargetColumns = [],  # noqa: B006 (Typer wants the literal)
+    pair: options.PairColumns = None,
+    group: options.GroupColumn = None,
+    ignore: options.IgnoredColumns = [],  # noqa: B006
     json: options.Json = False,
 ) -> None:
-    """Look at data and write a recipe for it.
+    """Look at data and write a recipe for it, every line with its reason; say what the columns were taken for.
 
-    Example: clx init photos/ -o photos.yaml
+    Where a column is probably the answer and nobody said so, the flag to give is asked for. Examples:
+
+    clx init photos/ -o photos.yaml
+
+    clx init titanic.csv --label Survived -o titanic.yaml
     """
-    from clx.pipelines.data.write_recipe import recipe_for, write_recipe
+    from clx.pipelines.data.write_recipe import described, infer_config, recipe_of, write_recipe
 
-    text = recipe_for(source) if out is None else write_recipe(source, out)
+    written = infer_config(source, asked(label, target, pair, group, ignore))
+    text, found = recipe_of(source, written), described(written)
+    if out is not None:
+        write_recipe(text, out)
     if json:
-        emit_json({"data": source, "out": None if out is None else str(out), "recipe": text})
-    elif out is None:
+        emit_json({"data": source, "out": None if out is None else str(out), "recipe": text, **found})
+        return
+    for rows in tables_of(found).values():
+        note_table(rows)
+    if out is None:
         print(text, end="")
     else:
         note(f"wrote {out}; next: clx train {out}")

@@ -34,6 +34,24 @@ Audio = Annotated[str | None, typer.Option(help="Its sound.")]
 Series = Annotated[str | None, typer.Option(help="Its time series.")]
 Table = Annotated[str | None, typer.Option(help="Its table row, a JSON file with an object.")]
 
+# What the columns of new data are
+LabelColumn = Annotated[
+    str | None,
+    typer.Option("--label", metavar="COLUMN", help="The column with the class to learn, or none."),
+]
+TargetColumns = Annotated[
+    list[str], typer.Option("--target", metavar="COLUMN", help="A column with a number to predict; may be repeated.")
+]
+PairColumns = Annotated[
+    str | None, typer.Option("--pair", metavar="A,B", help="Two columns that belong together, and no other inputs.")
+]
+GroupColumn = Annotated[
+    str | None, typer.Option("--group", metavar="COLUMN", help="Rows that share its value stay in one split.")
+]
+IgnoredColumns = Annotated[
+    list[str], typer.Option("--ignore", metavar="COLUMN", help="A column that is not used; may be repeated.")
+]
+
 # How it is done
 Settings = Annotated[
     list[str],

@@ -71,6 +71,19 @@ def emit_table(
         draw(console, turned, ["", *dict.fromkeys(row_names[part])], None if start else title)
 
 
+def note_table(rows: list[dict[str, Any]]) -> None:
+    """Rows as a table for the person at the terminal: stdout stays free for data."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        draw(Console(stderr=True), rows, list(rows[0]) if rows else [], None)
+        return
+    texts = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)] if rows else []
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for line in texts:
+        note("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
 def lengths(rows: list[dict[str, Any]], names: list[str]) -> tuple[list[int], list[int]]:
     """How wide the longest word in each column is, and the longest text."""
     from rich.cells import cell_len

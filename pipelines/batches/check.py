@@ -4,7 +4,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -18,15 +18,18 @@ from clx.pipelines.batches.cells import cell_of, cells, read_cell
 from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describe_column, describe_target
 from clx.pipelines.batches.columns import check_columns, column_of, said_of_readings, spread
 from clx.pipelines.batches.cuts import cut_line, is_cut
+from clx.pipelines.batches.telling_columns import TELLS, telling_columns
 from clx.pipelines.config.load import load_config
 from clx.pipelines.config.objects import make_modalities
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
-from clx.pipelines.data.answers import infinite, is_infinite, wrong_answers
+from clx.pipelines.data.inferred import UNASKED, Asked
 from clx.pipelines.data.label_sets import MANY, divided, labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_splits
+from clx.pipelines.data.understood import understood
 from clx.pipelines.data.write_recipe import infer_config
+from clx.pipelines.data.wrong_answers import infinite, is_infinite, wrong_answers
 from clx.pipelines.system.errors import BadInput
 
 LISTED = 1000  # findings of one sort that are listed; all are counted
@@ -50,12 +53,22 @@ class Findings:
             self.listed.append({"level": level, "what": what, "where": where, "column": column, "reason": reason})
 
 
-def check_source(source: str | None, config: str | None, step: Step = lambda done, total: None) -> dict[str, Any]:
-    """The report of `check` on a source, on the data of a config, or on a source read as a config says.
+def check_source(
+    source: str | None,
+    config: str | None,
+    step: Step = lambda done, total: None,
+    asked: Asked = UNASKED,
+) -> dict[str, Any]:
+    """The report of `check` on a source, on the data of a config, or on a source read as a config says, with what was
+    `understood` of it.
 
-    Without a config the meaning of the columns is guessed. Raises `BadInput` for data that cannot be opened.
+    Without a config the meaning of the columns is guessed, but for what is `asked`. Raises `BadInput` for data that
+    cannot be opened.
     """
+    unused: dict[str, str] = {}
     if config is not None:
+        if asked != UNASKED:
+            raise BadInput("--config says what the columns are: leave out --label, --target, --pair, --group, --ignore")
         known = load_config(config)
         if source is not None and source != known.data.train:
             known = known.model_copy(
@@ -63,21 +76,19 @@ def check_source(source: str | None, config: str | None, step: Step = lambda don
             )
         splits = load_splits(known.data, known.train.seed)
     elif source is not None:
-        raw, _, splits = infer_config(source)
-        known = parse(Config, raw, f"data {source}")
+        written = infer_config(source, asked, sure=False)
+        known, splits, unused = parse(Config, written.config, f"data {source}"), written.splits, written.found.unused
     else:
         raise BadInput("name the data to check, or a config with --config")
     modalities = make_modalities(known)
     for manifest in splits.values():
         check_columns(known, modalities, manifest)
-    report = check(
-        splits, modalities, known.data.label, known.data.target, step, known.data.bin_width, known.data.several
-    )
-    source_of = splits["train"]
-    for split, manifest in splits.items():
-        report["splits"][split]["from"] = manifest.split_from
-    left_out = [asdict(each) for each in source_of.left_out]
-    return {"data": known.data.train, "left_out": left_out, "notes": list(source_of.notes), **report}
+    data, told = known.data, telling_columns(known, modalities, splits["train"])
+    report = check(splits, modalities, data.label, data.target, step, data.bin_width, data.several, told)
+    seen = understood(known, splits, unused)
+    for split, at in seen.pop("splits").items():
+        report["splits"][split]["from"] = at["from"]
+    return {"data": data.train, **seen, "notes": list(splits["train"].notes), **report}
 
 
 def check(
@@ -88,8 +99,9 @@ def check(
     step: Step = lambda done, total: None,
     bin_width: float | None = None,
     several: str | Literal[False] | None = None,
+    told: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
-    """Open every cell of every split.
+    """Open every cell of every split; `told` are columns from which an answer follows (see `telling_columns`).
 
     Returns `ok` (no errors), `splits` (rows, and by input cells, missing, bad and lengths; classes), `targets` (see
     `describe_target`), `written` (columns of text read as numbers or dates, in words), `findings` (at most 1000 of a
@@ -104,6 +116,8 @@ def check(
         except ValueError as error:
             raise BadInput(f"{splits['train'].name}, modalities.{name}: {error}") from None
     findings = Findings()
+    for column, answer in told:
+        findings.add("tells the answer", splits["train"].name, column, TELLS.format(answer=answer), error=False)
     found, classes = _open_all(splits, modalities, label, target, findings, step, several)
     _divided_labels(splits, label, several, findings)
     for name, modality in modalities.items():

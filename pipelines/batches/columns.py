@@ -2,27 +2,32 @@
 
 import copy
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from clx.modalities.base import Modality
 from clx.modalities.numbers import PLAIN
 from clx.modalities.table import Table
 from clx.modalities.table_columns import Reading
 from clx.pipelines.config.schema import Config
+from clx.pipelines.data.column_kinds import kinds_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.written_columns import is_text, text_reading
 from clx.pipelines.system.errors import BadInput, nearest
 
 
 def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: Manifest) -> None:
-    """Every column that the config names must be there; patterns such as `x*` become the columns they match."""
+    """Every column that the config names must be there; patterns such as `x*` become the columns they match.
+
+    `*` stands for the columns that `clx init` puts into a table: numbers, categories and dates.
+    """
     columns = manifest.columns
     single = columns_of({name: modality for name, modality in modalities.items() if modality.kind != "table"})
     taken = {config.data.label, config.data.split, *config.data.target, *single}
     for name, modality in modalities.items():
         wanted = column_of(name, modality)
         if isinstance(wanted, list) and modality.kind == "table":
-            matched = [c for w in wanted for c in _matching(w, columns, taken) or [w]]
+            fitting = [c for c, found in kinds_of(manifest).items() if found.in_table] if "*" in wanted else []
+            matched = [c for w in wanted for c in _matching(w, fitting if w == "*" else columns, taken) or [w]]
             modality.columns = wanted = list(dict.fromkeys(matched))  # type: ignore[attr-defined]
             decide_readings(config, modality, manifest)
         elif isinstance(modality.column, list):
@@ -76,6 +81,28 @@ def column_of(name: str, modality: Modality) -> str | list[str]:
         return column if modality.pair is None else [column, modality.pair]
     columns: list[str] = getattr(modality, "columns", [])
     return columns or ([modality.column] if modality.column else ["*"])
+
+
+def refuse_answers(config: Config, modalities: Mapping[str, Modality], supervised: Collection[str]) -> None:
+    """Raise `BadInput` where the label or a target is among the inputs that it is to be learned from.
+
+    Args:
+        supervised: inputs of the terms that learn the answer with a head. A text made of the label is no such input
+            where the others are aligned with it.
+    """
+    answers = {column: "data.target" for column in config.data.target}
+    answers |= {config.data.label: "data.label"} if config.data.label else {}
+    for name, modality in modalities.items():
+        if modality.kind != "table" and name not in supervised:
+            continue
+        wanted = column_of(name, modality)
+        for column in [wanted] if isinstance(wanted, str) else wanted:
+            if column in answers:
+                key = "columns" if modality.kind == "table" else "column"
+                raise BadInput(
+                    f"modalities.{name}.{key}: {column!r} is {answers[column]} too, so the answer would be among the "
+                    "inputs: leave it out of one of them"
+                )
 
 
 def has_columns(manifest: Manifest, name: str, modality: Modality) -> bool:

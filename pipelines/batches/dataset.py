@@ -16,11 +16,11 @@ from clx.pipelines.batches.cells import cell_of, collate, content_of, future_of,
 from clx.pipelines.batches.columns import column_of, columns_of, spread, view_names
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.data_schema import Near
-from clx.pipelines.data.answers import infinite, is_infinite
 from clx.pipelines.data.imbalance import bin_name
 from clx.pipelines.data.label_sets import labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.windows import FUTURE
+from clx.pipelines.data.wrong_answers import infinite, is_infinite
 from clx.pipelines.system.errors import BadInput
 
 

@@ -1,71 +1,143 @@
-"""Answers that nothing can be learned from: one class, a target that is always the same, infinite targets."""
+"""Which column is the answer: by name where that is sure, likely ones to ask about, and columns that tell it."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from clx.pipelines.data.classes import class_of
+import numpy as np
+from numpy.typing import NDArray
+
+from clx.pipelines.data.column_kinds import MEDIA, Column
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.system.errors import BadInput
+
+LABEL = {"label", "labels", "class", "classname", "category", "classindex", "classlabel", "classid"}
+TARGET = {"target", "score", "y", "value", "rating", "price"}
+LIKELY = {
+    *("survived", "species", "variety", "diagnosis", "outcome", "churn", "exited", "attrition", "income", "default"),
+    *("fraud", "spam", "sentiment", "quality", "medv", "saleprice", "cnt", "count", "strength", "topic", "emotion"),
+    *("age", "salary", "charges", "cost", "sales", "demand", "breed", "genre", "result", "response", "output", "type"),
+    *("isduplicate", "intent", "toxic", "approved", "status", "grade", "wage", "rent", "amount", "yield"),
+}
+"""Names of answers in well-known tables: asked about, never taken in silence."""
+CHANCE = 1e-3  # of a column without any bearing on the answer to tell it in the rows that there are
+SAID = 5
+"""Different texts for each class up to which a text is other words for the class."""
+ROWS = 50_000  # looked at for columns that tell the answer
 
 
-class WrongAnswer(NamedTuple):
-    """What is wrong with a label or target, and where."""
+def bare(name: str) -> str:
+    """Letters and digits of a name, in lower case."""
+    return re.sub(r"[\W_]", "", name.lower())
 
-    what: str
-    where: str
+
+def sure(column: Column) -> str | None:
+    """`label` or `target` for a column that is one by its name and its cells."""
+    name = bare(column.name)
+    if name in LABEL and (column.kind in ("number", "category", "text", "labels") or column.kind.startswith("a")):
+        return "label"  # also where the classes are called like identifiers
+    if name in TARGET and column.kind == "number":
+        return "label" if column.whole and column.distinct <= 20 and name in ("target", "y") else "target"
+    return "label" if name in TARGET and column.kind == "category" and column.distinct <= 20 else None
+
+
+@dataclass(frozen=True)
+class Likely:
+    """A column that is probably the answer, with the flag that says so."""
+
     column: str
-    reason: str
+    flag: str
+    why: str
+
+    @property
+    def given(self) -> str:
+        """As it is written in a shell."""
+        return f"{self.flag} {shlex.quote(self.column)}"
 
 
-def wrong_answers(
-    splits: Mapping[str, Manifest], label: str | None, target: Sequence[str], *, cells: bool = True
-) -> Iterator[WrongAnswer]:
-    """Infinite targets of all splits, by row, unless `cells` are looked at elsewhere; then columns of the training
-    rows in which all answers are the same. Cells that are no numbers are for their readers to name."""
-    train = splits["train"]
-    for column in target:
-        for manifest in splits.values() if cells else ():
-            for i, value in enumerate(manifest.column(column) if column in manifest.columns else ()):
-                if is_infinite(value):
-                    yield WrongAnswer("bad cell", manifest.where(i), column, infinite(value))
-        values = [value for value in train.column(column) if value is not None]
-        known = {number for number in map(number_of, values) if number is not None}
-        if len(known) < 2 and all(number_of(value) is not None or is_infinite(value) for value in values):
-            found = f"all rows that have one have {known.pop():g}" if known else "no row has one"
-            reason = f"a target needs two different values to learn from; {found}: name another with data.target"
-            yield WrongAnswer("constant target", train.name, column, reason)
-    if label is not None and label not in target:
-        names = {class_of(value) for value in train.column(label)} - {None}
-        if len(names) < 2:
-            found = f"all rows that have one have {names.pop()!r}" if names else "no row has one"
-            reason = f"a label needs two classes to tell apart; {found}: name another with data.label, or none"
-            yield WrongAnswer("one class", train.name, label, reason)
+def likely(columns: Mapping[str, Column]) -> list[Likely]:
+    """Probable answers, the most probable first, of columns of which none is an answer for sure.
+
+    In a table without pictures, sounds or texts that is a well-known name, or else the last column; beside an input
+    of its own a well-known name, or the one column of classes that there is.
+    """
+    usable = [c for c in columns.values() if c.kind in ("number", "category") and c.distinct > 1]
+    inputs = [c for c in columns.values() if c.kind in (*MEDIA, "text")]
+    named = [_likely(c, "by its name") for c in usable if bare(c.name) in LIKELY]
+    if named or not usable:
+        return named
+    if not inputs:
+        return [_likely(usable[-1], "the last column")] if len(usable) > 1 else []
+    classes = [c for c in usable if c.classes and c.kind == "category"]
+    if len(inputs) == 1 and len(classes) == 1:
+        return [_likely(classes[0], f"{classes[0].distinct} classes beside {inputs[0].name}")]
+    return []
 
 
-def refuse_wrong_answers(splits: Mapping[str, Manifest], label: str | None, target: Sequence[str], skip: bool) -> None:
-    """Raise `BadInput` for the first wrong answer; with `skip` rows with an infinite target are left out later on."""
-    for _, where, column, reason in wrong_answers(splits, label, target, cells=not skip):
-        raise BadInput(f"{where}, column {column}: {reason}")
+def _likely(column: Column, why: str) -> Likely:
+    return Likely(column.name, "--label" if column.classes else "--target", why)
 
 
-def infinite(value: Any) -> str:
-    """What to say of an infinite target."""
-    return f"{value} is no target to learn from or to measure an error by: give a finite number, or an empty cell"
+def lone_number(columns: Mapping[str, Column]) -> str | None:
+    """The one number beside one picture, sound, series or text, which can hardly be anything but what to predict."""
+    numbers = [c for c in columns.values() if c.kind == "number"]
+    inputs = [c for c in columns.values() if c.kind in (*MEDIA, "text")]
+    rest = [c for c in columns.values() if c.kind in ("category", "date")]
+    return numbers[0].name if len(numbers) == len(inputs) == 1 and not rest and numbers[0].distinct > 2 else None
 
 
-def is_infinite(value: Any) -> bool:
-    """Whether a cell is an infinite number, or the text of one."""
-    try:
-        return value is not None and math.isinf(float(value))
-    except (TypeError, ValueError, OverflowError):
+def telling(manifest: Manifest, answer: str, columns: Sequence[str]) -> list[str]:
+    """Those of `columns` from which `answer` follows with certainty, in up to 50,000 rows.
+
+    Every value, seen twice or more on average, comes with one answer only (a number of the class, its other name), or
+    one of a column's two values comes with all rows of one answer and with no others (a class as yes or no). Columns
+    for which that is likely by chance, and those of nested cells, are none.
+    """
+    answers = _codes(manifest, answer)
+    found = []
+    for column in columns:
+        values = _codes(manifest, column)
+        if values is None or answers is None or column == answer:
+            continue
+        both = (values >= 0) & (answers >= 0)
+        if _tells(values[both], answers[both]):
+            found.append(column)
+    return found
+
+
+def _tells(values: NDArray[np.int64], answers: NDArray[np.int64]) -> bool:
+    rows = len(values)
+    if rows < 4 or len(counts := np.unique(answers, return_counts=True)[1]) < 2:
         return False
+    same = float(((counts / rows) ** 2).sum())  # chance of two rows to have one answer
+    pairs = np.unique(np.stack([values, answers]), axis=1)
+    distinct = len(np.unique(values))
+    if 2 * distinct > rows or distinct < 2:
+        return False
+    if pairs.shape[1] == distinct:
+        return bool(same ** (rows - distinct) < CHANCE)
+    if distinct == 2:  # of more than two answers, one alone may have one of the values
+        for value in np.unique(values):
+            of = pairs[1, pairs[0] == value]
+            inside = np.count_nonzero(values == value)
+            if len(of) == 1 and np.count_nonzero(answers == of[0]) == inside:
+                return bool(same ** (inside - 1) < CHANCE)
+    return False
 
 
-def number_of(value: Any) -> float | None:
-    """A cell as a finite number; None where it is none."""
-    try:
-        number = math.nan if value is None else float(value)
-    except (TypeError, ValueError, OverflowError):
+def _codes(manifest: Manifest, column: str) -> NDArray[np.int64] | None:
+    """A number for each value of a column, -1 where it is missing; None for cells that have no order."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = manifest.rows[:: max(1, len(manifest.rows) // ROWS)]
+    cells = manifest.table.column(column).take(rows).combine_chunks()
+    if pa.types.is_dictionary(cells.type):
+        cells = cells.dictionary_decode()
+    if pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type) or pa.types.is_null(cells.type):
         return None
-    return number if math.isfinite(number) else None
+    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+        cells = pc.utf8_trim_whitespace(cells)
+        cells = pc.if_else(pc.equal(cells, ""), None, cells)
+    coded = cells.dictionary_encode()
+    return np.asarray(pc.fill_null(coded.indices.cast(pa.int64()), -1))

@@ -1,131 +1,148 @@
-"""A first guess at what the columns of a manifest mean."""
+"""A first guess at what the columns of a manifest mean, and what the user said about them."""
 
-import math
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+import re
+from collections.abc import Mapping
 
-import numpy as np
-
-from clx.pipelines.data.file_kinds import kind_of_bytes, kind_of_file
+from clx.pipelines.data.answers import SAID, likely, lone_number, sure, telling
+from clx.pipelines.data.column_kinds import MEDIA, SAMPLED, Column, kinds_of
+from clx.pipelines.data.inferred import UNASKED, Asked, Inferred, identifier
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.split_names import split_of
-
-SAMPLED = 1000  # rows looked at
-MEDIA = ("image", "audio", "series")
-TEXT = {"text", "caption", "captions", "sentence", "description", "title", "prompt", "transcript", "question"}
-LABEL = {"label", "labels", "class", "class_name", "classname", "category"}
-TARGET = {"target", "score", "y", "value", "rating", "price"}
+from clx.pipelines.data.recognise_long import find_long
+from clx.pipelines.data.recognise_pairs import related
+from clx.pipelines.system.errors import BadInput
 
 
-@dataclass
-class Inferred:
-    """What the columns of a manifest seem to be."""
+def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
+    """Guess from file extensions, leading bytes, names and up to 1000 rows spread over the manifest.
 
-    modalities: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """As in a config: options by name."""
-    label: str | None = None
-    target: list[str] = field(default_factory=list)
-    split: str | None = None
-    unused: dict[str, str] = field(default_factory=dict)
-    """Columns left out, with the reason."""
-
-
-def infer_modalities(manifest: Manifest) -> Inferred:
-    """Guess from file extensions, leading bytes, names and up to 1000 rows spread over the manifest."""
-    rows = np.unique(np.linspace(0, len(manifest) - 1, min(len(manifest), SAMPLED)).astype(int))
-    sampled = [manifest.row(int(i)) for i in rows]
-    found, kinds = Inferred(), {}
-    for column in manifest.columns:
-        values = [row[column] for row in sampled if row[column] is not None]
-        # The files of a folder are what they were found to be, also without an extension.
-        kinds[column] = kind = column if column == manifest.path_column else _kind(column, values)
-        if kind in ("split", "label"):
-            if getattr(found, kind) is None:
-                setattr(found, kind, column)
-            else:
-                found.unused[column] = f"a second {kind}"
-        elif kind == "target":
-            found.target.append(column)
-        elif kind not in (*MEDIA, "text", "number", "category"):
-            found.unused[column] = kind
-    for kind in (*MEDIA, "text"):
-        named = [column for column in kinds if kinds[column] == kind]
-        for column in named:
-            name = kind if len(named) == 1 else _identifier(column, found.modalities)
-            options = {} if name == kind else {"kind": kind}
-            found.modalities[name] = options if name == column else {**options, "column": column}
-    numbers = [column for column in kinds if kinds[column] == "number"]
-    categories = [column for column in kinds if kinds[column] == "category"]
-    if numbers or (categories and not found.modalities):
-        found.modalities["table"] = {"columns": [c for c in kinds if c in {*numbers, *categories}]}
-    else:
-        found.unused |= {column: "a category" for column in categories}
+    What was asked for is obeyed. Raises `BadInput` where that does not fit the manifest.
+    """
+    asked.check(manifest)
+    found = Inferred(columns=kinds_of(manifest), group=asked.group)
+    free = dict(found.columns)
+    for name, column in found.columns.items():
+        if name in asked.ignore:
+            found.unused[name] = "by --ignore"
+        elif column.kind == "split":
+            found.split, second = (name, None) if found.split is None else (found.split, "a second split")
+            found.unused |= {name: second} if second else {}
+        elif name == asked.group:
+            found.unused[name] = "its rows stay in one split, by --group"
+        else:
+            continue
+        del free[name]
+    _answers(found, free, asked)
+    _several_labels(manifest, found, asked)
+    if not asked.pair:
+        found.long = find_long(manifest, free, found.answers)
+    if found.long is not None:
+        found.modalities["series"] = {}
+        used = {found.long.get("id"), found.long["time"], *found.long["channels"]}
+        found.unused |= {name: column.kind for name, column in free.items() if name not in used}
+        return found
+    _inputs(manifest, found, free, asked)
     return found
 
 
-def _kind(column: str, values: list[Any]) -> str:
-    """The role of a column, or the reason to leave it out."""
-    name = column.strip().lower()
-    if not values or not name:
-        return "empty" if not values else "it has no name"
-    if name in ("split", "fold", "subset", "partition") and all(split_of(str(v)) for v in values):
-        return "split"
-    if all(isinstance(value, np.ndarray) for value in values):
-        return "series"
-    if all(isinstance(value, bytes) for value in values):
-        return _most([kind_of_bytes(value) for value in values]) or "bytes of an unknown type"
-    if all(isinstance(value, str) for value in values) and (kind := _most([kind_of_file(v) for v in values])):
-        return kind
-    distinct = len({str(value) for value in values})
-    if all(_number(value) is not None for value in values):
-        return _numeric_kind(name, [float(value) for value in values], distinct)
-    if not all(isinstance(value, str | bool | int | float) for value in values):
-        return f"cells of type {type(values[0]).__name__}"
-    if name in LABEL or (name in TARGET and distinct <= 20):
-        return "label"
-    return _text_kind(name, [str(value) for value in values], distinct)
+def _answers(found: Inferred, free: dict[str, Column], asked: Asked) -> None:
+    """The label or the target, taken out of the columns that are free to be inputs."""
+    without = asked.no_answer and "none" not in found.columns
+    if without:
+        return
+    if asked.label or asked.target:
+        found.label, found.target = asked.label, list(asked.target)
+        found.reasons |= {name: "by --label" if asked.label else "by --target" for name in found.answers}
+    else:
+        for name, column in free.items():
+            kind = sure(column)
+            if kind == "label" and found.label is None:
+                found.label = name
+            elif kind == "label":
+                found.unused[name] = "a second label"
+            elif kind == "target":
+                found.target.append(name)
+        found.reasons |= {name: "by its name" for name in found.answers}
+    for name in [*found.answers, *(n for n, why in found.unused.items() if why == "a second label")]:
+        free.pop(name, None)
+    if not found.answers:
+        lone = lone_number(free)
+        if lone is not None:
+            found.target, found.reasons[lone] = [lone], "the one number beside the input"
+            del free[lone]
+        else:
+            found.likely = likely(free)
+            for one in found.likely:
+                found.unused[one.column] = f"likely the answer ({one.why}): {one.given}"
+                del free[one.column]
 
 
-def _numeric_kind(name: str, values: list[float], distinct: int) -> str:
-    whole = all(value.is_integer() for value in values)
-    if name in LABEL:
-        return "label"
-    if name in TARGET:
-        return "label" if whole and distinct <= 20 and name in ("target", "y") else "target"
-    if name in ("id", "index", "idx") or name.endswith("_id"):
-        return "an identifier"
-    return "number" if distinct > 1 else "one value only"
+def _several_labels(manifest: Manifest, found: Inferred, asked: Asked) -> None:
+    """A label of texts such as `a|b`, whose parts come again, is a set of labels."""
+    if found.label is None or not len(manifest):
+        return
+    first = manifest.take(range(min(len(manifest), SAMPLED)))
+    cells = [cell for cell in first.column(found.label) if isinstance(cell, str)]
+    parts = [part.strip() for cell in cells for part in cell.split("|")]
+    if sum("|" in cell for cell in cells) > 0.05 * len(cells) and len(set(parts)) < len(set(cells)):
+        found.several = "|"
 
 
-def _text_kind(name: str, values: list[str], distinct: int) -> str:
-    words = sum(len(value.split()) for value in values) / len(values)
-    if name.rstrip("0123456789_") in TEXT or words >= 3:
-        return "text"
-    if distinct == 1:
-        return "one value only"
-    if len(values) > 20 and distinct > 0.9 * len(values):
-        return "an identifier" if words < 1.5 else "text"
-    return "category"
+def _inputs(manifest: Manifest, found: Inferred, free: dict[str, Column], asked: Asked) -> None:
+    """Modalities of the columns that are left, and what each other one is not used for."""
+    if asked.pair:
+        for name in [name for name in free if name not in asked.pair]:
+            found.unused[name] = "not of the pair"
+            del free[name]
+    _refuse_no_inputs(asked, free)
+    if not found.modalities and related(found, free, asked):
+        return
+    answer = found.answers[0] if found.answers else None
+    supervised = bool(asked.label or found.target)
+    if answer is not None and not asked.pair:
+        kinds = ("number", "category", "date", "text") if supervised else ("number", "category", "date")
+        asked_of = [n for n, c in free.items() if c.kind in kinds and not _content(c, found)]
+        for name in telling(manifest, answer, asked_of):
+            found.unused[name] = f"{answer} follows from it with certainty"
+            del free[name]
+    pure = not any(column.kind in MEDIA for column in free.values())
+    for name, column in list(free.items()):
+        if pure and _names_rows(column):
+            found.unused[name] = "an identifier: it names rows"
+            del free[name]
+        elif not column.is_input:
+            found.unused.setdefault(name, column.kind)
+    for kind in (*MEDIA, "text"):
+        named = [name for name, column in free.items() if column.kind == kind]
+        for each in named:
+            name = kind if len(named) == 1 else identifier(each, found.modalities)
+            options = {} if name == kind else {"kind": kind}
+            found.modalities[name] = options if name == each else {**options, "column": each}
+    _table(found, free)
 
 
-def _most(kinds: list[str | None]) -> str | None:
-    """The kind that nine cells in ten have."""
-    kind, count = Counter(kinds).most_common(1)[0]
-    return kind if count >= 0.9 * len(kinds) else None
+def _table(found: Inferred, free: Mapping[str, Column]) -> None:
+    numbers = [name for name, column in free.items() if column.kind in ("number", "date")]
+    categories = [name for name, column in free.items() if column.kind == "category"]
+    if numbers or (categories and not found.modalities):
+        found.modalities["table"] = {"columns": [c for c in free if c in {*numbers, *categories}]}
+    else:
+        found.unused |= {column: "a category" for column in categories}
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+def _refuse_no_inputs(asked: Asked, free: Mapping[str, Column]) -> None:
+    for name in asked.pair:
+        if not free[name].is_input:
+            raise BadInput(f"--pair {name}: this column is {free[name].kind}, no input")
 
 
-def _identifier(column: str, taken: dict[str, Any]) -> str:
-    name = "".join(c if c.isalnum() else "_" for c in column)
-    name = name if name.isidentifier() else f"input_{name}"
-    return name if name not in taken else f"{name}_{len(taken)}"
+def _content(column: Column, found: Inferred) -> bool:
+    """Whether a text says something of its own: many different ones for each class."""
+    classes = found.columns[found.label].distinct if found.label else 20
+    return column.kind == "text" and column.distinct > SAID * max(2, classes)
+
+
+def _names_rows(column: Column) -> bool:
+    """A name or an address that hardly any two rows share."""
+    named = re.fullmatch(r"(.*[_ ])?(name|url|email|e-mail|address|phone)", column.name.strip().lower())
+    unique = column.known > 20 and column.distinct > 0.9 * column.known
+    return column.kind in ("text", "category") and unique and named is not None

@@ -1,7 +1,8 @@
-"""A first guess at what the columns of a manifest mean, and a recipe written from it."""
+"""A recipe written from what the columns of a source seem to be: every line says why."""
 
 import math
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,63 +10,130 @@ import numpy as np
 import yaml
 
 from clx.pipelines.config.data_schema import Data
+from clx.pipelines.config.options import parse
+from clx.pipelines.config.schema import Config
 from clx.pipelines.data.builtin import is_builtin, load_builtin
-from clx.pipelines.data.guess_columns import Inferred, infer_modalities
+from clx.pipelines.data.choose_recipe import choose
+from clx.pipelines.data.guess_columns import infer_modalities
+from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred
 from clx.pipelines.data.manifest import Manifest, resolve
+from clx.pipelines.data.recognise_long import windows_for
 from clx.pipelines.data.splits import load_manifest, load_splits
+from clx.pipelines.data.understood import understood
 from clx.pipelines.system.durable_files import unwritable
 from clx.pipelines.system.errors import BadInput
 
+HELD_OUT = 50
+"""Rows from which on a tenth is kept for validation."""
 
-def infer_config(source: str) -> tuple[dict[str, Any], Inferred, dict[str, Manifest]]:
-    """A config (as its raw mapping) for a source, what it was guessed from, and the source's splits."""
+
+@dataclass
+class Written:
+    """A config as its raw mapping, what it was guessed from, and the splits of the source."""
+
+    config: dict[str, Any]
+    found: Inferred
+    splits: dict[str, Manifest]
+    reasons: dict[str, str] = field(default_factory=dict)
+    """By key of the config, for the comments of the recipe."""
+
+
+def infer_config(source: str, asked: Asked = UNASKED, *, sure: bool = True) -> Written:
+    """A config for a source. With `sure` a column that is probably the answer, which nobody has said, is refused."""
     manifest = load_builtin(source)["train"] if is_builtin(source) else load_manifest(source)
-    found = infer_modalities(manifest)
+    found = infer_modalities(manifest, asked)
+    if sure and found.likely:
+        _ask(source, found)
     if not found.modalities:
         columns = ", ".join(f"{column} ({why})" for column, why in found.unused.items())
-        raise BadInput(f"{source}: no column looks like an input; found {columns or found.label or found.target}")
-    data: dict[str, Any] = {"train": source}
-    if found.split and found.split != "split":
-        data["split"] = found.split
-    splits = load_splits(Data(**data), seed=0)
-    rows = len(splits["train"])
-    if "val" not in splits and rows >= 50:
-        data["val"] = {"fraction": 0.1}  # `splits` are those of the source itself, before this draw
-    data |= {"label": found.label} if found.label else {}
-    modalities = {name: dict(options) for name, options in found.modalities.items()}
-    _words_of_label(modalities, found, manifest)
-    for name, options in modalities.items():
+        said = columns or " and ".join(found.answers)
+        raise BadInput(f"{source}: no column looks like an input; found {said}")
+    data, reasons, splits = _data(source, found, asked)
+    _words_of_label(found, manifest)
+    for name, options in found.modalities.items():
         if options.get("kind", name) == "audio":
             options |= _sample_rate(manifest, options.get("column", name))
-    objective: dict[str, Any]
-    rate = 1e-3
-    if found.target and len(modalities) == 1:
+    choice = choose(found, len(splits["train"]))
+    config = {
+        "data": data,
+        "modalities": choice.modalities,
+        "objective": choice.objective,
+        "train": choice.train,
+    }
+    return Written(config, found, splits, reasons | choice.reasons)
+
+
+def described(written: Written) -> dict[str, Any]:
+    """What was `understood` of the source: `columns`, `left_out` and `splits`."""
+    config = parse(Config, written.config, f"data {written.config['data']['train']}")
+    return understood(config, written.splits, written.found.unused)
+
+
+def _ask(source: str, found: Inferred) -> None:
+    """Raise `BadInput` with the flag that says which column is the answer."""
+    first, *others = found.likely
+    more = "".join(f" or {one.given}" for one in others[:3])
+    raise BadInput(
+        f"{source}: column {first.column!r} is probably the answer ({first.why}): say {first.given}{more}; "
+        f"--label {NONE} learns without an answer, --ignore leaves a column out"
+    )
+
+
+def _data(source: str, found: Inferred, asked: Asked) -> tuple[dict[str, Any], dict[str, str], dict[str, Manifest]]:
+    """The section `data`, the reasons of its lines, and the splits of the source itself, before a share is drawn."""
+    data: dict[str, Any] = {"train": source}
+    reasons: dict[str, str] = {}
+    if found.split and found.split != "split":
+        data["split"] = found.split
+    if found.label:
+        data["label"] = found.label
+        reasons["data.label"] = f"the class of a row, {found.reasons[found.label]}"
+    if found.several:
+        data["several"] = found.several
+        reasons["data.several"] = "separates the labels of a set"
+    if found.target:
         data["target"] = found.target
-        objective = {"name": "l1"}
-        for name, options in modalities.items():
-            if options.get("kind", name) == "table":  # noise on few numbers costs more than it teaches
-                options |= {"head": "norm", "augmentation": "none", "dropout": 0.0}
-                rate = 4e-3
-    else:
-        found.unused |= {column: "a number; `clx losses` lists what learns from targets" for column in found.target}
-        objective = {"name": _objective(modalities, found), "temperature": 0.1}
-    if objective["name"] in ("clip", "symile"):
-        objective["learn_temperature"] = True
-    if modalities.get("text", {}).get("column") == found.label is not None:
-        objective["exclude"] = "labels"  # rows of one class share their text and are no negatives of each other
-    batch = 2 ** int(math.log2(max(2, min(256, rows / 5))))
-    epochs = min(100, max(10 if rows < 200_000 else 3, math.ceil(1000 * batch / rows)))
-    train = {"epochs": epochs, "batch_size": batch, "lr": rate}
-    return {"data": data, "modalities": modalities, "objective": objective, "train": train}, found, splits
+        reasons["data.target"] = f"numbers to predict, {found.reasons[found.target[0]]}"
+    if found.long is not None:
+        data["long"] = found.long
+        reasons["data.long"] = f"a row per time step: {found.long['time']} rises within each {found.long['id']}"
+    splits = load_splits(_rows(data), seed=0)
+    if found.long is not None:
+        steps = [len(splits["train"].cell(i, "series")) for i in range(min(1000, len(splits["train"])))]
+        windows = windows_for(steps)
+        if windows is not None:
+            data["windows"] = windows
+            reasons["data.windows"] = f"cuts series of about {int(np.median(steps))} steps"
+            splits = load_splits(_rows(data), seed=0)
+    rows = len(splits["train"])
+    if "val" not in splits and rows >= HELD_OUT:
+        data["val"] = {"fraction": 0.1, **({"by": asked.group} if asked.group else {})}
+        reasons["data.val"] = "a share of the training rows" + (f", whole {asked.group}s" if asked.group else "")
+    elif asked.group:
+        why = "has val rows of its own" if "val" in splits else f"has {rows} rows, too few to keep some for validation"
+        raise BadInput(f"--group {asked.group}: {source} {why}, so none are drawn")
+    return data, reasons, splits
 
 
-def _words_of_label(modalities: dict[str, dict[str, Any]], found: Inferred, manifest: Manifest) -> None:
-    """Where class names are all the text there is, align with them: zero-shot labels need a text side."""
-    if found.label is None or any(options.get("kind", name) == "text" for name, options in modalities.items()):
+def _rows(data: dict[str, Any]) -> Data:
+    """What decides which rows there are."""
+    return Data(**{key: value for key, value in data.items() if key != "several"})
+
+
+def _words_of_label(found: Inferred, manifest: Manifest) -> None:
+    """Where the names of class folders are all the text there is, align with them: zero-shot needs a text side.
+
+    A label that was named by --label is to be learned as it is.
+    """
+    label = found.label
+    kinds = {options.get("kind", name) for name, options in found.modalities.items()}
+    if label is None or "text" in kinds or found.shape or found.reasons[label] == "by --label":
         return
-    values = {manifest.cell(int(i), found.label) for i in np.linspace(0, len(manifest) - 1, 100).astype(int)}
+    if found.several or found.columns[label].kind == "labels" or not kinds & {"image", "audio"}:
+        return
+    values = {manifest.cell(int(i), label) for i in np.linspace(0, len(manifest) - 1, 100).astype(int)}
     if all(isinstance(value, str) and any(c.isalpha() for c in value) for value in values - {None}):
-        modalities["text"] = {"column": found.label}
+        found.modalities["text"] = {"column": label}
 
 
 def _sample_rate(manifest: Manifest, column: str) -> dict[str, int]:
@@ -84,38 +152,49 @@ def _sample_rate(manifest: Manifest, column: str) -> dict[str, int]:
     return {"sample_rate": min(rates.most_common(1)[0][0], 16000)} if rates else {}
 
 
-def _objective(modalities: dict[str, dict[str, Any]], found: Inferred) -> str:
-    if len(modalities) > 1:
-        return "clip"
-    only = next(iter(modalities.values()))
-    only["views"] = 2
-    return "supcon" if found.label else "nt-xent"
-
-
-def recipe_for(source: str) -> str:
-    """A commented YAML recipe for a manifest, a folder or built-in data. Raises `BadInput`."""
-    config, found, splits = infer_config(source)
-    counts = ", ".join(f"{len(rows)} {split}" for split, rows in splits.items())
+def recipe_of(source: str, written: Written) -> str:
+    """The commented YAML."""
+    config, found, why = written.config, written.found, written.reasons
+    counts = ", ".join(f"{len(rows)} {split}" for split, rows in written.splits.items())
     lines = [f"# Written by `clx init {source}` from {counts} rows: a start, to be checked and changed."]
-    for column, why in found.unused.items():
-        lines.append(f"# Column {_scalar(column)} is not used: {why}.")
+    for column, reason in found.unused.items():
+        lines.append(f"# Column {_scalar(column)} is not used: {reason}.")
     lines.append("data:")
-    notes = {"label": "class names of zero-shot evaluation", "target": "numbers to predict"}
     for key, value in config["data"].items():
-        lines.append(f"  {key}: {_scalar(value)}" + (f"  # {notes[key]}" if key in notes else ""))
+        lines.append(f"  {key}: {_scalar(value)}{_comment(why.get(f'data.{key}'))}")
     lines.append("modalities:  # `clx encoders` lists what `encoder:` can be, pretrained ones too")
-    lines += [f"  {name}: {_scalar(options)}" for name, options in config["modalities"].items()]
-    lines.append("embed_dim: 128")
-    several = "  # symile learns what only all of them together tell" if len(config["modalities"]) > 2 else ""
-    if config["objective"]["name"] == "l1":
-        several = "  # val_loss is the mean absolute error, in the target's units"
-    lines.append(f"objective: {_scalar(config['objective'])}{several}")
-    lines.append(f"train: {_scalar(config['train'])}")
-    if config["objective"]["name"] == "l1":
-        lines.append("eval: [regression]")
-    elif len(config["modalities"]) == 1:  # zeroshot and retrieval need a second one
-        lines.append("eval: [probe, knn]" if "label" in config["data"] else "eval: [geometry]")
+    for name, options in config["modalities"].items():
+        reason = why.get(f"modalities.{name}") or _of(found, name, options)
+        lines.append(f"  {name}: {_scalar(options)}{_comment(reason)}")
+    lines.append("embed_dim: 128  # width of the space")
+    for key in ("objective", "train"):
+        lines.append(f"{key}: {_scalar(config[key])}{_comment(why.get(key))}")
     return "\n".join(lines) + "\n"
+
+
+def _of(found: Inferred, name: str, options: dict[str, Any]) -> str:
+    """Why a modality is what it is."""
+    kind = options.get("kind", name)
+    if "like" in options:
+        return f"the same tower as {options['like']}"
+    if kind == "table":
+        return f"{len(options['columns'])} columns of numbers and categories"
+    column = options.get("column", name)
+    known = found.columns.get(column) if isinstance(column, str) else None
+    if found.long is not None:
+        return "the steps of each series"
+    if known is None or kind == "text":
+        return "the words of the label" if column == found.label else "texts"
+    return f"what the cells of {column} hold"
+
+
+def _comment(reason: str | None) -> str:
+    return f"  # {reason}" if reason else ""
+
+
+def recipe_for(source: str, asked: Asked = UNASKED) -> str:
+    """A commented YAML recipe for a manifest, a folder or built-in data. Raises `BadInput`."""
+    return recipe_of(source, infer_config(source, asked))
 
 
 def _scalar(value: Any) -> str:
@@ -124,9 +203,8 @@ def _scalar(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def write_recipe(source: str, out: Path) -> str:
-    """Write the recipe for `source` to a new file and return its text. Raises `BadInput` when there is one."""
-    text = recipe_for(source)
+def write_recipe(text: str, out: Path) -> None:
+    """Write a recipe to a new file. Raises `BadInput` when there is one."""
     try:
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -134,4 +212,3 @@ def write_recipe(source: str, out: Path) -> str:
         raise BadInput(f"{out}: exists already; name another file") from None
     except OSError as error:
         raise unwritable(out, error) from None
-    return text

@@ -5,16 +5,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 from clx.pipelines.batches.columns import said_of_readings
 from clx.pipelines.batches.cuts import cut_lines, guessed_lines
 from clx.pipelines.batches.loader import Lost
+from clx.pipelines.batches.telling_columns import TELLS, telling_columns
 from clx.pipelines.config.load import dump, first_stage
 from clx.pipelines.config.objects import make_losses, make_modalities
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_splits
+from clx.pipelines.data.understood import in_three_lines, understood
 from clx.pipelines.evaluation.evaluate import evaluate
 from clx.pipelines.evaluation.evaluated_rows import source_in
 from clx.pipelines.evaluation.results import SCHEMA, save
@@ -24,7 +27,7 @@ from clx.pipelines.runs import checkpoint, state
 from clx.pipelines.runs.folder import CONFIG, LAST, clear, refuse_existing
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import locked, write_text
-from clx.pipelines.system.errors import BadInput, Stopped, explain_out_of_memory
+from clx.pipelines.system.errors import BadInput, ClxWarning, Stopped, explain_out_of_memory
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.training.resume import relengthened
@@ -69,6 +72,7 @@ def begin_anew(
             progress.say(f"column {column}: {reading}")
     else:
         run = take_over(config, splits, first_folder(config, out), progress.say)
+    say_understood(run, splits, progress)
     trainer = Trainer(run, splits, planned, out)
     with locked(out):
         if claim is not None:
@@ -83,6 +87,7 @@ def in_two_stages(
     """Pre-training in the folder `pretrain` of the run, or what an earlier try left of it, and then the run itself."""
     planned = plan(config, len(splits["train"]))
     run = prepare(config, splits)
+    say_understood(run, splits, progress)
     first = first_stage(config)
     check_needs(first, make_losses(first), splits["train"], make_modalities(first))
     steps = plan(first, len(splits["train"])).steps
@@ -94,6 +99,14 @@ def in_two_stages(
             run = take_over(config, splits, first_folder(config, out), progress.say)
             checkpoint.create(out, run)
             return finish(Trainer(run, splits, planned, out), splits, progress)
+
+
+def say_understood(run: Run, splits: dict[str, Manifest], progress: Progress) -> None:
+    """What the data were taken for, before time is spent on them, and a warning of columns that tell the answer."""
+    for line in in_three_lines(understood(run.config, splits)):
+        progress.say(line)
+    for column, answer in telling_columns(run.config, run.modalities, splits["train"]):
+        warn(f"column {column!r} is among the inputs: {TELLS.format(answer=answer)}", ClxWarning, stacklevel=2)
 
 
 def go_on(config: Config, splits: dict[str, Manifest], out: Path, progress: Progress) -> dict[str, Any]:

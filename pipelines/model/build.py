@@ -15,15 +15,16 @@ from clx.losses.base import Loss
 from clx.modalities.base import Modality
 from clx.modalities.series import Series
 from clx.pipelines.batches.cells import cells
-from clx.pipelines.batches.columns import check_columns, spread, view_names
+from clx.pipelines.batches.columns import check_columns, refuse_answers, spread, view_names
+from clx.pipelines.batches.telling_columns import supervised_inputs
 from clx.pipelines.config.objects import make_losses, make_modalities, resolved
 from clx.pipelines.config.schema import Config
-from clx.pipelines.data.answers import refuse_wrong_answers
 from clx.pipelines.data.classes import index_of
 from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
 from clx.pipelines.data.label_sets import check_label_sets, holds_sets, labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.written_columns import with_marks
+from clx.pipelines.data.wrong_answers import refuse_wrong_answers
 from clx.pipelines.model.checks import check_needs, check_neighbours, check_steps, check_windows, try_objective
 from clx.pipelines.model.forecasting import forecast_of
 from clx.pipelines.model.objective import Objective
@@ -171,6 +172,7 @@ def checked(config: Config, splits: dict[str, Manifest]) -> tuple[Config, dict[s
         check_columns(config, modalities, manifest)
     data = config.data
     refuse_wrong_answers(splits, data.label, data.target, skip=data.on_bad_row == "skip")
+    refuse_answers(config, modalities, supervised_inputs(config))
     check_neighbours(config, modalities, splits["train"])
     check_windows(config, modalities)
     if doubt := check_label_sets(config.data, splits):

@@ -14,7 +14,9 @@ def test_commands(clx, tmp_path) -> None:
     assert done.returncode == 3, done.stderr
     assert done.stderr.strip() == "error: pairs.csv: 1 bad cell"
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row.get("input") for row in rows] == ["image", "text", None]
+    assert [(row["column"], row["use"]) for row in rows[:2]] == [("image", "input image"), ("text", "input text")]
+    assert rows[2] == {"split": "train", "rows": 4, "from": "all rows"}
+    assert [row.get("input") for row in rows[3:]] == ["image", "text", None]
     assert rows[-1]["where"] == "pairs.csv row 4"
     done = clx("init", "pairs.csv", "-o", "r.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -28,7 +28,12 @@ def test_bytes_are_known_by_their_first_ones_and_arrays_are_series() -> None:
 
 def test_two_columns_of_a_kind_are_two_inputs() -> None:
     found = infer_modalities(manifest(**{"sentence1": ["a b c", "d"], "sentence 2": ["e f g", "h i j"]}))
-    assert found.modalities == {"sentence1": {"kind": "text"}, "sentence_2": {"kind": "text", "column": "sentence 2"}}
+    assert found.modalities == {
+        "sentence1": {"kind": "text"},
+        "sentence_2": {"like": "sentence1", "column": "sentence 2"},
+    }
+    found = infer_modalities(manifest(**{"title": ["a b c", "d"], "summary text": ["e f g", "h i j"]}))
+    assert found.modalities == {"title": {"kind": "text"}, "summary_text": {"kind": "text", "column": "summary text"}}
 
 
 def test_numbers_identifiers_constants_and_targets_are_told_apart() -> None:

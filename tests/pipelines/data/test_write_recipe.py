@@ -12,10 +12,10 @@ from samples import png
 
 
 @pytest.mark.parametrize(
-    "source", ["digits", "digits-sum", "aeon:GunPoint", "aeon:Covid3Month", "sklearn:iris", "sklearn:linnerud"]
+    "source", ["digits", "digits-sum", "aeon:GunPoint", "aeon:Covid3Month", "sklearn:iris", "sklearn:wine"]
 )
 def test_a_written_recipe_loads_and_fits_its_data(source, tmp_path) -> None:
-    write_recipe(source, tmp_path / "r.yaml")
+    write_recipe(recipe_for(source), tmp_path / "r.yaml")
     config = load_config(str(tmp_path / "r.yaml"))
     splits = load_splits(config.data, config.train.seed)
     assert config.train.batch_size <= len(splits["train"])
@@ -24,13 +24,13 @@ def test_a_written_recipe_loads_and_fits_its_data(source, tmp_path) -> None:
     for manifest in splits.values():
         check_columns(config, modalities, manifest)
     with pytest.raises(BadInput, match="exists already"):
-        write_recipe(source, tmp_path / "r.yaml")
+        write_recipe(recipe_for(source), tmp_path / "r.yaml")
 
 
 def test_a_recipe_for_numbers_of_a_table_has_no_noise(tmp_path) -> None:
     source = tmp_path / "t.csv"
     source.write_text("a,b,target\n" + "\n".join(f"{i}.5,{i % 7},{i / 3:.3f}" for i in range(60)))
-    write_recipe(str(source), tmp_path / "r.yaml")
+    write_recipe(recipe_for(str(source)), tmp_path / "r.yaml")
     config = load_config(str(tmp_path / "r.yaml"))
     (options,) = config.modalities.values()
     assert (options["dropout"], options["augmentation"], options["head"]) == (0, "none", "norm")
@@ -41,7 +41,7 @@ def test_awkward_names_survive_the_recipe(tmp_path) -> None:
     source = tmp_path / "my: data, #1.csv"
     rows = "\n".join(f'"what, is: #{i} it",{i % 2},{i}.5' for i in range(60))
     source.write_text(f'"a: caption, ""quoted"" #",class,no\n{rows}\n')
-    write_recipe(str(source), tmp_path / "r.yaml")
+    write_recipe(recipe_for(str(source)), tmp_path / "r.yaml")
     config = load_config(str(tmp_path / "r.yaml"))
     assert config.data.train == str(source)
     assert config.data.label == "class"

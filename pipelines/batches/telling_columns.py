@@ -1,0 +1,44 @@
+"""Answers among the inputs: refused where a column is the answer itself, warned of where the answer follows from it."""
+
+from collections.abc import Mapping
+
+from clx.losses.base import LOSSES
+from clx.modalities.base import Modality
+from clx.pipelines.batches.columns import column_of, refuse_answers
+from clx.pipelines.config.schema import Config
+from clx.pipelines.data.answers import SAID, telling
+from clx.pipelines.data.column_kinds import kinds_of
+from clx.pipelines.data.manifest import Manifest
+
+TELLS = "{answer} follows from it with certainty; leave it out if it is not known where the model is used"
+
+
+def supervised_inputs(config: Config) -> set[str]:
+    """Inputs of the terms that learn the answer with a head."""
+    heads = [term for term in config.objective if term.name in LOSSES and LOSSES[term.name].trains_predictions]
+    return {name for term in heads for name in term.inputs or config.modalities}
+
+
+def telling_columns(config: Config, modalities: Mapping[str, Modality], manifest: Manifest) -> list[tuple[str, str]]:
+    """Columns of the inputs from which the answer follows with certainty, each with the answer.
+
+    Those of tables, and texts that are other words for the label where a head learns it from them. Raises `BadInput`
+    where one of them is the answer.
+    """
+    supervised = supervised_inputs(config)
+    refuse_answers(config, modalities, supervised)
+    tables: list[str] = []
+    words: list[str] = []
+    for name, modality in modalities.items():
+        wanted = column_of(name, modality)
+        if modality.kind == "table":
+            tables += wanted
+        elif modality.kind == "text" and name in supervised and isinstance(wanted, str):
+            words.append(wanted)
+    label = config.data.label
+    found = [(column, target) for target in config.data.target for column in telling(manifest, target, tables)]
+    if label is not None and label not in config.data.target and label in manifest.columns:
+        kinds = kinds_of(manifest)
+        few = [column for column in words if kinds[column].distinct <= SAID * max(2, kinds[label].distinct)]
+        found += [(column, label) for column in telling(manifest, label, [*tables, *few])]
+    return found

@@ -1,0 +1,115 @@
+"""Objective, head, batch, learning rate and lengths for data, each with the reason that its line of a recipe gives.
+
+The numbers stand at the top and each choice in a function of its own, to be tuned by measurement.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from clx.pipelines.data.column_kinds import Column
+from clx.pipelines.data.inferred import Inferred
+
+TEMPERATURE = 0.1
+ALIGNED = {"name": "clip", "temperature": TEMPERATURE, "learn_temperature": True}
+RATE, TABLE_RATE = 1e-3, 4e-3
+ROWS_A_BATCH, LARGEST_BATCH = 5, 256
+"""A batch has at most a fifth of the rows."""
+STEPS, MOST_EPOCHS, FEWEST_EPOCHS, MANY_ROWS = 1000, 100, 10, 200_000
+USUAL_TEXT, LONGEST_TEXT = 128, 1024
+"""Bytes that a text tower reads unless texts are longer, and at most."""
+PLAIN_TABLE = {"head": "norm", "augmentation": "none", "dropout": 0.0}
+"""Noise on few numbers costs more than it teaches: MAE 1.53 with it and 0.95 without on airfoil."""
+
+
+@dataclass
+class Choice:
+    """The parts of a recipe that follow from what columns are."""
+
+    modalities: dict[str, dict[str, Any]]
+    objective: dict[str, Any]
+    train: dict[str, Any]
+    reasons: dict[str, str] = field(default_factory=dict)
+    """By section, and by `modalities.NAME`."""
+
+
+def choose(found: Inferred, rows: int) -> Choice:
+    """A recipe's choices for so many training rows of what was found."""
+    choice = Choice({name: dict(options) for name, options in found.modalities.items()}, {}, {})
+    _objective(found, choice)
+    learned = "predictions" if choice.objective["name"] in ("l1", "cross-entropy", "binary-cross-entropy") else "space"
+    for name, options in choice.modalities.items():
+        kind = options.get("kind", name)
+        if kind == "table" and learned == "predictions" and len(choice.modalities) == 1:
+            options |= PLAIN_TABLE
+            choice.reasons[f"modalities.{name}"] = "no noise, no dropout: on few numbers they cost more than they teach"
+        if kind == "text":
+            _max_length(found, name, options, choice)
+    choice.train = _train(choice, rows)
+    return choice
+
+
+def _objective(found: Inferred, choice: Choice) -> None:
+    """What is learned: the answer where there is one, else what belongs together."""
+    inputs, first = choice.modalities, next(iter(choice.modalities))
+    if found.shape == "scored pair":
+        choice.objective = {"name": "cosent"}
+        why = f"orders pairs by their cosine as {found.target[0]} orders them"
+    elif found.shape == "negatives":
+        anchor, positive, negative = inputs
+        choice.objective = {"name": "infonce", "inputs": [anchor, positive], "negatives": [negative]}
+        why = f"draws {anchor} to {positive}, away from {negative} and from the others of the batch"
+    elif found.shape == "pair" and not found.answers:
+        choice.objective = {"name": "infonce"}
+        why = "draws the two of a pair together, and apart from the others of the batch"
+    elif found.target:
+        choice.objective = {"name": "l1"}
+        why = "the mean absolute error of a head, in the target's units; so is val_loss"
+    elif _aligns_words(found):
+        choice.objective = {**ALIGNED, "exclude": "labels"}  # rows of one class share their text and are no negatives
+        why = "aligns inputs with the words of their class, for zero-shot labels; --label learns the classes"
+    elif found.label is not None and (len(inputs) == 1 or found.reasons.get(found.label) == "by --label"):
+        several = found.several is not None or found.columns[found.label].kind == "labels"
+        choice.objective = {"name": "binary-cross-entropy" if several else "cross-entropy"}
+        why = f"a head learns {'each of the labels' if several else 'the classes'} of {found.label}"
+    elif len(inputs) > 1:
+        choice.objective = dict(ALIGNED)
+        why = "draws the inputs of a row together" + (
+            "; symile learns what only all of them together tell" if len(inputs) > 2 else ""
+        )
+    else:
+        inputs[first]["views"] = 2
+        choice.objective = {"name": "nt-xent", "temperature": TEMPERATURE}
+        why = "no answer and one input: two views of a row belong together"
+    choice.reasons["objective"] = why
+
+
+def _aligns_words(found: Inferred) -> bool:
+    """Whether the text that the inputs are aligned with is the class itself."""
+    return found.label is not None and found.modalities.get("text", {}).get("column") == found.label
+
+
+def _max_length(found: Inferred, name: str, options: dict[str, Any], choice: Choice) -> None:
+    """So many bytes that 99 texts in 100 are read to their end; a tower of another's weights has its length."""
+    columns = [options.get("column", name), options.get("pair")]
+    columns += [other.get("column", n) for n, other in found.modalities.items() if other.get("like") == name]
+    flat = [c for each in columns if each is not None for c in (each if isinstance(each, list) else [each])]
+    longest = max(found.columns.get(c, Column(c, "text")).longest for c in flat)
+    if longest <= USUAL_TEXT:
+        return
+    length = min(LONGEST_TEXT, 64 * math.ceil(longest / 64))
+    options["max_length"] = length
+    share = "99 in 100 texts have" if longest <= LONGEST_TEXT else "as much as is worth its time; 99 in 100 texts have"
+    choice.reasons[f"modalities.{name}"] = f"bytes of a text that are read: {share} {longest} at most"
+
+
+def _train(choice: Choice, rows: int) -> dict[str, Any]:
+    """Batch, epochs and rate."""
+    batch = 2 ** int(math.log2(max(2, min(LARGEST_BATCH, rows / ROWS_A_BATCH))))
+    fewest = FEWEST_EPOCHS if rows < MANY_ROWS else 3
+    epochs = min(MOST_EPOCHS, max(fewest, math.ceil(STEPS * batch / rows)))
+    plain = len(choice.modalities) == 1 and "dropout" in next(iter(choice.modalities.values()))
+    why = f"{rows} rows make {math.ceil(epochs * rows / batch)} steps; a batch is a fifth of the rows at most"
+    why += "; a table bears a higher rate" if plain else ""
+    choice.reasons["train"] = why
+    return {"epochs": epochs, "batch_size": batch, "lr": TABLE_RATE if plain else RATE}

@@ -1,0 +1,215 @@
+"""What the cells of a column are, by what most of them are: one odd cell never changes what its column is."""
+
+import datetime
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from clx.pipelines.data.file_kinds import kind_of_bytes, kind_of_file
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.split_names import split_of
+
+SAMPLED = 1000  # rows looked at
+MEDIA = ("image", "audio", "series")
+SPLIT_NAMES = ("split", "fold", "subset", "partition")
+TEXT_NAME = re.compile(
+    r"(text|captions?|sentence|description|title|prompt|transcript|question|headline|review|comment|body|abstract)"
+    r"([_ -]?\d+|[_ -][a-z]{2})?"
+)
+"""Also numbered, or with the code of a language: `caption_2`, `text_ja`."""
+ID_NAME = re.compile(r"(.*[_\s.-])?(id|idx|index|uuid|guid)")
+INDEX_NAMES = ("", "unnamed: 0", "index", "idx", "row", "no", "nr")
+CAMEL_ID = re.compile(r".*[a-z](Id|ID)")
+DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([ T]\d{1,2}:\d{2}.*)?")
+UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003134f]"
+)
+"""Letters of scripts that put no space between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column by a sample of its cells."""
+
+    name: str
+    kind: str
+    """image, audio, series, text, number, category, date, labels (lists of short texts) or split; else why it is none
+    of these: empty, one value only, an index, an identifier, cells of type X."""
+    known: int = 0
+    """Cells looked at that are not missing."""
+    distinct: int = 0
+    """Different ones among them."""
+    whole: bool = False
+    """Numbers without a fraction."""
+    captions: bool = False
+    """Texts in lists."""
+    longest: int = 0
+    """Bytes of UTF-8 that 99 % of the texts have at most."""
+
+    @property
+    def is_input(self) -> bool:
+        return self.kind in (*MEDIA, "text", "number", "category", "date")
+
+    @property
+    def in_table(self) -> bool:
+        """Whether a table reads it, unless it is told otherwise."""
+        return self.kind in ("number", "category", "date")
+
+    @property
+    def classes(self) -> bool:
+        """Whether its values could be classes: words, or a few whole numbers that come again."""
+        again = self.whole and self.distinct <= 20 and 2 * self.distinct <= self.known
+        return self.distinct > 1 and (self.kind == "category" or (self.kind == "number" and again))
+
+
+def kinds_of(manifest: Manifest) -> dict[str, Column]:
+    """Every column of a manifest, by up to 1000 rows spread over it."""
+    rows = np.unique(np.linspace(0, len(manifest) - 1, min(len(manifest), SAMPLED)).astype(int))
+    sampled = [manifest.row(int(i)) for i in rows]
+    found = {
+        name: column(name, [(int(i), row[name]) for i, row in zip(rows, sampled, strict=True) if not absent(row[name])])
+        for name in manifest.columns
+    }
+    if (files := manifest.path_column) in MEDIA:  # of a folder are what they were found to be, whatever they are called
+        found[files] = replace(found[files], kind=files)
+    return found
+
+
+def absent(value: Any) -> bool:
+    """Whether a cell stands for nothing, as `NA` does among numbers and classes."""
+    from clx.modalities.numbers import missing  # inside: the package holds torch
+
+    return missing(value)
+
+
+def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
+    """A column by its cells that are not missing, each with its row."""
+    bare, values = name.strip().lower(), [value for _, value in cells]
+    if not values:
+        return Column(name, "empty")
+    kinds = Counter(map(kind_of_cell, values))
+    if len({*kinds} & {"number", "words"}) and not {*kinds} - {"number", "words"} and numbers_in_text(values):
+        kinds = Counter({"number": kinds.total()})  # some of them with a unit or a decimal comma
+    kind, distinct = most(kinds), len({str(value) for value in values})
+    facts: dict[str, Any] = {"known": len(values), "distinct": distinct}
+    if bare in SPLIT_NAMES and all(split_of(str(value)) for value in values):
+        return Column(name, "split", **facts)
+    if kind in MEDIA:
+        return Column(name, kind, **facts)
+    if kind == "bytes":
+        return Column(name, "bytes of an unknown type", **facts)
+    if kind == "texts":
+        return _listed(name, values, facts)
+    if kind == "number":
+        numbers = [(row, float(value)) for row, value in cells if plain_number(value) is not None]
+        whole = bool(numbers) and all(value.is_integer() for _, value in numbers)
+        return Column(name, _kind_of_numbers(name, numbers, distinct, whole), whole=whole, **facts)
+    if kind == "date":
+        return Column(name, "date" if distinct > 1 else "one value only", **facts)
+    if set(kinds) - {"number", "date", "words", *MEDIA}:
+        return Column(name, f"cells of type {type(values[0]).__name__}", **facts)
+    texts = [str(value) for value in values]
+    return Column(name, _kind_of_texts(bare, texts, distinct), longest=longest(texts), **facts)
+
+
+def kind_of_cell(value: Any) -> str:
+    """image, audio, series, bytes, texts (a list of them), list, number, date or words; `inf` is an odd cell."""
+    if isinstance(value, np.ndarray):
+        return "series"
+    if isinstance(value, bytes):
+        return kind_of_bytes(value) or "bytes"
+    if isinstance(value, list | tuple):
+        return "texts" if value and all(isinstance(each, str) for each in value) else "list"
+    if isinstance(value, datetime.date | datetime.datetime):
+        return "date"
+    if isinstance(value, bool):
+        return "words"
+    if isinstance(value, str):
+        file = kind_of_file(value) if "\n" not in value else None
+        return file or (
+            "date" if DATE.fullmatch(value.strip()) else "words" if plain_number(value) is None else "number"
+        )
+    if isinstance(value, int | float):
+        return "number" if math.isfinite(value) else "infinite"
+    return type(value).__name__
+
+
+def most(kinds: Counter[str]) -> str | None:
+    """The kind of nine cells in ten, or of all but one."""
+    kind, count = kinds.most_common(1)[0]
+    total = kinds.total()
+    return kind if count >= 0.9 * total or count == total - 1 >= 2 else None
+
+
+def plain_number(value: Any) -> float | None:
+    """A finite number, as Python writes it but without its underscores; None for anything else."""
+    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def numbers_in_text(values: Sequence[Any]) -> bool:
+    """Whether the texts of a column are numbers with units, currencies or decimal commas, or are unclear ones."""
+    from clx.modalities.numbers import Unclear, writing_of
+
+    try:
+        return writing_of(values) is not None
+    except Unclear:
+        return True  # who reads it says what is unclear
+
+
+def longest(texts: Sequence[str]) -> int:
+    return int(np.quantile([len(text.encode()) for text in texts], 0.99))
+
+
+def words(text: str) -> float:
+    """About how many words a text has: two letters count as one where a script puts no spaces."""
+    unspaced = len(UNSPACED.findall(text))
+    return max(float(len(text.split())), unspaced / 2)
+
+
+def _listed(name: str, values: Sequence[Any], facts: dict[str, Any]) -> Column:
+    """Lists of texts are several captions, or, where the texts are short and come again, sets of labels."""
+    texts = [text for value in values if isinstance(value, list | tuple) for text in value]
+    often = len(texts) >= 2 * len(set(texts))
+    if np.mean([words(text) for text in texts]) < 3 and often and not TEXT_NAME.fullmatch(name.strip().lower()):
+        return Column(name, "labels", **facts)
+    return Column(name, "text", captions=True, longest=longest(texts), **facts)
+
+
+def _kind_of_numbers(name: str, numbers: Sequence[tuple[int, float]], distinct: int, whole: bool) -> str:
+    bare = name.strip().lower()
+    if whole and is_index(numbers) and (len(numbers) >= 20 or bare in INDEX_NAMES):
+        return "an index"
+    if not bare:
+        return "it has no name"
+    if (whole or not numbers) and (ID_NAME.fullmatch(bare) or CAMEL_ID.fullmatch(name.strip())):
+        return "an identifier"
+    return "number" if distinct > 1 else "one value only"
+
+
+def is_index(numbers: Sequence[tuple[int, float]]) -> bool:
+    """Whether the numbers count the rows, from wherever."""
+    return len(numbers) > 1 and len({value - row for row, value in numbers}) == 1
+
+
+def _kind_of_texts(bare: str, values: Sequence[str], distinct: int) -> str:
+    mean = sum(map(words, values)) / len(values)
+    if TEXT_NAME.fullmatch(bare) or mean >= 3:
+        return "text"
+    if not bare:
+        return "it has no name"
+    if distinct == 1:
+        return "one value only"
+    if len(values) > 20 and distinct > 0.9 * len(values):
+        return "an identifier" if mean < 1.5 else "text"
+    return "category"

@@ -1,0 +1,90 @@
+"""What the user said that columns are, and what they seem to be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clx.pipelines.data.answers import Likely
+from clx.pipelines.data.column_kinds import Column
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.system.errors import BadInput
+
+NONE = "none"
+"""Given as --label: there is no answer to learn."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user said that columns are, by the flags of `clx init` and `clx data check`."""
+
+    label: str | None = None
+    target: Sequence[str] = ()
+    pair: Sequence[str] = ()
+    group: str | None = None
+    ignore: Sequence[str] = ()
+
+    @property
+    def no_answer(self) -> bool:
+        return self.label == NONE
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise `BadInput` for a column that is not there, or is two things at once."""
+        said: dict[str, str] = {}
+        without = self.no_answer and NONE not in manifest.columns
+        flags = {
+            "--label": [] if self.label is None or without else [self.label],
+            "--target": self.target,
+            "--pair": self.pair,
+            "--ignore": self.ignore,
+        }
+        for flag, columns in [*flags.items(), ("--group", [self.group] if self.group else [])]:
+            for column in columns:
+                try:
+                    manifest.require(column)
+                except BadInput as error:
+                    raise BadInput(f"{flag} {column}: {error}") from None
+                if column in said and (flag != "--group" or said[column] == "--ignore"):
+                    raise BadInput(f"{flag} {column}: {said[column]} names it too; a column is one of them")
+                said[column] = flag
+        if self.pair and len(self.pair) != 2:
+            raise BadInput(f"--pair {','.join(self.pair)}: name two columns, as --pair first,second")
+        if self.label and self.target and not without:
+            raise BadInput("--label and --target: one of them is the answer (the other column can be left to --ignore)")
+
+
+UNASKED = Asked()
+
+
+@dataclass
+class Inferred:
+    """What the columns of a manifest seem to be."""
+
+    modalities: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """As in a config: options by name."""
+    label: str | None = None
+    target: list[str] = field(default_factory=list)
+    split: str | None = None
+    group: str | None = None
+    unused: dict[str, str] = field(default_factory=dict)
+    """Columns left out, with the reason."""
+    columns: dict[str, Column] = field(default_factory=dict)
+    likely: list[Likely] = field(default_factory=list)
+    """Columns that are probably the answer, which nobody has said."""
+    shape: str = ""
+    """`negatives`, `scored pair`, `pair`, `classified pair`; nothing for inputs of no such relation."""
+    long: dict[str, Any] | None = None
+    """`data.long`, for a table with a row per time step."""
+    several: str | None = None
+    """What separates the labels of a set in one text."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why the label, the target and the shape are what they are."""
+
+    @property
+    def answers(self) -> list[str]:
+        return [*self.target, *([self.label] if self.label else [])]
+
+
+def identifier(column: str, taken: Mapping[str, Any]) -> str:
+    name = "".join(c if c.isalnum() else "_" for c in column)
+    name = name if name.isidentifier() else f"input_{name}"
+    return name if name not in taken else f"{name}_{len(taken)}"

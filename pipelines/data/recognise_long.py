@@ -1,0 +1,64 @@
+"""Tables with a row per time step, by their columns: whose steps, when, and what was measured."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from clx.pipelines.data.column_kinds import ID_NAME, Column
+from clx.pipelines.data.manifest import Manifest, seconds
+from clx.pipelines.system.errors import BadInput
+
+TIME = {"time", "timestamp", "t", "datetime", "date", "step", "timestep", "seconds", "ts", "frame", "ms"}
+USABLE_TIMES = ("number", "date", "an index", "category", "an identifier")
+WHOSE = {"recording", "series", "case", "subject", "session", "trial", "unit", "sequence", "patient", "device", "track"}
+STEPS = 5  # per series on average, at least
+WINDOWED, SHORTEST, LARGEST = 256, 32, 512  # steps
+
+
+def find_long(manifest: Manifest, columns: Mapping[str, Column], answers: Sequence[str]) -> dict[str, Any] | None:
+    """`data.long` for a table in which a column says whose steps the rows are, and time rises within each.
+
+    Args:
+        columns: that may be part of it.
+        answers: label or targets; where they change within a series, rows are no steps of it.
+    """
+    times = [name for name, column in columns.items() if _bare(name) in TIME and column.kind in USABLE_TIMES]
+    whose = [name for name, column in columns.items() if _is_whose(name, column)]
+    channels = [name for name, column in columns.items() if column.kind == "number" and name not in (*times, *whose)]
+    if len(times) != 1 or len(whose) != 1 or not channels:
+        return None
+    ids = np.array([str(value) for value in manifest.column(whose[0])])
+    try:
+        when = seconds(manifest, times[0], "data.long")
+    except BadInput:
+        return None
+    names, codes = np.unique(ids, return_inverse=True)
+    order = np.lexsort((when, codes))
+    within = np.diff(codes[order]) == 0
+    if len(ids) < STEPS * len(names) or np.isnan(when).any() or not (np.diff(when[order])[within] > 0).all():
+        return None
+    for answer in answers:
+        cells = np.array([str(value) for value in manifest.column(answer)])[order]
+        if (cells[1:] != cells[:-1])[within].any():
+            return None
+    return {"id": whose[0], "time": times[0], "channels": channels}
+
+
+def windows_for(steps: Sequence[int]) -> dict[str, int] | None:
+    """Windows for series of so many steps, where they are long or few: a quarter of the middle length, half apart."""
+    middle = int(np.median(steps))
+    if middle < WINDOWED or (len(steps) >= 50 and middle < 4 * WINDOWED):
+        return None
+    length = int(np.clip(2 ** int(np.log2(middle / 4)), SHORTEST, LARGEST))
+    return {"length": length, "stride": length // 2}
+
+
+def _bare(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalpha())
+
+
+def _is_whose(name: str, column: Column) -> bool:
+    """A name of recordings or subjects, or of an identifier, whose values come again."""
+    named = _bare(name) in WHOSE or ID_NAME.fullmatch(name.strip().lower()) is not None
+    return named and column.kind not in ("an index", "empty") and column.distinct < column.known

@@ -1,0 +1,82 @@
+"""Two texts that belong together, by their names: with negatives, with a score, with classes of the pair."""
+
+import re
+from typing import Any
+
+from clx.pipelines.data.answers import bare
+from clx.pipelines.data.column_kinds import MEDIA, Column
+from clx.pipelines.data.inferred import Asked, Inferred, identifier
+
+ANCHOR = {"anchor", "query", "question", "sentence", "sentence1", "sent1"}
+POSITIVE = {"positive", "pos", "positivepassage", "answer", "passage", "document", "sentence2", "sent2", "positivedoc"}
+NEGATIVE = re.compile(r"(hard)?neg(ative)?s?(passage|doc)?\d*")
+SCORE = {"score", "label", "similarity", "isduplicate", "duplicate", "goldlabel", "relatednessscore", "target", "gold"}
+
+
+def related(found: Inferred, free: dict[str, Column], asked: Asked) -> bool:
+    """Two texts, or two inputs of one kind that the user calls a pair, perhaps with negatives or a score."""
+    texts = [name for name, column in free.items() if column.kind == "text" or name in asked.pair]
+    if asked.pair:
+        first, second = asked.pair
+        if free[first].kind != free[second].kind:
+            return False
+        negatives: list[str] = []
+        found.shape = "pair"
+    else:
+        if any(column.kind in MEDIA for column in free.values()):
+            return False
+        negatives = [name for name in texts if NEGATIVE.fullmatch(bare(name))]
+        rest = [name for name in texts if name not in negatives]
+        if len(rest) != 2:
+            return False
+        first, second = rest
+        if bare(second) in ANCHOR and bare(first) in POSITIVE:
+            first, second = second, first
+        named = bare(first) in ANCHOR and bare(second) in POSITIVE
+        if not (negatives or named or siblings(first, second)):
+            return False
+        found.shape = "negatives" if negatives else "pair"
+    scored = _score_of_pair(found) if not negatives else None
+    if scored is not None:
+        found.shape = scored
+    if found.shape == "classified pair":
+        found.modalities["text"] = {"column": first, "pair": second}
+    else:
+        a, b = (identifier(name, {}) for name in (first, second))
+        found.modalities[a] = _named(a, first, {"kind": free[first].kind})
+        found.modalities[b] = _named(b, second, {"like": a})
+        if negatives:
+            name = identifier(negatives[0], found.modalities) if len(negatives) == 1 else "negative"
+            column: Any = negatives[0] if len(negatives) == 1 else negatives
+            found.modalities[name] = _named(name, column, {"like": a})
+    used = {first, second, *negatives}
+    found.unused |= {n: "not of the pair" if c.is_input else c.kind for n, c in free.items() if n not in used}
+    return True
+
+
+def _score_of_pair(found: Inferred) -> str | None:
+    """How alike two texts are, as a number or a flag, is a score; more classes than two are classes of the pair."""
+    if found.target:
+        return "scored pair" if len(found.target) == 1 else None
+    candidates = [found.label] if found.label else [one.column for one in found.likely if bare(one.column) in SCORE]
+    if len(candidates) != 1:
+        return None
+    column = found.columns[candidates[0]]
+    if column.kind == "number" and (column.distinct == 2 or not column.whole):
+        found.label, found.target, found.likely = None, candidates, []
+        found.unused.pop(candidates[0], None)
+        found.reasons.setdefault(candidates[0], "by its name")
+        return "scored pair"
+    return "classified pair" if found.label else None
+
+
+def siblings(first: str, second: str) -> bool:
+    """Whether two names differ in a number or a letter at the end alone: sentence1 and sentence2, text_a and text_b."""
+    a, b = bare(first), bare(second)
+    pair = {a[-1:], b[-1:]}
+    return (a[:-1] == b[:-1] and pair in ({"1", "2"}, {"a", "b"}, {"0", "1"})) or {a, b} == {"premise", "hypothesis"}
+
+
+def _named(name: str, column: Any, options: dict[str, Any]) -> dict[str, Any]:
+    options = {key: value for key, value in options.items() if (key, value) != ("kind", name)}
+    return options if name == column else {**options, "column": column}

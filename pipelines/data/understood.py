@@ -1,0 +1,168 @@
+"""What was understood of data, for people to see before time is spent: files, splits and the use of each column."""
+
+import fnmatch
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clx.pipelines.config.data_schema import Data, Fraction, Last
+from clx.pipelines.config.schema import Config
+from clx.pipelines.data.column_kinds import absent, kinds_of
+from clx.pipelines.data.manifest import Manifest
+
+SHOWN = 40  # characters of an example
+NAMED = 12  # columns in a line
+NOT_NAMED = "the config does not name it"
+MADE = ("recording", "start", "future", "times")
+"""Columns that windows and long tables make."""
+
+
+def understood(
+    config: Config, splits: Mapping[str, Manifest], unused: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Files found and left out, splits, and columns.
+
+    Args:
+        splits: by name, as `load_splits` gives them.
+        unused: why columns are not used, where that is known.
+
+    Returns:
+        `columns`, each with `column`, `kind`, `use`, `missing` (cells, of all splits) and an `example`; `left_out`,
+        each with `reason`, `count` and an `example`; `splits` by name with their `rows` and what they are `from`.
+    """
+    train = splits["train"]
+    kinds, uses = kinds_of(train), uses_of(config, train)
+    columns = []
+    for column, found in kinds.items():
+        if column in MADE and (config.data.windows or config.data.long) and column not in uses:
+            continue
+        use = uses.get(column) or f"not used: {(unused or {}).get(column, NOT_NAMED)}"
+        missing = sum(int(missing_in(manifest, column, found.kind).sum()) for manifest in splits.values())
+        example = _example(train, column)
+        columns.append({"column": column, "kind": found.kind, "use": use, "missing": missing, "example": example})
+    return {
+        "columns": columns + list(_steps(config.data)),
+        "left_out": [
+            {"reason": left.reason, "count": left.count, "example": left.example}
+            for left in dict.fromkeys(left for manifest in splits.values() for left in manifest.left_out)
+        ],
+        "splits": {
+            name: {"rows": len(manifest), "from": split_from(name, manifest, config.data)}
+            for name, manifest in splits.items()
+        },
+    }
+
+
+def uses_of(config: Config, manifest: Manifest) -> dict[str, str]:
+    """What each column that the config names is used for."""
+    data, uses = config.data, dict[str, list[str]]()
+
+    def add(column: str | None, use: str) -> None:
+        if column is not None:
+            uses.setdefault(column, []).append(use)
+
+    for name, options in config.modalities.items():
+        for column in columns_read(name, options, manifest, data):
+            add(column, f"input {name}")
+    add(data.label, "label")
+    for column in data.target:
+        add(column, "target")
+    add(data.split if data.split in manifest.columns else None, "split")
+    by = getattr(data.val, "by", None)
+    add(by if by in manifest.columns else None, "group: its rows stay in one split")
+    if data.neighbours is not None:
+        add(data.neighbours.group, "group of neighbours")
+        add(data.neighbours.time, "time of neighbours")
+    if data.long is not None:
+        add(data.long.id, "whose steps: a row per series")
+    return {column: ", ".join(dict.fromkeys(said)) for column, said in uses.items()}
+
+
+def columns_read(name: str, options: Mapping[str, Any], manifest: Manifest, data: Data) -> list[str]:
+    """The columns that feed a modality, by its options; patterns are what they match."""
+    if options.get("kind", name) == "table":
+        wanted = options.get("columns") or ([options["column"]] if options.get("column") else ["*"])
+    else:
+        column = options.get("column") or name
+        wanted = column if isinstance(column, list) else [column]
+        wanted = [*wanted, *([options["pair"]] if options.get("pair") else [])]
+    answers = {data.label, data.split, *data.target}
+    return [
+        column
+        for column in manifest.columns
+        if column in wanted or (column not in answers and any(fnmatch.fnmatchcase(column, w) for w in wanted))
+    ]
+
+
+def split_from(split: str, manifest: Manifest, data: Data) -> str:
+    """What decided that rows are of this split."""
+    if manifest.split_from:
+        return manifest.split_from
+    given = {"val": data.val, "test": data.test}.get(split)
+    if isinstance(given, Fraction):
+        return f"{100 * given.fraction:g} % drawn"
+    if isinstance(given, Last):
+        return f"the last {100 * given.last:g} % of every series"
+    if isinstance(given, str):
+        return f"its own source {given}"
+    return f"column {data.split!r}" if data.split in manifest.columns else "all rows"
+
+
+def missing_in(manifest: Manifest, column: str, kind: str = "text") -> NDArray[np.bool_]:
+    """Which rows have no cell there: null, NaN, blank, and, but in texts and paths, words such as `NA`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    cells = manifest.table.column(column)
+    nan = {"nan_is_null": True} if pa.types.is_floating(cells.type) else {}
+    none = np.asarray(pc.is_null(cells, **nan).to_numpy())
+    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+        values = pc.unique(cells).to_pylist() if kind in ("number", "category", "date") else [""]
+        empty = [value for value in values if value is not None and absent(value)]
+        trimmed = cells if len(values) > 1 else pc.utf8_trim_whitespace(cells)
+        none = none | pc.is_in(trimmed, pa.array(empty, cells.type)).to_numpy()
+    found: NDArray[np.bool_] = none[manifest.rows]
+    return found
+
+
+def _steps(data: Data) -> Iterator[dict[str, Any]]:
+    """The columns of a table of time steps, of which the rows of a run have only what was made of them."""
+    if data.long is None:
+        return
+    yield {"column": data.long.time, "kind": "time", "use": "time of a step", "missing": 0, "example": ""}
+    for column in data.long.channels:
+        yield {"column": column, "kind": "number", "use": "channel of series", "missing": None, "example": ""}
+
+
+def _example(manifest: Manifest, column: str) -> str:
+    for i in range(min(len(manifest), 100)):
+        cell = manifest.cell(i, column)
+        if cell is None:
+            continue
+        if isinstance(cell, bytes):
+            return f"{len(cell)} bytes"
+        if isinstance(cell, np.ndarray):
+            return f"{' x '.join(map(str, cell.shape))} numbers"
+        text = " ".join(str(cell).split())
+        return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+    return ""
+
+
+def in_three_lines(found: Mapping[str, Any]) -> list[str]:
+    """Splits and what was left out; what the columns are used for; which are not used. A line each, where there is
+    something to say."""
+    splits = ", ".join(f"{at['rows']} {name} ({at['from']})" for name, at in found["splits"].items())
+    left = "".join(f"; left out: {at['count']} {at['reason']} ({at['example']})" for at in found["left_out"])
+    used = [at for at in found["columns"] if not at["use"].startswith("not used")]
+    named = [
+        f"{at['column']} ({at['use']}{', ' + str(at['missing']) + ' missing' if at['missing'] else ''})" for at in used
+    ]
+    rest = [at["column"] for at in found["columns"] if at["use"].startswith("not used")]
+    lines = [f"rows: {splits}{left}", f"columns: {_listed(named)}"]
+    return [*lines, f"not used: {_listed(rest)}"] if rest else lines
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
