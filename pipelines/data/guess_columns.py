@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from clx.pipelines.data.answers import SAID, likely, lone_number, sure, telling
 from clx.pipelines.data.column_kinds import MEDIA, SAMPLED, Column, kinds_of
-from clx.pipelines.data.inferred import UNASKED, Asked, Inferred, identifier
+from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred, identifier
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.recognise_long import find_long
 from clx.pipelines.data.recognise_pairs import related
@@ -46,8 +46,10 @@ def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
 
 def _answers(found: Inferred, free: dict[str, Column], asked: Asked) -> None:
     """The label or the target, taken out of the columns that are free to be inputs."""
-    without = asked.no_answer and "none" not in found.columns
-    if without:
+    if asked.no_answer and NONE not in found.columns:
+        for name in [name for name, column in free.items() if sure(column)]:
+            found.unused[name] = f"an answer by its name, and --label {NONE}"
+            del free[name]
         return
     if asked.label or asked.target:
         found.label, found.target = asked.label, list(asked.target)

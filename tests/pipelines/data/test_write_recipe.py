@@ -5,6 +5,7 @@ import pytest
 from clx.pipelines.batches.columns import check_columns
 from clx.pipelines.config.load import load_config
 from clx.pipelines.config.objects import make_losses, make_modalities
+from clx.pipelines.data.inferred import Asked
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.write_recipe import recipe_for, write_recipe
 from clx.pipelines.system.errors import BadInput
@@ -56,7 +57,8 @@ def test_one_input_is_contrasted_with_another_view_of_itself(tmp_path) -> None:
     assert "text: {column: label}" in recipe_for(str(tmp_path))  # class names are words to align with
     for old, new in (("a", "1"), ("b", "2")):
         (tmp_path / old).rename(tmp_path / new)
-    assert "image: {views: 2}" in recipe_for(str(tmp_path))
+    assert "image: {}" in recipe_for(str(tmp_path))  # and numbers are classes to be learned
+    assert "image: {views: 2}" in recipe_for(str(tmp_path), Asked(label="none"))
 
 
 def test_nothing_to_learn_from_is_said(tmp_path) -> None:
