@@ -548,12 +548,350 @@ FOLDERS = [
 """Folders and files: splits by name, what lies beside them, files by content."""
 
 
+SPECIES = ("setosa", "versicolor", "virginica")
+FLOWERS = csv(
+    ",sepal,petal,species,species_id",
+    *(f"{i},{i * 7 % 29 / 10},{i * 11 % 41 / 10},{SPECIES[i % 3]},{i % 3}" for i in range(60)),
+)
+PASSENGERS = csv(
+    "PassengerId,Survived,Pclass,Name,Sex,Fare,alive",
+    *(
+        f'{i + 1},{i % 2},{i % 3 + 1},"Braund, Mr. Owen {i}",{("male", "female")[i // 2 % 2]},{i * 7 % 50 / 4},'
+        f"{('no', 'yes')[i % 2]}"
+        for i in range(60)
+    ),
+)
+BIRDS = ("しろいクジャクのメス", "あかいとり")
+ODD = {0: "NA", 1: "inf"}
+PRICED = csv("image,price,caption", *(f"{i}.png,{i * 1.5},a picture of {i}" for i in range(20)))
+
+
+def answered(name: str) -> str:
+    """A table of numbers with a column of answers of this name."""
+    return csv(f"a,b,{name},c", *(f"{i * 7 % 30 / 10},{i * 3 % 17},{i * 11 % 50 + 0.5},{i % 4}" for i in range(40)))
+
+
+def holds(*parts: str) -> Callable[[str], bool]:
+    """A text with all of these parts."""
+    return lambda text: all(part in text for part in parts)
+
+
+def use_of(column: str, use: str, **more: Any) -> Callable[[list[dict[str, Any]]], bool]:
+    """The list `columns` of a report says this of a column."""
+    return lambda columns: (
+        [{key: at[key] for key in ("use", *more)} for at in columns if at["column"] == column] == [{"use": use, **more}]
+    )
+
+
+TABLE_OF = """
+data: {{train: a.csv, label: species}}
+modalities: {{table: {{columns: {columns}, augmentation: none}}}}
+objective: {{name: cross-entropy}}
+train: {{steps: 2, batch_size: 16, device: cpu}}
+eval: []
+"""
+
 COLUMNS = [
     Case(
         "an empty table",
         {"a.csv": "x,y\n"},
         "data check a.csv",
         error="a.csv: there is a header but no rows of data",
+    ),
+    Case(
+        "one path without an extension leaves the column an image, and is a bad cell",
+        pictures("0.png", "1.png", "2.png") | {"a.csv": csv("image,text", "0.png,a b c", "1.png,d e f", "seven,g h i")},
+        "data check a.csv",
+        {
+            "columns": use_of("image", "input image", kind="image"),
+            "errors": {"bad cell": 1},
+            "findings.0.where": "a.csv row 3",
+        },
+        code=3,
+    ),
+    Case(
+        "NA and inf leave a price a number to predict",
+        {"a.csv": csv("x,price", *(f"{i * 7 % 5}.5,{ODD.get(i, i * 5 % 11)}" for i in range(40)))},
+        "init a.csv",
+        {"columns": use_of("price", "target", kind="number", missing=1), "recipe": holds("target: [price]")},
+    ),
+    Case(
+        "NA and inf leave a column of a table numbers: one is missing, one is a bad cell with its row",
+        {"a.csv": csv("x,y", *(f"{ODD.get(i, i * 5 % 11)},{i * 3 % 8}.5" for i in range(40)))},
+        "data check a.csv --target y",
+        {
+            "columns": use_of("x", "input table", kind="number", missing=1),
+            "errors": {"bad cell": 1},
+            "findings.0.where": "a.csv row 2",
+        },
+        code=3,
+    ),
+    Case(
+        "Japanese without spaces is text",
+        pictures("0.png", "1.png") | {"a.csv": csv("image,word", *(f"{i % 2}.png,{BIRDS[i % 2]}" for i in range(40)))},
+        "init a.csv",
+        {"columns": use_of("word", "input text", kind="text"), "recipe": holds("text: {column: word}")},
+    ),
+    Case(
+        "iris asks for its label",
+        {"a.csv": FLOWERS},
+        "init a.csv",
+        error="column 'species' is probably the answer (by its name): say --label species; --label none learns without",
+    ),
+    Case(
+        "iris with its label: neither the index nor the class's number is an input",
+        {"a.csv": FLOWERS},
+        "init a.csv --label species",
+        {
+            "recipe": holds("label: species", "{columns: [sepal, petal],", "{name: cross-entropy}"),
+            "columns.0.use": "not used: an index",
+            "splits.val.from": "10 % drawn of the train rows",
+        },
+    ),
+    Case(
+        "titanic asks for its label",
+        {"a.csv": PASSENGERS},
+        "init a.csv",
+        error="say --label Survived;",
+    ),
+    Case(
+        "titanic with its label: the label's other words are no input, nor who somebody is",
+        {"a.csv": PASSENGERS},
+        "init a.csv --label Survived",
+        {
+            "recipe": holds("{columns: [Pclass, Sex, Fare],"),
+            "columns": use_of("alive", "not used: Survived follows from it with certainty", missing=0, example="no"),
+        },
+    ),
+    *(
+        Case(
+            f"a table with {name} asks for its target",
+            {"a.csv": answered(name)},
+            "init a.csv",
+            error=f"--target {name}",
+        )
+        for name in ("SalePrice", "MEDV", "quality")
+    ),
+    *(
+        Case(
+            f"a table with {name} predicts it",
+            {"a.csv": answered(name)},
+            f"init a.csv{flag}",
+            {"recipe": holds(f"target: [{name}]", "columns: [a, b, c],", "{name: l1}")},
+        )
+        for name, flag in (("price", ""), ("SalePrice", " --target SalePrice"))
+    ),
+    Case(
+        "a table of unknown columns asks about the last",
+        {"a.csv": csv("a,b,zz", *(f"{i * 7 % 30 / 10},{i * 3 % 17},{i * 1.5}" for i in range(40)))},
+        "init a.csv",
+        error="column 'zz' is probably the answer (the last column): say --target zz;",
+    ),
+    Case(
+        "a table without an answer learns from its columns",
+        {"a.csv": FLOWERS},
+        "init a.csv --label none",
+        {"recipe": holds("columns: [sepal, petal, species]", "nt-xent")},
+    ),
+    Case(
+        "variety asks for its label",
+        {"a.csv": FLOWERS.replace("species,", "variety,")},
+        "init a.csv",
+        error="say --label variety;",
+    ),
+    Case(
+        "pictures with texts need no answer, and ask about a price",
+        pictures(*(f"{i}.png" for i in range(20))) | {"a.csv": PRICED},
+        "init a.csv",
+        error="say --target price;",
+    ),
+    Case(
+        "pictures with texts",
+        pictures(*(f"{i}.png" for i in range(20))) | {"a.csv": PRICED},
+        "init a.csv --ignore price",
+        {"recipe": holds("text: {column: caption}", "{name: clip,"), "columns.1.use": "not used: by --ignore"},
+    ),
+    Case(
+        "a label among the columns of a table",
+        {"a.csv": FLOWERS, "r.yaml": TABLE_OF.format(columns="[sepal, species]")},
+        "data check --config r.yaml",
+        error="modalities.table.columns: 'species' is data.label too, so the answer would be among the inputs",
+    ),
+    Case(
+        "a label among the columns of a table, in training",
+        {"a.csv": FLOWERS, "r.yaml": TABLE_OF.format(columns="[sepal, species]")},
+        "train r.yaml",
+        error="modalities.table.columns: 'species' is data.label too, so the answer would be among the inputs",
+    ),
+    Case(
+        "every column of a table is what init takes for it",
+        {"a.csv": FLOWERS, "r.yaml": TABLE_OF.format(columns='["*"]')},
+        "data check --config r.yaml",
+        {"splits.train.inputs.table.column": ["sepal", "petal"], "ok": True},
+    ),
+    Case(
+        "a column from which the label follows is warned of by check",
+        {"a.csv": FLOWERS, "r.yaml": TABLE_OF.format(columns="[sepal, species_id]")},
+        "data check --config r.yaml",
+        {
+            "counts": {"tells the answer": 1},
+            "findings.0.column": "species_id",
+            "findings.0.reason": holds("species follows from it with certainty"),
+        },
+    ),
+    Case(
+        "training says what it understood, and warns of a column from which the label follows",
+        {"a.csv": FLOWERS, "r.yaml": TABLE_OF.format(columns="[sepal, species_id]")},
+        "train r.yaml -o run",
+        {"steps": 2},
+        hears=(
+            "rows: 60 train (all rows)",
+            "columns: sepal (input table), species (label), species_id (input table)",
+            "not used: , petal",
+            "column 'species_id' is among the inputs: species follows from it with certainty",
+        ),
+    ),
+    Case(
+        "a class as yes or no tells it",
+        {
+            "a.csv": csv(
+                "x,is_setosa,species",
+                *(f"{i * 7 % 29 / 10},{int(i % 3 == 0)},{SPECIES[i % 3]}" for i in range(60)),
+            )
+        },
+        "init a.csv --label species",
+        {"recipe": holds("columns: [x]"), "columns.1.use": "not used: species follows from it with certainty"},
+    ),
+    Case(
+        "a column that is not there",
+        {"a.csv": PASSENGERS},
+        "init a.csv --label survived",
+        error="--label survived: a.csv: no column 'survived' (did you mean 'Survived'?)",
+    ),
+    Case(
+        "a column that is two things",
+        {"a.csv": PASSENGERS},
+        "data check a.csv --label Sex --ignore Sex",
+        error="--ignore Sex: --label names it too; a column is one of them",
+    ),
+    Case(
+        "two answers",
+        {"a.csv": PASSENGERS},
+        "init a.csv --label Survived --target Fare",
+        error="--label and --target: one of them is the answer",
+    ),
+    Case("a pair of one", {"a.csv": PASSENGERS}, "init a.csv --pair Name", error="--pair Name: name two columns"),
+    Case(
+        "flags beside a config",
+        {"a.csv": FLOWERS, "r.yaml": TABLE_OF.format(columns="[sepal]")},
+        "data check --config r.yaml --label species",
+        error="--config says what the columns are",
+    ),
+    Case(
+        "check says what it takes columns for",
+        {"a.csv": PASSENGERS},
+        "data check a.csv",
+        {
+            "columns": use_of("Survived", "not used: likely the answer (by its name): --label Survived", kind="number"),
+            "left_out": [],
+            "splits.train.from": "all rows",
+        },
+    ),
+    Case(
+        "anchor, positive, negative",
+        {"a.csv": csv("anchor,positive,negative", *(f"how is {i},it is {i},no {i} at all" for i in range(20)))},
+        "init a.csv",
+        {
+            "recipe": holds(
+                "anchor: {kind: text}",
+                "positive: {like: anchor}",
+                "negative: {like: anchor}",
+                "{name: infonce, inputs: [anchor, positive], negatives: [negative]}",
+            )
+        },
+    ),
+    Case(
+        "sentence1, sentence2, score",
+        {"a.csv": csv("sentence1,sentence2,score", *(f"a man {i},a woman {i},{i * 7 % 50 / 10}" for i in range(20)))},
+        "init a.csv",
+        {
+            "recipe": holds(
+                "sentence1: {kind: text}", "sentence2: {like: sentence1}", "target: [score]", "{name: cosent}"
+            )
+        },
+    ),
+    Case(
+        "question1, question2, is_duplicate",
+        {
+            "a.csv": csv(
+                "id,qid1,qid2,question1,question2,is_duplicate",
+                *(f"{i},{2 * i},{2 * i + 1},what is {i} now,what was {i} then,{i % 2}" for i in range(40)),
+            )
+        },
+        "init a.csv",
+        {
+            "recipe": holds("question2: {like: question1}", "target: [is_duplicate]", "{name: cosent}"),
+            "columns.0.use": "not used: an index",
+        },
+    ),
+    Case(
+        "recording, time, channels, label",
+        {
+            "a.csv": csv(
+                "recording,time,ax,ay,label",
+                *(
+                    f"{r},{t},{r * t % 7 / 3},{(r + t) % 5},{('walk', 'run')[r % 2]}"
+                    for r in range(6)
+                    for t in range(30)
+                ),
+            )
+        },
+        "init a.csv",
+        {
+            "recipe": holds(
+                "long: {id: recording, time: time, channels: [ax, ay]}", "label: label", "series: {}", "cross-entropy"
+            ),
+            "splits.train.rows": 6,
+        },
+    ),
+    Case(
+        "image, age",
+        pictures(*(f"{i}.png" for i in range(20)))
+        | {"a.csv": csv("image,age", *(f"{i}.png,{20 + i * 7 % 31}" for i in range(20)))},
+        "init a.csv",
+        {"recipe": holds("target: [age]", "image: {}", "{name: l1}")},
+    ),
+    Case(
+        "image, price and columns of a table",
+        pictures(*(f"{i}.png" for i in range(20)))
+        | {
+            "a.csv": csv(
+                "image,price,rooms,city", *(f"{i}.png,{90 + i * 7 % 31},{i % 5},{'AB'[i % 2]}" for i in range(20))
+            )
+        },
+        "init a.csv",
+        {"recipe": holds("target: [price]", "image: {}", "table: {columns: [rooms, city]", "{name: l1}")},
+    ),
+    Case(
+        "class index, title, description",
+        {
+            "a.csv": csv(
+                "Class Index,Title,Description",
+                *(f"{i % 4 + 1},News of {i},Something long about {i} and so on" for i in range(40)),
+            )
+        },
+        "init a.csv",
+        {
+            "recipe": holds(
+                "label: Class Index", "Title: {kind: text}", "Description: {like: Title}", "{name: cross-entropy}"
+            )
+        },
+    ),
+    Case(
+        "long texts are read to their end",
+        {"a.csv": csv("text,label", *(f"{'word ' * 60}{i},{i % 2}" for i in range(20)))},
+        "init a.csv",
+        {"recipe": holds("text: {max_length: 320}", "99 in 100 texts have 302 at most")},
     ),
 ]
 """What columns are: kinds by majority, answers never among the inputs, what `clx init` makes of them."""

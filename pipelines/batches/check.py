@@ -87,7 +87,8 @@ def check_source(
     report = check(splits, modalities, data.label, data.target, step, data.bin_width, data.several, told)
     seen = understood(known, splits, unused)
     for split, at in seen.pop("splits").items():
-        report["splits"][split]["from"] = at["from"]
+        if split in splits:
+            report["splits"][split]["from"] = at["from"]
     return {"data": data.train, **seen, "notes": list(splits["train"].notes), **report}
 
 

@@ -68,7 +68,7 @@ def _objective(found: Inferred, choice: Choice) -> None:
     elif _aligns_words(found):
         choice.objective = {**ALIGNED, "exclude": "labels"}  # rows of one class share their text and are no negatives
         why = "aligns inputs with the words of their class, for zero-shot labels; --label learns the classes"
-    elif found.label is not None and (len(inputs) == 1 or found.reasons.get(found.label) == "by --label"):
+    elif found.label is not None and (_of_one_kind(inputs) or found.reasons.get(found.label) == "by --label"):
         several = found.several is not None or found.columns[found.label].kind == "labels"
         choice.objective = {"name": "binary-cross-entropy" if several else "cross-entropy"}
         why = f"a head learns {'each of the labels' if several else 'the classes'} of {found.label}"
@@ -82,6 +82,11 @@ def _objective(found: Inferred, choice: Choice) -> None:
         choice.objective = {"name": "nt-xent", "temperature": TEMPERATURE}
         why = "no answer and one input: two views of a row belong together"
     choice.reasons["objective"] = why
+
+
+def _of_one_kind(inputs: dict[str, dict[str, Any]]) -> bool:
+    """Whether there is one input, or several of a kind: nothing to align."""
+    return len({options.get("kind", name) for name, options in inputs.items() if "like" not in options}) == 1
 
 
 def _aligns_words(found: Inferred) -> bool:

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
-from clx.pipelines.data.answers import SAID, likely, lone_number, sure, telling
+from clx.pipelines.data.answers import SAID, Likely, likely, lone_number, sure, telling
 from clx.pipelines.data.column_kinds import MEDIA, SAMPLED, Column, kinds_of
 from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred, identifier
 from clx.pipelines.data.manifest import Manifest
@@ -31,6 +32,9 @@ def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
         else:
             continue
         del free[name]
+    for name in asked.pair:
+        if free[name].kind in ("category", "an identifier"):
+            free[name] = replace(free[name], kind="text")  # short, but the user says that it is an input
     _answers(found, free, asked)
     _several_labels(manifest, found, asked)
     if not asked.pair:
@@ -55,16 +59,22 @@ def _answers(found: Inferred, free: dict[str, Column], asked: Asked) -> None:
         found.label, found.target = asked.label, list(asked.target)
         found.reasons |= {name: "by --label" if asked.label else "by --target" for name in found.answers}
     else:
+        kinds = {column.kind for name, column in free.items() if name in asked.pair or not asked.pair}
+        aligned = "text" in kinds and bool(kinds & set(MEDIA))  # which learn from each other without an answer
         for name, column in free.items():
             kind = sure(column)
             if kind == "label" and found.label is None:
                 found.label = name
             elif kind == "label":
                 found.unused[name] = "a second label"
+            elif kind == "target" and aligned and asked.pair:
+                found.unused[name] = "not of the pair"
+            elif kind == "target" and aligned:
+                found.likely.append(Likely(name, "--target", "by its name, beside pictures or sounds with texts"))
             elif kind == "target":
                 found.target.append(name)
         found.reasons |= {name: "by its name" for name in found.answers}
-    for name in [*found.answers, *(n for n, why in found.unused.items() if why == "a second label")]:
+    for name in [*found.answers, *found.unused]:
         free.pop(name, None)
     if not found.answers:
         lone = lone_number(free)
@@ -72,10 +82,10 @@ def _answers(found: Inferred, free: dict[str, Column], asked: Asked) -> None:
             found.target, found.reasons[lone] = [lone], "the one number beside the input"
             del free[lone]
         else:
-            found.likely = likely(free)
-            for one in found.likely:
-                found.unused[one.column] = f"likely the answer ({one.why}): {one.given}"
-                del free[one.column]
+            found.likely = found.likely or ([] if asked.pair else likely(free))
+    for one in found.likely:
+        found.unused[one.column] = f"likely the answer ({one.why}): {one.given}"
+        del free[one.column]
 
 
 def _several_labels(manifest: Manifest, found: Inferred, asked: Asked) -> None:
@@ -118,6 +128,8 @@ def _inputs(manifest: Manifest, found: Inferred, free: dict[str, Column], asked:
         for each in named:
             name = kind if len(named) == 1 else identifier(each, found.modalities)
             options = {} if name == kind else {"kind": kind}
+            if kind == "text" and pure and found.answers and name != named[0] and len(named) > 1:
+                options = {"like": identifier(named[0], {})}  # read alike; together they say the answer
             found.modalities[name] = options if name == each else {**options, "column": each}
     _table(found, free)
 

@@ -42,16 +42,19 @@ def understood(
         missing = sum(int(missing_in(manifest, column, found.kind).sum()) for manifest in splits.values())
         example = _example(train, column)
         columns.append({"column": column, "kind": found.kind, "use": use, "missing": missing, "example": example})
+    parts = {
+        name: {"rows": len(manifest), "from": split_from(name, manifest, config.data)}
+        for name, manifest in splits.items()
+    }
+    if isinstance(config.data.val, Fraction) and "val" not in splits:
+        parts["val"] = {"rows": None, "from": f"{split_from('val', train, config.data)} of the train rows"}
     return {
         "columns": columns + list(_steps(config.data)),
         "left_out": [
             {"reason": left.reason, "count": left.count, "example": left.example}
             for left in dict.fromkeys(left for manifest in splits.values() for left in manifest.left_out)
         ],
-        "splits": {
-            name: {"rows": len(manifest), "from": split_from(name, manifest, config.data)}
-            for name, manifest in splits.items()
-        },
+        "splits": parts,
     }
 
 
