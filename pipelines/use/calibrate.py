@@ -51,14 +51,14 @@ def calibrate_on(
     column = label or run.config.data.label or "label"
     stated = _labels(manifest, column, run.config.data.several, multi_label, say)
     if not phrasings:
-        phrasings = {name: [name] for name in sorted({name for names in stated for name in names})}
+        phrasings = {name: [name] for name in sorted({name for names in stated for name in names or []})}
     if len(phrasings) < 2 and not multi_label:
         raise BadInput(f"{manifest.name}: column {column!r} has fewer than two labels to tell apart")
     known = {class_name(name) or name: name for name in phrasings}
     truth: list[set[str] | None] = []
     for names in stated:
-        applying = {known[name] for name in names if name in known}
-        truth.append(applying if names and (len(applying) == 1 or multi_label) else None)
+        applying = {known[name] for name in names or [] if name in known}
+        truth.append(applying if names is not None and (len(applying) == 1 or multi_label) else None)
     usable = inputs.usable(manifest)
     if not usable:
         raise BadInput(
@@ -84,8 +84,8 @@ def calibrate_on(
 
 def _labels(
     manifest: Manifest, column: str, several: str | Literal[False] | None, multi_label: bool, say: Callable[[str], None]
-) -> list[list[str]]:
-    """The labels of each row; says so where they are divided by what nobody named."""
+) -> list[list[str] | None]:
+    """The labels of each row, None where nothing is known; says so where they are divided by what nobody named."""
     cells = manifest.column(column)
     divider = several
     if several is None and multi_label:
@@ -93,7 +93,7 @@ def _labels(
         divided = sum(isinstance(cell, str) and "|" in cell for cell in cells)
         if divided:
             say(f"column {column!r}: {divided} cells are divided at '|' into several labels")
-    return [labels_in(cell, divider) or [] for cell in cells]
+    return [labels_in(cell, divider) for cell in cells]
 
 
 def worse(name: str, one: Fit) -> str:
