@@ -113,15 +113,17 @@ def together(*statistics: Statistic) -> Statistic:
     return statistic
 
 
-def ranked(values: Any) -> Callable[[Array], Array]:
-    """Ranks `[b, n]` of a value per row among the weighted rows, ties sharing their mean rank."""
+def ranked(values: Any, some: Any | None = None) -> Callable[[Array], Array]:
+    """Ranks `[b, n]` of a value per row among the weighted rows, ties sharing their mean rank; of `some` rows alone
+    where a mask `[n]` is given."""
     _, place = np.unique(np.asarray(values), return_inverse=True)
     order = np.argsort(place, kind="stable")
     starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    told = place if some is None else place[some]
 
     def ranks(weights: Array) -> Array:
         counts = np.add.reduceat(weights[:, order], starts, axis=1)
         below = counts.cumsum(1) - counts
-        return np.asarray((below + (counts + 1) / 2)[:, place])
+        return np.asarray((below + (counts + 1) / 2)[:, told])
 
     return ranks

@@ -44,7 +44,7 @@ def macro_auc(scores: Tensor, labels: Tensor) -> Statistic:
         labels: `[N]`.
     """
     truth = labels.numpy()
-    parts = [(truth == k, ranked(scores[:, k].double().numpy())) for k in np.unique(truth)]
+    parts = [(truth == k, ranked(scores[:, k].double().numpy(), truth == k)) for k in np.unique(truth)]
 
     def statistic(weights: Array) -> dict[str, Array]:
         areas = np.full((len(parts), len(weights)), np.nan)
@@ -52,7 +52,7 @@ def macro_auc(scores: Tensor, labels: Tensor) -> Statistic:
             own = weights[:, mine]
             count = own.sum(1)
             others = weights.sum(1) - count
-            above = (own * ranks(weights)[:, mine]).sum(1) - count * (count + 1) / 2
+            above = (own * ranks(weights)).sum(1) - count * (count + 1) / 2
             np.divide(above, count * others, out=area, where=count * others > 0)
         there = ~np.isnan(areas)
         with np.errstate(invalid="ignore"):

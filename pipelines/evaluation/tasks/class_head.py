@@ -5,7 +5,7 @@ from clx.pipelines.measures.bootstrap import means, together
 from clx.pipelines.measures.prediction import calibration_gap, macro_auc, macro_f1
 from clx.pipelines.model.scoring import head_says
 
-CELLS = 2**28
+CELLS = 2**27
 """Most classes x rows x resamples that the area under the curve has an interval of: it ranks all rows for each."""
 
 
