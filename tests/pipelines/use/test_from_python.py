@@ -4,15 +4,19 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from clx.pipelines.model.scoring import Scale
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.use import calibrate
 from clx.pipelines.use.embed import embed
 from clx.pipelines.use.embedding_tables import EmbeddingOptions
 from clx.pipelines.use.inputs import Skipped
 from clx.pipelines.use.predict import Predictor
 from clx.pipelines.use.question import Result
 from clx.pipelines.use.search import Neighbours, Searcher
+from clx.pipelines.use.temperature_fit import Fit
 from clx.pipelines.use.zeroshot import Classifier
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -43,6 +47,24 @@ def test_what_was_calibrated_is_used_by_the_next_classifier(digits_run: Path, fi
     classifier = Classifier(run, {"zero": ["zero", "none"], "one": ["one"]}, say=heard.append)
     assert classifier.question.fits["image"].temperature == fits["image"].temperature
     assert heard[0].startswith("calibrated temperatures: image")
+
+
+def test_a_fit_that_makes_its_rows_less_likely_is_told_of(
+    digits_run: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few rows that are all right at a cold temperature are less likely after Platt's more careful fit."""
+    plain = calibrate.fit
+
+    def sure(scores: torch.Tensor, truth: torch.Tensor, before: Scale) -> Fit:
+        return plain(scores + 10 * truth, truth, before)
+
+    monkeypatch.setattr(calibrate, "fit", sure)
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    heard: list[str] = []
+    fits = Classifier(run, say=heard.append).calibrate(str(files))
+    assert fits["image"].nll[1] > fits["image"].nll[0]
+    [told] = [line for line in heard if line.startswith("warning: image:")]
+    assert "140, cannot bear out how sure the model is" in told
 
 
 @pytest.mark.parametrize(
