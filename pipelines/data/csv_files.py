@@ -11,7 +11,7 @@ import numpy as np
 
 from clx.pipelines.data.file_kinds import kind_of_file
 from clx.pipelines.data.lists_in_text import with_lists
-from clx.pipelines.data.text_files import BLOCK, arrow_source, check_encoding, opened
+from clx.pipelines.data.text_files import BLOCK, arrow_source, check_encoding, opened, refuse_bomb
 from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def read_csv(path: Path, name: str) -> "pa.Table":
     import pyarrow as pa
     from pyarrow import csv as arrow
 
+    refuse_bomb(path, name)
     names, separator = _header(path, name)
     read = arrow.ReadOptions(block_size=BLOCK)
     parse = arrow.ParseOptions(delimiter=separator, newlines_in_values=True)

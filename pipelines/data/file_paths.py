@@ -125,10 +125,16 @@ def placed(table: "pa.Table", reading: Reading, files: Files) -> "pa.Table":
     """The table with the paths of a column counted from the root; a cell that names no file stays below its folder."""
     import pyarrow as pa
 
+    whole = {path: path for path in files.paths}
+    stems = {os.path.splitext(path)[0]: path for path in files.paths} if reading.bare else {}
+
     def path_of(cell: Any) -> str | None:
         if cell is None or cell == "":
             return None
         text = str(cell)
+        plain = os.path.join(reading.folder or "", text)
+        if reading.folder is not None and (hit := whole.get(plain) or stems.get(plain)) is not None:
+            return hit  # the others are looked for by name, of which there may be one in every folder
         fits = [path for path, folder in files.candidates(text) if reading.folder in (None, folder)]
         return fits[0] if fits else os.path.join(reading.folder or "", text)
 

@@ -197,7 +197,6 @@ def read_table(path: Path, name: str, search: bool = True) -> Manifest:
     found = one_reading([r for r in readings(table, media, "") if r.column in lost], split_of_table(path.name), name)
     for reading in found:
         table = placed(table, reading, media)
-    _refuse_elsewhere(path, name, {column: cells for column, cells in sampled(table) if column in lost})
     return replace(manifest, table=table, notes=tuple(reading.said(path.name) for reading in found))
 
 
@@ -208,17 +207,19 @@ def _are_lost(folder: Path, column: str, cells: Sequence[str]) -> bool:
     return (named or bare) and not any(os.path.exists(folder / cell) for cell in cells[:20])
 
 
-def _refuse_elsewhere(path: Path, name: str, lost: Mapping[str, Sequence[str]]) -> None:
-    """Raise `BadInput` with the folder to give where the files of a column are found beside that of the table."""
-    for column, cells in lost.items():
-        if not all(kind_of_file(cell) for cell in cells) or any((path.parent / cell).exists() for cell in cells[:20]):
+def refuse_elsewhere(manifest: Manifest) -> None:
+    """Raise `BadInput` with the folder to give where the files of a column are found beside the folder of its table."""
+    if manifest.file is None or manifest.root != manifest.file.parent:
+        return
+    for column, cells in sampled(manifest.table):
+        if not all(kind_of_file(cell) for cell in cells) or any((manifest.root / cell).exists() for cell in cells[:20]):
             continue
-        above = path.absolute().parent.parent
+        above = manifest.root.absolute().parent
         beside = [above, *sorted(folder for folder in above.iterdir() if folder.is_dir())[:100]]
         at = next((folder for folder in beside if all((folder / cell).is_file() for cell in cells[:20])), None)
         if at is not None:
             shown = os.path.relpath(at)
             raise BadInput(
-                f"{name}, column {column}: {cells[0]!r} and the others are not below {path.parent}, but below {shown}: "
-                f"say data.root: {shown} in a config, or -s data.root={shown}"
+                f"{manifest.name}, column {column}: {cells[0]!r} and the others are not below {manifest.root}, but "
+                f"below {shown}: say data.root: {shown} in a config, or name the folder that holds both"
             )

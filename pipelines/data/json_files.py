@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from clx.pipelines.data.text_files import BLOCK, arrow_source, check_encoding, opened
+from clx.pipelines.data.text_files import BLOCK, arrow_source, check_encoding, opened, refuse_bomb
 from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ def read_json(path: Path, name: str) -> "pa.Table":
     """The table in a JSON file. Text that looks like a date stays text. Raises `BadInput`, naming line or row."""
     import pyarrow as pa
 
+    refuse_bomb(path, name)
     if _by_line(path, name):
         try:
             return _parsed(lambda: arrow_source(path))

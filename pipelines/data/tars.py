@@ -1,7 +1,6 @@
 """WebDataset archives: the members of one key are a row, `0001.jpg` and `0001.txt` its columns."""
 
 import json
-import os
 import posixpath
 import tarfile
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clx.pipelines.data.file_kinds import KNOWN, kind_of_bytes, why_unread, why_unread_bytes
 from clx.pipelines.data.json_files import objects
+from clx.pipelines.data.text_files import refuse_too_large
 from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ LABELS = {"cls": "label", "cls_name": "label", "label": "label"}
 
 def read_tar(path: Path, name: str) -> "pa.Table":
     """A row per key, in the order of the archive: bytes of `image`, `audio` and `series`, `text`, `label` of `.cls`,
-    and the keys of `.json`, with the `key` itself. All of it stays in memory. Raises `BadInput`."""
-    _refuse_too_large(path, name)
+    and the keys of `.json`, with the `key` itself. All of it stays in memory, nothing is written. Raises `BadInput`."""
+    refuse_too_large(path.stat().st_size, name)
+    size = 0
     rows: dict[str, dict[str, Any]] = {}
     skipped: dict[str, str] = {}
     try:
@@ -30,6 +31,8 @@ def read_tar(path: Path, name: str) -> "pa.Table":
                 base = posixpath.basename(member.name)
                 if not member.isfile() or base.startswith(".") or "." not in base or "__MACOSX" in member.name:
                     continue
+                size += member.size
+                refuse_too_large(size, name)
                 source = archive.extractfile(member)
                 assert source is not None  # a file
                 stem, _, extension = base.partition(".")
@@ -100,17 +103,3 @@ def _table(rows: dict[str, dict[str, Any]], name: str) -> "pa.Table":
         table = objects(plain, name)
         made |= {c: table.column(c) for c in table.column_names}
     return pa.table(made)
-
-
-def _refuse_too_large(path: Path, name: str) -> None:
-    """The whole file is held in memory: one that cannot fit is refused before the machine gives out."""
-    size = path.stat().st_size
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not a POSIX machine
-        return
-    if size > memory / 2:
-        raise BadInput(
-            f"{name}: {size / 1e9:.1f} GB, which are read into memory, and this machine has {memory / 1e9:.0f} GB: "
-            "unpack the archive (tar -xf) and name the folder"
-        )

@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import BinaryIO, cast
 from clx.pipelines.system.errors import BadInput
 
 BLOCK = 1 << 24  # bytes parsed at a time; a single row must fit into one block
+LARGEST_RATIO = 1032  # how much smaller gzip can make a file
 
 
 def is_gzip(path: Path) -> bool:
@@ -42,6 +44,30 @@ def arrow_source(path: Path) -> str | io.RawIOBase:
         # As text: from the name of a Path Arrow would guess a compression.
         return cast(io.RawIOBase, pa.input_stream(str(path), compression=None))
     return cast(io.RawIOBase, pa.input_stream(str(path), compression="gzip"))
+
+
+def refuse_too_large(size: int, name: str) -> None:
+    """Raise `BadInput` for bytes that this machine cannot hold, before it gives out: all that is read is held."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not a POSIX machine
+        return
+    if size > memory / 2:
+        raise BadInput(
+            f"{name}: over {size / 1e9:.1f} GB, which are read into memory, and this machine has {memory / 1e9:.0f} "
+            "GB: unpack the archive and split it, or name a folder of files"
+        )
+
+
+def refuse_bomb(path: Path, name: str) -> None:
+    """Raise `BadInput` for a gzipped file that would unpack to more than fits; only where its size leaves that open."""
+    if not is_gzip(path) or path.stat().st_size * LARGEST_RATIO < 1 << 30:
+        return
+    size = 0
+    with opened(path, name) as file:
+        while block := file.read(BLOCK):
+            size += len(block)
+            refuse_too_large(size, name)
 
 
 def check_encoding(path: Path, name: str) -> None:

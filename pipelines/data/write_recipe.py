@@ -14,6 +14,7 @@ from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.builtin import is_builtin, load_builtin
 from clx.pipelines.data.choose_recipe import choose
+from clx.pipelines.data.folders import refuse_elsewhere
 from clx.pipelines.data.guess_columns import infer_modalities
 from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred
 from clx.pipelines.data.manifest import Manifest, resolve
@@ -41,6 +42,7 @@ class Written:
 def infer_config(source: str, asked: Asked = UNASKED, *, sure: bool = True) -> Written:
     """A config for a source. With `sure` a column that is probably the answer, which nobody has said, is refused."""
     manifest = load_builtin(source)["train"] if is_builtin(source) else load_manifest(source)
+    refuse_elsewhere(manifest)
     found = infer_modalities(manifest, asked)
     if sure and found.likely:
         _ask(source, found)
