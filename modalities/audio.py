@@ -102,6 +102,11 @@ class Audio(Modality):
         """Seconds of a file that are read."""
         return self.max_seconds or self._longest
 
+    def understood(self) -> list[str]:
+        if self._longest == LONGEST[0]:
+            return []
+        return [f"recordings are read up to {self._longest:g} seconds; max_seconds sets another length"]
+
     @property
     def limit(self) -> str:
         return f"{self.longest:g} seconds (max_seconds)"

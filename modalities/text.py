@@ -96,6 +96,11 @@ class Text(Modality):
             return min(self.max_length or 256, int(self.tokenizer.model_max_length))
         return int(self.tokenizer.context_length) if family == "open_clip" else self.max_length or self._longest
 
+    def understood(self) -> list[str]:
+        if self._longest == LONGEST[0]:
+            return []
+        return [f"texts are read up to {self._longest} bytes; max_length sets another length, shorter is faster"]
+
     @property
     def limit(self) -> str:
         family = self.encoder.partition(":")[0]
