@@ -26,6 +26,7 @@ EXTRAS = {
     "predictions": "`[B, K]` float, from the head that is trained jointly",
     "present": "`{name: [B] bool}`, False where a row lacks that input (its embedding is then meaningless)",
     "sample_id": "`[B]` int64, the row's number in the training data",
+    "repeats": "`[B]` int64, equal for rows that share an image, a recording or a text; None where no two rows do",
     "weights": "`[B]` float, the factor of each row's term, 1 on average; None where all count alike",
     "negatives": "`{name: [N, D]}`, rows of the names in the term's `negatives`, which are that and nothing else",
     "contents": "`{name: [B] int64}`, a number for each cell, the same for cells of equal content, negatives' too; "
@@ -162,7 +163,7 @@ def three_digits(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-Exclude = Literal["none", "sample_id", "labels"]
+Exclude = Literal["none", "sample_id", "labels", "repeats"]
 
 TERM_KEYS = ("name", "weight", "inputs", "negatives", "dims", "from", "until", "exclude", "of", "fuse")
 """Keys of a term in a config. A loss may have a field of such a name only if it is that key itself."""

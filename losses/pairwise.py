@@ -18,16 +18,21 @@ PairLoss = Callable[[Tensor, Tensor, Tensor | None, str, Tensor | slice], Tensor
 """The loss of unit rows `x`, `y`, their ids, the name that `y` is of, and which rows of the batch they are."""
 
 
-def item_ids(exclude: Exclude, size: int, labels: Tensor | None, sample_id: Tensor | None) -> Tensor | None:
-    """Ids `[B]` such that rows of equal id are no negatives of each other, by `exclude`; None for `exclude: none`.
+def item_ids(
+    exclude: Exclude, size: int, labels: Tensor | None, sample_id: Tensor | None, repeats: Tensor | None = None
+) -> Tensor | None:
+    """Ids `[B]` such that rows of equal id are no negatives of each other, by `exclude`; None for `exclude: none`, and
+    for `exclude: repeats` where there are none.
 
     A row without a label (-1) gets an id that no other row has.
 
     Raises:
         ValueError: if the batch lacks the labels or sample ids that `exclude` asks for.
     """
-    if exclude == "none":
+    if exclude == "none" or (exclude == "repeats" and repeats is None):
         return None
+    if exclude == "repeats":
+        return repeats
     ids = labels if exclude == "labels" else sample_id
     if ids is None:
         raise ValueError(f"exclude is {exclude!r}, but the batch has no {exclude}")
@@ -38,14 +43,15 @@ def item_ids(exclude: Exclude, size: int, labels: Tensor | None, sample_id: Tens
 class Pairwise(Tempered):
     """Mean of a two-input loss over all unordered pairs of names, each on the rows where both are present.
 
-    With `exclude`, rows of equal `sample_id` or `labels` are no negatives of each other. A pair of names with fewer
-    than two common rows is left out of the mean and logged as `skipped_pairs`; with no pair left the loss is 0.
+    Rows of equal `repeats`, or, with `exclude`, of equal `sample_id` or `labels`, are no negatives of each other. A
+    pair of names with fewer than two common rows is left out of the mean and logged as `skipped_pairs`; with no pair
+    left the loss is 0.
     """
 
-    exclude: Exclude = "none"
+    exclude: Exclude = "repeats"
 
     def requires(self) -> frozenset[str]:
-        return super().requires() | (set() if self.exclude == "none" else {self.exclude})
+        return super().requires() | ({self.exclude} & {"sample_id", "labels"})
 
     def forward(
         self,
@@ -54,9 +60,10 @@ class Pairwise(Tempered):
         present: dict[str, Tensor] | None = None,
         labels: Tensor | None = None,
         sample_id: Tensor | None = None,
+        repeats: Tensor | None = None,
     ) -> Tensor:
         size = len(next(iter(z.values())))
-        ids = item_ids(self.exclude, size, labels, sample_id)
+        ids = item_ids(self.exclude, size, labels, sample_id, repeats)
         return self.over_pairs(z, present, ids, lambda x, y, ids, *_: self.pair(x, y, ids))
 
     def over_pairs(
@@ -110,11 +117,12 @@ class PairwiseWithNegatives(Pairwise):
         present: dict[str, Tensor] | None = None,
         labels: Tensor | None = None,
         sample_id: Tensor | None = None,
+        repeats: Tensor | None = None,
         negatives: Embeddings | None = None,
         contents: dict[str, Tensor] | None = None,
     ) -> Tensor:
         size = len(next(iter(z.values())))
-        ids = item_ids(self.exclude, size, labels, sample_id)
+        ids = item_ids(self.exclude, size, labels, sample_id, repeats)
         further = negatives or {}
         here = {n: slice(None) if present is None else present[n] for n in further}
         found = [x[here[n]] for n, x in further.items()]

@@ -82,6 +82,11 @@ class PairwiseViews(Pairwise):
     temperature: Annotated[float, Gt(0)] = 0.5
     two_view: Literal["nt-xent", "mv-dhel"] = "nt-xent"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.two_view != "nt-xent" and self.exclude == "repeats":  # the default, which only the other knows
+            self.exclude = "none"
+
     def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
         if self.two_view == "nt-xent":
             return nt_xent(x, y, self.tau, ids)

@@ -133,13 +133,13 @@ class Table(Modality):
         found = self._of_dates(cell)
         for column, known in self._numbers.items():
             try:
-                value = number(found.get(column, cell.get(column)), self._written.get(column, PLAIN))
+                figure = number(found.get(column, cell.get(column)), self._written.get(column, PLAIN))
             except ValueError as error:
                 raise CellError(f"column {column[:30]!r}: {error}") from None
-            absent = math.isnan(value)
-            if math.isinf(value):
-                raise CellError(f"column {column[:30]!r}: {value} is infinite")
-            numbers.append(0.0 if absent else self._scaled(known, value))
+            absent = math.isnan(figure)
+            if math.isinf(figure):
+                raise CellError(f"column {column[:30]!r}: {figure} is infinite")
+            numbers.append(0.0 if absent else self._scaled(known, figure))
             flags.append(float(absent))
         for column, names in self._categories.items():
             absent = missing(said := cell.get(column))

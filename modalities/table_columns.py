@@ -13,6 +13,7 @@ from clx.modalities.dates import BadDate, dates, is_date
 from clx.modalities.numbers import PLAIN, Unclear, Writing, writing_of
 
 YEAR, DAY = 365.25 * 86_400, 86_400  # seconds
+DECIDES = "data.numbers: {day_first: true} or {day_first: false} decides (-s data.numbers.day_first=true)"
 ODD_DATES = 20
 """Cells of a column of dates that may be none, each to be named as bad; one more, and the first is an error."""
 
@@ -85,10 +86,7 @@ def readable(values: list[Any], day_first: bool | None) -> tuple[list[Any], NDAr
             return values, dates(values, day_first)
         except BadDate as error:
             if error.ambiguous:
-                decides = (
-                    "data.numbers: {day_first: true} or {day_first: false} decides (-s data.numbers.day_first=true)"
-                )
-                raise Unclear(f"{error}: {decides}", error.text) from None
+                raise Unclear(f"{error}: {DECIDES}", error.text) from None
             if not left:
                 raise Unclear(str(error), error.text) from None
             del values[error.index]

@@ -1264,7 +1264,76 @@ PAIRS = [
 """Recipes of pairs: anchors with negatives, scored pairs, and several inputs for one answer."""
 
 
-SPLITS: list[Case] = []
+def captions(images: int, each: int) -> str:
+    """A table of images of two classes with several captions each."""
+    rows = [f"{k}.png,a caption {n} of picture {k},{k % 2}" for k in range(images) for n in range(each)]
+    return csv("image,text,label", *rows)
+
+
+CLIP = "data: {train: a.csv, label: label, val: {fraction: 0.2}}\nmodalities: {image: {}, text: {}}\nobjective: clip\n"
+SPLITS = [
+    Case(
+        "several captions of an image",
+        {"r.yaml": CLIP, "a.csv": captions(20, 3), **pictures(*(f"{k}.png" for k in range(20)))},
+        "data check --config r.yaml",
+        {
+            "splits.val.rows": 12,
+            "splits.val.from": "20 % drawn by image, stratified by label",
+            "splits.val.classes": {"0": 6, "1": 6},
+            "errors": {},
+        },
+    ),
+    Case(
+        "rows one by one",
+        {
+            "r.yaml": CLIP.replace("0.2", "0.2, by: row"),
+            "a.csv": captions(20, 3),
+            **pictures(*(f"{k}.png" for k in range(20))),
+        },
+        "data check --config r.yaml",
+        {"splits.val.from": "20 % drawn by row, stratified by label", "counts.leak": lambda n: n > 0},
+        code=3,
+    ),
+    Case(
+        "a group of rows",
+        {
+            "r.yaml": "data: {train: a.csv, target: y, val: {fraction: 0.25, by: site}}\n"
+            "modalities: {table: {columns: [x]}}\nobjective: l1\n",
+            "a.csv": csv("x,site,y", *(f"{k},s{k // 10},{k % 10}" for k in range(40))),
+        },
+        "data check --config r.yaml",
+        {"splits.val.rows": 10, "splits.val.from": "25 % drawn by site, stratified by y"},
+    ),
+    Case(
+        "a group that is no column",
+        {"r.yaml": CLIP.replace("0.2", "0.2, by: imag"), "a.csv": captions(4, 2)},
+        "data check --config r.yaml",
+        error="a.csv: no column 'imag' (did you mean 'image'?)",
+    ),
+    Case(
+        "training rows among the test rows",
+        {
+            "r.yaml": CLIP.replace("val: {fraction: 0.2}", "test: b.csv"),
+            "a.csv": captions(4, 2),
+            "b.csv": captions(1, 1),
+            **pictures(*(f"{k}.png" for k in range(4))),
+        },
+        "train r.yaml --dry-run --batch-size 4",
+        {"rows": {"train": 8, "test": 1}},
+        hears=("warning: 1 of 1 test rows have the image of a training row: b.csv row 1 that of a.csv row 1",),
+    ),
+    Case(
+        "one file in both columns of a pair",
+        {
+            "r.yaml": "data: {train: a.csv, label: label}\nmodalities: {image: {column: a, pair: b}}\n"
+            "objective: cross-entropy\n",
+            "a.csv": csv("a,b,split,label", "0.png,0.png,train,x", "1.png,1.png,train,y", "2.png,0.png,test,x"),
+            **pictures("0.png", "1.png", "2.png"),
+        },
+        "data check --config r.yaml",
+        {"counts": {}},
+    ),
+]
 """Which rows are held out, and what leaks."""
 
 
@@ -1335,7 +1404,7 @@ NUMBERS = [
     Case(
         "1,234 decided",
         TABLE | {"a.csv": prices("12", "1,234")},
-        "train --dry-run r.yaml -s 'data.numbers={decimal: \",\"}'",
+        "train --dry-run r.yaml --batch-size 2 -s 'data.numbers={decimal: \",\"}'",
         {"config.data.numbers.decimal": ",", "config.data.bin_width": 0.215},
     ),
     Case(

@@ -42,6 +42,8 @@ class Batch:
     sample_id: Tensor
     label_sets: Tensor | None = None
     """`[B, C]` where labels are sets, see `losses.base.EXTRAS`; `labels` are then -1."""
+    repeats: Tensor | None = None
+    """`[B]` int64, equal for rows that share an image, a recording or a text; None where no rows of the split do."""
     weights: Tensor | None = None
     """`[B]`, mean 1 over the training rows; None where all count alike."""
     contents: dict[str, Tensor] | None = None
@@ -69,6 +71,7 @@ class Batch:
             move(self.present),
             **move({"labels": self.labels, "targets": self.targets, "sample_id": self.sample_id}),
             label_sets=None if self.label_sets is None else self.label_sets.to(device, non_blocking=True),
+            repeats=None if self.repeats is None else self.repeats.to(device, non_blocking=True),
             weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
             contents=None if self.contents is None else move(self.contents),
             bad=self.bad,

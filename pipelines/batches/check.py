@@ -26,6 +26,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.data.inferred import UNASKED, Asked
 from clx.pipelines.data.label_sets import MANY, divided, labels_in
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.shared_content import inputs_of
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.understood import understood
 from clx.pipelines.data.write_recipe import infer_config
@@ -74,7 +75,7 @@ def check_source(
             known = known.model_copy(
                 update={"data": known.data.model_copy(update={"train": source, "val": None, "test": None})}
             )
-        splits = load_splits(known.data, known.train.seed)
+        splits = load_splits(known.data, known.train.seed, inputs=inputs_of(known))
     elif source is not None:
         written = infer_config(source, asked, sure=False)
         known, splits, unused = parse(Config, written.config, f"data {source}"), written.splits, written.found.unused
@@ -132,6 +133,7 @@ def check(
         "splits": {
             split: {
                 "rows": len(manifest),
+                "from": manifest.split_from,
                 "inputs": {n: describe_column(n, m, found[split][n], len(manifest)) for n, m in modalities.items()},
                 "classes": dict(classes[split].most_common(CLASSES)),
             }

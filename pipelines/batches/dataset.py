@@ -50,6 +50,8 @@ class BatchDataset(Dataset[Batch]):
     missing: float = 0.0
     seed: int = 0
     cache: bool = False
+    repeats: NDArray[np.int64] | None = None
+    """Of each row, a number that is equal for rows that share an image, a recording or a text."""
     weights: NDArray[np.float64] | None = None
     """Of each row."""
     first: bool = False
@@ -233,6 +235,7 @@ class BatchDataset(Dataset[Batch]):
             targets=torch.tensor([sample.targets for sample in samples], dtype=torch.float32),
             sample_id=torch.tensor([int(self.manifest.rows[i]) for i in rows], dtype=torch.long),
             label_sets=self._sets_of(samples) if self.sets else None,
+            repeats=None if self.repeats is None else torch.from_numpy(self.repeats[rows]),
             weights=None if self.weights is None else torch.from_numpy(self.weights[rows]).float(),
             contents=contents if self.contents else None,
             bad=bad,

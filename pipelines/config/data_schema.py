@@ -16,6 +16,11 @@ class Fraction(Section):
     """A share of the training rows, drawn with `train.seed` and kept out of training."""
 
     fraction: Annotated[float, Field(gt=0, lt=1)]
+    by: Annotated[str | list[str] | None, Field(min_length=1)] = None
+    """Column, or several, whose equal cells keep rows in one split; `row` for none. Not given: rows that share an
+    image, a recording or a text of the inputs stay together."""
+    stratify: bool = True
+    """Draw from every class, or every tenth of the first target, alike."""
 
 
 class Last(Section):

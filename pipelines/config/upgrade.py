@@ -39,10 +39,13 @@ def upgrade(raw: Any, where: str) -> Any:
                 stage["objective"] = [_term_1(term) for term in stage["objective"]]
             elif isinstance(stage, dict):
                 stage |= {"objective": _term_1(stage["objective"])} if "objective" in stage else {}
-    if found < 3:
-        data = raw.get("data")
-        if isinstance(data, dict) and isinstance(data.get("long"), dict):
-            raw["data"] = data | {"long": {"holes": False} | data["long"]}
+    if found < 3 and isinstance(data := raw.get("data"), dict):
+        changed = {}
+        if isinstance(data.get("long"), dict):
+            changed["long"] = {"holes": False} | data["long"]
+        if isinstance(data.get("val"), dict) and "fraction" in data["val"]:
+            changed["val"] = {"by": "row", "stratify": False} | data["val"]
+        raw["data"] = data | changed
     return raw
 
 

@@ -56,6 +56,8 @@ class Manifest:
     """What the source holds besides and is not used, for what is said before time is spent."""
     written: Mapping[str, "Writing"] = field(default_factory=dict)
     """Columns of text that hold numbers and were read as such, with how they are written."""
+    drawn_by: tuple[str, ...] | None = None
+    """Where its split was drawn, the columns whose equal cells kept rows together; empty where there are none."""
     split_from: str | None = None
     """What decided which split the rows are of: folder names, a column, a file of their own, a draw."""
     files: tuple[tuple[str, int], ...] = ()

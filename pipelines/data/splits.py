@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines.config.data_schema import Data, Fraction, Last
 from clx.pipelines.data.builtin import BUILTIN, is_builtin, load_builtin
+from clx.pipelines.data.draw import draw
 from clx.pipelines.data.folders import read_folder, read_table
 from clx.pipelines.data.long_tables import grouped
 from clx.pipelines.data.manifest import Manifest
@@ -41,13 +42,17 @@ def load_manifest(source: str, *, allow_outside: bool = False, root: str | None 
     return replace(manifest, allow_outside=allow_outside)
 
 
-def load_splits(data: Data, seed: int, *, whole: bool = False) -> dict[str, Manifest]:
+def load_splits(
+    data: Data, seed: int, *, whole: bool = False, inputs: Mapping[str, bool] | None = None
+) -> dict[str, Manifest]:
     """Rows by split: `train`, and `val` and `test` where there are any; none of them is empty.
 
     `data.train` may name built-in data. Its `split` column is obeyed; `data.val` and `data.test` add files (of
     which the rows of that split count, if they have a split column) or draw a share of the training rows with
     `seed`, or the last steps of every series. With `whole` series are not cut into windows, and those of a table of
-    time steps have their `times`. Raises `BadInput` when a split is empty or is given twice.
+    time steps have their `times`. `inputs` are the columns whose content keeps rows together in a draw (see
+    `shared_content.inputs_of`) unless `data.val.by` says what does, as in the config of a run. Raises `BadInput` when
+    a split is empty or is given twice.
     """
     ends = {split: part.last for split, part in (("val", data.val), ("test", data.test)) if isinstance(part, Last)}
     splits = _source(data.train, data, whole, ends)
@@ -63,7 +68,7 @@ def load_splits(data: Data, seed: int, *, whole: bool = False) -> dict[str, Mani
         if isinstance(given, Last):
             continue  # both at once, below
         if isinstance(given, Fraction):
-            splits["train"], splits[split] = _draw(splits["train"], given.fraction, seed)
+            splits["train"], splits[split] = draw(splits["train"], given, data, seed, inputs or {})
         else:
             splits[split] = _holdout(given, split, data, whole)
     if ends and data.windows is not None:
@@ -207,15 +212,3 @@ def split_by(manifest: Manifest, column: str) -> dict[str, Manifest]:
     order = [split for split in ("train", "val", "test") if split in masks and masks[split].any()]
     manifest = replace(manifest, split_from=manifest.split_from or f"column {column!r}")
     return {split: manifest.take(np.flatnonzero(masks[split])) for split in order}
-
-
-def _draw(train: Manifest, fraction: float, seed: int) -> tuple[Manifest, Manifest]:
-    """Training rows without a random share, and that share; both in the order of the file."""
-    count = max(1, round(len(train) * fraction))
-    if count >= len(train):
-        raise BadInput(
-            f"data.val.fraction = {fraction}: a share of the {len(train)} training rows of {train.name} "
-            "leaves none to train on"
-        )
-    order = np.random.default_rng(seed).permutation(len(train))
-    return train.take(np.sort(order[count:])), train.take(np.sort(order[:count]))

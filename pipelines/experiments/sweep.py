@@ -23,6 +23,7 @@ SCHEMA = 1
 
 def ready(todo: Sequence[Point]) -> None:
     """Check every run against its data before the first begins. Raises `BadInput` that names the run."""
+    from clx.pipelines.data.shared_content import inputs_of
     from clx.pipelines.data.splits import load_splits
     from clx.pipelines.model.build import checked
     from clx.pipelines.model.checks import try_objective
@@ -35,10 +36,11 @@ def ready(todo: Sequence[Point]) -> None:
         try:
             pick_device(config.train.device)
             drawn = any(isinstance(part, dict) for part in config.data.model_dump().values())
-            key = config.data.model_dump_json() + (str(config.train.seed) if drawn else "")
-            splits = (
-                opened[key] if key in opened else opened.setdefault(key, load_splits(config.data, config.train.seed))
-            )
+            inputs = inputs_of(config)
+            key = config.data.model_dump_json() + (f"{config.train.seed} {inputs}" if drawn else "")
+            if key not in opened:
+                opened[key] = load_splits(config.data, config.train.seed, inputs=inputs)
+            splits = opened[key]
             config, modalities, losses = checked(config, splits)
             plan(config, len(splits["train"]))
             try_objective(config, modalities, losses)

@@ -16,6 +16,7 @@ from clx.pipelines.config.objects import make_losses, make_modalities
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.shared_content import inputs_of, warn_of_leaks
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.understood import in_three_lines, understood
 from clx.pipelines.evaluation.evaluate import evaluate
@@ -50,7 +51,9 @@ def train(
         refuse_existing(out, overwrite)
     pick_device(config.train.device)
     config = rooted(config)
-    splits = load_splits(config.data, config.train.seed)
+    splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
+    if not resume:
+        warn_of_leaks(splits, inputs_of(config))
     if resume and (config.pretrain is None or checkpoint.checkpoints(out)):  # else its first stage at most is begun
         return go_on(config, splits, out, progress)
     begin = in_two_stages if config.pretrain is not None and config.pretrain.run is None else begin_anew

@@ -20,6 +20,7 @@ from clx.pipelines.batches.telling_columns import supervised_inputs
 from clx.pipelines.config.objects import make_losses, make_modalities, resolved
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.classes import index_of
+from clx.pipelines.data.draw import with_groups
 from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
 from clx.pipelines.data.label_sets import check_label_sets, holds_sets, labels_in
 from clx.pipelines.data.manifest import Manifest
@@ -177,7 +178,8 @@ def checked(config: Config, splits: dict[str, Manifest]) -> tuple[Config, dict[s
     check_windows(config, modalities)
     if doubt := check_label_sets(config.data, splits):
         warn(doubt, ClxWarning, stacklevel=2)
-    data = with_bins(with_marks(data, splits["train"]), splits["train"])
+    data = with_groups(with_marks(data, splits["train"]), splits["train"])
+    data = with_bins(data, splits["train"])
     config = config.model_copy(update={"data": data})
     check_needs(config, losses, splits["train"], modalities)
     return config, modalities, losses

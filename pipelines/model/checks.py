@@ -35,6 +35,7 @@ def try_objective(config: Config, modalities: Mapping[str, Modality], losses: li
         "targets": torch.arange(1.0, size + 1)[:, None].expand(size, outputs),
         "predictions": torch.randn(size, outputs, generator=draw),
         "sample_id": torch.arange(size),
+        "repeats": torch.arange(size),
         "generator": draw,
         "steps": {name: (torch.randn(size, 4, width, generator=draw), torch.ones(size, 4).bool()) for name in names},
     }

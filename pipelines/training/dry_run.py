@@ -9,6 +9,7 @@ from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.shared_content import inputs_of, warn_of_leaks
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.system.devices import pick_device, pick_precision
@@ -18,7 +19,8 @@ from clx.pipelines.training.schedule import plan
 def dry_run(config: Config) -> dict[str, Any]:
     """What training would do: resolved config, rows, steps, parameters and an estimate of memory in bytes."""
     device = pick_device(config.train.device)
-    splits = load_splits(config.data, config.train.seed)
+    splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
+    warn_of_leaks(splits, inputs_of(config))
     planned = plan(config, len(splits["train"]))
     run = prepare(config, splits)
     learned = sum(p.numel() for p in run.model.parameters() if p.requires_grad)

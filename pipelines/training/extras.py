@@ -55,6 +55,7 @@ VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "predictions": lambda extras, z: extras.model.predict(z, extras.batch.present),
     "present": lambda extras, z: {name: extras.batch.present[name] for name in z},
     "sample_id": lambda extras, z: extras.batch.sample_id,
+    "repeats": lambda extras, z: extras.batch.repeats,
     "weights": lambda extras, z: extras.batch.weights,
     "negatives": lambda extras, z: None,  # those of the term, where it has some
     "contents": lambda extras, z: extras.batch.contents,

@@ -9,6 +9,7 @@ from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.data.imbalance import row_weights
 from clx.pipelines.data.label_sets import holds_sets
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.shared_content import inputs_of, sharing
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.frozen_features import use_frozen_features
 from clx.pipelines.training.step import Learner
@@ -43,6 +44,15 @@ def keep_frozen_features(run: Run, learner: Learner, *datasets: BatchDataset) ->
     learner.model.train()
 
 
+def repeats(run: Run, manifest: Manifest) -> NDArray[np.int64] | None:
+    """A number for each row `[N]`, equal for those that share an image, a recording or a text, where a loss asks and
+    any two do."""
+    if not any(getattr(loss, "exclude", None) == "repeats" for loss in run.objective.losses):
+        return None
+    columns, groups, _ = sharing(manifest, inputs_of(run.config))
+    return groups if columns else None
+
+
 def _rows(run: Run, manifest: Manifest, **policy: Any) -> BatchDataset:
     data = run.config.data
     return BatchDataset(
@@ -56,6 +66,7 @@ def _rows(run: Run, manifest: Manifest, **policy: Any) -> BatchDataset:
         target=data.target,
         forecasts=run.forecasts,
         near=data.neighbours,
+        repeats=repeats(run, manifest),
         seed=run.config.train.seed,
         cache=data.cache,
         contents=any(term.negatives for term in run.config.objective),

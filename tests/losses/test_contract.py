@@ -46,6 +46,7 @@ def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, see
         "predictions": torch.randn(size, 1, generator=g, dtype=torch.float64).to(dtype),
         "present": {name: torch.ones(size, dtype=torch.bool) for name in NAMES},
         "sample_id": torch.arange(size),
+        "repeats": None,
         "weights": None,
         "negatives": None,  # test_only_negatives.py has some
         "contents": None,
@@ -488,7 +489,7 @@ def settings_of(name: str) -> list[dict[str, Any]]:
     """Fields that change what a loss requires: one set for each value of `exclude`, where it has that."""
     if "exclude" not in {f.name for f in dataclasses.fields(LOSSES[name])}:
         return [{}]
-    return [{"exclude": value} for value in ("none", "labels", "sample_id")]
+    return [{"exclude": value} for value in ("none", "labels", "sample_id", "repeats")]
 
 
 @pytest.mark.parametrize(("name", "fields"), [(name, fields) for name in EVERY for fields in settings_of(name)])

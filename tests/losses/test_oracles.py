@@ -332,6 +332,7 @@ def data(missing: bool) -> dict[str, Any]:
         "targets": torch.tensor([[1.0], [2.0], [2.0], [3.5], [9.0]], dtype=torch.float64),
         "predictions": torch.tensor([[1.0], [1.5], [8.5], [3.0], [2.5]], dtype=torch.float64),
         "sample_id": torch.arange(B),
+        "repeats": torch.arange(B),
     }
 
 
@@ -537,19 +538,22 @@ WITH_EXCLUDE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", WITH_EXCLUDE)
-@pytest.mark.parametrize("exclude", ["labels", "sample_id"])
+@pytest.mark.parametrize("exclude", ["labels", "sample_id", "repeats"])
 def test_false_negatives_can_be_left_out(name: str, exclude: str) -> None:
     d = data(missing=False)
     z = {n: d["z"][n] for n in NAMES[:2]}
-    ids = torch.tensor([3, 4, 3, -1, -1])
+    ids = torch.tensor([3, 4, 3, -1, -1]) if exclude != "repeats" else torch.tensor([3, 4, 3, 5, 6])
     loss = LOSSES[name](exclude=exclude)
     value = loss(z, **{exclude: ids})
     assert value != LOSSES[name](exclude="none")(z)
     # an id per row says nothing
     torch.testing.assert_close(loss(z, **{exclude: torch.arange(B)}), LOSSES[name]()(z))
-    torch.testing.assert_close(loss(z, **{exclude: torch.full((B,), -1)}), LOSSES[name]()(z))
-    with pytest.raises(ValueError, match="has no"):
-        loss(z)
+    if exclude == "repeats":  # None where the data have none
+        assert torch.equal(loss(z), LOSSES[name](exclude="none")(z))
+    else:
+        torch.testing.assert_close(loss(z, **{exclude: torch.full((B,), -1)}), LOSSES[name]()(z))
+        with pytest.raises(ValueError, match="has no"):
+            loss(z)
     rows = unit_rows(z, {n: torch.ones(B, dtype=torch.bool) for n in z})
     expected = WITH_EXCLUDE[name](
         rows["image"],

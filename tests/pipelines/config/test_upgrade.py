@@ -46,6 +46,14 @@ def test_heads_of_format_1_looked_at_all_inputs() -> None:
     assert terms(raw({"name": "l1", "inputs": ["table"]}, format=2)) == [{"name": "l1", "inputs": ["table"]}]
 
 
+def test_val_rows_of_format_2_were_drawn_one_by_one() -> None:
+    old = raw({"name": "l1"}, format=2)
+    old["data"] |= {"val": {"fraction": 0.1}}
+    assert upgrade(old, "config")["data"]["val"] == {"fraction": 0.1, "by": "row", "stratify": False}
+    assert upgrade(old | {"format": 3}, "config")["data"]["val"] == {"fraction": 0.1}
+    assert upgrade(raw({"name": "l1"}, format=2), "config")["data"] == {"train": "rows.csv"}
+
+
 def test_a_dumped_config_reads_back_and_is_left_alone() -> None:
     config = parse(Config, raw({"name": "l1", "inputs": ["table"]}), "config")
     saved = yaml.safe_load(dump(config))

@@ -35,6 +35,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
             predictions: Tensor,
             present: dict[str, Tensor],
             sample_id: Tensor,
+            repeats: Tensor | None,
             weights: Tensor,
             negatives: Embeddings | None,
             contents: dict[str, Tensor] | None,
@@ -58,6 +59,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
         "labels": (16,), "sample_id": (16,), "weights": (16,)}  # fmt: skip
     assert given["targets"].tolist() == [[k / 2] for k in given["sample_id"].tolist()]
     assert given["labels"].tolist() == [k % 2 for k in given["sample_id"].tolist()]
+    assert given["repeats"] is None
     assert given["predictions"].shape == (16, 1)
     assert set(given["present"]) == set(given["steps"]) == {"series/0", "series/1"}
     assert given["steps"]["series/0"][0].shape == (16, 4, 16)

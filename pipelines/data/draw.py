@@ -1,0 +1,115 @@
+"""Drawing the validation rows: whole groups of rows that share something, with every class or range of targets."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clx.pipelines.config.data_schema import Data, Fraction
+from clx.pipelines.data.classes import class_of
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.shared_content import Sharing, components, keys_of, sharing
+from clx.pipelines.system.errors import BadInput
+
+RANGES = 10
+"""Of equally many rows, by which targets are stratified."""
+Ids = NDArray[np.int64]
+
+
+def draw(
+    train: Manifest, part: Fraction, data: Data, seed: int, inputs: Mapping[str, bool]
+) -> tuple[Manifest, Manifest]:
+    """Training rows without a random share, and that share; both in the order of the file.
+
+    Args:
+        inputs: columns that inputs read (see `shared_content.inputs_of`), whose content rows may share.
+
+    Raises:
+        BadInput: where nothing would be left on one side.
+    """
+    count = max(1, round(len(train) * part.fraction))
+    if count >= len(train):
+        raise BadInput(
+            f"data.val.fraction = {part.fraction}: a share of the {len(train)} training rows of {train.name} "
+            "leaves none to train on"
+        )
+    by, groups, given_up = _groups(train, part, inputs)
+    strata, what = _strata(train, data, count) if part.stratify else (None, "")
+    if strata is None and len(np.unique(groups)) == len(train):
+        chosen = np.zeros(len(train), dtype=bool)
+        chosen[np.random.default_rng(seed).permutation(len(train))[:count]] = True
+    else:
+        chosen = _chosen(groups, np.zeros(len(train), dtype=np.int64) if strata is None else strata, count, seed)
+    if not chosen.any() or chosen.all():
+        raise BadInput(f"data.val: all {len(train)} rows of {train.name} hang together by {' and '.join(by)}")
+    said = f"{100 * part.fraction:.3g} % drawn by {' and '.join(by) or 'row'}"
+    said += f", stratified by {what}" if what else ""
+    said += f" (by {' and '.join(given_up)} most rows would hang together)" if given_up else ""
+    train = replace(train, split_from=said, drawn_by=by)
+    return train.take(np.flatnonzero(~chosen)), train.take(np.flatnonzero(chosen))
+
+
+def with_groups(data: Data, train: Manifest) -> Data:
+    """The same with the columns by which the val rows were drawn, so that they are drawn so again."""
+    if not isinstance(data.val, Fraction) or data.val.by is not None or train.drawn_by is None:
+        return data
+    return data.model_copy(update={"val": data.val.model_copy(update={"by": list(train.drawn_by) or "row"})})
+
+
+def _groups(train: Manifest, part: Fraction, inputs: Mapping[str, bool]) -> Sharing:
+    """The columns that make groups, and the group of each row."""
+    if part.by is None:
+        return sharing(train, inputs)
+    columns = [] if part.by == "row" else [part.by] if isinstance(part.by, str) else part.by
+    for column in columns:
+        train.require(column)
+    keys = [keys_of(train, column) for column in columns]
+    return Sharing(tuple(columns), components(keys, len(train)))
+
+
+def _strata(train: Manifest, data: Data, count: int) -> tuple[Ids | None, str]:
+    """The class, or the range of the first target, of each row, and what it is called; None where there is neither."""
+    if data.label is not None and data.label not in data.target and data.label in train.columns:
+        names = [str(class_of(cell)) for cell in train.column(data.label)]
+        found, strata = np.unique(np.array(names), return_inverse=True)
+        return (strata.astype(np.int64), data.label) if 1 < len(found) <= len(train) / 2 else (None, "")
+    if data.target and data.target[0] in train.columns:
+        from clx.pipelines.data.imbalance import readable_targets
+
+        values = readable_targets(train, data.target[0])
+        known = np.isfinite(values)
+        edges = np.quantile(values[known], np.linspace(0, 1, min(RANGES, count) + 1)[1:-1]) if known.any() else []
+        return np.where(known, np.searchsorted(edges, values), -1).astype(np.int64) + 1, data.target[0]
+    return None, ""
+
+
+def _chosen(groups: Ids, strata: Ids, count: int, seed: int) -> NDArray[np.bool_]:
+    """Rows `[N]` of groups drawn until about `count` are, as evenly from the strata as may be; never all of a stratum.
+
+    A group is of the stratum of its first row.
+    """
+    _, first, groups, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    of_group = strata[first]
+    taken = np.zeros(len(sizes), dtype=bool)
+    rows = np.bincount(strata, minlength=int(strata.max()) + 1)
+    exact = count * rows / rows.sum()
+    quota = np.floor(exact).astype(np.int64)
+    quota[np.argsort(quota - exact, kind="stable")[: count - quota.sum()]] += 1
+    left = np.bincount(of_group, minlength=len(rows))  # groups of each stratum that may still be learned from
+    missing = count
+    for wanted in (quota, None):  # what single groups and odd sizes leave to be drawn is drawn from all strata
+        for g in order:
+            s, size = of_group[g], sizes[g]
+            room = missing if wanted is None else wanted[s]
+            if taken[g] or left[s] < 2 or 2 * room < size:
+                continue
+            taken[g] = True
+            left[s] -= 1
+            missing -= size
+            if wanted is not None:
+                wanted[s] -= size
+    if not taken.any() and len(sizes) > 1:  # every stratum is one group, or all groups are large
+        taken[min(order, key=lambda g: sizes[g])] = True
+    return taken[groups]
