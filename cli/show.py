@@ -119,6 +119,26 @@ def bench_series(
     show(rows, json, "accuracy on packaged series")
 
 
+@bench.command("init")
+def bench_init(
+    sets: Annotated[list[str] | None, typer.Argument(help="Data sets [default: fourteen]")] = None,
+    data: Annotated[Path, typer.Option(help="Folder with the data sets that clx has not built in.")] = Path("data"),
+    seeds: Annotated[int, typer.Option(min=2, max=5, help="Runs of every setting.")] = 3,
+    sweep: Annotated[bool, typer.Option(help="Run the twelve settings around each recipe too.")] = True,
+    log: Annotated[Path | None, typer.Option(help="JSONL file that keeps every error; goes on where it ends.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Test error of the recipe that clx init writes, of the best of twelve settings around it, and of a yardstick.
+
+    The settings are learning rate x 1/3, 1, 3, epochs x 1/2, 2 and two objectives, chosen by val rows. Example:
+
+    clx bench init airfoil wine --data ../data --log init.jsonl
+    """
+    from clx.pipelines.experiments import bench_init as pipeline
+
+    show(pipeline.table(sets or list(pipeline.SETS), data, seeds, sweep, log, note), json, "error of clx init")
+
+
 def show(rows: list[dict[str, Any]], json: bool, title: str) -> None:
     if json:
         emit_json(rows)
