@@ -1118,6 +1118,31 @@ LISTS = [
         error="a.jsonl row 1, column image: 2 of 2: no such file",
     ),
     Case(
+        "what lists are guessed to be",
+        {
+            "a.parquet": parquet_of(
+                photos=pa.array([[{"bytes": FOUR[f], "path": f} for f in FILES]] * 4),
+                sentences=pa.array([[{"raw": f"a picture of {i}"}, {"raw": f"one thing like {i}"}] for i in range(4)]),
+                sentids=pa.array([[i, i + 1] for i in range(4)]),
+                pulse=pa.array([[0.5, 1.5, 2.5 * i] for i in range(4)]),
+                tags=pa.array([[1, 2], [2], [], [1]]),
+            )
+        },
+        "data check a.parquet",
+        {
+            "splits.train.inputs.image.column": "photos",
+            "splits.train.inputs.text.column": "sentences",
+            "splits.train.inputs.series.column": "pulse",
+            "splits.train.inputs": lambda inputs: set(inputs) == {"image", "text", "series"},
+        },
+    ),
+    Case(
+        "sets of labels beside a picture, of numbers of classes",
+        {"a.parquet": parquet_of(image=pa.array(list(FOUR.values())), labels=pa.array([[1, 2], [2], [], [1]]))},
+        "data check a.parquet",
+        {"splits.train.classes": {"1": 2, "2": 2}, "splits.train.inputs": lambda inputs: set(inputs) == {"image"}},
+    ),
+    Case(
         "sound as Hugging Face has it, encoded and decoded",
         {"c.yaml": config("train: a.parquet", f"audio: {{width: 32}}, text: {{column: captions, {SMALL_TEXT}}}")}
         | {

@@ -64,10 +64,13 @@ def likely(columns: Mapping[str, Column]) -> list[Likely]:
     usable = [c for c in columns.values() if c.kind in ("number", "category") and c.distinct > 1]
     inputs = [c for c in columns.values() if c.kind in (*MEDIA, "text")]
     named = [_likely(c, "by its name") for c in usable if bare(c.name) in LIKELY]
-    if named or not usable:
+    if named:
         return named
-    if not inputs:
+    if not inputs and usable:
         return [_likely(usable[-1], "the last column")] if len(usable) > 1 else []
+    sets = [c for c in columns.values() if c.kind == "labels"]
+    if len(inputs) == len(sets) == 1:
+        return [Likely(sets[0].name, "--label", f"sets of labels beside {inputs[0].name}")]
     classes = [c for c in usable if c.classes and c.kind == "category"]
     if len(inputs) == 1 and len(classes) == 1:
         return [_likely(classes[0], f"{classes[0].distinct} classes beside {inputs[0].name}")]

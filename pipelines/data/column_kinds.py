@@ -23,6 +23,10 @@ TEXT_NAME = re.compile(
 )
 """Also numbered, or with the code of a language: `caption_2`, `text_ja`."""
 ID_NAME = re.compile(r"(.*[_\s.-])?(id|idx|index|uuid|guid)")
+SETS_NAME = re.compile(r"(labels?|class(es)?|tags?|categor(y|ies)|genres?|attributes?|topics?)")
+IDS_NAME = re.compile(r".*(id|idx|index|uuid)s?|.*indices")
+SHORT = 100
+"""Entries of a list of numbers that may be a set of classes; a longer one is a series."""
 INDEX_NAMES = ("", "unnamed: 0", "index", "idx", "row", "no", "nr")
 CAMEL_ID = re.compile(r".*[a-z](Id|ID)")
 DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([ T]\d{1,2}:\d{2}.*)?")
@@ -38,8 +42,8 @@ class Column:
 
     name: str
     kind: str
-    """image, audio, series, text, number, category, date, labels (lists of short texts) or split; else why it is none
-    of these: empty, one value only, an index, an identifier, cells of type X."""
+    """image, audio, series, text, number, category, date, labels (lists of short texts, or of numbers of classes) or
+    split; else why it is none of these: empty, one value only, an index, an identifier, cells of type X."""
     known: int = 0
     """Cells looked at that are not missing."""
     distinct: int = 0
@@ -92,13 +96,15 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
     bare, values = name.strip().lower(), [value for _, value in cells]
     if not values:
         return Column(name, "empty")
-    kinds = Counter(map(kind_of_cell, values))
+    kinds = Counter(kind_of_cell(v) for v in values if not (isinstance(v, list) and not v)) or Counter(["list"])
     if len({*kinds} & {"number", "words"}) and not {*kinds} - {"number", "words"} and numbers_in_text(values):
         kinds = Counter({"number": kinds.total()})  # some of them with a unit or a decimal comma
     kind, distinct = most(kinds), len({str(value) for value in values})
     facts: dict[str, Any] = {"known": len(values), "distinct": distinct}
     if bare in SPLIT_NAMES and all(split_of(str(value)) for value in values):
         return Column(name, "split", **facts)
+    if kind == "series" and (other := _kind_of_whole_lists(bare, values)):
+        return Column(name, other, **facts)
     if kind in MEDIA:
         return Column(name, kind, **facts)
     if kind == "bytes":
@@ -118,12 +124,16 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
 
 
 def kind_of_cell(value: Any) -> str:
-    """image, audio, series, bytes, texts (a list of them), list, number, date or words; `inf` is an odd cell."""
+    """image, audio, series, bytes, texts (a list of them), list, number, date or words; `inf` is an odd cell. Several
+    images or recordings are what each is."""
     if isinstance(value, np.ndarray):
         return "series"
     if isinstance(value, bytes):
         return kind_of_bytes(value) or "bytes"
     if isinstance(value, list | tuple):
+        alike = {kind_of_cell(each) for each in value}
+        if alike in ({"image"}, {"audio"}):
+            return alike.pop()
         return "texts" if value and all(isinstance(each, str) for each in value) else "list"
     if isinstance(value, datetime.date | datetime.datetime):
         return "date"
@@ -184,6 +194,16 @@ def _listed(name: str, values: Sequence[Any], facts: dict[str, Any]) -> Column:
     if np.mean([words(text) for text in texts]) < 3 and often and not TEXT_NAME.fullmatch(name.strip().lower()):
         return Column(name, "labels", **facts)
     return Column(name, "text", captions=True, longest=longest(texts), **facts)
+
+
+def _kind_of_whole_lists(bare: str, values: Sequence[Any]) -> str | None:
+    """Whether short lists of whole numbers are identifiers or sets of classes, by the column's name; else a series."""
+    lists = [value for value in values if isinstance(value, np.ndarray)]
+    if any(value.ndim > 1 or len(value) > SHORT or (value % 1 != 0).any() for value in lists):
+        return None
+    if IDS_NAME.fullmatch(bare):
+        return "an identifier"
+    return "labels" if SETS_NAME.fullmatch(bare) else None
 
 
 def _kind_of_numbers(name: str, numbers: Sequence[tuple[int, float]], distinct: int, whole: bool) -> str:

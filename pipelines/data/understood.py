@@ -148,6 +148,10 @@ def _example(manifest: Manifest, column: str) -> str:
             return f"{len(cell)} bytes"
         if isinstance(cell, np.ndarray):
             return f"{' x '.join(map(str, cell.shape))} numbers"
+        if isinstance(cell, list):
+            first = cell[0] if cell else ""
+            shown = f"{len(first)} bytes" if isinstance(first, bytes) else str(first)
+            cell = f"{len(cell)}: {shown}{', ...' * (len(cell) > 1)}"
         text = " ".join(str(cell).split())
         return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
     return ""
