@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,7 @@ def cut_line(cut: int, of: int, column: str | list[str], modality: Modality, whe
 
 
 def is_cut(modality: Modality, cell: object) -> bool:
-    """Whether a cell, or one of a pair, is longer than what is read of it."""
-    parts = cell if isinstance(cell, tuple) and modality.pair is not None else (cell,)
+    """Whether a cell, or one of a pair or of several, is longer than what is read of it."""
+    several = isinstance(cell, tuple) and modality.pair is not None or isinstance(cell, list) and modality.takes_several
+    parts: Any = cell if several else (cell,)
     return any(modality.cut(part) for part in parts)

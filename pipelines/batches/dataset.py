@@ -80,7 +80,8 @@ class BatchDataset(Dataset[Batch]):
         if i in self.kept:
             return self.kept[i]
         row = self.manifest.row(i, self.columns)
-        inputs, contents = {}, {}
+        inputs: dict[str, Any] = {}
+        contents: dict[str, int | list[int]] = {}
         for name, modality in self.modalities.items():
             if name in self.dropped and self.dropped[name][i]:
                 continue
@@ -91,7 +92,8 @@ class BatchDataset(Dataset[Batch]):
             try:
                 cell = cell_of(row, name, modality, self.manifest)
                 if cell is not None and self.contents:
-                    contents[name] = content_of(cell)
+                    drawn = isinstance(cell, list) and modality.draws_one
+                    contents[name] = [content_of(one) for one in cell] if drawn else content_of(cell)
                 if known is not None:
                     inputs[name] = known
                     continue
@@ -188,16 +190,15 @@ class BatchDataset(Dataset[Batch]):
                 line[sample.applying] = 1
         return sets
 
-    def _chosen(self, row: "_Decoded", name: str, draw: tuple[int, int] | None) -> Any:
-        """The sample of a row, or those of several; where one of them is wanted, the one that is drawn by seed, row
-        and `draw`, epoch and view: the views of a row have different ones as long as there are any."""
-        sample = row.inputs[name]
-        if not isinstance(sample, list) or not self.modalities[name].draws_one:
-            return sample
+    def _chosen(self, row: "_Decoded", name: str, held: Any, draw: tuple[int, int] | None) -> Any:
+        """What is held of a cell, or of several cells of a row; where one of them is wanted, the one that is drawn by
+        seed, row and `draw`, epoch and view: the views of a row have different ones as long as there are any."""
+        if not isinstance(held, list) or not self.modalities[name].draws_one:
+            return held
         if draw is None:
-            return sample[0] if self.first else sample
+            return held[0] if self.first else held
         epoch, view = draw
-        return sample[(mixed_seed(self.seed, 6, epoch, row.number) + view) % len(sample)]
+        return held[(mixed_seed(self.seed, 6, epoch, row.number) + view) % len(held)]
 
     def _collate(
         self,
@@ -217,10 +218,12 @@ class BatchDataset(Dataset[Batch]):
             views: list[list[Any]] = []
             for place, (view, made_of) in enumerate(zip(names, of_view, strict=False)):
                 present[view] = torch.tensor([name in sample.inputs for sample in made_of], dtype=torch.bool)
-                if self.contents:
-                    contents[view] = torch.tensor([sample.contents.get(name, 0) for sample in made_of])
                 draw = None if generator is None else (epoch, place)
-                views.append([self._chosen(sample, name, draw) for sample in made_of if name in sample.inputs])
+                if self.contents:
+                    told = [self._chosen(sample, name, sample.contents.get(name, 0), draw) for sample in made_of]
+                    contents[view] = torch.tensor([one[0] if isinstance(one, list) else one for one in told])
+                there = [sample for sample in made_of if name in sample.inputs]
+                views.append([self._chosen(sample, name, sample.inputs[name], draw) for sample in there])
             if name in self.features:
                 inputs |= {
                     view: {"features": torch.stack(each)} for view, each in zip(names, views, strict=True) if each
@@ -253,8 +256,8 @@ class _Decoded(NamedTuple):
     targets: list[float]
     number: int
     """Of the row in the table."""
-    contents: dict[str, int]
-    """Of what cells there are, by modality, where they are asked for."""
+    contents: dict[str, int | list[int]]
+    """Of what cells there are, by modality, where they are asked for; of each of those of which one is drawn."""
 
 
 class _Bad(Exception):

@@ -12,7 +12,8 @@ import torch
 from clx.modalities.image import Image
 from clx.modalities.text import Prompt, Text
 from clx.pipelines.batches.batch import Key
-from clx.pipelines.batches.cells import collate, vary
+from clx.pipelines.batches.cells import collate, content_of, vary
+from clx.pipelines.batches.cuts import cut_lines, is_cut
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.manifest import Manifest
@@ -179,3 +180,20 @@ def test_a_frozen_text_encoder_still_has_another_caption_each_epoch(listed: Path
         plain, cached = runs[several, False], runs[several, True]
         assert all(torch.allclose(plain[name], cached[name], atol=1e-5) for name in plain)
     assert any(not torch.allclose(runs["one", True][name], runs["mean", True][name], atol=1e-4) for name in plain)
+
+
+def test_contents_are_those_of_the_caption_that_was_drawn(listed: Path) -> None:
+    data = rows_of(listed, augment=True, contents=True)
+    batch = data[Key(4, 0, np.arange(ROWS))]
+    assert batch.contents is not None
+    assert batch.contents["text"].tolist() == [content_of(caption) for caption in drawn(data, 4)]
+    first = rows_of(listed, first=True, contents=True)[Key(0, 0, np.arange(ROWS))].contents
+    assert first is not None
+    assert first["text"].tolist() == [content_of(captions(i)[0]) for i in range(ROWS)]
+
+
+def test_a_caption_that_is_cut_counts(listed: Path) -> None:
+    text = Text(column="caption", max_length=6)
+    assert [is_cut(text, captions(i)) for i in (0, 1, 2)] == [False, True, True]  # green is too long
+    (line,) = cut_lines(load_manifest(str(listed)), {"text": text})
+    assert line.startswith("16 of 24 cells of caption")
