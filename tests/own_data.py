@@ -1536,6 +1536,11 @@ def finding(what: str, where: str, column: str) -> Any:
     )
 
 
+def unsaid(files: dict[str, str]) -> dict[str, str]:
+    """The same with a config that does not say what to evaluate."""
+    return files | {"c.yaml": files["c.yaml"].replace("\neval: [retrieval]", "")}
+
+
 FIGURES = [
     Case(
         "a constant target, checked",
@@ -1603,6 +1608,27 @@ FIGURES = [
             "evaluation.classification.table.confusion.classes": ["a", "b"],
             "evaluation": lambda found: not {"zeroshot", "retrieval", "skipped"} & {*found},
         },
+    ),
+    Case(
+        "scores of pairs are evaluated where nobody says what",
+        unsaid(shared(SCORED, "sentence1", SECOND, "cosent", "score")),
+        "train c.yaml",
+        {
+            "evaluation.sts.one+two->score": lambda line: line["rows"] == 8 and "macro_AUC" not in line,
+            "evaluation": lambda found: not {"zeroshot", "retrieval", "regression", "skipped"} & {*found},
+        },
+    ),
+    Case(
+        "flags of pairs are evaluated where nobody says what",
+        unsaid(shared(FLAGGED, "question1", "two: {like: one, column: question2}", "cosent", "is_duplicate")),
+        "train c.yaml",
+        {"evaluation.sts.one+two->is_duplicate": lambda line: line["rows"] == 8 and 0 <= line["macro_AUC"] <= 1},
+    ),
+    Case(
+        "inputs without a label are evaluated by what they have",
+        unsaid(shared(SCORED, "sentence1", SECOND, "clip")),
+        "train c.yaml",
+        {"evaluation": lambda found: "retrieval" in found and not {"zeroshot", "skipped"} & {*found}},
     ),
 ]
 """Answers that nothing can be learned from, and figures on small data."""

@@ -17,7 +17,7 @@ and under the name of each task (`TASKS`) one line per input:
     zeroshot    "image", "image+table"      top1 top5 mean_per_class confusion rows
     classification  of the run's class head "image+table":  top1 top5 mean_per_class macro_F1 macro_AUC log_loss ECE
                                             confusion rows unknown_class
-    sts         "text+passage->score"       spearman pearson rows
+    sts         "text+passage->score"       spearman pearson rows, macro_AUC of a flag
     retrieval   "image->text", "a+b->c"     R@1 R@5 R@10 median_rank mAP NDCG@10 AUC label@1 graded_by queries
                                             candidates
     probe       "image", "image+table"      top1 top5 mean_per_class confusion l2 path features rows train_rows

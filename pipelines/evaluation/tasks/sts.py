@@ -2,15 +2,16 @@
 
 from itertools import combinations
 
+import torch
 from torch.nn.functional import normalize
 
 from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, is_scored_pair, nonempty, task
-from clx.pipelines.measures.prediction import correlations
+from clx.pipelines.measures.prediction import correlations, macro_auc
 
 
 @task("sts")
 def sts(context: TaskContext) -> Lines:
-    """Correlations of the cosine of a row's two inputs with the row's score."""
+    """Correlations of the cosine of a row's two inputs with the row's score; of a flag also how well it is told."""
     run, embedded = context.run, context.embedded
     if not run.config.data.target:
         raise Unfit("needs data.target, the column with the score of a pair")
@@ -26,6 +27,9 @@ def sts(context: TaskContext) -> Lines:
             rows = (embedded.present[one] & embedded.present[other] & scores.isfinite()).nonzero()[:, 0]
             if len(rows) > 2:
                 z, w = (normalize(embedded.z[name][rows].double(), dim=1) for name in (one, other))
-                line = context.figures(len(rows), correlations((z * w).sum(1), scores[rows]))
+                cosines, (values, flag) = (z * w).sum(1), scores[rows].unique(return_inverse=True)
+                line = context.figures(len(rows), correlations(cosines, scores[rows]))
+                if len(values) == 2:
+                    line |= context.figures(len(rows), macro_auc(torch.stack([-cosines, cosines], 1), flag))
                 found[f"{one}+{other}->{target}"] = line | {"rows": len(rows)}
     return nonempty(found, "no three rows have both inputs and a score")

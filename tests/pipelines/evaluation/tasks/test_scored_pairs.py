@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import ndcg_score
+from sklearn.metrics import ndcg_score, roc_auc_score
 from torch.nn.functional import normalize
 
 from clx.pipelines.config.schema import Config
@@ -70,3 +70,16 @@ def test_figures_are_those_of_scipy_and_of_a_loop_over_pairs(run: Path) -> None:
     assert line["NDCG@10"] == pytest.approx(np.mean(gains), abs=1e-5)
     assert line["R@1"] == pytest.approx(np.mean(hits))
     assert line["NDCG@10"] < 0.4, "hardly trained: by the distance between scores it was graded 0.8"
+
+
+def test_of_a_flag_it_is_also_told_how_well_the_cosine_parts_the_pairs(run: Path, tmp_path: Path) -> None:
+    opened = load(run)
+    opened.model.eval()
+    rows = [f"first {i % 4},second {i},{2 + 5 * (i % 3 == 0)}" for i in range(24)]
+    (tmp_path / "f.csv").write_text("\n".join(["one,two,score", *rows]) + "\n")
+    source = evaluated_rows(opened.config.data, 0, str(tmp_path / "f.csv"), None, None)
+    line = evaluate(opened, source, ["sts"], Settings(resamples=20))["sts"]["one+two->score"]
+    embedded = embed_manifest(opened, source.rows)
+    z = {name: normalize(rows.double(), dim=1) for name, rows in embedded.z.items()}
+    area = roc_auc_score(embedded.targets[:, 0] == 7, (z["one"] * z["two"]).sum(1))
+    assert line["macro_AUC"] == pytest.approx(area)
