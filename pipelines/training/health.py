@@ -61,12 +61,11 @@ class Health:
         self.losses = [*self.losses[1 - REMEMBERED :], loss]
         return warning
 
-    def look(
-        self, step: int, seen: dict[str, Tensor], classes: int | None = None
-    ) -> tuple[dict[str, float], list[str]]:
+    def look(self, step: int, seen: dict[str, Tensor], places: int | None = None) -> tuple[dict[str, float], list[str]]:
         """Spread and effective rank of each view's embeddings `[N, D]`, and warnings of a collapse.
 
-        Where rows are to lie by their class, `classes` of them span one direction less than they are many.
+        Where rows are to lie at a few places, those of their classes say, these span one direction less than they are
+        many.
         """
         figures: dict[str, float] = {}
         warnings = []
@@ -76,7 +75,7 @@ class Health:
                 continue
             figures[f"{name}.spread"] = wide = spread(z)
             figures[f"{name}.rank"] = rank = effective_rank(F.normalize(z.double(), dim=-1))
-            room = min(len(z) - 1, z.shape[1], *(() if classes is None else (max(1, classes - 1),)))
+            room = min(len(z) - 1, z.shape[1], *(() if places is None else (max(1, places - 1),)))
             lines = rank < LINE < room / 4
             self.low[name] = self.low.get(name, 0) + 1 if wide < POINT or lines else 0
             if step <= self.warm:

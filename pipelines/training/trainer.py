@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from clx.losses.base import Loss
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.batches.columns import column_of
 from clx.pipelines.batches.loader import Order, batches
@@ -50,6 +51,7 @@ class Trainer:
         """Those of the newest batch, by view name."""
         self.say: Callable[[str], None] = lambda text: None
         self.course = resume.Course(Health(config.train.warmup * plan.steps))
+        self.places = most_places(run, splits["train"])
         self.score: float | None = None
         """Validation loss of the step that was validated last."""
 
@@ -138,7 +140,7 @@ class Trainer:
                 return False
             self.score, self.course.validated = found.loss, self.step
             embeddings, figures = found.embeddings, {"val_loss": found.loss}
-        spread, warnings = self.course.health.look(self.step, embeddings, lies_by_class(self.run))
+        spread, warnings = self.course.health.look(self.step, embeddings, self.places)
         for text in warnings:
             self.warn(text)
         self.metrics.add({"step": self.step, **figures, **spread})
@@ -181,12 +183,21 @@ class Trainer:
             )
 
 
-def lies_by_class(run: Run) -> int | None:
-    """How many classes the embeddings are to lie by; None where they are not: no loss is given the classes, and no
-    modality reads them."""
-    label = run.config.data.label
-    if label is None:
-        return None
-    read = any(column_of(name, modality) == label for name, modality in run.modalities.items())
-    classified = not run.config.data.target and "predictions" in run.objective.needs()
-    return len(run.facts.classes) if read or classified or "labels" in run.objective.needs() else None
+LOOKED_AT = 1000  # rows, evenly spread, whose texts are counted
+
+
+def most_places(run: Run, train: Manifest) -> int | None:
+    """How many places embeddings have to lie at where these are few: the classes, where a loss is given them or a
+    modality reads them, or the different texts of a text modality. None where nothing says."""
+    config, found = run.config, list[int]()
+    required = {name for loss in run.objective.losses if isinstance(loss, Loss) for name in loss.requires()}
+    classified = "labels" in required or ("predictions" in required and not config.data.target)
+    read = any(column_of(name, modality) == config.data.label for name, modality in run.modalities.items())
+    if config.data.label and (read or classified):
+        found.append(len(run.facts.classes))
+    rows = range(0, len(train), max(1, len(train) // LOOKED_AT))
+    for name, modality in run.modalities.items():
+        column = column_of(name, modality)
+        if modality.kind == "text" and isinstance(column, str):
+            found.append(len({str(train.cell(i, column)) for i in rows} - {"None"}))
+    return min(found, default=None)

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from clx.pipelines.config.schema import Config
 from clx.pipelines.experiments.train import train
 from clx.pipelines.training.health import FEWEST, PATIENCE, Health, spread
 from clx.pipelines.training.step import Contrast, Learner
-from configs import Make
+from configs import Make, small
+from trained import trainer_of
 
 
 def test_spread_of_equal_opposite_and_isotropic_rows() -> None:
@@ -60,6 +62,30 @@ def test_few_classes_that_lie_apart_are_no_collapse(classes: int) -> None:
     assert any("collapse of table" in text for text in told), "many classes on one line are a collapse"
     point = {"table": torch.ones(60, 32)}
     assert any(apart.look(k, point, classes)[1] for k in range(5, 9)), "and so is one point, of any classes"
+
+
+@pytest.mark.parametrize(
+    ("objective", "label", "words", "places"),
+    [
+        ("cross-entropy", "kind", 0, 2),
+        ("supcon", "kind", 0, 2),
+        ("nt-xent", "kind", 0, None),
+        ("clip", None, 3, 3),
+        ("clip", None, 40, 40),
+        ("clip", "kind", 40, 40),
+    ],
+)
+def test_places_are_classes_or_different_texts(
+    tmp_path: Path, objective: str, label: str | None, words: int, places: int | None
+) -> None:
+    rows = [f"{k},{'ab'[k % 2]},word {k % max(1, words)}" for k in range(40)]
+    (tmp_path / "m.csv").write_text("\n".join(["x,kind,word", *rows]) + "\n")
+    table: dict[str, Any] = {"columns": ["x"], "width": 32, "layers": 1, "views": 1 + (objective == "nt-xent")}
+    text = {"text": {"column": "word", "width": 32, "layers": 1}} if words else {}
+    config = Config.model_validate(
+        small({"train": str(tmp_path / "m.csv"), "label": label}, {"table": table, **text}, objective)
+    )
+    assert trainer_of(config, tmp_path / "run").places == places
 
 
 def test_a_training_run_tells_of_both_once_and_logs_them(
