@@ -29,7 +29,7 @@ def read_source(source: str) -> dict[str, Any]:
     """The raw mapping in a YAML or TOML file, or in the built-in recipe of that name."""
     path = Path(source)
     known = recipes()
-    if source not in known and (path.is_dir() or path.suffix in (".csv", ".tsv", ".jsonl", ".parquet")):
+    if source not in known and (path.is_dir() or path.suffix in (".csv", ".tsv", ".jsonl", ".parquet", ".tar", ".gz")):
         raise BadInput(f"{source} is data, not a config: clx init {source} -o my.yaml writes one for it")
     if source in known:
         text, is_toml = known[source], False

@@ -123,6 +123,13 @@ def head_of(path: str) -> bytes:
         return b""
 
 
+def looked_at(path: str) -> tuple[str | None, str | None]:
+    """What a file is by its first bytes, image, audio or series; or why it is not read, where that is known."""
+    head = head_of(path)
+    kind = kind_of_bytes(head)
+    return kind, None if kind is not None else why_unread(path) or why_unread_bytes(head)
+
+
 def kinds_of(root: str, paths: Sequence[str]) -> dict[str, str]:
     """Image, audio or series of those files below `root` that are one. Only files whose extension does not tell are
     opened, of more than 64 with one extension first as many, evenly spread: where these are alike, so is the rest."""

@@ -49,15 +49,19 @@ def listed_tables(files: Sequence[str], name: str) -> dict[str, str]:
 
 
 def joined(
-    root: Path, name: str, files: Sequence[str], media: Files, listed: dict[str, str]
+    root: Path, name: str, files: Sequence[str], paths: Sequence[str], listed: dict[str, str]
 ) -> tuple[Manifest, set[str]] | None:
-    """The rows of the tables that name files of the folder, and every file used; None where no table does.
+    """The rows of the tables that name `paths` of the folder, and every file used; None where no table does.
 
     Several tables are one for each split, by their own name, their folder's, or that of the files they name. Raises
     `BadInput` where two tables would be for the same rows, or the cells of a column can be read in two ways.
     """
     hits = []
-    for file in listed.values() or _naming(files):
+    tables = list(listed.values()) or _naming(files)
+    if not tables:
+        return None
+    media = Files(paths)
+    for file in tables:
         shown = str(Path(name) / file)
         split = _split_in(file)
         try:
@@ -80,15 +84,15 @@ def joined(
             f"{name}: {hits[0][0]} and {hits[1][0]} both name its files, and their names do not say which is for which "
             "split: name the one that is meant, or call them train, val and test"
         )
-    tables, split_from = [table for _, table, _, _ in hits], None
-    if len(hits) > 1 and not any("split" in table.column_names for table in tables):
-        tables = [_with_split(table, [str(split)] * len(table)) for table, split in zip(tables, splits, strict=True)]
+    read, split_from = [table for _, table, _, _ in hits], None
+    if len(hits) > 1 and not any("split" in table.column_names for table in read):
+        read = [_with_split(table, [str(split)] * len(table)) for table, split in zip(read, splits, strict=True)]
         split_from = f"a table for each: {', '.join(file for file, *_ in hits)}"
-    elif len(hits) == 1 and hits[0][2] and "split" not in tables[0].column_names:
-        each = [_split_in(str(path)) for path in tables[0].column(hits[0][2][0].column).to_pylist()]
+    elif len(hits) == 1 and hits[0][2] and "split" not in read[0].column_names:
+        each = [_split_in(str(path)) for path in read[0].column(hits[0][2][0].column).to_pylist()]
         if "train" in each and len(set(each)) > 1 and None not in each:
-            tables, split_from = [_with_split(tables[0], [str(split) for split in each])], "folders of the files"
-    table, notes = _together([file for file, *_ in hits], tables, name)
+            read, split_from = [_with_split(read[0], [str(split) for split in each])], "folders of the files"
+    table, notes = _together([file for file, *_ in hits], read, name)
     notes += [
         r.said(file)
         for file, _, found, _ in hits
@@ -99,9 +103,8 @@ def joined(
     known = set(media.paths)
     for _, one, found, _ in hits:
         used |= {path for r in found for path in one.column(r.column).to_pylist() if path in known}
-    return _manifest(
-        root, name, table, [(f, len(t)) for (f, *_), t in zip(hits, tables, strict=True)], notes, split_from
-    ), used
+    parts = [(file, len(one)) for (file, *_), one in zip(hits, read, strict=True)]
+    return _manifest(root, name, table, parts, notes, split_from), used
 
 
 def _naming(files: Sequence[str]) -> list[str]:

@@ -34,7 +34,7 @@ def read_folder(root: Path, name: str) -> Manifest:
     kinds = kinds_of(str(root), files)
     media = [path for path in files if kinds.get(path) in ("image", "audio")]
     listed = listed_tables(files, name)
-    if (listed or media) and (found := joined(root, name, files, Files(media), listed)) is not None:
+    if (listed or media) and (found := joined(root, name, files, media, listed)) is not None:
         manifest, used = found
     elif media:
         manifest, used, passed = _arranged(root, name, files, media, kinds, passed)

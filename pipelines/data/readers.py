@@ -1,5 +1,6 @@
 """Readers of manifest files: each gives an Arrow table or one line that says what is wrong and where."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clx.pipelines.data.csv_files import read_csv
-from clx.pipelines.data.file_kinds import head_of, kind_of_bytes, why_unread, why_unread_bytes
+from clx.pipelines.data.file_kinds import head_of, looked_at
 from clx.pipelines.data.hugging_face import with_class_names
 from clx.pipelines.data.json_files import read_json
 from clx.pipelines.data.tars import read_tar
@@ -41,19 +42,18 @@ def read_file(path: Path, name: str) -> "pa.Table":
 
 def table_suffix(name: str) -> str:
     """The extension that says what a table is: `.csv` of `a.csv.gz`, `.tar` of `a.tar.gz`."""
-    path = Path(name.lower())
-    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    stem, suffix = os.path.splitext(name.lower())
+    return os.path.splitext(stem)[1] if suffix == ".gz" else suffix
 
 
 def _reader(path: Path, name: str) -> Callable[[Path, str], "pa.Table"]:
     suffix = table_suffix(path.name)
     if suffix in READERS:
         return READERS[suffix]
-    head = head_of(str(path))
-    if head.startswith(b"PAR1"):
+    if head_of(str(path)).startswith(b"PAR1"):
         return read_parquet
-    reason = why_unread(path.name) or why_unread_bytes(head)
-    if reason is None and (kind := kind_of_bytes(head)) is not None:
+    kind, reason = looked_at(str(path))
+    if kind is not None:
         reason = f"one {kind} file; a table or a folder of files is data"
     said = f" ({reason})" if reason else ""
     raise BadInput(f"{name}: expected a folder or a file ending in {', '.join(READERS)}{said}")

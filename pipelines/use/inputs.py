@@ -15,7 +15,7 @@ import numpy as np
 from clx.modalities.base import CellError, Modality
 from clx.pipelines.batches.cells import cell_of, one_or_several, read_cell
 from clx.pipelines.batches.columns import column_of, columns_of, has_columns
-from clx.pipelines.data.file_kinds import EXTENSIONS
+from clx.pipelines.data.file_kinds import KNOWN, looked_at
 from clx.pipelines.data.folder_tables import LISTS
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_manifest, split_by, split_in
@@ -34,11 +34,7 @@ class Skipped(NamedTuple):
     reason: str
 
 
-KINDS: dict[str, str] = {
-    **{suffix: kind for kind, suffixes in EXTENSIONS.items() for suffix in suffixes},
-    ".json": "table",
-    ".txt": "text",
-}
+KINDS: dict[str, str] = {**KNOWN, ".json": "table", ".txt": "text"}
 MANIFESTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
@@ -62,8 +58,10 @@ def modality_of_kind(run: Run, kind: str | None, what: str) -> str:
 def modality_of_file(run: Run, path: Path) -> str:
     """The run's modality that reads a file of this name. Raises `BadInput` when none or several may."""
     suffix = path.suffix
-    what = f"{suffix} files" if suffix else "files without an extension"
-    return modality_of_kind(run, KINDS.get(suffix.lower()), what)
+    kind, reason = (KINDS[suffix.lower()], None) if suffix.lower() in KINDS else looked_at(str(path))
+    if reason is not None:
+        raise BadInput(reason)
+    return modality_of_kind(run, kind, f"{suffix} files" if suffix else "files without an extension")
 
 
 def set_columns(run: Run, columns: Mapping[str, str]) -> None:
