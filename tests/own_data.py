@@ -1504,6 +1504,15 @@ NUMBERS = [
         {"splits.val.classes": {"yes": 1, "no": 1}, "counts": {}},
     ),
     Case(
+        "a class folder that reads as missing",
+        {
+            "r.yaml": "data: {train: d, label: label}\nmodalities: {image: {}}\nobjective: cross-entropy\n",
+            **pictures("d/cat/1.png", "d/none/2.png"),
+        },
+        "train r.yaml --dry-run --batch-size 2",
+        error="d: a class folder 'none' reads as a missing label: rename it",
+    ),
+    Case(
         "letters of two cases are two classes",
         LABELS | {"a.csv": csv("x,label", "1,a", "2,A"), "b.parquet": labels("A", "a")},
         "data check --config r.yaml",

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from clx.pipelines.batches.loader import Order, once
+from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
 from configs import numbers_config
+from own_data import csv, picture
 from trained import trainer_of
+
+SHARED = [0, 0, 0, 1, 2, 3, 4, 5]
+"""The picture of each row."""
 
 
 def test_training_rows_carry_their_weights(skewed: Path, tmp_path: Path) -> None:
@@ -34,3 +39,44 @@ def test_sampling_draws_rare_rows_as_often(skewed: Path, tmp_path: Path) -> None
     np.testing.assert_allclose(shares, 0.1, atol=0.02)
     again = np.concatenate([key.rows for key in Order(400, 100, 0, 200, 400, trainer.draw)])
     np.testing.assert_array_equal(again, rows[200 * 100 :])  # a resumed run draws the same
+
+
+def captions(folder: Path, pictures: list[int], exclude: str | None = None) -> Config:
+    """Rows of pictures with captions, aligned with `clip`."""
+    for k in set(pictures):
+        (folder / f"{k}.png").write_bytes(picture(k))
+    rows = [f"{k}.png,what can be seen in {k} by {i}" for i, k in enumerate(pictures)]
+    (folder / "a.csv").write_text(csv("image,text", *rows))
+    objective = {"name": "clip"} | ({"exclude": exclude} if exclude else {})
+    return Config.model_validate(
+        {
+            "data": {"train": str(folder / "a.csv")},
+            "modalities": {"image": {"encoder": "cnn", "width": 4, "size": 8}, "text": {"width": 32, "layers": 1}},
+            "embed_dim": 8,
+            "objective": objective,
+            "train": {"steps": 1, "batch_size": 8},
+        }
+    )
+
+
+def first_loss(config: Config, out: Path) -> float:
+    trainer = trainer_of(config, out)
+    batch = trainer.rows[once(8, 8)[0]]
+    trainer.learner.model.eval()
+    return trainer.learner.contrast(batch, trainer.learner.model, trainer.learner.objective, 0, 0).loss.item()
+
+
+def test_repeats_of_one_image_are_no_negatives_of_each_other(tmp_path: Path) -> None:
+    made = captions(tmp_path, SHARED)
+    trainer = trainer_of(made, tmp_path / "run")
+    batch = trainer.rows[once(8, 8)[0]]
+    assert batch.repeats is not None
+    assert (batch.repeats[:, None] == batch.repeats).tolist() == [[a == b for b in SHARED] for a in SHARED]
+    assert first_loss(made, tmp_path / "b") < first_loss(captions(tmp_path, SHARED, "none"), tmp_path / "c")
+
+
+def test_without_repeats_nothing_changes(tmp_path: Path) -> None:
+    made = captions(tmp_path, list(range(8)))
+    assert trainer_of(made, tmp_path / "run").rows.repeats is None
+    plain = captions(tmp_path, list(range(8)), "none")
+    assert first_loss(made, tmp_path / "b") == first_loss(plain, tmp_path / "c")
