@@ -1376,7 +1376,7 @@ def labels(*cells: Any) -> pa.Table:
 
 
 def prices(*cells: str) -> str:
-    return csv("x;price", *(f"{k};{cell}" for k, cell in enumerate(cells)))
+    return csv("x;price", *(f"{k * 7 % 5};{cell}" for k, cell in enumerate(cells)))
 
 
 NUMBERS = [
@@ -1437,6 +1437,16 @@ NUMBERS = [
         TABLE | {"a.csv": prices("1.5", "1,5")},
         "data check --config r.yaml",
         error="a.csv row 1, column price: '1.5' has a decimal point and '1,5' a decimal comma",
+    ),
+    Case(
+        "decimal commas in channels",
+        {
+            "r.yaml": "data: {train: a.csv, long: {id: who, time: t, channels: [v]}}\nmodalities: {series: {views: 2}}\n"
+            "objective: nt-xent\n",
+            "a.csv": csv("who;t;v", "a;0;1,5", "a;1;2,25", "b;0;3,5", "b;1;1_0"),
+        },
+        "data check --config r.yaml",
+        error="a.csv row 4, column v: \"1_0 (column of numbers with decimal ',')\" is not a number",
     ),
     Case(
         "1_0 is no number",
