@@ -1441,7 +1441,8 @@ NUMBERS = [
     Case(
         "decimal commas in channels",
         {
-            "r.yaml": "data: {train: a.csv, long: {id: who, time: t, channels: [v]}}\nmodalities: {series: {views: 2}}\n"
+            "r.yaml": "data: {train: a.csv, long: {id: who, time: t, channels: [v]}}\n"
+            "modalities: {series: {views: 2}}\n"
             "objective: nt-xent\n",
             "a.csv": csv("who;t;v", "a;0;1,5", "a;1;2,25", "b;0;3,5", "b;1;1_0"),
         },

@@ -16,6 +16,7 @@ from clx.pipelines.config.load import read_yaml
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.task_names import Task
+from clx.pipelines.data.inferred import Asked
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.write_recipe import recipe_for
@@ -41,8 +42,7 @@ class Set:
 
     source: str
     """A path below the folder of data, or built-in data by name."""
-    asked: Mapping[str, Any]
-    """Options of `recipe_for`."""
+    asked: Asked
     task: Task
     figure: str
     """A figure of `task`, of all inputs together."""
@@ -56,12 +56,12 @@ class Set:
 
 
 def regression(source: str, target: str, yardstick: Yardstick) -> Set:
-    return Set(source, {"target": [target]}, "regression", "mae", yardstick, {"name": "mse"})
+    return Set(source, Asked(target=[target]), "regression", "mae", yardstick, {"name": "mse"})
 
 
 def classification(source: str, yardstick: Yardstick, label: str = "label", **more: Any) -> Set:
     rival = {"name": "supcon", "temperature": 0.1}
-    return Set(source, {"label": label}, "classification", "top1", yardstick, rival, ("probe", "top1"), **more)
+    return Set(source, Asked(label=label), "classification", "top1", yardstick, rival, ("probe", "top1"), **more)
 
 
 def ten_thousand(data: Path, work: Path) -> Path:
@@ -104,7 +104,7 @@ SETS = {
     "fsdd": classification("fsdd", yardsticks.linear_mel("label", "file_name")),
     "stsb": Set(
         "",
-        {"target": ["score"]},
+        Asked(target=["score"]),
         "sts",
         "spearman",
         yardsticks.tfidf_cosine("sentence1", "sentence2", "score"),
@@ -149,7 +149,7 @@ def _row(
         source = str(of.prepare(data, work))
     elif ":" not in source:
         source = str(data / source)
-    raw = read_yaml(recipe_for(source, **of.asked))
+    raw = read_yaml(recipe_for(source, of.asked))
     first = made.errors(name, "recipe", range(seeds), lambda s: _errors(of, raw, s, work, of.task, of.figure), say)
     outside = made.errors(name, "yardstick", [0], lambda seed: {"test": _outside(of, raw)}, say)
     row: dict[str, Any] = {"set": name, "recipe": _mean(first, "test"), "yardstick": _mean(outside, "test")}
@@ -168,8 +168,8 @@ def _row(
         found[text] = run(text, _changed(held, rate, length, of.rival if other else None), task, figure)
     best = min(found, key=lambda text: _mean(found[text], "val"))
     if held is not raw:  # the val rows were taken from those that the recipe learns from: give them back
-        *changes, task, figure = settings[best]
-        found[best] = run(f"{best}, all rows", _changed(raw, *changes), task, figure)
+        rate, length, objective, task, figure = settings[best]
+        found[best] = run(f"{best}, all rows", _changed(raw, rate, length, objective), task, figure)
     ours, theirs = ([line["test"] for line in lines] for lines in (first, found[best]))
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     reach = STUDENT[seeds] * stdev(differences) / seeds**0.5
