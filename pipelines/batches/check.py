@@ -4,7 +4,6 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from clx.pipelines.batches.cells import cell_of, cells, read_cell
 from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describe_column, describe_target
 from clx.pipelines.batches.columns import check_columns, column_of, said_of_readings, spread
 from clx.pipelines.batches.cuts import cut_line, is_cut
+from clx.pipelines.batches.findings import Findings
 from clx.pipelines.batches.telling_columns import TELLS, telling_columns
 from clx.pipelines.config.load import load_config
 from clx.pipelines.config.objects import make_modalities
@@ -33,32 +33,12 @@ from clx.pipelines.data.write_recipe import infer_config
 from clx.pipelines.data.wrong_answers import infinite, is_infinite, wrong_answers
 from clx.pipelines.system.errors import BadInput
 
-LISTED = 1000  # findings of one sort that are listed; all are counted
 Step = Callable[[int, int], None]
 """Is told how many rows are done, and of how many."""
 
 
-@dataclass
-class Findings:
-    """What is wrong (`error`) or odd (`warning`): the first of each sort, and how many."""
-
-    listed: list[dict[str, str]] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-
-    def add(self, what: str, where: str, column: str, reason: str, *, error: bool) -> None:
-        self.counts[what] += 1
-        self.errors[what] += error
-        if self.counts[what] <= LISTED:
-            level = "error" if error else "warning"
-            self.listed.append({"level": level, "what": what, "where": where, "column": column, "reason": reason})
-
-
 def check_source(
-    source: str | None,
-    config: str | None,
-    step: Step = lambda done, total: None,
-    asked: Asked = UNASKED,
+    source: str | None, config: str | None, step: Step = lambda done, total: None, asked: Asked = UNASKED
 ) -> dict[str, Any]:
     """The report of `check` on a source, on the data of a config, or on a source read as a config says, with what was
     `understood` of it.
