@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.config.data_schema import Data, Fraction, Last
+from clx.pipelines.config.data_schema import Data, Fraction, Last, Long
 from clx.pipelines.data.builtin import BUILTIN, is_builtin, load_builtin
 from clx.pipelines.data.draw import draw
 from clx.pipelines.data.folders import read_folder, read_table
@@ -160,14 +160,18 @@ def _open(source: str, data: Data, timed: bool, ends: dict[str, float] | None = 
     if not Path(source).expanduser().exists() and not Path(source).suffix and "/" not in source:
         raise BadInput(f"no file, folder or built-in data named {source!r}{nearest(source, BUILTIN)}")
     manifest = load_manifest(source, allow_outside=data.allow_outside, root=data.root)
-    channels = data.long.channels if data.long is not None else []
-    numeric = [c for c in manifest.columns if c in data.target or any(fnmatchcase(c, each) for each in channels)]
-    manifest = with_numbers(manifest, numeric, data.numbers)
-    if data.long is None:
-        return manifest
+    manifest = with_numbers(manifest, data.target, data.numbers)
+    return manifest if data.long is None else _series(manifest, data, data.long, timed, ends)
+
+
+def _series(
+    manifest: Manifest, data: Data, long: Long, timed: bool = False, ends: dict[str, float] | None = None
+) -> Manifest:
+    channels = [c for c in manifest.columns if any(fnmatchcase(c, each) for each in long.channels)]
+    manifest = with_numbers(manifest, channels, data.numbers)
     near = [data.neighbours.group] if data.neighbours else []
     needed = [data.split, *data.target, *near, *([data.label] if data.label else [])]
-    return grouped(manifest, data.long, needed, timed, ends)
+    return grouped(manifest, long, needed, timed, ends)
 
 
 def _as_it_is(source: str, data: Data) -> Manifest:
@@ -175,7 +179,8 @@ def _as_it_is(source: str, data: Data) -> Manifest:
     manifest = load_manifest(source, allow_outside=data.allow_outside, root=data.root)
     if data.long is None or (data.long.time not in manifest.columns and "series" in manifest.columns):
         return manifest
-    return _cut(_open(source, data.model_copy(update={"label": None, "target": [], "neighbours": None}), False), data)
+    told_by_nothing = data.model_copy(update={"label": None, "target": [], "neighbours": None})
+    return _cut(_series(manifest, told_by_nothing, data.long), data)
 
 
 def split_in(splits: Mapping[str, Manifest], name: str, source: str) -> Manifest:

@@ -104,3 +104,18 @@ def test_what_cannot_be_is_said(data: dict[str, Any], series: dict[str, Any], re
         prepare(config, {"train": manifest()})
     with pytest.raises(ValueError, match="time and within go together"):
         Near(group="subject", within=3)
+
+
+def test_times_may_be_dates() -> None:
+    """Three hours: the first two are within reach of each other, whatever their zone."""
+    hours = ["2024-02-28T23:00:00+02:00", "2024-02-28T22:00:00Z", "2024-02-29T03:00:00Z"]
+    table = pa.table({"who": ["a"] * 3, "time": hours})
+    rows = Manifest("rows.csv", Path(), table, np.arange(3))
+    found = Neighbours(rows, Near(group="who", time="time", within=3600))
+    assert [found.draw(i, torch.Generator()) for i in range(3)] == [1, 0, 2]
+    days = Manifest(
+        "rows.csv", Path(), pa.table({"who": ["a"] * 2, "time": ["01/02/2024", "02/02/2024"]}), np.arange(2)
+    )
+    with pytest.raises(BadInput, match="rows.csv row 1, .* data.neighbours.day_first=true or"):
+        Neighbours(days, Near(group="who", time="time", within=86_400))
+    assert Neighbours(days, Near(group="who", time="time", within=86_400, day_first=True)).alone() == 0
