@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.modalities.base import CellError
-from clx.modalities.dates import BadDate, dates, is_date
+from clx.modalities.dates import TWO_DIGITS, BadDate, dates, is_date
 from clx.modalities.numbers import PLAIN, Unclear, Writing, writing_of
 
 YEAR, DAY = 365.25 * 86_400, 86_400  # seconds
@@ -73,6 +73,9 @@ def reading_of(values: Sequence[Any], column: str = "", marks: Marks = NO_MARKS)
         writing = writing_of(texts, marks.decimal, marks.thousands)
         if writing is None and texts and 2 * sum(map(is_date, texts)) >= len(texts):
             return _dates(texts, marks)
+        short = [text for text in texts if writing is None and TWO_DIGITS.match(text.strip())]
+        if short and 2 * len(short) >= len(texts):
+            raise Unclear(f"{short[0]!r} is a date with two digits for the year: write all four", short[0])
     except Unclear as error:
         raise Unclear(f"{column}: {error}" if column else str(error), *error.cells) from None
     return writing

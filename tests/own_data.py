@@ -1348,6 +1348,23 @@ SPLITS = [
         hears=("warning: 1 of 1 test rows have the image of a training row: b.csv row 1 that of a.csv row 1",),
     ),
     Case(
+        "sentences of training among the test rows",
+        {
+            "r.yaml": "data: {train: a.csv, label: label}\nmodalities: {text: {}}\nobjective: cross-entropy\n",
+            "a.csv": csv(
+                "text,split,label",
+                *(f"this is sentence {k},train,{k % 2}" for k in range(20)),
+                *(f"this is sentence {k},test,{k % 2}" for k in range(18, 24)),
+            ),
+        },
+        "data check --config r.yaml",
+        {
+            "ok": True,
+            "counts": {"shared text": 1},
+            "findings.0.reason": "2 of 6 test rows have the text of a training row: a.csv row 21 that of a.csv row 19",
+        },
+    ),
+    Case(
         "one file in both columns of a pair",
         {
             "r.yaml": "data: {train: a.csv, label: label}\nmodalities: {image: {column: a, pair: b}}\n"
@@ -1495,6 +1512,12 @@ NUMBERS = [
         "data check --config r.yaml",
         error="a.csv row 1, column when: '01/02/2024' may have the day or the month first, and no other cell tells: "
         "data.numbers: {day_first: true} or {day_first: false} decides (-s data.numbers.day_first=true)",
+    ),
+    Case(
+        "years of two digits",
+        TABLE | {"a.csv": csv("when,price", "13.02.24,1", "05.03.24,2")},
+        "data check --config r.yaml",
+        error="a.csv row 1, column when: '13.02.24' is a date with two digits for the year: write all four",
     ),
     Case(
         "labels of numbers and text are the same classes",

@@ -1,19 +1,14 @@
 """Every cell opened before GPU hours are spent: what cannot be read, and what leaks from one split to another."""
 
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
-from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from clx.modalities.base import Modality
 from clx.modalities.numbers import number
-from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.cells import cell_of, cells, read_cell
+from clx.pipelines.batches.check_content import compare_content, compare_texts, content_digest
 from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describe_column, describe_target
 from clx.pipelines.batches.columns import check_columns, column_of, said_of_readings, spread
 from clx.pipelines.batches.cuts import cut_line, is_cut
@@ -104,7 +99,8 @@ def check(
     _divided_labels(splits, label, several, findings)
     for name, modality in modalities.items():
         _say_readings(name, modality, splits, found, findings)
-        _compare(name, _spoken(column_of(name, modality)), splits, found, findings)
+        compare_content(name, _spoken(column_of(name, modality)), splits, found, findings)
+    compare_texts(splits, modalities, findings)
     _unknown_classes(classes, splits, label, findings)
     for wrong in wrong_answers(splits, label, target, cells=False):
         findings.add(*wrong, error=True)
@@ -175,7 +171,7 @@ def _check_row(
             at.several += several
             parts = zip(cell, sample, strict=True) if modality.pair or several else [(cell, sample)]
             lengths = [_length(modality.kind, one, read_as) for one, read_as in parts]
-            content = _content_digest(cell) if modality.files else None
+            content = content_digest(cell) if modality.files else None
         except MemoryError:
             raise
         except Exception as error:  # decoders raise what they like, and one bad file must not hide the others
@@ -220,45 +216,6 @@ def _length(kind: str, cell: Any, sample: Any) -> float | None:
         info = soundfile.info(io.BytesIO(cell) if isinstance(cell, bytes) else str(cell))
         return float(info.frames / info.samplerate)
     return float(len(sample)) if kind == "series" else None
-
-
-def _content_digest(cell: Any) -> bytes | None:
-    """Eight bytes that stand for what a cell holds; files are read in pieces, an hour of sound is large."""
-    if isinstance(cell, tuple | list):  # a pair, or several
-        parts = [_content_digest(one) for one in cell]
-        cell = None if None in parts else b"".join(part for part in parts if part is not None)
-    if isinstance(cell, Path) and piece_of(cell.name)[0] != cell.name:  # its place: windows overlap by intent
-        cell = str(cell).encode()
-    if isinstance(cell, Path):
-        with cell.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).digest()
-    if isinstance(cell, np.ndarray):
-        cell = str(cell.shape).encode() + cell.tobytes()
-    return hashlib.blake2b(cell, digest_size=8).digest() if isinstance(cell, bytes) else None
-
-
-def _compare(
-    name: str,
-    column: str,
-    splits: Mapping[str, Manifest],
-    found: Mapping[str, Mapping[str, ColumnFindings]],
-    findings: Findings,
-) -> None:
-    """Equal content within a split (counted) and across splits (each listed)."""
-    hashes, first = {}, {}
-    for split, manifest in splits.items():
-        at = found[split][name]
-        hashes[split], first[split] = np.unique(np.frombuffer(at.hashes, dtype=np.uint64), return_index=True)
-        again = len(at.hashes) - len(hashes[split])
-        if again:
-            repeated = f"{again} of {len(at.hashes)} cells repeat the content of another row of {split}"
-            findings.add("duplicate", manifest.name, column, repeated, error=False)
-    for one, other in combinations(splits, 2):
-        _, left, right = np.intersect1d(hashes[one], hashes[other], assume_unique=True, return_indices=True)
-        for k, m in zip(left, right, strict=True):
-            here = splits[other].where(found[other][name].rows[int(first[other][m])])
-            there = splits[one].where(found[one][name].rows[int(first[one][k])])
-            findings.add("leak", here, column, f"{other} has the same content as {there} of {one}", error=True)
 
 
 def _say_readings(

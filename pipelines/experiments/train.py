@@ -53,7 +53,7 @@ def train(
     config = rooted(config)
     splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
     if not resume:
-        warn_of_leaks(splits, inputs_of(config))
+        warn_of_leaks(splits, config)
     if resume and (config.pretrain is None or checkpoint.checkpoints(out)):  # else its first stage at most is begun
         return go_on(config, splits, out, progress)
     begin = in_two_stages if config.pretrain is not None and config.pretrain.run is None else begin_anew

@@ -20,7 +20,7 @@ def dry_run(config: Config) -> dict[str, Any]:
     """What training would do: resolved config, rows, steps, parameters and an estimate of memory in bytes."""
     device = pick_device(config.train.device)
     splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
-    warn_of_leaks(splits, inputs_of(config))
+    warn_of_leaks(splits, config)
     planned = plan(config, len(splits["train"]))
     run = prepare(config, splits)
     learned = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
