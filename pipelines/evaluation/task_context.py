@@ -1,6 +1,6 @@
 """One evaluation in progress: what its tasks look at, and what they have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -97,6 +97,18 @@ def need_label(context: TaskContext) -> None:
         raise Unfit(f"{manifest.name} has no column {label!r} with the class")
     if context.embedded.label_sets is not None:
         raise Unfit(f"column {label!r} holds sets of labels, which the task multilabel asks about")
+
+
+def named(embedded: Embedded) -> set[str]:
+    """The classes that rows have."""
+    return {embedded.classes[k] for k in embedded.labels.unique().tolist() if k >= 0}
+
+
+def need_known_classes(learned: Collection[str], asked: Collection[str]) -> None:
+    """Raise `Unfit` where none of the classes that rows have is one that was learned: every answer would be wrong."""
+    if learned and asked and not {*learned} & {*asked}:
+        said = [", ".join(map(repr, sorted(names)[:8])) for names in (learned, asked)]
+        raise Unfit(f"none of the classes asked about is learned: learned are {said[0]}; asked {said[1]}")
 
 
 def is_scored_pair(context: TaskContext, one: str, other: str) -> bool:

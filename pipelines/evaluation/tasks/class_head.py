@@ -1,6 +1,15 @@
 """The task `classification`: the class head that a run was trained with, as `clx predict` uses it."""
 
-from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, classified, need_label, task
+from clx.pipelines.evaluation.task_context import (
+    Lines,
+    TaskContext,
+    Unfit,
+    classified,
+    named,
+    need_known_classes,
+    need_label,
+    task,
+)
 from clx.pipelines.measures.bootstrap import means, together
 from clx.pipelines.measures.prediction import calibration_gap, macro_auc, macro_f1
 from clx.pipelines.model.scoring import head_says
@@ -17,6 +26,7 @@ def classification(context: TaskContext) -> Lines:
     if run.model.predictor is None or run.config.data.target or run.forecasts:
         raise Unfit("needs a class head, which the objective cross-entropy trains")
     classes = run.facts.classes
+    need_known_classes(classes, named(embedded))
     labelled = run.model.predictable(embedded.present) & (embedded.labels >= 0)
     unknown = int((labelled & (embedded.labels >= len(classes))).sum())
     rows = (labelled & (embedded.labels < len(classes))).nonzero()[:, 0]
@@ -26,7 +36,7 @@ def classification(context: TaskContext) -> Lines:
     logs = head_says(run, here.z, here.present).double().log_softmax(1)
     order, truth = logs.topk(min(5, len(classes)), dim=1).indices, here.labels
     sure, right = logs.amax(1).exp(), order[:, 0] == truth
-    named = "+".join(name for name in embedded.z if name in run.model.predict_from)
+    by = "+".join(name for name in embedded.z if name in run.model.predict_from)
     line = classified(context, order, truth, classes)
     matrix = {key: line.pop(key) for key in ("confusion", "rows") if key in line}
     losses = means({"log_loss": -logs.gather(1, truth[:, None])[:, 0].numpy()})
@@ -35,4 +45,4 @@ def classification(context: TaskContext) -> Lines:
     with_interval = len(classes) * len(rows) * resamples <= CELLS
     line |= context.figures(len(rows), macro_auc(logs, truth), resamples=resamples if with_interval else 0)
     line |= context.figures(len(rows), calibration_gap(sure, right), resamples=0)
-    return {named: line | matrix | ({"unknown_class": unknown} if unknown else {})}
+    return {by: line | matrix | ({"unknown_class": unknown} if unknown else {})}

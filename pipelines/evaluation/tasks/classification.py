@@ -9,7 +9,16 @@ from torch import Tensor
 
 from clx.pipelines.batches.columns import column_of
 from clx.pipelines.evaluation.embeddings import Embedded
-from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, classified, need_label, nonempty, task
+from clx.pipelines.evaluation.task_context import (
+    Lines,
+    TaskContext,
+    classified,
+    named,
+    need_known_classes,
+    need_label,
+    nonempty,
+    task,
+)
 from clx.pipelines.measures import probes
 from clx.pipelines.measures.bootstrap import means
 
@@ -53,7 +62,7 @@ def labelled(context: TaskContext) -> Iterator[tuple[str, Labelled]]:
     need_label(context)
     learning = context.learn()
     classes = max((learning.train.classes, context.embedded.classes), key=len)
-    need_known_classes(learning.train, context.embedded)
+    need_known_classes(named(learning.train), named(context.embedded))
     for group, name in learnable(context):
         x, learned = inputs(context, learning.train, group, learning.train.labels >= 0)
         query, here = inputs(context, context.embedded, group, context.embedded.labels >= 0)
@@ -64,14 +73,6 @@ def labelled(context: TaskContext) -> Iterator[tuple[str, Labelled]]:
                 kept, rows = inputs(context, learning.val, group, learning.val.labels >= 0)
                 val = (kept, learning.val.labels[rows].to(context.device)) if len(rows) else None
             yield name, Labelled(x, labels.to(context.device), val, query, context.embedded.labels[here], classes)
-
-
-def need_known_classes(train: Embedded, asked: Embedded) -> None:
-    """Raise `Unfit` where rows have classes, and none of them is one that is learned: every answer would be wrong."""
-    known, found = ({k for k in e.labels.tolist() if k >= 0} for e in (train, asked))
-    if known and found and not known & found:
-        listed = (", ".join(repr(e.classes[k]) for k in sorted(s)[:8]) for e, s in ((train, known), (asked, found)))
-        raise Unfit("none of the classes asked about is learned: learned are {}; asked {}".format(*listed))
 
 
 TOO_FEW = "needs labelled rows of two classes to learn from, and rows to ask with the same inputs"
