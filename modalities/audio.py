@@ -16,17 +16,8 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from clx.modalities.audio_encoders import Bundle, MelCNN, MelTransformer, bundle_names
-from clx.modalities.base import (
-    CellError,
-    Encoder,
-    Input,
-    Modality,
-    Several,
-    foreign,
-    open_file,
-    register,
-    unknown_encoder,
-)
+from clx.modalities.base import CellError, Encoder, Input, Modality, Several, register, unknown_encoder
+from clx.modalities.files import foreign, open_file
 from clx.modalities.resampling import resampled
 
 LONGEST = (30.0, 120.0)

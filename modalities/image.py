@@ -14,17 +14,8 @@ from annotated_types import Ge
 from torch import Generator, Tensor
 
 from clx.modalities import image_views, openclip
-from clx.modalities.base import (
-    CellError,
-    Encoder,
-    Input,
-    Modality,
-    Several,
-    foreign,
-    open_file,
-    register,
-    unknown_encoder,
-)
+from clx.modalities.base import CellError, Encoder, Input, Modality, Several, register, unknown_encoder
+from clx.modalities.files import foreign, open_file
 from clx.modalities.image_encoders import Cnn, timm_encoder
 
 LARGEST = 50_000_000

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.modalities.base import CellError, open_file
+from clx.modalities.base import CellError
+from clx.modalities.files import open_file
 from clx.modalities.series_files import WIDE, Reading, piece_of, shape_in, table_in, times_of
 
 LOOKED_AT = 100  # cells, and steps of each

@@ -309,6 +309,13 @@ FOLDERS = [
         {"splits.train.inputs.image.bad": 0, "notes": lambda notes: "found by name in several folders" in notes[0]},
     ),
     Case(
+        "captions.txt beside Images, a table",
+        {f"data/Images/{i}.jpg": picture(i, "JPEG") for i in range(3)}
+        | {"data/captions.txt": csv("image,caption", *(f"{i}.jpg,a dog runs by {i}" for i in (0, 0, 1, 1, 2, 2)))},
+        "data check data",
+        {"splits.train.rows": 6, "splits.train.inputs.image.bad": 0},
+    ),
+    Case(
         "a table in meta/ of sound in audio/",
         {f"data/audio/{i}.wav": sound(i) for i in range(3)}
         | {"data/meta/esc.csv": csv("filename,category", "0.wav,dog", "1.wav,rain", "2.wav,dog")},

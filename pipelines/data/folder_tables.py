@@ -109,7 +109,8 @@ def joined(
 
 def _naming(files: Sequence[str]) -> list[str]:
     """Tables that may name files: at the top or in a folder there; no form of a competition's answers."""
-    found = [f for f in files if table_suffix(f) in NAMING and f.count(os.sep) < 2 and "submission" not in f.lower()]
+    named = [file for file in files if "submission" not in file.lower() and file.count(os.sep) < 2]
+    found = [file for file in named if table_suffix(file) in NAMING or (file.endswith(".txt") and os.sep not in file)]
     return found if len(found) <= MOST else []
 
 
