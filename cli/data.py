@@ -54,10 +54,6 @@ def check(
         for title, rows in tables_of(report).items():
             emit_table(rows, title=title)
         emit_table(summary(report), title=report["data"])
-        for each in report["left_out"]:
-            note(f"left out: {each['count']} {each['reason']}, such as {each['example']}")
-        for text in report["notes"]:
-            note(text)
         if report["targets"]:
             emit_table(target_summary(report), title="targets (many, median, few: rows like them in training)")
         if report["findings"]:
@@ -161,7 +157,9 @@ def tables_of(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """What was understood as rows of tables by title: columns, where the rows of each split are from, what is left."""
     splits = [{"split": name, "rows": at["rows"], "from": at["from"]} for name, at in found["splits"].items()]
     left = [{"left out": one["reason"], "count": one["count"], "such as": one["example"]} for one in found["left_out"]]
-    return {"columns": found["columns"], "splits": splits} | ({"left out": left} if left else {})
+    said = [{"note": text} for text in found["notes"]]
+    tables = {"columns": found["columns"], "splits": splits, "left out": left, "notes": said}
+    return {title: rows for title, rows in tables.items() if rows}
 
 
 def init(

@@ -172,6 +172,17 @@ FOLDERS = [
         },
     ),
     Case(
+        "what init says of a flat test folder",
+        {f"data/train/{c}/{i}.png": picture(i + 40 * k) for k, c in enumerate("ab") for i in range(10)}
+        | {"data/test/1.png": picture(90), "data/train/a/x.heic": HEIC},
+        "init data",
+        {
+            "notes": ["test has no folders: its 1 files have no label"],
+            "splits.test.from": "folder names",
+            "left_out": leaves(".heic: HEIC is not read", 1, "train/a/x.heic"),
+        },
+    ),
+    Case(
         "flat split folders",
         pictures("data/Training/1.png", "data/Training/2.png", "data/Testing/3.png"),
         "data check data",

@@ -65,7 +65,7 @@ def check_source(
     for split, at in seen.pop("splits").items():
         if split in splits:
             report["splits"][split]["from"] = at["from"]
-    return {"data": data.train, **seen, "notes": list(splits["train"].notes), **report}
+    return {"data": data.train, **seen, **report}
 
 
 def check(

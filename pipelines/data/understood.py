@@ -30,7 +30,8 @@ def understood(
 
     Returns:
         `columns`, each with `column`, `kind`, `use`, `missing` (cells, of all splits) and an `example`; `left_out`,
-        each with `reason`, `count` and an `example`; `splits` by name with their `rows` and what they are `from`.
+        each with `reason`, `count` and an `example`; `notes`, what one might not expect, in words; `splits`
+        by name with their `rows` and what they are `from`.
     """
     train = splits["train"]
     kinds, uses = kinds_of(train), uses_of(config, train)
@@ -54,6 +55,7 @@ def understood(
             {"reason": left.reason, "count": left.count, "example": left.example}
             for left in dict.fromkeys(left for manifest in splits.values() for left in manifest.left_out)
         ],
+        "notes": list(dict.fromkeys(note for manifest in splits.values() for note in manifest.notes)),
         "splits": parts,
     }
 
@@ -162,6 +164,7 @@ def in_three_lines(found: Mapping[str, Any]) -> list[str]:
     something to say."""
     splits = ", ".join(f"{at['rows']} {name} ({at['from']})" for name, at in found["splits"].items())
     left = "".join(f"; left out: {at['count']} {at['reason']} ({at['example']})" for at in found["left_out"])
+    left += "".join(f"; {note}" for note in found["notes"])
     used = [at for at in found["columns"] if not at["use"].startswith("not used")]
     named = [
         f"{at['column']} ({at['use']}{', ' + str(at['missing']) + ' missing' if at['missing'] else ''})" for at in used
