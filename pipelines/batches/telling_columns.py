@@ -16,7 +16,7 @@ TELLS = "{answer} follows from it with certainty; leave it out if it is not know
 def supervised_inputs(config: Config) -> set[str]:
     """Inputs of the terms that learn the answer with a head."""
     heads = [term for term in config.objective if term.name in LOSSES and LOSSES[term.name].trains_predictions]
-    return {name for term in heads for name in term.inputs or config.modalities}
+    return {name for term in heads for name in config.inputs_of(term)}
 
 
 def telling_columns(config: Config, modalities: Mapping[str, Modality], manifest: Manifest) -> list[tuple[str, str]]:

@@ -29,12 +29,15 @@ OFTEN = 4
 
 
 def inputs_of(config: Config) -> dict[str, bool]:
-    """Columns that inputs read and whose cells may identify things: whether text in them is the path of a file."""
+    """Columns that inputs read and whose cells may identify things: whether text in them is the path of a file.
+
+    Not those of negatives: rows that share a negative are not of one thing.
+    """
     found: dict[str, bool] = {}
-    for name, options in config.modalities.items():
+    for name, options in ((n, o) for n, o in config.modalities.items() if n not in config.only_negatives):
         like = options.get("like")
-        kind = options.get("kind", name if like is None else config.modalities.get(like, {}).get("kind", like))
-        if kind in FILES:
+        kind = options.get("kind", name if like is None else config.modalities.get(str(like), {}).get("kind", like))
+        if isinstance(kind, str) and kind in FILES:
             columns = [options.get("column") or name, options.get("pair")]
             found |= {column: FILES[kind] for column in columns if isinstance(column, str)}
     return found

@@ -70,7 +70,7 @@ def uses_of(config: Config, manifest: Manifest) -> dict[str, str]:
 
     for name, options in config.modalities.items():
         for column in columns_read(name, options, manifest, data):
-            add(column, f"input {name}")
+            add(column, f"{'negatives' if name in config.only_negatives else 'input'} {name}")
     add(data.label, "label")
     for column in data.target:
         add(column, "target")

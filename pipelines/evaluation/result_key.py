@@ -45,7 +45,7 @@ def _add_rows(digest: Any, run: Run, manifest: Manifest) -> None:
             for part in (chunk, chunk.dictionary) if types.is_dictionary(field.type) else (chunk,):
                 for buffer in part.buffers():
                     digest.update(b"" if buffer is None else buffer)
-    for name, modality in run.scored().items():
+    for name, modality in run.modalities.items():
         if modality.files and has_columns(manifest, name, modality):
             for i in range(len(manifest)):
                 try:

@@ -12,6 +12,7 @@ from torch import Tensor
 from clx.modalities.base import Modality
 from clx.pipelines.batches.batch import Key
 from clx.pipelines.batches.cells import cell_at, holds_lists
+from clx.pipelines.batches.columns import spread
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.options import options_of
@@ -37,24 +38,22 @@ def use_frozen_features(
         varied = rows.augment and (modality.views > 1 or modality.augmentation != "none")
         varied |= (rows.augment or rows.first) and modality.draws_one and holds_lists(rows.manifest, name, modality)
         if run.model.tower(name).locked and not varied:
-            rows.features[name] = features(run, name, modality, rows.manifest, context)
+            rows.features[name] = features(run, name, rows.manifest, context)
 
 
 @torch.no_grad()
 def features(
-    run: Run,
-    name: str,
-    modality: Modality,
-    manifest: Manifest,
-    context: Callable[[], AbstractContextManager[object]] = nullcontext,
+    run: Run, name: str, manifest: Manifest, context: Callable[[], AbstractContextManager[object]] = nullcontext
 ) -> dict[int, Tensor]:
     """What a modality's head gets of each row `[W]`, by the row's number in the table, in float32 on the CPU.
+
+    One of several columns is called as in `batches.columns.spread`.
 
     Rows that lack the modality or cannot be read are left out. The model should be in evaluation, and `context` is
     entered to encode. The next run of a sweep, or the next stage of this one, is answered from memory where encoder
     and cells are the same; files may change meanwhile, so a modality of files is encoded again.
     """
-    tower, device = run.model.tower(name), run.device
+    tower, modality, device = run.model.tower(name), spread(run.modalities)[name], run.device
     cells = [] if modality.files else _cells(name, modality, manifest)
     with context():
         key = f"{_digest(run, name, modality, manifest, cells)} {device} {torch.is_autocast_enabled(device.type)}"

@@ -87,6 +87,19 @@ def test_negatives_are_what_the_loss_is_given(tmp_path: Path) -> None:
     assert found.item() != infonce(u["anchor"], u["positive"], 0.05).item()
 
 
+def test_rows_that_share_a_negative_are_no_repeats(tmp_path: Path) -> None:
+    """Those that share an anchor or a positive are, and no negatives of each other."""
+    raw = raw_config(tmp_path)
+    rows = [f"the anchor of {k % 14},what belongs to {k},what is wrong for {k % 3} rows" for k in range(16)]
+    (tmp_path / "t.csv").write_text("\n".join(["anchor,positive,negative", *rows]) + "\n")
+    raw["modalities"]["wrong"] = {"like": "anchor", "column": "negative"}
+    raw["train"] |= {"batch_size": 16}
+    trainer = trainer_of(Config.model_validate(raw), tmp_path / "run")
+    (batch,) = next(trainer.groups())
+    assert batch.repeats is not None
+    assert sorted(batch.repeats.unique(return_counts=True)[1].tolist()) == [1] * 12 + [2, 2]
+
+
 def test_what_is_only_negatives_learns_the_tower_too(tmp_path: Path) -> None:
     """With a tower of its own the gradient of the negatives is there to see."""
     raw = raw_config(tmp_path)
