@@ -49,10 +49,7 @@ class StepEncoder(Encoder):
 
 
 class LearnedView(nn.Module):
-    """A network that makes the second view and those after it, `[N, T, C]` of `[N, T, C]`.
-
-    It learns by `losses.view_criterion` alone.
-    """
+    """Makes the second view and those after it, `[N, T, C]` of `[N, T, C]`; it learns by `losses.view_criterion`."""
 
     def __init__(self, sparsity: float) -> None:
         super().__init__()
@@ -85,8 +82,7 @@ class Modality:
     like: str | None = None
     """Another modality whose tower this one shares: one encoder and head for several columns of one sort."""
     column: str | list[str] | None = None
-    """Manifest column; the modality's own name when not given. Several, or patterns such as `neg_*`, for a modality
-    that is only `negatives` of a term: each gives a row its own negative, or none where its cell is missing."""
+    """Manifest column; NAME when not given. Several, or patterns, for a modality that is only `negatives` of a term."""
     pair: str | None = None
     """A second column: rows are pairs of cells through one encoder, the head gets u, v, |u - v| and u * v."""
     encoder: str = ""

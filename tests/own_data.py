@@ -1256,6 +1256,12 @@ PAIRS = [
         error="modalities.wrong: no column 'hard_*' in ",
     ),
     Case(
+        "a pattern of negatives that stands alone",
+        triplets("'negative_*'"),
+        "train c.yaml",
+        error="(patterns stand in a list: ['negative_*'])",
+    ),
+    Case(
         "negatives for a loss that takes none",
         triplets("[negative_1]", "{name: siglip, inputs: [one, two], negatives: [wrong]}"),
         "train c.yaml",

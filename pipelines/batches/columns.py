@@ -69,6 +69,8 @@ def require_column(column: str, asker: str, manifest: Manifest) -> None:
         found = ", ".join(manifest.columns)
         hint = nearest(column, manifest.columns) if len(manifest.columns) > 1 else ""
         near = hint if "did you mean" in hint else ""
+        if any(fnmatch.fnmatchcase(each, column) for each in manifest.columns):
+            near = f" (patterns stand in a list: [{column!r}])"
         raise BadInput(f"{asker}: no column {column!r} in {manifest.name}{near}; its columns are {found}")
 
 

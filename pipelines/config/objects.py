@@ -9,8 +9,8 @@ from clx.pipelines.config.options import construct, options_model, options_of
 from clx.pipelines.config.schema import Config, Term
 from clx.pipelines.system.errors import BadInput, nearest
 
-OF_THE_COLUMN = ("kind", "like", "column", "views", "augmentation")
-"""Keys of a modality that says `like`; all others are those of the tower that it shares."""
+OF_THE_COLUMN = ("kind", "like", "column", "several", "views", "augmentation", "drop")
+"""Keys of a modality that says `like`, where its kind has them; all others are those of the tower that it shares."""
 
 
 def make_modalities(config: Config) -> dict[str, Modality]:
@@ -46,7 +46,7 @@ def alike(config: Config, name: str, options: Mapping[str, Any]) -> dict[str, An
     if wrong := [key for key in options if key not in OF_THE_COLUMN]:
         raise BadInput(
             f"{where}.{wrong[0]}: it has the tower of {like}, so this is set there, modalities.{like}.{wrong[0]}; its "
-            f"own are {', '.join(OF_THE_COLUMN[2:])}"
+            "own are column, views and augmentation"
         )
     if options.get("kind", kind) != kind:
         raise BadInput(f"{where}.kind: {options['kind']}, but it is like {like}, whose kind is {kind}")
@@ -122,7 +122,7 @@ def resolved(config: Config, modalities: Mapping[str, Modality], losses: list[Lo
 def written_out(modality: Modality) -> dict[str, Any]:
     """Kind and options of a modality; of one that shares a tower those that are its own."""
     whole = {"kind": modality.kind, **options_of(modality)}
-    return whole if modality.like is None else {key: whole[key] for key in OF_THE_COLUMN}
+    return whole if modality.like is None else {key: whole[key] for key in OF_THE_COLUMN if key in whole}
 
 
 def schema() -> dict[str, Any]:
