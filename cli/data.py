@@ -54,6 +54,7 @@ def check(
         for title, rows in tables_of(report).items():
             emit_table(rows, title=title)
         emit_table(summary(report), title=report["data"])
+        say_left_out(report)
         if report["targets"]:
             emit_table(target_summary(report), title="targets (many, median, few: rows like them in training)")
         if report["findings"]:
@@ -154,12 +155,17 @@ def asked(label: str | None, target: list[str], pair: str | None, group: str | N
 
 
 def tables_of(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """What was understood as rows of tables by title: columns, where the rows of each split are from, what is left."""
+    """What was understood as rows of tables by title: the columns, and where the rows of each split are from."""
     splits = [{"split": name, "rows": at["rows"], "from": at["from"]} for name, at in found["splits"].items()]
-    left = [{"left out": one["reason"], "count": one["count"], "such as": one["example"]} for one in found["left_out"]]
-    said = [{"note": text} for text in found["notes"]]
-    tables = {"columns": found["columns"], "splits": splits, "left out": left, "notes": said}
-    return {title: rows for title, rows in tables.items() if rows}
+    return {"columns": found["columns"], "splits": splits}
+
+
+def say_left_out(found: Mapping[str, Any]) -> None:
+    """What a source holds and is not used, and how its files were read, on stderr."""
+    for each in found["left_out"]:
+        note(f"left out: {each['count']} {each['reason']}, such as {each['example']}")
+    for text in found["notes"]:
+        note(text)
 
 
 def init(
@@ -193,6 +199,7 @@ def init(
         return
     for rows in tables_of(found).values():
         note_table(rows)
+    say_left_out(found)
     if out is None:
         print(text, end="")
     else:

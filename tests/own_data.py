@@ -764,7 +764,7 @@ COLUMNS = [
         {"steps": 2},
         hears=(
             "rows: 60 train (all rows)",
-            "columns: sepal (input table), species (label), species_id (input table)",
+            "columns: species (label), sepal (input table), species_id (input table)",
             "not used: , petal",
             "column 'species_id' is among the inputs: species follows from it with certainty",
         ),
@@ -906,10 +906,10 @@ COLUMNS = [
         },
     ),
     Case(
-        "long texts are read to their end",
+        "init says how long texts are",
         {"a.csv": csv("text,label", *(f"{'word ' * 60}{i},{i % 2}" for i in range(20)))},
         "init a.csv",
-        {"recipe": holds("text: {max_length: 320}", "99 in 100 texts have 302 at most")},
+        {"recipe": holds("text: {}  # texts, 99 in 100 of 302 bytes at most: max_length follows from them")},
     ),
 ]
 """What columns are: kinds by majority, answers never among the inputs, what `clx init` makes of them."""

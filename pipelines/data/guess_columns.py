@@ -27,7 +27,7 @@ def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
         elif column.kind == "split":
             found.split, second = (name, None) if found.split is None else (found.split, "a second split")
             found.unused |= {name: second} if second else {}
-        elif name == asked.group:
+        elif name == asked.group and column.kind not in (*MEDIA, "text"):  # which may be an input all the same
             found.unused[name] = "its rows stay in one split, by --group"
         else:
             continue

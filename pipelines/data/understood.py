@@ -160,17 +160,18 @@ def _example(manifest: Manifest, column: str) -> str:
 
 
 def in_three_lines(found: Mapping[str, Any]) -> list[str]:
-    """Splits and what was left out; what the columns are used for; which are not used. A line each, where there is
-    something to say."""
+    """Splits and what was left out; what the columns are used for; which are not used: a line each, where there is
+    something to say, behind what was noted of how things were read."""
     splits = ", ".join(f"{at['rows']} {name} ({at['from']})" for name, at in found["splits"].items())
     left = "".join(f"; left out: {at['count']} {at['reason']} ({at['example']})" for at in found["left_out"])
     left += "".join(f"; {note}" for note in found["notes"])
     used = [at for at in found["columns"] if not at["use"].startswith("not used")]
+    used.sort(key=lambda at: not at["use"].startswith(("label", "target")))  # the answer first: many columns are cut
     named = [
         f"{at['column']} ({at['use']}{', ' + str(at['missing']) + ' missing' if at['missing'] else ''})" for at in used
     ]
     rest = [at["column"] for at in found["columns"] if at["use"].startswith("not used")]
-    lines = [f"rows: {splits}{left}", f"columns: {_listed(named)}"]
+    lines = [*found["notes"], f"rows: {splits}{left}", f"columns: {_listed(named)}"]
     return [*lines, f"not used: {_listed(rest)}"] if rest else lines
 
 

@@ -1,0 +1,35 @@
+"""Tables of time steps, by their columns."""
+
+from clx.pipelines.data.column_kinds import kinds_of
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.recognise_long import find_long, windows_for
+from samples import manifest
+
+
+def steps(**more: list[object]) -> Manifest:
+    rows = [(r, t) for r in range(4) for t in range(10)]
+    columns = {"recording": [f"r{r}" for r, _ in rows], "time": [t * 0.5 for _, t in rows]}
+    columns |= {"load": [(r * 7 + t * 3) % 11 / 2 for r, t in rows], "label": [str(r % 2) for r, _ in rows]}
+    return manifest(**{**columns, **more})
+
+
+def found(rows: Manifest, answers: list[str]) -> dict[str, object] | None:
+    columns = {name: kind for name, kind in kinds_of(rows).items() if name not in answers}
+    return find_long(rows, columns, answers)
+
+
+def test_steps_of_recordings() -> None:
+    assert found(steps(), ["label"]) == {"id": "recording", "time": "time", "channels": ["load"]}
+
+
+def test_rows_are_no_steps_where_the_answer_changes_or_time_does_not_rise() -> None:
+    assert found(steps(label=[str(i % 2) for i in range(40)]), ["label"]) is None
+    assert found(steps(time=[0.5] * 40), ["label"]) is None
+    assert found(steps(recording=[f"r{i}" for i in range(40)]), ["label"]) is None
+
+
+def test_windows_of_long_series() -> None:
+    assert windows_for([100] * 10) is None
+    assert windows_for([300] * 200) is None
+    assert windows_for([4000]) == {"length": 512, "stride": 256}
+    assert windows_for([300, 400, 500]) == {"length": 64, "stride": 32}
