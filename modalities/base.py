@@ -8,8 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from annotated_types import Ge
 from torch import Generator, Tensor, nn
 
-from clx.modalities.numbers import ABSENT as ABSENT
-
 Input = dict[str, Tensor]
 """One collated modality: `x` `[N, ...]` and, where lengths differ, `mask` `[N, T]` (True where real). Where rows have
 several samples each, `of` `[N]` says which row a sample is of, from 0 and in order."""

@@ -1,6 +1,5 @@
 """Dates and times as people write them, as seconds since 1970."""
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.modalities.base import ABSENT
+from clx.modalities.numbers import missing
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6}\.?,? +)?"
@@ -77,7 +76,7 @@ def dates(values: Sequence[Any], day_first: bool | None = None) -> NDArray[np.fl
     numbers: dict[int, float] = {}
     for i, value in enumerate(values):
         number = _number(value)
-        if is_absent(value):
+        if missing(value):
             continue
         if number is not None:
             numbers[i] = number
@@ -183,13 +182,6 @@ def _of_object(value: date) -> Moment:
     clock = value.hour * 3600 + value.minute * 60 + value.second + value.microsecond / 1e6
     offset = value.utcoffset()
     return Moment(day, False, clock - (offset.total_seconds() if offset is not None else 0), offset is not None)
-
-
-def is_absent(value: Any) -> bool:
-    """Whether a cell has no date: None, NaN, blank, or a word for it."""
-    if isinstance(value, str):
-        return value.strip().lower() in ABSENT or value.strip().lower() == "nat"
-    return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
 
 
 def _number(value: Any) -> float | None:

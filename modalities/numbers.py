@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any, NamedTuple
 
 ABSENT = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "none", "?", "-"})
@@ -71,7 +72,7 @@ def missing(cell: Any) -> bool:
     """Whether a cell of a number, class or label stands for nothing: None, NaN, blank, `NA`, `null`, `-`, `?`."""
     if cell is None or isinstance(cell, str):
         return cell is None or cell.strip().lower() in ABSENT
-    return isinstance(cell, float) and math.isnan(cell)
+    return isinstance(cell, Real) and math.isnan(cell)
 
 
 def class_name(cell: Any) -> str | None:

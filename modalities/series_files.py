@@ -15,9 +15,10 @@ import numpy as np
 from numpy.lib import format
 from numpy.typing import NDArray
 
-from clx.modalities.base import ABSENT, CellError
+from clx.modalities.base import CellError
 from clx.modalities.dates import BadDate, dates, is_date
 from clx.modalities.files import open_file
+from clx.modalities.numbers import ABSENT
 from clx.modalities.series_times import TooSparse, places, spread
 
 Values = NDArray[np.float64]

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 from datetime import date
+from decimal import Decimal
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,7 +67,7 @@ def reading_of(values: Sequence[Any], column: str = "", marks: Marks = NO_MARKS)
         Unclear: where they can be read in two ways, with the cells that show it and the key of `data` that decides.
     """
     texts = list(dict.fromkeys(value for value in values if isinstance(value, str)))
-    numeric = sum(isinstance(value, int | float) for value in values)
+    numeric = sum(isinstance(value, Real | Decimal) for value in values)
     stamps = sum(isinstance(value, date) for value in values)
     try:
         if 2 * max(numeric, stamps) > len(values):

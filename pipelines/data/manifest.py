@@ -243,9 +243,10 @@ def seconds(
 
     Raises `BadInput`, naming the first row that is neither a number nor a date, and `key` where it must decide.
     """
-    from clx.modalities.dates import BadDate, dates, is_absent  # its package imports torch, which few tables need
+    from clx.modalities.dates import BadDate, dates  # their package imports torch, which few tables need
+    from clx.modalities.numbers import missing
 
-    cells = [None if is_absent(cell) else cell for cell in manifest.column(column)]
+    cells = [None if missing(cell) else cell for cell in manifest.column(column)]
     try:
         found = np.array([np.nan if cell is None else float(cell) for cell in cells])
     except (TypeError, ValueError):

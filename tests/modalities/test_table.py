@@ -3,8 +3,10 @@
 import json
 import math
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -195,3 +197,9 @@ def test_the_order_of_day_and_month_is_that_of_the_column() -> None:
     assert modality.read({"when": "01/07/2024"})[0] == pytest.approx(2024.5, abs=0.01)
     with pytest.raises(ValueError, match="data.numbers.day_first"):
         Table(columns=["when"]).fit([{"when": "01/02/2024"}, {"when": "05/03/2024"}])
+
+
+def test_numbers_of_every_type() -> None:
+    modality = Table(columns=["a", "b", "c"], scale="none")
+    modality.fit([{"a": Decimal(k), "b": np.float32(k), "c": k % 2 == 0} for k in range(9)])
+    assert modality.read({"a": Decimal("1.5"), "b": np.int64(2), "c": True}).tolist() == [1.5, 2, 1, 0, 0, 0]
