@@ -31,6 +31,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
             z: Embeddings,
             *,
             labels: Tensor,
+            label_sets: Tensor,
             targets: Tensor,
             predictions: Tensor,
             present: dict[str, Tensor],
@@ -53,7 +54,9 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
     objective = Objective([Term(name="curious")], [Curious()])
     learner, batch = trainer.learner, next(trainer.groups())[0]
     learner.needs = objective.needs()
+    batch.label_sets = torch.eye(16)  # a column holds single labels or sets, never both
     learner.contrast(batch, learner.model, objective, 0)
+    assert torch.equal(given["label_sets"], torch.eye(16))
     assert set(given) == set(EXTRAS)
     assert {name: tuple(given[name].shape) for name in ("labels", "sample_id", "weights")} == {
         "labels": (16,), "sample_id": (16,), "weights": (16,)}  # fmt: skip
