@@ -787,6 +787,38 @@ COLUMNS = [
         error="--label survived: a.csv: no column 'survived' (did you mean 'Survived'?)",
     ),
     Case(
+        "two answers by their names",
+        {"a.csv": csv("x,y,label", *(f"{i * 7 % 29 / 10},{i * 11 % 41 / 10},{'ab'[i % 2]}" for i in range(30)))},
+        "init a.csv",
+        error="column 'label' is probably the answer (by its name): say --label label or --target y;",
+    ),
+    Case(
+        "a group stays in one split",
+        {"a.csv": csv("who,x,label", *(f"s{i // 6},{i * 7 % 29 / 10},{'ab'[i * i % 7 % 2]}" for i in range(60)))},
+        "init a.csv --group who",
+        {
+            "recipe": holds("val: {fraction: 0.1, by: who}", "columns: [x]"),
+            "columns.0.use": "group: its rows stay in one split",
+        },
+    ),
+    Case(
+        "a group where nothing is drawn",
+        {
+            "a.csv": csv(
+                "who,x,label,split", *(f"s,{i * 7 % 29},{'ab'[i % 2]},{('train', 'val')[i % 2]}" for i in range(60))
+            )
+        },
+        "init a.csv --group who",
+        error="--group who: a.csv has val rows of its own, so none are drawn",
+    ),
+    Case(
+        "sets of labels in one text, by --label",
+        pictures(*(f"{i}.png" for i in range(20)))
+        | {"a.csv": csv("image,tags", *(f"{i}.png,{'abc'[i % 3]}|{'de'[i % 2]}" for i in range(20)))},
+        "init a.csv --label tags",
+        {"recipe": holds("several: '|'", "{name: binary-cross-entropy}", "image: {}")},
+    ),
+    Case(
         "a column that is two things",
         {"a.csv": PASSENGERS},
         "data check a.csv --label Sex --ignore Sex",

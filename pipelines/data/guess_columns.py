@@ -59,33 +59,41 @@ def _answers(found: Inferred, free: dict[str, Column], asked: Asked) -> None:
         found.label, found.target = asked.label, list(asked.target)
         found.reasons |= {name: "by --label" if asked.label else "by --target" for name in found.answers}
     else:
-        kinds = {column.kind for name, column in free.items() if name in asked.pair or not asked.pair}
-        aligned = "text" in kinds and bool(kinds & set(MEDIA))  # which learn from each other without an answer
-        for name, column in free.items():
-            kind = sure(column)
-            if kind == "label" and found.label is None:
-                found.label = name
-            elif kind == "label":
-                found.unused[name] = "a second label"
-            elif kind == "target" and aligned and asked.pair:
-                found.unused[name] = "not of the pair"
-            elif kind == "target" and aligned:
-                found.likely.append(Likely(name, "--target", "by its name, beside pictures or sounds with texts"))
-            elif kind == "target":
-                found.target.append(name)
-        found.reasons |= {name: "by its name" for name in found.answers}
+        _answers_by_name(found, free, asked)
     for name in [*found.answers, *found.unused]:
         free.pop(name, None)
-    if not found.answers:
+    if not found.answers and not found.likely:
         lone = lone_number(free)
         if lone is not None:
             found.target, found.reasons[lone] = [lone], "the one number beside the input"
             del free[lone]
         else:
-            found.likely = found.likely or ([] if asked.pair else likely(free))
+            found.likely = [] if asked.pair else likely(free)
     for one in found.likely:
         found.unused[one.column] = f"likely the answer ({one.why}): {one.given}"
-        del free[one.column]
+        free.pop(one.column, None)
+
+
+def _answers_by_name(found: Inferred, free: Mapping[str, Column], asked: Asked) -> None:
+    """The one column that is an answer by its name; of several, and of a number beside inputs that learn from each
+    other without an answer, none is taken before it is asked for."""
+    kinds = {column.kind for name, column in free.items() if name in asked.pair or not asked.pair}
+    aligned = "text" in kinds and bool(kinds & set(MEDIA))
+    by_name = {name: kind for name, column in free.items() if (kind := sure(column))}
+    labels = [name for name, kind in by_name.items() if kind == "label"]
+    targets = [name for name, kind in by_name.items() if kind == "target"]
+    found.unused |= dict.fromkeys(labels[1:], "a second label")
+    if aligned and targets and (labels or asked.pair):
+        found.unused |= {name: f"a number that --target {name} would predict" for name in targets}
+        targets = []
+    if aligned and targets:
+        why = "by its name, beside pictures or sounds with texts"
+        found.likely = [Likely(name, "--target", why) for name in targets]
+    elif len(labels[:1] + targets) > 1:
+        found.likely = [Likely(name, f"--{by_name[name]}", "by its name") for name in labels[:1] + targets]
+    else:
+        found.label, found.target = labels[0] if labels else None, targets
+        found.reasons |= {name: "by its name" for name in found.answers}
 
 
 def _several_labels(manifest: Manifest, found: Inferred, asked: Asked) -> None:
@@ -121,6 +129,8 @@ def _inputs(manifest: Manifest, found: Inferred, free: dict[str, Column], asked:
         if pure and _names_rows(column):
             found.unused[name] = "an identifier: it names rows"
             del free[name]
+        elif column.kind == "labels":
+            found.unused[name] = f"sets of labels, which --label {name} would learn"
         elif not column.is_input:
             found.unused.setdefault(name, column.kind)
     for kind in (*MEDIA, "text"):
