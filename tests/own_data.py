@@ -1421,6 +1421,16 @@ SPLITS = [
         },
     ),
     Case(
+        "copies of an image under other names",
+        {
+            "r.yaml": CLIP.replace("text: {}", "text: {max_length: 32}"),
+            "a.csv": captions(20, 1),
+            **{f"{k}.png": picture(k // 2) for k in range(20)},
+        },
+        "data check --config r.yaml",
+        {"splits.val.from": "20 % drawn by image, stratified by label", "errors": {}, "splits.val.rows": 4},
+    ),
+    Case(
         "one file in both columns of a pair",
         {
             "r.yaml": "data: {train: a.csv, label: label}\nmodalities: {image: {column: a, pair: b}}\n"

@@ -1,11 +1,12 @@
 """Rows that share the content of an input: one image under two captions, a question in two pairs, the same file twice.
 
-Looked for by the cells alone, equal paths, bytes and texts; no file is opened.
+Looked for by equal texts, bytes and files; many and large files are told by their paths alone.
 """
 
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from warnings import warn
@@ -24,6 +25,8 @@ WORDS, LETTERS = 3, 15
 """A text of so many words, or letters where words are not divided, says more than a class does."""
 FEWEST = 10
 """Different texts from which on they may be more than the names of classes."""
+MOST_BYTES = 1 << 30
+"""Of the files of a column, up to which they are read to be compared."""
 OFTEN = 4
 """Rows per different text up to which texts identify rows; sentences about classes are repeated more often."""
 
@@ -54,14 +57,39 @@ def keys_of(manifest: Manifest, column: str, root: Path | None = None) -> Keys:
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
         coded = cells.combine_chunks().dictionary_encode()
         coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
-        words = [
-            None if text is None or not text.strip() else _place(text, root) for text in coded.dictionary.to_pylist()
-        ]
+        words = _words(coded.dictionary.to_pylist(), manifest.root, root)
         known = np.array([*map(_digest, words), 0], dtype=np.uint64)
         found: Keys = known[coded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)][manifest.rows]
         return found
     each = (_place(manifest.cell(i, column), root) for i in range(len(manifest)))
     return np.array([_digest(cell) for cell in each], dtype=np.uint64)
+
+
+def _words(texts: list[str | None], folder: Path, root: Path | None) -> list[str | None]:
+    """What each text is told by: blank ones by nothing, files below `folder` by their content, others by themselves.
+
+    Files of over `MOST_BYTES` in all are told by their paths.
+    """
+    some = [None if text is None or not text.strip() else text for text in texts]
+    below = f"{os.path.realpath(folder)}{os.sep}"
+    paths = [None if text is None or "\0" in text else os.path.realpath(os.path.join(folder, text)) for text in some]
+    first = [path for path in paths if path is not None][:3]
+    if any(path.startswith(below) and os.path.isfile(path) for path in first):
+        files = {path: os.stat(path) for path in paths if path and path.startswith(below) and os.path.isfile(path)}
+        if sum(stat.st_size for stat in files.values()) <= MOST_BYTES:
+            known = {path: _content(path, stat.st_size, stat.st_mtime_ns) for path, stat in files.items()}
+            return [known.get(path or "", text) for path, text in zip(paths, some, strict=True)]
+    return [None if text is None else _place(text, root) for text in some]
+
+
+@lru_cache(maxsize=1 << 17)
+def _content(path: str, size: int, changed: int) -> str:
+    """A digest of a file, made anew where its size or time has changed."""
+    try:
+        with open(path, "rb") as file:
+            return f"{size} bytes {hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()}"
+    except OSError:
+        return path
 
 
 def _place(cell: Any, root: Path | None) -> Any:

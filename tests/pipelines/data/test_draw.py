@@ -107,3 +107,19 @@ def test_leaks_are_told_with_their_rows() -> None:
         "2 of 3 test rows have the image of a training row: t.csv row 2 that of a.csv row 2"
     ]
     assert not list(leaks({"train": train, "test": table("t.csv", "other", image=["b.png"])}, INPUTS)), "another file"
+
+
+def test_copies_of_a_file_are_that_file(tmp_path: Path) -> None:
+    for k in range(20):
+        (tmp_path / f"{k}.png").write_bytes(f"picture {k // 2}".encode())
+    rows = table(root=str(tmp_path), image=[f"{k}.png" for k in range(20)])
+    assert sharing(rows, INPUTS).groups.tolist() == [k // 2 for k in range(20)]
+    train, val, data = drawn(rows, val={"fraction": 0.2})
+    assert {int(row) // 2 for row in val.rows} & {int(row) // 2 for row in train.rows} == set()
+    again = with_groups(data, train).val
+    assert isinstance(again, Fraction)
+    assert (draw(rows, again, data, 0, {})[1].rows == val.rows).all()
+    other = table("t.csv", root=str(tmp_path), image=["1.png", "x.png"])
+    assert list(leaks({"train": rows.take([0]), "test": other}, INPUTS)) == []
+    told = list(leaks({"train": rows.take([0, 4]), "test": other}, INPUTS))
+    assert told == ["1 of 2 test rows have the image of a training row: t.csv row 1 that of a.csv row 1"]
