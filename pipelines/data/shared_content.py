@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.config.schema import Config
+from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import ClxWarning
 
@@ -180,8 +181,11 @@ def sharing(manifest: Manifest, inputs: Mapping[str, bool]) -> Sharing:
 def warn_of_leaks(splits: Mapping[str, Manifest], config: Config) -> None:
     """Warn of rows of other splits that share an image, a recording or a text with a training row (see `leaks`).
 
-    Windows of series are not looked at: still stretches are equal by nature.
+    Windows of series are not looked at: still stretches are equal by nature. Nor is built-in data, whose published splits
+    are what they are.
     """
+    if is_builtin(config.data.train):
+        return
     windowed = None if config.data.windows is None else config.data.windows.column
     for line in leaks(splits, {column: files for column, files in inputs_of(config).items() if column != windowed}):
         warn(line, ClxWarning, stacklevel=2)
