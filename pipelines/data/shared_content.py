@@ -181,8 +181,8 @@ def sharing(manifest: Manifest, inputs: Mapping[str, bool]) -> Sharing:
 def warn_of_leaks(splits: Mapping[str, Manifest], config: Config) -> None:
     """Warn of rows of other splits that share an image, a recording or a text with a training row (see `leaks`).
 
-    Windows of series are not looked at: still stretches are equal by nature. Nor is built-in data, whose published splits
-    are what they are.
+    Windows of series are not looked at: still stretches are equal by nature. Nor is built-in data, whose splits are
+    published ones.
     """
     if is_builtin(config.data.train):
         return
