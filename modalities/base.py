@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 from torch import Generator, Tensor, nn
 
 Input = dict[str, Tensor]
@@ -95,6 +95,9 @@ class Modality:
     losses of products (Symile) need to leave their starting plateau. `none` takes the features as they are, `norm`
     divides them by their root mean square: their length means nothing after a loss of angles."""
     views: Annotated[int, Ge(1)] = 1
+    drop: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Share of the training rows, drawn anew at each step, that are trained without this input, so that the others
+    learn to do without it. A row keeps at least one of its inputs."""
     augmentation: Literal["none", "mild", "strong"] = "mild"
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """From manifest rows to batches: decoded, varied, collated, with what is missing masked."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -48,6 +49,8 @@ class BatchDataset(Dataset[Batch]):
     on_bad: Literal["fail", "skip", "replace"] = "fail"
     """A bad row ends the batch, is left out, or gives its place to a row drawn at random."""
     missing: float = 0.0
+    drop: Mapping[str, float] = field(default_factory=dict)
+    """By modality, the share of rows that a batch has without it, drawn anew for each batch."""
     seed: int = 0
     cache: bool = False
     repeats: NDArray[np.int64] | None = None
@@ -163,6 +166,9 @@ class BatchDataset(Dataset[Batch]):
             of_view[1:] = [self._neighbours(rows, samples, generator, bad) for _ in of_view[1:]]
             if bad and self.on_bad == "fail":
                 return Batch.empty(self.modalities, bad)
+        if self.drop:
+            seed = mixed_seed(self.seed, 7, key.epoch, key.number)
+            of_view = [self._without(made_of, torch.Generator().manual_seed(seed)) for made_of in of_view]
         return self._collate(rows, of_view, generator if self.augment else None, key.epoch, bad)
 
     def _neighbours(
@@ -179,6 +185,18 @@ class BatchDataset(Dataset[Batch]):
                 bad.append(BadRow(other, self.manifest.where(other), error.column, error.reason))
                 found.append(own)
         return found
+
+    def _without(self, samples: list["_Decoded"], generator: torch.Generator) -> list["_Decoded"]:
+        """The samples of a batch without the inputs that are left out this time: never all that a row has."""
+        draws = torch.rand(len(samples), len(self.drop), generator=generator).tolist()
+        left: list[_Decoded] = []
+        for sample, draw in zip(samples, draws, strict=True):
+            # above 1, an input stays; below, the largest is as likely any of them
+            height = {name: u / share for (name, share), u in zip(self.drop.items(), draw, strict=True)}
+            highest = max(sample.inputs, key=lambda name: height.get(name, torch.inf), default=None)
+            kept = {n: x for n, x in sample.inputs.items() if n == highest or height.get(n, torch.inf) >= 1}
+            left.append(sample._replace(inputs=kept))
+        return left
 
     def _sets_of(self, samples: list["_Decoded"]) -> Tensor:
         """`[B, C]`: 1 for each class that applies; NaN in rows of which none is known."""

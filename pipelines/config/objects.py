@@ -6,11 +6,15 @@ from typing import Any
 from clx.losses.base import LOSSES, Loss
 from clx.modalities.base import MODALITIES, Modality
 from clx.pipelines.config.options import construct, options_model, options_of
-from clx.pipelines.config.schema import Config, Term
+from clx.pipelines.config.schema import Config, Fuse, Term
 from clx.pipelines.system.errors import BadInput, nearest
 
 OF_THE_COLUMN = ("kind", "like", "column", "several", "views", "augmentation", "drop")
 """Keys of a modality that says `like`, where its kind has them; all others are those of the tower that it shares."""
+
+
+FUSE: Fuse = "gated"
+"""What is taken where a term that trains the head says nothing: an input that tells nothing then does no harm."""
 
 
 def make_modalities(config: Config) -> dict[str, Modality]:
@@ -24,6 +28,8 @@ def make_modalities(config: Config) -> dict[str, Modality]:
         kind = whole.get("kind", name)
         if kind not in MODALITIES:
             raise BadInput(f"{where}: unknown kind {kind!r}{nearest(str(kind), MODALITIES)}")
+        if options.get("drop") and len(config.modalities) == 1:
+            raise BadInput(f"{where}.drop: a row keeps one of its inputs, and this run has no other input")
         made[name] = construct(MODALITIES[kind], {k: v for k, v in whole.items() if k != "kind"}, where)
         if isinstance(made[name].column, list) and (made[name].pair or kind == "table"):
             raise BadInput(f"{where}.column: one column; a table has `columns`, a pair of columns `pair`")
@@ -65,6 +71,9 @@ def make_losses(config: Config) -> list[Loss]:
                 raise BadInput(f"{where}.inputs: unknown modality {name!r}{nearest(name, config.modalities)}")
         if term.negatives:
             check_negatives(config, term, where)
+        if term.fuse is not None and not LOSSES[term.name].trains_predictions:
+            heads = ", ".join(name for name, loss in LOSSES.items() if loss.trains_predictions)
+            raise BadInput(f"{where}.fuse: {term.name} trains no head that predicts; those that do are {heads}")
         losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})", Term.model_fields))
     for name, options in config.modalities.items():
         if isinstance(options.get("column"), list) and name not in config.only_negatives:
@@ -72,7 +81,18 @@ def make_losses(config: Config) -> list[Loss]:
                 f"modalities.{name}.column: several columns are for a modality that is only among the `negatives` of a "
                 "term; give each other column a modality of its own, with like: to share a tower"
             )
+    fuse_of(config)
     return losses
+
+
+def fuse_of(config: Config) -> Fuse:
+    """How the run's head looks at several inputs. Raises `BadInput` where its terms do not agree."""
+    heads = [term for term in config.objective if term.name in LOSSES and LOSSES[term.name].trains_predictions]
+    found = {term.fuse or FUSE: term.name for term in heads}
+    if len(found) > 1:
+        asked = " and ".join(f"{name} has {fuse}" for fuse, name in found.items())
+        raise BadInput(f"objective: a run has one head that predicts, but {asked}: give its terms the same fuse")
+    return next(iter(found), FUSE)
 
 
 def check_negatives(config: Config, term: Term, where: str) -> None:
@@ -111,6 +131,7 @@ def resolved(config: Config, modalities: Mapping[str, Modality], losses: list[Lo
                     weight=term.weight,
                     inputs=term.inputs,
                     negatives=term.negatives,
+                    fuse=fuse_of(config) if loss.trains_predictions else None,
                     **options_of(loss),
                 )
                 for term, loss in zip(config.objective, losses, strict=True)

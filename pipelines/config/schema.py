@@ -13,6 +13,8 @@ from clx.pipelines.config.task_names import Task
 from clx.pipelines.config.upgrade import RENAMED
 from clx.pipelines.config.usual_tasks import usual_tasks
 
+Fuse = Literal["mean", "concat", "gated"]
+
 
 class Term(BaseModel):
     """One objective of the weighted sum; further keys are the loss's own parameters."""
@@ -26,6 +28,10 @@ class Term(BaseModel):
     """Modalities this term looks at, in this order; all that are not only negatives when not given."""
     negatives: list[str] | None = None
     """Modalities whose rows are negatives of every anchor and nothing else, for losses that take such."""
+    fuse: Fuse | None = None
+    """How the head that this term trains looks at several inputs: `gated`, each predicts for itself and gates weigh
+    them, the default; `concat`, a perceptron on all embeddings side by side; `mean`, a linear head on their mean. All
+    terms that train the head have the same."""
 
     @property
     def options(self) -> dict[str, Any]:

@@ -46,6 +46,11 @@ def upgrade(raw: Any, where: str) -> Any:
         if isinstance(data.get("val"), dict) and "fraction" in data["val"]:
             changed["val"] = {"by": "row", "stratify": False} | data["val"]
         raw["data"] = data | changed
+    if found < 3 and len(raw.get("modalities") or ()) > 1:
+        for stage in [raw, raw.get("pretrain")]:
+            if isinstance(stage, dict) and "objective" in stage:
+                terms = stage["objective"]
+                stage["objective"] = [*map(_term_2, terms)] if isinstance(terms, list) else _term_2(terms)
     return raw
 
 
@@ -56,3 +61,10 @@ def _term_1(term: Any) -> Any:
     new = RENAMED.get(str(term.get("name")), {})
     changed = {new.get(key, key): value for key, value in term.items()}
     return changed | ({"inputs": None} if term.get("name") in HEADS_1 and "inputs" in term else {})
+
+
+def _term_2(term: Any) -> Any:
+    """A term of format 2, which knew one way to fuse inputs, in format 3."""
+    if isinstance(term, str) and term in HEADS_1:
+        return {"name": term, "fuse": "mean"}
+    return {"fuse": "mean", **term} if isinstance(term, Mapping) and term.get("name") in HEADS_1 else term

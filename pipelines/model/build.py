@@ -17,7 +17,7 @@ from clx.modalities.series import Series
 from clx.pipelines.batches.cells import cells
 from clx.pipelines.batches.columns import check_columns, refuse_answers, spread, view_names
 from clx.pipelines.batches.telling_columns import supervised_inputs
-from clx.pipelines.config.objects import make_losses, make_modalities, resolved
+from clx.pipelines.config.objects import fuse_of, make_losses, make_modalities, resolved
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.classes import index_of
 from clx.pipelines.data.draw import with_groups
@@ -108,7 +108,7 @@ def build(
     try:
         for term, loss in zip(config.objective, losses, strict=True):
             loss.setup([n for n in names if modality_of(n) in config.inputs_of(term)], config.embed_dim)
-        objective = Objective(config.objective, losses)
+        objective = Objective(config.objective, losses, gated_head=fuse_of(config) == "gated")
         outputs = 0
         if "predictions" in objective.needs():
             forecasts = forecast_of(config, modalities)
@@ -117,7 +117,7 @@ def build(
                 series = modalities[forecasts[0]]
                 assert isinstance(series, Series)
                 outputs = forecasts[1] * series.channels
-        model = Embedder(modalities, config.embed_dim, outputs, predicting(config, losses), load)
+        model = Embedder(modalities, config.embed_dim, outputs, predicting(config, losses), load, fuse_of(config))
         check_steps(config, losses, modalities, model)
     except ValueError as error:
         raise BadInput(str(error)) from None

@@ -1,6 +1,7 @@
 """The objective: a weighted sum of losses, each given exactly what its signature asks for."""
 
 from collections.abc import Callable, Collection, Iterable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,22 @@ def looked_at(term: Term, names: Iterable[str], only_negatives: Collection[str])
     return [name for each in term.inputs for name in names if modality_of(name) == each]
 
 
+@runtime_checkable
+class Divided(Protocol):
+    """Values that can be had for two parts of the rows, one for the inputs of a gated head and one for its gates."""
+
+    def __call__(self, loss: Loss, z: Embeddings, negatives: Embeddings) -> dict[str, object]: ...
+    def divided(self) -> tuple["Divided", "Divided"]: ...
+    def hear(self, loss: Loss, name: str, rows: Tensor) -> None: ...
+
+
 class Objective(nn.Module):
     """A weighted sum of losses, each given exactly what its signature asks for."""
 
-    def __init__(self, terms: list[Term], losses: list[Loss]) -> None:
+    def __init__(self, terms: list[Term], losses: list[Loss], gated_head: bool = False) -> None:
+        """`gated_head`: whether the head is a `Gated` one, where it looks at several inputs."""
         super().__init__()
+        self.gated_head = gated_head
         self.terms = terms
         self.losses = nn.ModuleList(losses)
         self.only_negatives = only_negatives(terms)
@@ -41,10 +53,29 @@ class Objective(nn.Module):
             assert isinstance(loss, Loss)
             seen = {name: z[name] for name in looked_at(term, z, self.only_negatives)}
             further = {name: rows for name, rows in z.items() if modality_of(name) in (term.negatives or [])}
-            value = loss(seen, **extras(loss, seen, further))
+            gates = self.gates(loss, seen)
+            value = self.gated(loss, seen, extras) if gates else loss(seen, **extras(loss, seen, further))
             total = total + (1.0 if term.weight is None else term.weight) * value
             counts |= {f"{term.name}.{key}": value for key, value in loss.log.items()}
         return total, counts
+
+    def gates(self, loss: Loss, seen: Embeddings) -> bool:
+        """Whether this loss trains gates over several inputs, now."""
+        several = len({modality_of(name) for name in seen}) > 1
+        return self.gated_head and self.training and loss.trains_predictions and several
+
+    def gated(self, loss: Loss, seen: Embeddings, extras: Provide) -> Tensor:
+        """The loss of what all inputs predict together, with the gradients of other losses: each input learns from what
+        it predicts alone, and the gates hear and learn from rows whose answers the inputs were not told."""
+        assert isinstance(extras, Divided)
+        inputs, gates = extras.divided()
+        learned = [loss({name: rows}, **inputs(loss, {name: rows}, {})) for name, rows in seen.items()]
+        for name, rows in seen.items():
+            gates.hear(loss, name, rows)
+        learned.append(loss(seen, **gates(loss, seen, {})))
+        gradient = torch.stack(learned).sum()
+        value = loss(seen, **extras(loss, seen, {})).detach()  # the last, since the counts of the last are logged
+        return value + (gradient - gradient.detach())
 
     def learned(self) -> dict[str, float]:
         """Scalars that losses learn, such as temperatures, by `loss.name`."""

@@ -11,6 +11,7 @@ from clx.losses.base import Embeddings, Steps
 from clx.losses.view_criterion import relevance
 from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
 from clx.modalities.series_encoders import last_step
+from clx.pipelines.model.fusion import Fused, by_modality, head, mean_of_present
 
 
 def modality_of(name: str) -> str:
@@ -124,7 +125,7 @@ class Tower(nn.Module):
 
 
 class Embedder(nn.Module):
-    """All towers, and a linear predictor when an objective asks for predictions.
+    """All towers, and a head that predicts when an objective asks for predictions.
 
     Without `load` pretrained weights are not looked for, since others will take their place.
     """
@@ -136,6 +137,7 @@ class Embedder(nn.Module):
         outputs: int = 0,
         predict_from: Collection[str] = (),
         load: bool = True,
+        fuse: str = "mean",
     ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
@@ -149,7 +151,8 @@ class Embedder(nn.Module):
                 self.towers[name] = Tower(modality, embed_dim, load)
             except ValueError as error:
                 raise ValueError(f"modalities.{name}: {error}") from None
-        self.predictor = nn.Linear(embed_dim, outputs) if outputs else None
+        seen = [name for name in modalities if name in predict_from]
+        self.predictor = head(fuse, seen, embed_dim, outputs) if outputs else None
         self.predict_from = frozenset(predict_from)
         """Modalities that the predictor looks at: the inputs of the terms that train it."""
         # Predictions are in the target's own units: the predictor's output is scaled by training statistics.
@@ -214,27 +217,43 @@ class Embedder(nn.Module):
         return [p for view in views if view is not None for p in view.parameters()]
 
     def predict(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
-        """Predictions `[B, outputs]`, in the units of the targets, from `pooled` embeddings.
+        """Predictions `[B, outputs]`, in the units of the targets, from the embeddings that the head looks at.
 
         Of rows that have nothing the predictor looks at, they say nothing: see `predictable`.
         """
         assert self.predictor is not None
         scale, shift = self.get_buffer("target_scale"), self.get_buffer("target_mean")
-        return self.predictor(self.pooled(z, present)).float() * scale + shift  # type: ignore[no-any-return]
+        if isinstance(self.predictor, Fused):
+            found = self.predictor(*by_modality(self.predictor.names, z, present))
+        else:
+            found = self.predictor(self.pooled(z, present))
+        return found.float() * scale + shift  # type: ignore[no-any-return]
+
+    def linear_heads(self) -> list[tuple[frozenset[str], nn.Linear]]:
+        """Each linear head with the modalities whose mean embedding it is given."""
+        if isinstance(self.predictor, nn.Linear):
+            return [(self.predict_from, self.predictor)]
+        parts = {} if self.predictor is None else {n: self.predictor.alone(n) for n in self.predictor.names}
+        return [(frozenset([name]), part) for name, part in parts.items() if isinstance(part, nn.Linear)]
+
+    def alone(self, name: str) -> nn.Module | None:
+        """What predicts `[B, outputs]`, standardised, from embeddings of one modality; None if nothing does."""
+        if name not in self.predict_from or not isinstance(self.predictor, Fused):
+            return self.predictor if name in self.predict_from else None
+        return self.predictor.alone(name)
 
     def predictable(self, present: dict[str, Tensor]) -> Tensor:
         """Which rows `[B]` have an input that the predictor looks at."""
         seen = [here for name, here in present.items() if modality_of(name) in self.predict_from]
         return torch.stack(seen).any(0) if seen else torch.zeros_like(next(iter(present.values())))
 
-    def pooled(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
-        """The mean `[B, embed_dim]` of the embeddings that are present and that the predictor looks at."""
-        seen = {name: rows for name, rows in z.items() if modality_of(name) in self.predict_from}
+    def pooled(self, z: Embeddings, present: dict[str, Tensor], of: Collection[str] | None = None) -> Tensor:
+        """The mean `[B, embed_dim]` of the embeddings that are present and of these modalities; of those that the
+        predictor looks at, when none are given."""
+        seen = [name for name in z if modality_of(name) in (self.predict_from if of is None else of)]
         if not seen:
             return torch.zeros_like(next(iter(z.values())), dtype=torch.float32)
-        here = torch.stack([present[name] for name in seen]).float()  # [V, B]
-        rows = torch.stack([row.float() for row in seen.values()])
-        return (rows * here[..., None]).sum(0) / here.sum(0).clamp(min=1)[:, None]
+        return mean_of_present([z[name] for name in seen], [present[name] for name in seen])
 
 
 def mean_of_rows(samples: Tensor, of: Tensor) -> Tensor:

@@ -4,14 +4,20 @@ A loss declares names by the keyword-only arguments of its `forward`; `losses.ba
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Loss, Steps
 from clx.pipelines.batches.batch import Batch
-from clx.pipelines.model.towers import Embedder
+from clx.pipelines.model.fusion import Gated
+from clx.pipelines.model.towers import Embedder, modality_of
+
+GATE_ROWS = 5
+"""One in so many rows teaches the gates of a head over several inputs."""
+GATES_LEARN = 0.5
+"""Share of the run's steps in which they learn. Afterwards the weights of the inputs stay, and all rows teach these."""
 
 
 @dataclass
@@ -26,6 +32,10 @@ class Extras:
     """Embeddings per time step by view name, where some loss asks for them."""
     generator: torch.Generator
     """Seeded by the place of the batch in the run, so that a resumed run draws the same."""
+    progress: float = 1.0
+    """Share of the run's steps that are done."""
+    told: Tensor | None = None
+    """Rows `[B]` whose labels and targets are told to a loss that trains the head; all when None."""
 
     def __call__(self, loss: Loss, z: Embeddings, negatives: Embeddings) -> dict[str, object]:
         """Values by name. A loss that trains the head has predictions from its own inputs, and of rows without any of
@@ -38,7 +48,19 @@ class Extras:
 
     def known(self, z: Embeddings) -> Tensor:
         """Rows `[B]` with any of these inputs: of the others there is nothing to predict from."""
-        return torch.stack([self.batch.present[name] for name in z]).any(0)
+        known = torch.stack([self.batch.present[name] for name in z]).any(0)
+        return known if self.told is None else known & self.told
+
+    def divided(self) -> tuple["Extras", "Extras"]:
+        """The batch for what each input predicts alone, and for the gates that weigh the inputs, each with the answers
+        of other rows: an input has no answer by heart to a row of the gates.
+
+        From `GATES_LEARN` of the run on, all rows are for the inputs.
+        """
+        rows = self.batch.sample_id
+        held = ((rows * 2654435761) >> 16) % GATE_ROWS == 0  # spread over whatever order the rows are in
+        held &= torch.tensor(self.progress < GATES_LEARN, device=rows.device)
+        return replace(self, told=~held), replace(self, told=held)
 
     def sets(self, z: Embeddings) -> Tensor:
         """The sets of labels of a batch, NaN in rows without any of these inputs."""
@@ -46,8 +68,19 @@ class Extras:
         assert sets is not None  # `model.checks.check_needs` has asked for them
         return sets.where(self.known(z)[:, None], torch.nan)
 
+    def hear(self, loss: Loss, name: str, rows: Tensor) -> None:
+        """Tell the gates the error of what one input predicts alone, if the batch has answers to compare it with."""
+        values = self(loss, {name: rows}, {})
+        answers = [value for key, value in values.items() if key in ANSWERS and isinstance(value, Tensor)]
+        known = [value.isfinite() if value.is_floating_point() else value >= 0 for value in answers]
+        gates = self.model.predictor
+        if isinstance(gates, Gated) and all(bool(each.any()) for each in known):
+            with torch.no_grad():
+                gates.hear(modality_of(name), loss({name: rows}, **values))
 
-OF_THE_HEAD = ("predictions", "labels", "label_sets", "targets")
+
+ANSWERS = ("labels", "label_sets", "targets")
+OF_THE_HEAD = ("predictions", *ANSWERS)
 VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "labels": lambda extras, z: extras.batch.labels.where(extras.known(z), -1),
     "label_sets": lambda extras, z: extras.sets(z),

@@ -96,7 +96,7 @@ class Learner:
         with self.autocast():
             steps: Steps = {}
             z = model(batch.inputs, batch.present, steps if "steps" in self.needs else None)
-            loss, counts = objective(z, Extras(batch, model, z, steps, generator))
+            loss, counts = objective(z, Extras(batch, model, z, steps, generator, self.step / self.steps))
         return Contrast(loss, counts, {name: rows.detach()[batch.present[name]] for name, rows in z.items()})
 
     def update(self, group: list[Batch]) -> Update:

@@ -96,20 +96,24 @@ def start_predictor(run: Run, train: Manifest) -> None:
     )
     if data.cache:
         use_frozen_features(run, rows)
-    parts, predictable = [], []
+    heads = model.linear_heads()
+    targets, pooled, there = [], [[] for _ in heads], [[] for _ in heads]  # type: ignore[var-annotated]
     for _ in range(passes):
         for batch in batches(rows, once(len(rows), 256), run.config.train.workers):
             moved = batch.to(device)
-            predictable.append(model.predictable(batch.present))
-            parts.append((model.pooled(model(moved.inputs, moved.present), moved.present).cpu(), batch.targets))
-    x, y = (torch.cat(each).double() for each in zip(*parts, strict=True))
-    known = y.isfinite().all(1) & torch.cat(predictable)
-    y = (y - model.get_buffer("target_mean").cpu()) / model.get_buffer("target_scale").cpu()
-    predictor = model.predictor
-    assert isinstance(predictor, nn.Linear)
-    weight, bias = ridge(x[known].numpy(), y[known].numpy(), passes)
-    predictor.weight.copy_(torch.from_numpy(weight))
-    predictor.bias.copy_(torch.from_numpy(bias))
+            z = model(moved.inputs, moved.present)
+            targets.append(batch.targets)
+            for place, (names, _) in enumerate(heads):
+                pooled[place].append(model.pooled(z, moved.present, names).cpu())
+                there[place].append(torch.stack([batch.present[name] for name in names]).any(0))
+    y = torch.cat(targets).double()
+    scaled = (y - model.get_buffer("target_mean").cpu()) / model.get_buffer("target_scale").cpu()
+    for (_, linear), parts, here in zip(heads, pooled, there, strict=True):
+        known = y.isfinite().all(1) & torch.cat(here)
+        if known.any():
+            weight, bias = ridge(torch.cat(parts).double()[known].numpy(), scaled[known].numpy(), passes)
+            linear.weight.copy_(torch.from_numpy(weight))
+            linear.bias.copy_(torch.from_numpy(bias))
 
 
 def ridge(x: Floats, y: Floats, passes: int) -> tuple[Floats, Floats]:

@@ -25,8 +25,8 @@ def about(run: Run, folder: Path) -> dict[str, Any]:
         "embedding": "rows of length 1, as clx compares them: the dot product of two is the cosine of their angle",
         "prediction": None
         if run.model.predictor is None
-        else "from this modality alone, in the target's units; clx averages the embeddings of all that "
-        "the head looks at, before their length is made 1, and predicts from that"
+        else "from this modality alone, in the target's units; of several inputs clx makes one prediction as "
+        "`fuse` of the objective says, from embeddings before their length is made 1"
         if run.config.data.target
         else "values of the next steps, standardised as the series is by `scale: global`, from this modality alone"
         if run.forecasts is not None

@@ -17,7 +17,8 @@ class Exported(nn.Module):
         super().__init__()
         self.tower = run.model.tower(name)
         sharing = {other for other in run.modalities if run.model.tower(other) is self.tower}
-        self.predictor = run.model.predictor if sharing & run.model.predict_from else None
+        asked = [each for each in [name, *sorted(sharing)] if each in run.model.predict_from]
+        self.predictor = run.model.alone(asked[0]) if asked else None
         self.register_buffer("scale", run.model.get_buffer("target_scale"), persistent=False)
         self.register_buffer("shift", run.model.get_buffer("target_mean"), persistent=False)
 
