@@ -73,7 +73,7 @@ class Gated(Fused):
 
     Given several inputs, only `a` learns; a head, and the tower under it, learns from what it predicts alone, and takes
     nothing from the others. Weights that follow errors have no freedom to fit the few rows that the errors are taken
-    on: on the houses (see the README of pipelines), weights that were fitted there lost 1 %.
+    on; gates that were fitted to such rows of the houses (pipelines/README.md) lost 1 %.
     """
 
     errors: Tensor
@@ -90,7 +90,8 @@ class Gated(Fused):
         names = [name for name in self.names if name in z]
         each: list[Tensor] = [self.heads[name](z[name]) for name in names]
         if len(names) == 1:
-            return each[0]
+            only: Tensor = each[0]
+            return only
         predictions = torch.stack([rows.detach().float() for rows in each], 1)  # [B, V, K]
         weights = self.weights(names, present)  # [B, V]
         count = 1 / weights.square().sum(1, keepdim=True)  # [B, 1]

@@ -40,10 +40,21 @@ def test_old_words_of_a_saved_config_are_translated() -> None:
 
 def test_heads_of_format_1_looked_at_all_inputs() -> None:
     assert terms(raw({"name": "l1", "inputs": ["table"]}, {"name": "conr", "inputs": ["table"]})) == [
-        {"name": "l1", "inputs": None},
+        {"name": "l1", "inputs": None, "fuse": "mean"},
         {"name": "conr", "inputs": ["table"]},
     ]
-    assert terms(raw({"name": "l1", "inputs": ["table"]}, format=2)) == [{"name": "l1", "inputs": ["table"]}]
+
+
+def test_heads_of_format_2_looked_at_the_mean_of_all_inputs() -> None:
+    old = raw({"name": "l1", "inputs": ["table"]}, {"name": "clip"}, format=2)
+    assert terms(old) == [{"name": "l1", "inputs": ["table"], "fuse": "mean"}, {"name": "clip"}]
+    assert upgrade(raw({"name": "l1"}, format=2) | {"objective": "mse"}, "config")["objective"] == {
+        "name": "mse",
+        "fuse": "mean",
+    }
+    assert terms(raw({"name": "l1"}, format=FORMAT)) == [{"name": "l1"}]
+    one = raw({"name": "l1"}, format=2) | {"modalities": {"table": {}}}  # where all ways are the same
+    assert upgrade(one, "config")["objective"] == [{"name": "l1"}]
 
 
 def test_val_rows_of_format_2_were_drawn_one_by_one() -> None:

@@ -68,9 +68,10 @@ def test_learned_views_resume_bit_for_bit(tmp_path: Path, silent: Progress, loss
     [
         {},
         {"train__workers": 2, "train__accumulate": 2},
+        {"objective": "cross-entropy", "modalities__image__drop": 0.5, "modalities__table__drop": 0.5},
         {"train__ema": 0.9, "data__missing": 0.3, "modalities__image": {"encoder": "cnn", "width": 4, "views": 2}},
     ],
-    ids=["plain", "workers and accumulation", "ema, missing cells and views"],
+    ids=["plain", "workers and accumulation", "inputs left out of a gated head", "ema, missing cells and views"],
 )
 def test_stopped_and_resumed_equals_unbroken(
     tmp_path: Path, make_config: Make, silent: Any, changes: dict[str, Any]
