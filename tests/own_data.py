@@ -1610,7 +1610,7 @@ NUMBERS = [
             **pictures("d/cat/1.png", "d/none/2.png"),
         },
         "train r.yaml --dry-run --batch-size 2",
-        error="d: a class folder 'none' reads as a missing label: rename it",
+        error="d, column label: the class folder 'none' reads as a missing label: rename it",
     ),
     Case(
         "letters of two cases are two classes",

@@ -65,7 +65,11 @@ class _Loader(yaml.SafeLoader):
 
 def read_yaml(text: str) -> Any:
     """The value in a YAML text. Raises `yaml.YAMLError`, also for a key that is given twice."""
-    return yaml.load(text, _Loader)
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _parsed(text: str, where: str, read: Callable[[str], Any]) -> Any:

@@ -11,8 +11,6 @@ from clx.pipelines.system.errors import BadInput, nearest
 
 OF_THE_COLUMN = ("kind", "like", "column", "several", "views", "augmentation", "drop")
 """Keys of a modality that says `like`, where its kind has them; all others are those of the tower that it shares."""
-
-
 FUSE: Fuse = "gated"
 """What is taken where a term that trains the head says nothing: an input that tells nothing then does no harm."""
 

@@ -36,6 +36,12 @@ def wrong_answers(
             reason = f"a target needs two different values to learn from; {found}: name another with data.target"
             yield WrongAnswer("constant target", train.name, column, reason)
     if label is not None and label not in target:
+        for manifest in splits.values():  # of class folders
+            cells = manifest.column(label) if manifest.path_column and label in manifest.columns else ()
+            for cell in dict.fromkeys(cells):
+                if cell is not None and class_of(cell) is None:
+                    reason = f"the class folder {cell!r} reads as a missing label: rename it"
+                    yield WrongAnswer("class folder", manifest.name, label, reason)
         names = {class_of(value) for value in train.column(label)} - {None}
         if len(names) < 2:
             found = f"all rows that have one have {names.pop()!r}" if names else "no row has one"

@@ -205,11 +205,7 @@ def class_names(config: Config, manifest: Manifest) -> list[str]:
     if holds_sets(config.data, manifest):
         sets = (labels_in(value, config.data.several) or [] for value in manifest.column(config.data.label))
         return sorted({name for names in sets for name in names})
-    cells = manifest.column(config.data.label)
-    names = {label_of(config.data, value) for value in cells} - {None}
-    if manifest.path_column is not None:  # of class folders
-        for cell in {str(cell) for cell in cells if cell is not None and label_of(config.data, cell) is None}:
-            raise BadInput(f"{manifest.name}: a class folder {cell!r} reads as a missing label: rename it")
+    names = {label_of(config.data, value) for value in manifest.column(config.data.label)} - {None}
     return sorted((str(name) for name in names), key=float if config.data.label in config.data.target else str)
 
 

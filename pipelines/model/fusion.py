@@ -90,8 +90,7 @@ class Gated(Fused):
         names = [name for name in self.names if name in z]
         each: list[Tensor] = [self.heads[name](z[name]) for name in names]
         if len(names) == 1:
-            only: Tensor = each[0]
-            return only
+            return each[0]
         predictions = torch.stack([rows.detach().float() for rows in each], 1)  # [B, V, K]
         weights = self.weights(names, present)  # [B, V]
         count = 1 / weights.square().sum(1, keepdim=True)  # [B, 1]

@@ -15,9 +15,11 @@ SERIES = {"encoder": "dilated", "width": 16, "layers": 1, "views": 2, "augmentat
 
 
 def config(name: str) -> dict[str, Any]:
-    """A small run of a loss: with targets, time steps or labels where it asks for them."""
+    """A small run of a loss: with targets, time steps, labels or sets of them where it asks for them."""
     needs = LOSSES[name].required()
     more: dict[str, Any] = {"data": {"train": "digits", "target": "seg_a"}} if "targets" in needs else {}
+    if "label_sets" in needs:
+        more["data"] = {"train": "digits", "label": "label", "several": "|"}
     if "steps" in needs:
         more["modalities"] = {"series": SERIES}
     return tiny(objective=name, train={"steps": 3, "batch_size": 32}, **more)

@@ -40,7 +40,7 @@ def test_bins_of_a_target_as_classes(skewed: Path) -> None:
     splits = load_splits(made.data, 0)
     run = prepare(made, splits)
     assert run.facts.classes == class_names(made, splits["train"]) == ["0", "2", "4", "6", "8"]
-    rows = BatchDataset(splits["train"], run.modalities, "y", run.class_index, 2.0, target=["y"])
+    rows = BatchDataset(splits["train"], run.modalities, "y", run.class_index, bin_width=2.0, target=["y"])
     batch = rows[once(400, 400)[0]]
     assert batch.labels.tolist() == [int(v // 2) for v in batch.targets[:, 0].tolist()]
 
