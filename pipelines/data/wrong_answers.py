@@ -37,8 +37,8 @@ def wrong_answers(
             yield WrongAnswer("constant target", train.name, column, reason)
     if label is not None and label not in target:
         for manifest in splits.values():  # of class folders
-            cells = manifest.column(label) if manifest.path_column and label in manifest.columns else ()
-            for cell in dict.fromkeys(cells):
+            named = manifest.path_column is not None and label in manifest.columns
+            for cell in dict.fromkeys(manifest.column(label) if named else ()):
                 if cell is not None and class_of(cell) is None:
                     reason = f"the class folder {cell!r} reads as a missing label: rename it"
                     yield WrongAnswer("class folder", manifest.name, label, reason)
