@@ -1,7 +1,1 @@
-"""The five modalities. Importing this package registers every file in it."""
-
-from importlib import import_module
-from pkgutil import iter_modules
-
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+"""The five modalities; importing `clx.modalities.base` registers them."""

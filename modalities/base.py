@@ -1,12 +1,21 @@
-"""What every modality is: a dataclass of options that can read a cell, augment it, batch it and build its encoder."""
+"""What every modality is: a dataclass of options that can read a cell, augment it, batch it and build its encoder.
+
+Importing this module registers every file of the folder; how numbers and dates are read is known without, and without
+torch.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from annotated_types import Ge, Interval
 from torch import Generator, Tensor, nn
+
+from clx.modalities.errors import CellError as CellError  # part of what a modality needs to know
 
 Input = dict[str, Tensor]
 """One collated modality: `x` `[N, ...]` and, where lengths differ, `mask` `[N, T]` (True where real). Where rows have
@@ -14,10 +23,6 @@ several samples each, `of` `[N]` says which row a sample is of, from 0 and in or
 Several = Literal["mean", "one"]
 """What is made of several cells in one row: the mean of their features; or in training one of them, drawn anew each
 epoch, in validation the first, and in use the mean."""
-
-
-class CellError(ValueError):
-    """A cell that cannot be read. The message is the reason alone; the caller adds file and row."""
 
 
 class Encoder(nn.Module):
@@ -221,3 +226,7 @@ def unknown_encoder(modality: type[Modality], name: str) -> ValueError:
     # without a colon a plain name is meant, not a pattern such as `timm:NAME`
     near = get_close_matches(name, names or [n for n in modality.encoders() if colon or ":" not in n], n=1, cutoff=0.0)
     return ValueError(f"{modality.kind} has no encoder {name!r}; the nearest is {near[0]!r} (see `clx encoders`)")
+
+
+for _file in iter_modules([str(Path(__file__).parent)]):
+    import_module(f"clx.modalities.{_file.name}")

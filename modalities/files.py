@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 from unicodedata import normalize
 
-from clx.modalities.base import CellError
+from clx.modalities.errors import CellError
 
 LARGEST_FILE = 1 << 29
 """Bytes of a file that are read into memory at most."""

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.lib import format
 from numpy.typing import NDArray
 
-from clx.modalities.base import CellError
 from clx.modalities.dates import BadDate, dates, is_date
+from clx.modalities.errors import CellError
 from clx.modalities.files import open_file
 from clx.modalities.numbers import ABSENT
 from clx.modalities.series_times import TooSparse, places, spread

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.modalities.base import CellError
 from clx.modalities.dates import TWO_DIGITS, BadDate, dates, is_date
+from clx.modalities.errors import CellError
 from clx.modalities.numbers import PLAIN, Unclear, Writing, writing_of
 
 YEAR, DAY = 365.25 * 86_400, 86_400  # seconds

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+from clx.modalities.numbers import class_name
+
 
 def class_of(cell: Any) -> str | None:
     """The class that a cell of a label names (see `modalities.numbers.class_name`)."""
-    from clx.modalities.numbers import class_name  # inside: the package holds torch
-
     return class_name(cell)
 
 

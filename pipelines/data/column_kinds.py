@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from clx.modalities.numbers import Unclear, missing, writing_of
 from clx.pipelines.data.file_kinds import kind_of_bytes, kind_of_file
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.split_names import split_of
@@ -86,8 +87,6 @@ def kinds_of(manifest: Manifest) -> dict[str, Column]:
 
 def absent(value: Any) -> bool:
     """Whether a cell stands for nothing, as `NA` does among numbers and classes."""
-    from clx.modalities.numbers import missing  # inside: the package holds torch
-
     return missing(value)
 
 
@@ -169,8 +168,6 @@ def plain_number(value: Any) -> float | None:
 
 def numbers_in_text(values: Sequence[Any]) -> bool:
     """Whether the texts of a column are numbers with units, currencies or decimal commas, or are unclear ones."""
-    from clx.modalities.numbers import Unclear, writing_of
-
     try:
         return writing_of(values) is not None
     except Unclear:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clx.modalities.numbers import number
 from clx.pipelines.config.data_schema import Balance, Data
 from clx.pipelines.data.classes import class_of
 from clx.pipelines.data.manifest import Manifest, numbers
@@ -31,8 +32,6 @@ def readable_targets(manifest: Manifest, column: str) -> Floats:
 
 
 def _readable(value: Any) -> float:
-    from clx.modalities.numbers import number
-
     try:
         found = number(value)
     except ValueError:
@@ -61,8 +60,8 @@ def bin_name(value: Any, width: float) -> str | None:
     >>> bin_name("2.7", 0.5)
     '2.5'
     """
-    number = _readable(value)
-    return f"{math.floor(number / width + EDGE) * width:.6g}" if math.isfinite(number) else None
+    found = _readable(value)
+    return f"{math.floor(found / width + EDGE) * width:.6g}" if math.isfinite(found) else None
 
 
 def check_width(low: float, high: float, width: float) -> None:

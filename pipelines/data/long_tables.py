@@ -10,6 +10,7 @@ from warnings import warn
 import numpy as np
 from numpy.typing import NDArray
 
+from clx.modalities.series_times import TooSparse, between, places, spread
 from clx.pipelines.config.data_schema import Long
 from clx.pipelines.data.manifest import Manifest, numbers, seconds
 from clx.pipelines.data.windows import TIMES, Values, _parts, lists, refuse_own_columns
@@ -98,8 +99,6 @@ def _holes(manifest: Manifest, spans: Sequence[Values], names: Sequence[str], lo
 
     Warns of how many there are. Raises `BadInput` where they are too many to be meant.
     """
-    from clx.modalities.series_times import TooSparse, places  # its package imports torch, which few tables need
-
     if long.every is not None or long.stamps or not long.holes:
         return [None] * len(spans)
     found = []
@@ -123,8 +122,6 @@ def _holes(manifest: Manifest, spans: Sequence[Values], names: Sequence[str], lo
 
 def _told(text: Any, time: Values, at: Places | None, every: float | None, dated: bool) -> Any:
     """The times of the steps of a series as text: as they were given, and those that were made."""
-    from clx.modalities.series_times import between
-
     if every is not None:
         return _text(_grid(time, every), dated)
     if at is None:
@@ -168,8 +165,6 @@ def _sampled(time: Values, values: Values, at: Places | None, long: Long, shares
     """`[T, C]` of one series: at even times on straight lines between its values, with the time gone by as one more
     channel, or at its places with holes between, as asked. A line into a later part would tell what is to come: a
     part ends with its last value."""
-    from clx.modalities.series_times import spread
-
     if at is not None:
         return spread(values, at)
     if long.every is not None:

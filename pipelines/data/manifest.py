@@ -16,13 +16,13 @@ from warnings import warn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from clx.modalities.dates import BadDate, dates
+from clx.modalities.numbers import Writing, missing, number
 from clx.pipelines.data.hugging_face import struct_converter
 from clx.pipelines.system.errors import BadInput, ClxWarning, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from clx.modalities.numbers import Writing
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Manifest:
     """Where the table was read from, if from one file."""
     left_out: tuple[LeftOut, ...] = ()
     """What the source holds besides and is not used, for what is said before time is spent."""
-    written: Mapping[str, "Writing"] = field(default_factory=dict)
+    written: Mapping[str, Writing] = field(default_factory=dict)
     """Columns of text that hold numbers and were read as such, with how they are written."""
     drawn_by: tuple[str, ...] | None = None
     """Where its split was drawn, the columns whose equal cells kept rows together; empty where there are none."""
@@ -221,8 +221,6 @@ def _array(values: "pa.Array") -> Any:
 
 def numbers(manifest: Manifest, column: str) -> NDArray[np.float64]:
     """A numeric column `[N]`, NaN where a row has none. Raises `BadInput` naming the first row that is no number."""
-    from clx.modalities.numbers import number  # inside: the package holds torch
-
     found = np.empty(len(manifest), dtype=np.float64)
     for i, cell in enumerate(manifest.column(column)):
         try:
@@ -243,9 +241,6 @@ def seconds(
 
     Raises `BadInput`, naming the first row that is neither a number nor a date, and `key` where it must decide.
     """
-    from clx.modalities.dates import BadDate, dates  # their package imports torch, which few tables need
-    from clx.modalities.numbers import missing
-
     cells = [None if missing(cell) else cell for cell in manifest.column(column)]
     try:
         found = np.array([np.nan if cell is None else float(cell) for cell in cells])

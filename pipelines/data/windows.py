@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clx.modalities.series_files import WIDE, piece_of, shape_in, steps_in
 from clx.pipelines.config.data_schema import Long, Windows
 from clx.pipelines.data.manifest import LeftOut, Manifest, resolve
 from clx.pipelines.system.errors import BadInput
@@ -97,8 +98,6 @@ def _refuse_turned(manifest: Manifest, windows: Windows, bounds: Sequence[tuple[
     cells = manifest.column(windows.column)
     for i, (start, stop) in enumerate(bounds):
         if stop - start < windows.length and isinstance(cells[i], str):
-            from clx.modalities.series_files import WIDE, piece_of, shape_in
-
             name, _ = piece_of(cells[i])
             shape = shape_in(resolve(name, manifest))
             if len(shape) == 2 and shape[1] >= WIDE * shape[0]:
@@ -177,8 +176,6 @@ def _names(manifest: Manifest, column: str) -> "pa.Array":
     """What the series are called: their files, or the number of their row."""
     import pyarrow as pa
 
-    from clx.modalities.series_files import piece_of  # its package imports torch, which reading a table does not need
-
     cells = manifest.column(column)
     return pa.array([piece_of(cell)[0] if isinstance(cell, str) else i for i, cell in enumerate(cells)])
 
@@ -195,8 +192,6 @@ def _extent(manifest: Manifest, i: int, cell: Any, column: str) -> tuple[int, in
         raise BadInput(f"{manifest.where(i)}, column {column}: empty")
     if not isinstance(cell, str):
         return 0, len(cell)
-    from clx.modalities.series_files import piece_of, steps_in
-
     name, piece = piece_of(cell)
     try:
         length = steps_in(resolve(name, manifest))

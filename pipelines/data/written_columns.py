@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from clx.modalities.numbers import PLAIN, Unclear, Writing, missing, number
+from clx.modalities.table_columns import NO_MARKS, Marks, Reading, reading_of
 from clx.pipelines.config.data_schema import Data, Written
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
-
-if TYPE_CHECKING:
-    from clx.modalities.table_columns import Reading
 
 
 def is_text(manifest: Manifest, column: str) -> bool:
@@ -23,16 +22,13 @@ def is_text(manifest: Manifest, column: str) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
-def text_reading(manifest: Manifest, column: str, written: Written | None) -> "Reading":
+def text_reading(manifest: Manifest, column: str, written: Written | None) -> Reading:
     """How a column of text is to be read: as numbers in some writing, dates, or neither (None).
 
     Raises:
         BadInput: where it can be read in two ways, with the row that shows it and the key that decides.
     """
     import pyarrow.compute as pc
-
-    from clx.modalities.numbers import Unclear, missing
-    from clx.modalities.table_columns import NO_MARKS, Marks, reading_of
 
     cells = manifest.table.column(column)
     texts = [text for text in pc.unique(cells).to_pylist() if not missing(text)]
@@ -50,8 +46,6 @@ def with_numbers(manifest: Manifest, columns: Iterable[str], written: Written | 
 
     A cell that is no number in the column's writing stays text, to be found with its row by who reads it.
     """
-    from clx.modalities.numbers import PLAIN, Writing
-
     table, found = manifest.table, dict(manifest.written)
     for column in columns:
         if column not in table.column_names or not is_text(manifest, column):
@@ -77,8 +71,6 @@ def with_marks(data: Data, train: Manifest) -> Data:
 def _read(cells: Any, writing: Any) -> Any:
     """The column as Python writes numbers, with what is none as it was."""
     import pyarrow as pa
-
-    from clx.modalities.numbers import missing, number
 
     known: dict[str | None, str | None] = {}
     for text in cells.unique().to_pylist():

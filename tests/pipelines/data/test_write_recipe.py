@@ -1,5 +1,8 @@
 """`clx init`: recipes that load and fit their data."""
 
+import subprocess
+import sys
+
 import pytest
 
 from clx.pipelines.batches.columns import check_columns
@@ -65,3 +68,21 @@ def test_nothing_to_learn_from_is_said(tmp_path) -> None:
     (tmp_path / "a.csv").write_text("id,label\n1,a\n2,b\n")
     with pytest.raises(BadInput, match="no column looks like an input; found id"):
         recipe_for(str(tmp_path / "a.csv"))
+
+
+def test_a_recipe_of_a_table_is_written_without_torch(tmp_path) -> None:
+    rows = "".join(f'"{i},5 kg",2024-01-{i % 28 + 1:02d},{i % 3},{i}\n' for i in range(60))
+    (tmp_path / "a.csv").write_text(f"weight,day,grade,x\n{rows}")
+    steps = "".join(f"{r},{t},{t * r}.5\n" for r in range(8) for t in range(20))
+    (tmp_path / "long.csv").write_text(f"recording,time,acc\n{steps}")
+    code = f"""
+import sys
+from clx.pipelines.data.inferred import Asked
+from clx.pipelines.data.write_recipe import described, infer_config, recipe_of
+for source, asked in (("a", Asked(target=["weight"])), ("a", Asked(label="grade")), ("long", Asked())):
+    written = infer_config({str(tmp_path)!r} + f"/{{source}}.csv", asked)
+    assert recipe_of(source, written) and described(written)["columns"]
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
