@@ -5,6 +5,7 @@ Looked for by equal texts, bytes and files; many and large files are told by the
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,15 +20,15 @@ from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import ClxWarning
 
-Keys = NDArray[np.uint64]
+Keys = NDArray[np.int64]
 FILES = {"image": True, "audio": True, "series": True, "text": False}
 """Kinds of inputs whose cells may identify things, and whether a text cell is the path of a file."""
 WORDS, LETTERS = 3, 15
 """A text of so many words, or letters where words are not divided, says more than a class does."""
 FEWEST = 10
 """Different texts from which on they may be more than the names of classes."""
-MOST_BYTES = 1 << 30
-"""Of the files of a column, up to which they are read to be compared."""
+MOST_FILES, MOST_BYTES = 100_000, 1 << 30
+"""Of a column, up to which they are read to be compared."""
 OFTEN = 4
 """Rows per different text up to which texts identify rows; sentences about classes are repeated more often."""
 
@@ -48,7 +49,7 @@ def inputs_of(config: Config) -> dict[str, bool]:
 
 
 def keys_of(manifest: Manifest, column: str, root: Path | None = None) -> Keys:
-    """A number per row `[N]`, equal for cells of equal content and 0 for missing ones; 64 bits of a digest.
+    """A number per row `[N]`, equal for cells of equal content and 0 for missing ones; within one process.
 
     With a `root` text is the path of a file below it, so that files of several tables can be compared.
     """
@@ -59,28 +60,45 @@ def keys_of(manifest: Manifest, column: str, root: Path | None = None) -> Keys:
         coded = cells.combine_chunks().dictionary_encode()
         coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
         words = _words(coded.dictionary.to_pylist(), manifest.root, root)
-        known = np.array([*map(_digest, words), 0], dtype=np.uint64)
+        known = np.array([*map(_key, words), 0], dtype=np.int64)
         found: Keys = known[coded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)][manifest.rows]
         return found
     each = (_place(manifest.cell(i, column), root) for i in range(len(manifest)))
-    return np.array([_digest(cell) for cell in each], dtype=np.uint64)
+    return np.array([_key(cell) for cell in each], dtype=np.int64)
 
 
 def _words(texts: list[str | None], folder: Path, root: Path | None) -> list[str | None]:
     """What each text is told by: blank ones by nothing, files below `folder` by their content, others by themselves.
 
-    Files of over `MOST_BYTES` in all are told by their paths.
+    More than `MOST_FILES`, or files of over `MOST_BYTES` in all, are told by their paths.
     """
     some = [None if text is None or not text.strip() else text for text in texts]
-    below = f"{os.path.realpath(folder)}{os.sep}"
-    paths = [None if text is None or "\0" in text else os.path.realpath(os.path.join(folder, text)) for text in some]
-    first = [path for path in paths if path is not None][:3]
-    if any(path.startswith(below) and os.path.isfile(path) for path in first):
-        files = {path: os.stat(path) for path in paths if path and path.startswith(below) and os.path.isfile(path)}
-        if sum(stat.st_size for stat in files.values()) <= MOST_BYTES:
-            known = {path: _content(path, stat.st_size, stat.st_mtime_ns) for path, stat in files.items()}
-            return [known.get(path or "", text) for path, text in zip(paths, some, strict=True)]
-    return [None if text is None else _place(text, root) for text in some]
+    few = len(some) <= MOST_FILES
+    if few and any(_file(text, folder) for text in [text for text in some if text is not None][:3]):
+        files = {text: found for text in some if text is not None and (found := _file(text, folder)) is not None}
+        if sum(at.st_size for _, at in files.values()) <= MOST_BYTES:
+            known = {text: _content(path, at.st_size, at.st_mtime_ns) for text, (path, at) in files.items()}
+            return [None if text is None else known.get(text, text) for text in some]
+    return some if root is None else [None if text is None else _place(text, root) for text in some]
+
+
+def _file(text: str, folder: Path) -> tuple[str, os.stat_result] | None:
+    """The path of a file really below `folder`, and what is known of it; None where a text names none."""
+    if "\0" in text:
+        return None
+    path = os.path.join(folder, text)
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    real = os.path.join(_real(os.path.dirname(path)), os.path.basename(path))
+    real = os.path.realpath(real) if os.path.islink(real) else real
+    return (real, found) if stat.S_ISREG(found.st_mode) and real.startswith(f"{_real(str(folder))}{os.sep}") else None
+
+
+@lru_cache(maxsize=1 << 12)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 @lru_cache(maxsize=1 << 17)
@@ -95,17 +113,17 @@ def _content(path: str, size: int, changed: int) -> str:
 
 def _place(cell: Any, root: Path | None) -> Any:
     """The path of a file as one would write it from anywhere; other cells as they are."""
-    return cell if root is None or not isinstance(cell, str) else os.path.normpath(os.path.join(root, cell))
+    if root is None or not isinstance(cell, str):
+        return cell
+    path = os.path.join(root, cell) if root.parts else cell
+    return os.path.normpath(path) if "./" in path or "//" in path else path
 
 
-def _digest(cell: Any) -> np.uint64:
-    if cell is None:
-        return np.uint64(0)
+def _key(cell: Any) -> int:
+    """64 bits of a cell, other ones in each process."""
     if isinstance(cell, np.ndarray):
-        content = f"{cell.shape}{cell.dtype}".encode() + cell.tobytes()
-    else:
-        content = cell if isinstance(cell, bytes) else str(cell).encode(errors="replace")
-    return np.uint64(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") or 1)
+        return hash((cell.shape, cell.dtype.str, cell.tobytes())) or 1
+    return 0 if cell is None else hash(cell if isinstance(cell, bytes | str) else str(cell)) or 1
 
 
 def identifies(manifest: Manifest, column: str, keys: Keys, files: bool) -> bool:
@@ -167,7 +185,7 @@ def sharing(manifest: Manifest, inputs: Mapping[str, bool]) -> Sharing:
         if column not in manifest.columns:
             continue
         found = keys_of(manifest, column)
-        repeats = len(np.unique(found[found > 0])) < np.count_nonzero(found)
+        repeats = len(np.unique(found[found != 0])) < np.count_nonzero(found)
         if repeats and identifies(manifest, column, found, files):
             keys[column] = found
     media = tuple(column for column in keys if inputs[column])
@@ -194,17 +212,19 @@ def warn_of_leaks(splits: Mapping[str, Manifest], config: Config) -> None:
 def leaks(splits: Mapping[str, Manifest], inputs: Mapping[str, bool]) -> Iterable[str]:
     """A line for each column of inputs of which another split has cells that training has, too."""
     train = splits["train"]
+    apart = len({manifest.root for manifest in splits.values()}) > 1
+    roots = {split: manifest.root if apart else Path() for split, manifest in splits.items()}
     for column, files in inputs.items():
         if column not in train.columns:
             continue
-        learned = keys_of(train, column, train.root if files else None)
+        learned = keys_of(train, column, roots["train"] if files else None)
         if not identifies(train, column, learned, files):
             continue
         for split, manifest in splits.items():
             if split == "train" or column not in manifest.columns:
                 continue
-            asked = keys_of(manifest, column, manifest.root if files else None)
-            again = np.flatnonzero(np.isin(asked, learned) & (asked > 0))
+            asked = keys_of(manifest, column, roots[split] if files else None)
+            again = np.flatnonzero(np.isin(asked, learned) & (asked != 0))
             if len(again):
                 first = int(again[0])
                 there = train.where(int(np.flatnonzero(learned == asked[first])[0]))

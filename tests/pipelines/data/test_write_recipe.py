@@ -79,7 +79,7 @@ def test_a_recipe_of_a_table_is_written_without_torch(tmp_path) -> None:
 import sys
 from clx.pipelines.data.inferred import Asked
 from clx.pipelines.data.write_recipe import described, infer_config, recipe_of
-for source, asked in (("a", Asked(target=["weight"])), ("a", Asked(label="grade")), ("long", Asked())):
+for source, asked in (("a", Asked(target=["weight"])), ("a", Asked(label="grade")), ("long", Asked(label="none"))):
     written = infer_config({str(tmp_path)!r} + f"/{{source}}.csv", asked)
     assert recipe_of(source, written) and described(written)["columns"]
 assert "torch" not in sys.modules
