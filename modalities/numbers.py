@@ -11,7 +11,9 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 ABSENT = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "none", "?", "-"})
-"""What a missing number, class or label looks like in text, in lower case. A caption or a path may read so."""
+"""What a missing number looks like in text, in lower case. A caption or a path may read so."""
+DASH = "-"
+"""The one of these that is a class where it stands for one, beside `+` say."""
 TRUTH = {"true": "True", "false": "False", "yes": "yes", "no": "no"}
 SIGNS = "$€£¥₹₩₽₺₫₪฿¢"
 CODES = "usd|eur|gbp|jpy|chf|cny|rmb|inr|krw|aud|cad|nzd|sek|nok|dkk|pln|czk|huf|brl|mxn|rub|try|zar"
@@ -69,10 +71,18 @@ class _Parts(NamedTuple):
 
 
 def missing(cell: Any) -> bool:
-    """Whether a cell of a number, class or label stands for nothing: None, NaN, blank, `NA`, `null`, `-`, `?`."""
+    """Whether a cell among numbers stands for nothing: None, NaN, blank, `NA`, `null`, `?`, `-`.
+
+    So it does among classes, where `-` alone names one (see `class_name`).
+    """
     if cell is None or isinstance(cell, str):
         return cell is None or cell.strip().lower() in ABSENT
     return isinstance(cell, Real) and math.isnan(cell)
+
+
+def is_dash(cell: Any) -> bool:
+    """Whether a cell holds a dash alone: nothing among numbers, a class among classes."""
+    return isinstance(cell, str) and cell.strip() == DASH
 
 
 def class_name(cell: Any) -> str | None:
@@ -80,10 +90,10 @@ def class_name(cell: Any) -> str | None:
 
     Trimmed; a number without a fraction is that whole number; truth and yes or no are so in any case of letters.
 
-    >>> [class_name(cell) for cell in (0, 0.0, " 0 ", "0.0", True, "TRUE", "YES", "a cat ", "N/A", 0.5, "007")]
-    ['0', '0', '0', '0', 'True', 'True', 'yes', 'a cat', None, '0.5', '007']
+    >>> [class_name(cell) for cell in (0, 0.0, " 0 ", "0.0", True, "TRUE", "YES", "a cat ", "N/A", 0.5, "007", "-")]
+    ['0', '0', '0', '0', 'True', 'True', 'yes', 'a cat', None, '0.5', '007', '-']
     """
-    if missing(cell):
+    if missing(cell) and not is_dash(cell):
         return None
     if isinstance(cell, bytes):
         cell = cell.decode(errors="replace")

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Interval, MultipleOf
 from torch import Generator, Tensor
 
 from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
-from clx.modalities.numbers import PLAIN, Writing, class_name, missing, number
+from clx.modalities.numbers import PLAIN, Writing, class_name, is_dash, missing, number
 from clx.modalities.table_columns import Dates, Reading, reading_of
 from clx.modalities.table_encoders import Cells, FTTransformer, Numeric, TableMLP
 
@@ -81,7 +81,7 @@ class Table(Modality):
         seen: dict[str, list[Any]] = {column: [] for column in self.columns}
         for cell in cells:
             for column in self.columns or cell:
-                if not missing(value := cell.get(column)):
+                if not missing(value := cell.get(column)) or is_dash(value):
                     seen.setdefault(column, []).append(value)
         if stray := set(self.categorical or []) - set(seen):
             raise ValueError(f"categorical column {min(stray)!r} is not among the columns")
@@ -89,15 +89,16 @@ class Table(Modality):
         for column, values in seen.items():
             self._fit_column(column, values)
         for column, dated in self._dates.items():
-            for name, found in dated.read_all(seen[column]).items():
+            for name, found in dated.read_all([value for value in seen[column] if not missing(value)]).items():
                 self._numbers[f"{column} ({name})"] = _statistics(found.tolist())
 
     def _fit_column(self, column: str, values: list[Any]) -> None:
-        """One column by its present training cells; the numbers that dates become follow behind all others."""
+        """One column by its present training cells, `-` too, which is a category where the others are; the numbers that
+        dates become follow behind all others."""
         told = self.categorical is not None
         reading = self.readings.get(column)
         if column not in self.readings and column not in (self.categorical or []):
-            reading = reading_of(values, f"column {column!r}")
+            reading = reading_of([value for value in values if not missing(value)], f"column {column!r}")
         if column in (self.categorical or []) or (reading is None and values and not told):
             common = Counter(map(_category, values)).most_common(self.max_categories)
             self._categories[column] = {name: code for code, (name, _) in enumerate(common, 2)}
@@ -123,7 +124,6 @@ class Table(Modality):
         self._categories = {
             column: {name: code for code, name in enumerate(names, 2)} for column, names in state["categories"].items()
         }
-
         self._written = {column: Writing(*writing) for column, writing in state.get("written", {}).items()}
         self._dates = {column: Dates(first, tuple(names)) for column, (first, names) in state.get("dates", {}).items()}
 
@@ -142,8 +142,7 @@ class Table(Modality):
             numbers.append(0.0 if absent else self._scaled(known, figure))
             flags.append(float(absent))
         for column, names in self._categories.items():
-            absent = missing(said := cell.get(column))
-            codes.append(0.0 if absent else float(names.get(_category(said), names.get(str(said).strip(), 1))))
+            codes.append(float(_code(names, cell.get(column))))
         return torch.tensor(numbers + flags + codes)
 
     def _of_dates(self, cell: dict[str, Any]) -> dict[str, float]:
@@ -224,6 +223,16 @@ def _number(value: Any, writing: Writing) -> float:
         return number(value, writing)
     except ValueError:
         return math.nan
+
+
+def _code(names: dict[str, int], cell: Any) -> int:
+    """The number of a cell's category: by its text, as runs kept them that took `TRUE` as it was written, else by what
+    it says; 1 for one that is not known, 0 for none."""
+    if cell is None:
+        return 0
+    if (known := names.get(str(cell).strip())) is not None:
+        return known
+    return 0 if missing(cell) else names.get(_category(cell), 1)
 
 
 def _category(value: Any) -> str:

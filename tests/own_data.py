@@ -1464,6 +1464,12 @@ def prices(*cells: str) -> str:
 
 NUMBERS = [
     Case(
+        "classes + and -",
+        {"a.csv": csv("x,class", *(f"{k * 7 % 20},{'+-'[k % 2]}" for k in range(20)))},
+        "data check a.csv",
+        {"columns": use_of("class", "label", kind="category", missing=0), "splits.train.classes": {"+": 10, "-": 10}},
+    ),
+    Case(
         "decimal commas in a target",
         TABLE | {"a.csv": prices("1,5", "2,25", "1.203,5")},
         "data check --config r.yaml",

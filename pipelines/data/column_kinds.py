@@ -77,11 +77,20 @@ def kinds_of(manifest: Manifest) -> dict[str, Column]:
     rows = np.unique(np.linspace(0, len(manifest) - 1, min(len(manifest), SAMPLED)).astype(int))
     sampled = [manifest.row(int(i)) for i in rows]
     found = {
-        name: column(name, [(int(i), row[name]) for i, row in zip(rows, sampled, strict=True) if not absent(row[name])])
+        name: of_cells(name, [(int(i), row[name]) for i, row in zip(rows, sampled, strict=True)])
         for name in manifest.columns
     }
     if (files := manifest.path_column) in MEDIA:  # of a folder are what they were found to be, whatever they are called
         found[files] = replace(found[files], kind=files)
+    return found
+
+
+def of_cells(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
+    """A column by its cells, each with its row. `-` is one of them among words, as beside `+`, and nothing otherwise."""
+    known = [(i, value) for i, value in cells if not absent(value)]
+    found = column(name, known)
+    if found.kind in ("category", "one value only") and kind_of_cell(known[0][1]) == "words":
+        return column(name, [(i, value) for i, value in cells if not absent(value) or str(value).strip() == "-"])
     return found
 
 

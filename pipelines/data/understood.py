@@ -126,6 +126,7 @@ def missing_in(manifest: Manifest, column: str, kind: str = "text") -> NDArray[n
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
         values = pc.unique(cells).to_pylist() if kind in ("number", "category", "date") else [""]
         empty = [value for value in values if value is not None and absent(value)]
+        empty = [value for value in empty if kind != "category" or value.strip() != "-"]
         trimmed = cells if len(values) > 1 else pc.utf8_trim_whitespace(cells)
         none = none | pc.is_in(trimmed, pa.array(empty, cells.type)).to_numpy()
     found: NDArray[np.bool_] = none[manifest.rows]

@@ -203,3 +203,19 @@ def test_numbers_of_every_type() -> None:
     modality = Table(columns=["a", "b", "c"], scale="none")
     modality.fit([{"a": Decimal(k), "b": np.float32(k), "c": k % 2 == 0} for k in range(9)])
     assert modality.read({"a": Decimal("1.5"), "b": np.int64(2), "c": True}).tolist() == [1.5, 2, 1, 0, 0, 0]
+
+
+def test_a_dash_is_a_category_and_no_number() -> None:
+    rows = [{"sign": sign, "x": x} for sign, x in (("+", 1), ("-", "-"), ("+", 3), ("-", 5))]
+    modality = Table(columns=["sign", "x"])
+    modality.fit(rows)
+    assert modality.state()["categories"] == {"sign": ["+", "-"]}
+    assert modality.state()["numbers"]["x"][0] == 3.0
+    assert [modality.read(row)[1:].tolist() for row in rows[:2]] == [[0, 2], [1, 3]]
+
+
+def test_categories_of_older_runs_are_found_as_they_were_written() -> None:
+    modality = Table(columns=["code"])
+    modality.load_state({"numbers": {}, "categories": {"code": ["True", "TRUE", "-", "1.0", "2"]}})
+    read = [int(modality.read({"code": cell})[0]) for cell in ("True", "TRUE", "-", "1.0", "2.0", 2.0, "3", "NA")]
+    assert read == [2, 3, 4, 5, 6, 6, 1, 0]
