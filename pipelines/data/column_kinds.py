@@ -86,7 +86,7 @@ def kinds_of(manifest: Manifest) -> dict[str, Column]:
 
 
 def of_cells(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
-    """A column by its cells, each with its row. `-` is one of them among words, as beside `+`, and nothing otherwise."""
+    """A column by its cells, each with its row. Among words `-` is one of them, as beside `+`, else nothing."""
     known = [(i, value) for i, value in cells if not absent(value)]
     found = column(name, known)
     if found.kind in ("category", "one value only") and kind_of_cell(known[0][1]) == "words":

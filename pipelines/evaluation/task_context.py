@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from clx.losses.base import Loss
 from clx.pipelines.config.task_names import Task
 from clx.pipelines.config.usual_tasks import PAIR_SCORING
 from clx.pipelines.data.manifest import Manifest
@@ -114,14 +115,23 @@ def need_known_classes(learned: Collection[str], asked: Collection[str]) -> None
 def is_scored_pair(context: TaskContext, one: str, other: str) -> bool:
     """Whether the one target of a row is the score of its pair of these inputs, and not a number about one thing.
 
-    So it is for an objective on scores of pairs, and where both inputs are of one kind.
+    So it is for an objective on scores of pairs, and where both inputs are of one kind, unless an objective learns the
+    target from rows, as that of the price of a house in two photographs does.
     """
     config, modalities = context.run.config, context.run.modalities
     scoring = [term for term in config.objective if term.name in PAIR_SCORING]
     if any(term.inputs is None or {one, other} <= {*term.inputs} for term in scoring):
         return True
     alike = modalities[one].kind == modalities[other].kind
-    return alike and len(config.data.target) == 1
+    return alike and len(config.data.target) == 1 and not learns_target_of_rows(context)
+
+
+def learns_target_of_rows(context: TaskContext) -> bool:
+    """Whether a term learns the target as a number about a row."""
+    terms = zip(context.run.config.objective, context.run.objective.losses, strict=True)
+    return any(
+        "targets" in loss.requires() for term, loss in terms if isinstance(loss, Loss) and term.name not in PAIR_SCORING
+    )
 
 
 def classified(context: TaskContext, order: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:

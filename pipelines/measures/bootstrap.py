@@ -11,6 +11,7 @@ Array = NDArray[np.float64]
 Statistic = Callable[[Array], dict[str, Array]]
 """Figures by name, each `[b]`, of the rows weighted by each line of `[b, n]`."""
 CELLS = 2**22  # of a block of weights
+ROUNDING = 1e-9
 
 
 def figures(
@@ -71,7 +72,7 @@ def means(values: dict[str, Any]) -> Statistic:
 
 
 def median(name: str, values: Any) -> Statistic:
-    """The median of a value per row."""
+    """The median of a value per row. Weights may be shares, whose sum is half of all up to rounding alone."""
     array = np.asarray(values, dtype=np.float64)
     order = np.argsort(array, kind="stable")
     ranked = array[order]
@@ -79,7 +80,8 @@ def median(name: str, values: Any) -> Statistic:
     def statistic(weights: Array) -> dict[str, Array]:
         reached = weights[:, order].cumsum(1)
         half = reached[:, -1:] / 2
-        return {name: (ranked[(reached >= half).argmax(1)] + ranked[(reached > half).argmax(1)]) / 2}
+        low, high = half * (1 - ROUNDING), half * (1 + ROUNDING)
+        return {name: (ranked[(reached >= low).argmax(1)] + ranked[(reached > high).argmax(1)]) / 2}
 
     return statistic
 

@@ -5,7 +5,15 @@ from itertools import combinations
 import torch
 from torch.nn.functional import normalize
 
-from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, is_scored_pair, nonempty, task
+from clx.pipelines.evaluation.task_context import (
+    Lines,
+    TaskContext,
+    Unfit,
+    is_scored_pair,
+    learns_target_of_rows,
+    nonempty,
+    task,
+)
 from clx.pipelines.measures.prediction import correlations, macro_auc
 
 
@@ -18,6 +26,8 @@ def sts(context: TaskContext) -> Lines:
     if not embedded.target:
         raise Unfit(f"{embedded.manifest.name} has no column {run.config.data.target[0]!r} with the score of a pair")
     pairs = [pair for pair in combinations(embedded.z, 2) if is_scored_pair(context, *pair)]
+    if not pairs and learns_target_of_rows(context):
+        raise Unfit(f"{embedded.target[0]} is learned as a number about each row: cosent learns the score of a pair")
     if not pairs:
         raise Unfit(f"needs two inputs of one kind, such as two sentences; the data have {', '.join(embedded.z)}")
     found: Lines = {}

@@ -54,3 +54,9 @@ def test_it_covers_the_truth_as_often_as_it_says() -> None:
         low, high = figures(100, means({"m": hits}), resamples=300, seed=trial)["m_ci"]
         inside += low <= 0.8 <= high
     assert 0.88 < inside / 200 < 0.99
+
+
+def test_a_median_of_shares_is_that_of_what_they_are_shares_of() -> None:
+    """Two items of six captions each: a sixth six times is one only up to rounding."""
+    shares = np.full((1, 12), 1 / 6)
+    assert median("m", np.repeat([1.0, 5.0], 6))(shares)["m"].item() == 3.0

@@ -83,3 +83,21 @@ def test_of_a_flag_it_is_also_told_how_well_the_cosine_parts_the_pairs(run: Path
     z = {name: normalize(rows.double(), dim=1) for name, rows in embedded.z.items()}
     area = roc_auc_score(embedded.targets[:, 0] == 7, (z["one"] * z["two"]).sum(1))
     assert line["macro_AUC"] == pytest.approx(area)
+
+
+def test_a_number_about_a_row_is_no_score_of_its_inputs(tmp_path: Path) -> None:
+    """Two texts of a thing and its price: every row asks, as it would of two inputs of different kinds."""
+    from clx.pipelines.system.progress import Silent
+
+    rows = [f"title {i},words on {i},{i % 7}" for i in range(24)]
+    (tmp_path / "m.csv").write_text("\n".join(["title,body,price", *rows]) + "\n")
+    modalities = {name: {**TEXT, "column": name} for name in ("title", "body")}
+    data = {"train": str(tmp_path / "m.csv"), "target": "price"}
+    train(Config.model_validate(small(data, modalities, ["clip", "l1"])), tmp_path / "run", Silent())
+    opened = load(tmp_path / "run")
+    opened.model.eval()
+    source = evaluated_rows(opened.config.data, 0, None, None, None)
+    found = evaluate(opened, source, ["retrieval", "sts"], Settings(resamples=0), strict=False)
+    line = found["retrieval"]["title->body"]
+    assert (line["graded_by"], line["queries"]) == ("target", 24)
+    assert found["skipped"] == {"sts": "price is learned as a number about each row: cosent learns the score of a pair"}
