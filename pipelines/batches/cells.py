@@ -66,10 +66,16 @@ def holds_lists(manifest: Manifest, name: str, modality: Modality) -> bool:
 
 
 def content_of(cell: Any) -> int:
-    """64 bits that are the same for cells of equal content; a file is what its path says."""
-    if isinstance(cell, np.ndarray):
-        cell = f"{cell.shape}".encode() + cell.tobytes()
-    told = cell if isinstance(cell, bytes) else str(cell).strip().encode("utf-8", "surrogateescape")
+    """64 bits that are the same for cells of equal content, of a pair and of several that of each; a file is what its
+    path says."""
+    if isinstance(cell, tuple | list):
+        told = "".join(f"{content_of(one)} " for one in cell).encode()
+    elif isinstance(cell, np.ndarray):
+        told = f"{cell.shape}{cell.dtype}".encode() + cell.tobytes()
+    elif isinstance(cell, dict):
+        told = str(sorted(cell.items())).encode("utf-8", "surrogateescape")
+    else:
+        told = cell if isinstance(cell, bytes) else str(cell).strip().encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "big", signed=True)
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clx.pipelines.batches.cells import cell_at, holds_lists, read_cell
-from clx.pipelines.evaluation.embeddings import ROWS, Embedded, content_of
+from clx.pipelines.batches.cells import cell_at, content_of, holds_lists, read_cell
+from clx.pipelines.evaluation.embeddings import ROWS, Embedded
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.scoring import embed
 
@@ -33,7 +33,7 @@ def has_several(run: Run, embedded: Embedded, name: str) -> bool:
 def captions_of(run: Run, embedded: Embedded, name: str) -> Captions:
     """Every caption of every row, embedded by itself."""
     modality = run.modalities[name]
-    numbers: dict[object, int] = {}
+    numbers: dict[int, int] = {}
     parts: list[Tensor] = []
     counts: list[int] = []
     content: list[int] = []

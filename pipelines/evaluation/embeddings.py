@@ -1,17 +1,15 @@
 """A manifest in the shared space: every row through its towers once, for all that is then asked of it."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings
 from clx.pipelines.batches.batch import BadRow
-from clx.pipelines.batches.cells import cell_at
+from clx.pipelines.batches.cells import cell_at, content_of
 from clx.pipelines.batches.columns import check_columns, has_columns
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
@@ -157,17 +155,6 @@ def queries_of(run: Run, embedded: Embedded, names: list[str], rows: Tensor, can
 def contents(run: Run, embedded: Embedded, name: str) -> Tensor:
     """A number per row `[N]`, the same for cells of equal content."""
     manifest, modality = embedded.manifest, run.modalities[name]
-    numbers: dict[Any, int] = {}
+    numbers: dict[int, int] = {}
     keys = [content_of(cell_at(manifest, i, name, modality)) for i in embedded.rows.tolist()]
     return torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
-
-
-def content_of(cell: Any) -> Any:
-    """What is the same, and can be a key, for cells of equal content; of a pair or of several that of each."""
-    if isinstance(cell, tuple | list):
-        return tuple(map(content_of, cell))
-    if isinstance(cell, dict):
-        return str(sorted(cell.items()))
-    if isinstance(cell, np.ndarray):
-        cell = cell.tobytes()
-    return hashlib.blake2b(cell, digest_size=16).digest() if isinstance(cell, bytes) else cell

@@ -197,3 +197,11 @@ def test_a_caption_that_is_cut_counts(listed: Path) -> None:
     assert [is_cut(text, captions(i)) for i in (0, 1, 2)] == [False, True, True]  # green is too long
     (line,) = cut_lines(load_manifest(str(listed)), {"text": text})
     assert line.startswith("16 of 24 cells of caption")
+
+
+def test_content_is_all_of_a_cell() -> None:
+    one, other = np.zeros(5000), np.zeros(5000)
+    other[2500] = 1  # which NumPy's own text of a long array leaves out
+    assert content_of((one, one)) == content_of((one.copy(), one)) != content_of((one, other))
+    assert content_of(["a cat", "b"]) != content_of(["a", "cat b"])
+    assert content_of({"x": 1, "y": 2}) == content_of({"y": 2, "x": 1}) != content_of({"x": 2, "y": 1})
