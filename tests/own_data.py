@@ -943,6 +943,24 @@ COLUMNS = [
         "init a.csv",
         {"recipe": holds("text: {}  # texts, 99 in 100 of 302 bytes at most: max_length follows from them")},
     ),
+    Case(
+        "folds stay whole, and classes have their names before their numbers",
+        {f"audio/{k}.wav": sound(k) for k in range(60)}
+        | {
+            "meta/esc50.csv": csv(
+                "filename,fold,target,category,take",
+                *(
+                    f"{k}.wav,{k // 12 + 1},{k % 3 * 7},{('dog', 'rain', 'siren')[k % 3]},{'AB'[k % 2]}"
+                    for k in range(60)
+                ),
+            )
+        },
+        "init .",
+        {
+            "recipe": holds("val: {fraction: 0.2, by: fold}", "label: category", "text: {column: category}"),
+            "columns": use_of("fold", "group: its rows stay in one split"),
+        },
+    ),
 ]
 """What columns are: kinds by majority, answers never among the inputs, what `clx init` makes of them."""
 

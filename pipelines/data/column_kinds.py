@@ -28,6 +28,9 @@ SETS_NAME = re.compile(r"(labels?|class(es)?|tags?|categor(y|ies)|genres?|attrib
 IDS_NAME = re.compile(r".*(id|idx|index|uuid)s?|.*indices")
 SHORT = 100
 """Entries of a list of numbers that may be a set of classes; a longer one is a series."""
+FOLD_NAME = re.compile(r"((cv|k|outer|test|val)[_ -]?)?folds?([_ -]?(id|no|nr|number))?")
+FOLDS = "numbers of folds"
+MOST_FOLDS = 20
 INDEX_NAMES = ("", "unnamed: 0", "index", "idx", "row", "no", "nr")
 CAMEL_ID = re.compile(r".*[a-z](Id|ID)")
 DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([ T]\d{1,2}:\d{2}.*)?")
@@ -44,7 +47,8 @@ class Column:
     name: str
     kind: str
     """image, audio, series, text, number, category, date, labels (lists of short texts, or of numbers of classes) or
-    split; else why it is none of these: empty, one value only, an index, an identifier, cells of type X."""
+    split; else why it is none of these: empty, one value only, an index, an identifier, numbers of folds, cells of
+    type X."""
     known: int = 0
     """Cells looked at that are not missing."""
     distinct: int = 0
@@ -218,6 +222,8 @@ def _kind_of_numbers(name: str, numbers: Sequence[tuple[int, float]], distinct: 
         return "an index"
     if not bare:
         return "it has no name"
+    if whole and 1 < distinct <= MOST_FOLDS and 2 * distinct <= len(numbers) and FOLD_NAME.fullmatch(bare):
+        return FOLDS
     if (whole or not numbers) and (ID_NAME.fullmatch(bare) or CAMEL_ID.fullmatch(name.strip())):
         return "an identifier"
     return "number" if distinct > 1 else "one value only"

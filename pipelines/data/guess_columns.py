@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from clx.pipelines.data.answers import SAID, Likely, likely, lone_number, sure, telling
-from clx.pipelines.data.column_kinds import MEDIA, SAMPLED, Column, kinds_of
+from clx.pipelines.data.column_kinds import FOLDS, MEDIA, SAMPLED, Column, kinds_of
 from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred, identifier
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.recognise_long import find_long
@@ -29,13 +29,16 @@ def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
             found.unused |= {name: second} if second else {}
         elif name == asked.group and column.kind not in (*MEDIA, "text"):  # which may be an input all the same
             found.unused[name] = "its rows stay in one split, by --group"
+        elif column.kind == FOLDS and found.group is None and name not in (asked.label, *asked.target, *asked.pair):
+            found.group = name
+            found.unused[name] = "the rows of a fold stay in one split; --group names another column"
         else:
             continue
         del free[name]
     for name in asked.pair:
         if free[name].kind in ("category", "an identifier"):
             free[name] = replace(free[name], kind="text")  # short, but the user says that it is an input
-    _answers(found, free, asked)
+    _answers(manifest, found, free, asked)
     _several_labels(manifest, found, asked)
     if not asked.pair:
         found.long = find_long(manifest, free, found.answers)
@@ -48,7 +51,7 @@ def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
     return found
 
 
-def _answers(found: Inferred, free: dict[str, Column], asked: Asked) -> None:
+def _answers(manifest: Manifest, found: Inferred, free: dict[str, Column], asked: Asked) -> None:
     """The label or the target, taken out of the columns that are free to be inputs."""
     if asked.no_answer and NONE not in found.columns:
         for name in [name for name, column in free.items() if sure(column)]:
@@ -59,7 +62,7 @@ def _answers(found: Inferred, free: dict[str, Column], asked: Asked) -> None:
         found.label, found.target = asked.label, list(asked.target)
         found.reasons |= {name: "by --label" if asked.label else "by --target" for name in found.answers}
     else:
-        _answers_by_name(found, free, asked)
+        _answers_by_name(manifest, found, free, asked)
     for name in [*found.answers, *found.unused]:
         free.pop(name, None)
     if not found.answers and not found.likely:
@@ -74,14 +77,19 @@ def _answers(found: Inferred, free: dict[str, Column], asked: Asked) -> None:
         free.pop(one.column, None)
 
 
-def _answers_by_name(found: Inferred, free: Mapping[str, Column], asked: Asked) -> None:
+def _answers_by_name(manifest: Manifest, found: Inferred, free: Mapping[str, Column], asked: Asked) -> None:
     """The one column that is an answer by its name; of several, and of a number beside inputs that learn from each
-    other without an answer, none is taken before it is asked for."""
+    other without an answer, none is taken before it is asked for. Names of classes go before their numbers."""
     kinds = {column.kind for name, column in free.items() if name in asked.pair or not asked.pair}
     aligned = "text" in kinds and bool(kinds & set(MEDIA))
     by_name = {name: kind for name, column in free.items() if (kind := sure(column))}
     labels = [name for name, kind in by_name.items() if kind == "label"]
     targets = [name for name, kind in by_name.items() if kind == "target"]
+    numbered = [name for name in labels if free[name].kind == "number"]
+    named = next(
+        (n for n in labels if free[n].kind == "category" and numbered and telling(manifest, n, numbered)), None
+    )
+    labels.sort(key=lambda name: name != named)
     found.unused |= dict.fromkeys(labels[1:], "a second label")
     if aligned and targets and (labels or asked.pair):
         found.unused |= {name: f"a number that --target {name} would predict" for name in targets}

@@ -14,6 +14,7 @@ from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.builtin import is_builtin, load_builtin
 from clx.pipelines.data.choose_recipe import choose
+from clx.pipelines.data.column_kinds import FOLDS
 from clx.pipelines.data.folders import refuse_elsewhere
 from clx.pipelines.data.guess_columns import infer_modalities
 from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred
@@ -109,8 +110,10 @@ def _data(source: str, found: Inferred, asked: Asked) -> tuple[dict[str, Any], d
             splits = load_splits(_rows(data), seed=0)
     rows = len(splits["train"])
     if "val" not in splits and rows >= HELD_OUT:
-        data["val"] = {"fraction": 0.1, **({"by": asked.group} if asked.group else {})}
-        reasons["data.val"] = "a share of the training rows" + (f", whole {asked.group}s" if asked.group else "")
+        group = found.columns[found.group] if found.group else None
+        share = 0.1 if group is None or group.kind != FOLDS else max(0.1, round(1 / group.distinct, 2))  # one fold
+        data["val"] = {"fraction": share, **({"by": group.name} if group else {})}
+        reasons["data.val"] = "a share of the training rows" + (f", whole {group.name}s" if group else "")
     elif asked.group:
         why = "has val rows of its own" if "val" in splits else f"has {rows} rows, too few to keep some for validation"
         raise BadInput(f"--group {asked.group}: {source} {why}, so none are drawn")
