@@ -1227,6 +1227,55 @@ LISTS = [
         "data check --config c.yaml",
         {"splits.train.inputs.audio.length": {"unit": "seconds", "min": 0.25, "median": 0.375, "max": 0.5}, "ok": True},
     ),
+    Case(
+        "objects in objects are columns",
+        pictures(*(f"{i}{k}.png" for i in range(6) for k in "ab"))
+        | {
+            "a.jsonl": lines(
+                *(
+                    {
+                        "product": {"title": f"a thing of {i}", "images": [f"{i}a.png", f"{i}b.png"][: 1 + i % 2]},
+                        "price_cents": 100 + 7 * i,
+                        "tags": {"color": ("red", "blue")[i % 3]} if i % 3 < 2 else {},
+                    }
+                    for i in range(6)
+                )
+            )
+        },
+        "data check a.jsonl --label tags.color",
+        {
+            "splits.train.inputs.image.column": "product.images",
+            "splits.train.inputs.image.bad": 0,
+            "splits.train.inputs.text.column": "product.title",
+            "splits.train.classes": {"red": 2, "blue": 2},
+            "columns": use_of("price_cents", "input table", missing=0),
+        },
+    ),
+    Case(
+        "an object with a text and more is no sentence",
+        {"a.jsonl": lines(*({"review": {"text": f"it is as good as {i}", "stars": i % 5}} for i in range(20)))},
+        "data check a.jsonl --label review.stars",
+        {"splits.train.inputs.text.column": "review.text", "splits.train.classes.4": 4},
+    ),
+    Case(
+        "an object whose field would have the name of another column stays one",
+        {"a.parquet": pa.table({"x": [{"a": i, "b": {"c": i / 2}} for i in range(5)], "x.a": [1, 2, 3, 4, 6]})},
+        "data check a.parquet --label none",
+        {"columns.0.column": "x", "columns.1.column": "x.a"},
+    ),
+    Case(
+        "a table in a folder whose lists name the files",
+        pictures(*(f"data/images/{i}{k}.png" for i in range(4) for k in "ab"))
+        | {"data/all.jsonl": lines(*({"photos": [f"{i}a.png", f"{i}b.png"], "title": f"it is {i}"} for i in range(4)))},
+        "data check data",
+        {
+            "splits.train.rows": 4,
+            "splits.train.inputs.image.bad": 0,
+            "splits.train.inputs.image.column": "photos",
+            "left_out": [],
+            "notes.0": "all.jsonl, column photos: files below images",
+        },
+    ),
 ]
 """Lists and structs in cells: several captions, sets of labels, several images."""
 

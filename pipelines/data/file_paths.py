@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
@@ -83,8 +83,8 @@ def readings(table: "pa.Table", files: Files, beside: str) -> list[Reading]:
         for each in tried:
             for folder in {folder for _, folder in each}:
                 counts[folder] = counts.get(folder, 0) + 1
-        if bare and len(set(cells)) < len(cells):
-            continue  # classes 0 to 9 are no names of 0.png to 9.png
+        if bare and (len(set(cells)) < len(cells) or _is_list(table.schema.field(column).type)):
+            continue  # classes 0 to 9 are no names of 0.png to 9.png, and a list of words is none of files
         likely = [folder for folder, count in sorted(counts.items()) if count >= MOST * len(tried)]
         if beside in likely:
             likely = [beside]
@@ -128,9 +128,11 @@ def placed(table: "pa.Table", reading: Reading, files: Files) -> "pa.Table":
     whole = {path: path for path in files.paths}
     stems = {os.path.splitext(path)[0]: path for path in files.paths} if reading.bare else {}
 
-    def path_of(cell: Any) -> str | None:
+    def path_of(cell: Any) -> Any:
         if cell is None or cell == "":
             return None
+        if isinstance(cell, list):
+            return [path_of(each) for each in cell]
         text = str(cell)
         plain = os.path.join(reading.folder or "", text)
         if reading.folder is not None and (hit := whole.get(plain) or stems.get(plain)) is not None:
@@ -139,21 +141,38 @@ def placed(table: "pa.Table", reading: Reading, files: Files) -> "pa.Table":
         return fits[0] if fits else os.path.join(reading.folder or "", text)
 
     index = table.column_names.index(reading.column)
-    return table.set_column(index, reading.column, pa.array(map(path_of, table.column(index).to_pylist()), pa.string()))
+    kind = pa.list_(pa.string()) if _is_list(table.schema.field(index).type) else pa.string()
+    return table.set_column(index, reading.column, pa.array(map(path_of, table.column(index).to_pylist()), kind))
+
+
+def named_in(table: "pa.Table", column: str) -> list[Any]:
+    """The cells of a column, those in its lists one by one."""
+    return list(_one_by_one(table.column(column).to_pylist()))
+
+
+def _one_by_one(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        yield from value if isinstance(value, list) else [value]
+
+
+def _is_list(kind: "pa.DataType") -> bool:
+    import pyarrow.types as types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind))
 
 
 def sampled(table: "pa.Table") -> Iterable[tuple[str, list[str]]]:
-    """Columns of text or whole numbers that may name files, with some of their cells."""
+    """Columns of text, lists of it or whole numbers that may name files, with some of their cells."""
     import pyarrow.types as types
 
     step = max(1, table.num_rows // SAMPLED)
     for column in table.column_names:
         kind = table.schema.field(column).type
-        if not (types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind)):
+        one = kind.value_type if _is_list(kind) else kind
+        if not (types.is_string(one) or types.is_large_string(one) or (types.is_integer(one) and one is kind)):
             continue
-        values = [
-            v for v in table.column(column).take(list(range(0, table.num_rows, step))).to_pylist() if v is not None
-        ]
+        some = table.column(column).take(list(range(0, table.num_rows, step))).to_pylist()
+        values = [value for value in _one_by_one(some) if value is not None]
         cells = [text for value in values if (text := str(value).strip())]
         if cells and all(len(cell) < 256 and "\n" not in cell for cell in cells):
             yield column, cells

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clx.pipelines.data.file_paths import Files, Reading, one_reading, placed, readings
+from clx.pipelines.data.file_paths import Files, Reading, named_in, one_reading, placed, readings
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.readers import read_file, table_suffix
 from clx.pipelines.data.split_names import split_of, split_of_file
@@ -89,7 +89,8 @@ def joined(
         read = [_with_split(table, [str(split)] * len(table)) for table, split in zip(read, splits, strict=True)]
         split_from = f"a table for each: {', '.join(file for file, *_ in hits)}"
     elif len(hits) == 1 and hits[0][2] and "split" not in read[0].column_names:
-        each = [_split_in(str(path)) for path in read[0].column(hits[0][2][0].column).to_pylist()]
+        cells = read[0].column(hits[0][2][0].column).to_pylist()
+        each = [_split_in(str(next(iter(cell), None) if isinstance(cell, list) else cell)) for cell in cells]
         if "train" in each and len(set(each)) > 1 and None not in each:
             read, split_from = [_with_split(read[0], [str(split) for split in each])], "folders of the files"
     table, notes = _together([file for file, *_ in hits], read, name)
@@ -102,7 +103,7 @@ def joined(
     used = {file for file, *_ in hits}
     known = set(media.paths)
     for _, one, found, _ in hits:
-        used |= {path for r in found for path in one.column(r.column).to_pylist() if path in known}
+        used |= {path for r in found for path in named_in(one, r.column) if path in known}
     parts = [(file, len(one)) for (file, *_), one in zip(hits, read, strict=True)]
     return _manifest(root, name, table, parts, notes, split_from), used
 
@@ -128,7 +129,7 @@ def _split_of_files(table: "pa.Table", found: Sequence[Reading]) -> str | None:
     """The split of the folder that all files of a table are in."""
     if not found:
         return None
-    splits = {_split_in(os.path.join(os.path.dirname(str(p)), "x")) for p in table.column(found[0].column).to_pylist()}
+    splits = {_split_in(os.path.join(os.path.dirname(str(p)), "x")) for p in named_in(table, found[0].column)}
     return splits.pop() if len(splits) == 1 else None
 
 

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 SENTENCES = ("raw", "caption", "text", "sentence")
 """Fields of a struct that hold its words, as those of COCO's and Flickr30k's `sentences`: the first that there is."""
+BESIDE_WORDS = ("tokens", "id", "sentid", "imgid", "image_id", "filename")
+"""What such a sentence may hold besides; with other fields it is an object of several things."""
 
 
 def struct_converter(
@@ -24,12 +26,21 @@ def struct_converter(
     """
     names = [kind.field(i).name for i in range(kind.num_fields)]
     field = {name: converter(kind.field(i).type) for i, name in enumerate(names)}
-    if "bytes" in names or "array" in names or names == ["path"]:
+    what = stands_for(names)
+    if what == "file":
         return lambda scalar: _file(scalar, field) if scalar.is_valid else None
-    words = next((name for name in SENTENCES if name in names), None)
+    words = what or next((name for name in SENTENCES if name in names), None)  # in lists nothing else can be read
     if words is not None:
         return lambda scalar: field[words](scalar[words]) if scalar.is_valid else None
     return lambda scalar: scalar.as_py()
+
+
+def stands_for(names: Sequence[str]) -> str | None:
+    """What a struct with these fields is as a cell: `file`, the field that holds its words, or nothing of its own."""
+    if "bytes" in names or "array" in names or names == ["path"]:
+        return "file"
+    words = [name for name in SENTENCES if name in names]
+    return words[0] if words and {*names} <= {words[0], *BESIDE_WORDS} else None
 
 
 def _file(scalar: "pa.StructScalar", field: dict[str, Callable[[Any], Any]]) -> Any:

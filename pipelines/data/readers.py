@@ -11,6 +11,7 @@ from clx.pipelines.data.csv_files import read_csv
 from clx.pipelines.data.file_kinds import head_of, looked_at
 from clx.pipelines.data.hugging_face import with_class_names
 from clx.pipelines.data.json_files import read_json
+from clx.pipelines.data.nested import flat
 from clx.pipelines.data.tars import read_tar
 from clx.pipelines.data.windows import lists
 from clx.pipelines.system.errors import BadInput
@@ -29,7 +30,7 @@ def read_file(path: Path, name: str) -> "pa.Table":
             raise BadInput(f"{name}: a pipe or device, not a file")
         if path.stat().st_size == 0:
             raise BadInput(f"{name}: the file is empty")
-        table = _reader(path, name)(path, name)
+        table = flat(_reader(path, name)(path, name))
     except OSError as error:
         raise BadInput(f"{name}: {error.strerror or error}") from None
     doubles = sorted({c for c in table.column_names if table.column_names.count(c) > 1})
