@@ -1314,12 +1314,57 @@ TWO_ALONE = "{name: nt-xent, inputs: [two]}"
 SECOND = "two: {like: one, column: sentence2}"
 
 
+def graded(*left_out: str, pairs: int = 24) -> dict[str, Any]:
+    """Queries that come again, titles, pictures and a relevance from 0 to 3, without the columns `left_out`."""
+    columns = ["query", "product_title", "product_image", "relevance"]
+    rows = [(f"mug {i % 6}", f"a mug {i * 7 % 11}", f"{i % 4}.png", f"{i * 5 % 4}") for i in range(pairs)]
+    kept = [k for k, column in enumerate(columns) if column not in left_out]
+    table = csv(",".join(columns[k] for k in kept), *(",".join(row[k] for k in kept) for row in rows))
+    return {"a.csv": table, **pictures("0.png", "1.png", "2.png", "3.png")}
+
+
 def one_tower(parameters: Mapping[str, int]) -> bool:
     """One layer of 32 features, and a head to 8."""
     return parameters["learned"] == 25344
 
 
 PAIRS = [
+    Case(
+        "a relevance beside pictures and texts is asked about, and is no number of a table",
+        graded(),
+        "init a.csv",
+        error="column 'relevance' is probably the answer (by its name, beside pictures or sounds with texts): say",
+    ),
+    Case(
+        "queries that come again are texts",
+        graded(),
+        "init a.csv --target relevance",
+        {"columns": use_of("query", "input query", kind="text"), "recipe": holds("target: [relevance]", "name: l1")},
+    ),
+    Case(
+        "a query, a title and their relevance are a scored pair",
+        graded("product_image"),
+        "init a.csv",
+        {"recipe": holds("product_title: {like: query}", "objective: {name: cosent}")},
+    ),
+    Case(
+        "a pair is not drawn together where a relevance of 0 may say otherwise",
+        graded(),
+        "init a.csv --pair query,product_image",
+        error="column 'relevance' is probably the answer (how well the two of a pair belong together, by its name)",
+    ),
+    Case(
+        "a pair of two kinds with its relevance",
+        graded(),
+        "init a.csv --pair query,product_image --target relevance",
+        {"recipe": holds("query: {kind: text}", "product_image: {kind: image}", "objective: {name: cosent}")},
+    ),
+    Case(
+        "identifiers of words and numbers are no categories",
+        {"a.tsv": csv("query_id\tproduct_id\trelevance", *(f"{i % 5}\tB0{i % 7}\t{i % 3}" for i in range(30)))},
+        "init a.tsv",
+        error="no column looks like an input; found query_id (an identifier), product_id (an identifier)",
+    ),
     Case(
         "a column of negatives is of the anchor's tower and is not scored",
         triplets("[negative_1]"),

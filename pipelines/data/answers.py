@@ -12,7 +12,9 @@ from clx.pipelines.data.column_kinds import MEDIA, Column
 from clx.pipelines.data.manifest import Manifest
 
 LABEL = {"label", "labels", "class", "classname", "category", "classindex", "classlabel", "classid"}
-TARGET = {"target", "score", "y", "value", "rating", "price"}
+GRADE = {"relevance", "relevancescore", "medianrelevance", "similarity", "similarityscore", "relatednessscore"}
+"""How well the two of a pair belong together: a pair is never taken without it in silence."""
+TARGET = {"target", "score", "y", "value", "rating", "price", *GRADE}
 LIKELY = {
     *("survived", "species", "variety", "diagnosis", "outcome", "churn", "exited", "attrition", "income", "default"),
     *("fraud", "spam", "sentiment", "quality", "medv", "saleprice", "cnt", "count", "strength", "topic", "emotion"),

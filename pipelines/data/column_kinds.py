@@ -19,8 +19,9 @@ SAMPLED = 1000  # rows looked at
 MEDIA = ("image", "audio", "series")
 SPLIT_NAMES = ("split", "fold", "subset", "partition")
 TEXT_NAME = re.compile(
-    r"(text|captions?|sentence|description|title|prompt|transcript|question|headline|review|comment|body|abstract)"
-    r"([_ -]?\d+|[_ -][a-z]{2})?"
+    r"((product|item|doc|passage)[_ -])?"
+    r"(text|captions?|sentence|description|title|prompt|transcript|question|query|headline|review|comment|body|abstract"
+    r"|search[_ ]term)([_ -]?\d+|[_ -][a-z]{2})?"
 )
 """Also numbered, or with the code of a language: `caption_2`, `text_ja`."""
 ID_NAME = re.compile(r"(.*[_\s.-])?(id|idx|index|uuid|guid)")
@@ -242,6 +243,8 @@ def _kind_of_texts(bare: str, values: Sequence[str], distinct: int) -> str:
         return "it has no name"
     if distinct == 1:
         return "one value only"
+    if ID_NAME.fullmatch(bare) and mean < 1.5:
+        return "an identifier"
     if len(values) > 20 and distinct > 0.9 * len(values):
         return "an identifier" if mean < 1.5 else "text"
     return "category"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from clx.pipelines.data.answers import SAID, Likely, likely, lone_number, sure, telling
+from clx.pipelines.data.answers import GRADE, SAID, Likely, bare, likely, lone_number, sure, telling
 from clx.pipelines.data.column_kinds import FOLDS, MEDIA, SAMPLED, Column, kinds_of
 from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred, identifier
 from clx.pipelines.data.manifest import Manifest
@@ -91,10 +91,14 @@ def _answers_by_name(manifest: Manifest, found: Inferred, free: Mapping[str, Col
     )
     labels.sort(key=lambda name: name != named)
     found.unused |= dict.fromkeys(labels[1:], "a second label")
-    if aligned and targets and (labels or asked.pair):
+    if aligned and asked.pair and (grades := [name for name in targets if bare(name) in GRADE]):
+        why = "how well the two of a pair belong together, by its name"
+        found.likely = [Likely(name, "--target", why) for name in grades]
+    elif aligned and targets and (labels or asked.pair):
         found.unused |= {name: f"a number that --target {name} would predict" for name in targets}
-        targets = []
-    if aligned and targets:
+        found.label = labels[0] if labels else None
+        found.reasons |= {name: "by its name" for name in found.answers}
+    elif aligned and targets:
         why = "by its name, beside pictures or sounds with texts"
         found.likely = [Likely(name, "--target", why) for name in targets]
     elif len(labels[:1] + targets) > 1:

@@ -3,12 +3,15 @@
 import re
 from typing import Any
 
-from clx.pipelines.data.answers import bare
+from clx.pipelines.data.answers import GRADE, bare
 from clx.pipelines.data.column_kinds import MEDIA, Column
 from clx.pipelines.data.inferred import Asked, Inferred, identifier
 
-ANCHOR = {"anchor", "query", "question", "sentence", "sentence1", "sent1"}
-POSITIVE = {"positive", "pos", "positivepassage", "answer", "passage", "document", "sentence2", "sent2", "positivedoc"}
+ANCHOR = {"anchor", "query", "searchterm", "question", "sentence", "sentence1", "sent1"}
+POSITIVE = {
+    *("positive", "pos", "positivepassage", "answer", "passage", "document", "sentence2", "sent2", "positivedoc"),
+    *("title", "doc", "doctext", "passagetext", "producttitle", "producttext", "productdescription", "itemtitle"),
+}
 NEGATIVE = re.compile(r"(hard)?neg(ative)?s?(passage|doc)?\d*")
 SCORE = {"score", "label", "similarity", "isduplicate", "duplicate", "goldlabel", "relatednessscore", "target", "gold"}
 
@@ -18,11 +21,13 @@ def related(found: Inferred, free: dict[str, Column], asked: Asked) -> bool:
     texts = [name for name, column in free.items() if column.kind == "text" or name in asked.pair]
     if asked.pair:
         first, second = asked.pair
-        if free[first].kind != free[second].kind:
+        alike = free[first].kind == free[second].kind
+        if not alike and not (len(found.target) == 1 and bare(found.target[0]) in GRADE):
             return False
         negatives: list[str] = []
         found.shape = "pair"
     else:
+        alike = True
         if any(column.kind in MEDIA for column in free.values()):
             return False
         negatives = [name for name in texts if NEGATIVE.fullmatch(bare(name))]
@@ -44,7 +49,7 @@ def related(found: Inferred, free: dict[str, Column], asked: Asked) -> bool:
     else:
         a, b = (identifier(name, {}) for name in (first, second))
         found.modalities[a] = _named(a, first, {"kind": free[first].kind})
-        found.modalities[b] = _named(b, second, {"like": a})
+        found.modalities[b] = _named(b, second, {"like": a} if alike else {"kind": free[second].kind})
         if negatives:
             name = identifier(negatives[0], found.modalities) if len(negatives) == 1 else "negative"
             column: Any = negatives[0] if len(negatives) == 1 else negatives
