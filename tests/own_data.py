@@ -1464,6 +1464,15 @@ def captions(images: int, each: int) -> str:
 
 
 CLIP = "data: {train: a.csv, label: label, val: {fraction: 0.2}}\nmodalities: {image: {}, text: {}}\nobjective: clip\n"
+SPOKEN = {
+    "a.csv": csv(
+        "text,speaker,label,split",
+        *(f"this is sentence {k},s{k % 5},{k % 2},train" for k in range(60)),
+        *(f"another one is {k},{'s4' if k < 2 else 't0'},{k % 2},test" for k in range(10)),
+    )
+}
+"""Sentences of six speakers, one of them in training and among the test rows."""
+
 SPLITS = [
     Case(
         "several captions of an image",
@@ -1541,6 +1550,25 @@ SPLITS = [
         },
         "data check --config r.yaml",
         {"splits.val.from": "20 % drawn by image, stratified by label", "errors": {}, "splits.val.rows": 4},
+    ),
+    Case(
+        "speakers that are to stay in one split are in train and test",
+        SPOKEN,
+        "data check a.csv --label label --group speaker",
+        {
+            "ok": True,
+            "counts": {"shared group": 1},
+            "findings.0.reason": holds("2 of 10 test rows have the speaker of a training row: a.csv row 61 that of"),
+        },
+    ),
+    Case(
+        "where the val rows are from, beside test rows of the data's own",
+        SPOKEN,
+        "init a.csv --label label --group speaker",
+        {
+            "splits.test.from": "column 'split'",
+            "splits.val.from": "10 % drawn of the train rows, by speaker",
+        },
     ),
     Case(
         "one file in both columns of a pair",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from clx.modalities.base import Modality
 from clx.modalities.numbers import number
 from clx.pipelines.batches.cells import cell_of, cells, read_cell
-from clx.pipelines.batches.check_content import compare_content, compare_texts, content_digest
+from clx.pipelines.batches.check_content import compare_content, compare_groups, compare_texts, content_digest
 from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describe_column, describe_target
 from clx.pipelines.batches.columns import check_columns, column_of, said_of_readings, spread
 from clx.pipelines.batches.cuts import cut_line, is_cut
@@ -21,7 +21,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.data.inferred import UNASKED, Asked
 from clx.pipelines.data.label_sets import MANY, divided, labels_in
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.shared_content import inputs_of
+from clx.pipelines.data.shared_content import groups_of, inputs_of
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.understood import understood
 from clx.pipelines.data.write_recipe import infer_config
@@ -60,7 +60,9 @@ def check_source(
     for manifest in splits.values():
         check_columns(known, modalities, manifest)
     data, told = known.data, telling_columns(known, modalities, splits["train"])
-    report = check(splits, modalities, data.label, data.target, step, data.bin_width, data.several, told)
+    report = check(
+        splits, modalities, data.label, data.target, step, data.bin_width, data.several, told, groups_of(known)
+    )
     seen = understood(known, splits, unused)
     for split, at in seen.pop("splits").items():
         if split in splits:
@@ -77,8 +79,10 @@ def check(
     bin_width: float | None = None,
     several: str | Literal[False] | None = None,
     told: Sequence[tuple[str, str]] = (),
+    groups: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Open every cell of every split; `told` are columns from which an answer follows (see `telling_columns`).
+    """Open every cell of every split; `told` are columns from which an answer follows (see `telling_columns`), `groups`
+    those that are to hold rows together.
 
     Returns `ok` (no errors), `splits` (rows, and by input cells, missing, bad and lengths; classes), `targets` (see
     `describe_target`), `written` (columns of text read as numbers or dates, in words), `findings` (at most 1000 of a
@@ -101,6 +105,7 @@ def check(
         _say_readings(name, modality, splits, found, findings)
         compare_content(name, _spoken(column_of(name, modality)), splits, found, findings)
     compare_texts(splits, modalities, findings)
+    compare_groups(splits, groups, findings)
     _unknown_classes(classes, splits, label, findings)
     for wrong in wrong_answers(splits, label, target, cells=False):
         findings.add(*wrong, error=True)

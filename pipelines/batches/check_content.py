@@ -1,7 +1,7 @@
 """Cells of equal content, in one split and in two: what `clx data check` tells of copies and leaks."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -62,3 +62,10 @@ def compare_texts(splits: Mapping[str, Manifest], modalities: Mapping[str, Modal
         if modality.kind == "text" and isinstance(column, str):
             for line in leaks(splits, {column: False}):
                 findings.add("shared text", splits["train"].name, column, line, error=False)
+
+
+def compare_groups(splits: Mapping[str, Manifest], groups: Sequence[str], findings: Findings) -> None:
+    """Groups whose rows are to stay in one split, of which training and another split both have rows."""
+    for column in groups:
+        for line in leaks(splits, {}, [column]):
+            findings.add("shared group", splits["train"].name, column, line, error=False)

@@ -197,7 +197,7 @@ def sharing(manifest: Manifest, inputs: Mapping[str, bool]) -> Sharing:
 
 
 def warn_of_leaks(splits: Mapping[str, Manifest], config: Config) -> None:
-    """Warn of rows of other splits that share an image, a recording or a text with a training row (see `leaks`).
+    """Warn of rows of other splits that share an image, a recording, a text or a group with a training row (`leaks`).
 
     Windows of series are not looked at: still stretches are equal by nature. Nor is built-in data, whose splits are
     published ones.
@@ -205,20 +205,28 @@ def warn_of_leaks(splits: Mapping[str, Manifest], config: Config) -> None:
     if is_builtin(config.data.train):
         return
     windowed = None if config.data.windows is None else config.data.windows.column
-    for line in leaks(splits, {column: files for column, files in inputs_of(config).items() if column != windowed}):
+    inputs = {column: files for column, files in inputs_of(config).items() if column != windowed}
+    for line in leaks(splits, inputs, groups_of(config)):
         warn(line, ClxWarning, stacklevel=2)
 
 
-def leaks(splits: Mapping[str, Manifest], inputs: Mapping[str, bool]) -> Iterable[str]:
-    """A line for each column of inputs of which another split has cells that training has, too."""
+def groups_of(config: Config) -> list[str]:
+    """Columns that are to hold rows together, other than those of inputs."""
+    by = getattr(config.data.val, "by", None) or []
+    columns = [by] if isinstance(by, str) else by
+    return [column for column in columns if column != "row" and column not in inputs_of(config)]
+
+
+def leaks(splits: Mapping[str, Manifest], inputs: Mapping[str, bool], groups: Sequence[str] = ()) -> Iterable[str]:
+    """A line for each column of inputs, or of groups, of which another split has cells that training has, too."""
     train = splits["train"]
     apart = len({manifest.root for manifest in splits.values()}) > 1
     roots = {split: manifest.root if apart else Path() for split, manifest in splits.items()}
-    for column, files in inputs.items():
+    for column, files in {**inputs, **dict.fromkeys(groups, False)}.items():
         if column not in train.columns:
             continue
         learned = keys_of(train, column, roots["train"] if files else None)
-        if not identifies(train, column, learned, files):
+        if column not in groups and not identifies(train, column, learned, files):
             continue
         for split, manifest in splits.items():
             if split == "train" or column not in manifest.columns:

@@ -48,7 +48,10 @@ def understood(
         for name, manifest in splits.items()
     }
     if isinstance(config.data.val, Fraction) and "val" not in splits:
-        parts["val"] = {"rows": None, "from": f"{split_from('val', train, config.data)} of the train rows"}
+        by = config.data.val.by
+        whole = f", by {by if isinstance(by, str) else ' and '.join(by)}" if by and by != "row" else ""
+        share = f"{100 * config.data.val.fraction:g} % drawn of the train rows{whole}"
+        parts["val"] = {"rows": None, "from": share}
     return {
         "columns": columns + list(_steps(config.data)),
         "left_out": [
