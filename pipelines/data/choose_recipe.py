@@ -38,7 +38,7 @@ def choose(found: Inferred, rows: int) -> Choice:
     learned = "predictions" if choice.objective["name"] in ("l1", "cross-entropy", "binary-cross-entropy") else "space"
     for name, options in choice.modalities.items():
         kind = options.get("kind", name)
-        if kind == "table" and learned == "predictions" and len(choice.modalities) == 1:
+        if kind == "table" and learned == "predictions":
             options |= PLAIN_TABLE
             choice.reasons[f"modalities.{name}"] = "no noise, no dropout: on few numbers they cost more than they teach"
         if kind == "text" and options.get("column") != found.label:
@@ -106,7 +106,7 @@ def _train(choice: Choice, rows: int) -> dict[str, Any]:
     batch = 2 ** int(math.log2(max(2, min(LARGEST_BATCH, rows / ROWS_A_BATCH))))
     fewest = FEWEST_EPOCHS if rows < MANY_ROWS else 3
     epochs = min(MOST_EPOCHS, max(fewest, math.ceil(STEPS * batch / rows)))
-    plain = len(choice.modalities) == 1 and "dropout" in next(iter(choice.modalities.values()))
+    plain = any(options.items() >= PLAIN_TABLE.items() for options in choice.modalities.values())
     why = f"{rows} rows make {math.ceil(epochs * rows / batch)} steps; a batch is a fifth of the rows at most"
     why += "; a table bears a higher rate" if plain else ""
     choice.reasons["train"] = why
