@@ -1,1 +1,1 @@
-"""The five modalities; importing `clx.modalities.base` registers them."""
+"""The five modalities. `clx.modalities.registry` has them all by kind."""

@@ -7,9 +7,6 @@ torch.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
-from pathlib import Path
-from pkgutil import iter_modules
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from annotated_types import Ge, Interval
@@ -226,7 +223,3 @@ def unknown_encoder(modality: type[Modality], name: str) -> ValueError:
     # without a colon a plain name is meant, not a pattern such as `timm:NAME`
     near = get_close_matches(name, names or [n for n in modality.encoders() if colon or ":" not in n], n=1, cutoff=0.0)
     return ValueError(f"{modality.kind} has no encoder {name!r}; the nearest is {near[0]!r} (see `clx encoders`)")
-
-
-for _file in iter_modules([str(Path(__file__).parent)]):
-    import_module(f"clx.modalities.{_file.name}")

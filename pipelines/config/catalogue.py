@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from clx.losses.base import LOSSES
-from clx.modalities.base import MODALITIES
+from clx.modalities.registry import MODALITIES
 from clx.pipelines.config.options import options_model
 from clx.pipelines.system.errors import BadInput, nearest
 

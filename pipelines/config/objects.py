@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from clx.losses.base import LOSSES, Loss
-from clx.modalities.base import MODALITIES, Modality
+from clx.modalities.base import Modality
+from clx.modalities.registry import MODALITIES
 from clx.pipelines.config.options import construct, options_model, options_of
 from clx.pipelines.config.schema import Config, Fuse, Term
 from clx.pipelines.system.errors import BadInput, nearest

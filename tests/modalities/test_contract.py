@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from clx.modalities.base import MODALITIES, CellError, Encoder, Modality
+from clx.modalities.base import CellError, Encoder, Modality
+from clx.modalities.registry import MODALITIES
 
 
 @dataclass

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clx.modalities.base import MODALITIES
+from clx.modalities.registry import MODALITIES
 from clx.pipelines.batches.check import check, check_source
 from clx.pipelines.batches.check_summary import summary
 from clx.pipelines.config.load import dump
