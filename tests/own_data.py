@@ -712,6 +712,24 @@ COLUMNS = [
         {"recipe": holds("columns: [sepal, petal, species]", "nt-xent")},
     ),
     Case(
+        "no answer and a target are one too many",
+        {"a.csv": FLOWERS},
+        "init a.csv --label none --target petal",
+        error="--label none and --target: one learns without an answer, the other names it; give one",
+    ),
+    Case(
+        "a root for built-in data",
+        {},
+        "train digits -s data.root=. --dry-run",
+        error="data.root is for the paths in a table; digits is built in",
+    ),
+    Case(
+        "labels divided by semicolons",
+        {"a.csv": csv("caption,tags", *(f"a text of number {i},{'abc'[i % 3]};{'de'[i % 2]}" for i in range(60)))},
+        "init a.csv --label tags",
+        {"recipe": holds("several: ;", "{name: binary-cross-entropy}")},
+    ),
+    Case(
         "variety asks for its label",
         {"a.csv": FLOWERS.replace("species,", "variety,")},
         "init a.csv",
@@ -1777,7 +1795,7 @@ def answers(target: str = "price", objective: str = "l1", **files: str) -> dict[
     return {"c.yaml": config} | {name.replace("_", "."): text for name, text in files.items()}
 
 
-CONSTANT = answers(a_csv=csv("x,price", "1,3", "2,3.0", "4,", "5,3"))
+CONSTANT = answers(a_csv=csv("x,price", "1,3", "2,3.0", "4,", "5,3", "6,NA", "7,?"))
 ONE_CLASS = answers("kind", "cross-entropy", a_csv=csv("x,kind", "1,cat", "2,cat", "4,", "5,cat"))
 INFINITE = answers(a_csv=csv("x,price", "1,3", "2,inf", "4,7", "5,8"))
 INFINITE_VAL = answers(a_csv=csv("x,price,split", "1,3,train", "2,4,train", "4,-inf,val", "5,8,test"))

@@ -1,6 +1,7 @@
 """Every cell opened before GPU hours are spent: what cannot be read, and what leaks from one split to another."""
 
 import io
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from clx.pipelines.data.shared_content import groups_of, inputs_of
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.understood import understood
 from clx.pipelines.data.write_recipe import infer_config
-from clx.pipelines.data.wrong_answers import infinite, is_infinite, wrong_answers
+from clx.pipelines.data.wrong_answers import infinite, wrong_answers
 from clx.pipelines.system.errors import BadInput
 
 Step = Callable[[int, int], None]
@@ -199,11 +200,11 @@ def _check_row(
 
 def _check_target(manifest: Manifest, i: int, column: str, value: Any, findings: Findings) -> None:
     try:
-        number(value)
+        endless = math.isinf(number(value))
     except ValueError as error:
         findings.add("bad cell", manifest.where(i), column, str(error), error=True)
         return
-    if is_infinite(value):
+    if endless:
         findings.add("bad cell", manifest.where(i), column, infinite(value), error=True)
 
 

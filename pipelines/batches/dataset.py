@@ -1,5 +1,6 @@
 """From manifest rows to batches: decoded, varied, collated, with what is missing masked."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -21,7 +22,7 @@ from clx.pipelines.data.imbalance import bin_name
 from clx.pipelines.data.label_sets import labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.windows import FUTURE
-from clx.pipelines.data.wrong_answers import infinite, is_infinite
+from clx.pipelines.data.wrong_answers import infinite
 from clx.pipelines.system.errors import BadInput
 
 
@@ -127,12 +128,13 @@ class BatchDataset(Dataset[Batch]):
         return self.classes.get(class_name(named) or "", -1), None
 
     def _number(self, i: int, column: str, value: Any) -> float:
-        if is_infinite(value):
-            raise _Bad(i, column, infinite(value))
         try:
-            return number(value)
+            found = number(value)
         except ValueError as error:
             raise _Bad(i, column, str(error)) from None
+        if math.isinf(found):
+            raise _Bad(i, column, infinite(value))
+        return found
 
     def _future(self, i: int, row: dict[str, Any], name: str, steps: int) -> list[float]:
         """What is measured in the steps behind a window, one after the other; NaN behind the end of the series."""

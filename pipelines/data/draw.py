@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines.config.data_schema import Data, Fraction
 from clx.pipelines.data.classes import class_of
+from clx.pipelines.data.distinct import distinct
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import Sharing, components, keys_of, sharing
 from clx.pipelines.system.errors import BadInput
@@ -71,9 +72,10 @@ def _groups(train: Manifest, part: Fraction, inputs: Mapping[str, bool]) -> Shar
 def _strata(train: Manifest, data: Data, count: int) -> tuple[Ids | None, str]:
     """The class, or the range of the first target, of each row, and what it is called; None where there is neither."""
     if data.label is not None and data.label not in data.target and data.label in train.columns:
-        names = [str(class_of(cell)) for cell in train.column(data.label)]
-        found, strata = np.unique(np.array(names), return_inverse=True)
-        return (strata.astype(np.int64), data.label) if 1 < len(found) <= len(train) / 2 else (None, "")
+        cells, of_row = distinct(train, data.label)
+        found, classes = np.unique(np.array([str(class_of(cell)) for cell in cells]), return_inverse=True)
+        strata = classes.astype(np.int64)[of_row]
+        return (strata, data.label) if 1 < len(found) <= len(train) / 2 else (None, "")
     if data.target and data.target[0] in train.columns:
         from clx.pipelines.data.imbalance import readable_targets
 

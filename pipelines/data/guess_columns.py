@@ -7,6 +7,7 @@ from dataclasses import replace
 from clx.pipelines.data.answers import GRADE, SAID, Likely, bare, likely, lone_number, sure, telling
 from clx.pipelines.data.column_kinds import FOLDS, MEDIA, SAMPLED, Column, kinds_of
 from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred, identifier
+from clx.pipelines.data.label_sets import DIVIDERS
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.recognise_long import find_long
 from clx.pipelines.data.recognise_pairs import related
@@ -109,14 +110,16 @@ def _answers_by_name(manifest: Manifest, found: Inferred, free: Mapping[str, Col
 
 
 def _several_labels(manifest: Manifest, found: Inferred, asked: Asked) -> None:
-    """A label of texts such as `a|b`, whose parts come again, is a set of labels."""
+    """A label of texts such as `a|b` or `a;b`, whose parts come again, is a set of labels."""
     if found.label is None or not len(manifest):
         return
     first = manifest.take(range(min(len(manifest), SAMPLED)))
     cells = [cell for cell in first.column(found.label) if isinstance(cell, str)]
-    parts = [part.strip() for cell in cells for part in cell.split("|")]
-    if sum("|" in cell for cell in cells) > 0.05 * len(cells) and len(set(parts)) < len(set(cells)):
-        found.several = "|"
+    for mark in DIVIDERS:
+        parts = {part.strip() for cell in cells for part in cell.split(mark)}
+        if sum(mark in cell for cell in cells) > 0.05 * len(cells) and len(parts) < len(set(cells)):
+            found.several = mark
+            return
 
 
 def _inputs(manifest: Manifest, found: Inferred, free: dict[str, Column], asked: Asked) -> None:

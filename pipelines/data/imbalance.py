@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.modalities.numbers import number
 from clx.pipelines.config.data_schema import Balance, Data
 from clx.pipelines.data.classes import class_of
-from clx.pipelines.data.manifest import Manifest, numbers
+from clx.pipelines.data.distinct import number_of, numbers, readable_numbers
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
 
 BINS = 50
@@ -28,15 +28,13 @@ def targets_of(manifest: Manifest, column: str) -> Floats:
 
 def readable_targets(manifest: Manifest, column: str) -> Floats:
     """The same with NaN for a cell that is no number, too: of such a row others tell, or leave it out."""
-    return np.array([_readable(value) for value in manifest.column(column)], dtype=np.float64)
+    found, _ = readable_numbers(manifest, column)
+    return np.where(np.isfinite(found), found, np.nan)
 
 
 def _readable(value: Any) -> float:
-    try:
-        found = number(value)
-    except ValueError:
-        return math.nan
-    return found if math.isfinite(found) else math.nan
+    found = number_of(value)
+    return math.nan if found is None or not math.isfinite(found) else found
 
 
 def width_of(values: Floats) -> float:

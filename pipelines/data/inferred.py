@@ -48,7 +48,9 @@ class Asked:
                 said[column] = flag
         if self.pair and len(self.pair) != 2:
             raise BadInput(f"--pair {','.join(self.pair)}: name two columns, as --pair first,second")
-        if self.label and self.target and not without:
+        if self.target and without:
+            raise BadInput(f"--label {NONE} and --target: one learns without an answer, the other names it; give one")
+        if self.label and self.target:
             raise BadInput("--label and --target: one of them is the answer (the other column can be left to --ignore)")
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from clx.modalities.series_times import TooSparse, between, places, spread
 from clx.pipelines.config.data_schema import Long
-from clx.pipelines.data.manifest import Manifest, numbers, seconds
+from clx.pipelines.data.distinct import numbers
+from clx.pipelines.data.manifest import Manifest, seconds
 from clx.pipelines.data.windows import TIMES, Values, _parts, lists, refuse_own_columns
 from clx.pipelines.system.errors import BadInput, ClxWarning
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clx.modalities.dates import BadDate, dates
-from clx.modalities.numbers import Writing, missing, number
+from clx.modalities.numbers import Writing, missing
 from clx.pipelines.data.hugging_face import struct_converter
 from clx.pipelines.system.errors import BadInput, ClxWarning, nearest
 
@@ -95,7 +95,7 @@ class Manifest:
         """Columns with what turns their scalars into cells: chosen once, since every row asks."""
         chunked = {name: self.table.column(name) for name in self.table.column_names}
         return {
-            name: (cells.chunk(0) if cells.num_chunks == 1 else cells, _converter(cells.type))
+            name: (cells.chunk(0) if cells.num_chunks == 1 else cells, converter(cells.type))
             for name, cells in chunked.items()
         }
 
@@ -149,18 +149,18 @@ class Manifest:
         return found
 
 
-def _converter(kind: "pa.DataType") -> Callable[[Any], Any]:
+def converter(kind: "pa.DataType") -> Callable[[Any], Any]:
     import pyarrow.types as types
 
     if is_text(kind):
         return _text
     if types.is_dictionary(kind):
-        convert = _converter(kind.value_type)
+        convert = converter(kind.value_type)
         return lambda scalar: convert(scalar.value) if scalar.is_valid else None
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return _list_converter(kind.value_type)
     if types.is_struct(kind):
-        return struct_converter(kind, _converter)
+        return struct_converter(kind, converter)
     return _number if types.is_floating(kind) else _as_it_is
 
 
@@ -170,7 +170,7 @@ def _list_converter(kind: "pa.DataType") -> Callable[[Any], Any]:
 
     if not (types.is_struct(kind) or types.is_dictionary(kind) or is_text(kind) or is_bytes(kind)):
         return lambda scalar: _array(scalar.values) if scalar.is_valid else None
-    convert = _converter(kind)
+    convert = converter(kind)
     return lambda scalar: [c for each in scalar.values if (c := convert(each)) is not None] if scalar.is_valid else None
 
 
@@ -217,17 +217,6 @@ def _array(values: "pa.Array") -> Any:
         if len(widths) == 1 and (pa.types.is_integer(inner.type) or pa.types.is_floating(inner.type)):
             return np.array(inner.to_numpy(zero_copy_only=False)).reshape(len(values), -1)
     return values.to_pylist()
-
-
-def numbers(manifest: Manifest, column: str) -> NDArray[np.float64]:
-    """A numeric column `[N]`, NaN where a row has none. Raises `BadInput` naming the first row that is no number."""
-    found = np.empty(len(manifest), dtype=np.float64)
-    for i, cell in enumerate(manifest.column(column)):
-        try:
-            found[i] = number(cell)
-        except ValueError as error:
-            raise BadInput(f"{manifest.where(i)}, column {column}: {error}") from None
-    return found
 
 
 def seconds(

@@ -54,32 +54,37 @@ def keys_of(manifest: Manifest, column: str, root: Path | None = None) -> Keys:
     With a `root` text is the path of a file below it, so that files of several tables can be compared.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     cells = manifest.table.column(column)
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
-        coded = cells.combine_chunks().dictionary_encode()
-        coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
-        words = _words(coded.dictionary.to_pylist(), manifest.root, root)
-        known = np.array([*map(_key, words), 0], dtype=np.int64)
-        found: Keys = known[coded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)][manifest.rows]
+        named = (
+            _files(pc.unique(cells).to_pylist(), manifest.root)
+            if pc.count_distinct(cells).as_py() <= MOST_FILES
+            else {}
+        )
+        parts = [[_key(named.get(text) or _told(text, root)) for text in chunk.to_pylist()] for chunk in cells.chunks]
+        found: Keys = np.concatenate([np.array(part, dtype=np.int64) for part in parts])[manifest.rows]
         return found
     each = (_place(manifest.cell(i, column), root) for i in range(len(manifest)))
     return np.array([_key(cell) for cell in each], dtype=np.int64)
 
 
-def _words(texts: list[str | None], folder: Path, root: Path | None) -> list[str | None]:
-    """What each text is told by: blank ones by nothing, files below `folder` by their content, others by themselves.
+def _files(texts: list[str | None], folder: Path) -> dict[str | None, str]:
+    """What each text that names a file below `folder` is told by, its content; none where the first texts name none, or
+    the files are over `MOST_BYTES` in all."""
+    some = [text for text in texts if text]
+    if not any(_file(text, folder) for text in some[:3]):
+        return {}
+    files = {text: found for text in some if (found := _file(text, folder)) is not None}
+    if sum(at.st_size for _, at in files.values()) > MOST_BYTES:
+        return {}
+    return {text: _content(path, at.st_size, at.st_mtime_ns) for text, (path, at) in files.items()}
 
-    More than `MOST_FILES`, or files of over `MOST_BYTES` in all, are told by their paths.
-    """
-    some = [None if text is None or not text.strip() else text for text in texts]
-    few = len(some) <= MOST_FILES
-    if few and any(_file(text, folder) for text in [text for text in some if text is not None][:3]):
-        files = {text: found for text in some if text is not None and (found := _file(text, folder)) is not None}
-        if sum(at.st_size for _, at in files.values()) <= MOST_BYTES:
-            known = {text: _content(path, at.st_size, at.st_mtime_ns) for text, (path, at) in files.items()}
-            return [None if text is None else known.get(text, text) for text in some]
-    return some if root is None else [None if text is None else _place(text, root) for text in some]
+
+def _told(text: str | None, root: Path | None) -> str | None:
+    """What a text is told by: nothing for a blank one, a path as `_place` writes it where it is one."""
+    return None if text is None or text.isspace() or not text else _place(text, root)
 
 
 def _file(text: str, folder: Path) -> tuple[str, os.stat_result] | None:

@@ -129,6 +129,8 @@ def _source(source: str, data: Data, whole: bool, ends: dict[str, float]) -> dic
     """The splits of the training source, whose `train` will be cut at `ends`; rows of a source without a split column
     are all `train`."""
     if is_builtin(source):
+        if data.root is not None:
+            raise BadInput(f"data.root is for the paths in a table; {source} is built in")
         return load_builtin(source)
     manifest = _open(source, data, whole, ends)
     if data.split in manifest.columns or data.split != "split":

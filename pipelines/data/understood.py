@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clx.modalities.numbers import ABSENT
 from clx.pipelines.config.data_schema import Data, Fraction, Last
 from clx.pipelines.config.schema import Config
-from clx.pipelines.data.column_kinds import absent, kinds_of
+from clx.pipelines.data.column_kinds import MEDIA, kinds_of
 from clx.pipelines.data.manifest import Manifest
 
 SHOWN = 40  # characters of an example
@@ -127,11 +128,9 @@ def missing_in(manifest: Manifest, column: str, kind: str = "text") -> NDArray[n
     nan = {"nan_is_null": True} if pa.types.is_floating(cells.type) else {}
     none = np.asarray(pc.is_null(cells, **nan).to_numpy())
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
-        values = pc.unique(cells).to_pylist() if kind in ("number", "category", "date") else [""]
-        empty = [value for value in values if value is not None and absent(value)]
-        empty = [value for value in empty if kind != "category" or value.strip() != "-"]
-        trimmed = cells if len(values) > 1 else pc.utf8_trim_whitespace(cells)
-        none = none | pc.is_in(trimmed, pa.array(empty, cells.type)).to_numpy()
+        words = [""] if kind in ("text", "labels", *MEDIA) else sorted(ABSENT - ({"-"} if kind == "category" else set()))
+        bare = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
+        none = none | pc.is_in(bare, pa.array(words, cells.type)).to_numpy()
     found: NDArray[np.bool_] = none[manifest.rows]
     return found
 

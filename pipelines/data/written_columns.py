@@ -9,6 +9,7 @@ import numpy as np
 from clx.modalities.numbers import PLAIN, Unclear, Writing, missing, number
 from clx.modalities.table_columns import NO_MARKS, Marks, Reading, reading_of
 from clx.pipelines.config.data_schema import Data, Written
+from clx.pipelines.data.distinct import plain_numbers
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
 
@@ -31,6 +32,8 @@ def text_reading(manifest: Manifest, column: str, written: Written | None) -> Re
     import pyarrow.compute as pc
 
     cells = manifest.table.column(column)
+    if written is None and plain_numbers(cells) is not None:
+        return PLAIN
     texts = [text for text in pc.unique(cells).to_pylist() if not missing(text)]
     marks = NO_MARKS if written is None else Marks(written.decimal, written.thousands, written.day_first)
     try:

@@ -1,10 +1,12 @@
 """Answers that nothing can be learned from: one class, a target that is always the same, infinite targets."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from clx.pipelines.data.classes import class_of
+from clx.pipelines.data.distinct import distinct, readable_numbers
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
 
@@ -26,23 +28,24 @@ def wrong_answers(
     train = splits["train"]
     for column in target:
         for manifest in splits.values() if cells else ():
-            for i, value in enumerate(manifest.column(column) if column in manifest.columns else ()):
-                if is_infinite(value):
-                    yield WrongAnswer("bad cell", manifest.where(i), column, infinite(value))
-        values = [value for value in train.column(column) if value is not None]
-        known = {number for number in map(number_of, values) if number is not None}
-        if len(known) < 2 and all(number_of(value) is not None or is_infinite(value) for value in values):
-            found = f"all rows that have one have {known.pop():g}" if known else "no row has one"
+            if column not in manifest.columns:
+                continue
+            for i in np.flatnonzero(np.isinf(readable_numbers(manifest, column)[0])).tolist():
+                yield WrongAnswer("bad cell", manifest.where(i), column, infinite(manifest.cell(i, column)))
+        values, odd = readable_numbers(train, column)
+        known = np.unique(values[np.isfinite(values)])
+        if len(known) < 2 and not odd:
+            found = f"all rows that have one have {known[0]:g}" if len(known) else "no row has one"
             reason = f"a target needs two different values to learn from; {found}: name another with data.target"
             yield WrongAnswer("constant target", train.name, column, reason)
     if label is not None and label not in target:
         for manifest in splits.values():  # of class folders
             named = manifest.path_column is not None and label in manifest.columns
-            for cell in dict.fromkeys(manifest.column(label) if named else ()):
+            for cell in distinct(manifest, label)[0] if named else ():
                 if cell is not None and class_of(cell) is None:
                     reason = f"the class folder {cell!r} reads as a missing label: rename it"
                     yield WrongAnswer("class folder", manifest.name, label, reason)
-        names = {class_of(value) for value in train.column(label)} - {None}
+        names = {class_of(value) for value in distinct(train, label)[0]} - {None}
         if len(names) < 2:
             found = f"all rows that have one have {names.pop()!r}" if names else "no row has one"
             reason = f"a label needs two classes to tell apart; {found}: name another with data.label, or none"
@@ -58,20 +61,3 @@ def refuse_wrong_answers(splits: Mapping[str, Manifest], label: str | None, targ
 def infinite(value: Any) -> str:
     """What to say of an infinite target."""
     return f"{value} is no target to learn from or to measure an error by: give a finite number, or an empty cell"
-
-
-def is_infinite(value: Any) -> bool:
-    """Whether a cell is an infinite number, or the text of one."""
-    try:
-        return value is not None and math.isinf(float(value))
-    except (TypeError, ValueError, OverflowError):
-        return False
-
-
-def number_of(value: Any) -> float | None:
-    """A cell as a finite number; None where it is none."""
-    try:
-        number = math.nan if value is None else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.data.manifest import Manifest, numbers, resolve
+from clx.pipelines.data.distinct import numbers
+from clx.pipelines.data.manifest import Manifest, resolve
 
 Array = NDArray[Any]
 Yardstick = Callable[[Manifest, Manifest], float]

@@ -20,6 +20,7 @@ from clx.pipelines.batches.telling_columns import supervised_inputs
 from clx.pipelines.config.objects import fuse_of, make_losses, make_modalities, resolved
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.classes import index_of
+from clx.pipelines.data.distinct import distinct
 from clx.pipelines.data.draw import with_groups
 from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
 from clx.pipelines.data.label_sets import check_label_sets, holds_sets, labels_in
@@ -205,7 +206,7 @@ def class_names(config: Config, manifest: Manifest) -> list[str]:
     if holds_sets(config.data, manifest):
         sets = (labels_in(value, config.data.several) or [] for value in manifest.column(config.data.label))
         return sorted({name for names in sets for name in names})
-    names = {label_of(config.data, value) for value in manifest.column(config.data.label)} - {None}
+    names = {label_of(config.data, value) for value in distinct(manifest, config.data.label)[0]} - {None}
     return sorted((str(name) for name in names), key=float if config.data.label in config.data.target else str)
 
 
