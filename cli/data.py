@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Check, make and list data.")
 SHOWN = 50  # findings in a table; --json has them all
+LEFT_OUT = 12  # sorts of what was left out; --json has them all
 
 
 @app.command()
@@ -162,8 +163,10 @@ def tables_of(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 def say_left_out(found: Mapping[str, Any]) -> None:
     """What a source holds and is not used, and how its files were read, on stderr."""
-    for each in found["left_out"]:
-        note(f"left out: {each['count']} {each['reason']}, such as {each['example']}")
+    from clx.pipelines.data.understood import left_out_lines
+
+    for said in left_out_lines(found["left_out"], LEFT_OUT):
+        note(f"left out: {said}")
     for text in found["notes"]:
         note(text)
 

@@ -51,7 +51,8 @@ _none = np.empty(0, dtype=np.int64)
 def walked(root: Path, most: int | None = None) -> tuple[list[str], dict[str, list[str]]]:
     """Files below a folder, sorted, as paths from there, `most` at the most; and what is passed over, by reason.
 
-    Hidden entries are not looked into, links to folders only in the folder itself.
+    Hidden entries are not looked into, links to folders only in the folder itself; with `most` nor are folders that
+    may not be read, which raise `BadInput` else.
     """
     found: list[str] = []
     passed: dict[str, list[str]] = {}
@@ -61,6 +62,8 @@ def walked(root: Path, most: int | None = None) -> tuple[list[str], dict[str, li
             with os.scandir(folder) as entries:
                 here = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
+            if most is not None:
+                return  # beside a table there may be what is not the user's
             raise BadInput(f"{folder}: {error.strerror}") from None
         for entry in here:
             path = os.path.join(below, entry.name)
@@ -212,14 +215,21 @@ def refuse_elsewhere(manifest: Manifest) -> None:
     if manifest.file is None or manifest.root != manifest.file.parent:
         return
     for column, cells in sampled(manifest.table):
-        if not all(kind_of_file(cell) for cell in cells) or any((manifest.root / cell).exists() for cell in cells[:20]):
+        if not all(kind_of_file(cell) for cell in cells) or any(map(os.path.exists, _below(manifest.root, cells))):
             continue
         above = manifest.root.absolute().parent
-        beside = [above, *sorted(folder for folder in above.iterdir() if folder.is_dir())[:100]]
-        at = next((folder for folder in beside if all((folder / cell).is_file() for cell in cells[:20])), None)
+        try:
+            beside = [above, *sorted(folder for folder in above.iterdir() if folder.is_dir())[:100]]
+        except OSError:
+            return  # not the user's
+        at = next((folder for folder in beside if all(map(os.path.isfile, _below(folder, cells)))), None)
         if at is not None:
             shown = os.path.relpath(at)
             raise BadInput(
                 f"{manifest.name}, column {column}: {cells[0]!r} and the others are not below {manifest.root}, but "
                 f"below {shown}: say data.root: {shown} in a config, or name the folder that holds both"
             )
+
+
+def _below(folder: Path, cells: Sequence[str]) -> list[str]:
+    return [os.path.join(folder, cell) for cell in cells[:20]]

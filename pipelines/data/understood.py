@@ -1,7 +1,7 @@
 """What was understood of data, for people to see before time is spent: files, splits and the use of each column."""
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from clx.pipelines.data.manifest import Manifest
 
 SHOWN = 40  # characters of an example
 NAMED = 12  # columns in a line
+LEFT_OUT = 3  # sorts of what was left out in a line
 NOT_NAMED = "the config does not name it"
 MADE = ("recording", "start", "future", "times")
 """Columns that windows and long tables make."""
@@ -166,8 +167,7 @@ def in_three_lines(found: Mapping[str, Any]) -> list[str]:
     """Splits and what was left out; what the columns are used for; which are not used: a line each, where there is
     something to say, behind what was noted of how things were read."""
     splits = ", ".join(f"{at['rows']} {name} ({at['from']})" for name, at in found["splits"].items())
-    left = "".join(f"; left out: {at['count']} {at['reason']} ({at['example']})" for at in found["left_out"])
-    left += "".join(f"; {note}" for note in found["notes"])
+    left = "".join(f"; left out: {said}" for said in left_out_lines(found["left_out"], LEFT_OUT))
     used = [at for at in found["columns"] if not at["use"].startswith("not used")]
     used.sort(key=lambda at: not at["use"].startswith(("label", "target")))  # the answer first: many columns are cut
     named = [
@@ -176,6 +176,14 @@ def in_three_lines(found: Mapping[str, Any]) -> list[str]:
     rest = [at["column"] for at in found["columns"] if at["use"].startswith("not used")]
     lines = [*found["notes"], f"rows: {splits}{left}", f"columns: {_listed(named)}"]
     return [*lines, f"not used: {_listed(rest)}"] if rest else lines
+
+
+def left_out_lines(left_out: Sequence[Mapping[str, Any]], most: int) -> list[str]:
+    """What was left out in words, at most so many sorts by how many there are, and the sum of the rest."""
+    ordered = sorted(left_out, key=lambda at: -at["count"])
+    said = [f"{at['count']} {at['reason']} ({at['example']})" for at in ordered[:most]]
+    rest = sum(at["count"] for at in ordered[most:])
+    return [*said, f"{rest} of {len(ordered) - most} more sorts"] if rest else said
 
 
 def _listed(names: list[str]) -> str:

@@ -1,0 +1,19 @@
+"""What is said of data before time is spent on them."""
+
+from clx.pipelines.data.understood import in_three_lines, left_out_lines
+
+LEFT_OUT = [{"reason": f".x{n} files", "count": n, "example": f"a.x{n}"} for n in (1, 2, 3, 4)]
+
+
+def test_the_largest_sorts_of_what_is_left_out_are_named_and_the_others_counted() -> None:
+    assert left_out_lines(LEFT_OUT, 4)[0] == "4 .x4 files (a.x4)"
+    assert left_out_lines(LEFT_OUT, 2) == ["4 .x4 files (a.x4)", "3 .x3 files (a.x3)", "3 of 2 more sorts"]
+
+
+def test_each_note_is_said_once() -> None:
+    splits = {"train": {"rows": 4, "from": "all rows"}}
+    column = {"column": "x", "use": "input table", "missing": 0}
+    found = {"splits": splits, "left_out": LEFT_OUT, "notes": ["column x: files below img"], "columns": [column]}
+    said = "\n".join(in_three_lines(found))
+    assert said.count("files below img") == 1
+    assert "; left out: 4 .x4 files (a.x4)" in said
