@@ -31,6 +31,7 @@ def check(
     pair: options.PairColumns = None,
     group: options.GroupColumn = None,
     ignore: options.IgnoredColumns = [],  # noqa: B006
+    settings: options.Settings = [],  # noqa: B006
     json: options.Json = False,
 ) -> None:
     """Open every cell; name each bad one, count rows, classes and lengths, find leaks between splits.
@@ -48,7 +49,7 @@ def check(
     from clx.pipelines.system.errors import Refused
 
     step = show_progress if sys.stderr.isatty() else lambda done, total: None
-    report = check_source(source, config, step, asked(label, target, pair, group, ignore))
+    report = check_source(source, config, step, asked(label, target, pair, group, ignore), settings)
     if json:
         emit_json(report)
     else:
@@ -181,6 +182,7 @@ def init(
     pair: options.PairColumns = None,
     group: options.GroupColumn = None,
     ignore: options.IgnoredColumns = [],  # noqa: B006
+    settings: options.Settings = [],  # noqa: B006
     json: options.Json = False,
 ) -> None:
     """Look at data and write a recipe for it, every line with its reason; say what the columns were taken for.
@@ -193,7 +195,7 @@ def init(
     """
     from clx.pipelines.data.write_recipe import described, infer_config, recipe_of, write_recipe
 
-    written = infer_config(source, asked(label, target, pair, group, ignore))
+    written = infer_config(source, asked(label, target, pair, group, ignore), settings)
     text, found = recipe_of(source, written), described(written)
     if out is not None:
         write_recipe(text, out)

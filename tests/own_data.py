@@ -311,7 +311,7 @@ FOLDERS = [
         {f"data/{folder}/{i}.png": picture(i) for folder in ("images", "masks") for i in range(3)}
         | {"data/labels.csv": csv("file,label", "0.png,cat", "1.png,dog", "2.png,cat")},
         "data check data",
-        error="column file: its cells name files below 'images' and below 'masks': data.root in a config says",
+        error="column file: its cells name files below 'images' and below 'masks': -s data.root=FOLDER says",
     ),
     Case(
         "a table of pictures in class folders, by name alone",
@@ -338,7 +338,7 @@ FOLDERS = [
         {f"data/audio/{i}.wav": sound(i) for i in range(3)}
         | {"data/meta/esc.csv": csv("filename,category", "0.wav,dog", "1.wav,rain", "2.wav,dog")},
         "data check data/meta/esc.csv",
-        error="'0.wav' and the others are not below data/meta, but below data/audio: say data.root: data/audio",
+        error="'0.wav' and the others are not below data/meta, but below data/audio: -s data.root=data/audio takes",
     ),
     Case(
         "data.root",
@@ -710,6 +710,37 @@ COLUMNS = [
         {"a.csv": FLOWERS},
         "init a.csv --label none",
         {"recipe": holds("columns: [sepal, petal, species]", "nt-xent")},
+    ),
+    Case(
+        "a setting decides what numbers mean, checked",
+        {"a.csv": csv("price,x,kind", *(f'"{i % 9 + 1},{i * 37 % 900 + 100}",{i % 7},{i * 5 % 3}' for i in range(60)))},
+        "data check a.csv --label kind -s data.numbers.decimal=.",
+        {"written.price": "numbers with decimal '.', thousands ','", "ok": True},
+    ),
+    Case(
+        "a setting decides what numbers mean, in a recipe",
+        {"a.csv": csv("price,x", *(f'"{i % 9 + 1},{i * 37 % 900 + 100}",{i % 7}' for i in range(60)))},
+        "init a.csv --target price -s data.numbers.decimal=. -s train.epochs=3",
+        {"recipe": holds("numbers: {decimal: .}  # by -s", "epochs: 3")},
+    ),
+    Case(
+        "files beside the folder of their table, in a recipe",
+        pictures(*(f"img/{i}.png" for i in range(20)))
+        | {"meta/a.csv": csv("image,label", *(f"{i}.png,{'ab'[i % 2]}" for i in range(20)))},
+        "init meta/a.csv --label label -s data.root=img",
+        {"recipe": holds("root: img  # by -s", "image: {}")},
+    ),
+    Case(
+        "a setting names a file of val rows, checked",
+        {"a.csv": FLOWERS, "b.csv": FLOWERS},
+        "data check a.csv --label species -s data.val=b.csv",
+        {"splits.val.from": "its own file b.csv", "splits.val.inputs.table.bad": 0},
+    ),
+    Case(
+        "a setting that there is not",
+        {"a.csv": FLOWERS},
+        "init a.csv --label species -s data.rooot=x",
+        error="unknown key 'rooot' (did you mean 'root'?)",
     ),
     Case(
         "no answer and a target are one too many",

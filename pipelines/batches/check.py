@@ -34,7 +34,11 @@ Step = Callable[[int, int], None]
 
 
 def check_source(
-    source: str | None, config: str | None, step: Step = lambda done, total: None, asked: Asked = UNASKED
+    source: str | None,
+    config: str | None,
+    step: Step = lambda done, total: None,
+    asked: Asked = UNASKED,
+    settings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The report of `check` on a source, on the data of a config, or on a source read as a config says, with what was
     `understood` of it.
@@ -46,14 +50,14 @@ def check_source(
     if config is not None:
         if asked != UNASKED:
             raise BadInput("--config says what the columns are: leave out --label, --target, --pair, --group, --ignore")
-        known = load_config(config)
+        known = load_config(config, settings)
         if source is not None and source != known.data.train:
             known = known.model_copy(
                 update={"data": known.data.model_copy(update={"train": source, "val": None, "test": None})}
             )
         splits = load_splits(known.data, known.train.seed, inputs=inputs_of(known))
     elif source is not None:
-        written = infer_config(source, asked, sure=False)
+        written = infer_config(source, asked, settings, sure=False)
         known, splits, unused = parse(Config, written.config, f"data {source}"), written.splits, written.found.unused
     else:
         raise BadInput("name the data to check, or a config with --config")

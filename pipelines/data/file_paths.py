@@ -108,7 +108,7 @@ def one_reading(found: Sequence[Reading], split: str | None, name: str) -> list[
         if len(of_column) > 1:
             places = " and below ".join(repr(reading.folder or ".") for reading in of_column[:3])
             raise BadInput(
-                f"{name}, column {column}: its cells name files below {places}: data.root in a config says which "
+                f"{name}, column {column}: its cells name files below {places}: -s data.root=FOLDER says which "
                 "folder is meant"
             )
         chosen += of_column

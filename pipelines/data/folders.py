@@ -227,7 +227,7 @@ def refuse_elsewhere(manifest: Manifest) -> None:
             shown = os.path.relpath(at)
             raise BadInput(
                 f"{manifest.name}, column {column}: {cells[0]!r} and the others are not below {manifest.root}, but "
-                f"below {shown}: say data.root: {shown} in a config, or name the folder that holds both"
+                f"below {shown}: -s data.root={shown} takes them there, or name the folder that holds both"
             )
 
 

@@ -129,7 +129,9 @@ def missing_in(manifest: Manifest, column: str, kind: str = "text") -> NDArray[n
     nan = {"nan_is_null": True} if pa.types.is_floating(cells.type) else {}
     none = np.asarray(pc.is_null(cells, **nan).to_numpy())
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
-        words = [""] if kind in ("text", "labels", *MEDIA) else sorted(ABSENT - ({"-"} if kind == "category" else set()))
+        words = (
+            [""] if kind in ("text", "labels", *MEDIA) else sorted(ABSENT - ({"-"} if kind == "category" else set()))
+        )
         bare = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
         none = none | pc.is_in(bare, pa.array(words, cells.type)).to_numpy()
     found: NDArray[np.bool_] = none[manifest.rows]

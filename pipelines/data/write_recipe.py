@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import yaml
 
 from clx.pipelines.config.data_schema import Data
+from clx.pipelines.config.load import override
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.builtin import is_builtin, load_builtin
@@ -40,10 +42,19 @@ class Written:
     """By key of the config, for the comments of the recipe."""
 
 
-def infer_config(source: str, asked: Asked = UNASKED, *, sure: bool = True) -> Written:
-    """A config for a source. With `sure` a column that is probably the answer, which nobody has said, is refused."""
-    manifest = load_builtin(source)["train"] if is_builtin(source) else load_manifest(source)
-    refuse_elsewhere(manifest)
+def infer_config(source: str, asked: Asked = UNASKED, settings: Sequence[str] = (), *, sure: bool = True) -> Written:
+    """A config for a source, with `KEY=VALUE` settings where a key is not to be guessed. With `sure` a column that is
+    probably the answer, which nobody has said, is refused."""
+    given: dict[str, Any] = {}
+    for setting in settings:
+        override(given, setting)
+    rows = parse(Data, {"train": source, **_section(given, "data")}, "-s")
+    if is_builtin(source):
+        manifest = load_builtin(source)["train"]
+    else:
+        manifest = load_manifest(source, allow_outside=rows.allow_outside, root=rows.root)
+    if rows.root is None:
+        refuse_elsewhere(manifest)
     found = infer_modalities(manifest, asked)
     if sure and found.likely:
         _ask(source, found)
@@ -51,7 +62,7 @@ def infer_config(source: str, asked: Asked = UNASKED, *, sure: bool = True) -> W
         columns = ", ".join(f"{column} ({why})" for column, why in found.unused.items())
         said = columns or " and ".join(found.answers)
         raise BadInput(f"{source}: no column looks like an input; found {said}")
-    data, reasons, splits = _data(source, found, asked)
+    data, reasons, splits = _data(source, found, asked, _section(given, "data"))
     _words_of_label(found, manifest)
     for name, options in found.modalities.items():
         if options.get("kind", name) == "audio":
@@ -63,7 +74,20 @@ def infer_config(source: str, asked: Asked = UNASKED, *, sure: bool = True) -> W
         "objective": choice.objective,
         "train": choice.train,
     }
-    return Written(config, found, splits, reasons | choice.reasons)
+    reasons |= choice.reasons
+    for setting in settings:
+        override(config, setting)
+        section, _, key = setting.partition("=")[0].partition(".")
+        of_section = section in ("data", "modalities") and bool(key)
+        reasons[f"{section}.{key.partition('.')[0]}" if of_section else section] = "by -s"
+    return Written(config, found, splits, reasons)
+
+
+def _section(given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = given.get(name, {})
+    if not isinstance(section, dict):
+        raise BadInput(f"-s {name}: holds keys and values; set one of them, as {name}.KEY=VALUE")
+    return section
 
 
 def described(written: Written) -> dict[str, Any]:
@@ -82,8 +106,11 @@ def _ask(source: str, found: Inferred) -> None:
     )
 
 
-def _data(source: str, found: Inferred, asked: Asked) -> tuple[dict[str, Any], dict[str, str], dict[str, Manifest]]:
-    """The section `data`, the reasons of its lines, and the splits of the source itself, before a share is drawn."""
+def _data(
+    source: str, found: Inferred, asked: Asked, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str], dict[str, Manifest]]:
+    """The section `data` with what is `given` of it, the reasons of its lines, and the splits of the source itself,
+    before a share is drawn."""
     data: dict[str, Any] = {"train": source}
     reasons: dict[str, str] = {}
     if found.split and found.split != "split":
@@ -100,8 +127,9 @@ def _data(source: str, found: Inferred, asked: Asked) -> tuple[dict[str, Any], d
     if found.long is not None:
         data["long"] = found.long
         reasons["data.long"] = f"a row per time step: {found.long['time']} rises within each {found.long['id']}"
+    data |= given
     splits = load_splits(_rows(data), seed=0)
-    if found.long is not None:
+    if found.long is not None and "windows" not in given:
         steps = [len(splits["train"].cell(i, "series")) for i in range(min(1000, len(splits["train"])))]
         windows = windows_for(steps)
         if windows is not None:
@@ -109,7 +137,10 @@ def _data(source: str, found: Inferred, asked: Asked) -> tuple[dict[str, Any], d
             reasons["data.windows"] = f"cuts series of about {int(np.median(steps))} steps"
             splits = load_splits(_rows(data), seed=0)
     rows = len(splits["train"])
-    if "val" not in splits and rows >= HELD_OUT:
+    if "val" in given:
+        if asked.group:
+            raise BadInput(f"--group {asked.group}: -s data.val says where val rows are from; set its `by` there")
+    elif "val" not in splits and rows >= HELD_OUT:
         group = found.columns[found.group] if found.group else None
         share = 0.1 if group is None or group.kind != FOLDS else max(0.1, round(1 / group.distinct, 2))  # one fold
         data["val"] = {"fraction": share, **({"by": group.name} if group else {})}
@@ -122,7 +153,8 @@ def _data(source: str, found: Inferred, asked: Asked) -> tuple[dict[str, Any], d
 
 def _rows(data: dict[str, Any]) -> Data:
     """What decides which rows there are."""
-    return Data(**{key: value for key, value in data.items() if key != "several"})
+    kept = {key: value for key, value in data.items() if key not in ("val", "test") or isinstance(value, str)}
+    return parse(Data, kept, "data")
 
 
 def _words_of_label(found: Inferred, manifest: Manifest) -> None:
