@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 from typing import Any
+from warnings import warn
 
 from clx.modalities.numbers import class_name
+from clx.pipelines.system.errors import ClxWarning
 
 
 def class_of(cell: Any) -> str | None:
@@ -17,3 +19,13 @@ def index_of(names: Iterable[str]) -> dict[str, int]:
     for k, name in enumerate(names):
         index.setdefault(class_of(name) or name, k)
     return index
+
+
+def warn_of_lost(names: Iterable[str]) -> None:
+    """Warn of classes that a run of an earlier version learned and that are no classes now, `None` say."""
+    lost = [name for name in names if class_of(name) is None]
+    if lost:
+        said = ", ".join(map(repr, lost[:8]))
+        warn(
+            f"{said}: learned as a class, and a missing label now; such rows are not measured", ClxWarning, stacklevel=2
+        )

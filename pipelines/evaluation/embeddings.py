@@ -13,7 +13,7 @@ from clx.pipelines.batches.cells import cell_at, content_of
 from clx.pipelines.batches.columns import check_columns, has_columns
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
-from clx.pipelines.data.classes import index_of
+from clx.pipelines.data.classes import index_of, warn_of_lost
 from clx.pipelines.data.label_sets import holds_sets
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run, class_names
@@ -95,6 +95,8 @@ def embed_manifest(
     target = [name for name in run.config.data.target if name in manifest.columns]
     known = run.facts.classes if classes is None else classes
     index = index_of(known)
+    if label is not None and label not in run.config.data.target:
+        warn_of_lost(known)
     every = known + [name for name in (class_names(run.config, manifest) if label else []) if name not in index]
     index = index_of(every)
     width = run.config.data.bin_width if label in run.config.data.target else None
