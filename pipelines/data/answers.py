@@ -115,10 +115,11 @@ def _tells(values: NDArray[np.int64], answers: NDArray[np.int64]) -> bool:
     if rows < 4 or len(counts := np.unique(answers, return_counts=True)[1]) < 2:
         return False
     same = float(((counts / rows) ** 2).sum())  # chance of two rows to have one answer
-    pairs = np.unique(np.stack([values, answers]), axis=1)
     distinct = len(np.unique(values))
     if 2 * distinct > rows or distinct < 2:
         return False
+    most = int(answers.max()) + 1
+    pairs = np.stack(np.divmod(np.unique(values * most + answers), most))
     if pairs.shape[1] == distinct:
         return bool(same ** (rows - distinct) < CHANCE)
     if distinct == 2:  # of more than two answers, one alone may have one of the values

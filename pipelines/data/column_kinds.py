@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -77,8 +78,17 @@ class Column:
         return self.distinct > 1 and (self.kind == "category" or (self.kind == "number" and again))
 
 
+_known: "WeakKeyDictionary[Manifest, dict[str, Column]]" = WeakKeyDictionary()
+
+
 def kinds_of(manifest: Manifest) -> dict[str, Column]:
-    """Every column of a manifest, by up to 1000 rows spread over it."""
+    """Every column of a manifest, by up to 1000 rows spread over it, which are looked at once."""
+    if manifest not in _known:
+        _known[manifest] = _kinds_of(manifest)
+    return dict(_known[manifest])
+
+
+def _kinds_of(manifest: Manifest) -> dict[str, Column]:
     rows = np.unique(np.linspace(0, len(manifest) - 1, min(len(manifest), SAMPLED)).astype(int))
     sampled = [manifest.row(int(i)) for i in rows]
     found = {
@@ -153,10 +163,10 @@ def kind_of_cell(value: Any) -> str:
     if isinstance(value, bool):
         return "words"
     if isinstance(value, str):
+        if plain_number(value) is not None:
+            return "number"
         file = kind_of_file(value) if "\n" not in value else None
-        return file or (
-            "date" if DATE.fullmatch(value.strip()) else "words" if plain_number(value) is None else "number"
-        )
+        return file or ("date" if DATE.fullmatch(value.strip()) else "words")
     if isinstance(value, int | float):
         return "number" if math.isfinite(value) else "infinite"
     return type(value).__name__
