@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,9 +14,9 @@ from torch import Generator, Tensor
 
 from clx.modalities.base import CellError, Encoder, Input, LearnedView, Modality, register, unknown_encoder
 from clx.modalities.series_encoders import TCN, TSAI, Dilated, MiniRocket, Tsai
-from clx.modalities.series_files import Reading, Values, values_of
+from clx.modalities.series_files import Values, values_of
 from clx.modalities.series_gaps import bridged, or_one
-from clx.modalities.series_layout import LOOKED_AT, notes, reading_of
+from clx.modalities.series_layout import LOOKED_AT, as_told, notes, reading_of
 from clx.modalities.series_learned import AutoTCL
 from clx.modalities.series_views import CROPS, LEARNED, PRESETS, VIEWS, check, crops, varied
 
@@ -84,7 +84,7 @@ class Series(Modality):
         self._mean: list[float] = []
         self._deviation: list[float] = []
         self._biases: list[list[float]] | None = None
-        self._reading = Reading(self.time or False, self.layout == "channels-first")
+        self._reading = as_told(self.time, self.layout)
         self._notes: list[str] = []
 
     def fit(self, cells: Iterable[Any]) -> None:
@@ -141,7 +141,7 @@ class Series(Modality):
         self._channels, self._length = state["channels"], state["length"]
         self._mean, self._deviation = state["mean"], state["deviation"]
         self._biases = state.get("biases")
-        self._reading = Reading(state.get("time", False), state.get("channels_first", False))
+        self._reading = replace(self._reading, **{k: state[k] for k in ("time", "channels_first") if k in state})
 
     @property
     def _inputs(self) -> int:
@@ -217,8 +217,8 @@ class Series(Modality):
 
     def cut(self, cell: Any) -> bool:
         try:
-            if isinstance(cell, Path) and cell.stat().st_size <= 2 * self.max_steps:
-                return False  # no step is less than two bytes
+            if isinstance(cell, Path) and cell.stat().st_size <= self.max_steps:  # no step is less than a byte
+                return False
             return len(values_of(cell, self.max_steps + 1, self._reading)) > self.max_steps
         except (CellError, OSError, UnicodeDecodeError):
             return False

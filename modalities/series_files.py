@@ -37,7 +37,9 @@ class Reading:
     time: str | bool = False
     """Column of text files with the time of a step, by its name; True is the first one, False none."""
     channels_first: bool = False
-    """Whether two-dimensional ones are stored `[C, T]`."""
+    """Whether two-dimensional `.npy` arrays are stored `[C, T]`."""
+    all_channels_first: bool = False
+    """Whether text and lists are, too, a line or list for each channel, which is never guessed."""
 
 
 AS_STORED = Reading()
@@ -74,9 +76,9 @@ def values_of(cell: Any, longest: int, reading: Reading = AS_STORED) -> Values:
             cell = json.loads(cell)
         except (ValueError, RecursionError) as error:
             raise CellError("not a JSON list") from error
-    if reading.channels_first:
+    if reading.all_channels_first:
         whole = _array(cell, sys.maxsize)
-        return (whole.T if np.ndim(cell[0]) else whole)[:longest]
+        return (whole.T if len(cell) and np.ndim(cell[0]) else whole)[:longest]
     return _array(cell, longest)
 
 
@@ -154,8 +156,8 @@ def _shaped(values: Values) -> Values:
 
 
 def _text(source: BinaryIO, longest: int, reading: Reading) -> Values:
-    """A step per line, a channel per column; the first line may name the channels."""
-    names, cells = table_in(source, longest)
+    """A step per line, a channel per column, or the other way round; the first line may name the columns."""
+    names, cells = table_in(source, sys.maxsize if reading.all_channels_first else longest)
     first = 1 if names is None else 2
     at = None
     if reading.time is not False and cells:
@@ -168,7 +170,7 @@ def _text(source: BinaryIO, longest: int, reading: Reading) -> Values:
         rows.append(row)
     if at is None:
         values = np.array(rows, dtype=np.float64) if rows else np.empty((0, 1))
-        return values.T if reading.channels_first and len(rows) else values
+        return values.T[:longest] if reading.all_channels_first and len(rows) else values
     times = times_of([line[at] for line in cells], first)
     values = np.array([row[:at] + row[at + 1 :] for row in rows], dtype=np.float64)
     try:

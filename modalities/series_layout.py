@@ -22,6 +22,16 @@ TIME = re.compile(rf"(?:t|time|(?:date|time)[ _]?(?:stamp|time)?|date|epoch|elap
 COUNT = re.compile(r"(?:unnamed: 0|index|idx|step|sample|frame|row)?", re.I)
 
 
+def as_told(time: str | bool | None, layout: str | None) -> Reading:
+    """How cells are read as far as it is said. Raises `ValueError` for a column of times where lines are channels."""
+    turned = layout == "channels-first"
+    if turned and time:
+        raise ValueError(
+            "time is a column of text with a step per line; with layout: channels-first lines are channels"
+        )
+    return Reading(time or False, turned, turned)
+
+
 def reading_of(cells: Sequence[Any], time: str | bool | None, layout: str | None) -> Reading:
     """How the cells are to be read, as asked or else as all of those given tell.
 
@@ -29,10 +39,8 @@ def reading_of(cells: Sequence[Any], time: str | bool | None, layout: str | None
     without a name or called `index`, and it grows. A `.npy` array is `[C, T]` where the first axis alone is always as
     long, or where it is 8 times shorter. Raises `ValueError` for arrays that may well be either.
     """
-    reading = Reading() if layout is None else Reading(channels_first=layout == "channels-first")
-    if time is not None:
-        reading = replace(reading, time=time)
-    else:
+    reading = as_told(time, layout)
+    if time is None and not reading.all_channels_first:
         found = {_time_in(cell) for cell in cells if _is_text(cell)}
         reading = replace(reading, time=found.pop() if len(found) == 1 else False)
     if layout is None:

@@ -491,3 +491,33 @@ def test_what_is_beyond_max_steps_is_cut(tmp_path: Path) -> None:
     assert [modality.cut(c) for c in (WALK, npy(WALK), tmp_path / "a.csv", WALK[:30], [1, 2])] == [True] * 3 + [
         False
     ] * 2
+
+
+def test_text_with_a_line_a_channel(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 50)).round(3)
+    values[:, 0] = [1, 2, 3]  # which grows, and is no time: it is the first step
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(",".join(map(str, row)) for row in values))
+    modality = Series(**RAW, layout="channels-first", max_steps=40)
+    modality.fit([path])
+    assert np.allclose(modality.read(path), values.T[:40], atol=1e-6)
+    assert modality.cut(path)
+    assert not Series(**RAW, layout="channels-first").cut(path)
+    assert np.allclose(modality.read(values.tolist()), values.T[:40], atol=1e-6)
+    with pytest.raises(CellError, match="no values"):
+        modality.read([])
+    with pytest.raises(ValueError, match="lines are channels"):
+        Series(layout="channels-first", time=True)
+
+
+def test_what_is_guessed_of_arrays_is_not_of_lists_and_text(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(80.0).reshape(2, 40))
+    (tmp_path / "b.csv").write_text("".join(f"{k},{k % 3}\n" for k in (5, 3, 8)))
+    modality = Series(**RAW)
+    modality.fit([tmp_path / "a.npy", tmp_path / "b.csv"])
+    again = Series(**RAW)
+    again.load_state(modality.state())
+    for each in (modality, again):
+        assert each.read(tmp_path / "a.npy").shape == (40, 2)
+        assert each.read(tmp_path / "b.csv").tolist() == [[5, 2], [3, 0], [8, 2]]
+        assert each.read([[1, 2], [3, 4], [5, 6]]).tolist() == [[1, 2], [3, 4], [5, 6]]
