@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from clx.modalities.audio_encoders import Bundle, MelCNN, MelTransformer, bundle_names
 from clx.modalities.base import CellError, Encoder, Input, Modality, Several, register, unknown_encoder
-from clx.modalities.files import foreign, open_file
+from clx.modalities.files import foreign, open_file, sound_in
 from clx.modalities.resampling import resampled
 
 LONGEST = (30.0, 120.0)
@@ -108,14 +108,12 @@ class Audio(Modality):
 
     def _length(self, cell: Any) -> float | None:
         """Seconds of a recording, from its header alone; None where it cannot be read."""
-        import soundfile
-
         try:
             if not isinstance(cell, (str, Path, bytes)):
                 return len(cell) / self.sample_rate
-            info = soundfile.info(io.BytesIO(cell) if isinstance(cell, bytes) else str(cell))
-            return float(info.frames / info.samplerate)
-        except (RuntimeError, OSError, TypeError, ZeroDivisionError):
+            frames, rate = sound_in(Path(cell) if isinstance(cell, str) else cell)
+            return frames / rate
+        except (CellError, RuntimeError, OSError, TypeError, ZeroDivisionError):
             return None
 
     def read(self, cell: Any) -> Tensor:

@@ -1,8 +1,10 @@
 """Files of data: opened without waiting, and what is wrong with one that is not there or not read."""
 
 import errno
+import io
 import os
 import stat
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -60,6 +62,19 @@ def _names(folder: Path) -> dict[str, str]:
         return {normalize("NFC", name).casefold(): name for name in os.listdir(folder)}
     except OSError:
         return {}
+
+
+def sound_in(cell: Path | bytes) -> tuple[int, int]:
+    """Samples of each channel of a recording and its rate in Hz, from its header alone.
+
+    Raises `CellError` for what `open_file` refuses, `RuntimeError` for what is no sound.
+    """
+    import soundfile
+
+    with io.BytesIO(cell) if isinstance(cell, bytes) else open_file(cell, sys.maxsize) as raw:
+        found = soundfile.SoundFile(raw if isinstance(cell, bytes) else raw.fileno(), closefd=False)
+        with found as file:
+            return int(file.frames), int(file.samplerate)
 
 
 def foreign(head: bytes) -> str | None:

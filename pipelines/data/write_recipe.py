@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from clx.modalities.files import sound_in
 from clx.pipelines.config.data_schema import Data
 from clx.pipelines.config.load import override
 from clx.pipelines.config.options import parse
@@ -175,16 +176,12 @@ def _words_of_label(found: Inferred, manifest: Manifest) -> None:
 
 def _sample_rate(manifest: Manifest, column: str) -> dict[str, int]:
     """The commonest rate among a few recordings, so that nothing is resampled for nothing."""
-    import io
-
-    import soundfile
-
     rates: Counter[int] = Counter()
     for i in np.unique(np.linspace(0, len(manifest) - 1, 20).astype(int)):
         try:
             cell = resolve(manifest.cell(int(i), column), manifest)
-            rates[soundfile.info(io.BytesIO(cell) if isinstance(cell, bytes) else str(cell)).samplerate] += 1
-        except (RuntimeError, OSError, TypeError, ValueError):
+            rates[sound_in(cell)[1]] += 1
+        except (AttributeError, RuntimeError, OSError, TypeError, ValueError):
             continue  # `clx data check` names what cannot be opened
     return {"sample_rate": min(rates.most_common(1)[0][0], 16000)} if rates else {}
 

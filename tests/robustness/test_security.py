@@ -31,6 +31,7 @@ from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs.folder import run_name
 from clx.pipelines.system.durable_files import digest, seal, unseal
 from clx.pipelines.system.errors import BadInput, ClxWarning
+from samples import wav
 
 ROOT = Path(__file__).parents[2]
 FORMAT_1 = Path(__file__).with_name("format-1")
@@ -225,6 +226,19 @@ def test_a_file_that_became_something_else_is_refused_at_once(
     }
     with pytest.raises(CellError, match=said[become]):
         kind().read(path)
+
+
+def test_lengths_of_recordings_are_asked_without_waiting(clx: Callable[..., Any], tmp_path: Path) -> None:
+    """`clx init` looks at rates, `clx data check` and `fit` at lengths, all before a file is read."""
+    for k in (0, 1):
+        (tmp_path / f"{'ab'[k]}.wav").write_bytes(wav(k))
+    os.mkfifo(tmp_path / "c.wav")
+    (tmp_path / "m.csv").write_text("audio,label\na.wav,x\nb.wav,y\nc.wav,x\n")
+    done = clx("init", "m.csv", "-o", "m.yaml", cwd=tmp_path, timeout=60)
+    assert done.returncode == 0, done.stderr
+    done = clx("data", "check", "m.csv", "--config", "m.yaml", cwd=tmp_path, timeout=60)
+    assert done.returncode == 3
+    assert "a pipe or device, not a file" in done.stdout + done.stderr
 
 
 def test_manifests_and_labels_that_are_pipes(clx: Callable[..., Any], tmp_path: Path) -> None:
