@@ -21,6 +21,10 @@ CUT = 0.01
 """Share of the training texts that may be cut by a length that follows from them."""
 
 
+HELD = {bytes: "bytes of a file", dict: "several named values"}
+"""What a cell holds that is no text, and no list."""
+
+
 class Prompt(NamedTuple):
     """A text and the template around it, which has `{}` in the place of the text."""
 
@@ -127,7 +131,7 @@ class Text(Modality):
     def read(self, cell: Any) -> Prompt:
         """The text, in the first template."""
         if isinstance(cell, bytes | list | tuple | dict | np.ndarray):  # would become Python's notation
-            raise CellError(f"a cell of type {type(cell).__name__} is no text")
+            raise CellError(f"{HELD.get(type(cell), 'a list')}, not a text")
         text = str(cell).strip()
         if not text:
             raise CellError("empty text")

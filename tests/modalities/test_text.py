@@ -178,3 +178,12 @@ def test_tokens_are_counted_whole() -> None:
     assert [clip.cut("a " * n) for n in (75, 76)] == [False, True]
     minilm = Text(encoder="hf:minilm", max_length=10)
     assert [minilm.cut("a " * n) for n in (8, 9)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [(b"\x89PNG", "bytes of a file"), ({"a": 1}, "several named values"), (["a", "b"], "a list")],
+)
+def test_what_is_no_text_is_said_in_plain_words(cell: Any, said: str) -> None:
+    with pytest.raises(CellError, match=f"^{said}, not a text$"):
+        Text().read(cell)
