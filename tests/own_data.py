@@ -114,6 +114,17 @@ def leaves(reason: str, count: int, example: str) -> Callable[[Any], bool]:
     )
 
 
+COCO = {
+    "info": {"year": 2017},
+    "images": [{"id": 70 + i, "file_name": f"{i}.png", "height": 8, "width": 8} for i in range(4)],
+    "annotations": [
+        *({"id": i, "image_id": 70 + i // 2, "caption": f"a {('cat', 'dog')[i // 2 % 2]} {i}"} for i in range(6)),
+        *({"id": 9 + i, "image_id": 70 + i, "category_id": 1 + i % 2, "bbox": [0, 0, 4, 4]} for i in range(4)),
+        {"id": 20, "image_id": 70, "category_id": 1, "bbox": [4, 4, 4, 4]},
+    ],
+    "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+}
+
 FOLDERS = [
     Case(
         "class folders",
@@ -561,6 +572,54 @@ FOLDERS = [
         {"a.csv": csv("5.1,3.5,1.4,setosa", "4.9,3.0,1.4,setosa", "7.0,3.2,4.7,versicolor")},
         "data check a.csv",
         error="a.csv: the first row should name the columns, and '5.1,3.5,1.4,setosa' looks like data",
+    ),
+    *(
+        Case(
+            f"images with COCO's annotations, {what}",
+            pictures(*(f"data/images/{i}.png" for i in range(4)))
+            | {"data/annotations.json": json.dumps(COCO, indent=indent)},
+            f"data check {source}",
+            {
+                "splits.train.rows": 4,
+                "splits.train.classes": {"cat": 2, "dog": 2},
+                "splits.train.inputs.image.bad": 0,
+                "splits.train.inputs.text.missing": 1,
+                "columns.1.example": "2: a cat 0, ...",
+                "notes.0": "annotations.json, column image: files below images",
+            },
+        )
+        for what, source, indent in (
+            ("by folder", "data", None),
+            ("by file", "data/annotations.json", None),
+            ("in many lines", "data", 1),
+        )
+    ),
+    Case(
+        "COCO's captions for each split",
+        pictures(*(f"coco/{split}2017/{i}.png" for split in ("train", "val") for i in range(4)))
+        | {f"coco/annotations/captions_{split}2017.json": json.dumps(COCO) for split in ("train", "val")},
+        "data check coco",
+        {"splits.train.rows": 4, "splits.val.rows": 4, "splits.val.inputs.image.bad": 0},
+    ),
+    Case(
+        "an annotation of no image",
+        {"a.json": json.dumps(COCO | {"annotations": [{"image_id": 9, "caption": "a cat"}]})},
+        "data check a.json",
+        error="a.json: annotation 1 is of image 9, which `images` lacks",
+    ),
+    Case(
+        "one line of JSON with lists of rows in it",
+        {"a.json": json.dumps({"version": 1, "data": [{"x": 1}, {"x": 2}]})},
+        "data check a.json",
+        error="a.json: one JSON object with the keys 'version', 'data', where one JSON object per line, or a list of "
+        "objects makes rows; save the list under 'data' alone",
+    ),
+    Case(
+        "a file of facts beside each image that names it",
+        pictures(*(f"data/{i}.png" for i in range(4)))
+        | {f"data/{i}.json": json.dumps({"file": f"{i}.png", "caption": f"a picture of {i}"}) for i in range(4)},
+        "data check data",
+        {"splits.train.rows": 4, "splits.train.inputs.text.column": "caption"},
     ),
 ]
 """Folders and files: splits by name, what lies beside them, files by content."""

@@ -22,7 +22,7 @@ LISTS = [
     for stem in ("metadata", "manifest")
     for suffix in ("csv", "tsv", "jsonl", "parquet", "csv.gz", "jsonl.gz", "json")
 ]
-NAMING = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
+NAMING = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet"}
 """Tables that may stand beside the files that they name."""
 TEXT = {".csv", ".tsv", ".txt"}
 MOST = 50
@@ -57,7 +57,7 @@ def joined(
     `BadInput` where two tables would be for the same rows, or the cells of a column can be read in two ways.
     """
     hits = []
-    tables = list(listed.values()) or _naming(files)
+    tables = list(listed.values()) or _naming(files, paths)
     if not tables:
         return None
     media = Files(paths)
@@ -108,9 +108,12 @@ def joined(
     return _manifest(root, name, table, parts, notes, split_from), used
 
 
-def _naming(files: Sequence[str]) -> list[str]:
-    """Tables that may name files: at the top or in a folder there; no form of a competition's answers."""
+def _naming(files: Sequence[str], paths: Sequence[str]) -> list[str]:
+    """Tables that may name files: at the top or in a folder there; no form of a competition's answers, and no `.json`
+    beside the one of `paths` that it is about."""
+    stems = {os.path.splitext(path)[0] for path in paths}
     named = [file for file in files if "submission" not in file.lower() and file.count(os.sep) < 2]
+    named = [file for file in named if not (file.endswith(".json") and file.removesuffix(".json") in stems)]
     found = [file for file in named if table_suffix(file) in NAMING or (file.endswith(".txt") and os.sep not in file)]
     return found if len(found) <= MOST else []
 

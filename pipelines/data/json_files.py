@@ -1,10 +1,11 @@
-"""JSON: one object per line, or a list of objects; numbers, text and lists keep their type."""
+"""JSON: one object per line, a list of objects, or COCO's annotations; numbers, text and lists keep their type."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from clx.pipelines.data.coco import is_coco, rows_of
 from clx.pipelines.data.text_files import BLOCK, arrow_source, check_encoding, opened, refuse_bomb
 from clx.pipelines.system.errors import BadInput
 
@@ -55,7 +56,8 @@ def _parsed(source: Any) -> "pa.Table":
 
 
 def _by_line(path: Path, name: str) -> bool:
-    """Whether the first line is a JSON value of its own that is no list of objects."""
+    """Whether the first line is a JSON value of its own that is no list of objects, nor all of a file with such lists
+    in it."""
     with opened(path, name) as file:
         for line in file:
             text = line.removeprefix(b"\xef\xbb\xbf").strip()
@@ -64,7 +66,9 @@ def _by_line(path: Path, name: str) -> bool:
             if text[:1] not in b"[{":
                 return True
             try:
-                return not isinstance(json.loads(text), list)
+                value = json.loads(text)
+                alone = ".json" in map(str.lower, path.suffixes) and not file.read(1)  # no first row of .jsonl
+                return not isinstance(value, list) and not (alone and _holds_rows(value))
             except (ValueError, RecursionError):
                 # An object that goes on in the next line is pretty-printed; what is only damaged is explained by line.
                 return text[:1] == b"{" and len(text) > 1 and not text.endswith((b"{", b"[", b",", b'"'))
@@ -87,6 +91,8 @@ def _documents(path: Path, name: str) -> list[dict[str, Any]]:
         found.append(value)
         while at < len(text) and text[at] in " \r\n\t,":
             at += 1
+    if len(found) == 1 and is_coco(found[0]):
+        return rows_of(found[0], name)
     if len(found) == 1 and isinstance(found[0], dict):
         lists = [key for key, value in found[0].items() if isinstance(value, list) and _all_objects(value)]
         inside = f"; save the list under {lists[0]!r} alone" if lists else ""
@@ -99,6 +105,10 @@ def _documents(path: Path, name: str) -> list[dict[str, Any]]:
         if not isinstance(row, dict):
             raise BadInput(f"{name} row {number}: expected an object, found {_type(row)}: {WHOLE} makes rows")
     return list(rows)
+
+
+def _holds_rows(value: Any) -> bool:
+    return isinstance(value, dict) and any(_all_objects(each) for each in value.values() if isinstance(each, list))
 
 
 def _all_objects(value: list[Any]) -> bool:
