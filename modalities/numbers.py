@@ -134,7 +134,7 @@ def number(cell: Any, writing: Writing = PLAIN) -> float:
 
 
 def writing_of(cells: Iterable[Any], decimal: str | None = None, thousands: str | None = None) -> Writing | None:
-    """How the numbers of a column are written; None where most of its texts are none, or it has no text.
+    """How the numbers of a column are written; None where most of its texts are none or codes, or it has no text.
 
     Args:
         decimal, thousands: the marks, where the user has said them.
@@ -147,6 +147,8 @@ def writing_of(cells: Iterable[Any], decimal: str | None = None, thousands: str 
     (Writing(decimal=',', thousands='.', unit='EUR'), Writing(decimal='.', thousands=',', unit='$'), None)
     """
     texts = dict.fromkeys(cell for cell in cells if isinstance(cell, str) and not missing(cell))
+    if are_codes(texts):
+        return None
     if decimal in (None, ".") and thousands is None and texts and all(map(_as_written_by_programs, texts)):
         return PLAIN
     parsed = {text: parts for text in texts if (parts := _parts(text)) is not None}
@@ -162,6 +164,21 @@ def writing_of(cells: Iterable[Any], decimal: str | None = None, thousands: str 
         groups = {c for digits in readable for c in digits if c in ",.' " and c != mark}
         thousands = groups.pop() if len(groups) == 1 else ""
     return Writing(mark, thousands, unit)
+
+
+def are_codes(texts: Iterable[str]) -> bool:
+    """Whether the different texts of a column are codes, such as postcodes: 1 in 100 and two or more begin with a zero
+    before other digits, and their numbers do not just count, as 01 to 12 do.
+
+    >>> are_codes(["01067", "04103", "80331"]), are_codes(["01", "02", "03"]), are_codes(["0", "0.5", "12"])
+    (True, False, False)
+    """
+    whole = [text for each in texts if (text := each.strip()).isdecimal()]
+    padded = sum(len(text) > 1 and text[0] == "0" for text in whole)
+    if padded < max(2, len(whole) / 100):
+        return False
+    figures = {int(text) for text in whole}
+    return max(figures) - min(figures) >= 2 * len(figures)
 
 
 def _as_written_by_programs(text: str) -> bool:

@@ -1872,6 +1872,24 @@ NUMBERS = [
         "data check --config r.yaml",
         {"splits.val.classes": {"A": 1, "a": 1}, "counts": {}},
     ),
+    Case(
+        "codes with leading zeros are categories, what counts is a number",
+        {
+            "a.csv": csv(
+                "icd,month,zip,answer",
+                *(
+                    f"{('001', '0389', '4280', '41401', 'V5789', '9999', '2500', '486')[k % 8]},{k % 12 + 1:02d},"
+                    f"{('01067', '04103', '80331', '99084')[k % 4]},{'ja' if k % 3 else 'nein'}"
+                    for k in range(48)
+                ),
+            )
+        },
+        "data check a.csv --label answer",
+        {
+            "columns": lambda columns: [at["kind"] for at in columns] == ["category", "number", "category", "category"],
+            "splits.train.inputs.table.bad": 0,
+        },
+    ),
 ]
 """Text as numbers, dates and labels."""
 

@@ -122,6 +122,8 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
     kinds = Counter(kind_of_cell(v) for v in values if not (isinstance(v, list) and not v)) or Counter(["list"])
     if len({*kinds} & {"number", "words"}) and not {*kinds} - {"number", "words"} and numbers_in_text(values):
         kinds = Counter({"number": kinds.total()})  # some of them with a unit or a decimal comma
+    elif "number" in kinds and codes_in_text(values):
+        kinds["words"] += kinds.pop("number")
     kind, distinct = most(kinds), len({str(value) for value in values})
     facts: dict[str, Any] = {"known": len(values), "distinct": distinct}
     if bare in SPLIT_NAMES and all(split_of(str(value)) for value in values):
@@ -196,6 +198,13 @@ def numbers_in_text(values: Sequence[Any]) -> bool:
         return writing_of(values) is not None
     except Unclear:
         return True  # who reads it says what is unclear
+
+
+def codes_in_text(values: Sequence[Any]) -> bool:
+    """Whether the texts of a column are codes with leading zeros, which are no amounts."""
+    from clx.modalities.numbers import are_codes
+
+    return are_codes({value for value in values if isinstance(value, str)})
 
 
 def longest(texts: Sequence[str]) -> int:
