@@ -102,10 +102,13 @@ def watch() -> None:
     if hasattr(signal, "SIGUSR1"):  # it asks a training to save, and must not end what has nothing to save
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     show_other = warnings.showwarning
+    said: set[str] = set()  # a file that is read twice is warned of once
 
     def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
         if issubclass(category, ClxWarning):
-            note(f"warning: {message}")
+            if str(message) not in said:
+                note(f"warning: {message}")
+            said.add(str(message))
         else:
             show_other(message, category, *rest)
 

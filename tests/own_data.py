@@ -1890,6 +1890,50 @@ NUMBERS = [
             "splits.train.inputs.table.bad": 0,
         },
     ),
+    Case(
+        "comments above the header and totals below the rows",
+        {
+            "a.csv": csv(
+                "# Export, made on 3.11.2023;;",
+                "# confidential",
+                "case;age;place;cost;answer",
+                *(f"{100 + 7 * k};{30 + k};{'AB'[k % 2]};{k}.100,50;{'ja' if k % 3 else 'nein'}" for k in range(1, 9)),
+                "Summe;;;36.804,00;",
+            )
+        },
+        "data check a.csv --label answer",
+        {
+            "splits.train.rows": 8,
+            "splits.train.classes": {"ja": 6, "nein": 2},
+            "columns": use_of("cost", "input table", missing=0, example="1.100,50"),
+        },
+        hears=(
+            "warning: a.csv: 2 lines above the header left out, as comments: '# Export, made on 3.11.2023;;'",
+            "warning: a.csv row 9: left out, as the totals of the others: 'Summe, 36.804,00'",
+        ),
+    ),
+    Case(
+        "a header that begins with #",
+        {"a.csv": csv("# made today", "#size,weight,answer", *(f"{k},{k * 7 % 5},{'ab'[k % 2]}" for k in range(8)))},
+        "data check a.csv --label answer",
+        {"columns.0.column": "#size", "splits.train.rows": 8},
+    ),
+    Case(
+        "rows below comments are counted from the header",
+        {"a.csv": csv("# made today", "a,b", "1,2", "3,4,5")},
+        "data check a.csv",
+        error="a.csv row 2: 3 cells where the header has 2 columns: '3,4,5'",
+    ),
+    Case(
+        "a last row that is one of the others",
+        {
+            "a.csv": csv(
+                "name,a,b,answer", *(f"{n},{k},,{'xy'[k % 2]}" for k, n in enumerate(("Bo", "Ed", "Al", "Total")))
+            )
+        },
+        "data check a.csv --label answer",
+        {"splits.train.rows": 4},
+    ),
 ]
 """Text as numbers, dates and labels."""
 
@@ -2396,6 +2440,13 @@ MESSAGES = [
         {"a.xlsx": b"PK\x03\x04"},
         "data check a.xlsx",
         error="(a spreadsheet: save it as CSV or Parquet)",
+    ),
+    Case(
+        "a CSV that Excel wrote",
+        {"a.csv": csv("Größe;Alter;x", "1;2;3", "4;5;6").encode("cp1252")},
+        "data check a.csv",
+        error="a.csv line 1: not UTF-8 text (invalid start byte at byte 2; 0xf6 is 'ö' in cp1252, in which Excel saves "
+        "plain CSV); save the file as UTF-8 (iconv -f cp1252 -t utf-8)",
     ),
 ]
 """Everything else that must be said clearly."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from clx.pipelines.data.file_kinds import kind_of_file
 from clx.pipelines.data.lists_in_text import with_lists
+from clx.pipelines.data.no_rows import below_comments, without_totals
 from clx.pipelines.data.text_files import BLOCK, arrow_source, check_encoding, opened, refuse_bomb
 from clx.pipelines.system.errors import BadInput
 
@@ -26,21 +27,22 @@ def read_csv(path: Path, name: str) -> "pa.Table":
     from pyarrow import csv as arrow
 
     refuse_bomb(path, name)
-    names, separator = _header(path, name)
-    read = arrow.ReadOptions(block_size=BLOCK)
+    names, separator, comments = _header(path, name)
+    read = arrow.ReadOptions(block_size=BLOCK, skip_rows=comments)
     parse = arrow.ParseOptions(delimiter=separator, newlines_in_values=True)
     convert = arrow.ConvertOptions(column_types={column: pa.string() for column in names})
     try:
         table = arrow.read_csv(arrow_source(path), read_options=read, parse_options=parse, convert_options=convert)
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
-        _explain_csv(path, name, separator, error)
+        _explain_csv(path, name, separator, comments, error)
     if table.num_rows:
         _refuse_open_quote(path, name, table)
+        table = without_totals(table, name)
     return with_lists(table.rename_columns([column.strip() for column in names]), name)
 
 
-def _header(path: Path, name: str) -> tuple[list[str], str]:
-    """Column names as written, and the separator."""
+def _header(path: Path, name: str) -> tuple[list[str], str, int]:
+    """Column names as written, the separator, and how many lines of comments stand above."""
     with opened(path, name) as file:
         head = file.read(SAMPLE)
         complete = not file.read(1)
@@ -51,6 +53,7 @@ def _header(path: Path, name: str) -> tuple[list[str], str]:
         raise
     if not text.strip():
         raise BadInput(f"{name}: the file is empty")
+    text, comments = below_comments(text, name)
     best: tuple[tuple[bool, float, int], str, list[list[str]]] | None = None
     for separator in "\t,;|" if ".tsv" in map(str.lower, path.suffixes) else ",\t;|":
         records = [r for r in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if r]
@@ -75,10 +78,10 @@ def _header(path: Path, name: str) -> tuple[list[str], str]:
     doubles = [column for i, column in enumerate(bare) if column in bare[:i]]
     if doubles:
         raise BadInput(f"{name}: column {doubles[0]!r} appears more than once")
-    return names, separator
+    return names, separator, comments
 
 
-def _explain_csv(path: Path, name: str, separator: str, error: Exception) -> NoReturn:
+def _explain_csv(path: Path, name: str, separator: str, comments: int, error: Exception) -> NoReturn:
     """Read again, one row after the other, to name the row at fault.
 
     Not by Arrow's `invalid_row_handler`: a thread of its reader that lets go of that Python function while the
@@ -88,6 +91,8 @@ def _explain_csv(path: Path, name: str, separator: str, error: Exception) -> NoR
     csv.field_size_limit(BLOCK)
     with opened(path, name) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         width = 0
+        for _ in range(comments):
+            text.readline()
         with suppress(csv.Error):
             for number, row in enumerate(r for r in csv.reader(text, delimiter=separator) if r):
                 width = width or len(row)

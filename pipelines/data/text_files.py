@@ -70,6 +70,12 @@ def refuse_bomb(path: Path, name: str) -> None:
             refuse_too_large(size, name)
 
 
+def _as_windows_writes(byte: bytes) -> str:
+    """What a byte is in the encoding of Western European Windows, where it is a letter."""
+    letter = byte.decode("cp1252", errors="ignore")
+    return f"0x{byte.hex()} is {letter!r} in cp1252, in which Excel saves plain CSV" if letter.isalpha() else ""
+
+
 def check_encoding(path: Path, name: str) -> None:
     """Raise `BadInput` at the first byte that is not UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -81,10 +87,12 @@ def check_encoding(path: Path, name: str) -> None:
             except UnicodeDecodeError as error:
                 at = error.start - pending
                 line += block.count(b"\n", 0, max(at, 0))
-                utf16 = "; it begins like UTF-16" if start == 0 and block[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+                wide = start == 0 and block[:2] in (b"\xff\xfe", b"\xfe\xff")
+                windows = "utf-16" if wide else "cp1252"
+                said = "it begins like UTF-16" if wide else _as_windows_writes(block[max(at, 0) : at + 1])
                 raise BadInput(
-                    f"{name} line {line}: not UTF-8 text ({error.reason} at byte {start + at}{utf16}); "
-                    "save the file as UTF-8"
+                    f"{name} line {line}: not UTF-8 text ({error.reason} at byte {start + at}{said and '; ' + said}); "
+                    f"save the file as UTF-8{said and f' (iconv -f {windows} -t utf-8)'}"
                 ) from None
             pending = len(decoder.getstate()[0])
             start, line = start + len(block), line + block.count(b"\n")

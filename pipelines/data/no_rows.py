@@ -1,0 +1,54 @@
+"""Lines of a CSV that are no rows: comments above the header, and totals below the last row."""
+
+import csv
+import re
+from typing import TYPE_CHECKING
+from warnings import warn
+
+from clx.pipelines.system.errors import ClxWarning
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NUMBER = re.compile(r"[-+]?[\d.,' ]*\d[\d.,' ]*\W*[A-Za-z]{0,3}")
+TOTALS = {
+    *("sum", "total", "totals", "grand total", "subtotal", "summe", "gesamt", "gesamtsumme", "insgesamt"),
+    *("somme", "total general", "totale", "totaal", "suma", "summa", "итого", "合計"),
+}
+
+
+def below_comments(text: str, name: str) -> tuple[str, int]:
+    """The text from the header on, and how many lines stand above it, which begin with `#` and are said.
+
+    The last such line is the header, as in `#id,name`, where it has as many cells as the next line, and either no
+    space behind the `#` or a number below it.
+    """
+    lines = text.splitlines(keepends=True)
+    count = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    if count and count < len(lines) and any(_names(lines[count - 1], lines[count], mark) for mark in ",;\t|"):
+        count -= 1
+    if not count or count == len(lines):
+        return text, 0
+    said = f"{count} lines" if count > 1 else "1 line"
+    warn(f"{name}: {said} above the header left out, as comments: {lines[0].strip()[:60]!r}", ClxWarning, stacklevel=2)
+    return "".join(lines[count:]), count
+
+
+def _names(line: str, below: str, separator: str) -> bool:
+    names, cells = next(csv.reader([line], delimiter=separator)), next(csv.reader([below], delimiter=separator), [])
+    return 1 < len(names) == len(cells) and (not line.startswith("# ") or any(NUMBER.fullmatch(cell) for cell in cells))
+
+
+def without_totals(table: "pa.Table", name: str) -> "pa.Table":
+    """The same without a last row that sums up the others, which is said: `Total` or the like in its first cell, and
+    else numbers and more empty cells than not."""
+    *_, last = (None, *table.slice(max(0, table.num_rows - 1)).to_pylist())
+    cells = [] if last is None else [str(cell or "").strip() for cell in last.values()]
+    known = [cell for cell in cells if cell]
+    if table.num_rows < 3 or len(known) < 2 or 2 * len(known) > len(cells):
+        return table
+    if known[0].rstrip(": ").lower() not in TOTALS or not all(NUMBER.fullmatch(cell) for cell in known[1:]):
+        return table
+    said = f"{name} row {table.num_rows}: left out, as the totals of the others: {', '.join(known)[:60]!r}"
+    warn(said, ClxWarning, stacklevel=2)
+    return table.slice(0, table.num_rows - 1)
