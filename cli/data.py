@@ -65,7 +65,9 @@ def check(
         if hidden > 0:
             note(f"{hidden} more findings not shown (--json)")
     if not report["ok"]:
-        raise Refused(f"{report['data']}: " + ", ".join(f"{n} {what}" for what, n in report["errors"].items()))
+        raise Refused(
+            f"{report['data']}: " + ", ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in report["errors"].items())
+        )
     note(f"{report['data']}: nothing wrong")
 
 

@@ -135,10 +135,10 @@ class Table(Modality):
             try:
                 figure = number(found.get(column, cell.get(column)), self._written.get(column, PLAIN))
             except ValueError as error:
-                raise CellError(f"column {column[:30]!r}: {error}") from None
+                raise CellError(str(error), column) from None
             absent = math.isnan(figure)
             if math.isinf(figure):
-                raise CellError(f"column {column[:30]!r}: {figure} is infinite")
+                raise CellError(f"{figure} is infinite", column)
             numbers.append(0.0 if absent else self._scaled(known, figure))
             flags.append(float(absent))
         for column, names in self._categories.items():
@@ -154,7 +154,7 @@ class Table(Modality):
             try:
                 found |= {f"{column} ({name})": each for name, each in dated.read(value).items()}
             except CellError as error:
-                raise CellError(f"column {column[:30]!r}: {error}") from None
+                raise CellError(str(error), column) from None
         return found
 
     def _scaled(self, known: Numbers, number: float) -> float:

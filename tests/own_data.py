@@ -1934,6 +1934,28 @@ NUMBERS = [
         "data check a.csv --label answer",
         {"splits.train.rows": 4},
     ),
+    Case(
+        "a bad cell of a wide table is named by its own column",
+        {
+            "a.csv": csv("a,b,c,answer", *(f"{k},{k * 7 % 5},{'x y' if k == 9 else k % 7},{k % 2}" for k in range(40))),
+            "r.yaml": "data: {train: a.csv, label: answer}\nmodalities: {table: {columns: [a, b, c]}}\n"
+            "objective: cross-entropy\ntrain: {steps: 4, batch_size: 40}\n",
+        },
+        "train r.yaml",
+        error="a.csv row 10, column c: 'x y' is not a number",
+    ),
+    Case(
+        "bad cells of a wide table are counted, each with its column",
+        {
+            "a.csv": csv(
+                "a,b,c,answer", *(f"{k},{k * 7 % 5},{'x y' if k in (9, 12) else k % 7},{k % 2}" for k in range(40))
+            )
+        },
+        "data check a.csv --label answer",
+        {"findings.0.column": "c", "findings.0.reason": "'x y' is not a number"},
+        code=3,
+        hears=("error: a.csv: 2 bad cells",),
+    ),
 ]
 """Text as numbers, dates and labels."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from clx.modalities.base import Modality
+from clx.modalities.errors import at_fault
 from clx.modalities.numbers import number
 from clx.pipelines.batches.cells import cell_of, cells, read_cell
 from clx.pipelines.batches.check_content import compare_content, compare_groups, compare_texts, content_digest
@@ -188,8 +189,9 @@ def _check_row(
             at.bad += 1
             named = row[column] if isinstance(column, str) else None
             file = f"{named}: " if isinstance(named, str) and modality.files else ""
-            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            findings.add("bad cell", manifest.where(i), _spoken(column), file + reason, error=True)
+            at_column, reason = at_fault(error, column)
+            reason = reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}"
+            findings.add("bad cell", manifest.where(i), at_column, file + reason, error=True)
             continue
         if is_cut(modality, cell):
             at.first_cut = at.first_cut if at.cut else i

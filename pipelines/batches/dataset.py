@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from clx.modalities.base import CellError, Input, Modality
+from clx.modalities.errors import at_fault
 from clx.modalities.numbers import class_name, number
 from clx.pipelines.batches.batch import BadRow, Batch, Key
 from clx.pipelines.batches.cells import cell_of, collate, content_of, future_of, read_cell, vary
@@ -106,8 +107,7 @@ class BatchDataset(Dataset[Batch]):
                     if name in self.features:
                         raise CellError("could not be read when the run began")
             except (CellError, BadInput) as error:
-                column = column_of(name, modality)
-                raise _Bad(i, ",".join(column) if isinstance(column, list) else column, str(error)) from None
+                raise _Bad(i, *at_fault(error, column_of(name, modality))) from None
         label, applying = self._labels(row)
         targets = [self._number(i, name, row[name]) for name in self.target]
         if self.forecasts is not None:
