@@ -40,10 +40,10 @@ def _names(line: str, below: str, separator: str) -> bool:
 
 
 def without_totals(table: "pa.Table", name: str) -> "pa.Table":
-    """The same without a last row that sums up the others, which is said: `Total` or the like in its first cell, and
+    """A table of one row or more without a last row that sums up the others, which is said: `Total` or the like in its first cell, and
     else numbers and more empty cells than not."""
-    *_, last = (None, *table.slice(max(0, table.num_rows - 1)).to_pylist())
-    cells = [] if last is None else [str(cell or "").strip() for cell in last.values()]
+    last = table.slice(table.num_rows - 1)
+    cells: list[str] = [str(column[0].as_py() or "").strip() for column in last.columns]
     known = [cell for cell in cells if cell]
     if table.num_rows < 3 or len(known) < 2 or 2 * len(known) > len(cells):
         return table
