@@ -40,8 +40,8 @@ def _names(line: str, below: str, separator: str) -> bool:
 
 
 def without_totals(table: "pa.Table", name: str) -> "pa.Table":
-    """A table of one row or more without a last row that sums up the others, which is said: `Total` or the like in its first cell, and
-    else numbers and more empty cells than not."""
+    """A table, which has rows, without a last one that sums up the others, which is said: `Total` or the like in its
+    first cell, else numbers, and more empty cells than not."""
     last = table.slice(table.num_rows - 1)
     cells: list[str] = [str(column[0].as_py() or "").strip() for column in last.columns]
     known = [cell for cell in cells if cell]
