@@ -1069,6 +1069,33 @@ COLUMNS = [
             "columns": use_of("fold", "group: its rows stay in one split"),
         },
     ),
+    Case(
+        "the label of an object, and objects in lists",
+        pictures(*(f"{i}.png" for i in range(8)))
+        | {
+            "a.jsonl": lines(
+                *(
+                    {
+                        "image": f"{i}.png",
+                        "llm": {"label": ("toy", "food")[i % 2], "confidence": i / 8},
+                        "attributes": [{"name": "size", "value": i}],
+                    }
+                    for i in range(8)
+                )
+            )
+        },
+        "data check a.jsonl",
+        {
+            "splits.train.classes": {"toy": 4, "food": 4},
+            "columns": use_of("attributes", "not used: lists of objects", kind="lists of objects"),
+        },
+    ),
+    Case(
+        "Excel's hint at the separator",
+        {"a.csv": csv("sep=;", "a;b;answer", *(f"{k};{k * 7 % 5},5;{'ja' if k % 2 else 'nein'}" for k in range(8)))},
+        "data check a.csv --label answer",
+        {"splits.train.rows": 8, "columns": use_of("b", "input table", example="0,5")},
+    ),
 ]
 """What columns are: kinds by majority, answers never among the inputs, what `clx init` makes of them."""
 
@@ -1291,7 +1318,7 @@ LISTS = [
         {**FOUR, "c.yaml": config("train: a.jsonl", PAIRED)}
         | {"a.jsonl": lines({"image": ["0.png", "9.png"], "captions": "a"}, {"image": ["1.png"], "captions": "b"})},
         "train c.yaml -o run",
-        error="a.jsonl row 1, column image: 2 of 2: no such file",
+        error="a.jsonl row 1, column image: 2 of 2: 9.png: no such file",
     ),
     Case(
         "what lists are guessed to be",
@@ -2469,6 +2496,19 @@ MESSAGES = [
         "data check a.csv",
         error="a.csv line 1: not UTF-8 text (invalid start byte at byte 2; 0xf6 is 'ö' in cp1252, in which Excel saves "
         "plain CSV); save the file as UTF-8 (iconv -f cp1252 -t utf-8)",
+    ),
+    Case(
+        "an object with two types in it",
+        {"a.jsonl": lines({"tags": {"color": "red"}}, {"tags": {"color": None}}, {"tags": {"color": ["red", "blue"]}})},
+        "data check a.jsonl",
+        error="a.jsonl line 3: 'tags.color' is a list here and text in line 1; a column has one type",
+    ),
+    Case(
+        "a file that is missing from a list of one",
+        {"0.png": picture(), "a.jsonl": lines({"shots": ["0.png"], "x": "a"}, {"shots": ["1.png"], "x": "b"})},
+        "data check a.jsonl",
+        {"findings.0.reason": "1.png: no such file"},
+        code=3,
     ),
 ]
 """Everything else that must be said clearly."""

@@ -124,7 +124,8 @@ def read_cell(modality: Modality, cell: Any) -> Any:
         try:
             found.append(modality.read(one))
         except CellError as error:
-            raise CellError(f"{number} of {len(cell)}: {error}") from None
+            file = f"{one.name}: " if isinstance(one, Path) else ""
+            raise CellError(f"{number} of {len(cell)}: {file}{error}") from None
     return found
 
 

@@ -188,6 +188,7 @@ def _check_row(
         except Exception as error:  # decoders raise what they like, and one bad file must not hide the others
             at.bad += 1
             named = row[column] if isinstance(column, str) else None
+            named = named[0] if isinstance(named, list) and len(named) == 1 else named
             file = f"{named}: " if isinstance(named, str) and modality.files else ""
             at_column, reason = at_fault(error, column)
             reason = reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}"

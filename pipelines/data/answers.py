@@ -36,6 +36,8 @@ def bare(name: str) -> str:
 def sure(column: Column) -> str | None:
     """`label` or `target` for a column that is one by its name and its cells."""
     name = bare(column.name)
+    if bare(column.name.rpartition(".")[2]) in ("label", "labels"):  # of an object: `llm.label`
+        name = "label"
     if name in LABEL and (column.kind in ("number", "category", "text", "labels") or column.kind.startswith("a")):
         return "label"  # also where the classes are called like identifiers
     if name in TARGET and column.kind == "number":

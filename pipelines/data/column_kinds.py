@@ -143,7 +143,7 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
     if kind == "date":
         return Column(name, "date" if distinct > 1 else "one value only", **facts)
     if set(kinds) - {"number", "date", "words", *MEDIA}:
-        return Column(name, f"cells of type {type(values[0]).__name__}", **facts)
+        return Column(name, _nested(values) or f"cells of type {type(values[0]).__name__}", **facts)
     texts = [str(value) for value in values]
     return Column(name, _kind_of_texts(bare, texts, distinct), longest=longest(texts), **facts)
 
@@ -224,6 +224,14 @@ def _listed(name: str, values: Sequence[Any], facts: dict[str, Any]) -> Column:
     if np.mean([words(text) for text in texts]) < 3 and often and not TEXT_NAME.fullmatch(name.strip().lower()):
         return Column(name, "labels", **facts)
     return Column(name, "text", captions=True, longest=longest(texts), **facts)
+
+
+def _nested(values: Sequence[Any]) -> str | None:
+    if any(isinstance(value, dict) for value in values):
+        return "objects"
+    return (
+        "lists of objects" if any(isinstance(v, list) and any(isinstance(o, dict) for o in v) for v in values) else None
+    )
 
 
 def _kind_of_whole_lists(bare: str, values: Sequence[Any]) -> str | None:

@@ -142,7 +142,7 @@ def _refuse_two_types(records: Iterator[tuple[str, dict[str, Any]]], name: str) 
     """Raise `BadInput` at the first cell whose type is not that of its column before."""
     kinds: dict[str, tuple[str, str]] = {}
     for where, record in records:
-        for key, value in record.items():
+        for key, value in _fields(record):
             if value is None:
                 continue
             before, first = kinds.setdefault(key, (_type(value), where))
@@ -150,6 +150,14 @@ def _refuse_two_types(records: Iterator[tuple[str, dict[str, Any]]], name: str) 
                 raise BadInput(
                     f"{name} {where}: {key!r} is {_type(value)} here and {before} in {first}; a column has one type"
                 )
+
+
+def _fields(record: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys and values, also of objects in the values: `product.title`."""
+    for key, value in record.items():
+        yield above + key, value
+        if isinstance(value, dict):
+            yield from _fields(value, f"{above}{key}.")
 
 
 def _type(value: Any) -> str:

@@ -18,20 +18,23 @@ TOTALS = {
 
 
 def below_comments(text: str, name: str) -> tuple[str, int]:
-    """The text from the header on, and how many lines stand above it, which begin with `#` and are said.
+    """The text from the header on, and how many lines stand above it: Excel's `sep=;`, and some that begin with `#`,
+    which are said.
 
     The last such line is the header, as in `#id,name`, where it has as many cells as the next line, and either no
     space behind the `#` or a number below it.
     """
     lines = text.splitlines(keepends=True)
+    hint = int(bool(re.fullmatch(r"sep=.\s*", lines[0])))  # of Excel, which does not show it either
+    lines = lines[hint:]
     count = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
     if count and count < len(lines) and any(_names(lines[count - 1], lines[count], mark) for mark in ",;\t|"):
         count -= 1
     if not count or count == len(lines):
-        return text, 0
+        return "".join(lines), hint
     said = f"{count} lines" if count > 1 else "1 line"
     warn(f"{name}: {said} above the header left out, as comments: {lines[0].strip()[:60]!r}", ClxWarning, stacklevel=2)
-    return "".join(lines[count:]), count
+    return "".join(lines[count:]), hint + count
 
 
 def _names(line: str, below: str, separator: str) -> bool:

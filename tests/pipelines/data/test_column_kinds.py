@@ -23,7 +23,7 @@ def kind(name: str, *cells: object) -> str:
         (["2024-01-02", "2024-01-03", "2024-02-01"], "date"),
         ([datetime.datetime(2024, 1, 2), datetime.datetime(2024, 1, 3)], "date"),
         ([True, False, True], "category"),
-        ([{"a": 1}, {"a": 2}], "cells of type dict"),
+        ([{"a": 1}, {"a": 2}], "objects"),
     ],
 )
 def test_the_kind_of_most_cells(cells: list[object], expected: str) -> None:
