@@ -621,6 +621,18 @@ FOLDERS = [
         "data check data",
         {"splits.train.rows": 4, "splits.train.inputs.text.column": "caption"},
     ),
+    Case(
+        "two of COCO's files for one split",
+        {
+            f"coco/annotations/{what}_{split}2017.json": json.dumps(COCO)
+            for what in ("captions", "instances")
+            for split in ("train", "val")
+        }
+        | pictures(*(f"coco/{split}2017/{i}.png" for split in ("train", "val") for i in range(4))),
+        "data check coco",
+        error="coco: annotations/captions_train2017.json and annotations/instances_train2017.json both name its files, "
+        "and both are for train: name the one that is meant, or move the other away",
+    ),
 ]
 """Folders and files: splits by name, what lies beside them, files by content."""
 
@@ -1095,6 +1107,18 @@ COLUMNS = [
         {"a.csv": csv("sep=;", "a;b;answer", *(f"{k};{k * 7 % 5},5;{'ja' if k % 2 else 'nein'}" for k in range(8)))},
         "data check a.csv --label answer",
         {"splits.train.rows": 8, "columns": use_of("b", "input table", example="0,5")},
+    ),
+    Case(
+        "classes have their names before their identifiers",
+        {f"audio/fold{k % 2 + 1}/{k}.wav": sound(k) for k in range(60)}
+        | {
+            "metadata/urban.csv": csv(
+                "slice_file_name,fold,classID,class",
+                *(f"{k}.wav,{k % 2 + 1},{k % 3},{('dog', 'rain', 'siren')[k % 3]}" for k in range(60)),
+            )
+        },
+        "init .",
+        {"recipe": holds("val: {fraction: 0.5, by: fold}", "label: class ", "text: {column: class}")},
     ),
 ]
 """What columns are: kinds by majority, answers never among the inputs, what `clx init` makes of them."""

@@ -80,9 +80,12 @@ def joined(
         return None
     splits = [split or _split_of_files(table, found) for _, table, found, split in hits]
     if len(hits) > 1 and (None in splits or len(set(splits)) < len(splits)):
+        twice = next((split for split in splits if split is not None and splits.count(split) > 1), None)
+        one, other, *_ = [hit[0] for hit, split in zip(hits, splits, strict=True) if twice in (None, split)]
+        why = "their names do not say which is for which split" if twice is None else f"both are for {twice}"
+        end = "call them train, val and test" if twice is None else "move the other away"
         raise BadInput(
-            f"{name}: {hits[0][0]} and {hits[1][0]} both name its files, and their names do not say which is for which "
-            "split: name the one that is meant, or call them train, val and test"
+            f"{name}: {one} and {other} both name its files, and {why}: name the one that is meant, or {end}"
         )
     read, split_from = [table for _, table, _, _ in hits], None
     if len(hits) > 1 and not any("split" in table.column_names for table in read):

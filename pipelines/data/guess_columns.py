@@ -86,7 +86,7 @@ def _answers_by_name(manifest: Manifest, found: Inferred, free: Mapping[str, Col
     by_name = {name: kind for name, column in free.items() if (kind := sure(column))}
     labels = [name for name, kind in by_name.items() if kind == "label"]
     targets = [name for name, kind in by_name.items() if kind == "target"]
-    numbered = [name for name in labels if free[name].kind == "number"]
+    numbered = [name for name in labels if free[name].kind in ("number", "an identifier")]
     named = next(
         (n for n in labels if free[n].kind == "category" and numbered and telling(manifest, n, numbered)), None
     )
