@@ -1,6 +1,7 @@
 """Images: files or arrays in, `[N, C, H, W]` floats out."""
 
 import io
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from clx.modalities import image_views, openclip
 from clx.modalities.base import CellError, Encoder, Input, Modality, Several, register, unknown_encoder
 from clx.modalities.files import foreign, open_file
 from clx.modalities.image_encoders import Cnn, timm_encoder
+from clx.modalities.pixel_arrays import NUMPY, pixels_of, refuse_bands, refuse_many_bands, refuse_stack
 
 LARGEST = 50_000_000
 """Pixels of an image at most; files with more are refused before decoding, well below where Pillow warns."""
@@ -207,9 +209,13 @@ def _content(path: Path) -> bytes:
 
 @cache
 def _pillow() -> Any:
-    """Pillow's main module, its warning of a pixel bomb an error. Set once: filters are not each thread's own."""
+    """Pillow's main module, its warning of a pixel bomb an error. Set once: filters are not each thread's own.
+
+    What its reader of TIFF logs about a file is left to `CellError`.
+    """
     from PIL import Image as pillow
 
+    logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
     warnings.filterwarnings("error", category=pillow.DecompressionBombWarning)
     return pillow
 
@@ -220,6 +226,8 @@ def _decode(content: bytes) -> Any:
 
     if not content:
         raise CellError("zero bytes")
+    if content.startswith(NUMPY):
+        return _from_array(pixels_of(content))
     name = next((name for start, name in SIGNATURES.items() if content.startswith(start)), "image")
     pillow = _pillow()
     try:
@@ -228,6 +236,7 @@ def _decode(content: bytes) -> Any:
             raise CellError(f"larger than {LARGEST // 1_000_000} megapixels")
         if picture.format not in FORMATS:
             raise CellError(f"{picture.format} is not a format that is read")
+        refuse_stack(picture)
         _check_sides(picture)  # before decoding: Pillow fills the rows of some BMP files byte by byte
         picture.load()
         if picture.info or picture.format == "TIFF":  # else there is nothing that could say which way is up
@@ -238,6 +247,8 @@ def _decode(content: bytes) -> Any:
     except (CellError, MemoryError):  # what the machine lacks is not the file's fault
         raise
     except UnidentifiedImageError:
+        if name == "TIFF":
+            refuse_many_bands(content)
         unknown = foreign(content) or "not an image"
         raise CellError(unknown if name == "image" else f"truncated {name}") from None
     except Exception as error:  # decoders of damaged files raise anything from SyntaxError to struct.error
@@ -263,10 +274,9 @@ def _from_array(pixels: np.ndarray[Any, Any]) -> Any:
     """uint8, bool, uint16 or floats in 0..1, `[H, W]` or `[H, W, 1 | 3 | 4]`, as a Pillow image."""
     from PIL import Image as pillow
 
+    refuse_bands(pixels)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
-    if pixels.size == 0 or pixels.ndim not in {2, 3} or (pixels.ndim == 3 and pixels.shape[2] not in {3, 4}):
-        raise CellError(f"an array of shape {list(pixels.shape)} is not an image")
     if pixels.dtype == np.uint16:
         pixels = pixels / 65535
     if pixels.dtype.kind == "f":

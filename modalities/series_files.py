@@ -105,8 +105,11 @@ def _header(source: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if kind.hasobject:
         raise CellError("Python objects, not numbers")
     if kind.kind not in "biuf" or len(shape) not in (1, 2) or min(shape) < 0:
+        picture = (
+            "; `kind: image` reads it as a picture" if len(shape) == 3 and {shape[0], shape[2]} & {1, 3, 4} else ""
+        )
         raise CellError(
-            f"an array of {kind} and shape {list(shape)}: numbers [steps] or [steps, channels] are understood"
+            f"an array of {kind} and shape {list(shape)}: numbers [steps] or [steps, channels] are understood{picture}"
         )
     return shape, fortran, kind
 

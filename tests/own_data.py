@@ -11,6 +11,7 @@ in the folder of the files; `--json` is added. In `says` a value may also be a f
 import gzip
 import io
 import json
+import struct
 import tarfile
 import wave
 from collections.abc import Callable, Mapping
@@ -57,6 +58,22 @@ def array(values: Any) -> bytes:
     """A .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(values))
+    return buffer.getvalue()
+
+
+def tiff(bands: int, side: int = 8) -> bytes:
+    """A TIFF file of many bands, which Pillow cannot write: header, eight tags, 8-bit pixels."""
+    pixels = 8 + 2 + 8 * 12 + 4
+    tags = [(256, side), (257, side), (258, 8), (259, 1), (262, 1), (273, pixels), (277, bands), (279, bands * side**2)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + bytes(bands * side**2)
+
+
+def layers(pages: int, mode: str = "I;16") -> bytes:
+    """A TIFF file of several pages."""
+    first, *others = (Image.new(mode, (8, 8), 100 * page) for page in range(pages))
+    buffer = io.BytesIO()
+    first.save(buffer, "TIFF", save_all=True, append_images=others)
     return buffer.getvalue()
 
 
@@ -2500,6 +2517,54 @@ MESSAGES = [
                 "`git lfs pull` fetches the file",
             ),
         )
+    ),
+    *(
+        Case(
+            f"pixels that are no picture: {what}",
+            {f"data/{name}/{k}.{extension}": content for name in ("field", "sea") for k in range(2)},
+            "data check data",
+            {"findings.0.column": "image", "findings.0.reason": says},
+            code=3,
+            hears=("error: data: 4 bad cell",),
+        )
+        for what, extension, content, says in (
+            (
+                "13 bands in TIFF",
+                "tif",
+                tiff(13),
+                "field/0.tif: a TIFF of 13 bands: images of 1, 3 or 4 bands are read",
+            ),
+            ("3 layers in TIFF", "tif", layers(3), holds("field/0.tif: a TIFF of 3 pages", "one picture a file")),
+            (
+                "13 bands in .npy",
+                "npy",
+                array(np.zeros((13, 8, 8), np.uint16)),
+                "field/0.npy: an array of shape [13, 8, 8]: images of 1, 3 or 4 bands, first or last, are read",
+            ),
+        )
+    ),
+    Case(
+        "pages of a scan in TIFF: the first is read",
+        {f"data/{name}/{k}.tif": layers(2 + k, "L") for name in ("letter", "bill") for k in range(2)},
+        "data check data",
+        {"splits.train.inputs.image.bad": 0},
+    ),
+    Case(
+        "arrays of pixels in class folders, bands first and last",
+        {
+            f"data/{name}/{k}.npy": array(np.full(shape, 9 * k + len(name), np.uint8))
+            for name in ("field", "sea")
+            for k, shape in enumerate(((3, 8, 9), (8, 9, 3), (8, 9, 1), (4, 8, 9)))
+        },
+        "data check data",
+        {"columns": use_of("image", "input image", kind="image"), "splits.train.inputs.image.bad": 0},
+    ),
+    Case(
+        "arrays of pixels in a table",
+        {"a.csv": csv("tile,label", *(f"{k}.npy,{k % 2}" for k in range(4)))}
+        | {f"{k}.npy": array(np.full((3, 8, 8), k, np.uint8)) for k in range(4)},
+        "data check a.csv",
+        {"columns": use_of("tile", "input image", kind="image"), "splits.train.inputs.image.bad": 0},
     ),
     Case(
         "AAC among recordings",

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from clx.modalities.numbers import Unclear, missing, writing_of
-from clx.pipelines.data.file_kinds import kind_of_bytes, kind_of_file
+from clx.pipelines.data.file_kinds import is_picture, kind_of_bytes, kind_of_file
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.split_names import split_of
 
@@ -95,6 +95,10 @@ def _kinds_of(manifest: Manifest) -> dict[str, Column]:
         name: of_cells(name, [(int(i), row[name]) for i, row in zip(rows, sampled, strict=True)])
         for name in manifest.columns
     }
+    for name, each in found.items():
+        first = next((row[name] for row in sampled if isinstance(row[name], str)), "")
+        if each.kind == "series" and "\0" not in first and is_picture(str(manifest.root / first)):
+            found[name] = replace(each, kind="image")
     if (files := manifest.path_column) in MEDIA:  # of a folder are what they were found to be, whatever they are called
         found[files] = replace(found[files], kind=files)
     return found

@@ -1,5 +1,6 @@
 """What a file is: by its extension where that tells, else by its first bytes."""
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 
@@ -121,6 +122,20 @@ def head_of(path: str) -> bytes:
             return file.read(HEAD)
     except OSError:
         return b""
+
+
+def is_picture(path: str) -> bool:
+    """Whether a `.npy` file holds an array of three dimensions, which no series has, by its header alone."""
+    from numpy.lib import format
+
+    if not path.lower().endswith(".npy"):
+        return False
+    head = io.BytesIO(head_of(path))
+    try:
+        read = format.read_array_header_1_0 if format.read_magic(head) == (1, 0) else format.read_array_header_2_0  # type: ignore[no-untyped-call]
+        return len(read(head)[0]) == 3  # type: ignore[no-untyped-call]
+    except Exception:  # numpy parses the header as Python would, with as many kinds of error; who reads it says so
+        return False
 
 
 def looked_at(path: str) -> tuple[str | None, str | None]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clx.pipelines.data.class_folders import arranged
-from clx.pipelines.data.file_kinds import counted, kind_of_file, kinds_of
+from clx.pipelines.data.file_kinds import counted, is_picture, kind_of_file, kinds_of
 from clx.pipelines.data.file_paths import CALLED, Files, one_reading, placed, readings, sampled
 from clx.pipelines.data.folder_tables import joined, listed_tables, sharded, split_of_table
 from clx.pipelines.data.manifest import LeftOut, Manifest
@@ -145,7 +145,8 @@ def _without_media(
     """Series files, or tables: shards of one, or a file for each split."""
     arrays = [path for path in files if path.lower().endswith(".npy")]
     if arrays:
-        return _arranged(root, name, files, arrays, kinds, passed)
+        pictures = dict.fromkeys(arrays, "image") if is_picture(str(root / arrays[0])) else {}
+        return _arranged(root, name, files, arrays, {**kinds, **pictures}, passed)
     tables = [path for path in files if table_suffix(path) in READERS]
     if tables and (found := sharded(root, name, tables)) is not None:
         return found[0], found[1], passed

@@ -15,7 +15,7 @@ import numpy as np
 from clx.modalities.base import CellError, Modality
 from clx.pipelines.batches.cells import cell_of, one_or_several, read_cell
 from clx.pipelines.batches.columns import column_of, columns_of, has_columns
-from clx.pipelines.data.file_kinds import KNOWN, looked_at
+from clx.pipelines.data.file_kinds import KNOWN, is_picture, looked_at
 from clx.pipelines.data.folder_tables import LISTS
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_manifest, split_by, split_in
@@ -61,6 +61,7 @@ def modality_of_file(run: Run, path: Path) -> str:
     kind, reason = (KINDS[suffix.lower()], None) if suffix.lower() in KINDS else looked_at(str(path))
     if reason is not None:
         raise BadInput(reason)
+    kind = "image" if is_picture(str(path)) else kind
     return modality_of_kind(run, kind, f"{suffix} files" if suffix else "files without an extension")
 
 
@@ -157,8 +158,9 @@ class Inputs:
         for top, folders, files in os.walk(folder):
             folders[:] = sorted(name for name in folders if name[0] != ".")
             for name in sorted(files):
-                if name[0] != "." and KINDS.get(os.path.splitext(name)[1].lower()) in asked:
-                    yield from self.of_file(Path(top, name))
+                kind = "image" if is_picture(at := os.path.join(top, name)) else KINDS.get(Path(name).suffix.lower())
+                if name[0] != "." and kind in asked:
+                    yield from self.of_file(Path(at))
 
     def usable(self, manifest: Manifest) -> dict[str, Modality]:
         """The modalities that a manifest has columns for."""
