@@ -141,7 +141,7 @@ def is_picture(path: str) -> bool:
 def looked_at(path: str) -> tuple[str | None, str | None]:
     """What a file is by its first bytes, image, audio or series; or why it is not read, where that is known."""
     head = head_of(path)
-    kind = kind_of_bytes(head)
+    kind = "image" if is_picture(path) else kind_of_bytes(head)
     return kind, None if kind is not None else why_unread(path) or why_unread_bytes(head)
 
 

@@ -57,11 +57,10 @@ def modality_of_kind(run: Run, kind: str | None, what: str) -> str:
 
 def modality_of_file(run: Run, path: Path) -> str:
     """The run's modality that reads a file of this name. Raises `BadInput` when none or several may."""
-    suffix = path.suffix
-    kind, reason = (KINDS[suffix.lower()], None) if suffix.lower() in KINDS else looked_at(str(path))
+    suffix, known = path.suffix, KINDS.get(path.suffix.lower())
+    kind, reason = (known, None) if known and not is_picture(str(path)) else looked_at(str(path))
     if reason is not None:
         raise BadInput(reason)
-    kind = "image" if is_picture(str(path)) else kind
     return modality_of_kind(run, kind, f"{suffix} files" if suffix else "files without an extension")
 
 
@@ -158,9 +157,9 @@ class Inputs:
         for top, folders, files in os.walk(folder):
             folders[:] = sorted(name for name in folders if name[0] != ".")
             for name in sorted(files):
-                kind = "image" if is_picture(at := os.path.join(top, name)) else KINDS.get(Path(name).suffix.lower())
+                kind = "image" if is_picture(os.path.join(top, name)) else KINDS.get(Path(name).suffix.lower())
                 if name[0] != "." and kind in asked:
-                    yield from self.of_file(Path(at))
+                    yield from self.of_file(Path(top, name))
 
     def usable(self, manifest: Manifest) -> dict[str, Modality]:
         """The modalities that a manifest has columns for."""
