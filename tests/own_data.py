@@ -143,6 +143,23 @@ COCO = {
 }
 
 FOLDERS = [
+    *(
+        Case(
+            f"a folder a person, of the same tables{what}",
+            {f"data/s{k}/acc.csv": "0.1,0.2\n0.2,0.1\n0.3,0.3\n" for k in range(4)}
+            | {f"data/s{k}/label.csv": csv("start,end,activity", "0,1,walk", "1,2,sit") for k in range(4)}
+            | files,
+            "init data",
+            error="data: each of 4 folders, as 's0', holds acc.csv and label.csv: parts of a recording",
+        )
+        for what, files in (("", {}), (", and a table of all", {"data/people.tsv": "person\tage\ns0\t30\ns1\t40\n"}))
+    ),
+    Case(
+        "numbered series in class folders, called alike in each",
+        {f"data/{name}/{k}.csv": "0.1,0.2\n0.2,0.1\n0.3,0.3\n" for name in ("a", "b", "c") for k in range(2)},
+        "data check data",
+        {"splits.train.classes": {"a": 2, "b": 2, "c": 2}, "splits.train.inputs.series.bad": 0},
+    ),
     Case(
         "class folders",
         pictures("data/cat/1.png", "data/cat/2.png", "data/dog/1.png"),
@@ -1534,6 +1551,22 @@ PAIRS = [
         graded(),
         "init a.csv --pair query,product_image --target relevance",
         {"recipe": holds("query: {kind: text}", "product_image: {kind: image}", "objective: {name: cosent}")},
+    ),
+    *(
+        Case(
+            f"queries, products and their relevance in three tables{what}",
+            {
+                "data/queries.tsv": csv("query_id\tquery", *(f"{k}\tred mug {k}" for k in range(5))),
+                "data/products.csv": csv("product_id,title,image", *(f"B{k},a mug {k},{k}.png" for k in range(4))),
+                "data/qrels.tsv": csv(
+                    "query_id\tproduct_id\trelevance", *(f"{k % 5}\tB{k % 4}\t{k % 3}" for k in range(20))
+                ),
+                **files,
+            },
+            "init data",
+            error="data: qrels.tsv joins the rows of products.csv by 'product_id' and of queries.tsv by 'query_id'",
+        )
+        for what, files in (("", {}), (", with pictures", pictures(*(f"data/{k}.png" for k in range(4)))))
     ),
     Case(
         "identifiers of words and numbers are no categories",

@@ -15,6 +15,7 @@ from clx.pipelines.data.file_paths import CALLED, Files, one_reading, placed, re
 from clx.pipelines.data.folder_tables import joined, listed_tables, sharded, split_of_table
 from clx.pipelines.data.manifest import LeftOut, Manifest
 from clx.pipelines.data.readers import READERS, read_file, table_suffix
+from clx.pipelines.data.related_files import refuse_keyed, refuse_parts
 from clx.pipelines.data.stems import columns_beside
 from clx.pipelines.system.errors import BadInput
 
@@ -34,6 +35,8 @@ def read_folder(root: Path, name: str) -> Manifest:
     kinds = kinds_of(str(root), files)
     media = [path for path in files if kinds.get(path) in ("image", "audio")]
     listed = listed_tables(files, name)
+    if media and not listed:
+        refuse_keyed(root, [path for path in files if table_suffix(path) in READERS], name)
     if (listed or media) and (found := joined(root, name, files, media, listed)) is not None:
         manifest, used = found
     elif media:
@@ -148,6 +151,8 @@ def _without_media(
         pictures = dict.fromkeys(arrays, "image") if is_picture(str(root / arrays[0])) else {}
         return _arranged(root, name, files, arrays, {**kinds, **pictures}, passed)
     tables = [path for path in files if table_suffix(path) in READERS]
+    refuse_parts(tables, name)
+    refuse_keyed(root, tables, name)
     if tables and (found := sharded(root, name, tables)) is not None:
         return found[0], found[1], passed
     series = [path for path in files if kinds.get(path) == "series"]
