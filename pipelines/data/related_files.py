@@ -34,8 +34,8 @@ def refuse_parts(tables: Sequence[str], name: str) -> None:
         return
     raise BadInput(
         f"{name}: each of {len(inside)} folders, as {next(iter(inside))!r}, holds {' and '.join(first[:3])}: parts "
-        "of a recording, which are not put together here; write a file per stretch of one answer and a metadata.csv that "
-        "names it, or one table with a row per time step and a column that numbers such stretches (data.long)"
+        "of a recording, which are not put together here; write a file per stretch of one answer and a metadata.csv "
+        "that names it, or one table with a row per time step and a column that numbers such stretches (data.long)"
     )
 
 
