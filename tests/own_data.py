@@ -2213,7 +2213,55 @@ NOISE = np.random.default_rng(0).normal(size=(400, 400))
 LONG = "data check t.csv --config r.yaml"
 HOURS = "every: 3600"
 
+
+def worn(*left_out: str) -> dict[str, str]:
+    """Steps of an accelerometer on two people, three stretches each of two activities in turn."""
+    columns = ["subject", "stretch", "t", "x", "y", "z", "activity"]
+    rows = [
+        (
+            f"s{i // 60}",
+            f"{i // 20}",
+            f"{i % 60 / 32}",
+            f"{i * 7 % 11}.5",
+            f"{i * 5 % 13}.5",
+            f"{i * 3 % 7}.5",
+            "ab"[i // 20 % 2],
+        )
+        for i in range(120)
+    ]
+    kept = [k for k, column in enumerate(columns) if column not in left_out]
+    return {"a.csv": csv(",".join(columns[k] for k in kept), *(",".join(row[k] for k in kept) for row in rows))}
+
+
 SERIES = [
+    Case(
+        "y beside x and z is an axis; an activity is asked about",
+        worn(),
+        "init a.csv",
+        error="column 'activity' is probably the answer (by its name): say --label activity",
+    ),
+    Case(
+        "of a person and the stretches of an activity, the stretches are series",
+        worn(),
+        "init a.csv --label activity",
+        {"recipe": holds("long: {id: stretch, time: t, channels: [x, y, z]}")},
+    ),
+    Case(
+        "an activity that changes within a person's steps",
+        worn("stretch"),
+        "init a.csv --label activity",
+        {"columns": use_of("y", "input table")},
+        hears=("activity changes within a subject, so each row is learned by itself; --group subject keeps its rows",),
+    ),
+    Case(
+        "series that a metadata.csv names are not left out",
+        {
+            "d/metadata.csv": csv("file_name,activity", *(f"{k}.csv,{'ab'[k % 2]}" for k in range(4))),
+            **{f"d/{k}.csv": "0.1,0.2\n0.2,0.1\n0.3,0.3\n" for k in range(5)},
+        },
+        "init d --label activity",
+        {"columns": use_of("file_name", "input series"), "left_out": leaves(".csv files", 1, "4.csv")},
+    ),
     Case(
         "long texts are read to their end",
         {"t.csv": texts(*[301] * 20)},

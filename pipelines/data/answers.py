@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ LIKELY = {
     *("fraud", "spam", "sentiment", "quality", "medv", "saleprice", "cnt", "count", "strength", "topic", "emotion"),
     *("age", "salary", "charges", "cost", "sales", "demand", "breed", "genre", "result", "response", "output", "type"),
     *("isduplicate", "intent", "toxic", "approved", "status", "grade", "wage", "rent", "amount", "yield"),
+    *("activity", "gesture"),
 }
 """Names of answers in well-known tables: asked about, never taken in silence."""
 CHANCE = 1e-3  # of a column without any bearing on the answer to tell it in the rows that there are
@@ -33,11 +34,13 @@ def bare(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
 
 
-def sure(column: Column) -> str | None:
-    """`label` or `target` for a column that is one by its name and its cells."""
+def sure(column: Column, beside: Collection[str] = ()) -> str | None:
+    """`label` or `target` for a column that is one by its name and its cells; a `y` beside `x` and `z` is an axis."""
     name = bare(column.name)
     if bare(column.name.rpartition(".")[2]) in ("label", "labels"):  # of an object: `llm.label`
         name = "label"
+    if name == "y" and {"x", "z"} <= set(map(bare, beside)):
+        return None
     if name in LABEL and (column.kind in ("number", "category", "text", "labels") or column.kind.startswith("a")):
         return "label"  # also where the classes are called like identifiers
     if name in TARGET and column.kind == "number":

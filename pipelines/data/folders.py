@@ -39,6 +39,7 @@ def read_folder(root: Path, name: str) -> Manifest:
         refuse_keyed(root, [path for path in files if table_suffix(path) in READERS], name)
     if (listed or media) and (found := joined(root, name, files, media, listed)) is not None:
         manifest, used = found
+        used |= _series_named(manifest, files)
     elif media:
         manifest, used, passed = _arranged(root, name, files, media, kinds, passed)
     else:
@@ -49,6 +50,13 @@ def read_folder(root: Path, name: str) -> Manifest:
 
 
 _none = np.empty(0, dtype=np.int64)
+
+
+def _series_named(manifest: Manifest, files: Sequence[str]) -> set[str]:
+    """Files of series that cells of a table name."""
+    named = [column for column, cells in sampled(manifest.table) if kind_of_file(cells[0]) == "series"]
+    cells = (cell for column in named for cell in manifest.table.column(column).to_pylist())
+    return {cell for cell in cells if isinstance(cell, str)} & set(files)
 
 
 def walked(root: Path, most: int | None = None) -> tuple[list[str], dict[str, list[str]]]:

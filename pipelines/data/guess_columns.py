@@ -55,7 +55,7 @@ def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
 def _answers(manifest: Manifest, found: Inferred, free: dict[str, Column], asked: Asked) -> None:
     """The label or the target, taken out of the columns that are free to be inputs."""
     if asked.no_answer and NONE not in found.columns:
-        for name in [name for name, column in free.items() if sure(column)]:
+        for name in [name for name, column in free.items() if sure(column, found.columns)]:
             found.unused[name] = f"an answer by its name, and --label {NONE}"
             del free[name]
         return
@@ -83,7 +83,7 @@ def _answers_by_name(manifest: Manifest, found: Inferred, free: Mapping[str, Col
     other without an answer, none is taken before it is asked for. Names of classes go before their numbers."""
     kinds = {column.kind for name, column in free.items() if name in asked.pair or not asked.pair}
     aligned = "text" in kinds and bool(kinds & set(MEDIA))
-    by_name = {name: kind for name, column in free.items() if (kind := sure(column))}
+    by_name = {name: kind for name, column in free.items() if (kind := sure(column, found.columns))}
     labels = [name for name, kind in by_name.items() if kind == "label"]
     targets = [name for name, kind in by_name.items() if kind == "target"]
     numbered = [name for name in labels if free[name].kind in ("number", "an identifier")]

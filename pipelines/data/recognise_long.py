@@ -2,16 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from warnings import warn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clx.pipelines.data.column_kinds import ID_NAME, Column
 from clx.pipelines.data.manifest import Manifest, seconds
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, ClxWarning
 
 TIME = {"time", "timestamp", "t", "datetime", "date", "step", "timestep", "seconds", "ts", "frame", "ms"}
 USABLE_TIMES = ("number", "date", "an index", "category", "an identifier")
-WHOSE = {"recording", "series", "case", "subject", "session", "trial", "unit", "sequence", "patient", "device", "track"}
+WHOSE = {
+    *("recording", "series", "case", "subject", "session", "trial", "unit", "sequence", "patient", "device", "track"),
+    *("segment", "stretch", "bout", "episode"),
+}
 STEPS = 5  # per series on average, at least
 WINDOWED, SHORTEST, LARGEST = 256, 32, 512  # steps
 
@@ -21,18 +26,31 @@ def find_long(manifest: Manifest, columns: Mapping[str, Column], answers: Sequen
 
     Args:
         columns: that may be part of it.
-        answers: label or targets; where they change within a series, rows are no steps of it.
+        answers: label or targets; where they change within a series, rows are no steps of it, which is warned of.
     """
     times = [name for name, column in columns.items() if _bare(name) in TIME and column.kind in USABLE_TIMES]
     whose = [name for name, column in columns.items() if _is_whose(name, column)]
     channels = [name for name, column in columns.items() if column.kind == "number" and name not in (*times, *whose)]
-    if len(times) != 1 or len(whose) != 1 or not channels:
+    if len(times) != 1 or not whose or not channels:
         return None
-    ids = np.array([str(value) for value in manifest.column(whose[0])])
     try:
         when = seconds(manifest, times[0], "data.long")
     except BadInput:
         return None
+    whole = {name: changing for name in whose if (changing := _changing(manifest, name, when, answers)) is not None}
+    series = [name for name, changing in whole.items() if not changing]
+    if series:  # of a recording and its subject the recording, of which there are more
+        return {"id": max(series, key=lambda name: columns[name].distinct), "time": times[0], "channels": channels}
+    for name, changing in whole.items():
+        said = f"{changing} changes within a {name}, so each row is learned by itself"
+        do = f"--group {name} keeps its rows in one split; a column 'stretch' that numbers those of one {changing}"
+        warn(f"{manifest.name}: {said}; {do} makes series of them", ClxWarning, stacklevel=2)
+    return None
+
+
+def _changing(manifest: Manifest, whose: str, when: NDArray[np.float64], answers: Sequence[str]) -> str | None:
+    """The first answer that changes within a series, "" for none; None where time does not rise within each."""
+    ids = np.array([str(value) for value in manifest.column(whose)])
     names, codes = np.unique(ids, return_inverse=True)
     order = np.lexsort((when, codes))
     within = np.diff(codes[order]) == 0
@@ -41,8 +59,8 @@ def find_long(manifest: Manifest, columns: Mapping[str, Column], answers: Sequen
     for answer in answers:
         cells = np.array([str(value) for value in manifest.column(answer)])[order]
         if (cells[1:] != cells[:-1])[within].any():
-            return None
-    return {"id": whose[0], "time": times[0], "channels": channels}
+            return answer
+    return ""
 
 
 def windows_for(steps: Sequence[int]) -> dict[str, int] | None:
