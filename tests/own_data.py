@@ -155,6 +155,23 @@ FOLDERS = [
         for what, files in (("", {}), (", and a table of all", {"data/people.tsv": "person\tage\ns0\t30\ns1\t40\n"}))
     ),
     Case(
+        "a metadata.json beside each picture, in class folders",
+        {f"data/{name}/{k}/image.png": picture(9 * k + len(name)) for name in ("field", "sea") for k in range(4)}
+        | {f"data/{name}/{k}/metadata.json": f'{{"lat": {k}.5}}' for name in ("field", "sea") for k in range(4)},
+        "data check data",
+        {"columns": lambda columns: columns[2]["use"] == "input table", "splits.train.classes": {"field": 4, "sea": 4}},
+    ),
+    Case(
+        "a folder for each picture",
+        {f"data/{k}/image.png": picture(k) for k in range(6)}
+        | {f"data/{k}/metadata.json": f'{{"lat": {k}.5}}' for k in range(6)},
+        "init data",
+        {
+            "columns": lambda columns: [at["column"] for at in columns] == ["image", "lat"],
+            "notes.0": "each folder holds one file, image.png: a folder is no class",
+        },
+    ),
+    Case(
         "numbered series in class folders, called alike in each",
         {f"data/{name}/{k}.csv": "0.1,0.2\n0.2,0.1\n0.3,0.3\n" for name in ("a", "b", "c") for k in range(2)},
         "data check data",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from clx.pipelines.data.split_names import split_of
 from clx.pipelines.system.errors import BadInput
 
+ALIKE = 5  # folders with one file of the same name each from which on they are no classes
 FEW = 0.01  # files beside class folders, of all: a picture of the whole set, say
 
 
@@ -46,6 +47,11 @@ def arranged(paths: Sequence[str], name: str) -> Arranged:
     dropped = _without_strays(heads, strays, name, "the class folders")
     if not heads:
         return Arranged([(os.sep.join(each), None, None) for each in strays], notes=_one_folder(parts[0], depth))
+    names = len({tuple(each[depth + 1 :]) for inside in heads.values() for each in inside})
+    if len(heads) >= ALIKE and all(len(inside) == 1 for inside in heads.values()) and names == 1:
+        only = [each for inside in heads.values() for each in inside]
+        said = f"each folder holds one file, {only[0][-1]}: a folder is no class"
+        return Arranged([(os.sep.join(each), None, None) for each in only], dropped=dropped, notes=[said])
     rows = [(os.sep.join(each), head, None) for head, inside in heads.items() for each in inside]
     return Arranged(rows, dropped=dropped)
 

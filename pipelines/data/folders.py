@@ -16,7 +16,7 @@ from clx.pipelines.data.folder_tables import joined, listed_tables, sharded, spl
 from clx.pipelines.data.manifest import LeftOut, Manifest
 from clx.pipelines.data.readers import READERS, read_file, table_suffix
 from clx.pipelines.data.related_files import refuse_keyed, refuse_parts
-from clx.pipelines.data.stems import columns_beside
+from clx.pipelines.data.stems import FACTS_OF_ONE, columns_beside, files_alone
 from clx.pipelines.system.errors import BadInput
 
 SYSTEM = {"thumbs.db", "desktop.ini"}
@@ -35,6 +35,8 @@ def read_folder(root: Path, name: str) -> Manifest:
     kinds = kinds_of(str(root), files)
     media = [path for path in files if kinds.get(path) in ("image", "audio")]
     listed = listed_tables(files, name)
+    if len(listed) > 1 and all(os.path.basename(file).lower() == FACTS_OF_ONE for file in listed.values()):
+        listed = {} if set(listed) <= set(files_alone(media)) else listed
     if media and not listed:
         refuse_keyed(root, [path for path in files if table_suffix(path) in READERS], name)
     if (listed or media) and (found := joined(root, name, files, media, listed)) is not None:

@@ -11,6 +11,7 @@ from clx.pipelines.data.json_files import objects
 from clx.pipelines.system.errors import BadInput
 
 CAPTIONS, FACTS = (".txt", ".caption"), (".json",)
+FACTS_OF_ONE = "metadata.json"
 NUMBERS = re.compile(r"[\d\s.eE+-]+")
 
 
@@ -20,13 +21,16 @@ def columns_beside(
     """Columns of text files with the names of `paths`, the files that they are made of, and notes.
 
     A line of a `.txt` is a caption: one makes a text cell, several in any file make all cells lists. The keys of a
-    `.json` are columns; one that is `taken` is called `json_KEY`. Boxes of numbers (YOLO's) are no captions. Raises
-    `BadInput` for a file that is not what its name says.
+    `.json`, or of a `metadata.json` beside one file alone, are columns; one that is `taken` is called `json_KEY`. Boxes
+    of numbers (YOLO's) are no captions. Raises `BadInput` for a file that is not what its name says.
     """
     stems = {os.path.splitext(path)[0] for path in paths}
+    alone = files_alone(paths)
     found: dict[str, dict[str, str]] = {"text": {}, "facts": {}}
     for other in others:
         stem, extension = os.path.splitext(other)
+        if os.path.basename(other).lower() == FACTS_OF_ONE and os.path.dirname(other) in alone:
+            stem = os.path.splitext(alone[os.path.dirname(other)])[0]
         if stem in stems and extension.lower() in (*CAPTIONS, *FACTS):
             found["text" if extension.lower() in CAPTIONS else "facts"][stem] = other
     columns: dict[str, Any] = {}
@@ -46,6 +50,14 @@ def columns_beside(
                 columns[f"json_{column}" if column in (*taken, *columns) else column] = table.column(column)
         used |= set(found["facts"].values())
     return columns, used, notes
+
+
+def files_alone(paths: Sequence[str]) -> dict[str, str]:
+    """By folder, the file of `paths` that is the only one there; not of the folder itself."""
+    inside: dict[str, list[str]] = {}
+    for path in paths:
+        inside.setdefault(os.path.dirname(path), []).append(path)
+    return {folder: found[0] for folder, found in inside.items() if folder and len(found) == 1}
 
 
 def _captions(root: Path, paths: Sequence[str], files: Mapping[str, str], name: str) -> list[Any] | None:
