@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Generator, Tensor
 
 from clx.modalities import image_views, openclip
@@ -65,6 +65,8 @@ class Image(Modality):
     size: Annotated[int, Ge(4)] | None = None
     """Side in pixels (shorter side resized, centre cropped). The encoder's own when not given; `cnn`: 32."""
     channels: Literal[1, 3] = 3
+    white: Annotated[int, Ge(1), Le(65535)] = 65535
+    """Value of 16-bit pixels from which on they are white: 4095 for files that hold 12 bits."""
     flip: bool = False
     """Mirror half of the views. Not for digits, letters or anything else that reads differently in a mirror."""
     width: Annotated[int, Ge(4)] = 32
@@ -77,9 +79,9 @@ class Image(Modality):
     def read(self, cell: Any) -> Tensor:
         """Path, bytes of a file, or array -> uint8 `[C, H, W]`, upright, on white where it was transparent."""
         if isinstance(cell, np.ndarray):
-            picture = _from_array(cell)
+            picture = _from_array(cell, self.white)
         elif isinstance(cell, Path | bytes):
-            picture = _decode(_content(cell) if isinstance(cell, Path) else cell)
+            picture = _decode(_content(cell) if isinstance(cell, Path) else cell, self.white)
         else:
             raise CellError(f"expected an image file or its bytes, found {type(cell).__name__}")
         _check_sides(picture)
@@ -220,14 +222,14 @@ def _pillow() -> Any:
     return pillow
 
 
-def _decode(content: bytes) -> Any:
+def _decode(content: bytes, white: int) -> Any:
     """The first frame of an image file, upright, as 8-bit greys or colours on white."""
     from PIL import ImageOps, UnidentifiedImageError
 
     if not content:
         raise CellError("zero bytes")
     if content.startswith(NUMPY):
-        return _from_array(pixels_of(content))
+        return _from_array(pixels_of(content), white)
     name = next((name for start, name in SIGNATURES.items() if content.startswith(start)), "image")
     pillow = _pillow()
     try:
@@ -241,7 +243,7 @@ def _decode(content: bytes) -> Any:
         picture.load()
         if picture.info or picture.format == "TIFF":  # else there is nothing that could say which way is up
             ImageOps.exif_transpose(picture, in_place=True)
-        return _eight_bits(picture)
+        return _eight_bits(picture, white)
     except (pillow.DecompressionBombWarning, pillow.DecompressionBombError):
         raise CellError(f"larger than {LARGEST // 1_000_000} megapixels") from None
     except (CellError, MemoryError):  # what the machine lacks is not the file's fault
@@ -256,21 +258,21 @@ def _decode(content: bytes) -> Any:
         raise CellError(f"{'truncated' if truncated else 'damaged'} {name}") from error
 
 
-def _eight_bits(picture: Any) -> Any:
+def _eight_bits(picture: Any, white: int) -> Any:
     """16-bit and float pixels scaled to 8 bits, transparency laid on white."""
     from PIL import Image as pillow
 
     if picture.mode.startswith(("I", "F")):
         pixels = np.asarray(picture)
         whole = picture.mode != "F" and pixels.min() >= 0 and pixels.max() <= 65535
-        return _from_array(pixels.astype(np.uint16) if whole else pixels)
+        return _from_array(pixels.astype(np.uint16) if whole else pixels, white)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         return pillow.alpha_composite(pillow.new("RGBA", picture.size, "white"), picture)
     return picture
 
 
-def _from_array(pixels: np.ndarray[Any, Any]) -> Any:
+def _from_array(pixels: np.ndarray[Any, Any], white: int) -> Any:
     """uint8, bool, uint16 or floats in 0..1, `[H, W]` or `[H, W, 1 | 3 | 4]`, as a Pillow image."""
     from PIL import Image as pillow
 
@@ -278,7 +280,7 @@ def _from_array(pixels: np.ndarray[Any, Any]) -> Any:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if pixels.dtype == np.uint16:
-        pixels = pixels / 65535
+        pixels = np.minimum(pixels / white, 1)
     if pixels.dtype.kind == "f":
         if not (pixels.min() >= 0 and pixels.max() <= 1):  # also refuses NaN
             raise CellError("float pixels outside 0..1")
@@ -287,4 +289,4 @@ def _from_array(pixels: np.ndarray[Any, Any]) -> Any:
         pixels = pixels * 255
     elif pixels.dtype != np.uint8:
         raise CellError(f"pixels of type {pixels.dtype}: want uint8, uint16, bool or floats in 0..1")
-    return _eight_bits(pillow.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)))
+    return _eight_bits(pillow.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)), white)

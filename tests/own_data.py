@@ -69,6 +69,13 @@ def tiff(bands: int, side: int = 8) -> bytes:
     return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + bytes(bands * side**2)
 
 
+def deep(brightest: int, kind: str = "PNG") -> bytes:
+    """A picture of 16-bit greys up to `brightest`."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.linspace(0, brightest, 64).astype(np.uint16).reshape(8, 8)).save(buffer, kind)
+    return buffer.getvalue()
+
+
 def layers(pages: int, mode: str = "I;16") -> bytes:
     """A TIFF file of several pages."""
     first, *others = (Image.new(mode, (8, 8), 100 * page) for page in range(pages))
@@ -2640,6 +2647,19 @@ MESSAGES = [
                 "field/0.npy: an array of shape [13, 8, 8]: images of 1, 3 or 4 bands, first or last, are read",
             ),
         )
+    ),
+    *(
+        Case(
+            f"pictures of 16 bits of which {brightest} is the brightest",
+            {
+                f"data/{name}/{k}.{kind}": content
+                for name in ("field", "sea")
+                for k, (kind, content) in enumerate((("png", deep(brightest)), ("tif", deep(brightest // 2, "TIFF"))))
+            },
+            "init data",
+            {"recipe": holds(says)},
+        )
+        for brightest, says in ((3021, "image: {white: 4095}"), (60000, "image: {}"))
     ),
     Case(
         "pages of a scan in TIFF: the first is read",

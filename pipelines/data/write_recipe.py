@@ -23,6 +23,7 @@ from clx.pipelines.data.guess_columns import infer_modalities
 from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred
 from clx.pipelines.data.manifest import Manifest, resolve
 from clx.pipelines.data.recognise_long import windows_for
+from clx.pipelines.data.sixteen_bits import white_of
 from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.data.understood import understood
 from clx.pipelines.system.durable_files import unwritable
@@ -68,6 +69,11 @@ def infer_config(source: str, asked: Asked = UNASKED, settings: Sequence[str] = 
     for name, options in found.modalities.items():
         if options.get("kind", name) == "audio":
             options |= _sample_rate(manifest, options.get("column", name))
+        if options.get("kind", name) == "image" and (white := white_of(manifest, options.get("column", name))):
+            options["white"] = white
+            reasons[f"modalities.{name}"] = (
+                f"16-bit pixels of which none seen is over {white}, which is taken for white"
+            )
     choice = choose(found, len(splits["train"]))
     config = {
         "data": data,

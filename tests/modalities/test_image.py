@@ -79,6 +79,15 @@ def test_transparency_lies_on_white() -> None:
     assert Image().read(encoded(palette))[:, 0, 0].tolist() == [10, 20, 30]
 
 
+def test_white_of_sixteen_bits(tmp_path: Path) -> None:
+    for value, seen in ((0, 0), (2048, 128), (4095, 255), (9000, 255)):
+        pixels = np.full((32, 32), value, np.uint16)
+        pillow.fromarray(pixels).save(tmp_path / "deep.png")
+        np.save(tmp_path / "deep.npy", pixels)
+        for cell in (tmp_path / "deep.png", tmp_path / "deep.npy", pixels):
+            assert Image(white=4095).read(cell).unique().tolist() == [seen]
+
+
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
     deep = pillow.fromarray(np.full((32, 32), 32896, dtype=np.uint16))
     assert Image().read(encoded(deep)).eq(128).all()
