@@ -21,7 +21,7 @@ CUT = 0.01
 """Share of the training texts that may be cut by a length that follows from them."""
 
 
-HELD = {bytes: "bytes of a file", dict: "several named values"}
+HELD: dict[type[Any], str] = {bytes: "bytes of a file", dict: "several named values"}
 """What a cell holds that is no text, and no list."""
 
 
