@@ -77,14 +77,14 @@ class Gated(Fused):
     """
 
     errors: Tensor
-    heard: Tensor
+    batches: Tensor
 
     def __init__(self, names: Sequence[str], dim: int, outputs: int) -> None:
         super().__init__(names, outputs)
         self.heads = nn.ModuleDict({name: nn.Linear(dim, outputs) for name in names})
         self.adding = nn.Parameter(torch.zeros(1))
         self.register_buffer("errors", torch.ones(len(self.names)))
-        self.register_buffer("heard", torch.zeros(len(self.names)))
+        self.register_buffer("batches", torch.zeros(len(self.names)))
 
     def forward(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
         names = [name for name in self.names if name in z]
@@ -106,11 +106,11 @@ class Gated(Fused):
         return weights
 
     @torch.no_grad()
-    def hear(self, name: str, error: Tensor) -> None:
+    def track(self, name: str, error: Tensor) -> None:
         """Take the error `[]` of an input in a batch into the mean over about the last `MEMORY` batches."""
         place = self.names.index(name)
-        self.heard[place] += 1
-        self.errors[place] += (error - self.errors[place]) / self.heard[place].clamp(max=MEMORY)
+        self.batches[place] += 1
+        self.errors[place] += (error - self.errors[place]) / self.batches[place].clamp(max=MEMORY)
 
     def alone(self, name: str) -> nn.Module:
         return self.heads[name]

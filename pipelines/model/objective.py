@@ -22,12 +22,12 @@ def looked_at(term: Term, names: Iterable[str], only_negatives: Collection[str])
 
 
 @runtime_checkable
-class Divided(Protocol):
+class HoldsOut(Protocol):
     """Values that can be had for two parts of the rows, one for the inputs of a gated head and one for its gates."""
 
     def __call__(self, loss: Loss, z: Embeddings, negatives: Embeddings) -> dict[str, object]: ...
-    def divided(self) -> tuple["Divided", "Divided"]: ...
-    def hear(self, loss: Loss, name: str, rows: Tensor) -> None: ...
+    def held_out(self) -> tuple["HoldsOut", "HoldsOut"]: ...
+    def track(self, loss: Loss, name: str, rows: Tensor) -> None: ...
 
 
 class Objective(nn.Module):
@@ -66,12 +66,12 @@ class Objective(nn.Module):
 
     def gated(self, loss: Loss, seen: Embeddings, extras: Provide) -> Tensor:
         """The loss of what all inputs predict together, with the gradients of other losses: each input learns from what
-        it predicts alone, and the gates hear and learn from rows whose answers the inputs were not told."""
-        assert isinstance(extras, Divided)
-        inputs, gates = extras.divided()
+        it predicts alone, and the gates from rows whose answers the inputs were not given."""
+        assert isinstance(extras, HoldsOut)
+        inputs, gates = extras.held_out()
         learned = [loss({name: rows}, **inputs(loss, {name: rows}, {})) for name, rows in seen.items()]
         for name, rows in seen.items():
-            gates.hear(loss, name, rows)
+            gates.track(loss, name, rows)
         learned.append(loss(seen, **gates(loss, seen, {})))
         gradient = torch.stack(learned).sum()
         value = loss(seen, **extras(loss, seen, {})).detach()  # the last, since the counts of the last are logged

@@ -34,8 +34,8 @@ class Extras:
     """Seeded by the place of the batch in the run, so that a resumed run draws the same."""
     progress: float = 1.0
     """Share of the run's steps that are done."""
-    told: Tensor | None = None
-    """Rows `[B]` whose labels and targets are told to a loss that trains the head; all when None."""
+    answered: Tensor | None = None
+    """Rows `[B]` whose labels and targets are given to a loss that trains the head; all when None."""
 
     def __call__(self, loss: Loss, z: Embeddings, negatives: Embeddings) -> dict[str, object]:
         """Values by name. A loss that trains the head has predictions from its own inputs, and of rows without any of
@@ -49,9 +49,9 @@ class Extras:
     def known(self, z: Embeddings) -> Tensor:
         """Rows `[B]` with any of these inputs: of the others there is nothing to predict from."""
         known = torch.stack([self.batch.present[name] for name in z]).any(0)
-        return known if self.told is None else known & self.told
+        return known if self.answered is None else known & self.answered
 
-    def divided(self) -> tuple["Extras", "Extras"]:
+    def held_out(self) -> tuple["Extras", "Extras"]:
         """The batch for what each input predicts alone, and for the gates that weigh the inputs, each with the answers
         of other rows: an input has no answer by heart to a row of the gates.
 
@@ -60,7 +60,7 @@ class Extras:
         rows = self.batch.sample_id
         held = ((rows * 2654435761) >> 16) % GATE_ROWS == 0  # spread over whatever order the rows are in
         held &= torch.tensor(self.progress < GATES_LEARN, device=rows.device)
-        return replace(self, told=~held), replace(self, told=held)
+        return replace(self, answered=~held), replace(self, answered=held)
 
     def sets(self, z: Embeddings) -> Tensor:
         """The sets of labels of a batch, NaN in rows without any of these inputs."""
@@ -68,15 +68,15 @@ class Extras:
         assert sets is not None  # `model.checks.check_needs` has asked for them
         return sets.where(self.known(z)[:, None], torch.nan)
 
-    def hear(self, loss: Loss, name: str, rows: Tensor) -> None:
-        """Tell the gates the error of what one input predicts alone, if the batch has answers to compare it with."""
+    def track(self, loss: Loss, name: str, rows: Tensor) -> None:
+        """Track, for the gates, the error of what one input predicts alone, if the batch has answers to compare it with."""
         values = self(loss, {name: rows}, {})
         answers = [value for key, value in values.items() if key in ANSWERS and isinstance(value, Tensor)]
         known = [value.isfinite() if value.is_floating_point() else value >= 0 for value in answers]
         gates = self.model.predictor
         if isinstance(gates, Gated) and all(bool(each.any()) for each in known):
             with torch.no_grad():
-                gates.hear(modality_of(name), loss({name: rows}, **values))
+                gates.track(modality_of(name), loss({name: rows}, **values))
 
 
 ANSWERS = ("labels", "label_sets", "targets")

@@ -53,10 +53,10 @@ def test_of_several_inputs_only_what_adds_them_learns(gated: Gated) -> None:
 
 def test_an_error_is_the_mean_of_the_last_batches(gated: Gated) -> None:
     for error in (4.0, 2.0, 9.0):
-        gated.hear("b", torch.tensor(error))
+        gated.track("b", torch.tensor(error))
     assert gated.errors.tolist() == [0.5, 5]
     for _ in range(20 * MEMORY):
-        gated.hear("b", torch.tensor(1.0))
+        gated.track("b", torch.tensor(1.0))
     assert gated.errors[1].item() == pytest.approx(1, abs=1e-5)
 
 
@@ -116,7 +116,7 @@ def test_answers_of_the_rows_of_the_gates_teach_no_input(make_config: Make, tmp_
     def gradients(step: int, shuffled: Tensor) -> tuple[Tensor, Tensor, list[float]]:
         learner.step = step
         learner.model.zero_grad()
-        gates.heard.zero_(), gates.errors.fill_(1)
+        gates.batches.zero_(), gates.errors.fill_(1)
         labels, batch.labels = batch.labels, batch.labels.where(~shuffled, batch.labels.roll(1))
         learner.contrast(batch, learner.model, learner.objective, 0).loss.backward()  # type: ignore[no-untyped-call]
         batch.labels = labels
@@ -133,7 +133,7 @@ def test_answers_of_the_rows_of_the_gates_teach_no_input(make_config: Make, tmp_
         assert (before[2] == after[2]) is not gates_differ
     late, later = gradients(3, nothing), gradients(3, held)
     assert not torch.equal(late[0], later[0])
-    assert late[2] == [1, 1, 1], "the gates hear no more"
+    assert late[2] == [1, 1, 1], "errors are tracked no more"
     assert late[1] == 0
 
 
