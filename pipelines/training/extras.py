@@ -69,7 +69,7 @@ class Extras:
         return sets.where(self.known(z)[:, None], torch.nan)
 
     def track(self, loss: Loss, name: str, rows: Tensor) -> None:
-        """Track, for the gates, the error of what one input predicts alone, if the batch has answers to compare it with."""
+        """Track, for the gates, the error of what one input predicts alone, if the batch has answers."""
         values = self(loss, {name: rows}, {})
         answers = [value for key, value in values.items() if key in ANSWERS and isinstance(value, Tensor)]
         known = [value.isfinite() if value.is_floating_point() else value >= 0 for value in answers]
