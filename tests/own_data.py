@@ -866,6 +866,31 @@ COLUMNS = [
         {"splits.val.from": "its own file b.csv", "splits.val.inputs.table.bad": 0},
     ),
     Case(
+        "a setting names other data",
+        {"a.csv": FLOWERS},
+        "init a.csv --label species -s data.train=b.csv",
+        error="-s data.train: the data are a.csv",
+    ),
+    Case(
+        "a group of a config that is no column",
+        {
+            "a.csv": FLOWERS,
+            "c.yaml": "data: {train: a.csv, label: species, val: {fraction: 0.2, by: nowhere}}\n"
+            "modalities: {table: {columns: [sepal, petal]}}\nobjective: cross-entropy\n",
+        },
+        "train c.yaml",
+        error="error: data.val.by: ",
+    ),
+    Case(
+        "pieces of a table that do not fit",
+        {
+            "d/train.parquet": pa.table({"n": [1, 2], "x": [1, 2]}),
+            "d/test.parquet": pa.table({"n": [1.5, 2], "x": ["a", "b"]}),
+        },
+        "init d --label n",
+        error="column 'x' holds",
+    ),
+    Case(
         "a setting that there is not",
         {"a.csv": FLOWERS},
         "init a.csv --label species -s data.rooot=x",

@@ -1,6 +1,7 @@
 """Options as users give them, checked against what declares them: a section of the config, or a dataclass's fields."""
 
 import dataclasses
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -55,6 +56,7 @@ def _explain(model: type[BaseModel], error: ValidationError, beside: list[str]) 
     path = [part for part in map(str, first["loc"]) if not part.startswith(TAG)]
     key, said = ".".join(path), first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     said = WORDS.get(first["type"], said)
+    said = re.sub(r"^\w+ (should have at (least|most) \d+ \w+)( after validation.*)?$", r"\1", said)
     if first["type"] == "extra_forbidden":
         deeper = [f"{name}.{path[0]}" for name in model.model_fields if path[0] in _fields_at(model, [name])]
         hint = f" (did you mean {deeper[0]!r}?)" if len(path) == 1 and deeper else ""

@@ -16,6 +16,7 @@ from clx.pipelines.data.file_kinds import is_picture, kind_of_bytes, kind_of_fil
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.split_names import split_of
 
+CELLS = {"list": "lists of lists", "dict": "objects", "infinite": "infinite", "bytes": "bytes of an unknown type"}
 SAMPLED = 1000  # rows looked at
 MEDIA = ("image", "audio", "series")
 SPLIT_NAMES = ("split", "fold", "subset", "partition")
@@ -147,7 +148,8 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
     if kind == "date":
         return Column(name, "date" if distinct > 1 else "one value only", **facts)
     if set(kinds) - {"number", "date", "words", *MEDIA}:
-        return Column(name, _nested(values) or f"cells of type {type(values[0]).__name__}", **facts)
+        what = f"cells that are {CELLS.get(kind_of_cell(values[0]), 'of several kinds')}"
+        return Column(name, _nested(values) or what, **facts)
     texts = [str(value) for value in values]
     return Column(name, _kind_of_texts(bare, texts, distinct), longest=longest(texts), **facts)
 

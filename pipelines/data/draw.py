@@ -64,7 +64,10 @@ def _groups(train: Manifest, part: Fraction, inputs: Mapping[str, bool]) -> Shar
         return sharing(train, inputs)
     columns = [] if part.by == "row" else [part.by] if isinstance(part.by, str) else part.by
     for column in columns:
-        train.require(column)
+        try:
+            train.require(column)
+        except BadInput as error:
+            raise BadInput(f"data.val.by: {error}") from None
     keys = [keys_of(train, column) for column in columns]
     return Sharing(tuple(columns), components(keys, len(train)))
 

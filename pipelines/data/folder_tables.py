@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clx.pipelines.data.file_paths import Files, Reading, named_in, one_reading, placed, readings
-from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.manifest import Manifest, in_words
 from clx.pipelines.data.readers import read_file, table_suffix
 from clx.pipelines.data.split_names import split_of, split_of_file
 from clx.pipelines.system.errors import BadInput
@@ -249,10 +249,13 @@ def _together(files: Sequence[str], tables: Sequence["pa.Table"], name: str) -> 
         for file, table in zip(files, tables, strict=True):
             for column in table.column_names:
                 first = next(t for t in tables if column in t.column_names)
-                if not table.schema.field(column).type.equals(first.schema.field(column).type):
+                here, there = (t.schema.field(column) for t in (table, first))
+                try:
+                    pa.unify_schemas([pa.schema([here]), pa.schema([there])], promote_options="permissive")
+                except (pa.ArrowInvalid, pa.ArrowTypeError):
                     raise BadInput(
-                        f"{name}/{file}: column {column!r} holds {table.schema.field(column).type}, "
-                        f"in {files[tables.index(first)]} {first.schema.field(column).type}"
+                        f"{name}/{file}: column {column!r} holds {in_words(here.type)}, "
+                        f"in {files[tables.index(first)]} {in_words(there.type)}"
                     ) from None
         raise BadInput(f"{name}: {' '.join(str(error).split())}") from None
 

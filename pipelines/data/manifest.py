@@ -181,6 +181,24 @@ def is_text(kind: "pa.DataType") -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
+def in_words(kind: "pa.DataType") -> str:
+    """What a column of this type holds, for people."""
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        return in_words(kind.value_type)
+    words = {
+        "text": is_text(kind),
+        "true or false": types.is_boolean(kind),
+        "numbers": types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind),
+        "dates": types.is_temporal(kind),
+        "lists": types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind),
+        "objects": types.is_struct(kind),
+        "nothing": types.is_null(kind),
+    }
+    return next((word for word, so in words.items() if so), "bytes")
+
+
 def is_bytes(kind: "pa.DataType") -> bool:
     """Whether a column of this type holds bytes."""
     import pyarrow.types as types

@@ -14,7 +14,7 @@ from clx.pipelines.data.builtin import BUILTIN, is_builtin, load_builtin
 from clx.pipelines.data.draw import draw
 from clx.pipelines.data.folders import read_folder, read_table
 from clx.pipelines.data.long_tables import grouped
-from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.manifest import Manifest, in_words
 from clx.pipelines.data.split_names import split_of
 from clx.pipelines.data.windows import parted, windowed
 from clx.pipelines.data.written_columns import with_numbers
@@ -202,7 +202,8 @@ def split_by(manifest: Manifest, column: str) -> dict[str, Manifest]:
     if pa.types.is_dictionary(cells.type):
         cells = cells.cast(cells.type.value_type)
     if not (pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)):
-        raise BadInput(f"{manifest.name}: column {column!r} should hold train, val or test, found {cells.type}")
+        found = in_words(cells.type)
+        raise BadInput(f"{manifest.name}: column {column!r} should hold train, val or test, and holds {found}")
     masks: dict[str, NDArray[np.bool_]] = {}
     for value in pc.unique(cells).to_pylist():
         same = pc.is_null(cells) if value is None else pc.equal(cells, value).fill_null(False)

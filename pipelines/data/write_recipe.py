@@ -50,7 +50,9 @@ def infer_config(source: str, asked: Asked = UNASKED, settings: Sequence[str] = 
     given: dict[str, Any] = {}
     for setting in settings:
         override(given, setting)
-    rows = parse(Data, {"train": source, **_section(given, "data")}, "-s")
+    if "train" in _section(given, "data"):
+        raise BadInput(f"-s data.train: the data are {source}")
+    rows = parse(Data, {"train": source, **_section(given, "data")}, "-s, section data")
     if is_builtin(source):
         manifest = load_builtin(source)["train"]
     else:
