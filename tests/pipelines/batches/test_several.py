@@ -22,6 +22,7 @@ from clx.pipelines.experiments.train import train
 from clx.pipelines.model.build import prepare
 from clx.pipelines.model.towers import mean_of_rows
 from clx.pipelines.system.errors import Stopped
+from clx.pipelines.use.export import export
 from configs import small
 from samples import png
 from trained import StopAt, weights
@@ -205,3 +206,10 @@ def test_content_is_all_of_a_cell() -> None:
     assert content_of((one, one)) == content_of((one.copy(), one)) != content_of((one, other))
     assert content_of(["a cat", "b"]) != content_of(["a", "cat b"])
     assert content_of({"x": 1, "y": 2}) == content_of({"y": 2, "x": 1}) != content_of({"x": 2, "y": 1})
+
+
+def test_a_run_on_lists_is_exported(listed: Path, tmp_path: Path, silent: Any) -> None:
+    train(config(listed, ["clip"], train={"batch_size": 8}), tmp_path / "run", silent)
+    found = list(export(tmp_path / "run", "safetensors", tmp_path / "out"))
+    assert [(row["modality"], row["difference"]) for row in found] == [("image", 0), ("text", 0)]
+    assert found[0]["compared"].startswith("1x3x8x8, 5x3x8x8")
