@@ -2048,7 +2048,7 @@ NUMBERS = [
                 "# confidential",
                 "case;age;place;cost;answer",
                 *(f"{100 + 7 * k};{30 + k};{'AB'[k % 2]};{k}.100,50;{'ja' if k % 3 else 'nein'}" for k in range(1, 9)),
-                "Summe;;;36.804,00;",
+                "Summe;276;;36.804,00;",
             )
         },
         "data check a.csv --label answer",
@@ -2059,7 +2059,7 @@ NUMBERS = [
         },
         hears=(
             "warning: a.csv: 2 lines above the header left out, as comments: '# Export, made on 3.11.2023;;'",
-            "warning: a.csv row 9: left out, as the totals of the others: 'Summe, 36.804,00'",
+            "warning: a.csv row 9: left out, as the totals of the others: 'Summe, 276, 36.804,00'",
         ),
     ),
     Case(

@@ -44,11 +44,11 @@ def _names(line: str, below: str, separator: str) -> bool:
 
 def without_totals(table: "pa.Table", name: str) -> "pa.Table":
     """A table, which has rows, without a last one that sums up the others, which is said: `Total` or the like in its
-    first cell, else numbers, and more empty cells than not."""
+    first cell, else numbers, and at least one empty cell."""
     last = table.slice(table.num_rows - 1)
     cells: list[str] = [str(column[0].as_py() or "").strip() for column in last.columns]
     known = [cell for cell in cells if cell]
-    if table.num_rows < 3 or len(known) < 2 or 2 * len(known) > len(cells):
+    if table.num_rows < 3 or not 2 <= len(known) < len(cells):
         return table
     if known[0].rstrip(": ").lower() not in TOTALS or not all(NUMBER.fullmatch(cell) for cell in known[1:]):
         return table
