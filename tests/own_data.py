@@ -1601,6 +1601,17 @@ PAIRS = [
         "init a.csv --pair query,product_image --target relevance",
         {"recipe": holds("query: {kind: text}", "product_image: {kind: image}", "objective: {name: cosent}")},
     ),
+    Case(
+        "queries and a corpus, paired in a folder qrels",
+        {
+            "data/queries.jsonl": lines(*({"_id": f"q{k}", "text": f"what is {k}"} for k in range(4))),
+            "data/corpus.jsonl": lines(*({"_id": f"d{k}", "title": f"on {k}", "text": f"it is {k}"} for k in range(4))),
+            "data/qrels/train.tsv": csv("query-id\tcorpus-id\tscore", *(f"q{k}\td{k}\t1" for k in range(4))),
+            "data/qrels/test.tsv": csv("query-id\tcorpus-id\tscore", "q0\td1\t1"),
+        },
+        "init data",
+        error="data: qrels/test.tsv says which rows of corpus.jsonl and queries.jsonl belong together; tables are not",
+    ),
     *(
         Case(
             f"queries, products and their relevance in three tables{what}",

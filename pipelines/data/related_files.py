@@ -1,6 +1,7 @@
 """Files of a folder that mean something only together, and are not put together here: what to make of them is said."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,10 +43,8 @@ def refuse_parts(tables: Sequence[str], name: str) -> None:
 def refuse_keyed(root: Path, tables: Sequence[str], name: str) -> None:
     """Raise `BadInput` where a table pairs the rows of two others by their keys, as qrels with queries and products."""
     top = [file for file in tables if os.sep not in file and split_of_file(file.partition(".")[0]) is None]
-    if not FEWEST <= len(top) <= MOST:
-        return
     columns: dict[str, set[str]] = {}
-    for file in top:
+    for file in top if FEWEST <= len(top) <= MOST else []:
         try:
             columns[file] = set(read_file(root / file, file).column_names)
         except BadInput:
@@ -60,3 +59,10 @@ def refuse_keyed(root: Path, tables: Sequence[str], name: str) -> None:
                         f"joined here: write one, in pandas {Path(file).stem}.merge({Path(one).stem}).merge("
                         f"{Path(two).stem}), or name the one that is meant"
                     )
+    pairs = [file for file in tables if "qrels" in re.split(r"[\W_]+", file.lower())]
+    rest = [file for file in tables if file not in pairs]
+    if pairs and len(rest) == 2:  # whose keys have other names: queries.jsonl, corpus.jsonl, qrels/test.tsv of BEIR
+        raise BadInput(
+            f"{name}: {pairs[0]} says which rows of {rest[0]} and {rest[1]} belong together; tables are not joined "
+            "here: write one with a row per pair, of both texts and their relevance"
+        )
