@@ -10,11 +10,13 @@ from typing import Any
 from clx.pipelines.data.column_kinds import Column
 from clx.pipelines.data.inferred import Inferred
 
+HEADS = ("l1", "cross-entropy", "binary-cross-entropy")
+"""Objectives that train a head."""
 TEMPERATURE = 0.1
 ALIGNED = {"name": "clip", "temperature": TEMPERATURE, "learn_temperature": True}
 RATE, TABLE_RATE = 1e-3, 4e-3
-ROWS_A_BATCH, LARGEST_BATCH = 5, 256
-"""A batch has at most a fifth of the rows."""
+ROWS_A_BATCH, LARGEST_BATCH, TEXT_BATCH = 5, 256, 64
+"""A batch has at most a fifth of the rows; of texts to predict from fewer, which cost most and need no others beside."""
 STEPS, MOST_EPOCHS, FEWEST_EPOCHS, MANY_ROWS = 1000, 100, 10, 200_000
 PLAIN_TABLE = {"head": "norm", "augmentation": "none", "dropout": 0.0}
 """Noise on few numbers costs more than it teaches: MAE 1.53 with it and 0.95 without on airfoil."""
@@ -35,7 +37,7 @@ def choose(found: Inferred, rows: int) -> Choice:
     """A recipe's choices for so many training rows of what was found."""
     choice = Choice({name: dict(options) for name, options in found.modalities.items()}, {}, {})
     _objective(found, choice)
-    learned = "predictions" if choice.objective["name"] in ("l1", "cross-entropy", "binary-cross-entropy") else "space"
+    learned = "predictions" if choice.objective["name"] in HEADS else "space"
     for name, options in choice.modalities.items():
         kind = options.get("kind", name)
         if kind == "table" and learned == "predictions":
@@ -103,11 +105,14 @@ def _about_texts(found: Inferred, name: str, options: dict[str, Any]) -> str:
 
 def _train(choice: Choice, rows: int) -> dict[str, Any]:
     """Batch, epochs and rate."""
-    batch = 2 ** int(math.log2(max(2, min(LARGEST_BATCH, rows / ROWS_A_BATCH))))
+    alone = choice.objective["name"] in ("cosent", *HEADS)
+    texts = alone and any(options.get("kind", name) == "text" for name, options in choice.modalities.items())
+    batch = 2 ** int(math.log2(max(2, min(TEXT_BATCH if texts else LARGEST_BATCH, rows / ROWS_A_BATCH))))
     fewest = FEWEST_EPOCHS if rows < MANY_ROWS else 3
     epochs = min(MOST_EPOCHS, max(fewest, math.ceil(STEPS * batch / rows)))
     plain = any(options.items() >= PLAIN_TABLE.items() for options in choice.modalities.values())
     why = f"{rows} rows make {math.ceil(epochs * rows / batch)} steps; a batch is a fifth of the rows at most"
+    why += "; texts cost most, and need no large batch here" if texts and batch == TEXT_BATCH else ""
     why += "; a table bears a higher rate" if plain else ""
     choice.reasons["train"] = why
     return {"epochs": epochs, "batch_size": batch, "lr": TABLE_RATE if plain else RATE}
