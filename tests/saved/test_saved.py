@@ -3,6 +3,9 @@
 `format-1` was written by version 0.1.0 before configs carried a format number: two finished runs of a sweep, a run that
 SIGTERM stopped at step 61 of 400, embeddings of one of the runs, and the config of a run with three inputs. All but the
 last are of Symile with shuffled tuples, then called `negatives`, and a learned temperature, then without a dimension.
+
+`format-2` was written by 413ae67: a finished run of 6 steps, whose head sees the mean of two inputs and whose val rows
+were drawn one by one.
 """
 
 import json
@@ -93,3 +96,28 @@ def test_a_config_of_three_inputs_is_read(saved: Path) -> None:
     assert "format" not in raw
     losses = make_losses(parse(Config, upgrade(raw, "config"), "config"))
     assert losses[0].tuples == "shuffled"  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(Path(__file__).with_name("format-2"), tmp_path / "format-2"))
+
+
+def test_a_head_over_two_inputs_predicts_as_it_did(second: Path, clx: Command) -> None:
+    done = clx("predict", "run", "rows.csv", "--probabilities", "--json", cwd=second)
+    assert done.returncode == 0, done.stderr
+    first = json.loads(done.stdout.splitlines()[0])
+    assert [first[f"p_{name}"] for name in ("falling", "rising", "waving")] == pytest.approx(
+        [0.312473, 0.434196, 0.253330], abs=1e-5
+    )
+
+
+def test_a_run_goes_on_with_the_val_rows_that_it_had(second: Path, clx: Command) -> None:
+    """The losses are those of the version that wrote it: the same rows are trained on, and held out."""
+    done = clx("train", "--resume", "run", "--steps", "9", "--json", cwd=second)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (second / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["val_loss"] for line in lines if "val_loss" in line][-3:] == pytest.approx(
+        [1.064566, 1.057986, 1.055937], abs=1e-4
+    )
+    assert [line["loss"] for line in lines if "loss" in line][-1] == pytest.approx(1.072985, abs=1e-4)
