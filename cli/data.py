@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clx.cli import options
+from clx.cli.inputs import comma_separated
 from clx.cli.output import emit_json, emit_table, note, note_table
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def asked(label: str | None, target: list[str], pair: str | None, group: str | N
     """What the flags say that columns are."""
     from clx.pipelines.data.inferred import Asked
 
-    return Asked(label, tuple(target), tuple(pair.split(",")) if pair else (), group, tuple(ignore))
+    return Asked(label, tuple(target), tuple(comma_separated(pair)), group, tuple(ignore))
 
 
 def tables_of(found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -15,7 +15,7 @@ from clx.modalities.base import CellError, Input, Modality
 from clx.modalities.series import Series
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.columns import column_of, columns_of
-from clx.pipelines.data.label_sets import is_list
+from clx.pipelines.data.arrow_types import is_list
 from clx.pipelines.data.manifest import Manifest, resolve
 from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.system.errors import BadInput

@@ -11,7 +11,7 @@ from clx.modalities.table_columns import Reading
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.column_kinds import kinds_of
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.written_columns import is_text, text_reading
+from clx.pipelines.data.written_columns import holds_text, text_reading
 from clx.pipelines.system.errors import BadInput, nearest
 
 
@@ -46,7 +46,7 @@ def decide_readings(config: Config, modality: Modality, manifest: Manifest) -> N
     assert isinstance(modality, Table)
     for column in modality.columns:
         known = {*modality.readings, *(modality.categorical or [])}
-        if column not in known and column in manifest.columns and is_text(manifest, column):
+        if column not in known and column in manifest.columns and holds_text(manifest, column):
             modality.readings[column] = text_reading(manifest, column, config.data.numbers)
 
 

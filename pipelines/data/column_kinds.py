@@ -107,16 +107,11 @@ def _kinds_of(manifest: Manifest) -> dict[str, Column]:
 
 def of_cells(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
     """A column by its cells, each with its row. Among words `-` is one of them, as beside `+`, else nothing."""
-    known = [(i, value) for i, value in cells if not absent(value)]
+    known = [(i, value) for i, value in cells if not missing(value)]
     found = column(name, known)
     if found.kind in ("category", "one value only") and kind_of_cell(known[0][1]) == "words":
-        return column(name, [(i, value) for i, value in cells if not absent(value) or str(value).strip() == "-"])
+        return column(name, [(i, value) for i, value in cells if not missing(value) or str(value).strip() == "-"])
     return found
-
-
-def absent(value: Any) -> bool:
-    """Whether a cell stands for nothing, as `NA` does among numbers and classes."""
-    return missing(value)
 
 
 def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.modalities.numbers import ABSENT, number
-from clx.pipelines.data.manifest import Manifest, converter, is_text
+from clx.pipelines.data.arrow_types import is_text
+from clx.pipelines.data.manifest import Manifest, converter
 from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:

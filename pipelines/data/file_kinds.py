@@ -19,7 +19,6 @@ EXTENSIONS = {
     "series": {".npy", ".csv", ".tsv"},
 }
 """Files of a row's cell, by what the decoders (Pillow, libsndfile, numpy) read."""
-TABLES = {".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".ts"}
 KNOWN = {extension: kind for kind, extensions in EXTENSIONS.items() for extension in extensions}
 WORDS = {
     *(".txt", ".json", ".jsonl", ".ndjson", ".xml", ".md", ".rst", ".html", ".htm", ".yaml", ".yml", ".toml", ".log"),

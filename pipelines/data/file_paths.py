@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
+from clx.pipelines.data.arrow_types import is_list
 from clx.pipelines.data.file_kinds import kind_of_file
 from clx.pipelines.data.split_names import split_of
 from clx.pipelines.system.errors import BadInput
@@ -83,7 +84,7 @@ def readings(table: "pa.Table", files: Files, beside: str) -> list[Reading]:
         for each in tried:
             for folder in {folder for _, folder in each}:
                 counts[folder] = counts.get(folder, 0) + 1
-        if bare and (len(set(cells)) < len(cells) or _is_list(table.schema.field(column).type)):
+        if bare and (len(set(cells)) < len(cells) or is_list(table.schema.field(column).type)):
             continue  # classes 0 to 9 are no names of 0.png to 9.png, and a list of words is none of files
         likely = [folder for folder, count in sorted(counts.items()) if count >= MOST * len(tried)]
         if beside in likely:
@@ -141,7 +142,7 @@ def placed(table: "pa.Table", reading: Reading, files: Files) -> "pa.Table":
         return fits[0] if fits else os.path.join(reading.folder or "", text)
 
     index = table.column_names.index(reading.column)
-    kind = pa.list_(pa.string()) if _is_list(table.schema.field(index).type) else pa.string()
+    kind = pa.list_(pa.string()) if is_list(table.schema.field(index).type) else pa.string()
     return table.set_column(index, reading.column, pa.array(map(path_of, table.column(index).to_pylist()), kind))
 
 
@@ -155,12 +156,6 @@ def _one_by_one(values: Iterable[Any]) -> Iterator[Any]:
         yield from value if isinstance(value, list) else [value]
 
 
-def _is_list(kind: "pa.DataType") -> bool:
-    import pyarrow.types as types
-
-    return bool(types.is_list(kind) or types.is_large_list(kind))
-
-
 def sampled(table: "pa.Table") -> Iterable[tuple[str, list[str]]]:
     """Columns of text, lists of it or whole numbers that may name files, with some of their cells."""
     import pyarrow.types as types
@@ -168,7 +163,7 @@ def sampled(table: "pa.Table") -> Iterable[tuple[str, list[str]]]:
     step = max(1, table.num_rows // SAMPLED)
     for column in table.column_names:
         kind = table.schema.field(column).type
-        one = kind.value_type if _is_list(kind) else kind
+        one = kind.value_type if is_list(kind) else kind
         if not (types.is_string(one) or types.is_large_string(one) or (types.is_integer(one) and one is kind)):
             continue
         some = table.column(column).take(list(range(0, table.num_rows, step))).to_pylist()

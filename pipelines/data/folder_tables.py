@@ -1,17 +1,18 @@
-"""Tables in folders: those that name the files beside them, and those that are pieces of one table."""
+"""Tables in folders that name the files beside them, and how several tables become one."""
 
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from clx.pipelines.data.arrow_types import in_words
 from clx.pipelines.data.file_paths import Files, Reading, named_in, one_reading, placed, readings
-from clx.pipelines.data.manifest import Manifest, in_words
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.readers import read_file, table_suffix
-from clx.pipelines.data.split_names import split_of, split_of_file
+from clx.pipelines.data.split_names import split_of
 from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ LISTS = [
 ]
 NAMING = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet"}
 """Tables that may stand beside the files that they name."""
-TEXT = {".csv", ".tsv", ".txt"}
 MOST = 50
 """Tables beside images and sound that are looked at."""
 _none = np.empty(0, dtype=np.int64)
@@ -56,47 +56,22 @@ def joined(
     Several tables are one for each split, by their own name, their folder's, or that of the files they name. Raises
     `BadInput` where two tables would be for the same rows, or the cells of a column can be read in two ways.
     """
-    hits = []
     tables = list(listed.values()) or _naming(files, paths)
-    if not tables:
-        return None
-    media = Files(paths)
-    for file in tables:
-        shown = str(Path(name) / file)
-        split = _split_in(file)
-        try:
-            table = read_file(root / file, shown)
-        except BadInput:
-            if listed or split is not None:
-                raise
-            continue  # among what is left out
-        if found := one_reading(readings(table, media, os.path.dirname(file)), split, shown):
-            for reading in found:
-                table = placed(table, reading, media)
-            hits.append((file, table, found, split))
-        elif listed:
-            hits.append((file, table, [], split))
+    media = Files(paths if tables else ())
+    hits = _naming_tables(root, name, tables, media, listed=bool(listed))
     if not hits:
         return None
-    splits = [split or _split_of_files(table, found) for _, table, found, split in hits]
-    if len(hits) > 1 and (None in splits or len(set(splits)) < len(splits)):
-        twice = next((split for split in splits if split is not None and splits.count(split) > 1), None)
-        one, other, *_ = [hit[0] for hit, split in zip(hits, splits, strict=True) if twice in (None, split)]
-        why = "their names do not say which is for which split" if twice is None else f"both are for {twice}"
-        end = "call them train, val and test" if twice is None else "move the other away"
-        raise BadInput(
-            f"{name}: {one} and {other} both name its files, and {why}: name the one that is meant, or {end}"
-        )
+    splits = _one_each(hits, name)
     read, split_from = [table for _, table, _, _ in hits], None
     if len(hits) > 1 and not any("split" in table.column_names for table in read):
-        read = [_with_split(table, [str(split)] * len(table)) for table, split in zip(read, splits, strict=True)]
+        read = [with_split(table, [str(split)] * len(table)) for table, split in zip(read, splits, strict=True)]
         split_from = f"a table for each: {', '.join(file for file, *_ in hits)}"
     elif len(hits) == 1 and hits[0][2] and "split" not in read[0].column_names:
         cells = read[0].column(hits[0][2][0].column).to_pylist()
         each = [_split_in(str(next(iter(cell), None) if isinstance(cell, list) else cell)) for cell in cells]
         if "train" in each and len(set(each)) > 1 and None not in each:
-            read, split_from = [_with_split(read[0], [str(split) for split in each])], "folders of the files"
-    table, notes = _together([file for file, *_ in hits], read, name)
+            read, split_from = [with_split(read[0], [str(split) for split in each])], "folders of the files"
+    table, notes = together([file for file, *_ in hits], read, name)
     notes += [
         r.said(file)
         for file, _, found, _ in hits
@@ -108,7 +83,53 @@ def joined(
     for _, one, found, _ in hits:
         used |= {path for r in found for path in named_in(one, r.column) if path in known}
     parts = [(file, len(one)) for (file, *_), one in zip(hits, read, strict=True)]
-    return _manifest(root, name, table, parts, notes, split_from), used
+    return manifest_of(root, name, table, parts, notes, split_from), used
+
+
+class Hit(NamedTuple):
+    """A table that names files of a folder."""
+
+    file: str
+    table: "pa.Table"
+    """With paths that count from the folder."""
+    readings: Sequence[Reading]
+    split: str | None
+    """By its own name or its folder's."""
+
+
+def _naming_tables(root: Path, name: str, tables: Sequence[str], media: Files, *, listed: bool) -> list[Hit]:
+    """Those of the tables that name files; with `listed` all of them. Raises `BadInput` for one that cannot be read, if
+    it is listed or for a split, and for cells that can be read in two ways."""
+    hits = []
+    for file in tables:
+        shown = str(Path(name) / file)
+        split = _split_in(file)
+        try:
+            table = read_file(root / file, shown)
+        except BadInput:
+            if listed or split is not None:
+                raise
+            continue  # among what is left out
+        found = one_reading(readings(table, media, os.path.dirname(file)), split, shown)
+        for reading in found:
+            table = placed(table, reading, media)
+        if found or listed:
+            hits.append(Hit(file, table, found, split))
+    return hits
+
+
+def _one_each(hits: Sequence[Hit], name: str) -> list[str | None]:
+    """The split of each table. Raises `BadInput` where several are for one, or nobody knows for which."""
+    splits = [split or _split_of_files(table, found) for _, table, found, split in hits]
+    if len(hits) > 1 and (None in splits or len(set(splits)) < len(splits)):
+        twice = next((split for split in splits if split is not None and splits.count(split) > 1), None)
+        one, other, *_ = [hit[0] for hit, split in zip(hits, splits, strict=True) if twice in (None, split)]
+        why = "their names do not say which is for which split" if twice is None else f"both are for {twice}"
+        end = "call them train, val and test" if twice is None else "move the other away"
+        raise BadInput(
+            f"{name}: {one} and {other} both name its files, and {why}: name the one that is meant, or {end}"
+        )
+    return splits
 
 
 def _naming(files: Sequence[str], paths: Sequence[str]) -> list[str]:
@@ -139,101 +160,13 @@ def _split_of_files(table: "pa.Table", found: Sequence[Reading]) -> str | None:
     return splits.pop() if len(splits) == 1 else None
 
 
-def sharded(root: Path, name: str, tables: Sequence[str]) -> tuple[Manifest, set[str]] | None:
-    """The rows of tables that are pieces of one, and the files used; None where CSV files are series.
-
-    A file is of the split that its folder or its own name begins or ends with; where some are, others are not used.
-    Raises `BadInput` for tables that do not belong together.
-    """
-    rich = [file for file in tables if table_suffix(file) not in (*TEXT, ".json")]
-    if not rich and _are_series(root, tables):
-        return None
-    pool = (
-        rich
-        if rich and not any(split_of_table(f) for f in tables if table_suffix(f) in {".csv", ".tsv"})
-        else [file for file in tables if file in rich or table_suffix(file) in {".csv", ".tsv"}] or list(tables)
-    )
-    splits = {file: split for file in pool if (split := split_of_table(file)) is not None}
-    chosen = [file for file in pool if file in splits] if "train" in splits.values() else pool
-    _refuse_mixed(chosen, splits, name)
-    read = [read_file(root / file, str(Path(name) / file)) for file in chosen]
-    split_from = None
-    if chosen != pool or len(splits) == len(pool):
-        for file, table in zip(chosen, read, strict=True):
-            same = next(k for k, other in enumerate(chosen) if splits[other] == splits[file])
-            _refuse_other_columns(table, read[same], file, chosen[same], name)
-        if not any("split" in table.column_names for table in read):
-            read = [_with_split(table, [splits[f]] * len(table)) for f, table in zip(chosen, read, strict=True)]
-            split_from = "names of files and folders"
-    else:
-        for file, table in zip(chosen, read, strict=True):
-            _refuse_other_columns(table, read[0], file, chosen[0], name)
-    table, notes = _together(chosen, read, name)
-    parts = [(file, len(one)) for file, one in zip(chosen, read, strict=True)]
-    return _manifest(root, name, table, parts, notes, split_from), set(chosen)
-
-
-def split_of_table(file: str) -> str | None:
-    *folders, base = file.split(os.sep)
-    return next((s for f in folders if (s := split_of(f)) is not None), None) or split_of_file(base.partition(".")[0])
-
-
-def _are_series(root: Path, tables: Sequence[str]) -> bool:
-    """Whether CSV files are a recording each, not pieces of a table: in class folders, or all numbers and no splits."""
-    if any(split_of_file(os.path.basename(file).partition(".")[0]) for file in tables):
-        return False
-    folders = {os.path.dirname(file) for file in tables}
-    if len(folders) > 1 and not all(split_of(os.path.basename(folder)) for folder in folders):
-        return True
-    if len(tables) == 1:
-        return False
-    try:
-        table = read_file(root / tables[0], tables[0])
-    except BadInput:
-        return True  # no header: numbers alone
-    return all(_numeric(table.column(column).slice(0, 20).to_pylist()) for column in table.column_names)
-
-
-def _numeric(cells: Sequence[object]) -> bool:
-    try:
-        return all(float(str(cell)) is not None for cell in cells if cell not in (None, ""))
-    except ValueError:
-        return False
-
-
-def _refuse_mixed(chosen: Sequence[str], splits: dict[str, str], name: str) -> None:
-    """Raise `BadInput` for a split that is there in two formats, and for tables in folders of several names."""
-    folders = sorted({os.path.dirname(file) for file in chosen if file not in splits})
-    if len(folders) > 1:
-        raise BadInput(f"{name}: tables in {', '.join(folders[:4])}: name the folder that is meant")
-    for split in dict.fromkeys(splits.get(file) for file in chosen):
-        of_split = [file for file in chosen if splits.get(file) == split]
-        other = next((f for f in of_split if table_suffix(f) != table_suffix(of_split[0])), None)
-        if other is not None:
-            raise BadInput(f"{name}: {of_split[0]} and {other} may be the same rows twice: name the one that is meant")
-        several = {os.path.dirname(file) for file in of_split}
-        if split is not None and len(several) > 1:
-            raise BadInput(
-                f"{name}: {split} is in the folders {', '.join(sorted(several)[:4])}: name the one that is meant"
-            )
-
-
-def _refuse_other_columns(table: "pa.Table", first: "pa.Table", file: str, other: str, name: str) -> None:
-    lacking = sorted(set(first.column_names) ^ set(table.column_names))
-    if lacking:
-        raise BadInput(
-            f"{name}: {other} and {file} are no pieces of one table ({lacking[0]!r} is a column of one of them): name "
-            "the one that is meant"
-        )
-
-
-def _with_split(table: "pa.Table", splits: list[str]) -> "pa.Table":
+def with_split(table: "pa.Table", splits: list[str]) -> "pa.Table":
     import pyarrow as pa
 
     return table.append_column("split", pa.array(splits, pa.string()))
 
 
-def _together(files: Sequence[str], tables: Sequence["pa.Table"], name: str) -> tuple["pa.Table", list[str]]:
+def together(files: Sequence[str], tables: Sequence["pa.Table"], name: str) -> tuple["pa.Table", list[str]]:
     """Tables one after the other; what a column lacks in one is missing there, and noted."""
     import pyarrow as pa
 
@@ -260,7 +193,7 @@ def _together(files: Sequence[str], tables: Sequence["pa.Table"], name: str) -> 
         raise BadInput(f"{name}: {' '.join(str(error).split())}") from None
 
 
-def _manifest(
+def manifest_of(
     root: Path,
     name: str,
     table: "pa.Table",

@@ -12,10 +12,11 @@ import numpy as np
 from clx.pipelines.data.class_folders import arranged
 from clx.pipelines.data.file_kinds import counted, is_picture, kind_of_file, kinds_of
 from clx.pipelines.data.file_paths import CALLED, Files, one_reading, placed, readings, sampled
-from clx.pipelines.data.folder_tables import joined, listed_tables, sharded, split_of_table
+from clx.pipelines.data.folder_tables import joined, listed_tables
 from clx.pipelines.data.manifest import LeftOut, Manifest
 from clx.pipelines.data.readers import READERS, read_file, table_suffix
 from clx.pipelines.data.related_files import refuse_keyed, refuse_parts
+from clx.pipelines.data.shards import sharded, split_of_table
 from clx.pipelines.data.stems import FACTS_OF_ONE, columns_beside, files_alone
 from clx.pipelines.system.errors import BadInput
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from clx.pipelines.config.data_schema import Data
+from clx.pipelines.data.arrow_types import decoded, is_list, is_text
 from clx.pipelines.data.classes import class_of
-from clx.pipelines.data.manifest import Manifest, is_text
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 DIVIDERS = "|;"
 """What may divide labels and hardly stands in the name of one."""
@@ -24,7 +25,7 @@ def holds_sets(data: Data, manifest: Manifest) -> bool:
     if data.label is None or data.label in data.target or data.label not in manifest.columns:
         return False
     kind = manifest.table.schema.field(data.label).type
-    return is_list(kind) or (bool(data.several) and _is_text(kind))
+    return is_list(kind) or (bool(data.several) and is_text(decoded(kind)))
 
 
 def labels_in(cell: Any, several: str | Literal[False] | None) -> list[str] | None:
@@ -44,17 +45,6 @@ def spoken(cell: Any, several: str | Literal[False] | None = None) -> str | None
     if not isinstance(cell, list | tuple | np.ndarray):
         return None if cell is None else str(cell)
     return (several or "|").join(labels_in(cell, None) or [])
-
-
-def is_list(kind: "pa.DataType") -> bool:
-    """Whether a column of this type holds lists."""
-    import pyarrow.types as types
-
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def _is_text(kind: "pa.DataType") -> bool:
-    return is_text(getattr(kind, "value_type", kind))  # a dictionary of texts, too
 
 
 def check_label_sets(data: Data, splits: Mapping[str, Manifest]) -> str | None:
@@ -87,8 +77,7 @@ def divided(label: str, several: str | Literal[False] | None, manifest: Manifest
     if several is not None or label not in manifest.columns:
         return None
     cells = manifest.table.column(label)
-    if hasattr(cells.type, "value_type") and not is_list(cells.type):
-        cells = cells.cast(cells.type.value_type)
+    cells = cells.cast(decoded(cells.type))
     if not is_text(cells.type):
         return None
     counted = [(int(pc.sum(pc.match_substring(cells, mark)).as_py() or 0), mark) for mark in DIVIDERS]

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from clx.modalities.dates import BadDate, dates
 from clx.modalities.numbers import Writing, missing
+from clx.pipelines.data.arrow_types import is_bytes, is_list, is_text
 from clx.pipelines.data.hugging_face import struct_converter
 from clx.pipelines.system.errors import BadInput, ClxWarning, nearest
 
@@ -157,7 +158,7 @@ def converter(kind: "pa.DataType") -> Callable[[Any], Any]:
     if types.is_dictionary(kind):
         convert = converter(kind.value_type)
         return lambda scalar: convert(scalar.value) if scalar.is_valid else None
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if is_list(kind):
         return _list_converter(kind.value_type)
     if types.is_struct(kind):
         return struct_converter(kind, converter)
@@ -172,38 +173,6 @@ def _list_converter(kind: "pa.DataType") -> Callable[[Any], Any]:
         return lambda scalar: _array(scalar.values) if scalar.is_valid else None
     convert = converter(kind)
     return lambda scalar: [c for each in scalar.values if (c := convert(each)) is not None] if scalar.is_valid else None
-
-
-def is_text(kind: "pa.DataType") -> bool:
-    """Whether a column of this type holds text."""
-    import pyarrow.types as types
-
-    return bool(types.is_string(kind) or types.is_large_string(kind))
-
-
-def in_words(kind: "pa.DataType") -> str:
-    """What a column of this type holds, for people."""
-    import pyarrow.types as types
-
-    if types.is_dictionary(kind):
-        return in_words(kind.value_type)
-    words = {
-        "text": is_text(kind),
-        "true or false": types.is_boolean(kind),
-        "numbers": types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind),
-        "dates": types.is_temporal(kind),
-        "lists": types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind),
-        "objects": types.is_struct(kind),
-        "nothing": types.is_null(kind),
-    }
-    return next((word for word, so in words.items() if so), "bytes")
-
-
-def is_bytes(kind: "pa.DataType") -> bool:
-    """Whether a column of this type holds bytes."""
-    import pyarrow.types as types
-
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
 def _text(scalar: "pa.Scalar") -> str | None:

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.config.data_schema import Data, Fraction, Last, Long
+from clx.pipelines.data.arrow_types import in_words
 from clx.pipelines.data.builtin import BUILTIN, is_builtin, load_builtin
 from clx.pipelines.data.draw import draw
 from clx.pipelines.data.folders import read_folder, read_table
 from clx.pipelines.data.long_tables import grouped
-from clx.pipelines.data.manifest import Manifest, in_words
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.split_names import split_of
 from clx.pipelines.data.windows import parted, windowed
 from clx.pipelines.data.written_columns import with_numbers

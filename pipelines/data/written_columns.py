@@ -9,18 +9,15 @@ import numpy as np
 from clx.modalities.numbers import PLAIN, Unclear, Writing, missing, number
 from clx.modalities.table_columns import NO_MARKS, Marks, Reading, reading_of
 from clx.pipelines.config.data_schema import Data, Written
+from clx.pipelines.data.arrow_types import decoded, is_text
 from clx.pipelines.data.distinct import plain_numbers
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
 
 
-def is_text(manifest: Manifest, column: str) -> bool:
+def holds_text(manifest: Manifest, column: str) -> bool:
     """Whether the file has this column as text."""
-    import pyarrow.types as types
-
-    kind = manifest.table.schema.field(column).type
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    return bool(types.is_string(kind) or types.is_large_string(kind))
+    return is_text(decoded(manifest.table.schema.field(column).type))
 
 
 def text_reading(manifest: Manifest, column: str, written: Written | None) -> Reading:
@@ -51,7 +48,7 @@ def with_numbers(manifest: Manifest, columns: Iterable[str], written: Written | 
     """
     table, found = manifest.table, dict(manifest.written)
     for column in columns:
-        if column not in table.column_names or not is_text(manifest, column):
+        if column not in table.column_names or not holds_text(manifest, column):
             continue
         reading = text_reading(manifest, column, written)
         writing = reading if isinstance(reading, Writing) else PLAIN
