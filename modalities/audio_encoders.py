@@ -70,6 +70,8 @@ def _narrowest_mel(sample_rate: int, mels: int) -> float:
 class MelCNN(ConvolvedSteps):
     """Four convolutions over log-mel frames, mean and maximum over time: waveforms `[N, S]` -> `[N, width]`."""
 
+    group_worth = 8000
+
     def __init__(self, sample_rate: int, mels: int, width: int, dropout: float) -> None:
         super().__init__()
         self.width = width
@@ -96,6 +98,8 @@ class MelTransformer(StepEncoder):
 
     Waveforms `[N, S]` -> `[N, width]`.
     """
+
+    group_worth = 8000
 
     def __init__(self, sample_rate: int, mels: int, width: int, layers: int, dropout: float) -> None:
         super().__init__()

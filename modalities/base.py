@@ -26,6 +26,9 @@ class Encoder(nn.Module):
     """Maps one modality's input, as `collate` gives it, to features: `forward(x, mask=None) -> [N, width]` floats."""
 
     width: int
+    group_worth: int = 0
+    """Where a row's features do not depend on how far it is padded: how many of its steps cost as much on a CPU as one
+    more group of rows does, so that rows are encoded in groups of like length. 0 where all are encoded as they come."""
 
     def blocks(self) -> list[nn.Module]:
         """Trainable parts from input to output, for partial freezing; together they hold every parameter."""

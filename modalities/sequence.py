@@ -32,6 +32,8 @@ class Step(nn.Module):
 class ConvolvedSteps(StepEncoder):
     """Convolutions over time, each a `Step`; mean and maximum over time, and a layer after that."""
 
+    group_worth = 256
+
     layers: nn.ModuleList
     out: nn.Module
 

@@ -78,6 +78,8 @@ class Dilated(StepEncoder):
     of its last step.
     """
 
+    group_worth = 256
+
     def __init__(
         self, channels: int, width: int, layers: int, dropout: float, pool: Literal["max", "last"] = "max"
     ) -> None:

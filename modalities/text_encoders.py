@@ -13,9 +13,6 @@ from clx.modalities.base import Encoder
 from clx.modalities.pretrained import cut_at, first_line, quiet, require_hub
 from clx.modalities.sequence import Layer, mean_over
 
-GROUPS, LONG = 4, 64
-"""Groups of a batch of texts, and bytes of the longest text from which on they are made."""
-
 
 def bytes_of(texts: Sequence[str], longest: int) -> tuple[Tensor, Tensor]:
     """UTF-8 bytes plus one, 0 where padded, `[N, T]`, and their mask; cut at whole characters."""
@@ -31,6 +28,8 @@ def bytes_of(texts: Sequence[str], longest: int) -> tuple[Tensor, Tensor]:
 
 class ByteTransformer(Encoder):
     """A transformer over UTF-8 bytes `[N, T]`; the features `[N, width]` are the mean over them."""
+
+    group_worth = 64
 
     def __init__(self, longest: int, width: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -49,9 +48,6 @@ class ByteTransformer(Encoder):
 
     def encode(self, x: Tensor, mask: Tensor) -> Tensor:
         """As `forward`, also for rows that are equal, which are then encoded several times."""
-        return by_length(self._encode, x, mask)
-
-    def _encode(self, x: Tensor, mask: Tensor) -> Tensor:
         h = self.tokens(x) + self.positions[: x.shape[1]]
         for layer in self.layers:
             h = layer(h, mask)
@@ -64,6 +60,8 @@ class ByteTransformer(Encoder):
 
 class HuggingFace(Encoder):
     """A text model of the transformers library: token numbers `[N, T]` -> features `[N, width]`, pooled over tokens."""
+
+    group_worth = 32
 
     def __init__(self, model: Any, pooling: str) -> None:
         super().__init__()
@@ -88,22 +86,6 @@ class HuggingFace(Encoder):
     def blocks(self) -> list[nn.Module]:
         """Embeddings, each layer, what follows them."""
         return cut_at(self.model, "layers?|h|block", "(?:encoder\\.|decoder\\.)?(?:final_\\w+|norm|ln_f)")
-
-
-def by_length(encode: Callable[[Tensor, Tensor], Tensor], x: Tensor, mask: Tensor) -> Tensor:
-    """Encode a batch in groups of alike lengths, so that short texts are not padded to the longest of all.
-
-    On the CPU, where padding is paid for in full; a graphics card would rather have one large batch.
-    """
-    if x.device.type != "cpu" or x.shape[1] < LONG or len(x) < 2 * GROUPS or torch.compiler.is_exporting():
-        return encode(x, mask)
-    lengths = (mask * torch.arange(1, x.shape[1] + 1)).amax(1)
-    order = lengths.argsort(stable=True)
-    found = []
-    for rows in order.chunk(GROUPS):
-        longest = max(int(lengths[rows].max()), 1)
-        found.append(encode(x[rows, :longest], mask[rows, :longest]))
-    return torch.cat(found)[order.argsort()]
 
 
 def once_each(encode: Callable[[Tensor, Tensor], Tensor], x: Tensor, mask: Tensor) -> Tensor:

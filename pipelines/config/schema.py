@@ -54,8 +54,11 @@ class Train(Section):
     steps: Annotated[int, Field(ge=1)] | None = None
     """Total optimiser steps; overrides `epochs`."""
     batch_size: Annotated[int, Field(ge=2)] = 256
-    accumulate: Annotated[int, Field(ge=1)] = 1
-    """Batches per optimiser step; each batch is contrasted on its own."""
+    chunk: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    """Rows that a tower encodes at a time, with the loss and the gradient of the whole batch: it holds the activations
+    of a chunk, for a third more time. `auto` finds how many fit; all of the batch when not given."""
+    chunk_statistics: Literal["batch", "chunk"] = "batch"
+    """`chunk` accepts that encoders with batch norms take the statistics of each chunk by itself."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -72,6 +75,8 @@ class Train(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     validate_every: Annotated[int, Field(ge=1)] | None = None
     """Steps between validations; once per epoch when not given."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Validations without a better loss after which training ends; it goes on to its last step when not given."""
     save_every: Annotated[int, Field(ge=1)] | None = None
     """Steps between checkpoints, besides those after each validation."""
     save_minutes: Annotated[float, Field(gt=0)] = 15.0
@@ -80,6 +85,16 @@ class Train(Section):
     bad_steps: Annotated[int, Field(ge=0)] = 10
     """Steps with a non-finite loss or gradient that are skipped before the run stops."""
     tensorboard: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words_of_today(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and "accumulate" in raw:
+            raise ValueError(
+                "accumulate is gone: a step contrasts batch_size rows, and chunk: N encodes them N at a time with the "
+                "exact gradient"
+            )
+        return raw
 
 
 def _terms(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from clx.pipelines.system.errors import BadInput
 
-FORMAT = 3
+FORMAT = 4
 """Of the configs that this version saves, under the key `format`; 1 is that of configs without it."""
 RENAMED = {
     "symile": {"negatives": "tuples"},
@@ -51,7 +51,20 @@ def upgrade(raw: Any, where: str) -> Any:
             if isinstance(stage, dict) and "objective" in stage:
                 terms = stage["objective"]
                 stage["objective"] = [*map(_term_2, terms)] if isinstance(terms, list) else _term_2(terms)
+    if found < 4:
+        for stage in [raw, raw.get("pretrain")]:
+            if isinstance(stage, dict) and isinstance(stage.get("train"), dict):
+                stage["train"] = _train_3(stage["train"])
     return raw
+
+
+def _train_3(train: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the loop in format 3, where several batches, each contrasted by itself, could make a step."""
+    train = dict(train)
+    batches = train.pop("accumulate", 1)
+    if isinstance(batches, int) and batches > 1 and isinstance(size := train.get("batch_size"), int):
+        train |= {"batch_size": size * batches, "chunk": size, "chunk_statistics": "chunk"}
+    return train
 
 
 def _term_1(term: Any) -> Any:

@@ -121,11 +121,15 @@ def go_on(config: Config, splits: dict[str, Manifest], out: Path, progress: Prog
         source = checkpoint.last(out)
         checkpoint.warn_of_change(out, source)
         trainer.restore(source)
-        if trainer.step == planned.steps and state.recorded_state(out) == "finished":
-            raise BadInput(
-                f"{out} is finished: all its {planned.steps} steps are done and evaluated; -s train.steps=N makes it "
-                "longer"
+        if longer:
+            trainer.course.stale = 0  # what `train.patience` has counted was of the shorter run
+        if (trainer.step == planned.steps or trainer.ended) and state.recorded_state(out) == "finished":
+            done = (
+                f"train.patience ended it at step {trainer.step}"
+                if trainer.ended
+                else f"all its {planned.steps} steps are done and evaluated"
             )
+            raise BadInput(f"{out} is finished: {done}; -s train.steps=N makes it longer")
         if longer:
             progress.say(longer)
             (out / LAST).unlink(missing_ok=True)  # figures of the shorter run
@@ -210,7 +214,10 @@ def short_of_memory(trainer: Trainer) -> str:
     """Where memory ran out, and what to do. Nothing is saved then: the step may be half done."""
     size, half = trainer.settings.batch_size, max(2, trainer.settings.batch_size // 2)
     said = f"after step {trainer.step} of {trainer.plan.steps} with train.batch_size = {size}: "
-    said += f"train anew with fewer rows at a time (--batch-size {half})"
+    if trainer.settings.chunk is None:
+        said += f"-s train.chunk={half} encodes fewer rows at a time, with the same gradient; else --batch-size {half}"
+    else:
+        said += f"train anew with fewer rows (--batch-size {half})"
     if trainer.saving.step < 0:
         return said
     return f"{said}, or, with more memory, clx train --resume {trainer.out} goes on from step {trainer.saving.step}"
@@ -262,7 +269,11 @@ def describe(trainer: Trainer) -> str:
     precision = str(trainer.learner.dtype).removeprefix("torch.")
     learned = sum(p.numel() for p in trainer.learner.model.parameters() if p.requires_grad)
     at = f", from step {trainer.step}" if trainer.step else ""
+    chunk, rows = trainer.learner.chunks.size, trainer.settings.batch_size
+    chunked = f", {rows} rows a step, encoded {chunk} at a time" if chunk is not None and chunk < rows else ""
+    if chunked and trainer.settings.chunk_statistics == "chunk":
+        chunked += ", with the statistics of these in batch norms"
     return (
-        f"{trainer.plan.rows} rows, {trainer.plan.steps} steps{at}, {learned / 1e6:.2f} M parameters to learn, "
-        f"on {trainer.learner.device} in {precision}, seed {trainer.settings.seed}"
+        f"{trainer.plan.rows} rows, {trainer.plan.steps} steps{at}{chunked}, {learned / 1e6:.2f} M parameters to "
+        f"learn, on {trainer.learner.device} in {precision}, seed {trainer.settings.seed}"
     )

@@ -27,7 +27,14 @@ from clx.pipelines.data.label_sets import check_label_sets, holds_sets, labels_i
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.written_columns import with_marks
 from clx.pipelines.data.wrong_answers import refuse_wrong_answers
-from clx.pipelines.model.checks import check_needs, check_neighbours, check_steps, check_windows, try_objective
+from clx.pipelines.model.checks import (
+    check_chunk,
+    check_needs,
+    check_neighbours,
+    check_steps,
+    check_windows,
+    try_objective,
+)
 from clx.pipelines.model.forecasting import forecast_of
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder, modality_of
@@ -120,6 +127,7 @@ def build(
                 outputs = forecasts[1] * series.channels
         model = Embedder(modalities, config.embed_dim, outputs, predicting(config, losses), load, fuse_of(config))
         check_steps(config, losses, modalities, model)
+        check_chunk(config, model)
     except ValueError as error:
         raise BadInput(str(error)) from None
     for name, _, part in (kept.partition(".") for kept in facts.kept):

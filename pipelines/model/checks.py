@@ -15,6 +15,7 @@ from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.label_sets import holds_sets, labels_in
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.model.chunks import batch_norms
 from clx.pipelines.model.forecasting import forecast_of
 from clx.pipelines.model.objective import Objective, looked_at
 from clx.pipelines.model.towers import Embedder, modality_of
@@ -103,6 +104,20 @@ def check_steps(config: Config, losses: list[Loss], modalities: Mapping[str, Mod
                     f"loss {term.name!r} compares time steps, but views of modalities.{name} do not keep their time: "
                     "set its augmentation to {crops: 0, time_mask: 0.5}, say, or name other inputs"
                 )
+
+
+def check_chunk(config: Config, model: Embedder) -> None:
+    """Encoders that look across rows give other features to a chunk than to the batch."""
+    size = config.train.chunk
+    if not isinstance(size, int) or size >= config.train.batch_size or config.train.chunk_statistics == "chunk":
+        return
+    for name in model.towers:
+        if batch_norms(model.tower(name).encoder):
+            raise BadInput(
+                f"train.chunk = {size}, but the encoder of modalities.{name} has batch norms, whose statistics would "
+                f"be those of {size} rows and not of the {config.train.batch_size} of a batch: -s "
+                "train.chunk_statistics=chunk accepts that; an encoder without batch norms keeps the gradient exact"
+            )
 
 
 def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modalities: Mapping[str, Modality]) -> None:

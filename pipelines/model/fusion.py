@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clx.losses.base import Embeddings
+from clx.losses.primitives.autograd import at_least_float32
 
 POWER = 8
 """By which power of its error an input loses weight: of two inputs, one of 1.5 times the error counts 4 %."""
@@ -91,7 +92,7 @@ class Gated(Fused):
         each: list[Tensor] = [self.heads[name](z[name]) for name in names]
         if len(names) == 1:
             return each[0]
-        predictions = torch.stack([rows.detach().float() for rows in each], 1)  # [B, V, K]
+        predictions = torch.stack([at_least_float32(rows.detach()) for rows in each], 1)  # [B, V, K]
         weights = self.weights(names, present)  # [B, V]
         count = 1 / weights.square().sum(1, keepdim=True)  # [B, 1]
         fused: Tensor = (weights[..., None] * predictions).sum(1) * count ** (PACE * self.adding)
@@ -152,6 +153,6 @@ def by_modality(
 
 def mean_of_present(rows: list[Tensor], present: list[Tensor]) -> Tensor:
     """The mean `[B, D]` of those of the rows `[B, D]` that are present `[B]`, in float32; 0 where none is."""
-    here = torch.stack(present).float()  # [V, B]
-    every = torch.stack([each.float() for each in rows])
+    every = torch.stack([at_least_float32(each) for each in rows])
+    here = torch.stack(present).to(every.dtype)  # [V, B]
     return (every * here[..., None]).sum(0) / here.sum(0).clamp(min=1)[:, None]

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Steps
+from clx.losses.primitives.autograd import at_least_float32
 from clx.losses.view_criterion import relevance
 from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
 from clx.modalities.series_encoders import last_step
+from clx.pipelines.model.chunks import encode
 from clx.pipelines.model.fusion import Fused, by_modality, head, mean_of_present
 
 
@@ -38,6 +40,8 @@ class Tower(nn.Module):
 
     def __init__(self, modality: Modality, embed_dim: int, load: bool = True) -> None:
         super().__init__()
+        self.chunk: int | None = None
+        """The most rows that are encoded at a time."""
         self.encoder: Encoder = modality.build_encoder(load)
         self.pair = modality.pair is not None
         self.width = width = self.encoder.width * (4 if self.pair else 1)
@@ -98,7 +102,7 @@ class Tower(nn.Module):
             return mean_of_rows(each, value["of"])
         learns = not self.locked or value["x"].requires_grad  # of a learned view the gradient goes through
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-            features: Tensor = self.encoder(**value)
+            (features,) = encode(self.encoder, lambda part: (self.encoder(**part),), value, self.chunk)
         if not self.pair:
             return features
         u, v = features.chunk(2)
@@ -108,12 +112,17 @@ class Tower(nn.Module):
         """As `forward`, and each time step pooled and projected by itself: `[N, T, embed_dim]` with mask `[N, T]`."""
         assert isinstance(self.encoder, StepEncoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.locked):
-            h, mask = self.encoder.steps(**value)
-            features = self.encoder.pool(h, mask)
-            alone = h[mask][:, None]  # [n, 1, C]
-            single = self.encoder.pool(alone, mask.new_ones(alone.shape[:2]))
-        each = self.head(single)
+            features, single, mask = encode(self.encoder, self._steps, value, self.chunk)
+        each = self.head(single[mask])
         return self.head(features), scatter_present(each, mask), mask
+
+    def _steps(self, value: Input) -> tuple[Tensor, Tensor, Tensor]:
+        """Features `[N, width]`, those of each time step by itself `[N, T, width]`, and the mask `[N, T]`."""
+        assert isinstance(self.encoder, StepEncoder)
+        h, mask = self.encoder.steps(**value)
+        alone = h[mask][:, None]  # [n, 1, C]
+        single = self.encoder.pool(alone, mask.new_ones(alone.shape[:2]))
+        return self.encoder.pool(h, mask), scatter_present(single, mask), mask
 
     def relevance(self, value: Input) -> Tensor:
         """What the network that makes views is to lower, for series to make a view of."""
@@ -227,7 +236,7 @@ class Embedder(nn.Module):
             found = self.predictor(*by_modality(self.predictor.names, z, present))
         else:
             found = self.predictor(self.pooled(z, present))
-        return found.float() * scale + shift  # type: ignore[no-any-return]
+        return at_least_float32(found) * scale + shift
 
     def linear_heads(self) -> list[tuple[frozenset[str], nn.Linear]]:
         """Each linear head with the modalities whose mean embedding it is given."""
@@ -252,7 +261,7 @@ class Embedder(nn.Module):
         predictor looks at, when none are given."""
         seen = [name for name in z if modality_of(name) in (self.predict_from if of is None else of)]
         if not seen:
-            return torch.zeros_like(next(iter(z.values())), dtype=torch.float32)
+            return at_least_float32(torch.zeros_like(next(iter(z.values()))))
         return mean_of_present([z[name] for name in seen], [present[name] for name in seen])
 
 

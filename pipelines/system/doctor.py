@@ -6,13 +6,13 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
 from clx.pipelines.system.cores import usable_cores
+from clx.pipelines.system.memory import free_and_total
 
 Level = Literal["ok", "note", "problem", "broken"]
 """Broken is what nothing works without; a problem will cost time or memory; a note is good to know."""
@@ -203,14 +203,10 @@ def cpu() -> Iterator[Row]:
 
 def memory() -> Iterator[Row]:
     """Memory that is free, within the limit of the control group."""
-    if not Path("/proc/meminfo").exists():
+    found = free_and_total()
+    if found is None:
         return
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    total, free = (int(fields[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
-    with suppress(OSError, ValueError):
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        total, free = min(total, limit), min(free, max(0, limit - used))
+    free, total = found
     low = free < 2 * GIB
     advice = "lower train.batch_size or train.workers, and leave data.cache off" if low else None
     yield row("memory", f"{free / GIB:.1f} of {total / GIB:.1f} GiB available", "problem" if low else "ok", advice)

@@ -1,12 +1,15 @@
 """What a run needs to go on as if it had never stopped: gathered for a checkpoint, and taken up from one."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clx.pipelines.config.load import read_yaml
 from clx.pipelines.config.schema import Config
 from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs.folder import CONFIG
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.training.health import Health
 from clx.pipelines.training.schedule import plan, rate_at, warm_up
@@ -21,6 +24,16 @@ class Course:
     bad_steps: int = 0
     validated: int = -1
     """The step that was validated last."""
+    lowest: float = math.inf
+    """Validation loss."""
+    stale: int = 0
+    """Validations since."""
+
+    def hear(self, loss: float | None) -> None:
+        """Count a validation, whose loss is None where no row could be read."""
+        better = loss is not None and loss < self.lowest
+        self.lowest = loss if better and loss is not None else self.lowest
+        self.stale = 0 if better else self.stale + 1
 
 
 def state_of(learner: Learner, course: Course) -> dict[str, Any]:
@@ -33,6 +46,9 @@ def state_of(learner: Learner, course: Course) -> dict[str, Any]:
         "scaler": learner.scaler.state_dict(),
         "random": checkpoint.random_state(),
         "validated": course.validated,
+        "lowest": course.lowest,
+        "stale": course.stale,
+        "chunk": learner.chunks.size,
         "health": json.dumps(course.health.state()),
     }
     if learner.ema is not None:  # then the evaluated weights are not the trained ones
@@ -69,8 +85,13 @@ def _take(learner: Learner, state: dict[str, Any]) -> Course:
     if state["scaler"] and learner.scaler.is_enabled():  # a run may move between devices
         learner.scaler.load_state_dict(state["scaler"])
     learner.step, learner.overflows = int(state["step"]), int(state["overflows"])
+    if learner.chunks.automatic and "chunk" in state:  # what dropout draws depends on it
+        learner.chunks.set(state["chunk"])
+        learner.chunks.planned = True
     checkpoint.restore_random(state["random"])
-    return Course(Health(**json.loads(state["health"])), int(state["bad_steps"]), int(state["validated"]))
+    health = Health(**json.loads(state["health"]))
+    past = {"lowest": float(state.get("lowest", math.inf)), "stale": int(state.get("stale", 0))}
+    return Course(health, int(state["bad_steps"]), int(state["validated"]), **past)  # type: ignore[arg-type]
 
 
 def relengthened(config: Config, out: Path, rows: int) -> tuple[Config, str | None]:
@@ -81,6 +102,13 @@ def relengthened(config: Config, out: Path, rows: int) -> tuple[Config, str | No
     to. Raises `BadInput` when fewer steps are asked for than are done.
     """
     before = checkpoint.read_config(out)
+    written = read_yaml((out / CONFIG).read_text(encoding="utf-8"))["train"]
+    if written.get("accumulate", 1) > 1:
+        raise BadInput(
+            f"{out} was trained with train.accumulate = {written['accumulate']}, whose gradient was not that of the "
+            f"whole batch: finish it with the version that began it, or train anew with train.batch_size = "
+            f"{before.train.batch_size} and train.chunk = {before.train.chunk}"
+        )
     if config.train.epochs != before.train.epochs and before.train.steps:
         raise BadInput(f"train.epochs: the length of {out} is train.steps = {before.train.steps}; set that")
     old, new = plan(before, rows).steps, plan(config, rows).steps

@@ -42,10 +42,4 @@ def plan(config: Config, rows: int) -> Plan:
             f"set train.batch_size to {rows} or less"
         )
     per_epoch = rows // settings.batch_size
-    steps = settings.steps or settings.epochs * per_epoch // settings.accumulate
-    if steps == 0:
-        raise BadInput(
-            f"nothing would be trained: {settings.epochs} epochs of {per_epoch} batches are fewer than "
-            f"train.accumulate = {settings.accumulate}"
-        )
-    return Plan(rows, per_epoch, steps)
+    return Plan(rows, per_epoch, settings.steps or settings.epochs * per_epoch)

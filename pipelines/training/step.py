@@ -1,4 +1,4 @@
-"""One optimiser step: the loss of some batches, its gradients, and an update of all that learns."""
+"""One optimiser step: the loss of a batch, its gradients, and an update of all that learns."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -14,9 +14,12 @@ from clx.pipelines.config.schema import Train
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder
+from clx.pipelines.runs.checkpoint import random_state, restore_random
 from clx.pipelines.system.devices import pick_device, pick_precision
+from clx.pipelines.system.errors import out_of_memory
 from clx.pipelines.training import augmenters
 from clx.pipelines.training.averaging import averaged
+from clx.pipelines.training.chunks import Chunks, undone_if_raised
 from clx.pipelines.training.extras import Extras
 from clx.pipelines.training.schedule import rate_at
 
@@ -41,7 +44,7 @@ class Update(NamedTuple):
     figures: dict[str, float]
     """For the log: loss, learning rate, gradient norm, counts, temperatures."""
     embeddings: dict[str, Tensor]
-    """Those of the last batch, as in `Contrast`."""
+    """As in `Contrast`."""
     outcome: Literal["taken", "overflow", "spoiled"]
     """Whether the weights changed: not after an overflow, by which a half-precision scaler looks for its scale, nor
     after a non-finite loss or gradient, as which too many overflows in a row count."""
@@ -67,6 +70,7 @@ class Learner:
         )
         self.scaler = torch.amp.grad_scaler.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.ema = averaged(self.model, self.objective, settings.ema) if settings.ema else None
+        self.chunks = Chunks(settings, *{self.model, self.used[0]})
         # what follows from these
         self.both = nn.ModuleDict({"model": self.model, "objective": self.objective})
         self.augmenters = self.model.augmenters()
@@ -99,27 +103,51 @@ class Learner:
             loss, counts = objective(z, Extras(batch, model, z, steps, generator, self.step / self.steps))
         return Contrast(loss, counts, {name: rows.detach()[batch.present[name]] for name, rows in z.items()})
 
-    def update(self, group: list[Batch]) -> Update:
-        """One optimiser step over the batches of `group`, each contrasted by itself."""
+    def update(self, batch: Batch) -> Update:
+        """One optimiser step over a batch."""
         rate = rate_at(self.step, self.steps, self.settings)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate * parameters.get("faster", 1.0)
-        self.optimizer.zero_grad(set_to_none=True)
         for kept, buffer in zip(self.before, self.statistics, strict=True):
             kept.copy_(buffer)
-        value, counts, share = 0.0, dict[str, float](), 1 / len(group)
-        for number, batch in enumerate(group):
-            batch = batch.to(self.device)
-            loss, counts, embeddings = self.contrast(batch, self.model, self.objective, self.step, number)
-            self.scaler.scale(loss / len(group)).backward()
-            value += loss.item() / len(group)
-            if self.augmenters and (self.step + 1) % augmenters.EVERY == 0:
-                counts |= self.train_augmenters(batch, share)
+        batch = batch.to(self.device)
+        (loss, counts, embeddings), relevance = self.gradients(batch)
+        value = loss.item()
         norm, finite = self.clip()
         outcome = self.apply(finite, math.isfinite(value))
         self.step += 1
-        figures = {"loss": value, "lr": rate, "grad_norm": norm, **counts, **self.objective.learned()}
+        figures = {"loss": value, "lr": rate, "grad_norm": norm, **counts, **relevance, **self.objective.learned()}
         return Update(figures, embeddings, outcome)
+
+    def gradients(self, batch: Batch) -> tuple[Contrast, dict[str, float]]:
+        """Gradients of everything that learns, and what the networks that make views are to lower, by view.
+
+        With `chunk: auto`, where memory runs out, all of it again from the same random state, half as many rows at a
+        time.
+        """
+        if not self.chunks.automatic:
+            return self.backward(batch)
+        self.chunks.plan(batch)
+        streams = random_state()
+        while True:
+            try:
+                with undone_if_raised(self.both):
+                    return self.backward(batch)
+            except Exception as error:
+                if not out_of_memory(error) or not self.chunks.halve(len(batch)):
+                    raise
+            restore_random(streams)  # outside of `except`, which holds on to what the step has made so far
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def backward(self, batch: Batch) -> tuple[Contrast, dict[str, float]]:
+        """As `gradients`, once."""
+        self.optimizer.zero_grad(set_to_none=True)
+        found = self.contrast(batch, self.model, self.objective, self.step, 0)
+        self.scaler.scale(found.loss).backward()
+        if self.augmenters and (self.step + 1) % augmenters.EVERY == 0:
+            return found, self.train_augmenters(batch)
+        return found, {}
 
     def apply(self, finite_gradient: bool, finite_loss: bool) -> Literal["taken", "overflow", "spoiled"]:
         """Change the weights, or, where something is not finite, nothing at all."""
@@ -137,13 +165,13 @@ class Learner:
         searching = self.scaler.is_enabled() and finite_loss and self.overflows <= MOST_OVERFLOWS
         return "overflow" if searching else "spoiled"
 
-    def train_augmenters(self, batch: Batch, share: float) -> dict[str, float]:
+    def train_augmenters(self, batch: Batch) -> dict[str, float]:
         """Gradients of the networks that make views, and of nothing else; what they are to lower, by view."""
         with augmenters.buffers_kept(self.model):
             with self.autocast():
                 terms = self.model.relevance(batch.inputs)
             for term in terms.values():
-                self.scaler.scale(term * share).backward(inputs=self.augmenters)
+                self.scaler.scale(term).backward(inputs=self.augmenters)
         return {f"{name}.relevance": term.item() for name, term in terms.items()}
 
     def clip(self) -> tuple[float, bool]:

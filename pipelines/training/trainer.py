@@ -16,7 +16,7 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.model.checks import warn_of_idle_parts
 from clx.pipelines.runs.checkpoint import Checkpoint
 from clx.pipelines.runs.folder import BAD_ROWS
-from clx.pipelines.system.errors import Refused, Stopped
+from clx.pipelines.system.errors import BadInput, Refused, Stopped
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.training import resume
@@ -42,7 +42,9 @@ class Trainer:
         self.learner = Learner(run, config.train, plan.steps)
         self.rows, self.draw = training_rows(run, splits["train"])
         self.val = validation_rows(run, splits["val"]) if "val" in splits else None
-        self.validate_every = config.train.validate_every or max(1, plan.per_epoch // config.train.accumulate)
+        if config.train.patience is not None and self.val is None:
+            raise BadInput("train.patience needs val rows to wait on: set data.val, or leave it out")
+        self.validate_every = config.train.validate_every or plan.per_epoch
         self.saving = Saving(out, config.train)
         self.metrics = Metrics(out, config.train.tensorboard)
         budget = config.data.bad_row_budget if config.data.on_bad_row == "skip" else 1.0
@@ -69,40 +71,52 @@ class Trainer:
             self.begin(signals)
         self.catch_up(signals)
         self.learner.model.train(), self.learner.objective.train()
-        start, first, per_step = time.monotonic(), self.step, self.settings.batch_size * self.settings.accumulate
+        start, first, per_step = time.monotonic(), self.step, self.settings.batch_size
         self.saving.time = start
 
         def speed() -> float:
             return (self.step - first) * per_step / (time.monotonic() - start + 1e-9)
 
-        for group in self.groups():
-            figures = self.update(group)
+        for batch in self.batches():
+            figures = self.update(batch)
             progress.step(self.step, self.plan.steps, loss=figures["loss"], rows_per_s=round(speed()))
             validated = self.due() and self.validate(signals) and self.val is not None
             if validated or self.step == self.plan.steps or signals.stop or self.saving.due(self.step, signals):
                 self.save()
                 signals.save = False
             self.stop_if_asked(signals)
+        if self.ended:
+            self.say(
+                f"train.patience = {self.settings.patience}: the validation loss was lowest {self.course.stale} "
+                f"validations ago, at {self.course.lowest:.4g}; training ends at step {self.step}"
+            )
         return speed()
 
-    def groups(self) -> Iterator[list[Batch]]:
-        """The batches of each remaining step."""
-        settings, size = self.settings, self.settings.accumulate
-        start, stop = self.step * size, self.plan.steps * size
-        order = Order(self.plan.rows, settings.batch_size, settings.seed, start=start, stop=stop, weights=self.draw)
+    def batches(self) -> Iterator[Batch]:
+        """Those of the remaining steps; none after the end that `train.patience` makes."""
+        settings = self.settings
+        order = Order(
+            self.plan.rows, settings.batch_size, settings.seed, start=self.step, stop=self.plan.steps, weights=self.draw
+        )
         pin = self.learner.device.type == "cuda"
-        group = []
-        for batch in batches(self.rows, order, settings.workers, pin, self.bad_rows.report):
-            group.append(batch)
-            if len(group) == size:
-                yield group
-                group = []
+        coming = batches(self.rows, order, settings.workers, pin, self.bad_rows.report)
+        while not self.ended and (batch := next(coming, None)) is not None:
+            yield batch
 
-    def update(self, group: list[Batch]) -> dict[str, float]:
+    @property
+    def ended(self) -> bool:
+        """Whether the validation loss has not improved for as long as `train.patience` bears."""
+        return self.settings.patience is not None and self.course.stale >= self.settings.patience
+
+    def update(self, batch: Batch) -> dict[str, float]:
         """One step, its log lines, and a word on what is wrong with it. Raises `Refused` after too many bad ones."""
-        update = self.learner.update(group)
+        chunk = self.learner.chunks.size
+        update = self.learner.update(batch)
+        if (size := self.learner.chunks.size) != chunk:
+            self.metrics.add({"step": self.step, "chunk": size})
+            self.say(f"train.chunk: {size} rows of a batch are encoded at a time from step {self.step} on")
         self.embeddings, figures = update.embeddings, update.figures
-        numbers = [int(i) for batch in group for i in batch.sample_id]
+        numbers = batch.sample_id.tolist()
         if update.outcome == "spoiled":
             self.skipped(numbers)
         elif update.outcome == "taken" and (spike := self.course.health.hear_loss(self.step, figures["loss"])):
@@ -139,6 +153,7 @@ class Trainer:
             if found is None:
                 return False
             self.score, self.course.validated = found.loss, self.step
+            self.course.hear(found.loss)
             embeddings, figures = found.embeddings, {"val_loss": found.loss}
         spread, warnings = self.course.health.look(self.step, embeddings, self.places)
         for text in warnings:

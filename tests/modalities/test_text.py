@@ -7,7 +7,7 @@ import torch
 
 from clx.modalities.base import CellError
 from clx.modalities.text import Prompt, Text
-from clx.modalities.text_encoders import ByteTransformer, bytes_of
+from clx.modalities.text_encoders import bytes_of
 
 
 def test_bytes_are_cut_at_whole_characters() -> None:
@@ -68,20 +68,6 @@ def test_dropout_makes_views_of_equal_texts() -> None:
     assert not torch.allclose(first, second)
     first, second = encoder.eval()(**inputs)
     assert torch.equal(first, second)
-
-
-def test_texts_of_other_lengths_are_not_padded_to_the_longest_of_all() -> None:
-    """Rows, and gradients, are those of every text alone; a batch of a few long ones costs less than it was padded."""
-    encoder = ByteTransformer(80, 32, 2, 0.0)
-    texts = ["a" * length for length in (80, 3, 7, 1, 64, 30, 2, 5, 11)]
-    alone = torch.cat([encoder(*bytes_of([text], 80)) for text in texts])
-    widths = []
-    encoder.layers[0].register_forward_pre_hook(lambda _, given: widths.append(given[0].shape[1]))
-    together = encoder(*bytes_of(texts, 80))
-    assert torch.allclose(together, alone, atol=1e-5)
-    assert widths == [3, 11, 80]
-    whole, parts = (torch.autograd.grad(rows.square().sum(), encoder.positions)[0] for rows in (alone, together))
-    assert torch.allclose(whole, parts, atol=1e-4)
 
 
 def test_open_clip_tokens_are_its_own() -> None:

@@ -44,7 +44,7 @@ CONFIG = {
     "data": {"train": "digits", "label": "label", "missing": 0.2},
     "eval": [],
 }
-TRAIN = {"batch_size": 16, "accumulate": 2, "ema": 0.9, "save_every": 2, "lr": 3e-3}
+TRAIN = {"batch_size": 16, "chunk": 4, "chunk_statistics": "chunk", "ema": 0.9, "save_every": 2, "lr": 3e-3}
 
 
 def settings(steps: int, workers: int) -> list[str]:

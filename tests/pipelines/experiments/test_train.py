@@ -16,7 +16,6 @@ from PIL import Image
 from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.training.schedule import plan
 from configs import Make
 from trained import weights
 
@@ -130,8 +129,6 @@ def test_nothing_to_train_is_refused_before_anything_is_written(tmp_path: Path, 
     with pytest.raises(BadInput, match="only 5188 training rows"):
         train(make_config(train__batch_size=6000), tmp_path / "run", silent)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(BadInput, match="accumulate"):
-        plan(make_config(train={"epochs": 1, "batch_size": 10, "accumulate": 3}), 20)
 
 
 def test_existing_folders(tmp_path: Path, make_config: Make, silent: Any) -> None:

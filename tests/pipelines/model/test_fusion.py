@@ -107,7 +107,7 @@ def test_each_way_trains_with_missing_inputs_and_opens_again(fuse: str, make_con
 def test_answers_of_the_rows_of_the_gates_teach_no_input(make_config: Make, tmp_path: Path) -> None:
     """In the first half of a run; afterwards they do, and the gates stay."""
     trainer = trainer_of(make_config(objective="cross-entropy", train__batch_size=200), tmp_path)
-    learner, batch = trainer.learner, next(trainer.groups())[0]
+    learner, batch = trainer.learner, next(trainer.batches())
     gates = learner.model.predictor
     assert isinstance(gates, Gated)
     gates.adding.data.fill_(0.01)

@@ -70,7 +70,7 @@ def test_negatives_are_what_the_loss_is_given(tmp_path: Path) -> None:
     trainer = trainer_of(made(tmp_path), tmp_path / "run")
     learner = trainer.learner
     learner.model.eval()
-    (batch,) = next(trainer.groups())
+    batch = next(trainer.batches())
     assert set(batch.present) == {"anchor", "positive", "wrong/0", "wrong/1"}
     assert {n: here.sum().item() for n, here in batch.present.items()} == {
         "anchor": 4, "positive": 4, "wrong/0": 3, "wrong/1": 2}  # fmt: skip
@@ -96,7 +96,7 @@ def test_rows_that_share_a_negative_are_no_repeats(tmp_path: Path) -> None:
     raw["modalities"]["wrong"] = {"like": "anchor", "column": "negative"}
     raw["train"] |= {"batch_size": 16}
     trainer = trainer_of(Config.model_validate(raw), tmp_path / "run")
-    (batch,) = next(trainer.groups())
+    batch = next(trainer.batches())
     assert batch.repeats is not None
     assert sorted(batch.repeats.unique(return_counts=True)[1].tolist()) == [1] * 12 + [2, 2]
 
@@ -106,7 +106,7 @@ def test_what_is_only_negatives_learns_the_tower_too(tmp_path: Path) -> None:
     raw = raw_config(tmp_path)
     raw["modalities"]["wrong"] = TEXT | {"column": ["neg_*"]}
     trainer = trainer_of(Config.model_validate(raw), tmp_path / "run")
-    (batch,) = next(trainer.groups())
+    batch = next(trainer.batches())
     trainer.learner.contrast(batch, trainer.learner.model, trainer.learner.objective, 0).loss.backward()  # type: ignore[no-untyped-call]
     learning = {n.split(".")[1] for n, p in trainer.learner.model.named_parameters() if p.grad is not None}
     assert learning == {"anchor", "wrong"}
@@ -117,7 +117,7 @@ def test_a_term_sees_its_inputs_in_their_order(tmp_path: Path) -> None:
     for order in (["anchor", "positive"], ["positive", "anchor"]):
         objective = {"name": "infonce", "inputs": order, "negatives": ["wrong"]}
         trainer = trainer_of(made(tmp_path, objective=objective), tmp_path / "run")
-        (batch,) = next(trainer.groups())
+        batch = next(trainer.batches())
         seen: list[list[str]] = []
         loss = trainer.learner.objective.losses[0]
         loss.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(list(args[0])))

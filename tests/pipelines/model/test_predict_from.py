@@ -42,7 +42,7 @@ def test_a_loss_that_takes_predictions_as_they_are_adds_no_input(rows: Path, con
     splits = load_splits(made.data, 0)
     assert prepare(made, splits).model.predict_from == {"a"}
     trainer = Trainer(prepare(made, splits), splits, plan(made, len(splits["train"])), rows / "run")
-    learner, batch = trainer.learner, next(trainer.groups())[0]
+    learner, batch = trainer.learner, next(trainer.batches())
     assert learner.contrast(batch, learner.model, learner.objective, 0).loss.isfinite()
 
 

@@ -15,13 +15,13 @@ from trained import trainer_of
 def test_views_learn_by_their_own_criterion_and_the_encoder_by_its_objective(tmp_path: Path) -> None:
     made = Config.model_validate(series_config(augmentation="autotcl"))
     trainer = trainer_of(made, tmp_path)
-    batch = next(trainer.groups())[0]
+    batch = next(trainer.batches())
     trainer.learner.contrast(batch, trainer.learner.model, trainer.learner.objective, 0).loss.backward()  # type: ignore[no-untyped-call]
     learned = {name for name, p in trainer.learner.model.named_parameters() if p.grad is not None}
     assert learned
     assert not any(".view." in name for name in learned)
     trainer.learner.model.zero_grad()
-    assert trainer.learner.train_augmenters(batch, 1.0)["series/1.relevance"] > 0
+    assert trainer.learner.train_augmenters(batch)["series/1.relevance"] > 0
     learned = {name for name, p in trainer.learner.model.named_parameters() if p.grad is not None}
     assert learned
     assert all(".view." in name for name in learned)
@@ -46,7 +46,7 @@ def test_what_views_learn_is_nothing_to_the_encoder(encoder: str, tmp_path: Path
         trainer.learner.step = 1  # views learn in every second
         if not teach:
             monkeypatch.setattr(trainer.learner, "train_augmenters", lambda *_: {})
-        trainer.learner.update(next(trainer.groups()))
+        trainer.learner.update(next(trainer.batches()))
         return {name: value.clone() for name, value in trainer.learner.model.state_dict().items()}
 
     alone, both = updated(False), updated(True)
@@ -63,12 +63,12 @@ def test_the_weight_of_hiding_says_how_much_is_hidden(
     raw = series_config(augmentation={"autotcl": weight}, freeze=freeze, head="linear")
     made = Config.model_validate(raw)
     trainer = trainer_of(made, tmp_path)
-    batch, view = next(trainer.groups())[0], trainer.learner.model.tower("series").view
+    batch, view = next(trainer.batches()), trainer.learner.model.tower("series").view
     assert view is not None
     adam = torch.optim.Adam(trainer.learner.augmenters, lr=0.01)
     for _ in range(60):
         adam.zero_grad()
-        trainer.learner.train_augmenters(batch, 1.0)
+        trainer.learner.train_augmenters(batch)
         adam.step()
     kept = view(**batch.inputs["series/1"])[1].mean().item()
     assert low < kept < high

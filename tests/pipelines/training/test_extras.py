@@ -52,7 +52,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
     raw["data"] = {"train": str(tmp_path / "rows.jsonl"), "label": "kind", "target": ["y"], "balance": {}}
     trainer = trainer_of(Config.model_validate(raw | {"objective": "l1"}), tmp_path / "run")
     objective = Objective([Term(name="curious")], [Curious()])
-    learner, batch = trainer.learner, next(trainer.groups())[0]
+    learner, batch = trainer.learner, next(trainer.batches())
     learner.needs = objective.needs()
     batch.label_sets = torch.eye(16)  # a column holds single labels or sets, never both
     learner.contrast(batch, learner.model, objective, 0)
@@ -82,7 +82,7 @@ def test_a_name_that_nobody_provides_is_an_error_at_registration() -> None:
 def test_a_heads_term_trains_its_own_inputs_alone(make_config: Make, tmp_path: Path) -> None:
     with pytest.warns(ClxWarning, match=r"modalities\.(table|text) is in no term"):
         trainer = trainer_of(make_config(objective={"name": "cross-entropy", "inputs": ["image"]}), tmp_path)
-    learner, batch = trainer.learner, next(trainer.groups())[0]
+    learner, batch = trainer.learner, next(trainer.batches())
     learner.contrast(batch, learner.model, learner.objective, 0).loss.backward()  # type: ignore[no-untyped-call]
     learning = {name.split(".")[1] for name, p in learner.model.named_parameters() if p.grad is not None}
     assert learning == {"image", "weight", "bias"}  # of the tower, and of the predictor
@@ -91,7 +91,7 @@ def test_a_heads_term_trains_its_own_inputs_alone(make_config: Make, tmp_path: P
 def test_rows_without_a_heads_input_teach_it_nothing(make_config: Make, tmp_path: Path) -> None:
     with pytest.warns(ClxWarning, match=r"modalities\.(table|text) is in no term"):
         trainer = trainer_of(make_config(objective={"name": "cross-entropy", "inputs": ["image"]}), tmp_path)
-    learner, batch = trainer.learner, next(trainer.groups())[0]
+    learner, batch = trainer.learner, next(trainer.batches())
     batch.present["image"][:8] = False
     batch.inputs["image"] = {name: value[8:] for name, value in batch.inputs["image"].items()}
     found = learner.contrast(batch, learner.model, learner.objective, 0)
@@ -100,7 +100,7 @@ def test_rows_without_a_heads_input_teach_it_nothing(make_config: Make, tmp_path
 
 def test_what_losses_draw_follows_from_the_place_of_the_batch(make_config: Make, tmp_path: Path) -> None:
     trainer = trainer_of(make_config(objective={"name": "symile", "tuples": "shuffled"}), tmp_path)
-    learner, batch = trainer.learner, next(trainer.groups())[0]
+    learner, batch = trainer.learner, next(trainer.batches())
     learner.model.eval()
 
     def loss(*place: int) -> float:

@@ -53,7 +53,7 @@ def test_memory_and_steps_resume_bit_for_bit(tmp_path: Path, silent: Progress, e
 def test_learned_views_resume_bit_for_bit(tmp_path: Path, silent: Progress, loss: str) -> None:
     raw = series_config(augmentation={"crops": 0.5, "autotcl": 0.1})
     raw |= {"objective": {"name": loss}}
-    raw["train"] |= {"accumulate": 2 if loss == "infonce" else 1}
+    raw["train"] |= {"chunk": 5} if loss == "infonce" else {}
     made = Config.model_validate(raw)
     whole, log = whole_as_in_parts(made, 5, tmp_path, silent)
     tenth = [line for line in map(json.loads, log.splitlines()) if line["step"] == 10 and "loss" in line]
@@ -67,11 +67,11 @@ def test_learned_views_resume_bit_for_bit(tmp_path: Path, silent: Progress, loss
     "changes",
     [
         {},
-        {"train__workers": 2, "train__accumulate": 2},
+        {"train__workers": 2, "train__chunk": 10, "train__chunk_statistics": "chunk"},
         {"objective": "cross-entropy", "modalities__image__drop": 0.5, "modalities__table__drop": 0.5},
         {"train__ema": 0.9, "data__missing": 0.3, "modalities__image": {"encoder": "cnn", "width": 4, "views": 2}},
     ],
-    ids=["plain", "workers and accumulation", "inputs left out of a gated head", "ema, missing cells and views"],
+    ids=["plain", "workers and chunks", "inputs left out of a gated head", "ema, missing cells and views"],
 )
 def test_stopped_and_resumed_equals_unbroken(
     tmp_path: Path, make_config: Make, silent: Any, changes: dict[str, Any]

@@ -88,7 +88,7 @@ def test_half_precision_that_never_settles_is_refused(
 def test_a_spoiled_step_changes_nothing(tmp_path: Path, make_config: Make) -> None:
     """Neither weights nor their average, nor what batch norms and the optimiser remember."""
     trainer = trainer_of(make_config(train__ema=0.9), tmp_path)
-    learner, groups = trainer.learner, trainer.groups()
+    learner, coming = trainer.learner, trainer.batches()
     learner.model.train()
 
     def state() -> dict[str, torch.Tensor]:
@@ -98,13 +98,13 @@ def test_a_spoiled_step_changes_nothing(tmp_path: Path, make_config: Make) -> No
             found |= {f"{number}.{name}": value for name, value in moments.items()}
         return {name: value.clone() for name, value in found.items()}
 
-    assert learner.update(next(groups)).outcome == "taken"
-    before, group = state(), next(groups)
-    group[0].inputs["image"]["x"][0, 0, 0, 0] = float("inf")
-    assert learner.update(group).outcome == "spoiled"
+    assert learner.update(next(coming)).outcome == "taken"
+    before, batch = state(), next(coming)
+    batch.inputs["image"]["x"][0, 0, 0, 0] = float("inf")
+    assert learner.update(batch).outcome == "spoiled"
     after = state()
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert [name for name in changed if not name.endswith("num_batches_tracked")] == []  # a count that nothing reads
     assert learner.step == 2
-    assert learner.update(next(groups)).outcome == "taken"
+    assert learner.update(next(coming)).outcome == "taken"
     assert not torch.equal(state()["now.model.towers.image.head.weight"], before["now.model.towers.image.head.weight"])
