@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from annotated_types import Ge, Gt, Interval, MultipleOf
 from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Tensor
 
 from clx.modalities.audio_encoders import Bundle, MelCNN, MelTransformer, bundle_names
 from clx.modalities.base import CellError, Encoder, Input, Modality, Several, register, unknown_encoder
+from clx.modalities.draws import Draws
 from clx.modalities.files import foreign, open_file, sound_in
 from clx.modalities.resampling import resampled
 
@@ -133,7 +134,7 @@ class Audio(Modality):
             mono = resampled(mono, rate, self.sample_rate)
         return mono
 
-    def augment(self, samples: list[Tensor], generator: Generator) -> list[Tensor]:
+    def augment(self, samples: list[Tensor], draws: Draws) -> list[Tensor]:
         """Another window, level, tone colour and noise.
 
         Mild: window of `seconds` (else up to 50 ms cut from each end), +-6 dB, noise 15 to 40 dB below the
@@ -144,7 +145,7 @@ class Audio(Modality):
             return samples
         strong = self.augmentation == "strong"
         n = len(samples)
-        start, end, gain, noise, tilt, hole = torch.rand(6, n, generator=generator)
+        start, end, gain, noise, tilt, hole = draws.rand(6).unbind(1)
         lengths = torch.tensor([len(sample) for sample in samples])
         window = self._window(lengths)
         spare = lengths - window
@@ -159,7 +160,7 @@ class Audio(Modality):
         owner = torch.repeat_interleave(kept)
         level = (torch.zeros(n).index_add_(0, owner, x.square()) / kept).sqrt()
         decibels = noise * (30 if strong else 25) + (0 if strong else 15)
-        x = x + torch.randn(len(x), generator=generator) * (level * 10 ** (-decibels / 20))[owner]
+        x = x + draws.noise(kept.tolist()) * (level * 10 ** (-decibels / 20))[owner]
         before = x.roll(1)
         before[kept.cumsum(0) - kept] = 0
         x = x + before * ((tilt * 2 - 1) * (0.6 if strong else 0.3))[owner]

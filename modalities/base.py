@@ -10,8 +10,9 @@ from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from annotated_types import Ge, Interval
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
+from clx.modalities.draws import Draws
 from clx.modalities.errors import CellError as CellError  # part of what a modality needs to know
 
 Input = dict[str, Tensor]
@@ -79,6 +80,8 @@ class Modality:
     """About how many training rows `fit` is given at most."""
     takes_several: ClassVar[bool] = False
     """Whether a list of cells is several of them in one row; it then has the option `several`."""
+    borrows: ClassVar[int] = 0
+    """How many other training rows' samples its views may take something of."""
     files: ClassVar[bool] = False
     """Whether a text cell is the path of a file (then `read` gets a `pathlib.Path`)."""
 
@@ -170,16 +173,19 @@ class Modality:
         """Whether a cell that can be read is longer than `limit`, so that its end has no effect."""
         return False
 
-    def augment(self, samples: list[Any], generator: Generator) -> list[Any]:
-        """One random view of each sample of a batch; all randomness comes from `generator`."""
+    def augment(self, samples: list[Any], draws: Draws) -> list[Any]:
+        """One random view of each sample of a batch, which depends on the sample and its draws alone."""
         return samples
 
-    def vary(self, samples: Sequence[list[Any]], generator: Generator) -> list[list[Any]]:
-        """The views of a batch. `samples[v]` are the samples that view v is made of: the same for every view, unless
-        the data name neighbours. Views that share some of their randomness are made here."""
+    def vary(self, samples: Sequence[list[Any]], draws: Sequence[Draws]) -> list[list[Any]]:
+        """The views of a batch. `samples[v]` are the samples that view v is made of, with their draws: the same for
+        every view, unless the data name neighbours. Views that share some of their randomness are made here."""
         if self.augmentation == "none":
             return list(samples)
-        return [self.augment(list(each), generator) for each in samples]
+        return [self.augment(list(each), own) for each, own in zip(samples, draws, strict=True)]
+
+    def lend(self, samples: Sequence[Any]) -> None:
+        """Keep up to `borrows` samples of training rows, of which views may take something."""
 
     def collate(self, samples: Sequence[Any]) -> Input:
         """Samples as one padded batch."""

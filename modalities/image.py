@@ -12,10 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 from annotated_types import Ge, Le
-from torch import Generator, Tensor
+from torch import Tensor
 
 from clx.modalities import image_views, openclip
 from clx.modalities.base import CellError, Encoder, Input, Modality, Several, register, unknown_encoder
+from clx.modalities.draws import Draws
 from clx.modalities.files import foreign, open_file
 from clx.modalities.image_encoders import Cnn, timm_encoder
 from clx.modalities.pixel_arrays import NUMPY, pixels_of, refuse_bands, refuse_many_bands, refuse_stack
@@ -90,12 +91,12 @@ class Image(Modality):
         pixels = torch.from_numpy(np.array(picture))
         return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
-    def augment(self, samples: list[Tensor], generator: Generator) -> list[Tensor]:
+    def augment(self, samples: list[Tensor], draws: Draws) -> list[Tensor]:
         """Views of uint8 images `[C, H, W]`; see `image_views` for what mild and strong do."""
         if self.augmentation == "none" or not samples:
             return samples
         view = image_views.mild if self.augmentation == "mild" else image_views.strong
-        return list(view(torch.stack(samples), self.flip, generator))
+        return list(view(torch.stack(samples), self.flip, draws))
 
     def collate(self, samples: Sequence[Tensor]) -> Input:
         """uint8 images `[C, H, W]` -> `x` `[N, C, H, W]`, normalised as the encoder wants it."""

@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 from annotated_types import Ge, Interval, MultipleOf
-from torch import Generator, Tensor
+from torch import Tensor
 
 from clx.modalities.base import CellError, Encoder, Input, LearnedView, Modality, register, unknown_encoder
+from clx.modalities.draws import Draws
 from clx.modalities.series_encoders import TCN, TSAI, Dilated, MiniRocket, Tsai
 from clx.modalities.series_files import Values, values_of
 from clx.modalities.series_gaps import bridged, or_one
@@ -239,14 +240,14 @@ class Series(Modality):
     def joint(self) -> bool:
         return CROPS in self.policy
 
-    def augment(self, samples: list[Tensor], generator: Generator) -> list[Tensor]:
+    def augment(self, samples: list[Tensor], draws: Draws) -> list[Tensor]:
         """The changes of the policy, except `crops`, which takes all views at once."""
-        return varied(samples, self.policy, self.gaps == "indicate", generator) if self.policy else samples
+        return varied(samples, self.policy, self.gaps == "indicate", draws) if self.policy else samples
 
-    def vary(self, samples: Sequence[list[Tensor]], generator: Generator) -> list[list[Tensor]]:
+    def vary(self, samples: Sequence[list[Tensor]], draws: Sequence[Draws]) -> list[list[Tensor]]:
         if self.joint and samples[0]:
-            samples = crops(samples[0], len(samples), self.policy[CROPS], generator)
-        return super().vary(samples, generator)
+            samples = crops(samples[0], len(samples), self.policy[CROPS], draws[0])
+        return super().vary(samples, draws)
 
     def collate(self, samples: Sequence[Tensor]) -> Input:
         """`x` `[N, T, C]`, zero after each end, and `mask` `[N, T]`; steps of NaN are masked as well."""
@@ -255,8 +256,7 @@ class Series(Modality):
         return {"x": x.masked_fill(~mask[..., None], 0), "mask": mask}
 
     def without_last(self, value: Input) -> Input:
-        """The batch with the last step of each series replaced, as `time_mask` does, by the mean of those before. All
-        series must be of one length."""
+        """The batch, all of one length, with each last step replaced, as `time_mask` does, by the mean before it."""
         x, mask = value["x"].clone(), value["mask"]
         count = x.shape[2] // 2 if self.gaps == "indicate" else x.shape[2]
         before = mask[:, :-1, None]

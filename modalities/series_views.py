@@ -10,7 +10,9 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+
+from clx.modalities.draws import Draws
 
 BENDS = 4  # cosines that a smooth random curve is made of
 
@@ -67,70 +69,70 @@ class Stack(NamedTuple):
         return self._replace(x=torch.where(hide, self.mean(), self.x), measured=self.measured.masked_fill(hide, 0))
 
 
-def _uniform(stack: Stack, generator: Generator, width: int = 1) -> Tensor:
-    return torch.rand(len(stack.x), width, generator=generator)
-
-
-def _smooth(stack: Stack, channels: int, generator: Generator) -> Tensor:
+def _smooth(stack: Stack, channels: int, draws: Draws) -> Tensor:
     """Smooth curves around 0 `[N, T, channels]`, of deviation about 1."""
     u = stack.steps / (stack.length - 1).clamp(min=1)[:, None]  # [N, T]
     waves = torch.cos(math.pi * u[..., None] * torch.arange(1, BENDS + 1))
-    return waves @ torch.randn(len(u), BENDS, channels, generator=generator) * math.sqrt(2 / BENDS)
+    return waves @ draws.randn(BENDS, channels) * math.sqrt(2 / BENDS)
 
 
-def jitter(stack: Stack, s: float, generator: Generator) -> Stack:
-    noise = torch.randn(stack.x.shape, generator=generator) * stack.deviation()
+def jitter(stack: Stack, s: float, draws: Draws) -> Stack:
+    noise = draws.randn(*stack.x.shape[1:]) * stack.deviation()
     return stack._replace(x=stack.x + s * noise)
 
 
-def scaling(stack: Stack, s: float, generator: Generator) -> Stack:
-    factor = 1 + s * (2 * _uniform(stack, generator, stack.x.shape[2]) - 1)
+def scaling(stack: Stack, s: float, draws: Draws) -> Stack:
+    factor = 1 + s * (2 * draws.rand(stack.x.shape[2]) - 1)
     return stack._replace(x=stack.x * factor[:, None])
 
 
-def magnitude_warp(stack: Stack, s: float, generator: Generator) -> Stack:
-    return stack._replace(x=stack.x * (1 + s * _smooth(stack, stack.x.shape[2], generator)))
+def magnitude_warp(stack: Stack, s: float, draws: Draws) -> Stack:
+    return stack._replace(x=stack.x * (1 + s * _smooth(stack, stack.x.shape[2], draws)))
 
 
-def time_warp(stack: Stack, s: float, generator: Generator) -> Stack:
-    speed = (s * _smooth(stack, 1, generator)[..., 0]).exp() * (stack.steps < stack.length[:, None] - 1)
+def time_warp(stack: Stack, s: float, draws: Draws) -> Stack:
+    speed = (s * _smooth(stack, 1, draws)[..., 0]).exp() * (stack.steps < stack.length[:, None] - 1)
     passed = speed.cumsum(1)
     time = torch.cat([torch.zeros_like(passed[:, :1]), passed[:, :-1]], 1)
     return stack.moved(time / passed[:, -1:].clamp(min=1e-12) * (stack.length - 1)[:, None])
 
 
-def crop(stack: Stack, s: float, generator: Generator) -> Stack:
+def crop(stack: Stack, s: float, draws: Draws) -> Stack:
     edge = stack.length * s / 2
-    first, last = ((part * edge).long() for part in _uniform(stack, generator, 2).unbind(1))
+    first, last = ((part * edge).long() for part in draws.rand(2).unbind(1))
     length = (stack.length - first - last).maximum(stack.length.clamp(max=2))
     return stack.moved((stack.steps + first[:, None]).to(stack.x.dtype), length)
 
 
-def permutation(stack: Stack, s: float, generator: Generator) -> Stack:
+def permutation(stack: Stack, s: float, draws: Draws) -> Stack:
     most = int(s)
-    parts = 1 + (_uniform(stack, generator) * most).long()  # [N, 1]
+    parts = 1 + (draws.rand(1) * most).long()  # [N, 1]
     part = (stack.steps * parts).div(stack.length[:, None], rounding_mode="floor").clamp(max=most)
-    place = torch.rand(len(stack.x), most + 1, generator=generator).argsort(1).gather(1, part)
+    place = draws.rand(most + 1).argsort(1).gather(1, part)
     behind = stack.steps >= stack.length[:, None]
     order = (place.masked_fill(behind, most + 1) * stack.x.shape[1] + stack.steps).argsort(1)
     return stack.moved(order.to(stack.x.dtype))
 
 
-def frequency_mask(stack: Stack, s: float, generator: Generator) -> Stack:
+def frequency_mask(stack: Stack, s: float, draws: Draws) -> Stack:
     mean = stack.mean()
-    waves = torch.fft.rfft((stack.x - mean) * stack.real[..., None], dim=1)
-    kept = torch.rand(waves.shape[:2], generator=generator) >= s
-    x = torch.fft.irfft(waves * kept[..., None], n=stack.x.shape[1], dim=1) + mean
-    return stack._replace(x=x * stack.real[..., None])
+    kept = draws.rand(stack.x.shape[1] // 2 + 1) >= s
+    centred = (stack.x - mean) * stack.real[..., None]
+    x = torch.zeros_like(centred)
+    for length in stack.length.unique().tolist():  # frequencies are those of the series, not of the longest one
+        of = (stack.length == length).nonzero()[:, 0]
+        waves = torch.fft.rfft(centred[of, :length], dim=1)
+        x[of, :length] = torch.fft.irfft(waves * kept[of, : length // 2 + 1, None], n=length, dim=1)
+    return stack._replace(x=(x + mean) * stack.real[..., None])
 
 
-def time_mask(stack: Stack, s: float, generator: Generator) -> Stack:
-    return stack.hidden(torch.rand(stack.real.shape, generator=generator) < s)
+def time_mask(stack: Stack, s: float, draws: Draws) -> Stack:
+    return stack.hidden(draws.rand(stack.real.shape[1]) < s)
 
 
-def cutout(stack: Stack, s: float, generator: Generator) -> Stack:
+def cutout(stack: Stack, s: float, draws: Draws) -> Stack:
     width = (stack.length * s).long()[:, None]
-    start = (_uniform(stack, generator) * (stack.length[:, None] - width + 1)).long()
+    start = (draws.rand(1) * (stack.length[:, None] - width + 1)).long()
     return stack.hidden((stack.steps >= start) & (stack.steps < start + width))
 
 
@@ -138,7 +140,7 @@ def cutout(stack: Stack, s: float, generator: Generator) -> Stack:
 class View:
     """A random change of a batch of series, the largest strength it may have, and what its strength means."""
 
-    change: Callable[[Stack, float, Generator], Stack]
+    change: Callable[[Stack, float, Draws], Stack]
     most: float
     about: str
     moves: bool = False
@@ -180,9 +182,7 @@ def check(policy: Mapping[str, float]) -> None:
             raise ValueError(f"augmentation {name} = {strength}: should be 0 to {most:g}")
 
 
-def varied(
-    samples: Sequence[Tensor], policy: Mapping[str, float], indicators: bool, generator: Generator
-) -> list[Tensor]:
+def varied(samples: Sequence[Tensor], policy: Mapping[str, float], indicators: bool, draws: Draws) -> list[Tensor]:
     """One view of each sample `[T, C]`, in which a row of NaN is a step that is left out.
 
     With `indicators` the second half of the channels says where values were measured.
@@ -195,30 +195,30 @@ def varied(
     stack = Stack(x[..., :values], x[..., values:], real, length)
     for name, strength in policy.items():
         if name in VIEWS:
-            stack = VIEWS[name].change(stack, strength, generator)
+            stack = VIEWS[name].change(stack, strength, draws)
     x = torch.cat([stack.x, stack.measured], 2).masked_fill(~stack.real[..., None], torch.nan)
     return [row[:end] for row, end in zip(x, stack.length.tolist(), strict=True)]
 
 
-def crops(samples: Sequence[Tensor], views: int, least: float, generator: Generator) -> list[list[Tensor]]:
+def crops(samples: Sequence[Tensor], views: int, least: float, draws: Draws) -> list[list[Tensor]]:
     """TS2Vec's crops of each sample, one per view: all hold one stretch, even views reach further to the left,
     odd ones to the right. The rest is left out (NaN), so that a step stays at its time.
 
-    The stretch is a share of at least `least` of each series, the same in the whole batch, and at least 2 steps.
+    The stretch is a share of at least `least` of each series, drawn for each, and at least 2 steps.
     """
-    share = least + (1 - least) * torch.rand((), generator=generator)
+    share = least + (1 - least) * draws.rand()
     length = torch.tensor([len(sample) for sample in samples])
     common = (length * share).long().clamp(min=2).minimum(length)
-    draws = torch.rand(views + 1, len(samples), generator=generator)
-    left = (draws[0] * (length - common + 1)).long()
+    place = draws.rand(views + 1).unbind(1)
+    left = (place[0] * (length - common + 1)).long()
     right = left + common
     made = []
     for view in range(views):
         first, last = left, right
         if view % 2:
-            last = right + (draws[view + 1] * (length - right + 1)).long()
+            last = right + (place[view + 1] * (length - right + 1)).long()
         else:
-            first = (draws[view + 1] * (left + 1)).long()
+            first = (place[view + 1] * (left + 1)).long()
         cut = []
         for sample, a, b in zip(samples, first.tolist(), last.tolist(), strict=True):
             part = torch.full_like(sample, torch.nan)

@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 from annotated_types import Ge, Gt, Interval, MultipleOf
-from torch import Generator, Tensor
+from torch import Tensor
 
 from clx.modalities.base import CellError, Encoder, Input, Modality, register, unknown_encoder
+from clx.modalities.draws import Draws
 from clx.modalities.numbers import PLAIN, Writing, class_name, is_dash, missing, number
 from clx.modalities.table_columns import Dates, Reading, reading_of
 from clx.modalities.table_encoders import Cells, FTTransformer, Numeric, TableMLP
@@ -43,6 +44,7 @@ class Table(Modality):
 
     kind: ClassVar[str] = "table"
     default_encoder: ClassVar[str] = "mlp"
+    borrows: ClassVar[int] = 4096
 
     columns: list[str] = field(default_factory=list)
     """The manifest's columns that belong to it, or patterns of them; when empty, all in the training cells."""
@@ -75,6 +77,7 @@ class Table(Modality):
         self._written: dict[str, Writing] = {}
         self._dates: dict[str, Dates] = {}
         self._categories: dict[str, dict[str, int]] = {}
+        self._lent: Tensor | None = None
 
     def fit(self, cells: Iterable[dict[str, Any]]) -> None:
         """Types, categories and quantiles of the columns."""
@@ -162,8 +165,13 @@ class Table(Modality):
             return (number - known.mean) / known.deviation
         return _normal_rank(known.quantiles, number) if self.scale == "quantile" else number
 
-    def augment(self, samples: list[Tensor], generator: Generator) -> list[Tensor]:
-        """Cells taken from other rows of the batch (SCARF, Bahri et al. 2022), and noise on the numbers.
+    def lend(self, samples: Sequence[Tensor]) -> None:
+        """Training rows of which views take cells."""
+        self._lent = torch.stack(list(samples)) if samples else None
+
+    def augment(self, samples: list[Tensor], draws: Draws) -> list[Tensor]:
+        """Cells taken from other training rows, each from any (SCARF, Bahri et al. 2022), and noise on the numbers.
+        Where none were lent, from these samples.
 
         Mild: one cell in twenty, noise of 0.05 deviations. Strong: three in ten, noise of 0.1 deviations.
         """
@@ -171,13 +179,15 @@ class Table(Modality):
             return samples
         rate, noise = (0.05, 0.05) if self.augmentation == "mild" else (0.3, 0.1)
         x = torch.stack(samples)
-        n, k = len(x), len(self._numbers)
+        k = len(self._numbers)
         cells = x.shape[1] - k
-        order = torch.rand(n, cells, generator=generator).argsort(0)
-        order = torch.where(torch.rand(n, cells, generator=generator) < rate, order, torch.arange(n)[:, None])
-        x = x.gather(0, torch.cat([order[:, :k], order], 1))  # a number and its flag come from one row
+        others = x if self._lent is None else self._lent
+        taken = draws.rand(cells) < rate
+        lender = draws.integers(len(others), cells)
+        taken, lender = (torch.cat([each[:, :k], each], 1) for each in (taken, lender))  # a number with its flag
+        x = torch.where(taken, others.gather(0, lender), x)
         spread = [known.deviation if self.scale == "none" else 1.0 for known in self._numbers.values()]
-        jitter = torch.randn(n, k, generator=generator) * noise * torch.tensor(spread)
+        jitter = draws.randn(k) * noise * torch.tensor(spread)
         x[:, :k] += jitter * (x[:, k : 2 * k] == 0)
         return list(x)
 

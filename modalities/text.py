@@ -7,12 +7,11 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import torch
 from annotated_types import Ge, Interval, MinLen, MultipleOf
-from torch import Generator
 
 from clx.modalities import openclip
 from clx.modalities.base import CellError, Encoder, Input, Modality, Several, register, unknown_encoder
+from clx.modalities.draws import Draws
 from clx.modalities.text_encoders import ByteTransformer, HuggingFace, bytes_of, hugging_face
 
 LONGEST = (128, 1024)
@@ -141,15 +140,17 @@ class Text(Modality):
         """The text in each of the templates (the modality's own when none are given), to average over."""
         return [Prompt(self.read(text).text, template) for template in templates or self.templates]
 
-    def augment(self, samples: list[Prompt], generator: Generator) -> list[Prompt]:
+    def augment(self, samples: list[Prompt], draws: Draws) -> list[Prompt]:
         """Mild: another template for each. Strong: each word also left out with a probability of 15 %."""
         if self.augmentation == "none":
             return samples
-        drawn = torch.randint(len(self.templates), (len(samples),), generator=generator).tolist()
+        drawn = draws.integers(len(self.templates)).tolist()
         views = [Prompt(sample.text, self.templates[i]) for sample, i in zip(samples, drawn, strict=True)]
         if self.augmentation == "mild":
             return views
-        return [view._replace(text=_without_some_words(view.text, generator)) for view in views]
+        words = [view.text.split() for view in views]
+        kept = (draws.rand(max(map(len, words), default=0)) >= 0.15).tolist()
+        return [v._replace(text=_only(w, keep) or v.text) for v, w, keep in zip(views, words, kept, strict=True)]
 
     def collate(self, samples: Sequence[Prompt]) -> Input:
         """Tokens `x` `[N, T]` and, for encoders that pad to the longest, `mask` `[N, T]`."""
@@ -215,7 +216,6 @@ class Text(Modality):
         return ["hf:minilm"] if prefix == "hf" else []
 
 
-def _without_some_words(text: str, generator: Generator) -> str:
-    words = text.split()
-    kept = torch.rand(len(words), generator=generator) >= 0.15
-    return " ".join(word for word, keep in zip(words, kept.tolist(), strict=True) if keep) or text
+def _only(words: list[str], kept: list[bool]) -> str:
+    """The words that are kept; of longer texts there are more in `kept`."""
+    return " ".join(word for word, keep in zip(words, kept, strict=False) if keep)

@@ -12,11 +12,17 @@ from clx.modalities.base import Input
 
 
 class Key(NamedTuple):
-    """One batch: its place in the run, which seeds its randomness, and its rows."""
+    """One batch: its place in the run and its rows, whose randomness the epoch seeds."""
 
     epoch: int
     number: int
     rows: np.ndarray
+    turns: np.ndarray | None = None
+    """Where rows may come more than once in an epoch, how often each came before: its views are then new ones."""
+
+    def turns_of_rows(self) -> np.ndarray:
+        """`turns`, zeros where no row comes twice."""
+        return np.zeros(len(self.rows), dtype=np.int64) if self.turns is None else self.turns
 
 
 class BadRow(NamedTuple):

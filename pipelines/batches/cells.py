@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clx.modalities.base import CellError, Input, Modality
+from clx.modalities.draws import Draws
 from clx.modalities.series import Series
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.columns import column_of, columns_of
@@ -141,16 +142,19 @@ def flat(samples: Sequence[Any]) -> list[Any]:
     return [one for sample in samples for one in (sample if isinstance(sample, list) else [sample])]
 
 
-def vary(modality: Modality, samples: Sequence[list[Any]], generator: torch.Generator) -> list[list[Any]]:
-    """A batch's views from the samples, pairs or lists of samples, that each is made of (see `Modality.vary`)."""
+def vary(modality: Modality, samples: Sequence[list[Any]], draws: Sequence[Draws]) -> list[list[Any]]:
+    """A batch's views from the samples, pairs or lists of samples, that each is made of (see `Modality.vary`), by the
+    draws of each view's rows."""
     if modality.pair is None:
         counts = [counts_of(view) for view in samples]
         if not any(counts):
-            return modality.vary(samples, generator)
-        made = modality.vary([flat(view) for view in samples], generator)
+            return modality.vary(samples, draws)
+        parts = [own.of(each or [1] * len(own)) for own, each in zip(draws, counts, strict=True)]
+        made = modality.vary([flat(view) for view in samples], parts)
         return [_by_row(view, each) if each else view for view, each in zip(made, counts, strict=True)]
     sides = [[one for side in zip(*pairs, strict=True) for one in side] for pairs in samples]
-    halves = [(view[: len(view) // 2], view[len(view) // 2 :]) for view in modality.vary(sides, generator)]
+    both_sides = [Draws.joined([own.child(0), own.child(1)]) for own in draws]
+    halves = [(view[: len(view) // 2], view[len(view) // 2 :]) for view in modality.vary(sides, both_sides)]
     return [list(zip(*both, strict=True)) for both in halves]
 
 

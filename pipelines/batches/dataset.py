@@ -1,9 +1,12 @@
 """From manifest rows to batches: decoded, varied, collated, with what is missing masked."""
 
+import copy
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,11 +15,24 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from clx.modalities.base import CellError, Input, Modality
+from clx.modalities.draws import Draws
 from clx.modalities.errors import at_fault
 from clx.modalities.numbers import class_name, number
 from clx.pipelines.batches.batch import BadRow, Batch, Key
-from clx.pipelines.batches.cells import cell_of, collate, content_of, future_of, read_cell, vary
+from clx.pipelines.batches.cells import cell_at, cell_of, collate, content_of, future_of, read_cell, vary
 from clx.pipelines.batches.columns import column_of, columns_of, spread, view_names
+from clx.pipelines.batches.decoded import (
+    NEIGHBOUR,
+    ONE_OF_SEVERAL,
+    REPLACED,
+    VIEW,
+    Asked,
+    Bad,
+    Decoded,
+    sets_of,
+    without,
+)
+from clx.pipelines.batches.decoded import mixed_seed as mixed_seed
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.data_schema import Near
 from clx.pipelines.data.imbalance import bin_name
@@ -29,7 +45,8 @@ from clx.pipelines.system.errors import BadInput
 
 @dataclass
 class BatchDataset(Dataset[Batch]):
-    """Batches of a manifest, by `Key`. A batch depends on its key and the seed alone, not on who makes it."""
+    """Batches of a manifest, by `Key`. What becomes of a row depends on the seed, the epoch and the row alone, not on
+    its batch nor on who makes it."""
 
     manifest: Manifest
     modalities: dict[str, Modality]
@@ -67,7 +84,8 @@ class BatchDataset(Dataset[Batch]):
     """What frozen encoders make of a modality's cells, by `sample_id`: it then takes the place of its inputs."""
 
     def __post_init__(self) -> None:
-        self.kept: dict[int, _Decoded] = {}
+        self.kept: dict[int, Decoded] = {}
+        self.lent = False
         self.modalities = spread(self.modalities)
         self.columns = columns_of(self.modalities, self.label, *self.target, FUTURE if self.forecasts else None)
         self.neighbours = Neighbours(self.manifest, self.near) if self.near and self.augment else None
@@ -80,7 +98,7 @@ class BatchDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def sample(self, i: int) -> "_Decoded":
+    def sample(self, i: int) -> Decoded:
         """Decoded present inputs by modality, class index (-1 for none) and targets of row `i`."""
         if i in self.kept:
             return self.kept[i]
@@ -107,12 +125,12 @@ class BatchDataset(Dataset[Batch]):
                     if name in self.features:
                         raise CellError("could not be read when the run began")
             except (CellError, BadInput) as error:
-                raise _Bad(i, *at_fault(error, column_of(name, modality))) from None
+                raise Bad(i, *at_fault(error, column_of(name, modality))) from None
         label, applying = self._labels(row)
         targets = [self._number(i, name, row[name]) for name in self.target]
         if self.forecasts is not None:
             targets = self._future(i, row, *self.forecasts)
-        decoded = _Decoded(inputs, label, applying, targets, int(self.manifest.rows[i]), contents)
+        decoded = Decoded(inputs, label, applying, targets, contents)
         if self.cache:
             self.kept[i] = decoded
         return decoded
@@ -131,9 +149,9 @@ class BatchDataset(Dataset[Batch]):
         try:
             found = number(value)
         except ValueError as error:
-            raise _Bad(i, column, str(error)) from None
+            raise Bad(i, column, str(error)) from None
         if math.isinf(found):
-            raise _Bad(i, column, infinite(value))
+            raise Bad(i, column, infinite(value))
         return found
 
     def _future(self, i: int, row: dict[str, Any], name: str, steps: int) -> list[float]:
@@ -141,91 +159,88 @@ class BatchDataset(Dataset[Batch]):
         try:
             values = future_of(row, self.modalities[name], self.manifest, steps)
         except (CellError, BadInput) as error:
-            raise _Bad(i, FUTURE, str(error)) from None
+            raise Bad(i, FUTURE, str(error)) from None
         found: list[float] = values.flatten().tolist()
         return found
 
     def __getitem__(self, key: Key) -> Batch:
-        generator = torch.Generator().manual_seed(mixed_seed(self.seed, key.epoch, key.number))
+        asked = Asked(self.seed, key.epoch, self.manifest.rows[key.rows], key.turns_of_rows())
         rows: list[int] = []
-        samples: list[_Decoded] = []
+        places: list[int] = []
+        samples: list[Decoded] = []
         bad: list[BadRow] = []
-        for i in key.rows.tolist():
-            while True:
+        for place, i in enumerate(key.rows.tolist()):
+            for attempt in itertools.count():
                 try:
                     samples.append(self.sample(i))
                     rows.append(i)
+                    places.append(place)
                     break
-                except _Bad as error:
+                except Bad as error:
                     bad.append(BadRow(i, self.manifest.where(i), error.column, error.reason))
                     if self.on_bad == "skip":
                         break
                     if self.on_bad == "fail" or len(bad) > 10 * len(key.rows):
                         return Batch.empty(self.modalities, bad)
-                    i = int(torch.randint(len(self), (), generator=generator))
+                    i = int(asked.draws(REPLACED, attempt).bits()[place] % np.uint64(len(self)))
+        asked = asked.take(places)
         of_view = [samples] * max((m.views for m in self.modalities.values()), default=1)
         if self.neighbours is not None:
-            of_view[1:] = [self._neighbours(rows, samples, generator, bad) for _ in of_view[1:]]
+            of_view[1:] = [self._neighbours(rows, samples, asked, v, bad) for v in range(1, len(of_view))]
             if bad and self.on_bad == "fail":
                 return Batch.empty(self.modalities, bad)
         if self.drop:
-            seed = mixed_seed(self.seed, 7, key.epoch, key.number)
-            of_view = [self._without(made_of, torch.Generator().manual_seed(seed)) for made_of in of_view]
-        return self._collate(rows, of_view, generator if self.augment else None, key.epoch, bad)
+            of_view = [without(made_of, self.drop, asked) for made_of in of_view]
+        if self.augment and not self.lent:
+            self._lend()
+        return self._collate(rows, of_view, asked, bad)
 
     def _neighbours(
-        self, rows: list[int], samples: list["_Decoded"], generator: torch.Generator, bad: list[BadRow]
-    ) -> list["_Decoded"]:
+        self, rows: list[int], samples: list[Decoded], asked: Asked, view: int, bad: list[BadRow]
+    ) -> list[Decoded]:
         """A neighbour's sample for each row; its own where that is bad."""
         assert self.neighbours is not None
         found = []
-        for i, own in zip(rows, samples, strict=True):
-            other = self.neighbours.draw(i, generator)
+        for i, own, bits in zip(rows, samples, asked.draws(NEIGHBOUR, view).bits().tolist(), strict=True):
+            other = self.neighbours.draw(i, bits)
             try:
                 found.append(self.sample(other))
-            except _Bad as error:
+            except Bad as error:
                 bad.append(BadRow(other, self.manifest.where(other), error.column, error.reason))
                 found.append(own)
         return found
 
-    def _without(self, samples: list["_Decoded"], generator: torch.Generator) -> list["_Decoded"]:
-        """The samples of a batch without the inputs that are left out this time: never all that a row has."""
-        draws = torch.rand(len(samples), len(self.drop), generator=generator).tolist()
-        left: list[_Decoded] = []
-        for sample, draw in zip(samples, draws, strict=True):
-            # above 1, an input stays; below, the largest is as likely any of them
-            height = {name: u / share for (name, share), u in zip(self.drop.items(), draw, strict=True)}
-            highest = max(sample.inputs, key=lambda name: height.get(name, torch.inf), default=None)
-            kept = {n: x for n, x in sample.inputs.items() if n == highest or height.get(n, torch.inf) >= 1}
-            left.append(sample._replace(inputs=kept))
-        return left
+    def _lend(self) -> None:
+        """Give modalities whose views take something of other rows samples from all over the manifest: of the rows of
+        the batch, views would follow from which rows are in it."""
+        self.lent = True
+        for name, modality in self.modalities.items():
+            if not modality.borrows or modality.augmentation == "none" or name in self.features:
+                continue
+            self.modalities[name] = modality = copy.copy(modality)  # that of the run serves other rows as well
+            lent = []
+            for i in np.unique(np.linspace(0, len(self) - 1, modality.borrows).astype(np.int64)).tolist():
+                with suppress(CellError, BadInput):
+                    cell = cell_at(self.manifest, i, name, modality)
+                    if cell is not None and not (name in self.dropped and self.dropped[name][i]):
+                        lent.append(read_cell(modality, cell))
+            modality.lend(lent)
 
-    def _sets_of(self, samples: list["_Decoded"]) -> Tensor:
-        """`[B, C]`: 1 for each class that applies; NaN in rows of which none is known."""
-        sets = torch.zeros(len(samples), len(self.classes))
-        for line, sample in zip(sets, samples, strict=True):
-            if sample.applying is None:
-                line.fill_(torch.nan)
-            else:
-                line[sample.applying] = 1
-        return sets
-
-    def _chosen(self, row: "_Decoded", name: str, held: Any, draw: tuple[int, int] | None) -> Any:
-        """What is held of a cell, or of several cells of a row; where one of them is wanted, the one that is drawn by
-        seed, row and `draw`, epoch and view: the views of a row have different ones as long as there are any."""
-        if not isinstance(held, list) or not self.modalities[name].draws_one:
-            return held
-        if draw is None:
-            return held[0] if self.first else held
-        epoch, view = draw
-        return held[(mixed_seed(self.seed, 6, epoch, row.number) + view) % len(held)]
+    def _pick(self, name: str, view: int, asked: Asked) -> Callable[[int, Any], Any]:
+        """Chooses from what is held of a cell, or of several cells, of the batch's row `k`. Where one of several is
+        wanted, it is the row's own draw: the views of a row have different ones as long as there are any."""
+        if not self.modalities[name].draws_one:
+            return lambda k, held: held
+        if not self.augment:
+            return lambda k, held: held[0] if self.first and isinstance(held, list) else held
+        first = asked.draws(ONE_OF_SEVERAL, name).bits().tolist()
+        return lambda k, held: held[(first[k] + view) % len(held)] if isinstance(held, list) else held
 
     def _collate(
         self,
         rows: list[int],
-        of_view: list[list["_Decoded"]],
-        generator: torch.Generator | None,
-        epoch: int,
+        of_view: list[list[Decoded]],
+        asked: Asked,
         bad: list[BadRow],
     ) -> Batch:
         """`of_view`: the samples that each view is made of."""
@@ -234,22 +249,24 @@ class BatchDataset(Dataset[Batch]):
         present: dict[str, Tensor] = {}
         contents: dict[str, Tensor] = {}
         for name, modality in self.modalities.items():
-            names = view_names(name, modality) if generator else [name]
+            names = view_names(name, modality) if self.augment else [name]
             views: list[list[Any]] = []
+            draws: list[Draws] = []
             for place, (view, made_of) in enumerate(zip(names, of_view, strict=False)):
                 present[view] = torch.tensor([name in sample.inputs for sample in made_of], dtype=torch.bool)
-                draw = None if generator is None else (epoch, place)
+                pick = self._pick(name, place, asked)
                 if self.contents:
-                    told = [self._chosen(sample, name, sample.contents.get(name, 0), draw) for sample in made_of]
+                    told = [pick(k, sample.contents.get(name, 0)) for k, sample in enumerate(made_of)]
                     contents[view] = torch.tensor([one[0] if isinstance(one, list) else one for one in told])
-                there = [sample for sample in made_of if name in sample.inputs]
-                views.append([self._chosen(sample, name, sample.inputs[name], draw) for sample in there])
+                there = [k for k, sample in enumerate(made_of) if name in sample.inputs]
+                views.append([pick(k, made_of[k].inputs[name]) for k in there])
+                draws.append(asked.take(there).draws(VIEW, name, place))
             if name in self.features:
                 inputs |= {
                     view: {"features": torch.stack(each)} for view, each in zip(names, views, strict=True) if each
                 }
                 continue
-            views = vary(modality, views, generator) if generator else views
+            views = vary(modality, views, draws) if self.augment else views
             inputs |= {view: collate(modality, each) for view, each in zip(names, views, strict=True) if each}
         return Batch(
             inputs,
@@ -257,35 +274,9 @@ class BatchDataset(Dataset[Batch]):
             labels=torch.tensor([sample.label for sample in samples], dtype=torch.long),
             targets=torch.tensor([sample.targets for sample in samples], dtype=torch.float32),
             sample_id=torch.tensor([int(self.manifest.rows[i]) for i in rows], dtype=torch.long),
-            label_sets=self._sets_of(samples) if self.sets else None,
+            label_sets=sets_of(samples, len(self.classes)) if self.sets else None,
             repeats=None if self.repeats is None else torch.from_numpy(self.repeats[rows]),
             weights=None if self.weights is None else torch.from_numpy(self.weights[rows]).float(),
             contents=contents if self.contents else None,
             bad=bad,
         )
-
-
-class _Decoded(NamedTuple):
-    """A row that was read."""
-
-    inputs: dict[str, Any]
-    """Samples of the modalities that are present."""
-    label: int
-    applying: list[int] | None
-    """The classes of a set; None where none are known, or labels are no sets."""
-    targets: list[float]
-    number: int
-    """Of the row in the table."""
-    contents: dict[str, int | list[int]]
-    """Of what cells there are, by modality, where they are asked for; of each of those of which one is drawn."""
-
-
-class _Bad(Exception):
-    def __init__(self, row: int, column: str, reason: str) -> None:
-        super().__init__(reason)
-        self.row, self.column, self.reason = row, column, reason
-
-
-def mixed_seed(*numbers: int) -> int:
-    """One seed from several, well spread."""
-    return int(np.random.SeedSequence([n % 2**32 for n in numbers]).generate_state(1, np.uint64)[0] >> 1)

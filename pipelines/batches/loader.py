@@ -55,11 +55,23 @@ class Order(Sampler[Key]):
                 epoch = done // self.per_epoch
                 draw = np.random.default_rng([self.seed, 2, epoch])
                 if self.weights is None:
-                    shuffled = draw.permutation(self.rows)
+                    shuffled, turns = draw.permutation(self.rows), None
                 else:
                     shuffled = draw.choice(self.rows, self.rows, p=self.weights / self.weights.sum())
+                    turns = came_before(shuffled)
             at = done % self.per_epoch
-            yield Key(epoch, at, shuffled[at * self.batch_size : (at + 1) * self.batch_size])
+            part = slice(at * self.batch_size, (at + 1) * self.batch_size)
+            yield Key(epoch, at, shuffled[part], None if turns is None else turns[part])
+
+
+def came_before(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each place `[N]`, at how many earlier ones the same row stands."""
+    order = np.argsort(rows, kind="stable")
+    first = np.r_[True, np.diff(rows[order]) > 0]
+    places = np.arange(len(rows))
+    found = np.empty_like(places)
+    found[order] = places - np.maximum.accumulate(np.where(first, places, 0))
+    return found
 
 
 def once(rows: int, batch_size: int, seed: int | None = None) -> list[Key]:

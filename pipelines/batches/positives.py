@@ -1,7 +1,6 @@
 """Positives from the data: rows of one recording or subject, near each other in time."""
 
 import numpy as np
-import torch
 
 from clx.pipelines.config.data_schema import Near
 from clx.pipelines.data.manifest import Manifest, seconds
@@ -32,13 +31,13 @@ class Neighbours:
             self._first[start:end] = start + np.searchsorted(sorted_times, sorted_times - reach, "left")
             self._last[start:end] = start + np.searchsorted(sorted_times, sorted_times + reach, "right")
 
-    def draw(self, i: int, generator: torch.Generator) -> int:
-        """One of the neighbours of row `i`, not itself unless it has none."""
+    def draw(self, i: int, bits: int) -> int:
+        """One of the neighbours of row `i` by 64 random bits, not itself unless it has none."""
         place = int(self._place[i])
         first, last = int(self._first[place]), int(self._last[place])
         if last - first < 2:
             return i
-        pick = first + int(torch.randint(last - first - 1, (), generator=generator))
+        pick = first + bits % (last - first - 1)
         return int(self._order[pick + (pick >= place)])
 
     def alone(self) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from clx.modalities.base import CellError, Input, LearnedView
+from clx.modalities.draws import Draws
 from clx.pipelines.batches.cells import collate, vary
 from clx.pipelines.report.previews import KINDS, STEPS, preview
 from clx.pipelines.report.snapshot import Snapshot
@@ -31,7 +32,8 @@ def views(snapshot: Snapshot) -> list[dict[str, Any]]:
                 _, sample = snapshot.read(i, name)
             except (CellError, BadInput):
                 continue
-            made = [view for (view,) in vary(modality, [[sample]] * VIEWS, torch.Generator().manual_seed(i))]
+            draws = [Draws.by(v, [i]) for v in range(VIEWS)]
+            made = [view for (view,) in vary(modality, [[sample]] * VIEWS, draws)]
             if (maker := snapshot.run.model.tower(name).view) is not None:
                 learned = _learned(maker, collate(modality, made[1:]), i, snapshot.run.device)
                 half = len(learned) // 2

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from clx.modalities.base import CellError, Encoder, Modality
+from clx.modalities.draws import Draws
 from clx.modalities.registry import MODALITIES
+from clx.modalities.series_views import VIEWS
 
 
 @dataclass
@@ -79,8 +81,8 @@ def encoder_of(modality: Modality) -> Encoder:
     return modality.build_encoder().eval()
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def seeded(seed: int) -> Draws:
+    return Draws.seeded(seed, 6)
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -120,6 +122,38 @@ def test_a_view_follows_from_its_seed_alone(case: Case, augmentation: str) -> No
     assert same(once, again)
     assert not same(once, other)
     assert same(before, modality.collate(samples)), "views leave the samples as they were"
+
+
+AUGMENTATIONS: dict[str, list[Any]] = {
+    "series": [*({name: 0.5} for name in VIEWS), {"permutation": 5.0}, {"crops": 0.3}]
+}
+"""What a kind has besides mild and strong."""
+
+
+def test_a_view_does_not_depend_on_the_batch(case: Case) -> None:
+    """The same row among other rows, in another order, or alone: text, pixels and tokens are equal, floats to the
+    rounding of sums over batches that are padded otherwise."""
+    for augmentation in ["mild", "strong", *AUGMENTATIONS.get(case.config["kind"], [])]:
+        modality = build(case, augmentation=augmentation)
+        samples = [modality.read(cell) for cell in case.cells]
+        modality.lend(samples)
+        draws = seeded(3)
+        together = modality.vary([samples] * 2, [draws.child(v) for v in range(2)])
+        for places in ([0], [5, 2, 0], [4, 3, 2, 1, 0]):
+            own = [draws.child(v).take(places) for v in range(2)]
+            for view, expected in zip(modality.vary([[samples[i] for i in places]] * 2, own), together, strict=True):
+                for i, one in zip(places, view, strict=True):
+                    if not isinstance(one, torch.Tensor):
+                        assert one == expected[i]
+                    elif one.is_floating_point():
+                        torch.testing.assert_close(one, expected[i], rtol=1e-5, atol=1e-5, equal_nan=True)
+                    else:
+                        assert torch.equal(one, expected[i])
+        assert not any(
+            torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+            for a, b in zip(*together, strict=True)
+            if case.config["kind"] in ("image", "audio") and torch.is_tensor(a) and a.shape == b.shape
+        ), "two views differ"
 
 
 def test_no_augmentation_changes_nothing(case: Case) -> None:

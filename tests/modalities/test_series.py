@@ -11,6 +11,7 @@ import torch
 from sklearn.linear_model import RidgeClassifierCV
 
 from clx.modalities.base import CellError
+from clx.modalities.draws import Draws
 from clx.modalities.series import Series
 from clx.modalities.series_encoders import TSAI, dilated
 from clx.modalities.series_views import VIEWS
@@ -66,7 +67,7 @@ def test_gaps_are_bridged_and_can_be_told() -> None:
     told.fit([cell])
     assert told.read(cell)[:, 2].tolist() == [0, 1, 0, 1, 0]
     assert told.read(cell)[:, 3].tolist() == [1] * 5
-    view = told.augment([told.read(cell)], torch.Generator().manual_seed(0))[0]
+    view = told.augment([told.read(cell)], Draws.seeded(0, 1))[0]
     assert set(view[:, 2:].flatten().tolist()) == {0.0, 1.0}
     assert told.build_encoder()(**told.collate([view])).shape == (1, 128)
 
@@ -136,7 +137,7 @@ def test_strong_views_differ_more_than_mild_ones() -> None:
     samples = [torch.from_numpy(WALK).float()] * 16
     distance = {}
     for augmentation in ("mild", "strong"):
-        views = Series(augmentation=augmentation).augment(samples, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+        views = Series(augmentation=augmentation).augment(samples, Draws.seeded(0, len(samples)))  # type: ignore[arg-type]
         distance[augmentation] = np.mean([abs(float(v.std() - samples[0].std())) for v in views])
     assert distance["strong"] > 2 * distance["mild"]
 
@@ -183,7 +184,7 @@ def test_unknown_names_name_the_nearest() -> None:
 
 def varied(cells: list[Any], policy: dict[str, float], seed: int = 0, **options: Any) -> list[torch.Tensor]:
     modality = Series(augmentation=policy, views=2, **RAW, **options)
-    return modality.augment([modality.read(cell) for cell in cells], torch.Generator().manual_seed(seed))
+    return modality.augment([modality.read(cell) for cell in cells], Draws.seeded(seed, len(cells)))
 
 
 RAMPS = [np.stack([np.arange(n), 100 - 2.0 * np.arange(n)], 1) for n in (50, 33, 8, 2)]
@@ -257,7 +258,7 @@ def test_crops_share_a_stretch_and_keep_their_time(least: float) -> None:
     samples = [modality.read(ramp) for ramp in RAMPS]
     shares, reached = [], [0, 0]
     for seed in range(60):
-        views = modality.vary([samples] * 3, torch.Generator().manual_seed(seed))
+        views = modality.vary([samples] * 3, [Draws.seeded(seed, len(samples))] * 3)
         seen = [modality.collate(view)["mask"] for view in views]
         common = seen[0] & seen[1]
         assert (common.sum(1) >= torch.tensor([2, 2, 2, 2])).all()
@@ -390,7 +391,7 @@ def test_masked_gaps_are_left_out_of_everything(scale: Any) -> None:
     for policy in ({name: 0.5 for name in VIEWS if name != "permutation"}, {"permutation": 3.0}):
         varied_ = Series(gaps="mask", scale=scale, augmentation=policy)
         varied_.fit([gappy])
-        view = varied_.augment([varied_.read(gappy)] * 8, torch.Generator().manual_seed(0))
+        view = varied_.augment([varied_.read(gappy)] * 8, Draws.seeded(0, 8))
         assert varied_.collate(view)["x"].isfinite().all()
         assert all(one.isnan().any() for one in view)
     with pytest.raises(CellError, match="no step without a gap"):

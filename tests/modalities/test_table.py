@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from clx.modalities.base import CellError
+from clx.modalities.draws import Draws
 from clx.modalities.table import Table
 
 ROWS: list[dict[str, Any]] = [
@@ -103,7 +104,7 @@ def test_encoders(scale: Any, numeric: Any, encoder: str) -> None:
     modality = Table(columns=[*COLUMNS, "empty", "same"], scale=scale, numeric=numeric, encoder=encoder, width=32)
     modality.fit(constant)
     net = modality.build_encoder()
-    features = net(**modality.collate(modality.augment([modality.read(row) for row in constant], generator())))
+    features = net(**modality.collate(modality.augment([modality.read(row) for row in constant], Draws.seeded(0, 50))))
     assert features.shape == (50, 32)
     assert features.isfinite().all()
     features.square().sum().backward()
@@ -117,20 +118,16 @@ def test_tables_of_one_type(columns: list[str]) -> None:
     assert modality.build_encoder()(**modality.collate([modality.read(row) for row in ROWS])).shape == (50, 32)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def test_views_take_cells_from_other_rows_with_their_flags() -> None:
     modality = fitted(scale="none", augmentation="strong")
     rows = [modality.read(row) for row in ROWS * 20]
-    before, after = torch.stack(rows), torch.stack(modality.augment(rows, generator()))
+    before, after = torch.stack(rows), torch.stack(modality.augment(rows, Draws.seeded(0, len(rows))))
     missing = after[:, 3] == 1
     assert (after[missing, 1] == 0).all()
     assert (after[~missing, 1] != 0).all()
     changed = (before[:, 4] != after[:, 4]).float().mean()
     assert 0.15 < changed < 0.25, "three in ten, a third of which get what they had"
-    mild = torch.stack(fitted().augment([fitted().read(row) for row in ROWS], generator()))
+    mild = torch.stack(fitted().augment([fitted().read(row) for row in ROWS], Draws.seeded(0, 50)))
     same = torch.stack([fitted().read(row) for row in ROWS])
     assert ((mild - same).abs().amax(1) < 0.3).float().mean() > 0.7
 

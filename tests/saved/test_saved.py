@@ -113,11 +113,12 @@ def test_a_head_over_two_inputs_predicts_as_it_did(second: Path, clx: Command) -
 
 
 def test_a_run_goes_on_with_the_val_rows_that_it_had(second: Path, clx: Command) -> None:
-    """The losses are those of the version that wrote it: the same rows are trained on, and held out."""
+    """The losses are those of the version that wrote it, but for 0.003, since views are drawn by row: the same rows are
+    trained on, and held out."""
     done = clx("train", "--resume", "run", "--steps", "9", "--json", cwd=second)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (second / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["val_loss"] for line in lines if "val_loss" in line][-3:] == pytest.approx(
-        [1.064566, 1.057986, 1.055937], abs=1e-4
+        [1.065216, 1.058877, 1.056884], abs=1e-4
     )
-    assert [line["loss"] for line in lines if "loss" in line][-1] == pytest.approx(1.072985, abs=1e-4)
+    assert [line["loss"] for line in lines if "loss" in line][-1] == pytest.approx(1.070068, abs=1e-4)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from clx.modalities.draws import Draws
 from clx.modalities.series import Series
 from clx.modalities.text import Text
 from clx.pipelines.batches.cells import cell_of, read_cell, vary
@@ -17,7 +17,7 @@ from clx.pipelines.system.errors import BadInput
 def test_views_vary_both_sides_and_keep_them_apart() -> None:
     text = Text(pair="second", augmentation="strong", templates=["{}", "say {}"])
     samples = [read_cell(text, ("one two three four five six seven", "EIGHT NINE TEN ELEVEN TWELVE"))] * 20
-    [varied] = vary(text, [samples], torch.Generator().manual_seed(0))
+    [varied] = vary(text, [samples], [Draws.seeded(0, 20)])
     assert {v[0].template for v in varied} == {"{}", "say {}"}
     assert len({v[0].text for v in varied}) > 5
     assert all(v[0].text.islower() and v[1].text.isupper() for v in varied)

@@ -8,7 +8,7 @@ import pytest
 from clx.modalities.image import Image
 from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.dataset import BatchDataset
-from clx.pipelines.batches.loader import Order, batches, once
+from clx.pipelines.batches.loader import Order, batches, came_before, once
 from clx.pipelines.system.errors import BadInput
 from samples import manifest, png
 
@@ -28,6 +28,16 @@ def test_the_order_follows_from_the_seed_and_from_where_it_begins() -> None:
     assert rows(1, 4) == rows(1, 0)[4:]
     assert rows(1, 0) != rows(2, 0)
     assert len(Order(10, 3, 1, start=4, stop=8)) == 4
+
+
+def test_rows_that_are_drawn_twice_are_told_apart() -> None:
+    assert came_before(np.array([4, 2, 4, 4, 1, 2])).tolist() == [0, 0, 1, 2, 0, 1]
+    keys = list(Order(rows=10, batch_size=5, seed=1, start=1, stop=4, weights=np.r_[9.0, np.ones(9)]))
+    for key in keys:
+        assert key.turns is not None
+        assert len({*zip(key.rows.tolist(), key.turns.tolist(), strict=True)}) == 5
+    assert max(int(key.turns_of_rows().max()) for key in keys) > 1
+    assert next(iter(Order(10, 5, 1, start=0, stop=1))).turns is None
 
 
 def test_a_pass_over_all_rows_is_in_order_or_mixed_by_a_seed() -> None:

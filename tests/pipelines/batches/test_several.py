@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from clx.modalities.draws import Draws
 from clx.modalities.image import Image
 from clx.modalities.text import Prompt, Text
 from clx.pipelines.batches.batch import Key
@@ -133,7 +134,7 @@ def test_images_are_averaged_in_training_unless_one_is_to_be_drawn(listed: Path)
 def test_lists_are_varied_one_by_one() -> None:
     text = Text(templates=["{}", "a {}"])
     samples = [[Prompt("x"), Prompt("y")], Prompt("z"), [Prompt("v"), Prompt("w"), Prompt("u")]]
-    (view,) = vary(text, [samples], torch.Generator().manual_seed(0))
+    (view,) = vary(text, [samples], [Draws.seeded(0, 3)])
     assert [[one.text for one in row] for row in view] == [["x", "y"], ["z"], ["v", "w", "u"]]
     assert collate(text, view)["of"].tolist() == [0, 0, 1, 2, 2, 2]
 
