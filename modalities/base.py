@@ -31,6 +31,10 @@ class Encoder(nn.Module):
     """Where a row's features do not depend on how far it is padded: how many of its steps cost as much on a CPU as one
     more group of rows does, so that rows are encoded in groups of like length. 0 where all are encoded as they come."""
 
+    def floats(self, x: Tensor) -> Tensor:
+        """The input `x` as floats, where `collate` gives bytes: the first thing that the encoder does."""
+        return x
+
     def blocks(self) -> list[nn.Module]:
         """Trainable parts from input to output, for partial freezing; together they hold every parameter."""
         return [self]

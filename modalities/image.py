@@ -1,4 +1,4 @@
-"""Images: files or arrays in, `[N, C, H, W]` floats out."""
+"""Images: files or arrays in, `[N, C, H, W]` bytes out."""
 
 import io
 import logging
@@ -18,7 +18,7 @@ from clx.modalities import image_views, openclip
 from clx.modalities.base import CellError, Encoder, Input, Modality, Several, register, unknown_encoder
 from clx.modalities.draws import Draws
 from clx.modalities.files import foreign, open_file
-from clx.modalities.image_encoders import Cnn, timm_encoder
+from clx.modalities.image_encoders import Cnn, ImageEncoder, timm_encoder
 from clx.modalities.pixel_arrays import NUMPY, pixels_of, refuse_bands, refuse_many_bands, refuse_stack
 
 LARGEST = 50_000_000
@@ -53,8 +53,8 @@ class Preprocessing(NamedTuple):
 class Image(Modality):
     """Photographs, drawings, scans: files in `FORMATS`, or arrays `[H, W]` or `[H, W, C]`.
 
-    A sample is uint8 pixels `[C, H, W]` of the encoder's size; a batch is floats `x` `[N, C, H, W]`, normalised as the
-    encoder was trained.
+    A sample is uint8 pixels `[C, H, W]` of the encoder's size, and a batch `x` `[N, C, H, W]` of such; the encoder
+    normalises them as it was trained.
     """
 
     kind: ClassVar[str] = "image"
@@ -99,14 +99,17 @@ class Image(Modality):
         return list(view(torch.stack(samples), self.flip, draws))
 
     def collate(self, samples: Sequence[Tensor]) -> Input:
-        """uint8 images `[C, H, W]` -> `x` `[N, C, H, W]`, normalised as the encoder wants it."""
-        _, _, mean, std = self.preprocessing
-        shift, scale = (torch.tensor(values)[:, None, None] * 255 for values in (mean, std))
-        return {"x": torch.stack(list(samples)).float().sub_(shift).div_(scale)}
+        """uint8 images `[C, H, W]` -> `x` `[N, C, H, W]`, uint8."""
+        return {"x": torch.stack(list(samples))}
 
     def build_encoder(self, load: bool = True) -> Encoder:
         """The encoder by its name; without `load` the architecture alone, for weights that come from a run."""
         preprocessing = self.preprocessing  # now, so that workers do not import the encoder's library for it
+        encoder = self._encoder(min(preprocessing.size), load)
+        encoder.normalise(preprocessing.mean, preprocessing.std)
+        return encoder
+
+    def _encoder(self, side: int, load: bool) -> ImageEncoder:
         family, _, name = self.encoder.partition(":")
         if family == "open_clip":
             return openclip.tower("image", name, self.weights, self.size, load)
@@ -114,7 +117,7 @@ class Image(Modality):
             return timm_encoder(name, self.weights, self.channels, self.size, load)
         if self.weights and load:
             raise ValueError("encoder `cnn` has no pretrained weights")
-        return Cnn(self.channels, min(preprocessing.size), self.width, self.depth)
+        return Cnn(self.channels, side, self.width, self.depth)
 
     @cached_property
     def preprocessing(self) -> Preprocessing:

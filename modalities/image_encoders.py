@@ -1,5 +1,6 @@
 """Networks over images `[N, C, H, W]`: a small one to train from nothing, and any of timm's."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,34 @@ from clx.modalities.base import Encoder
 from clx.modalities.pretrained import cut, first_line, in_hub_cache, local_file, quiet, require_hub
 
 
-class Cnn(Encoder):
+class ImageEncoder(Encoder):
+    """An encoder of images that takes uint8 pixels, as `collate` gives them, and floats that are normalised already.
+
+    Bytes cross from workers and to the device; they become floats there, a chunk at a time.
+    """
+
+    shift: Tensor | None
+    scale: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("shift", "scale"):  # not saved: they follow from the config
+            self.register_buffer(name, None, persistent=False)
+
+    def normalise(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """What pixels are made into: the mean and deviation of each channel of those in 0 to 1."""
+        self.shift, self.scale = (torch.tensor(values)[:, None, None] * 255 for values in (mean, std))
+
+    def floats(self, x: Tensor) -> Tensor:
+        """`[N, C, H, W]` uint8, normalised; floats as they are."""
+        if x.dtype != torch.uint8:
+            return x
+        if self.shift is None or self.scale is None:
+            raise RuntimeError("normalise says what becomes of pixels, and was not called")
+        return x.to(self.shift.dtype).sub_(self.shift).div_(self.scale)
+
+
+class Cnn(ImageEncoder):
     """A residual network of a stem and two stages that trains in minutes on a CPU: `[N, C, H, W]` -> `[N, 4 width]`.
 
     Each stage halves the map and doubles the channels, then adds `depth` residual pairs; the features are the
@@ -27,7 +55,7 @@ class Cnn(Encoder):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`[N, C, H, W]` -> `[N, 4 width]`."""
-        x = x.contiguous(memory_format=torch.channels_last)  # 1.5 times as fast on a CPU
+        x = self.floats(x).contiguous(memory_format=torch.channels_last)  # 1.5 times as fast on a CPU
         maps: Tensor = self.stages(self.stem(x))
         return maps.mean((2, 3))
 
@@ -55,7 +83,7 @@ def _step(into: int, out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True))
 
 
-class Timm(Encoder):
+class Timm(ImageEncoder):
     """A model of timm without its classifier: `[N, C, H, W]` -> pooled features `[N, width]`."""
 
     def __init__(self, model: Any) -> None:
@@ -65,7 +93,7 @@ class Timm(Encoder):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`[N, C, H, W]` -> `[N, width]`."""
-        features: Tensor = self.model(x)
+        features: Tensor = self.model(self.floats(x))
         return features
 
     def blocks(self) -> list[nn.Module]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from clx.modalities.base import Encoder
+from clx.modalities.image_encoders import ImageEncoder
 from clx.modalities.pretrained import cut_at, first_line, in_hub_cache, local_file, quiet, require_hub
 
 Side = Literal["image", "text"]
@@ -29,7 +29,7 @@ _loaded: dict[Source, "dict[Side, Tower]"] = {}
 _scales: dict[Source, tuple[float, float | None]] = {}
 
 
-class Tower(Encoder):
+class Tower(ImageEncoder):
     """One half of an open_clip model: its projected features `[N, width]`, not normalised."""
 
     def __init__(self, model: nn.Module, side: Side, width: int) -> None:
@@ -39,7 +39,7 @@ class Tower(Encoder):
         self.tower: Any = model.visual if side == "image" else _text_half(model)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`x` `[N, 3, H, W]` floats or `[N, T]` token numbers -> `[N, width]`."""
+        """`x` `[N, 3, H, W]` pixels or `[N, T]` token numbers -> `[N, width]`."""
         if self.side == "text" and torch.compiler.is_exporting():
             whole: Tensor = self.tower.encode_text(x)
             return whole
@@ -47,7 +47,7 @@ class Tower(Encoder):
             rows, which = x.unique(dim=0, return_inverse=True)  # labels come many times over
             encoded: Tensor = self.tower.encode_text(rows)
             return encoded[which]
-        features: Any = self.tower(x)
+        features: Any = self.tower(self.floats(x))
         pooled: Tensor = features[0] if isinstance(features, tuple) else features  # CoCa gives its tokens too
         return pooled
 

@@ -1,6 +1,6 @@
 """What a batch is: its key, its rows as tensors, and the rows that could not be read."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -69,21 +69,25 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device; copies from pinned memory overlap with computation."""
 
-        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: t.to(device, non_blocking=True) for name, t in tensors.items()}
-
-        return Batch(
-            {name: move(value) for name, value in self.inputs.items()},
-            move(self.present),
-            **move({"labels": self.labels, "targets": self.targets, "sample_id": self.sample_id}),
-            label_sets=None if self.label_sets is None else self.label_sets.to(device, non_blocking=True),
-            repeats=None if self.repeats is None else self.repeats.to(device, non_blocking=True),
-            weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
-            contents=None if self.contents is None else move(self.contents),
-            bad=self.bad,
-        )
+        return self._each(lambda t: t.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        for value in self.inputs.values():
-            value.update({name: t.pin_memory() for name, t in value.items()})
-        return self
+        """The same batch in memory that a device copies from by itself, while the program goes on."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same batch with each of its tensors changed."""
+
+        def all_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: change(t) for name, t in tensors.items()}
+
+        return Batch(
+            {name: all_of(value) for name, value in self.inputs.items()},
+            all_of(self.present),
+            **all_of({"labels": self.labels, "targets": self.targets, "sample_id": self.sample_id}),
+            label_sets=None if self.label_sets is None else change(self.label_sets),
+            repeats=None if self.repeats is None else change(self.repeats),
+            weights=None if self.weights is None else change(self.weights),
+            contents=None if self.contents is None else all_of(self.contents),
+            bad=self.bad,
+        )

@@ -20,6 +20,7 @@ from clx.modalities import image_views, openclip
 from clx.modalities.base import CellError
 from clx.modalities.draws import Draws
 from clx.modalities.image import Image
+from clx.modalities.image_encoders import ImageEncoder
 from clx.modalities.text import Text
 
 
@@ -226,7 +227,7 @@ def test_both_towers_come_from_one_reading(tiny: Any, form: str, monkeypatch: py
     pixels = image.collate([image.read(encoded(picture()))])
     words = text.collate([text.read("a dog"), text.read("a cat"), text.read("a dog")])
     with torch.no_grad():
-        torch.testing.assert_close(seeing(**pixels), model.encode_image(pixels["x"]))
+        torch.testing.assert_close(seeing(**pixels), model.encode_image(seeing.floats(pixels["x"])))
         torch.testing.assert_close(reading(**words), model.encode_text(words["x"]))
     for encoder in (seeing, reading):
         assert encoder.width == 24
@@ -237,6 +238,13 @@ def test_both_towers_come_from_one_reading(tiny: Any, form: str, monkeypatch: py
     assert last == {"proj", "ln_post.weight", "ln_post.bias"}
 
 
+def normalised(image: Image, shown: Any) -> torch.Tensor:
+    """What the encoder makes of a picture first, `[C, H, W]`."""
+    encoder = ImageEncoder()
+    encoder.normalise(image.preprocessing.mean, image.preprocessing.std)
+    return encoder.floats(image.collate([image.read(encoded(shown))])["x"])[0]
+
+
 @pytest.mark.parametrize("shape", [(37, 61), (61, 37), (48, 48), (300, 200)])
 def test_preprocessing_is_open_clips_own(tiny: Any, shape: tuple[int, int]) -> None:
     import open_clip
@@ -245,7 +253,7 @@ def test_preprocessing_is_open_clips_own(tiny: Any, shape: tuple[int, int]) -> N
     name, model, _ = tiny
     image = Image(encoder=f"open_clip:{name}")
     theirs = transform.image_transform_v2(transform.PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-    ours = image.collate([image.read(encoded(picture(*shape)))])["x"][0]
+    ours = normalised(image, picture(*shape))
     torch.testing.assert_close(ours, theirs(picture(*shape)), rtol=0, atol=1e-6)
     assert open_clip.get_model_config(name)["vision_cfg"]["image_size"] == ours.shape[1]
 
@@ -259,7 +267,7 @@ def test_preprocessing_follows_the_tag_without_its_weights(name: str, tag: str) 
     chosen = transform.merge_preprocess_dict(transform.PreprocessCfg(), config)
     theirs = transform.image_transform_v2(transform.PreprocessCfg(**chosen), is_train=False)
     image = Image(encoder=f"open_clip:{name}", pretrained=tag)
-    ours = image.collate([image.read(encoded(picture()))])["x"][0]
+    ours = normalised(image, picture())
     torch.testing.assert_close(ours, theirs(picture()), rtol=0, atol=1e-6)
 
 
@@ -317,10 +325,12 @@ def test_timm_models_agree_with_timm(name: str, tmp_path: Path) -> None:
     encoder = image.build_encoder().eval()
     x = image.collate([image.read(encoded(picture(200, 300)))])
     theirs = create_transform(**resolve_model_data_config(model))(picture(200, 300))
-    torch.testing.assert_close(x["x"][0], theirs, rtol=0, atol=1e-6)
+    assert x["x"].dtype == torch.uint8
+    torch.testing.assert_close(encoder.floats(x["x"])[0], theirs, rtol=0, atol=1e-6)
     with torch.no_grad():
         features = encoder(**x)
-        head = model.forward_head(model.forward_features(x["x"]), pre_logits=True)
+        torch.testing.assert_close(features, encoder(encoder.floats(x["x"])), msg="floats are taken as they are")
+        head = model.forward_head(model.forward_features(encoder.floats(x["x"])), pre_logits=True)
     torch.testing.assert_close(features, head)
     assert features.shape == (1, encoder.width)
     assert len(encoder.blocks()) > 2

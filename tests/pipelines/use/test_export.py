@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clx.modalities.base import Encoder
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import choose
 from clx.pipelines.experiments.train import train
@@ -141,7 +142,7 @@ def test_an_encoder_that_cannot_be_traced_is_named(clx: Command, digits_run: Pat
     run = checkpoint.load(digits_run)
     module = export.Exported(run, "table").eval()
 
-    class Asks(torch.nn.Module):
+    class Asks(Encoder):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.unique(dim=0)[: int(x.sum())]
 
