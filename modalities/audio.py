@@ -168,8 +168,8 @@ class Audio(Modality):
         views = list(x.split(kept.tolist()))
         if strong:
             for view, place in zip(views, hole.tolist(), strict=True):
-                start = int(place * 0.9 * len(view))
-                view[start : start + len(view) // 10] = 0
+                silent = int(place * 0.9 * len(view))
+                view[silent : silent + len(view) // 10] = 0
         return views
 
     def collate(self, samples: Sequence[Tensor]) -> Input:

@@ -186,7 +186,7 @@ class Modality:
         every view, unless the data name neighbours. Views that share some of their randomness are made here."""
         if self.augmentation == "none":
             return list(samples)
-        return [self.augment(list(each), own) for each, own in zip(samples, draws, strict=True)]
+        return [self.augment(list(each), own) if each else [] for each, own in zip(samples, draws, strict=True)]
 
     def lend(self, samples: Sequence[Any]) -> None:
         """Keep up to `borrows` samples of training rows, of which views may take something."""

@@ -83,6 +83,6 @@ def two_stages(table: Path, **changes: Any) -> dict[str, Any]:
         "modalities": {"table": {"augmentation": "mild", "views": 2}},
         "train": {"steps": 6},
     }
-    data = {"train": str(table), "target": ["y"], "cache": True}
+    data = {"train": str(table), "target": ["y"], "cache": "memory"}
     train = {"steps": 8, "batch_size": 32, "validate_every": 4}
     return small(data, {"table": columns}, {"name": "l1"}, embed_dim=32, pretrain=first, train=train) | changes

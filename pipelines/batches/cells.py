@@ -21,6 +21,9 @@ from clx.pipelines.data.manifest import Manifest, resolve
 from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.system.errors import BadInput
 
+LOOKED_AT = 20
+"""Rows whose cells tell what a column holds."""
+
 
 def cell_of(row: dict[str, Any], name: str, modality: Modality, manifest: Manifest) -> Any:
     """The resolved cell of one modality in a raw row; None when it is missing.
@@ -53,6 +56,16 @@ def _one_or_several(value: Any, modality: Modality, manifest: Manifest) -> Any:
 def one_or_several(found: list[Any]) -> Any:
     """A list of cells; a list of one is that one, and an empty one is missing."""
     return found if len(found) > 1 else found[0] if found else None
+
+
+def reads_files(manifest: Manifest, name: str, modality: Modality) -> bool:
+    """Whether one of the first cells of a modality is a file, or the bytes of one."""
+    for i in range(min(LOOKED_AT, len(manifest)) if modality.files else 0):
+        with suppress(BadInput):
+            cell = cell_at(manifest, i, name, modality)
+            if isinstance(cell[0] if isinstance(cell, (list, tuple)) and cell else cell, (Path, bytes)):
+                return True
+    return False
 
 
 def holds_lists(manifest: Manifest, name: str, modality: Modality) -> bool:

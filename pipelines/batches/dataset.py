@@ -34,6 +34,7 @@ from clx.pipelines.batches.decoded import (
 )
 from clx.pipelines.batches.decoded import mixed_seed as mixed_seed
 from clx.pipelines.batches.positives import Neighbours
+from clx.pipelines.batches.sample_cache import SampleCache, Where
 from clx.pipelines.config.data_schema import Near
 from clx.pipelines.data.imbalance import bin_name
 from clx.pipelines.data.label_sets import labels_in
@@ -71,7 +72,8 @@ class BatchDataset(Dataset[Batch]):
     drop: Mapping[str, float] = field(default_factory=dict)
     """By modality, the share of rows that a batch has without it, drawn anew for each batch."""
     seed: int = 0
-    cache: bool = False
+    cache: Where | None = None
+    """What was read is kept there for the next epoch."""
     repeats: NDArray[np.int64] | None = None
     """Of each row, a number that is equal for rows that share an image, a recording or a text."""
     weights: NDArray[np.float64] | None = None
@@ -84,9 +86,9 @@ class BatchDataset(Dataset[Batch]):
     """What frozen encoders make of a modality's cells, by `sample_id`: it then takes the place of its inputs."""
 
     def __post_init__(self) -> None:
-        self.kept: dict[int, Decoded] = {}
         self.lent = False
         self.modalities = spread(self.modalities)
+        self.known = SampleCache(self.cache, dict(self.modalities), self.manifest)
         self.columns = columns_of(self.modalities, self.label, *self.target, FUTURE if self.forecasts else None)
         self.neighbours = Neighbours(self.manifest, self.near) if self.near and self.augment else None
         self.dropped: dict[str, np.ndarray] = {}
@@ -100,28 +102,28 @@ class BatchDataset(Dataset[Batch]):
 
     def sample(self, i: int) -> Decoded:
         """Decoded present inputs by modality, class index (-1 for none) and targets of row `i`."""
-        if i in self.kept:
-            return self.kept[i]
+        if (known := self.known.rows.get(i)) is not None:
+            return known
         row = self.manifest.row(i, self.columns)
         inputs: dict[str, Any] = {}
         contents: dict[str, int | list[int]] = {}
         for name, modality in self.modalities.items():
             if name in self.dropped and self.dropped[name][i]:
                 continue
-            known = self.features.get(name, {}).get(int(self.manifest.rows[i]))
-            if known is not None and not self.contents:
-                inputs[name] = known
+            features = self.features.get(name, {}).get(int(self.manifest.rows[i]))
+            if features is not None and not self.contents:
+                inputs[name] = features
                 continue
             try:
                 cell = cell_of(row, name, modality, self.manifest)
                 if cell is not None and self.contents:
                     drawn = isinstance(cell, list) and modality.draws_one
                     contents[name] = [content_of(one) for one in cell] if drawn else content_of(cell)
-                if known is not None:
-                    inputs[name] = known
+                if features is not None:
+                    inputs[name] = features
                     continue
                 if cell is not None:
-                    inputs[name] = read_cell(modality, cell)
+                    inputs[name] = self.known.read(name, int(self.manifest.rows[i]), cell)
                     if name in self.features:
                         raise CellError("could not be read when the run began")
             except (CellError, BadInput) as error:
@@ -131,8 +133,7 @@ class BatchDataset(Dataset[Batch]):
         if self.forecasts is not None:
             targets = self._future(i, row, *self.forecasts)
         decoded = Decoded(inputs, label, applying, targets, contents)
-        if self.cache:
-            self.kept[i] = decoded
+        self.known.keep(i, decoded)
         return decoded
 
     def _labels(self, row: dict[str, Any]) -> tuple[int, list[int] | None]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from clx.pipelines.batches.batch import BadRow, Batch, Key
+from clx.pipelines.batches.cells import reads_files
 from clx.pipelines.batches.dataset import BatchDataset
+from clx.pipelines.system.cores import usable_cores
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.system.signals import leave_to_parent
 
@@ -87,15 +90,17 @@ def once(rows: int, batch_size: int, seed: int | None = None) -> list[Key]:
 def batches(
     data: BatchDataset,
     keys: Sampler[Key] | Sequence[Key],
-    workers: int = 0,
+    workers: int | Literal["auto"] = 0,
     pin: bool = False,
     report: Callable[[list[BadRow]], None] = lambda bad: None,
 ) -> Iterator[Batch]:
-    """Batches in the order of `keys`, made by `workers` processes (0: by this one).
+    """Batches in the order of `keys`, made by `workers` processes (0: by this one; see `usual_workers`).
 
     Each batch's bad rows are told to `report`; where the policy allows none, or no usable row was found,
     `BadInput` names the first.
     """
+    workers = usual_workers(data) if workers == "auto" else workers
+    data.known.share(workers)
     made = DataLoader(
         data,
         batch_size=None,
@@ -112,8 +117,18 @@ def batches(
             if data.on_bad == "fail" or (data.on_bad == "replace" and not len(batch)):
                 first = batch.bad[0]
                 raise BadInput(f"{first.where}, column {first.column}: {first.reason}")
+        data.known.tell()
         if len(batch):
             yield batch
+
+
+def usual_workers(data: BatchDataset) -> int:
+    """How many processes should read: none where no cell of the first rows is a file or the bytes of one; else all
+    cores of this process but one, or half of them where encoders need them too, and 8 at most."""
+    if not any(reads_files(data.manifest, name, modality) for name, modality in data.modalities.items()):
+        return 0
+    cores = usable_cores() // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+    return min(8, max(1, cores - 1 if torch.accelerator.is_available() else cores // 2))
 
 
 def _received(made: "DataLoader[Batch]") -> Iterator[Batch]:

@@ -130,6 +130,12 @@ def _divider(value: Any) -> Any:
     return value
 
 
+def _cache(value: Any) -> Any:
+    if value is True:
+        raise ValueError("it is called `memory` now; `disk` keeps samples for later runs, too")
+    return None if value is False else value
+
+
 class Written(Section):
     """How numbers and dates are written where they are text; each column tells by its cells when not given."""
 
@@ -186,8 +192,9 @@ class Data(Section):
     """Folder that paths in the cells of a table are relative to; its own when not given."""
     allow_outside: bool = False
     """Accept paths that lead out of the manifest's folder."""
-    cache: bool = False
-    """Keep decoded samples in memory after their first use, and what frozen encoders make of unvaried ones."""
+    cache: Annotated[Literal["memory", "disk"] | None, BeforeValidator(_cache)] = None
+    """Keep decoded and resized samples after their first use: in `memory`, with what frozen encoders make of unvaried
+    ones; or on `disk`, in the folder of caches, for later runs too. Files that change are read anew."""
 
     @model_validator(mode="after")
     def _cut_by(self) -> "Data":

@@ -70,8 +70,9 @@ class Train(Section):
     """Decay per step of the averaged weights that are evaluated and saved as the model; 0 turns it off."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that read data; 0 reads in the training process."""
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = 0
+    """Processes that read data; 0 reads in the training process. `auto`: where files are to be decoded all cores but
+    one, or half of them where there is no GPU, and 8 at most; 0 where cells are text and numbers."""
     seed: Annotated[int, Field(ge=0)] = 0
     validate_every: Annotated[int, Field(ge=1)] | None = None
     """Steps between validations; once per epoch when not given."""

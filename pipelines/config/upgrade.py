@@ -45,6 +45,8 @@ def upgrade(raw: Any, where: str) -> Any:
             changed["long"] = {"holes": False} | data["long"]
         if isinstance(data.get("val"), dict) and "fraction" in data["val"]:
             changed["val"] = {"by": "row", "stratify": False} | data["val"]
+        if data.get("cache") is True:
+            changed["cache"] = "memory"
         raw["data"] = data | changed
     if found < 3 and len(raw.get("modalities") or ()) > 1:
         for stage in [raw, raw.get("pretrain")]:

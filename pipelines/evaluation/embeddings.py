@@ -102,7 +102,7 @@ def embed_manifest(
     width = run.config.data.bin_width if label in run.config.data.target else None
     sets = label is not None and holds_sets(run.config.data, manifest)
     data = BatchDataset(manifest, modalities, label, index, sets, run.config.data.several, width, target, on_bad=on_bad)
-    if run.config.data.cache:
+    if run.config.data.cache == "memory":
         use_frozen_features(run, data)
     device = run.device
     parts: list[Embedded] = []

@@ -186,7 +186,7 @@ def inceptiontime(splits: Splits, seed: int, steps: int) -> dict[str, float]:
 
 def _trained(name: str, series: dict[str, Any], loss: dict[str, Any], settings: dict[str, Any]) -> Run:
     raw = {
-        "data": {"train": name, "label": "label", "cache": True},
+        "data": {"train": name, "label": "label", "cache": "memory"},
         "modalities": {"series": series},
         "embed_dim": series["width"],
         "objective": loss,

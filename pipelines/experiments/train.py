@@ -9,7 +9,7 @@ from warnings import warn
 
 from clx.pipelines.batches.columns import said_of_readings
 from clx.pipelines.batches.cuts import cut_lines, guessed_lines
-from clx.pipelines.batches.loader import Lost
+from clx.pipelines.batches.loader import Lost, usual_workers
 from clx.pipelines.batches.telling_columns import TELLS, telling_columns
 from clx.pipelines.config.load import dump, first_stage
 from clx.pipelines.config.objects import make_losses, make_modalities
@@ -268,6 +268,7 @@ def describe(trainer: Trainer) -> str:
     """One line on what is about to happen."""
     precision = str(trainer.learner.dtype).removeprefix("torch.")
     learned = sum(p.numel() for p in trainer.learner.model.parameters() if p.requires_grad)
+    told = f", {usual_workers(trainer.rows)} workers (auto)" if trainer.settings.workers == "auto" else ""
     at = f", from step {trainer.step}" if trainer.step else ""
     chunk, rows = trainer.learner.chunks.size, trainer.settings.batch_size
     chunked = f", {rows} rows a step, encoded {chunk} at a time" if chunk is not None and chunk < rows else ""
@@ -275,5 +276,5 @@ def describe(trainer: Trainer) -> str:
         chunked += ", with the statistics of these in batch norms"
     return (
         f"{trainer.plan.rows} rows, {trainer.plan.steps} steps{at}{chunked}, {learned / 1e6:.2f} M parameters to "
-        f"learn, on {trainer.learner.device} in {precision}, seed {trainer.settings.seed}"
+        f"learn, on {trainer.learner.device} in {precision}, seed {trainer.settings.seed}{told}"
     )

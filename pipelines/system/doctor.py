@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clx.pipelines.system.cores import usable_cores
-from clx.pipelines.system.memory import free_and_total
+from clx.pipelines.system.memory import free_memory
 
 Level = Literal["ok", "note", "problem", "broken"]
 """Broken is what nothing works without; a problem will cost time or memory; a note is good to know."""
@@ -203,8 +203,7 @@ def cpu() -> Iterator[Row]:
 
 def memory() -> Iterator[Row]:
     """Memory that is free, within the limit of the control group."""
-    found = free_and_total()
-    if found is None:
+    if (found := free_memory()) is None:
         return
     free, total = found
     low = free < 2 * GIB

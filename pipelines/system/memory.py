@@ -1,17 +1,22 @@
-"""How much memory there is, within the limit of the control group."""
+"""How much memory this process may still take."""
 
 from contextlib import suppress
 from pathlib import Path
 
+MEMINFO = Path("/proc/meminfo")
+GROUP = Path("/sys/fs/cgroup")
+"""Of the control group, in Linux's version 2."""
 
-def free_and_total() -> tuple[int, int] | None:
-    """Bytes that this process could still have, and all there are; None where the system does not say."""
-    if not Path("/proc/meminfo").exists():
+
+def free_memory() -> tuple[int, int] | None:
+    """Bytes that are free, and all there are, within the limit of the control group; None where that is not told."""
+    try:
+        fields = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
+    except OSError:
         return None
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total, free = (int(fields[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
     with suppress(OSError, ValueError):
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        limit = int((GROUP / "memory.max").read_text())
+        used = int((GROUP / "memory.current").read_text())
         total, free = min(total, limit), min(free, max(0, limit - used))
     return free, total

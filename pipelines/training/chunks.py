@@ -10,7 +10,7 @@ from clx.pipelines.batches.batch import Batch
 from clx.pipelines.config.schema import Train
 from clx.pipelines.model.chunks import batch_norms
 from clx.pipelines.model.towers import Embedder
-from clx.pipelines.system.memory import free_and_total
+from clx.pipelines.system.memory import free_memory
 
 ROWS, SHARE = 4, 0.4
 """Rows whose activations are measured, and the share of free memory that those of a batch may fill."""
@@ -42,7 +42,7 @@ class Chunks:
         if self.planned:
             return
         self.planned = True
-        found = free_and_total() if batch.sample_id.device.type == "cpu" else None
+        found = free_memory() if batch.sample_id.device.type == "cpu" else None
         if found is None:
             return
         needed, room = bytes_a_row(self.models[0], batch), SHARE * found[0]

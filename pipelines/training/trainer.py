@@ -65,7 +65,7 @@ class Trainer:
     def loop(self, progress: Progress, signals: Signals) -> float:
         """All remaining steps; returns rows per second."""
         self.say = progress.say
-        if self.run.config.data.cache:
+        if self.run.config.data.cache == "memory":
             keep_frozen_features(self.run, self.learner, self.rows, *([self.val] if self.val else []))
         if self.saving.step < 0:
             self.begin(signals)

@@ -92,9 +92,14 @@ def start_predictor(run: Run, train: Manifest) -> None:
         noisy = noisy or (isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0)
     passes = max(1, -(-NOISY_ROWS // len(some))) if noisy else 1
     rows = BatchDataset(
-        some, run.modalities, target=data.target, forecasts=run.forecasts, on_bad="skip", cache=passes > 1
+        some,
+        run.modalities,
+        target=data.target,
+        forecasts=run.forecasts,
+        on_bad="skip",
+        cache="memory" if passes > 1 else None,
     )
-    if data.cache:
+    if data.cache == "memory":
         use_frozen_features(run, rows)
     heads = model.linear_heads()
     targets, pooled, there = [], [[] for _ in heads], [[] for _ in heads]  # type: ignore[var-annotated]

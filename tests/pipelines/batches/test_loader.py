@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from clx.modalities.image import Image
+from clx.modalities.text import Text
+from clx.pipelines.batches import loader
 from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.dataset import BatchDataset
-from clx.pipelines.batches.loader import Order, batches, came_before, once
+from clx.pipelines.batches.loader import Order, batches, came_before, once, usual_workers
 from clx.pipelines.system.errors import BadInput
 from samples import manifest, png
 
@@ -57,3 +59,18 @@ def test_rows_that_cannot_be_read_end_it_or_are_told(tmp_path: Path, workers: in
     assert [(one.row, one.where, one.column) for one in told] == [(2, "t.csv row 3", "image")]
     with pytest.raises(BadInput, match=r"t\.csv row 3, column image: "):
         list(batches(BatchDataset(rows, {"image": Image(encoder="cnn", size=8)}), once(4, 2), workers))
+
+
+def test_workers_are_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = BatchDataset(manifest(image=[None, png(1)]), {"image": Image(size=8)})
+    numbers = BatchDataset(manifest(image=[np.zeros((8, 8), dtype=np.uint8).tolist()]), {"image": Image(size=8)})
+    words = BatchDataset(manifest(text=["a"]), {"text": Text()})
+    for cores, processes, expected in ((1, "1", 1), (2, "1", 1), (64, "1", 8), (8, "4", 1), (8, "", 4)):
+        monkeypatch.setattr(loader, "usable_cores", lambda cores=cores: cores)
+        monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        assert usual_workers(files) == expected
+        assert usual_workers(numbers) == usual_workers(words) == 0
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    assert usual_workers(files) == 7
+    assert len(next(batches(words, once(1, 2), "auto"))) == 1

@@ -100,3 +100,17 @@ def test_missing_steps_were_no_holes_before_format_3(tmp_path: Path) -> None:
     assert old["data"]["long"] == {"holes": False, **long}
     new = upgrade({"data": {"train": "x.csv", "long": long}, "format": 3}, "config.yaml")
     assert new["data"]["long"] == long
+
+
+def test_what_was_kept_was_kept_in_memory(tmp_path: Path) -> None:
+    saved = {"data": {"train": "rows.csv", "cache": True}, "modalities": MODALITIES, "objective": "clip", "format": 2}
+    assert upgrade(saved, "config")["data"]["cache"] == "memory"
+    off = upgrade(saved | {"data": {"train": "rows.csv", "cache": False}}, "config")
+    assert parse(Config, off, "config").data.cache is None
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in saved.items() if key != "format"}))
+    with pytest.raises(BadInput, match="data.cache = True: it is called `memory` now"):
+        load_config(str(path))
+    assert load_config(str(path), ["data.cache=disk", "train.workers=auto"]).data.cache == "disk"
+    with pytest.raises(BadInput, match="train.workers"):
+        load_config(str(path), ["data.cache=disk", "train.workers=-1"])

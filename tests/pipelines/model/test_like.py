@@ -163,7 +163,7 @@ def test_what_is_fitted_is_fitted_on_all_columns_of_the_tower(tmp_path: Path) ->
 def test_frozen_features_of_several_columns(tmp_path: Path, silent: Progress) -> None:
     """Computed once, they give what encoding each batch gives."""
     found = []
-    for cache in (True, False):
+    for cache in ("memory", None):
         raw = raw_config(tmp_path)
         raw["data"] |= {"cache": cache}
         raw["modalities"]["anchor"] = TEXT | {"freeze": True, "augmentation": "none"}

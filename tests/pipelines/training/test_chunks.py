@@ -234,11 +234,11 @@ def test_a_cpu_plans_by_the_memory_that_is_free(rows: Path, tmp_path: Path, monk
     learner, batch = prepared(config(rows, SUM, train={"chunk": "auto"}), tmp_path)
     needed = planned.bytes_a_row(learner.model, batch)
     assert 1_000 < needed < 10_000_000
-    monkeypatch.setattr(planned, "free_and_total", lambda: (int(10 * needed / planned.SHARE), 1 << 40))
+    monkeypatch.setattr(planned, "free_memory", lambda: (int(10 * needed / planned.SHARE), 1 << 40))
     learner.gradients(batch)
     assert learner.chunks.size == 8
     learner, batch = prepared(config(rows, SUM, train={"chunk": "auto"}), tmp_path)
-    monkeypatch.setattr(planned, "free_and_total", lambda: (1 << 40, 1 << 40))
+    monkeypatch.setattr(planned, "free_memory", lambda: (1 << 40, 1 << 40))
     learner.gradients(batch)
     assert learner.chunks.size is None
 

@@ -217,7 +217,7 @@ def test_features_of_a_kept_encoder_are_computed_once(table: Path, run: Path, tm
     out = [tmp_path / "kept", tmp_path / "again"]
     train(Config.model_validate(two_stages(table, **changes)), out[0], Heard())
     slow = two_stages(table, **changes)
-    slow["data"] = slow["data"] | {"cache": False}
+    slow["data"] = slow["data"] | {"cache": None}
     train(Config.model_validate(slow), out[1], Heard())
     a, b = weights(out[0]), weights(out[1])
     for name in a:
