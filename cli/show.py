@@ -98,6 +98,28 @@ def bench_losses(
     show(rows, json, "losses against peers")
 
 
+@bench.command("data")
+def bench_data(
+    source: Annotated[str, typer.Argument(help="A recipe, a config file, or what clx init reads.")],
+    rows: Annotated[int, typer.Option(min=2, help="Training rows to measure on.")] = 256,
+    settings: options.Settings = [],  # noqa: B006
+    json: options.Json = False,
+) -> None:
+    """Rows per second of each stage from the files to a step: reading, decoding, views, caches, the model.
+
+    `ratio` of a cache is to the first epoch, that of the last step to one on tensors in memory. The last line says
+    what to change. Example:
+
+    clx bench data photos/ --json
+    """
+    from clx.pipelines.experiments import bench_data as pipeline
+
+    *found, last = pipeline.bench_data(pipeline.config_for(source, settings), rows, note)
+    show([*found, last] if json else found, json, "rows per second")
+    if not json:
+        note(last["advice"])
+
+
 @bench.command("series")
 def bench_series(
     sets: Annotated[list[str] | None, typer.Argument(help="Sets packaged in aeon [default: seven]")] = None,
