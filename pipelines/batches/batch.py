@@ -20,6 +20,10 @@ class Key(NamedTuple):
     turns: np.ndarray | None = None
     """Where rows may come more than once in an epoch, how often each came before: its views are then new ones."""
 
+    def part(self, where: slice) -> "Key":
+        """The key of some of the rows, which are then what they are in the whole batch."""
+        return self._replace(rows=self.rows[where], turns=None if self.turns is None else self.turns[where])
+
     def turns_of_rows(self) -> np.ndarray:
         """`turns`, zeros where no row comes twice."""
         return np.zeros(len(self.rows), dtype=np.int64) if self.turns is None else self.turns

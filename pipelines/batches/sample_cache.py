@@ -32,8 +32,8 @@ from clx.pipelines.system.tensor_cache import cache_folder
 Where = Literal["memory", "disk"]
 LOOK = 1024
 """Rows after which a process that keeps them looks how much memory is left."""
-KEPT = 8
-"""Caches on disk that stay, the last used ones."""
+KEPT = 32
+"""Caches on disk that stay, the last used ones: a run has one for each input."""
 NOT_READ_BY = {
     *("like", "column", "freeze", "unlocked", "head", "views", "drop", "augmentation", "flip"),
     *("width", "depth", "layers", "dropout", "pool", "mels"),

@@ -39,8 +39,10 @@ class RowStore:
     def __init__(self, folder: Path | None = None) -> None:
         """In a folder, with what is there already; else in memory, for as long as the process that made it lives.
 
-        Raises `OSError` where a folder cannot be written.
+        Raises `OSError` where a folder cannot be written, and on Windows.
         """
+        if not hasattr(os, "pread"):
+            raise OSError(errno.ENOSYS, "this system cannot read at a place of a shared file", "pread")
         self.folder = folder
         self.paths: tuple[str, str]
         if folder is not None:
@@ -93,11 +95,10 @@ class RowStore:
             if len(entry) < WIDTH or entry[:16] != key or _sum(entry[: ENTRY.size]) != entry[ENTRY.size :]:
                 return None
             _, first, size, checksum = ENTRY.unpack_from(entry)
-            found = bytearray(size)
-            read = os.preadv(data, [found], first)
+            found = bytearray(os.pread(data, size, first))
         except OSError:
             return None
-        return found if read == size and zlib.crc32(found) == checksum else None
+        return found if len(found) == size and zlib.crc32(found) == checksum else None
 
     def put(self, row: int, key: bytes, content: bytes) -> None:
         """Keep the bytes for a row, unless there is no more room: `trouble` then says so."""

@@ -37,6 +37,8 @@ def test_rows_that_are_drawn_twice_are_told_apart() -> None:
     keys = list(Order(rows=10, batch_size=5, seed=1, start=1, stop=4, weights=np.r_[9.0, np.ones(9)]))
     for key in keys:
         assert key.turns is not None
+        part = key.part(slice(1, 3))
+        assert [part.rows.tolist(), part.turns_of_rows().tolist()] == [key.rows[1:3].tolist(), key.turns[1:3].tolist()]
         assert len({*zip(key.rows.tolist(), key.turns.tolist(), strict=True)}) == 5
     assert max(int(key.turns_of_rows().max()) for key in keys) > 1
     assert next(iter(Order(10, 5, 1, start=0, stop=1))).turns is None

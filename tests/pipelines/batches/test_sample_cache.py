@@ -128,6 +128,10 @@ def test_what_cannot_be_kept_is_said_and_read_anew(rows: Manifest, home: Path, m
     monkeypatch.setattr(sample_cache, "free_memory", lambda: (1, 100))
     with pytest.warns(ClxWarning, match="data.cache: memory: memory is almost full"):
         assert same(made(BatchDataset(rows, inputs(), cache="memory"), 0), plain)
+    with monkeypatch.context() as windows:
+        windows.delattr("os.pread")
+        with pytest.warns(ClxWarning, match="data.cache: memory: pread: this system"):
+            assert same(made(BatchDataset(rows, inputs(), cache="memory"), 2), plain)
     home.parent.joinpath("file").write_text("")
     for folder, said in ((str(home.parent / "file"), "file"), ("", "CLX_CACHE: the variable is set empty")):
         monkeypatch.setenv("CLX_CACHE", folder)
