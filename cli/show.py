@@ -102,6 +102,7 @@ def bench_losses(
 def bench_data(
     source: Annotated[str, typer.Argument(help="A recipe, a config file, or what clx init reads.")],
     rows: Annotated[int, typer.Option(min=2, help="Training rows to measure on.")] = 256,
+    seconds: Annotated[float, typer.Option(min=0, help="Of each measurement, at least.")] = 1.0,
     settings: options.Settings = [],  # noqa: B006
     json: options.Json = False,
 ) -> None:
@@ -114,7 +115,7 @@ def bench_data(
     """
     from clx.pipelines.experiments import bench_data as pipeline
 
-    *found, last = pipeline.bench_data(pipeline.config_for(source, settings), rows, note)
+    *found, last = pipeline.bench_data(pipeline.config_for(source, settings), rows, seconds, note)
     show([*found, last] if json else found, json, "rows per second")
     if not json:
         note(last["advice"])

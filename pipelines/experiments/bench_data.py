@@ -3,6 +3,8 @@
 import io
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,44 @@ from clx.pipelines.system.cores import usable_cores
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.errors import BadInput
 
-SECONDS = 1.0
-"""Of each measurement, at least."""
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Times what is to be done, for at least so many seconds and twice. The fastest counts: what else the machine does
+    makes things slower, never faster."""
+
+    seconds: float
+
+    def row(self, stage: str, name: str | None, call: Callable[[], Any], rows: int) -> Row:
+        """The rate of a call that does so many rows."""
+        times: list[float] = []
+        while len(times) < 2 or sum(times) < self.seconds:
+            times.append(taken(call))
+        return {"stage": stage, "input": name, "rows_per_s": rows / min(times)}
+
+    def alternately(
+        self, one: Callable[[int], None], other: Callable[[int], None], keys: list[Key]
+    ) -> tuple[float, float]:
+        """Rows per second of two things to do with every key, in turn: a machine that is busy for a while is so for
+        both."""
+        best = np.full((2, len(keys)), np.inf)
+        turns, start = 0, time.perf_counter()
+        while turns < 2 or time.perf_counter() - start < 4 * self.seconds:
+            for k in range(len(keys)):
+                for which, call in enumerate((one, other)):
+                    best[which, k] = min(best[which, k], taken(partial(call, k)))
+            turns += 1
+        rows = sum(len(key.rows) for key in keys)
+        return rows / float(best[0].sum()), rows / float(best[1].sum())
+
+
+def taken(call: Callable[[], Any]) -> float:
+    """Seconds of a call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def config_for(source: str, settings: list[str]) -> Config:
@@ -41,7 +78,9 @@ def config_for(source: str, settings: list[str]) -> Config:
     return parse(Config, read_yaml(recipe_for(source)), source)
 
 
-def bench_data(config: Config, rows: int = 256, say: Callable[[str], None] = lambda line: None) -> Iterator[Row]:
+def bench_data(
+    config: Config, rows: int = 256, seconds: float = 1.0, say: Callable[[str], None] = lambda line: None
+) -> Iterator[Row]:
     """Rows per second of each stage, in one process, on up to `rows` training rows; the last row is advice.
 
     Rows are `stage`, `input` (None for all together) and `rows_per_s`; `first epoch` and `cache: ...` are reading and
@@ -49,31 +88,32 @@ def bench_data(config: Config, rows: int = 256, say: Callable[[str], None] = lam
     on tensors in memory. `bare decoder` is Pillow or libsndfile on the same bytes, without resizing. `model step` is
     all towers, forward and backward, without loss and optimiser.
     """
+    clock = Clock(seconds)
     splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
     run, manifest = prepare(config, splits), splits["train"]
     order = np.random.default_rng(config.train.seed).permutation(len(manifest))[:rows]
     manifest = manifest.take(np.sort(order))
     wanted = columns_of(run.modalities)
     count = len(manifest)
-    yield _row("rows of the table", None, lambda: [manifest.row(i, wanted) for i in range(count)], count)
+    yield clock.row("rows of the table", None, lambda: [manifest.row(i, wanted) for i in range(count)], count)
     for name, modality in run.modalities.items():
         if not isinstance(modality.column, list):
-            yield from of_input(name, modality, manifest)
+            yield from of_input(clock, name, modality, manifest)
             say(f"{name} measured")
-    yield from together(run, manifest)
+    yield from together(clock, run, manifest)
 
 
-def of_input(name: str, modality: Modality, manifest: Manifest) -> Iterator[Row]:
+def of_input(clock: Clock, name: str, modality: Modality, manifest: Manifest) -> Iterator[Row]:
     """The stages of one input."""
     found = (cell_at(manifest, i, name, modality) for i in range(len(manifest)))
     cells = [cell for cell in found if cell is not None]
     files = [one for cell in cells for one in (cell if isinstance(cell, (list, tuple)) else [cell])]
     if files and all(isinstance(one, Path) for one in files) and modality.kind in ("image", "audio"):
-        yield _row("files", name, lambda: [one.read_bytes() for one in files], len(cells))
+        yield clock.row("files", name, lambda: [one.read_bytes() for one in files], len(cells))
         cells = [[p.read_bytes() for p in c] if isinstance(c, list) else c.read_bytes() for c in cells]
         files = [one for cell in cells for one in (cell if isinstance(cell, list) else [cell])]
     if files and all(isinstance(one, bytes) for one in files) and modality.kind in BARE:
-        yield _row("bare decoder", name, lambda: [BARE[modality.kind](one) for one in files], len(cells))
+        yield clock.row("bare decoder", name, lambda: [BARE[modality.kind](one) for one in files], len(cells))
     samples: list[Any] = []
     for cell in cells:
         try:
@@ -85,14 +125,14 @@ def of_input(name: str, modality: Modality, manifest: Manifest) -> Iterator[Row]
     if not samples:
         return
     stage = "decode and resize" if modality.files else "read"
-    yield _row(stage, name, lambda: [read_cell(modality, cell) for cell in readable], len(samples))
+    yield clock.row(stage, name, lambda: [read_cell(modality, cell) for cell in readable], len(samples))
     if modality.augmentation != "none":
         draws = [Draws.seeded(0, len(samples))]
-        yield _row("views", name, lambda: vary(modality, [samples], draws), len(samples))
-    yield _row("collate", name, lambda: collate(modality, samples), len(samples))
+        yield clock.row("views", name, lambda: vary(modality, [samples], draws), len(samples))
+    yield clock.row("collate", name, lambda: collate(modality, samples), len(samples))
 
 
-def together(run: Run, manifest: Manifest) -> Iterator[Row]:
+def together(clock: Clock, run: Run, manifest: Manifest) -> Iterator[Row]:
     """All inputs: from rows to a batch, from each cache, and the step that waits for it."""
     device = pick_device(run.config.train.device)
     model = run.model.to(device).train()
@@ -110,7 +150,7 @@ def together(run: Run, manifest: Manifest) -> Iterator[Row]:
         _wait(device)
 
     def measured(stage: str, data: BatchDataset) -> Row:
-        return _row(stage, None, lambda: [data[key] for key in keys], len(manifest))
+        return clock.row(stage, None, lambda: [data[key] for key in keys], len(manifest))
 
     yield (first := measured("first epoch", loaded()))
     for where, workers in (("memory", 0), ("memory", 1), ("disk", 0)):
@@ -125,9 +165,9 @@ def together(run: Run, manifest: Manifest) -> Iterator[Row]:
     made = [kept[key] for key in keys]
     if device.type != "cpu":
         pinned = [batch.pin_memory() for batch in made]
-        yield _row("to the device", None, lambda: _sent(pinned, device), len(manifest))
+        yield clock.row("to the device", None, lambda: _sent(pinned, device), len(manifest))
     made = [batch.to(device) for batch in made]
-    alone, through = _alternately(lambda k: step(made[k]), lambda k: step(kept[keys[k]]), keys)
+    alone, through = clock.alternately(lambda k: step(made[k]), lambda k: step(kept[keys[k]]), keys)
     yield {"stage": "model step", "input": None, "rows_per_s": alone}
     yield {"stage": "step from the memory cache", "input": None, "rows_per_s": through, "ratio": alone / through}
     yield {"stage": "advice", "input": None, "rows_per_s": None, "advice": advice(whole["rows_per_s"], alone, through)}
@@ -162,38 +202,6 @@ def _sound(content: bytes) -> Any:
 
 BARE: dict[str, Callable[[bytes], Any]] = {"image": _image, "audio": _sound}
 """The library's own call for a file's bytes, by kind."""
-
-
-def _row(stage: str, name: str | None, call: Callable[[], Any], rows: int) -> Row:
-    return {"stage": stage, "input": name, "rows_per_s": rows / _fastest(call)}
-
-
-def _fastest(call: Callable[[], Any]) -> float:
-    """Seconds of the fastest of at least two calls: what else the machine does makes calls slower, never faster."""
-    times: list[float] = []
-    while len(times) < 2 or sum(times) < SECONDS:
-        times.append(_seconds(call))
-    return min(times)
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def _alternately(one: Callable[[int], None], other: Callable[[int], None], keys: list[Key]) -> tuple[float, float]:
-    """Rows per second of two things to do with every key, in turn, by the fastest of each: a machine that is busy for
-    a while is so for both."""
-    best = np.full((2, len(keys)), np.inf)
-    turns, start = 0, time.perf_counter()
-    while turns < 2 or time.perf_counter() - start < 4 * SECONDS:
-        for k in range(len(keys)):
-            for which, call in enumerate((one, other)):
-                best[which, k] = min(best[which, k], _seconds(lambda call=call, k=k: call(k)))  # type: ignore[misc]
-        turns += 1
-    rows = sum(len(key.rows) for key in keys)
-    return rows / float(best[0].sum()), rows / float(best[1].sum())
 
 
 def _sent(made: list[Batch], device: torch.device) -> None:

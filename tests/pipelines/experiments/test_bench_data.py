@@ -11,7 +11,6 @@ from samples import png
 
 
 def test_every_stage_has_a_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_data, "SECONDS", 0.0)
     monkeypatch.setenv("CLX_CACHE", str(tmp_path / "caches"))
     for i in range(8):
         (tmp_path / f"{i}.png").write_bytes(png(i))
@@ -24,7 +23,7 @@ def test_every_stage_has_a_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     }
     (tmp_path / "c.yaml").write_text(json.dumps(raw))
     monkeypatch.chdir(tmp_path)
-    *rows, last = bench_data.bench_data(bench_data.config_for("c.yaml", ["train.seed=1"]), 8)
+    *rows, last = bench_data.bench_data(bench_data.config_for("c.yaml", ["train.seed=1"]), 8, 0.0)
     assert [(row["stage"], row["input"]) for row in rows] == [
         ("rows of the table", None),
         *((stage, "image") for stage in ("files", "bare decoder", "decode and resize", "views", "collate")),
