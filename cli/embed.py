@@ -12,7 +12,10 @@ from clx.cli.output import Rate, emit_json, note
 
 def embed(
     model: options.Model,
-    out: Annotated[Path, typer.Option("-o", "--out", help="FILE.parquet or FILE.npy (with FILE.ids.parquet).")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="FILE.parquet, FILE.npy (and FILE.ids.parquet), or a folder."),
+    ],
     data: options.Data = None,
     split: options.Split = None,
     modality: Annotated[
@@ -30,6 +33,7 @@ def embed(
     workers: options.Workers = None,
     device: options.Device = "auto",
     strict: options.Strict = False,
+    shard: options.Shard = None,
     overwrite: Annotated[bool, typer.Option(help="Replace what is there, unfinished parts too.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -40,16 +44,24 @@ def embed(
 
     clx embed runs/digits --data more.csv --out more.parquet
 
+    clx embed runs/digits --data more.csv --out more --shard 3/16
+
     clx embed ViT-B-32 --pretrained laion2b_s34b_b79k --data photos/ --out photos.npy --modality image --dtype float16
     """
+    from clx.pipelines.system.shard import shard_of
+
+    share, told = shard_of(shard, "embeds a share of the rows in each")
+    if told or shard == "env":
+        note(told or f"shard {share}")
     from clx.pipelines.use import embed as pipeline
     from clx.pipelines.use.embedding_tables import EmbeddingOptions
 
     rate = Rate("rows embedded")
     summary = pipeline.embed(
         model, out, data, EmbeddingOptions(split, modality, id, keep, dtype, normalize, batch_size),
-        columns=pairs("--column", column), allow_outside=allow_outside, pretrained=pretrained, checkpoint=checkpoint,
-        device=device, workers=workers, strict=strict, overwrite=overwrite, step=rate.count, say=note,
+        shard=share, columns=pairs("--column", column), allow_outside=allow_outside, pretrained=pretrained,
+        checkpoint=checkpoint, device=device, workers=workers, strict=strict, overwrite=overwrite, step=rate.count,
+        say=note,
     )  # fmt: skip
     if rate.number:
         rate.end()

@@ -57,6 +57,10 @@ Settings = Annotated[
     list[str],
     typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override a config key, e.g. train.lr=1e-3."),
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(metavar="K/N|env", help="This job's share, 0/N to N-1/N; env: what SLURM or torchrun say."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows at a time.")]
 Workers = Annotated[

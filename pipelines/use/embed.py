@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from clx.pipelines.batches.columns import column_of
-from clx.pipelines.batches.loader import once
 from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import Otherwise, choose
@@ -17,14 +17,14 @@ from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import BadInput, Stopped, explain_out_of_memory
 from clx.pipelines.system.read_ahead import default_workers
+from clx.pipelines.system.shard import Shard
 from clx.pipelines.system.signals import Signals
-from clx.pipelines.use.embedding_files import FORMAT, files_of, read_meta
+from clx.pipelines.use.embedding_files import files_of
+from clx.pipelines.use.embedding_meta import FORMAT, read_meta
 from clx.pipelines.use.embedding_parts import Parts, read_plan, write_whole
+from clx.pipelines.use.embedding_shards import Block, blocks, join
 from clx.pipelines.use.embedding_tables import EmbeddingOptions, EmbeddingTables, usable
 from clx.pipelines.use.inputs import set_columns
-
-BATCHES = 8
-"""Batches in a part: what a kill loses at most, besides the batch that is being made."""
 
 
 def embed(
@@ -33,6 +33,7 @@ def embed(
     data: str | None = None,
     options: EmbeddingOptions = EmbeddingOptions(),  # noqa: B008 (it is frozen)
     *,
+    shard: Shard | None = None,
     columns: Mapping[str, str] | None = None,
     allow_outside: bool = False,
     pretrained: str | None = None,
@@ -50,8 +51,10 @@ def embed(
 
     Args:
         model: a run folder, or an OpenCLIP model by name with `pretrained`, its tag or checkpoint file.
-        out: FILE.parquet, or FILE.npy with FILE.ids.parquet.
+        out: FILE.parquet, or FILE.npy with FILE.ids.parquet; with a shard the folder that all shards write to.
         data: manifest, class folder or built-in data; the run's own when None.
+        shard: the share of the rows that is embedded, into one part of the folder `out`; all rows when None. The parts
+            of all shards hold the rows, bit for bit, that one call makes.
         columns: other columns of the data than the model's own, by modality.
         allow_outside: whether paths may lead out of the data's folder.
         checkpoint: of a run: `best`, `last`, or a step.
@@ -74,8 +77,9 @@ def embed(
     set_columns(run, columns or {})
     named, rows = identity(run, model, pretrained), sources(run, data, options.split, allow_outside)
     return embed_rows(
-        run, named, rows, out, options, workers=workers, strict=strict, overwrite=overwrite, step=step, say=say
-    )
+        run, named, rows, out, options,
+        shard=shard, workers=workers, strict=strict, overwrite=overwrite, step=step, say=say,
+    )  # fmt: skip
 
 
 def identity(run: Run, model: str | Path, pretrained: str | None) -> dict[str, Any]:
@@ -105,6 +109,7 @@ def embed_rows(
     out: Path,
     options: EmbeddingOptions,
     *,
+    shard: Shard | None = None,
     workers: int | None = None,
     strict: bool = False,
     overwrite: bool = False,
@@ -117,7 +122,7 @@ def embed_rows(
     the work when `strict`). The file is equal, byte for byte, to that of an unbroken call. Raises `BadInput`, also
     when `out` exists and is another's, and `Stopped` after a signal.
     """
-    if out.suffix not in (".parquet", ".npy"):
+    if shard is None and out.suffix not in (".parquet", ".npy"):
         raise BadInput(f"--out {out}: expected a name that ends in .parquet or .npy")
     names = usable(run, [manifest for _, manifest in rows], options.modalities)
     meta = {
@@ -130,8 +135,13 @@ def embed_rows(
         "allow_outside": any(manifest.allow_outside for _, manifest in rows),
         **{key: getattr(options, key) for key in ("split", "id", "keep", "dtype", "normalize", "batch_size")},
     }
+    work = blocks([len(manifest) for _, manifest in rows], options.batch_size, shard)
+    hidden = ""
+    if shard is not None:
+        out, hidden = join(out, meta, shard), "_"
+        meta |= {"shard": shard.number, "shards": shard.count}
     files = files_of(out, meta)
-    whole, folder = files[-1], out.with_name(f"{out.name}.parts")
+    whole, folder = files[-1], out.with_name(f"{hidden}{out.name}.parts")
     for file in files:
         refuse_input(file, *(str(manifest.file) for _, manifest in rows if manifest.file))
     existing = sorted(file for file in files if file.exists())
@@ -142,28 +152,31 @@ def embed_rows(
             )
         if len(existing) == len(files):
             say(f"{out} is whole already")
-            return _summary(out, meta)
+            return _summary(out, meta, rows, work)
     maker = EmbeddingTables(
         run, rows, names, options, strict
     )  # refuses what it cannot make, before anything is written
     with locked(folder, "written"):
         parts = Parts(folder, meta, overwrite)
-        count = make(maker, parts, workers or default_workers(), step, say)
-        write_whole(out, whole, parts, count, meta)
+        make(maker, work, parts, workers or default_workers(), step, say)
+        write_whole(out, whole, parts, len(work), meta)
         parts.remove()
-    return _summary(out, meta)
+    return _summary(out, meta, rows, work)
 
 
 def make(
-    maker: EmbeddingTables, parts: Parts, workers: int, step: Callable[[int], None], say: Callable[[str], None]
-) -> int:
-    """Make the parts that are not there yet; how many there are in all."""
-    size = maker.options.batch_size
-    keys = [(s, key) for s, (_, manifest) in enumerate(maker.rows) for key in once(len(manifest), size)]
-    work = [keys[start : start + BATCHES] for start in range(0, len(keys), BATCHES)]
+    maker: EmbeddingTables,
+    work: list[Block],
+    parts: Parts,
+    workers: int,
+    step: Callable[[int], None],
+    say: Callable[[str], None],
+) -> None:
+    """Make the parts that are not there yet, one a block."""
     if finished := sum(parts.has(number) for number in range(len(work))):
         say(f"{finished} of {len(work)} parts are there already")
-    with Signals().watched() as signals, explain_out_of_memory(lambda: short_of_memory(size, parts.count(), len(work))):
+    short = partial(short_of_memory, maker.options.batch_size, parts, len(work))
+    with Signals().watched() as signals, explain_out_of_memory(short):
         for number, tables in maker.parts(work, parts.has, workers):
             tables_of_part = []
             for table, bad in tables:
@@ -177,27 +190,33 @@ def make(
                     again = f"the same command goes on after part {parts.count()} of {len(work)}"
                     raise Stopped(f"stopped; {again}", 128 + signals.stop)
             parts.save(number, tables_of_part)
-    return len(work)
 
 
-def short_of_memory(batch_size: int, parts: int, work: int) -> str:
+def short_of_memory(batch_size: int, made: Parts, work: int) -> str:
     """Where memory ran out, and what to do."""
+    parts = made.count()
     advice = f"with batches of {batch_size} rows, after part {parts} of {work}: --workers 1 makes one batch at a time"
     return f"{advice} and goes on, --batch-size smaller ones" + (" anew (with --overwrite)" if parts else "")
 
 
-def _summary(out: Path, meta: dict[str, Any]) -> dict[str, Any]:
+def _summary(
+    out: Path, meta: dict[str, Any], rows: list[tuple[str | None, Manifest]], work: list[Block]
+) -> dict[str, Any]:
+    """What was made of the blocks."""
     from pyarrow import parquet
 
     files = files_of(out, meta)
-    rows = parquet.read_metadata(files[-1]).num_rows
+    written = parquet.read_metadata(files[-1]).num_rows
+    size = meta["batch_size"]
+    asked = sum(min(size, len(rows[source][1]) - number * size) for block in work for source, number in block)
     return {
         "format": FORMAT,
         "out": str(out),
         "files": list(map(str, files)),
-        "rows": rows,
-        "skipped": sum(each["rows"] for each in meta["data"]) - rows,
+        "rows": written,
+        "skipped": asked - written,
         "modalities": list(meta["modalities"]),
+        **({"shard": meta["shard"], "shards": meta["shards"]} if "shard" in meta else {}),
     }
 
 
@@ -205,10 +224,10 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
     """A manifest by its name and a digest that another, or a changed one, does not have."""
     digest = hashlib.blake2b(manifest.rows.tobytes(), digest_size=16)
     digest.update(str(manifest.table.schema).encode())
-    file = manifest.file or manifest.root / Path(manifest.name).name
+    files = [Path(name) for name, _ in manifest.files] or [manifest.file or manifest.root / Path(manifest.name).name]
     if manifest.path_column:
         digest.update("\n".join(manifest.column(manifest.path_column)).encode("utf-8", "surrogateescape"))
-    elif file.is_file():
+    for file in [] if manifest.path_column else filter(Path.is_file, files):
         stat = file.stat()
         digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
     return {"name": manifest.name, "rows": len(manifest), "digest": digest.hexdigest()}

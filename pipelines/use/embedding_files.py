@@ -2,30 +2,33 @@
 
 OUT.parquet            one row per row of data, one vector column per modality, metadata under the key `clx`
 OUT.npy, OUT.ids.parquet   or the vectors as an array (OUT.MODALITY.npy when there are several), the rest beside it
+OUT/             or parts of a Parquet file, made by several jobs (see embedding_shards.py)
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from clx.pipelines.system.durable_files import check_format
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.shard import difference
+from clx.pipelines.use.embedding_meta import check, read_manifest, read_meta
+from clx.pipelines.use.embedding_shards import parts_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1
 CHUNK = 1 << 26
 """Bytes of vectors in memory at a time."""
+ROWS = 1 << 16
+"""Vectors in memory at a time, however short."""
 
 
 def dense(chunk: "pa.Array") -> np.ndarray[Any, Any]:
@@ -57,80 +60,21 @@ def files_of(out: Path, meta: dict[str, Any]) -> list[Path]:
     return [*(array_file(out, name, meta) for name in meta["modalities"]), ids_file(out)]
 
 
-def read_meta(path: Path) -> dict[str, Any] | None:
-    """The metadata of a file that `embed_rows` wrote; None for another's. Raises `BadInput` for what is no Parquet."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        raw = (parquet.read_schema(path).metadata or {}).get(b"clx")
-        return None if raw is None else json.loads(raw)
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
-        raise BadInput(f"{path} is no Parquet file of embeddings ({str(error).splitlines()[0]})") from None
-
-
-class EmbeddingMeta(BaseModel):
-    """What a reader relies on of that which `clx embed` noted."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    format: int
-    embed_dim: int = Field(ge=1)
-    modalities: dict[str, str] = Field(min_length=1)
-    weights: str
-    run: str | None = None
-    step: int | None = None
-    model: str | None = None
-    pretrained: str | None = None
-
-    def names_its_model(self) -> bool:
-        """Whether there is a run and a step, or a model and its weights."""
-        return None not in (self.run, self.step) or None not in (self.model, self.pretrained)
-
-
-def check(path: Path, meta: Any, vectors: bool) -> None:
-    """Whether metadata are those of `clx embed` and columns, with `vectors` also those, are what they say.
-
-    Raises `BadInput`.
-    """
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    wrong = f"{path}: its metadata are not those of clx embed"
-    if isinstance(meta, dict) and type(meta.get("format")) is int:
-        check_format(path, meta["format"], FORMAT)
-    try:
-        noted = EmbeddingMeta.model_validate(meta)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{wrong} ({where}: {first['msg']})" if where else wrong) from None
-    if not noted.names_its_model():
-        raise BadInput(f"{wrong} (neither a run with its step nor a model with its weights)")
-    schema = parquet.read_schema(path)
-    if {"id", "row"} - {*schema.names}:
-        raise BadInput(f"{path} lacks its columns id and row")
-    for name in noted.modalities if vectors else []:
-        kind = schema.field(name).type if name in schema.names else pa.null()
-        if not (
-            pa.types.is_fixed_size_list(kind)
-            and pa.types.is_floating(kind.value_type)
-            and kind.list_size == noted.embed_dim
-        ):
-            raise BadInput(f"{path}: column {name}: expected vectors of {noted.embed_dim} numbers, found {kind}")
-
-
 @dataclass(frozen=True)
 class EmbeddingFile:
-    """Embeddings in a file that `clx embed` wrote, or a plain array `[N, D]`."""
+    """Embeddings in a file that `clx embed` wrote, in a folder of its parts, or in a plain array `[N, D]`."""
 
     path: Path
     meta: dict[str, Any] | None
     """What `clx embed` noted; None for a plain array."""
+    tables: tuple[Path, ...] = ()
+    """Parquet files with ids and labels, in order; none for a plain array."""
 
     @classmethod
     def open(cls, path: Path) -> "EmbeddingFile":
         """Raises `BadInput` for what is no such file."""
+        if path.is_dir():
+            return cls._of_folder(path)
         if not path.is_file():
             several = ids_file(path).is_file() and read_meta(ids_file(path)) is not None
             if not (path.suffix == ".npy" and several):
@@ -140,18 +84,25 @@ class EmbeddingFile:
             if meta is None:
                 raise BadInput(f"{path} was not written by clx embed")
             check(path, meta, vectors=True)
-            return cls(path, meta)
+            return cls(path, meta, (path,))
         if path.suffix != ".npy":
-            raise BadInput(f"{path}: expected a .parquet or .npy file of embeddings")
+            raise BadInput(f"{path}: expected a .parquet or .npy file of embeddings, or a folder of its parts")
         meta = read_meta(ids_file(path)) if ids_file(path).is_file() else None
-        if meta is not None:
-            check(ids_file(path), meta, vectors=False)
-        return cls(path, meta)
+        if meta is None:
+            return cls(path, None)
+        check(ids_file(path), meta, vectors=False)
+        return cls(path, meta, (ids_file(path),))
 
-    @cached_property
-    def facts(self) -> Path | None:
-        """The Parquet file with ids and labels."""
-        return self.path if self.path.suffix == ".parquet" else None if self.meta is None else ids_file(self.path)
+    @classmethod
+    def _of_folder(cls, folder: Path) -> "EmbeddingFile":
+        plan = read_manifest(folder)
+        files = tuple(parts_of(folder, plan))
+        for number, file in enumerate(files):
+            meta = read_meta(file)
+            if (what := difference(meta, {**plan, "shard": number})) is not None:
+                raise BadInput(f"{file} is not of the folder's manifest ({what}): embed it again with --overwrite")
+            check(file, meta, vectors=True)
+        return cls(folder, plan, files)
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
         """An array in its file, `[N, D]`."""
@@ -162,72 +113,103 @@ class EmbeddingFile:
             raise BadInput(f"{path} is no array of embeddings ({error})") from None
         if rows.ndim != 2 or rows.dtype.kind != "f" or rows.shape[1] == 0:
             raise BadInput(f"{path}: expected floats [N, D], found {rows.dtype} {list(rows.shape)}")
-        if self.facts is not None and len(rows) != self.count():
-            raise BadInput(f"{path} has {len(rows)} rows, {self.facts} has {self.count()}: they do not belong together")
+        if self.tables and len(rows) != self.count():
+            raise BadInput(
+                f"{path} has {len(rows)} rows, {self.tables[0]} has {self.count()}: they do not belong together"
+            )
         return rows
 
     def chunks(self, name: str) -> Iterator[tuple[int, Tensor]]:
-        """Unit rows `[n, D]` with the place of the first; rows that lack the modality are NaN."""
-        start = 0
+        """Unit rows `[n, D]` with the place of the first; rows that lack the modality are NaN.
+
+        Where chunks begin does not depend on the parts that the rows are in.
+        """
+        start, waiting, have = 0, list[np.ndarray[Any, Any]](), 0
         for values in self._values(name):
-            rows = torch.from_numpy(np.array(values, dtype=np.float32))
-            yield start, F.normalize(rows, dim=1)
-            start += len(rows)
+            size = max(1, min(ROWS, CHUNK // (4 * values.shape[1])))
+            while len(values):
+                waiting.append(values[: size - have])
+                values, have = values[size - have :], have + len(waiting[-1])
+                if have == size:
+                    yield start, unit(waiting)
+                    start, waiting, have = start + size, [], 0
+        if have:
+            yield start, unit(waiting)
 
     def _values(self, name: str) -> Iterator[np.ndarray[Any, Any]]:
         if self.path.suffix == ".npy":
-            rows = self.array(name)
-            size = max(1, CHUNK // (4 * rows.shape[1]))
-            yield from (rows[start : start + size] for start in range(0, len(rows), size))
+            array = self.array(name)
+            size = max(1, CHUNK // (4 * array.shape[1]))
+            yield from (array[start : start + size] for start in range(0, len(array), size))
             return
         from pyarrow import parquet
 
         assert self.meta is not None
         size = max(1, CHUNK // (4 * self.meta["embed_dim"]))
-        with parquet.ParquetFile(self.path, pre_buffer=False) as file:
-            for batch in file.iter_batches(size, columns=[name], use_threads=False):
-                yield dense(batch.column(0))
+        for path in self.tables:
+            with parquet.ParquetFile(path, pre_buffer=False) as file:
+                for batch in file.iter_batches(size, columns=[name], use_threads=False):
+                    yield dense(batch.column(0))
 
-    def count(self) -> int:
-        if self.facts is None:
-            return len(self.array(""))
+    @cached_property
+    def _groups(self) -> tuple[np.ndarray[Any, Any], list[tuple[Path, int]]]:
+        """The place of each row group's first row, with the count of all at the end, and its file and number there."""
         from pyarrow import parquet
 
-        return int(parquet.read_metadata(self.facts).num_rows)
+        lengths, where = [], []
+        for path in self.tables:
+            noted = parquet.read_metadata(path)
+            lengths += [noted.row_group(group).num_rows for group in range(noted.num_row_groups)]
+            where += [(path, group) for group in range(noted.num_row_groups)]
+        return np.cumsum([0, *lengths]), where
+
+    def count(self) -> int:
+        return int(self._groups[0][-1]) if self.tables else len(self.array(""))
+
+    def _rows(self, places: Sequence[int], columns: list[str]) -> Iterator[tuple[list[int], "pa.Table"]]:
+        """Places in order, each once, with the rows of the tables there; a row group in memory at a time."""
+        from pyarrow import parquet
+
+        starts, where = self._groups
+        wanted = np.unique(np.asarray(places, dtype=np.int64))
+        groups = np.searchsorted(starts, wanted, side="right") - 1
+        for path, mine in groupby(np.unique(groups).tolist(), key=lambda group: where[group][0]):
+            with parquet.ParquetFile(path) as file:
+                for group in mine:
+                    inside = wanted[groups == group]
+                    table = file.read_row_group(where[group][1], columns=columns)
+                    yield inside.tolist(), table.take(inside - starts[group])
 
     def about(self, places: Sequence[int]) -> list[dict[str, Any]]:
         """Id, row, label and what else stands beside the vectors, of rows by their places in the file."""
-        if self.facts is None:
+        if not self.tables:
             return [{"id": str(place), "row": place + 1} for place in places]
         from pyarrow import parquet
 
         assert self.meta is not None
+        names = parquet.read_schema(self.tables[0]).names
+        columns = [name for name in names if name not in self.meta["modalities"]]
         about: dict[int, dict[str, Any]] = {}
-        with parquet.ParquetFile(self.facts) as file:
-            columns = [c for c in file.schema_arrow.names if c not in self.meta["modalities"]]
-            start = 0
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                inside = sorted({place for place in places if start <= place < start + rows})
-                if inside:
-                    table = file.read_row_group(group, columns=columns)
-                    lines = table.take([place - start for place in inside]).to_pylist()
-                    about |= dict(zip(inside, lines, strict=True))
-                start += rows
+        for inside, table in self._rows(places, columns):
+            about |= dict(zip(inside, table.to_pylist(), strict=True))
         return [about[place] for place in places]
 
     def place_of(self, row: int) -> int:
         """The place in the file, from 0, of the row that hits name by the number `row`. Raises `BadInput` where there
         is none, or several, since the file is of several sources."""
-        if self.facts is None:
+        if not self.tables:
             found = [row - 1] if 1 <= row <= self.count() else []
             known = f"rows 1 to {self.count()}"
         else:
             from pyarrow import parquet
 
-            numbers = parquet.read_table(self.facts, columns=["row"]).column("row").to_numpy()
-            found = np.flatnonzero(numbers == row).tolist()
-            known = f"rows {numbers.min()} to {numbers.max()} of the data" if len(numbers) else "no rows"
+            found, ends, start = [], list[int](), 0
+            for path in self.tables:
+                numbers = parquet.read_table(path, columns=["row"], partitioning=None).column("row").to_numpy()
+                found += (start + np.flatnonzero(numbers == row)).tolist()
+                ends += [int(numbers.min()), int(numbers.max())] if len(numbers) else []
+                start += len(numbers)
+            known = f"rows {min(ends)} to {max(ends)} of the data" if ends else "no rows"
         if not found:
             raise BadInput(f"--row {row}: {self.path} has {known}")
         if len(found) > 1:
@@ -240,7 +222,14 @@ class EmbeddingFile:
 
     def vectors(self, name: str, places: Sequence[int]) -> Tensor:
         """Unit rows `[n, D]` at places of the file."""
-        vectors: dict[int, Tensor] = {}
-        for start, rows in self.chunks(name):
-            vectors |= {place: rows[place - start] for place in places if start <= place < start + len(rows)}
-        return torch.stack([vectors[place] for place in places])
+        if self.path.suffix == ".npy":
+            return unit([self.array(name)[np.asarray(places, dtype=np.int64)]])
+        found: dict[int, np.ndarray[Any, Any]] = {}
+        for inside, table in self._rows(places, [name]):
+            found |= dict(zip(inside, dense(table.column(0).combine_chunks()), strict=True))
+        return unit([found[place][None] for place in places])
+
+
+def unit(rows: Sequence[np.ndarray[Any, Any]]) -> Tensor:
+    """Arrays `[n, D]` one below the other as unit rows in float32."""
+    return F.normalize(torch.from_numpy(np.concatenate(rows).astype(np.float32, copy=False)), dim=1)

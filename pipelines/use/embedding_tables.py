@@ -19,6 +19,7 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.system.devices import Turns
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.read_ahead import read_ahead
+from clx.pipelines.use.embedding_shards import Block
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,19 +89,22 @@ class EmbeddingTables:
         self.paths = [str(column_of(n, m)) for n, m in modalities.items() if m.files]
 
     def parts(
-        self, work: list[list[tuple[int, Key]]], has: Callable[[int], bool], workers: int
+        self, work: list[Block], has: Callable[[int], bool], workers: int
     ) -> Iterator[tuple[int, Iterator[tuple["pa.Table", list[str]]]]]:
         """Numbers of the parts that are not there yet, each with the tables of its batches and their bad rows."""
         missing = [number for number in range(len(work)) if not has(number)]
-        keys = [key for number in missing for key in work[number]]
+        batches = (each for number in missing for each in work[number])
+        size = self.options.batch_size
 
-        def make(group: list[tuple[int, Key]]) -> tuple["pa.Table", list[str]]:
-            [(source, key)] = group
+        def make(group: Block) -> tuple["pa.Table", list[str]]:
+            [(source, number)] = group
+            rows = np.arange(number * size, min((number + 1) * size, len(self.data[source])))
+            key = Key(0, number, rows)
             batch = self.data[source][key]
             with turn():
                 return self.table(source, key, batch)
 
-        with Turns(self.run.device, workers) as turn, closing(read_ahead(keys, make, 1, workers)) as tables:
+        with Turns(self.run.device, workers) as turn, closing(read_ahead(batches, make, 1, workers)) as tables:
             for number in missing:
                 yield number, itertools.islice(tables, len(work[number]))
 

@@ -51,7 +51,7 @@ def _index(file: EmbeddingFile, name: str, width: int) -> Any:
         from usearch.index import Index
     except ImportError:
         raise BadInput("--approximate needs usearch: pip install 'clx[search]'") from None
-    source = file.facts or file.path
+    source = file.tables[-1] if file.tables else file.path
     path = file.path.with_name(f"{file.path.name}{f'.{name}' if name else ''}.usearch")
     index = Index(ndim=width, metric="ip", dtype="f32")
     made_of = source.stat().st_mtime_ns

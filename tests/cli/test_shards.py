@@ -1,0 +1,183 @@
+"""Jobs that share work out: `--shard`, at once and in any order, killed, on one folder."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from command import CLX, ended, start
+
+
+@pytest.fixture(scope="module")
+def some(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 600 rows of digits: 19 blocks of batches of 4."""
+    folder = tmp_path_factory.mktemp("some")
+    lines = (files / "manifest.csv").read_text().splitlines()
+    (folder / "some.csv").write_text("\n".join(lines[:1] + lines[-600:]) + "\n")
+    shutil.copytree(files / "image", folder / "image", copy_function=os.link)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def args(digits_run: Path, some: Path) -> list[Any]:
+    return ["embed", digits_run, "--data", some / "some.csv", "--batch-size", "4"]
+
+
+@pytest.fixture(scope="module")
+def whole(clx: Any, args: list[Any], some: Path) -> pa.Table:
+    """The rows as one process makes them."""
+    assert clx(*args, "--out", some / "whole.parquet").returncode == 0
+    return pq.read_table(some / "whole.parquet")
+
+
+def content(table: pa.Table) -> bytes:
+    """Every byte of the rows, in whatever pieces they were."""
+    sink = pa.BufferOutputStream()
+    table = table.replace_schema_metadata(None).combine_chunks()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def rows_of(folder: Path) -> pa.Table:
+    return pa.concat_tables([pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))])
+
+
+def until(there: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not there() and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def test_shards_killed_twice_give_the_rows_of_one_process(args: list[Any], whole: pa.Table, tmp_path: Path) -> None:
+    out, draw = tmp_path / "parts", random.Random(0)
+
+    def begin(number: int) -> int:
+        words = [*args, "--out", out, "--shard", f"{number}/3", "--workers", "2"]
+        return start(words, tmp_path / f"{number}.out", tmp_path / f"{number}.err")
+
+    processes = {number: begin(number) for number in (2, 1, 0)}
+    unfinished = out / "_part-00001-of-00003.parquet.parts"
+    for _ in range(2):
+        had = len(list(unfinished.glob("0*.parquet")))
+        until(lambda had=had: len(list(unfinished.glob("0*.parquet"))) > had)  # type: ignore[misc]
+        time.sleep(draw.uniform(0, 0.05))
+        os.kill(processes[1], signal.SIGKILL)
+        assert ended(processes[1]) == -9
+        processes[1] = begin(1)
+    for number, process in processes.items():
+        assert ended(process) == 0, (tmp_path / f"{number}.err").read_text()
+    assert "parts are there already" in (tmp_path / "1.err").read_text()
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("_manifest.json", "part-00000-of-00003.parquet", "part-00001-of-00003.parquet"),
+        "part-00002-of-00003.parquet",
+    ]
+    assert content(rows_of(out)) == content(whole)
+
+
+@pytest.mark.slow
+def test_shards_killed_at_many_moments(args: list[Any], whole: pa.Table, tmp_path: Path) -> None:
+    """By the executable, ten times: one shard of three is killed twice, at any moment from its start to its end."""
+    draw = random.Random(1)
+    for turn in range(10):
+        out = tmp_path / f"parts{turn}"
+
+        def begin(number: int, out: Path = out) -> "subprocess.Popen[bytes]":
+            words = [CLX, *map(str, args), "--out", str(out), "--shard", f"{number}/3", "--workers", "2"]
+            return subprocess.Popen(words, stderr=subprocess.DEVNULL)
+
+        killed = draw.randrange(3)
+        processes = {number: begin(number) for number in draw.sample(range(3), 3)}
+        for _ in range(2):
+            time.sleep(draw.uniform(0, 15))
+            processes[killed].kill()
+            processes[killed].wait()
+            processes[killed] = begin(killed)
+        assert [process.wait() for process in processes.values()] == [0, 0, 0]
+        assert content(rows_of(out)) == content(whole)
+
+
+def test_another_count_weights_or_data_are_refused(
+    clx: Any, args: list[Any], some: Path, digits_run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "parts"
+    done = clx(*args, "--out", out, "--shard", "18/19", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["shard"], summary["shards"], summary["rows"], summary["skipped"]) == (18, 19, 24, 0)
+    part = (out / "part-00018-of-00019.parquet").read_bytes()
+    shorter = some / "shorter.csv"
+    shorter.write_text("\n".join((some / "some.csv").read_text().splitlines()[:500]) + "\n")
+    wrong = [
+        ([*args, "--shard", "1/5"], "shards was 19 and is 5"),
+        ([*args, "--shard", "1/19", "--overwrite", "--normalize"], "normalize was false and is true"),
+        ([*args, "--shard", "1/19", "--checkpoint", "30"], "step was 60 and is 30"),
+        (["embed", digits_run, "--data", shorter, "--batch-size", "3", "--shard", "1/19"], "shorter.csv"),
+        ([*args, "--shard", "19/19"], "19 shards are 0/19 to 18/19"),
+        ([*args, "--shard", "1/20"], "600 rows are 19 blocks of 8 batches of 4"),
+        ([*args, "--shard", "env"], "SLURM_ARRAY_TASK_ID"),
+        ([*args, "--shard", "3of16"], "expected NUMBER/COUNT"),
+    ]
+    for words, said in wrong:
+        done = clx(*words, "--out", out)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert said in done.stderr
+    assert sorted(path.name for path in out.iterdir()) == ["_manifest.json", "part-00018-of-00019.parquet"]
+    assert (out / "part-00018-of-00019.parquet").read_bytes() == part
+    for name, said in ((some, "is no folder of shards"), (tmp_path / "a.parquet", "parts in a folder")):
+        done = clx(*args, "--out", name, "--shard", "0/2")
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    searched = clx("search", out, "seven")
+    assert (searched.returncode, searched.stderr.count("\n")) == (2, 1)
+    assert "lacks 18 of its 19 parts: run clx embed with --shard 0/19 1/19 2/19 3/19 4/19 ..." in searched.stderr
+
+
+def test_slurm_says_which_shard_and_a_forgotten_one_is_told_of(
+    clx: Any, args: list[Any], whole: pa.Table, tmp_path: Path
+) -> None:
+    for task in (4, 2):
+        told = {"ID": str(task), "MIN": "2", "MAX": "4", "STEP": "2", "COUNT": "2"}
+        environment = {f"SLURM_ARRAY_TASK_{name}": value for name, value in told.items()}
+        done = clx(*args, "--out", tmp_path / "parts", "--shard", "env", env=environment)
+        assert done.returncode == 0, done.stderr
+        assert f"shard {task // 2 - 1}/2" in done.stderr
+    assert content(rows_of(tmp_path / "parts")) == content(whole)
+    done = clx(*args, "--out", tmp_path / "one.parquet", env=environment)
+    assert (done.returncode, "it does all of the work; --shard env embeds" in done.stderr) == (0, True)
+
+
+@pytest.fixture(scope="module")
+def parts(clx: Any, args: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two parts."""
+    out = tmp_path_factory.mktemp("parts") / "out"
+    for number in (1, 0):
+        assert clx(*args, "--out", out, "--shard", f"{number}/2").returncode == 0
+    return out
+
+
+def test_parts_are_searched_as_one_file(clx: Any, parts: Path, whole: pa.Table, some: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(parts, tmp_path / "parts"))
+    last = whole.column("row")[-1].as_py()
+    for words in (
+        ["seven"],
+        ["zero", "--in", "text"],
+        ["--row", last, "--row", last - 599],
+        [some / "image/05400.png"],
+    ):
+        answers = [clx("search", place, *words, "--top", "200", "--json") for place in (out, some / "whole.parquet")]
+        assert answers[0].returncode == 0, answers[0].stderr
+        assert answers[0].stdout == answers[1].stdout
+        assert len(json.loads(answers[0].stdout.splitlines()[0])["hits"]) == 200
+    (out / "part-00000-of-00002.parquet").write_bytes((out / "part-00001-of-00002.parquet").read_bytes())
+    mixed = clx("search", out, "seven")
+    assert (mixed.returncode, "part-00000-of-00002.parquet is not of the folder" in mixed.stderr) == (2, True)
