@@ -29,6 +29,7 @@ def sweep(
     settings: options.Settings = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder [default: runs/sweep-NAME].")] = None,
     metric: options.Metric = [],  # noqa: B006
+    shard: options.Shard = None,
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="Runs at a time, each in its own process.")] = 1,
     retry_failed: Annotated[bool, typer.Option(help="Try runs again that failed before.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Start runs anew whose settings have changed.")] = False,
@@ -46,11 +47,15 @@ def sweep(
 
     clx sweep digits --grid 'objective={name: clip},{name: siglip}' -s train.epochs=2 --dry-run
 
+    clx sweep methods.yaml --shard 3/16 -o /shared/methods
+
     clx sweep methods.yaml --jobs 4 --metric retrieval.*.R@1 --json | jq -c '.table[]'
     """
     from clx.pipelines.experiments import sweep as pipeline
     from clx.pipelines.experiments.sweep_grid import points, read_plan
+    from clx.pipelines.experiments.sweep_shards import share
     from clx.pipelines.system.errors import BadInput
+    from clx.pipelines.system.shard import shard_of
 
     sources = [text for text in given if "=" not in text]
     if len(sources) != 1:
@@ -61,14 +66,19 @@ def sweep(
     grid_points = points(plan, base, settings)
     folder = out or Path("runs") / f"sweep-{Path(sources[0]).stem}"
     metrics = metric or plan.metric
+    part, told = shard_of(shard, "trains a share of the runs in each")
+    if told or shard == "env":
+        note(told or f"shard {part}")
     if dry_run:
-        pipeline.due(grid_points, folder, metrics, retry_failed=retry_failed, overwrite=overwrite)
-        show_rows([{"run": row["run"], "state": row["state"]} for row in pipeline.rows(grid_points, folder)], json)
+        pipeline.due(grid_points, folder, metrics, part, retry_failed=retry_failed, overwrite=overwrite)
+        mine = pipeline.rows(share(grid_points, part), folder)
+        show_rows([{"run": row["run"], "state": row["state"]} for row in mine], json)
         return
 
     failed = pipeline.sweep(
-        grid_points, folder, partial(execute, jobs=jobs), note, metrics, retry_failed=retry_failed, overwrite=overwrite
-    )
+        grid_points, folder, partial(execute, jobs=jobs), note, metrics, part,
+        retry_failed=retry_failed, overwrite=overwrite,
+    )  # fmt: skip
     rows = pipeline.rows(grid_points, folder, metrics)
     table = pipeline.table(rows, list(grid_points[0].shown))
     if json:
@@ -76,7 +86,8 @@ def sweep(
     else:
         show_rows(table, False)
     if failed:
-        note(f"{len(failed)} of {len(grid_points)} runs failed: {', '.join(failed)}; --retry-failed tries them again")
+        count = len(share(grid_points, part))
+        note(f"{len(failed)} of {count} runs failed: {', '.join(failed)}; --retry-failed tries them again")
         raise typer.Exit(1)
 
 

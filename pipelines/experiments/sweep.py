@@ -1,7 +1,8 @@
 """`clx sweep`: many runs that differ in some settings, one after another or several at a time, and a table of them.
 
-`sweep.json` in the sweep's folder holds which runs were asked for (see sweep_grid.py), with which settings. How far a
-run is, its own folder tells, so a sweep that was stopped or killed goes on where it was.
+`sweep.json` in the sweep's folder holds which runs were asked for (see sweep_grid.py), with which settings; each shard
+of a sweep has its own (see sweep_shards.py). How far a run is, its own folder tells, so a sweep that was stopped or
+killed goes on where it was.
 """
 
 import fnmatch
@@ -13,10 +14,12 @@ from typing import Any
 
 from clx.pipelines.config.upgrade import FORMAT, upgrade
 from clx.pipelines.experiments.sweep_grid import Point
+from clx.pipelines.experiments.sweep_shards import MANIFEST, home, notes, share, taken
 from clx.pipelines.runs.listing import best_loss, figure, figures, flat, headline, mean_and_deviation, read_results
 from clx.pipelines.runs.state import read, state_of
-from clx.pipelines.system.durable_files import is_used, locked, write_text
+from clx.pipelines.system.durable_files import is_used, write_text
 from clx.pipelines.system.errors import BadInput, Stopped, nearest
+from clx.pipelines.system.shard import Shard
 
 SCHEMA = 1
 
@@ -66,35 +69,48 @@ def wrong_metrics(metrics: Iterable[str], found: Sequence[Point], folder: Path) 
 
 @dataclass
 class SweepFile:
-    """`sweep.json`: the settings that each run of the folder was asked for with, and which ones failed."""
+    """`sweep.json`: the settings that each run of the folder was asked for with, and which ones failed.
+
+    It knows what every shard noted, and writes what `shard` has to.
+    """
 
     folder: Path
     asked: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    shard: Shard | None = None
 
     @classmethod
-    def open(cls, folder: Path) -> "SweepFile":
-        """The `sweep.json` of a folder. Raises `BadInput` when the folder is something else."""
-        path = folder / "sweep.json"
-        if not path.exists():
-            if folder.exists() and (not folder.is_dir() or is_used(folder)):
+    def open(cls, folder: Path, shard: Shard | None = None) -> "SweepFile":
+        """What is noted of a folder. Raises `BadInput` when the folder is something else."""
+        file = cls(folder, shard=shard)
+        if folder.exists() and (not folder.is_dir() or is_used(folder)):
+            if not any((folder / name).exists() for name in ("sweep.json", MANIFEST)):
                 raise BadInput(f"{folder} exists and is no sweep: choose another folder with --out")
-            return cls(folder)
+            for path in filter(Path.exists, notes(folder)):
+                file._read(path)
+        return file
+
+    def _read(self, path: Path) -> None:
+        """Add what one file notes."""
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
             if told["schema"] != SCHEMA:
                 raise BadInput(f"{path} was written by another version of clx")
             saved = {name: upgrade(config, str(path)) for name, config in dict(told["asked"]).items()}
-            return cls(folder, saved, dict(told["failed"]))
+            failed = {name: error for name, error in self.failed.items() if name not in saved}
+            self.asked, self.failed = self.asked | saved, failed | dict(told["failed"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, BadInput):
                 raise
             raise BadInput(f"{path} cannot be read ({error}): choose another --out") from None
 
-    def write(self) -> None:
-        saved = {name: {"format": FORMAT} | config for name, config in self.asked.items()}
-        told = {"schema": SCHEMA, "asked": saved, "failed": self.failed}
-        write_text(self.folder / "sweep.json", json.dumps(told, ensure_ascii=False, indent=1))
+    def write(self, mine: Sequence[Point] = ()) -> None:
+        """Note what is known of the runs `mine`; without a shard, of all."""
+        names = {point.name for point in mine} if self.shard else self.asked.keys() | self.failed.keys()
+        saved = {name: {"format": FORMAT} | config for name, config in self.asked.items() if name in names}
+        failed = {name: error for name, error in self.failed.items() if name in names}
+        told = {"schema": SCHEMA, "asked": saved, "failed": failed}
+        write_text(home(self.folder, self.shard) / "sweep.json", json.dumps(told, ensure_ascii=False, indent=1))
 
     def changed(self, point: Point) -> str | None:
         """The first setting in which a run differs from the one of its name that was asked for before."""
@@ -125,17 +141,23 @@ Outcome = tuple[str, str | None]
 
 
 def due(
-    found: Sequence[Point], folder: Path, metrics: Sequence[str], *, retry_failed: bool, overwrite: bool
+    found: Sequence[Point],
+    folder: Path,
+    metrics: Sequence[str],
+    shard: Shard | None = None,
+    *,
+    retry_failed: bool,
+    overwrite: bool,
 ) -> tuple["SweepFile", list[Point], set[str]]:
-    """The file of a sweep, its runs that are to be executed, and the names of those that start anew.
+    """The file of a sweep, its runs (those of a shard) that are to be executed, and the names of those that start anew.
 
     Raises `BadInput` when one of them cannot start, or none can have one of `metrics`.
     """
-    file = SweepFile.open(folder)
+    file = SweepFile.open(folder, shard)
     for wrong in wrong_metrics(metrics, found, folder):
         raise BadInput(wrong)
-    anew = set()
-    for point in found:
+    anew, mine = set(), share(found, shard)
+    for point in mine:
         if what := file.changed(point):
             if not overwrite:
                 raise BadInput(
@@ -145,7 +167,7 @@ def due(
             anew.add(point.name)
             file.failed.pop(point.name, None)
     retried = {name for name in file.failed if retry_failed}
-    todo = [p for p in found if p.name in anew | retried or file.outcome(p) not in ("finished", "failed")]
+    todo = [p for p in mine if p.name in anew | retried or file.outcome(p) not in ("finished", "failed")]
     if todo:
         ready(todo)
     return file, todo, anew
@@ -157,44 +179,47 @@ def sweep(
     execute: Callable[[Sequence[tuple[Point, bool]], Path], Iterable[Outcome]],
     say: Callable[[str], None],
     metrics: Sequence[str] = (),
+    shard: Shard | None = None,
     *,
     retry_failed: bool = False,
     overwrite: bool = False,
 ) -> list[str]:
-    """Execute the runs that are not finished, and return the names of those that failed, now or before.
+    """Execute the runs that are not finished, of a shard its own, and return the names of those of them that failed,
+    now or before.
 
     `execute` takes runs, each with whether it starts anew, and yields how they ended. Raises `BadInput`
     before the first run when one cannot start or none can have one of `metrics`, `Stopped` after a signal.
     """
     from clx.pipelines.runs.folder import clear
 
-    file, todo, anew = due(found, folder, metrics, retry_failed=retry_failed, overwrite=overwrite)
+    mine = share(found, shard)
+    file, todo, anew = due(found, folder, metrics, shard, retry_failed=retry_failed, overwrite=overwrite)
     for point in todo:
         file.failed.pop(point.name, None)
         file.asked[point.name] = asked(point)
-    with locked(folder):
+    with taken(folder, shard, found):
         for name in anew:  # killed before its turn, it must not pass for a run of the new settings
             clear(folder / name, marked=True)
-        file.write()
-        done = len(found) - len(todo)
+        file.write(mine)
+        done = len(mine) - len(todo)
         unsure = set(metrics)
         if done and todo:
-            say(f"{done} of {len(found)} runs are done already")
+            say(f"{done} of {len(mine)} runs are done already")
         try:
             for name, error in execute([(point, point.name in anew) for point in todo], folder):
                 done += 1
                 if error is not None:
                     file.failed[name] = error
-                    file.write()
-                say(f"{done} of {len(found)}: {name} {'finished' if error is None else f'failed: {error}'}")
+                    file.write(mine)
+                say(f"{done} of {len(mine)}: {name} {'finished' if error is None else f'failed: {error}'}")
                 if unsure and error is None:  # the first figures tell whether there are such
                     for wrong in wrong_metrics(unsure, found, folder):
                         say(f"warning: {wrong}")
                     unsure.clear()
         except Stopped as stopped:
-            told = f"stopped with {done} of {len(found)} runs done; the same command goes on"
+            told = f"stopped with {done} of {len(mine)} runs done; the same command goes on"
             raise Stopped(told, stopped.exit_code) from None
-    return [point.name for point in found if point.name in file.failed]
+    return [point.name for point in mine if point.name in file.failed]
 
 
 def rows(found: Sequence[Point], folder: Path, metrics: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ def join(folder: Path, meta: dict[str, Any], shard: Shard) -> Path:
     if folder.suffix in (".parquet", ".npy"):
         raise BadInput(f"--out {folder}: shards are parts in a folder, whose name ends in neither .parquet nor .npy")
     try:
-        foreign = folder.exists() and not (folder / MANIFEST).exists() and is_used(folder)
+        foreign = folder.exists() and is_used(folder) and not (folder / MANIFEST).exists()  # in this order: others come
     except NotADirectoryError:
         foreign = True
     if foreign:

@@ -9,7 +9,10 @@ import yaml
 
 from clx.pipelines.experiments import sweep
 from clx.pipelines.experiments.sweep_grid import Plan, points
-from command import Command
+from clx.pipelines.experiments.sweep_shards import share
+from clx.pipelines.system.durable_files import locked
+from clx.pipelines.system.shard import Shard
+from command import Command, ended, start
 
 BASE = {
     "data": {"train": "sklearn:iris", "label": "label", "val": {"fraction": 0.2}},
@@ -148,3 +151,62 @@ def test_everything_is_checked_before_the_first_run(clx: Command, base: Path) ->
     done = clx("sweep", "base.yaml", "--seeds", "0", "-o", "precious", cwd=base)
     assert done.returncode == 2
     assert "is no sweep" in done.stderr
+
+
+def test_shards_of_a_sweep_train_each_run_once(
+    clx: Command, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once on one folder; each tells of all runs, and whoever comes without --shard finds them done."""
+    grid = ["sweep", "base.yaml", "--grid", "train.lr=1e-2,1e-3,10,1e-4", "-o", "out"]
+    monkeypatch.chdir(base)
+    began = {}
+    for number in (1, 0):
+        out, err = tmp_path / f"{number}.out", tmp_path / f"{number}.err"
+        began[number] = start([*grid, "--shard", f"{number}/2", "--json"], out, err)
+    assert [ended(process) for process in began.values()] == [0, 0]
+    trained = {number: (tmp_path / f"{number}.err").read_text() for number in began}
+    for number, names in ((0, ("lr=0.01", "lr=10")), (1, ("lr=0.001", "lr=0.0001"))):
+        assert [line for line in trained[number].splitlines() if line.endswith("finished")] == [
+            f"{k} of 2: {name} finished" for k, name in enumerate(names, 1)
+        ]
+    last = max((tmp_path / f"{number}.out" for number in began), key=lambda path: path.stat().st_mtime_ns)
+    told = json.loads(last.read_text())
+    assert [row["state"] for row in told["runs"]].count("finished") >= 3
+    dry = clx(*grid, "--shard", "1/2", "--dry-run", "--json", cwd=base)
+    assert [row["run"] for row in json.loads(dry.stdout)] == ["lr=0.001", "lr=0.0001"]
+    for words, said in (
+        ([*grid, "--shard", "0/3"], "shared out among 2 shards, not 3"),
+        ([*grid, "train.weight_decay=0,1", "--shard", "0/2"], "shared out with other runs"),
+    ):
+        refused = clx(*words, cwd=base)
+        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+        assert said in refused.stderr
+    with locked(base / "out/_shards/00001-of-00002"):
+        for words in (grid, [*grid, "--shard", "1/2"]):
+            busy = clx(*words, cwd=base)
+            assert (busy.returncode, "00001-of-00002 is being trained by another" in busy.stderr) == (2, True)
+        assert clx(*grid, "--shard", "0/2", cwd=base).returncode == 0
+    rest = clx(*grid, "--json", cwd=base)
+    assert (rest.returncode, rest.stderr) == (0, "")
+    assert {row["state"] for row in json.loads(rest.stdout)["runs"]} == {"finished"}
+    assert not list((base / "out/_shards").glob("*/sweep.json"))
+    (base / "alone").mkdir()
+    sweep.SweepFile(base / "alone").write()
+    late = clx("sweep", "base.yaml", "--seeds", "0,1", "-o", "alone", "--shard", "0/2", cwd=base)
+    assert (late.returncode, "alone was begun without --shard" in late.stderr) == (2, True)
+
+
+def test_what_a_shard_notes_outlives_it_and_counts_before_what_was_known(base: Path) -> None:
+    found = points(Plan(seeds=[0, 1, 2]), BASE)
+    known = {each.name: sweep.asked(each) for each in found}
+    everyone = sweep.SweepFile(base / "out", known, {"seed=0": "a", "seed=1": "b"})
+    (base / "out" / "_shards" / "00000-of-00002").mkdir(parents=True)
+    everyone.write()
+    shard = Shard(0, 2)
+    mine = sweep.SweepFile.open(base / "out", shard)
+    del mine.failed["seed=0"]
+    mine.failed["seed=2"] = "c"
+    mine.write(share(found, shard))
+    assert sweep.SweepFile.open(base / "out").failed == {"seed=1": "b", "seed=2": "c"}
+    noted = json.loads((base / "out/_shards/00000-of-00002/sweep.json").read_text())
+    assert list(noted["asked"]) == ["seed=0", "seed=2"]
