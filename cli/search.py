@@ -3,7 +3,7 @@
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -36,22 +36,34 @@ def search(
     top: Annotated[int, typer.Option(min=1, help="How many neighbours.")] = 10,
     run: Annotated[str | None, typer.Option(help="Run or OpenCLIP model [default: the one that EMB names].")] = None,
     pretrained: options.Pretrained = None,
-    approximate: Annotated[
-        bool, typer.Option(help="Ask an index (made once, kept beside EMB; pip install 'clx[search]').")
-    ] = False,
+    index: Annotated[
+        Literal["exact", "usearch"],
+        typer.Option(help="Compare every row, or ask an index that is made once (pip install 'clx[search]')."),
+    ] = "exact",
+    approximate: Annotated[bool, typer.Option("--approximate", help="The same as --index usearch.")] = False,
+    precision: Annotated[
+        Literal["float32", "int8", "binary"], typer.Option(help="Of the rows that are compared, or in the index.")
+    ] = "float32",
+    rescore: Annotated[
+        int | None,
+        typer.Option(min=1, help="With int8 and binary: so many times --top are compared in full [default: 4]."),
+    ] = None,
     device: options.Device = "auto",
     strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
     """Find the nearest neighbours of a file, a sentence or a row among embeddings.
 
-    Exact by default, in bounded memory. Several modalities of one thing are fused as in clx zeroshot. Examples:
+    Exact by default, in bounded memory; --index and --precision are faster and tell their recall. Several
+    modalities of one thing are fused as in clx zeroshot. Examples:
 
     clx search photos.parquet 'a dog on a beach' --top 5
 
     clx search photos.parquet query.jpg other.jpg --json
 
     clx search photos.parquet --row 17
+
+    clx search parts/ 'a dog on a beach' --index usearch --precision int8
     """
     from clx.pipelines.system.errors import BadInput
 
@@ -60,11 +72,13 @@ def search(
         raise BadInput("give either QUERY..., or --image, --audio, ... of one thing, or --row")
     if row and (run or pretrained or modality):
         raise BadInput("--row needs no model: --run, --pretrained and --as go with a query")
+    if rescore is not None and precision == "float32":
+        raise BadInput("--rescore is about --precision int8 or binary: float32 is compared in full")
+    from clx.pipelines.use.approximate import Way
     from clx.pipelines.use.search import Neighbours, Searcher
 
-    searcher = Searcher(
-        embeddings, among=among, run=run, pretrained=pretrained, by_index=approximate, device=device, say=note
-    )
+    way = Way("usearch" if approximate else index, precision, rescore or Way.rescore)
+    searcher = Searcher(embeddings, among=among, run=run, pretrained=pretrained, way=way, device=device, say=note)
     json = json or not sys.stdout.isatty()
     if row:
         for neighbours in searcher.near_rows(row, top=top):

@@ -25,10 +25,12 @@ from clx.pipelines.use.embedding_shards import parts_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CHUNK = 1 << 26
+CHUNK = 1 << 25
 """Bytes of vectors in memory at a time."""
-ROWS = 1 << 16
+ROWS = 1 << 15
 """Vectors in memory at a time, however short."""
+READ = 1 << 12
+"""Rows that are read at a time: Arrow needs several times their memory."""
 
 
 def dense(chunk: "pa.Array") -> np.ndarray[Any, Any]:
@@ -145,7 +147,7 @@ class EmbeddingFile:
         from pyarrow import parquet
 
         assert self.meta is not None
-        size = max(1, CHUNK // (4 * self.meta["embed_dim"]))
+        size = min(READ, max(1, CHUNK // (4 * self.meta["embed_dim"])))
         for path in self.tables:
             with parquet.ParquetFile(path, pre_buffer=False) as file:
                 for batch in file.iter_batches(size, columns=[name], use_threads=False):
@@ -194,31 +196,39 @@ class EmbeddingFile:
             about |= dict(zip(inside, table.to_pylist(), strict=True))
         return [about[place] for place in places]
 
-    def place_of(self, row: int) -> int:
-        """The place in the file, from 0, of the row that hits name by the number `row`. Raises `BadInput` where there
-        is none, or several, since the file is of several sources."""
-        if not self.tables:
-            found = [row - 1] if 1 <= row <= self.count() else []
-            known = f"rows 1 to {self.count()}"
-        else:
-            from pyarrow import parquet
+    def places_of(self, rows: Sequence[int]) -> list[int]:
+        """The places in the file, from 0, of the rows that hits name by the numbers `rows`. Raises `BadInput` where
+        there is none of a number, or several, since the file is of several sources."""
+        found: dict[int, list[int]] = {row: [] for row in rows}
+        wanted, ends, start = np.array(list(found), np.int64), list[int](), 0
+        for numbers in self._numbers():
+            for k in np.flatnonzero(np.isin(numbers, wanted)).tolist():
+                found[int(numbers[k])].append(start + k)
+            ends = [min([*ends, int(numbers.min())]), max([*ends, int(numbers.max())])]
+            start += len(numbers)
+        for row, places in found.items():
+            if not places:
+                of_data = " of the data" if self.tables else ""
+                known = f"rows {ends[0]} to {ends[1]}{of_data}" if ends else "no rows"
+                raise BadInput(f"--row {row}: {self.path} has {known}")
+            if len(places) > 1:
+                named = " and ".join(str(line["id"]) for line in self.about(places[:2]))
+                raise BadInput(
+                    f"--row {row}: {self.path} has {len(places)} rows of this number, from several files ({named}): "
+                    "embed one --split of the data, or ask with a file"
+                )
+        return [found[row][0] for row in rows]
 
-            found, ends, start = [], list[int](), 0
-            for path in self.tables:
-                numbers = parquet.read_table(path, columns=["row"], partitioning=None).column("row").to_numpy()
-                found += (start + np.flatnonzero(numbers == row)).tolist()
-                ends += [int(numbers.min()), int(numbers.max())] if len(numbers) else []
-                start += len(numbers)
-            known = f"rows {min(ends)} to {max(ends)} of the data" if ends else "no rows"
-        if not found:
-            raise BadInput(f"--row {row}: {self.path} has {known}")
-        if len(found) > 1:
-            named = " and ".join(str(line["id"]) for line in self.about(found[:2]))
-            raise BadInput(
-                f"--row {row}: {self.path} has {len(found)} rows of this number, from several files ({named}): embed "
-                "one --split of the data, or ask with a file"
-            )
-        return int(found[0])
+    def _numbers(self) -> Iterator[np.ndarray[Any, Any]]:
+        """The numbers of the rows in the data, some at a time, never none."""
+        from pyarrow import parquet
+
+        if not self.tables and (count := self.count()):
+            yield np.arange(1, count + 1)
+        for path in self.tables:
+            with parquet.ParquetFile(path, pre_buffer=False) as file:
+                for batch in file.iter_batches(ROWS, columns=["row"], use_threads=False):
+                    yield batch.column(0).to_numpy(zero_copy_only=False)
 
     def vectors(self, name: str, places: Sequence[int]) -> Tensor:
         """Unit rows `[n, D]` at places of the file."""

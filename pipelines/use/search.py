@@ -16,9 +16,10 @@ from clx.pipelines.model.scoring import embed_items, queries
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.read_ahead import default_workers, read_ahead
+from clx.pipelines.use.approximate import Finder, Way
 from clx.pipelines.use.embedding_files import EmbeddingFile
 from clx.pipelines.use.inputs import KINDS, Inputs, Item, Skipped, check_modality, is_json, read_items, refuse_skipped
-from clx.pipelines.use.neighbours import Hit, approximate, neighbours
+from clx.pipelines.use.neighbours import Hit
 
 MANY = 1_000_000
 """Rows from which an index pays."""
@@ -35,9 +36,12 @@ class Neighbours:
     """The modality that was searched among."""
     hits: list[dict[str, Any]]
     """Best first: `rank` from 1, `score`, and what stands beside the vectors, such as `id`, `row` and `label`."""
+    recall: float | None = None
+    """Where not all rows were compared in full: the share of the true neighbours that is found, in a sample."""
 
     def as_json(self) -> dict[str, Any]:
-        return {"query": self.query, "by": self.by, "in": self.among, "hits": self.hits}
+        line = {"query": self.query, "by": self.by, "in": self.among, "hits": self.hits}
+        return line if self.recall is None else {**line, "recall": self.recall}
 
 
 class Searcher:
@@ -53,7 +57,8 @@ class Searcher:
         run: the run or OpenCLIP model that made them; the one that the file names when None. It is opened when a query
             is asked, and must have the same weights.
         pretrained: tag or checkpoint file of an OpenCLIP model.
-        by_index: ask an index, made once and kept beside the file, instead of comparing every row.
+        way: by what rows are compared: all in full, or faster by an index or shorter codes, which are made once and
+            kept beside the file.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         say: hears in a line what is good to know.
 
@@ -67,7 +72,7 @@ class Searcher:
         among: str | None = None,
         run: str | None = None,
         pretrained: str | None = None,
-        by_index: bool = False,
+        way: Way = Way(),  # noqa: B008 (it is frozen)
         device: str = "auto",
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -75,9 +80,10 @@ class Searcher:
         self.among = among
         self.column = pick_column(self.file, among)
         self.count = self.file.count()
-        if self.count >= MANY and not by_index:
-            say(f"{self.count} rows, compared one by one; --approximate asks an index instead")
-        self._find = approximate if by_index else neighbours
+        if self.count >= MANY and way.exact:
+            say(f"{self.count} rows, compared one by one; --index usearch or --precision int8 are faster")
+        self._finder = Finder(self.file, self.column, way)
+        self._say, self._recalls = say, dict[tuple[str, int], float]()
         self._open = partial(run_of, self.file, run, pretrained, device)
 
     @cached_property
@@ -109,24 +115,39 @@ class Searcher:
             for group in groups:  # one pass over the file answers a group
                 read = [cells for _, cells in group if not isinstance(cells, str)]
                 vectors = [query_of(self.run, cells, candidate) for cells in read]
-                hits = iter(self._find(self.file, self.column, torch.cat(vectors), top) if read else [])
+                hits = iter(self._finder.find(torch.cat(vectors), top) if read else [])
                 for name, cells in group:
                     if isinstance(cells, str):
                         yield Skipped(name, cells)
                     else:
-                        yield Neighbours(name, "+".join(cells), candidate, self._lines(next(hits)))
+                        by = "+".join(cells)
+                        yield Neighbours(name, by, candidate, self._lines(next(hits)), self._recall(by, top))
 
     def near_rows(self, rows: Sequence[int], *, top: int = 10) -> Iterator[Neighbours]:
         """The `top` nearest of rows of the file itself, named by their `row` as hits are, other than the row. No model
         is opened."""
-        places = [self.file.place_of(row) for row in rows]
+        places = self.file.places_of(rows)
         vectors = self.file.vectors(self.column, places)
-        hits_of_rows = self._find(self.file, self.column, vectors, top + 1)
+        hits_of_rows = self._finder.find(vectors, top + 1)
         for row, place, vector, hits in zip(rows, places, vectors, hits_of_rows, strict=True):
             if vector.isnan().any():
                 raise BadInput(f"--row {row}: it has no {self.column}")
             others = [hit for hit in hits if hit[0] != place][:top]
-            yield Neighbours(f"row {row}", self.column, self.column, self._lines(others))
+            recall = self._recall(self.column, top)
+            yield Neighbours(f"row {row}", self.column, self.column, self._lines(others), recall)
+
+    def _recall(self, by: str, top: int) -> float | None:
+        """How well neighbours are found that are asked for by `by`, said at the first time."""
+        finder = self._finder
+        if finder.way.exact:
+            return None
+        known = self.file.meta["modalities"] if self.file.meta else ()
+        by = by if by in known else self.column
+        if (by, top) not in self._recalls:
+            self._recalls[by, top], asked = finder.recall(by, top)
+            named = f" by {by}" if by else ""
+            self._say(f"recall@{top} {self._recalls[by, top]:.3f} of {asked} rows that ask{named} ({finder.way})")
+        return self._recalls[by, top]
 
     def _lines(self, hits: Sequence[Hit]) -> list[dict[str, Any]]:
         """Hits with what stands beside their vectors."""

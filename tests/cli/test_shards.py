@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
@@ -181,3 +183,68 @@ def test_parts_are_searched_as_one_file(clx: Any, parts: Path, whole: pa.Table, 
     (out / "part-00000-of-00002.parquet").write_bytes((out / "part-00001-of-00002.parquet").read_bytes())
     mixed = clx("search", out, "seven")
     assert (mixed.returncode, "part-00000-of-00002.parquet is not of the folder" in mixed.stderr) == (2, True)
+
+
+@pytest.fixture(scope="module")
+def hits(clx: Any, parts: Path, whole: pa.Table) -> list[tuple[str, float]]:
+    """Ids and scores that `clx search` finds for the last row."""
+    done = clx("search", parts, "--row", whole.column("row")[-1].as_py(), "--top", "10", "--json")
+    assert done.returncode == 0, done.stderr
+    return [(hit["id"], hit["score"]) for hit in json.loads(done.stdout)["hits"]]
+
+
+def unit_rows(table: pa.Table) -> np.ndarray[Any, Any]:
+    vectors = table.column("image").combine_chunks()
+    rows = vectors.flatten().to_numpy().reshape(len(table), vectors.type.list_size)
+    return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def test_faiss_takes_a_folder_of_parts(parts: Path, hits: list[tuple[str, float]]) -> None:
+    faiss = pytest.importorskip("faiss", reason="faiss-cpu is not installed")
+    table = pyarrow.dataset.dataset(parts).to_table()
+    rows = unit_rows(table)
+    index = faiss.IndexFlatIP(rows.shape[1])
+    index.add(rows)
+    scores, places = index.search(rows[-1:], 11)
+    found = [(table.column("id")[int(k)].as_py(), float(s)) for k, s in zip(places[0], scores[0], strict=True)]
+    assert found[0][0] == table.column("id")[-1].as_py()
+    assert [score for _, score in found[1:]] == pytest.approx([score for _, score in hits], abs=1e-5)
+    assert {name for name, _ in found[1:-1]} <= {name for name, _ in hits}
+
+
+def test_lance_takes_a_folder_of_parts(parts: Path, hits: list[tuple[str, float]], tmp_path: Path) -> None:
+    """The format of LanceDB, whose search wants lists of one length."""
+    lance = pytest.importorskip("lance", reason="pylance is not installed")
+    data = lance.write_dataset(pyarrow.dataset.dataset(parts), tmp_path / "lance")
+    asked = {"column": "image", "q": unit_rows(data.to_table())[-1], "k": 11, "metric": "cosine"}
+    table = data.to_table(columns=["id", "_distance"], nearest=asked)
+    assert [1 - far for far in table.column("_distance").to_pylist()[1:]] == pytest.approx(
+        [score for _, score in hits], abs=1e-5
+    )
+    assert set(table.column("id").to_pylist()[1:-1]) <= {name for name, _ in hits}
+
+
+def test_an_index_and_shorter_codes_tell_their_recall(clx: Any, parts: Path) -> None:
+    row = 600
+    true = [hit["row"] for hit in json.loads(clx("search", parts, "--row", row, "--json").stdout)["hits"]]
+    for words, way in (
+        (["--precision", "int8"], "int8, 4 times as many rescored"),
+        (["--precision", "binary", "--rescore", "30"], "binary, 30 times as many rescored"),
+        (["--index", "usearch"], "usearch"),
+        (["--approximate", "--precision", "int8", "--rescore", "2"], "usearch, int8, 2 times as many rescored"),
+    ):
+        if "usearch" in way:
+            pytest.importorskip("usearch", reason="the extra `search` is not installed")
+        done = clx("search", parts, "--row", row, "--json", *words)
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert len({hit["row"] for hit in told["hits"]} & set(true)) >= 8
+        assert 0.8 <= told["recall"] <= 1
+        assert done.stderr.strip() == f"recall@10 {told['recall']:.3f} of 64 rows that ask by image ({way})"
+    by_text = clx("search", parts, "seven", "--json", "--precision", "int8")
+    assert "rows that ask by text" in by_text.stderr
+    exact = clx("search", parts, "seven", "--json")
+    assert "recall" not in json.loads(exact.stdout)
+    assert not [path.name for path in parts.iterdir() if path.name[0] != "_" and path.suffix != ".parquet"]
+    wrong = clx("search", parts, "seven", "--rescore", "4")
+    assert (wrong.returncode, "--rescore is about --precision" in wrong.stderr) == (2, True)

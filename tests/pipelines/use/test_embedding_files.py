@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.use.embedding_files import EmbeddingFile
-from clx.pipelines.use.search import neighbours
+from clx.pipelines.use.neighbours import neighbours
 
 
 def test_ids_of_other_rows_are_refused(tmp_path: Path) -> None:
@@ -56,13 +56,13 @@ def test_a_row_is_found_by_its_number_in_the_data(tmp_path: Path) -> None:
     table = pa.table({"row": [7, 9, 1, 9], "id": ["a", "b", "c", "d"], "image": vectors})
     parquet.write_table(table.replace_schema_metadata({"clx": json.dumps(meta)}), tmp_path / "e.parquet")
     file = EmbeddingFile.open(tmp_path / "e.parquet")
-    assert [file.place_of(row) for row in (7, 1)] == [0, 2]
+    assert file.places_of([7, 1]) == [0, 2]
     with pytest.raises(BadInput, match="--row 2: .* has rows 1 to 9 of the data"):
-        file.place_of(2)
+        file.places_of([2])
     with pytest.raises(BadInput, match=r"2 rows of this number, from several files \(b and d\)"):
-        file.place_of(9)
+        file.places_of([9])
     np.save(tmp_path / "plain.npy", np.ones((3, 4), np.float32))
     plain = EmbeddingFile.open(tmp_path / "plain.npy")
-    assert plain.place_of(plain.about([1])[0]["row"]) == 1
+    assert plain.places_of([plain.about([1])[0]["row"]]) == [1]
     with pytest.raises(BadInput, match="has rows 1 to 3"):
-        plain.place_of(4)
+        plain.places_of([4])
