@@ -26,6 +26,7 @@ def embed(
     keep: Annotated[list[str], typer.Option(help="Further columns to copy, as text.")] = [],  # noqa: B006
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of the vectors.")] = "float32",
     normalize: Annotated[bool, typer.Option(help="Write unit vectors.")] = False,
+    dim: options.Dim = None,
     allow_outside: options.AllowOutside = False,
     pretrained: options.Pretrained = None,
     checkpoint: options.Checkpoint = "best",
@@ -58,7 +59,7 @@ def embed(
 
     rate = Rate("rows embedded")
     summary = pipeline.embed(
-        model, out, data, EmbeddingOptions(split, modality, id, keep, dtype, normalize, batch_size),
+        model, out, data, EmbeddingOptions(split, modality, id, keep, dtype, normalize, batch_size, dim),
         shard=share, columns=pairs("--column", column), allow_outside=allow_outside, pretrained=pretrained,
         checkpoint=checkpoint, device=device, workers=workers, strict=strict, overwrite=overwrite, step=rate.count,
         say=note,

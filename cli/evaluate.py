@@ -38,11 +38,13 @@ def evaluate(
     labels_file: options.LabelsFile = None,
     template: options.Template = [],  # noqa: B006
     features: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="What probe, knn, svm, fewshot, regression and forecast look at: encoder (before the head) or head."
+            help="What probe, knn, svm, fewshot, regression and forecast look at: encoder (before the head) or head "
+            "[default: encoder, with --dim head]"
         ),
-    ] = "encoder",
+    ] = None,
+    dim: options.Dim = None,
     k: Annotated[
         int | None, typer.Option(help="Neighbours of knn [default: half the rows of a small class, at most 20].")
     ] = None,
@@ -86,6 +88,8 @@ def evaluate(
 
     clx eval runs/digits --task probe --task knn --k 5 --features head
 
+    clx eval runs/words --dim 64
+
     clx eval runs/load --task forecast --horizons 24,48,168
 
     clx eval ViT-B-32 --pretrained laion2b_s34b_b79k --data photos/ --task zeroshot --template 'a photo of a {}'
@@ -99,7 +103,8 @@ def evaluate(
         raise BadInput("say what to evaluate: a run folder, or an OpenCLIP model with --pretrained and --data")
     settings = settings_of(
         {
-            "features": features,
+            "features": features or ("encoder" if dim is None else "head"),
+            "dim": dim,
             "k": k,
             "weights": weights,
             "ways": ways,

@@ -13,6 +13,10 @@ Checkpoint = Annotated[str, typer.Option(help="Of a run: best, last, or a step."
 
 # What it is asked about
 Data = Annotated[str | None, typer.Option(help="Manifest, class folder or built-in data [default: the run's own].")]
+Dim = Annotated[
+    int | None,
+    typer.Option(min=1, help="Only the first so many columns of the embeddings, as dims trains them [default: all]."),
+]
 Split = Annotated[str | None, typer.Option(help="Only the train, val or test rows.")]
 EvaluatedSplit = Annotated[str | None, typer.Option(help="train, val or test [default: test, else val]")]
 Column = Annotated[

@@ -36,6 +36,7 @@ def search(
     top: Annotated[int, typer.Option(min=1, help="How many neighbours.")] = 10,
     run: Annotated[str | None, typer.Option(help="Run or OpenCLIP model [default: the one that EMB names].")] = None,
     pretrained: options.Pretrained = None,
+    dim: options.Dim = None,
     index: Annotated[
         Literal["exact", "usearch"],
         typer.Option(help="Compare every row, or ask an index that is made once (pip install 'clx[search]')."),
@@ -78,7 +79,9 @@ def search(
     from clx.pipelines.use.search import Neighbours, Searcher
 
     way = Way("usearch" if approximate else index, precision, rescore or Way.rescore)
-    searcher = Searcher(embeddings, among=among, run=run, pretrained=pretrained, way=way, device=device, say=note)
+    searcher = Searcher(
+        embeddings, among=among, run=run, pretrained=pretrained, way=way, device=device, dim=dim, say=note
+    )
     json = json or not sys.stdout.isatty()
     if row:
         for neighbours in searcher.near_rows(row, top=top):

@@ -27,6 +27,7 @@ def zeroshot(
     ] = None,
     labels: Annotated[str | None, typer.Option(help="Labels, separated by commas.")] = None,
     labels_file: options.LabelsFile = None,
+    dim: options.Dim = None,
     template: options.Template = [],  # noqa: B006 (Typer wants the literal)
     image: options.Image = None,
     audio: options.Audio = None,
@@ -97,7 +98,7 @@ def zeroshot(
         model, labels_file or (None if labels is None else comma_separated(labels)), templates=template,
         multi_label=multi_label, threshold=threshold, temperature=temperature, modality=modality, labels_as=labels_as,
         columns=pairs("--column", column), split=split, allow_outside=allow_outside, pretrained=pretrained,
-        checkpoint=checkpoint, device=device, say=note,
+        checkpoint=checkpoint, device=device, dim=dim, say=note,
     )  # fmt: skip
     if absent and not classifier.inputs.takes_words:
         raise BadInput(f"no such file: {absent[0]}")

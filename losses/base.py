@@ -64,6 +64,7 @@ class Loss(nn.Module):
     def __post_init__(self) -> None:
         nn.Module.__init__(self)
         self.log: dict[str, float] = {}  # counts of the last forward, e.g. dropped anchors
+        self.remembers = True  # False while `dims` asks at a width that is not the last: rows count once a step
 
     def __call__(self, z: Embeddings, **extras: Any) -> Tensor:
         """Run `forward` in float32 (float64 stays), whatever the autocast around it.

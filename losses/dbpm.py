@@ -76,7 +76,8 @@ class DBPM(Tempered):
         terms = total[some] / pairs[some]
         if self.training:
             weight = self.weigh(sample_id[some], terms.detach())
-            self.remember(sample_id[some], terms.detach())
+            if self.remembers:
+                self.remember(sample_id[some], terms.detach())
             terms = terms * weight
         return terms.mean()
 

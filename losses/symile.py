@@ -128,7 +128,7 @@ class Symile(Tempered):
             return unit(x)
         if not hasattr(self, "absent"):
             raise ValueError(f"{name} is missing in some rows: call setup(names, dim) once before training")
-        stand_in = unit(self.absent[self.place(name)][None]).to(x.dtype)
+        stand_in = unit(self.absent[self.place(name)][None, : x.shape[1]]).to(x.dtype)  # `dims` cuts it as any row
         there = present[:, None]
         return torch.where(there, unit(torch.where(there, x, 0)), stand_in)
 

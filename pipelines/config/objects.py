@@ -73,6 +73,8 @@ def make_losses(config: Config) -> list[Loss]:
         if term.fuse is not None and not LOSSES[term.name].trains_predictions:
             heads = ", ".join(name for name, loss in LOSSES.items() if loss.trains_predictions)
             raise BadInput(f"{where}.fuse: {term.name} trains no head that predicts; those that do are {heads}")
+        if term.dims:
+            check_dims(config, term, where)
         losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})", Term.model_fields))
     for name, options in config.modalities.items():
         if isinstance(options.get("column"), list) and name not in config.only_negatives:
@@ -81,7 +83,27 @@ def make_losses(config: Config) -> list[Loss]:
                 "term; give each other column a modality of its own, with like: to share a tower"
             )
     fuse_of(config)
+    widest = max(max(term.dims or [config.embed_dim]) for term in config.objective)
+    if widest < config.embed_dim:
+        raise BadInput(
+            f"objective: no term looks at more than {widest} of embed_dim = {config.embed_dim} columns, so the others "
+            f"would learn nothing: add {config.embed_dim} to dims, or set embed_dim: {widest}"
+        )
     return losses
+
+
+def check_dims(config: Config, term: Term, where: str) -> None:
+    """Raise `BadInput` for widths that a term cannot have."""
+    if max(term.dims or [0]) > config.embed_dim:
+        raise BadInput(
+            f"{where}.dims: {max(term.dims or [0])} is above embed_dim = {config.embed_dim}, the whole width"
+        )
+    if LOSSES[term.name].trains_predictions:
+        takers = ", ".join(name for name, cls in LOSSES.items() if not cls.trains_predictions)
+        raise BadInput(
+            f"{where}.dims: {term.name} is of a head's predictions, which are of the whole embedding; terms on the "
+            f"embeddings themselves take it: {takers}"
+        )
 
 
 def fuse_of(config: Config) -> Fuse:
@@ -130,6 +152,7 @@ def resolved(config: Config, modalities: Mapping[str, Modality], losses: list[Lo
                     weight=term.weight,
                     inputs=term.inputs,
                     negatives=term.negatives,
+                    dims=term.dims,
                     fuse=fuse_of(config) if loss.trains_predictions else None,
                     **options_of(loss),
                 )

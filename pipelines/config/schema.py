@@ -6,7 +6,7 @@ Nothing here imports torch, so a mistyped key costs a fraction of a second.
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from clx.pipelines.config.data_schema import Data, Section
 from clx.pipelines.config.task_names import Task
@@ -14,6 +14,10 @@ from clx.pipelines.config.upgrade import RENAMED
 from clx.pipelines.config.usual_tasks import usual_tasks
 
 Fuse = Literal["mean", "concat", "gated"]
+
+
+def _ascending(widths: list[int]) -> list[int]:
+    return sorted(set(widths))
 
 
 class Term(BaseModel):
@@ -28,6 +32,10 @@ class Term(BaseModel):
     """Modalities this term looks at, in this order; all that are not only negatives when not given."""
     negatives: list[str] | None = None
     """Modalities whose rows are negatives of every anchor and nothing else, for losses that take such."""
+    dims: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), AfterValidator(_ascending)] | None = None
+    """Widths at which this term is computed, each of the first so many columns of the embeddings; their mean counts
+    (Matryoshka, arXiv 2205.13147). Short vectors, `clx embed --dim` say, are then of use by themselves. The whole
+    width alone when not given."""
     fuse: Fuse | None = None
     """How the head that this term trains looks at several inputs: `gated`, each predicts for itself and gates weigh
     them, the default; `concat`, a perceptron on all embeddings side by side; `mean`, a linear head on their mean. All
@@ -170,6 +178,11 @@ class Config(Section):
     def only_negatives(self) -> frozenset[str]:
         """Modalities that are negatives of a term and nothing else: not scored, not asked for."""
         return only_negatives(self.objective)
+
+    @property
+    def dims(self) -> list[int]:
+        """Widths of the embeddings below the whole that some term learns, ascending."""
+        return sorted({w for term in self.objective for w in term.dims or [] if w < self.embed_dim})
 
     def inputs_of(self, term: Term) -> list[str]:
         """Modalities that a term looks at, in its order; where it names none, all but those that are only negatives."""

@@ -19,6 +19,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run, class_names
 from clx.pipelines.model.frozen_features import use_frozen_features
 from clx.pipelines.model.scoring import queries
+from clx.pipelines.model.widths import first_columns
 from clx.pipelines.system.errors import BadInput
 
 ROWS = 256
@@ -53,6 +54,10 @@ class Embedded:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def narrowed(self, width: int) -> "Embedded":
+        """The same with the first `width` columns of every embedding."""
+        return replace(self, z=first_columns(self.z, width))
 
     def take(self, some: Tensor) -> "Embedded":
         """The rows at `some`."""

@@ -1,6 +1,7 @@
 """Evaluation of a run or a model on a manifest: embeddings once, then every task on them."""
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -18,11 +19,14 @@ from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_ma
 from clx.pipelines.evaluation.evaluated_rows import OnBad, Source, evaluated_rows, with_longest_horizon
 from clx.pipelines.evaluation.result_key import key
 from clx.pipelines.evaluation.results import SCHEMA, Settings
-from clx.pipelines.evaluation.task_context import LEARNING, RUNS, Learning, TaskContext, Unfit
+from clx.pipelines.evaluation.task_context import LEARNING, RUNS, Learning, Lines, TaskContext, Unfit
 from clx.pipelines.measures import probes
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput, Failed, explain_out_of_memory, nearest
+
+WHOLE_WIDTH: tuple[Task, ...] = ("classification", "forecast")
+"""Tasks on what is learned from time steps, or predicted from whole embeddings: they have no figures by width."""
 
 
 def evaluate(
@@ -46,6 +50,7 @@ def evaluate(
     """
     run.model.eval()
     run.objective.eval()
+    run = run.narrowed(settings.dim)
     wanted = bool(set(tasks) & set(LEARNING)) and settings.features == "encoder"
 
     def embed(rows: Manifest, classes: list[str] | None = None) -> Embedded:
@@ -64,6 +69,7 @@ def evaluate(
         "split": source.split,
         "rows": len(embedded),
         "settings": asdict(settings),
+        "dim": run.config.embed_dim,
     }
 
     @cache
@@ -82,8 +88,26 @@ def evaluate(
             result[task] = RUNS[task](apart if task in LEARNING else whole)
         except Unfit as reason:
             skipped[task] = str(reason)
+    result |= by_width(whole, apart, [task for task in tasks if task not in skipped], say)
     refuse_skipped(source, skipped, {*tasks} if strict and len(skipped) == len(tasks) else {*named})
     return result | ({"skipped": skipped} if skipped else {})
+
+
+def by_width(
+    whole: TaskContext, apart: TaskContext, tasks: Sequence[Task], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The key `dims` of a result: the tasks' lines at every width that the objective trains below the embeddings' own,
+    but for tasks that only ask what the run's head predicts from all columns."""
+    found: dict[str, dict[str, Lines]] = {}
+    for width in whole.run.config.dims:
+        narrow, learning = whole.narrowed(width), apart.narrowed(width)
+        for task in tasks:
+            if task not in WHOLE_WIDTH:
+                say(f"{task}, of {width} columns")
+                with suppress(Unfit):
+                    lines = RUNS[task](learning if task in LEARNING else narrow)
+                    found.setdefault(str(width), {})[task] = lines
+    return {"dims": found} if found else {}
 
 
 def refuse_skipped(source: Source, skipped: dict[Task, str], named: Collection[Task]) -> None:

@@ -10,6 +10,9 @@
     split       train, val or test; all for a source without splits
     rows        rows that could be read
     settings    every option of the evaluation, by name (`Settings`)
+    dim         width of the embeddings that were looked at
+    dims        width -> task -> lines as below, of the first so many columns, for widths that the objective trains;
+                probe, knn and their like then look at the embeddings (`features` head); absent when there are none
     skipped     task -> why it was left out; absent when none was
 
 and under the name of each task (`TASKS`) one line per input:
@@ -81,6 +84,8 @@ class Settings:
     features: Literal["encoder", "head"] = "encoder"
     """What probe, knn, svm, fewshot, regression and forecast look at: the encoder's output, or the head's, in the
     shared space."""
+    dim: Annotated[int, Ge(1)] | None = None
+    """How many of the embeddings' columns are looked at, the first so many; all when None. Then `features` is head."""
     k: Annotated[int, Ge(1)] | None = None
     """Neighbours of knn; half the rows of a small class, at most 20, when None (see `usual_k`)."""
     weights: Literal["uniform", "distance"] = "uniform"
@@ -112,6 +117,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.few > self.many + 1:
             raise ValueError(f"few = {self.few} is above many = {self.many}: a bin would have both few rows and many")
+        if self.dim is not None and self.features == "encoder":
+            raise ValueError("dim is of the embeddings in the shared space, so features is head, not encoder")
 
 
 DEFAULT = Settings()
@@ -165,14 +172,18 @@ MEANING: dict[str, str] = {
 
 
 def tables(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """An evaluation as flat rows by task, one per input, without what is nested; groups are rows of their own."""
+    """An evaluation as flat rows by task, one per input, without what is nested; groups are rows of their own, and so
+    are the widths that `dims` trains, which a column `dim` tells apart."""
     found: dict[str, list[dict[str, Any]]] = {}
+    widths = result.get("dims", {})
     for task in TASKS:
-        for name, line in result.get(task, {}).items():
-            flat = {key: value for key, value in line.items() if key not in ("confusion", "path", "groups")}
-            found.setdefault(task, []).append({"task": task, "input": name, **flat})
-            for group, figures in line.get("groups", {}).items():
-                found[task].append({"task": task, "input": name, "group": group, **figures})
+        for part, dim in [(result, result.get("dim")), *((lines, int(width)) for width, lines in widths.items())]:
+            for name, line in part.get(task, {}).items():
+                flat = {key: value for key, value in line.items() if key not in ("confusion", "path", "groups")}
+                head = {"task": task, "input": name, **({"dim": dim} if widths else {})}
+                found.setdefault(task, []).append({**head, **flat})
+                for group, figures in line.get("groups", {}).items():
+                    found[task].append({**head, "group": group, **figures})
     return found
 
 
@@ -192,7 +203,10 @@ def _is_ours(result: dict[str, Any]) -> bool:
     if result.get("schema") != SCHEMA:
         return False
     named = all(isinstance(result.get(key), str) for key in ("key", "data", "split"))
-    inputs = [result[task] for task in TASKS if task in result]
+    widths = result.get("dims", {})
+    if not isinstance(widths, dict) or not all(w.isdecimal() and isinstance(part, dict) for w, part in widths.items()):
+        return False
+    inputs = [part[task] for part in (result, *widths.values()) for task in TASKS if task in part]
     return (
         named
         and isinstance(result.get("step"), int | None)

@@ -1,7 +1,7 @@
 """One evaluation in progress: what its tasks look at, and what they have in common."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -57,6 +57,22 @@ class TaskContext:
 
     captions: dict[str, Captions] = field(default_factory=dict)
     """Captions by modality, as far as they were asked for."""
+
+    def narrowed(self, width: int) -> "TaskContext":
+        """The same of the first `width` columns of the embeddings, which are also what is learned from."""
+
+        def learn() -> Learning:
+            known = self.learn()
+            return Learning(known.train.narrowed(width), None if known.val is None else known.val.narrowed(width))
+
+        return replace(
+            self,
+            run=self.run.narrowed(width),
+            embedded=self.embedded.narrowed(width),
+            learn=learn,
+            settings=replace(self.settings, features="head"),
+            captions={},
+        )
 
     def contents(self, name: str) -> Tensor:
         if name not in self.things:

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 from warnings import warn
@@ -81,10 +81,20 @@ class Run:
         names = {n: m for n, m in self.scored().items() if m.kind == kind and not m.pair}
         return [name for name, modality in names.items() if modality.like not in names]
 
+    def narrowed(self, width: int | None) -> "Run":
+        """The same run, of whose embeddings only the first `width` columns are taken, as `dims` trains them; all when
+        None. What predicts is left out: it looks at all of them. Raises `BadInput`."""
+        if width is None or width == self.config.embed_dim:
+            return self
+        if not 1 <= width < self.config.embed_dim:
+            raise BadInput(f"--dim {width}: the embeddings have {self.config.embed_dim} columns, so 1 to that")
+        config = self.config.model_copy(update={"embed_dim": width})
+        return replace(self, config=config, model=self.model.narrowed(width))
+
     @property
     def tells_sets(self) -> bool:
         """Whether the predictor says of each class whether it applies, and not which one is right."""
-        return "label_sets" in self.objective.needs()
+        return self.model.predictor is not None and "label_sets" in self.objective.needs()
 
     @property
     def class_index(self) -> dict[str, int]:
@@ -93,7 +103,7 @@ class Run:
     @property
     def forecasts(self) -> tuple[str, int] | None:
         """The series whose next steps the predictor says, and how many; None when it predicts something else."""
-        return forecast_of(self.config, self.modalities)
+        return None if self.model.predictor is None else forecast_of(self.config, self.modalities)
 
 
 def build(

@@ -19,6 +19,7 @@ from clx.pipelines.model.chunks import batch_norms
 from clx.pipelines.model.forecasting import forecast_of
 from clx.pipelines.model.objective import Objective, looked_at
 from clx.pipelines.model.towers import Embedder, modality_of
+from clx.pipelines.model.widths import at_widths
 from clx.pipelines.system.errors import BadInput, ClxWarning
 
 
@@ -46,7 +47,7 @@ def try_objective(config: Config, modalities: Mapping[str, Modality], losses: li
         given["negatives"] = {name: torch.randn(size, width, generator=draw) for name in further}
         try:
             tried = deepcopy(loss)  # which may remember rows
-            tried(z, **{key: value for key, value in given.items() if key in loss.needs()})
+            at_widths(tried, term.dims or [width], z, {key: given[key] for key in given if key in loss.needs()})
         except ValueError as error:
             raise BadInput(f"loss {term.name!r}: {error}") from None
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from clx.losses.base import Embeddings, Loss
 from clx.pipelines.config.schema import Term, only_negatives
 from clx.pipelines.model.towers import modality_of
+from clx.pipelines.model.widths import at_widths
 
 Provide = Callable[[Loss, Embeddings, Embeddings], dict[str, object]]
 """Values of the names that a loss needs, given the embeddings that its term looks at, and those of its negatives."""
@@ -54,9 +55,14 @@ class Objective(nn.Module):
             seen = {name: z[name] for name in looked_at(term, z, self.only_negatives)}
             further = {name: rows for name, rows in z.items() if modality_of(name) in (term.negatives or [])}
             gates = self.gates(loss, seen)
-            value = self.gated(loss, seen, extras) if gates else loss(seen, **extras(loss, seen, further))
+            if gates:
+                value = self.gated(loss, seen, extras)
+            elif term.dims:
+                value = at_widths(loss, term.dims, seen, extras(loss, seen, further))
+            else:
+                value = loss(seen, **extras(loss, seen, further))
             total = total + (1.0 if term.weight is None else term.weight) * value
-            counts |= {f"{term.name}.{key}": value for key, value in loss.log.items()}
+            counts |= {f"{term.name}.{key}": count for key, count in loss.log.items()}
         return total, counts
 
     def gates(self, loss: Loss, seen: Embeddings) -> bool:

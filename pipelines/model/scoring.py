@@ -75,7 +75,7 @@ def embed(run: Run, name: str, samples: Sequence[Any], batch_size: int = 256) ->
     for start in range(0, len(samples), batch_size):
         value = collate(modality, samples[start : start + batch_size])
         found.append(run.model.tower(name)({k: v.to(device) for k, v in value.items()}).float().cpu())
-    return torch.cat(found)
+    return torch.cat(found)[:, : run.model.embed_dim]
 
 
 def class_embeddings(
@@ -115,6 +115,7 @@ def class_embeddings(
         "modality": {name: repr(value) for name, value in options_of(modality).items()},
         "texts": [[owner, str(sample)] for owner, sample in zip(owners, samples, strict=True)],
         "device": run.device.type,
+        **({"dim": run.model.embed_dim} if run.model.is_narrow else {}),
         "torch": torch.__version__,
     }
     return cached(key, make)

@@ -1,6 +1,7 @@
 """The model: one encoder and projection head per modality. Inputs in, one embedding per name out."""
 
 from collections.abc import Collection
+from copy import copy
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncod
 from clx.modalities.series_encoders import last_step
 from clx.pipelines.model.chunks import encode
 from clx.pipelines.model.fusion import Fused, by_modality, head, mean_of_present
+from clx.pipelines.model.widths import first_columns
 
 
 def modality_of(name: str) -> str:
@@ -149,7 +151,7 @@ class Embedder(nn.Module):
         fuse: str = "mean",
     ) -> None:
         super().__init__()
-        self.embed_dim = embed_dim
+        self.embed_dim = self.whole = embed_dim
         self.towers = nn.ModuleDict()
         self.like = {name: modality.like for name, modality in modalities.items() if modality.like is not None}
         """Whose tower a modality shares: it has none of its own."""
@@ -194,7 +196,7 @@ class Embedder(nn.Module):
             stepped = steps is not None and isinstance(tower.encoder, StepEncoder) and not several
             if name not in inputs:
                 weight = next(self.parameters())
-                z[name] = weight.new_zeros(len(here), self.embed_dim)
+                z[name] = weight.new_zeros(len(here), self.whole)
                 if features is not None:
                     features[name] = weight.new_zeros(len(here), tower.width)
                 if steps is not None and stepped:
@@ -213,7 +215,19 @@ class Embedder(nn.Module):
             z[name] = scatter_present(tower.head(entered), here)
             if features is not None:
                 features[name] = scatter_present(entered, here)
-        return z
+        return first_columns(z, self.embed_dim) if self.is_narrow else z
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether only a part of the embeddings' columns is taken."""
+        return self.embed_dim < self.whole
+
+    def narrowed(self, width: int) -> "Embedder":
+        """The same towers, of whose embeddings the first `width` columns are taken, without what predicts from all."""
+        view = copy(self)
+        view._modules = {name: part for name, part in self._modules.items() if name != "predictor"}
+        view.predictor, view.embed_dim = None, width
+        return view
 
     def relevance(self, inputs: dict[str, Input]) -> dict[str, Tensor]:
         """What the networks that make views are to lower, `[]`, by view."""

@@ -51,8 +51,9 @@ def read_results(run: Path) -> dict[str, Any]:
 
 
 def figures(results: dict[str, Any]) -> dict[str, float]:
-    """Every figure of an evaluation by its path, such as `zeroshot.image.top1`."""
-    return _numbers({task: results[task] for task in TASKS if task in results})
+    """Every figure of an evaluation by its path, such as `zeroshot.image.top1`, `dims.64.zeroshot.image.top1` of the
+    first 64 columns."""
+    return _numbers({task: results[task] for task in (*TASKS, "dims") if task in results})
 
 
 def _numbers(value: Any, path: str = "") -> dict[str, float]:

@@ -66,7 +66,7 @@ class Finder:
         """For each query `[Q, D]` the places of unit rows of great dot product, at most `count`, greatest first."""
         if self.way.exact:
             return neighbours(self.file, self.column, queries, count)
-        check_width(self.file, self._width, queries)
+        check_width(self.file, self.file.width, queries)
         if self.way.precision == "float32":
             return [
                 [(int(place), 1 - float(far)) for place, far in zip(one.keys, one.distances, strict=True)]
@@ -106,14 +106,14 @@ class Finder:
     def _rescored(self, query: Tensor, places: list[int], count: int) -> list[Hit]:
         """The best of some places by their full vectors."""
         places = sorted(places)
-        step = max(1, CHUNK // (4 * self._width))
+        step = max(1, CHUNK // (4 * self.file.width))
         chunks = [(start, places[start : start + step]) for start in range(0, len(places), step)]
         hits = best(chunks, lambda some: (self.file.vectors(self.column, some) @ query)[None], 1, count)[0]
         return [(places[k], score) for k, score in hits]
 
     def _by_codes(self, queries: Tensor, count: int) -> list[list[int]]:
         """Places of the best rows by their codes, each compared."""
-        kind, width = self.way.precision, self._width
+        kind, width = self.way.precision, self.file.width
         step = max(1, min(ROWS, CHUNK // (4 * width)))
         chunks = ((start, self._codes[start : start + step]) for start in range(0, len(self._codes), step))
         found = best(chunks, lambda some: codes.scores(some, queries, kind), len(queries), count)
@@ -131,14 +131,12 @@ class Finder:
         return codes.bare(codes.encode(rows, self.way.precision), self.way.precision)
 
     @cached_property
-    def _width(self) -> int:
-        return int(self.file.meta["embed_dim"]) if self.file.meta else int(self.file.array("").shape[1])
-
-    @cached_property
     def _digest(self) -> str:
         files = self.file.tables or (self.file.path,)
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        return hashlib.blake2b(json.dumps([self.file.meta, stats]).encode(), digest_size=6).hexdigest()
+        return hashlib.blake2b(
+            json.dumps([self.file.meta, stats, *([self.file.dim] if self.file.dim else [])]).encode(), digest_size=6
+        ).hexdigest()
 
     def _beside(self, kind: str, digest: str | None = None) -> Path:
         """Where something made of the vectors is kept."""
@@ -162,7 +160,7 @@ class Finder:
         if not path.is_file():
             try:
                 with replacing(path) as beside:
-                    shape = (self.file.count(), codes.length(self._width, self.way.precision))
+                    shape = (self.file.count(), codes.length(self.file.width, self.way.precision))
                     array = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
                         beside, mode="w+", dtype=np.uint8, shape=shape
                     )
@@ -189,7 +187,7 @@ class Finder:
         kind = f"{self.way.precision}.usearch"
         path = self._beside(kind)
         metric, dtype = METRICS[self.way.precision]
-        index = Index(ndim=self._width, metric=metric, dtype=dtype)
+        index = Index(ndim=self.file.width, metric=metric, dtype=dtype)
         if not path.is_file():
             for start, rows in self.file.chunks(self.column):
                 present = ~rows.isnan().any(1)

@@ -76,6 +76,7 @@ def embed(
     run = open_model(model, pretrained, checkpoint, device)
     set_columns(run, columns or {})
     named, rows = identity(run, model, pretrained), sources(run, data, options.split, allow_outside)
+    run = run.narrowed(options.dim)
     return embed_rows(
         run, named, rows, out, options,
         shard=shard, workers=workers, strict=strict, overwrite=overwrite, step=step, say=say,

@@ -6,7 +6,7 @@ OUT/             or parts of a Parquet file, made by several jobs (see embedding
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -71,10 +71,24 @@ class EmbeddingFile:
     """What `clx embed` noted; None for a plain array."""
     tables: tuple[Path, ...] = ()
     """Parquet files with ids and labels, in order; none for a plain array."""
+    dim: int | None = None
+    """How many columns of its vectors are read, the first so many; all when None."""
 
     @classmethod
-    def open(cls, path: Path) -> "EmbeddingFile":
-        """Raises `BadInput` for what is no such file."""
+    def open(cls, path: Path, dim: int | None = None) -> "EmbeddingFile":
+        """Raises `BadInput` for what is no such file, and for a `dim` that its vectors do not have."""
+        file = replace(cls._open(path), dim=dim)
+        if dim is not None and dim > (whole := replace(file, dim=None).width):
+            raise BadInput(f"--dim {dim}: the vectors of {path} have {whole} columns")
+        return file
+
+    @property
+    def width(self) -> int:
+        """Columns of the vectors that are read."""
+        return self.dim or (int(self.meta["embed_dim"]) if self.meta else int(self.array("").shape[1]))
+
+    @classmethod
+    def _open(cls, path: Path) -> "EmbeddingFile":
         if path.is_dir():
             return cls._of_folder(path)
         if not path.is_file():
@@ -130,7 +144,7 @@ class EmbeddingFile:
         for values in self._values(name):
             size = max(1, min(ROWS, CHUNK // (4 * values.shape[1])))
             while len(values):
-                waiting.append(values[: size - have])
+                waiting.append(values[: size - have, : self.dim])
                 values, have = values[size - have :], have + len(waiting[-1])
                 if have == size:
                     yield start, unit(waiting)
@@ -233,11 +247,11 @@ class EmbeddingFile:
     def vectors(self, name: str, places: Sequence[int]) -> Tensor:
         """Unit rows `[n, D]` at places of the file."""
         if self.path.suffix == ".npy":
-            return unit([self.array(name)[np.asarray(places, dtype=np.int64)]])
+            return unit([self.array(name)[np.asarray(places, dtype=np.int64), : self.dim]])
         found: dict[int, np.ndarray[Any, Any]] = {}
         for inside, table in self._rows(places, [name]):
             found |= dict(zip(inside, dense(table.column(0).combine_chunks()), strict=True))
-        return unit([found[place][None] for place in places])
+        return unit([found[place][None, : self.dim] for place in places])
 
 
 def unit(rows: Sequence[np.ndarray[Any, Any]]) -> Tensor:

@@ -40,6 +40,8 @@ class EmbeddingOptions:
     normalize: bool = False
     """Unit vectors instead of the model's own lengths."""
     batch_size: int = 128
+    dim: int | None = None
+    """How many of the embeddings' columns, the first so many; all when None."""
 
 
 def usable(run: Run, manifests: list[Manifest], asked: list[str]) -> list[str]:

@@ -55,7 +55,7 @@ def ask(
     scale, fits = native_scale(run, multi_label), {}
     if temperature is not None:
         scale = replace(scale, temperature=temperature)
-    elif folder is not None and (folder / "calibration.json").exists():
+    elif folder is not None and not run.model.is_narrow and (folder / "calibration.json").exists():
         kinds = ("softmax",) if scale.kind == "softmax" else ("sigmoid",)
         kept = load_fits(folder, fingerprint(run.model))
         fits = {name: one.scale for name, each in kept.items() for one in each if one.kind in kinds}

@@ -60,6 +60,7 @@ class Searcher:
         way: by what rows are compared: all in full, or faster by an index or shorter codes, which are made once and
             kept beside the file.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        dim: how many of the vectors' columns are compared, the first so many, as unit rows again; all when None.
         say: hears in a line what is good to know.
 
     Raises `BadInput`.
@@ -74,9 +75,10 @@ class Searcher:
         pretrained: str | None = None,
         way: Way = Way(),  # noqa: B008 (it is frozen)
         device: str = "auto",
+        dim: int | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.file = EmbeddingFile.open(Path(embeddings))
+        self.file = EmbeddingFile.open(Path(embeddings), dim)
         self.among = among
         self.column = pick_column(self.file, among)
         self.count = self.file.count()
@@ -176,7 +178,7 @@ def run_of(file: EmbeddingFile, run: str | None, pretrained: str | None, device:
     if meta is not None and fingerprint(opened.model) != meta["weights"]:
         named = run or meta.get("run") or meta["model"]
         raise BadInput(f"{file.path} was made by other weights than those of {named}")
-    return opened
+    return opened.narrowed(file.dim or (None if meta is None else meta["embed_dim"]))
 
 
 def pick_column(file: EmbeddingFile, asked: str | None) -> str:

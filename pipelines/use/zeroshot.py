@@ -38,6 +38,8 @@ class Classifier:
         allow_outside: whether paths in manifests may lead out of their folder.
         checkpoint: of a run: `best`, `last`, or a step.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        dim: how many of the embeddings' columns are looked at, the first so many; all when None. What was calibrated is
+            of all of them, so the model's own temperature is then used.
         say: hears in a line what is good to know, such as which temperatures are used.
 
     Raises `BadInput`.
@@ -60,6 +62,7 @@ class Classifier:
         pretrained: str | None = None,
         checkpoint: str = "best",
         device: str = "auto",
+        dim: int | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         if threshold is not None and not multi_label:
@@ -69,7 +72,7 @@ class Classifier:
         self.phrasings = {} if labels is None else phrasings_of(labels)
         self.templates = read_templates(templates)
         self.multi_label, self.threshold, self.temperature, self.say = multi_label, threshold, temperature, say
-        self.run = open_model(model, pretrained, checkpoint, device)
+        self.run = open_model(model, pretrained, checkpoint, device).narrowed(dim)
         set_columns(self.run, columns or {})
         if labels_as is None and modality is not None:  # a question is asked among answers
             texts = [name for name, m in self.run.scored().items() if m.kind == "text" and name != modality]
@@ -126,6 +129,8 @@ class Classifier:
         """
         if self.temperature is not None:
             raise BadInput("--calibrate fits the temperature and stops: it takes no inputs and no --temperature")
+        if self.run.model.is_narrow:
+            raise BadInput("--calibrate fits the temperature of whole embeddings: leave out --dim")
         fits = calibrate_on(
             self.inputs,
             source,

@@ -93,7 +93,7 @@ def ends(
             continue
         value = batch.to(run.device).inputs[name]
         found = at_end(tower, value)
-        found = (tower.head(found) if features == "head" else found).float().cpu()
+        found = (tower.head(found)[:, : run.model.embed_dim] if features == "head" else found).float().cpu()
         here = [place[i] for i in batch.sample_id[batch.present[name]].tolist()]
         for i, feature in zip(here, found, strict=True):
             row = manifest.row(i, columns)
