@@ -7,10 +7,12 @@ torch.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Required, TypeVar
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval, MinLen
+from pydantic import ConfigDict
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from clx.modalities.draws import Draws
 from clx.modalities.errors import CellError as CellError  # part of what a modality needs to know
@@ -68,6 +70,23 @@ class LearnedView(nn.Module):
         raise NotImplementedError
 
 
+class Lora(TypedDict, total=False):
+    """How a pretrained encoder is adapted by low-rank changes of its matrices (arXiv 2106.09685)."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    rank: Required[Annotated[int, Ge(1)]]
+    alpha: Annotated[float, Gt(0)]
+    """The change is multiplied by alpha / rank; `rank` when not given, so by 1."""
+    dropout: Annotated[float, Interval(ge=0, lt=1)]
+    """Of what enters a change; 0 when not given."""
+    targets: Annotated[list[str], MinLen(1)]
+    """Names of layers, such as q_proj and v_proj; every linear layer when not given."""
+
+
+LORA_FAMILIES = ("open_clip", "timm", "hf")
+
+
 @dataclass(kw_only=True)
 class Modality:
     """One input of the model. Fields are the config keys below `modalities.NAME`.
@@ -102,6 +121,9 @@ class Modality:
     """Do not train the encoder (LiT); the projection head still learns."""
     unlocked: Annotated[int, Ge(0)] = 0
     """With `freeze`, how many of the encoder's last blocks learn all the same."""
+    lora: Lora | None = None
+    """Adapt the pretrained encoder by changes of a low `rank`, which alone learn of it, and alone are saved: a run then
+    needs the pretrained weights where `encoder` and `pretrained` say they are. `clx export` merges both."""
     head: Literal["linear", "mlp", "norm", "none"] = "linear"
     """Projection into the shared space; `mlp` is SimCLR's, with batch norms that centre each dimension, which
     losses of products (Symile) need to leave their starting plateau. `none` takes the features as they are, `norm`
@@ -116,6 +138,8 @@ class Modality:
         self.encoder = self.encoder or self.default_encoder
         if self.unlocked and not self.freeze:
             raise ValueError("unlocked needs freeze: true, else every block learns anyway")
+        if self.lora is not None:
+            self._check_lora()
         if self.views > 1 and self.augmentation == "none":
             raise ValueError(f"{self.views} views with augmentation none would be equal")
         family = self.encoder.partition(":")[0]
@@ -127,6 +151,15 @@ class Modality:
                 and getattr(self, name) != type(self).__dataclass_fields__[name].default
             ):
                 raise ValueError(f"{name} is an option of encoder {' and '.join(families)}, not of {self.encoder}")
+
+    def _check_lora(self) -> None:
+        family = self.encoder.partition(":")[0]
+        if family not in LORA_FAMILIES:
+            raise ValueError(f"lora is an option of encoders {':, '.join(LORA_FAMILIES)}:, not of {self.encoder}")
+        if self.freeze:  # and so with `unlocked`
+            raise ValueError("lora and freeze: lora freezes the encoder itself, but for its changes: leave out freeze")
+        if self.weights is None and (family != "hf" or self.pretrained is False):
+            raise ValueError("lora adapts pretrained weights, by which a run finds them again: set pretrained")
 
     @property
     def draws_one(self) -> bool:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from typing_extensions import is_typeddict
 
 from clx.pipelines.system.errors import BadInput, nearest
 
@@ -77,6 +78,8 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
         field = at.model_fields.get(part)
         found = field.annotation if field else None
         members = [found, *typing.get_args(found)]
+        if named := [m for m in members if is_typeddict(m)]:
+            return list(typing.get_type_hints(named[0]))
         at = next((m for m in members if isinstance(m, type) and issubclass(m, BaseModel)), at)
     return list(at.model_fields)
 

@@ -261,7 +261,20 @@ def rooted(config: Config) -> Config:
     if config.pretrain is not None and config.pretrain.run is not None:
         begun = str(Path(config.pretrain.run).absolute())
         changes["pretrain"] = config.pretrain.model_copy(update={"run": begun})
+    if any(options.get("lora") for options in config.modalities.values()):  # their weights are read at each opening
+        changes["modalities"] = {name: with_weights_at(options) for name, options in config.modalities.items()}
     return config.model_copy(update=changes)
+
+
+def with_weights_at(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a modality with the absolute path of its pretrained weights, where they are on this disk."""
+    family, _, folder = str(options.get("encoder", "")).partition(":")
+    if family == "hf" and Path(folder).expanduser().is_dir():
+        return options | {"encoder": f"hf:{Path(folder).expanduser().absolute()}"}
+    file = options.get("pretrained")
+    if isinstance(file, str) and Path(file).expanduser().is_file():
+        return options | {"pretrained": str(Path(file).expanduser().absolute())}
+    return options
 
 
 def describe(trainer: Trainer) -> str:

@@ -17,7 +17,7 @@ from clx.modalities.series import Series
 from clx.pipelines.batches.cells import cells
 from clx.pipelines.batches.columns import check_columns, refuse_answers, spread, view_names
 from clx.pipelines.batches.telling_columns import supervised_inputs
-from clx.pipelines.config.objects import fuse_of, make_losses, make_modalities, resolved
+from clx.pipelines.config.objects import fuse_of, make_losses, make_modalities, resolved, written_out
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.classes import index_of
 from clx.pipelines.data.distinct import distinct
@@ -36,6 +36,7 @@ from clx.pipelines.model.checks import (
     try_objective,
 )
 from clx.pipelines.model.forecasting import forecast_of
+from clx.pipelines.model.lora import merge
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder, modality_of
 from clx.pipelines.system.errors import BadInput, ClxWarning
@@ -90,6 +91,15 @@ class Run:
             raise BadInput(f"--dim {width}: the embeddings have {self.config.embed_dim} columns, so 1 to that")
         config = self.config.model_copy(update={"embed_dim": width})
         return replace(self, config=config, model=self.model.narrowed(width))
+
+    def merged(self) -> "Run":
+        """The same run without `lora`: changes are added to the weights, in place, and the outputs are as before, to
+        rounding."""
+        for name in (name for name in self.model.towers if self.modalities[name].lora is not None):
+            merge(self.model.tower(name).encoder)
+            self.modalities[name].lora = None
+        options = {name: written_out(modality) for name, modality in self.modalities.items()}
+        return replace(self, config=self.config.model_copy(update={"modalities": options}))
 
     @property
     def tells_sets(self) -> bool:

@@ -15,6 +15,7 @@ from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncod
 from clx.modalities.series_encoders import last_step
 from clx.pipelines.model.chunks import encode
 from clx.pipelines.model.fusion import Fused, by_modality, head, mean_of_present
+from clx.pipelines.model.lora import adapt
 from clx.pipelines.model.widths import first_columns
 
 
@@ -44,7 +45,7 @@ class Tower(nn.Module):
         super().__init__()
         self.chunk: int | None = None
         """The most rows that are encoded at a time."""
-        self.encoder: Encoder = modality.build_encoder(load)
+        self.encoder: Encoder = modality.build_encoder(load or modality.lora is not None)
         self.pair = modality.pair is not None
         self.width = width = self.encoder.width * (4 if self.pair else 1)
         """Of what the head gets."""
@@ -70,6 +71,8 @@ class Tower(nn.Module):
         if modality.unlocked > len(blocks):
             raise ValueError(f"unlocked = {modality.unlocked}, but the encoder has {len(blocks)} blocks")
         self.frozen = blocks[: len(blocks) - modality.unlocked] if modality.freeze else []
+        if modality.lora is not None:
+            self.frozen = adapt(self.encoder, modality.lora)
         self.locked = modality.freeze and not modality.unlocked
         for block in self.frozen:
             block.requires_grad_(False)

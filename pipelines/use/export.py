@@ -63,7 +63,7 @@ def export(
     if form == "onnx":
         require_onnx()
     refuse_other(out, folder)
-    run = open_model(folder, checkpoint=checkpoint, device="cpu", only_run=True)
+    run = open_model(folder, checkpoint=checkpoint, device="cpu", only_run=True).merged()
     (manifest,) = choose(run.config.data, run.config.train.seed, data, split).values()
     description = about(run, folder)
     out.mkdir(parents=True, exist_ok=True)

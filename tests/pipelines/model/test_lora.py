@@ -1,0 +1,207 @@
+"""LoRA on towers of every library: only the changes learn, they alone are saved, and they can be merged."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from clx.modalities.base import Modality
+from clx.modalities.image import Image
+from clx.modalities.pretrained import quiet
+from clx.modalities.text import Text
+from clx.pipelines.experiments.train import train
+from clx.pipelines.model.lora import OURS, merge
+from clx.pipelines.model.towers import Tower
+from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs.open import open_model
+from clx.pipelines.system.errors import Stopped
+from clx.pipelines.use.export import export
+from configs import OPEN_CLIP, Make
+from conftest import Once
+from trained import StopAt, weights
+
+Options = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def folder(once: Once) -> Path:
+    """Small models with random weights: of timm, open_clip and transformers."""
+    import open_clip
+    import timm
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    def make(out: Path) -> None:
+        out.mkdir()
+        torch.manual_seed(0)
+        (out / "clx-lora.json").write_text(json.dumps(OPEN_CLIP))
+        open_clip.add_model_config(out / "clx-lora.json")
+        with quiet():
+            torch.save(open_clip.create_model("clx-lora").state_dict(), out / "clip.pt")
+        torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), out / "vit.pth")
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "one", "two", "three"]
+        (out / "bert").mkdir()
+        (out / "bert" / "vocab.txt").write_text("\n".join(words))
+        BertTokenizer(str(out / "bert" / "vocab.txt")).save_pretrained(out / "bert")
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(out / "bert")
+
+    made = once("lora_models", make)
+    open_clip.add_model_config(made / "clx-lora.json")
+    return made
+
+
+def timm_of(folder: Path, **options: Any) -> Image:
+    return Image(encoder="timm:test_vit", pretrained=str(folder / "vit.pth"), size=160, **options)
+
+
+def clip_image(folder: Path, **options: Any) -> Image:
+    return Image(encoder="open_clip:clx-lora", pretrained=str(folder / "clip.pt"), **options)
+
+
+def clip_text(folder: Path, **options: Any) -> Text:
+    return Text(encoder="open_clip:clx-lora", pretrained=str(folder / "clip.pt"), **options)
+
+
+def bert(folder: Path, **options: Any) -> Text:
+    return Text(encoder=f"hf:{folder / 'bert'}", **options)
+
+
+MODELS = [timm_of, clip_image, clip_text, bert]
+
+
+def inputs(modality: Modality) -> dict[str, torch.Tensor]:
+    if isinstance(modality, Text):
+        return modality.collate([modality.read(text) for text in ("one two", "three", "two")])
+    side = 160 if modality.encoder.startswith("timm") else 32
+    return {"x": torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(1))}
+
+
+def tower(modality: Modality) -> Tower:
+    torch.manual_seed(7)
+    return Tower(modality, 8).eval()
+
+
+def shaken(one: Tower) -> Tower:
+    """With changes that change something."""
+    for name, parameter in one.named_parameters():
+        if name.endswith("lora_b"):
+            nn.init.normal_(parameter, 0, 0.3, generator=torch.Generator().manual_seed(len(name)))
+    return one
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_only_changes_and_the_head_learn_and_are_saved(make: Any, folder: Path) -> None:
+    plain, modality = tower(make(folder)), make(folder, lora={"rank": 2, "alpha": 4})
+    adapted, value = tower(modality), inputs(modality)
+    adapted.head.load_state_dict(plain.head.state_dict())
+    torch.testing.assert_close(adapted(value), plain(value), rtol=0, atol=0)  # B is zero
+    shaken(adapted)
+    said = adapted(value)
+    assert (said - plain(value)).abs().max() > 1e-3
+    said.square().sum().backward()
+    learned = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    assert {name.rpartition(".")[2] for name in learned if not name.startswith("head")} == set(OURS)
+    assert all(p.grad is not None and p.grad.any() for p in adapted.parameters() if p.requires_grad)
+    saved = adapted.state_dict()
+    assert {name for name in saved if name != "encoder.lora_base"} == learned
+    again = copy.deepcopy(tower(modality))
+    again.load_state_dict(saved)
+    assert torch.equal(again(value), said)
+    merge(adapted.encoder)
+    torch.testing.assert_close(adapted(value), said, rtol=1e-4, atol=1e-5)
+    whole = adapted.state_dict()
+    assert whole.keys() == plain.state_dict().keys()
+    plain.load_state_dict(whole)
+    torch.testing.assert_close(plain(value), said, rtol=1e-4, atol=1e-5)
+
+
+def test_changes_of_other_weights_are_refused(folder: Path) -> None:
+    saved = tower(bert(folder, lora={"rank": 2})).state_dict()
+    other = tower(bert(folder, lora={"rank": 2}))
+    with torch.no_grad():
+        next(iter(other.encoder.parameters())).add_(1)
+    other.load_state_dict(saved)  # the digest is that of the weights as they were read
+    saved["encoder.lora_base"] = saved["encoder.lora_base"] + 1
+    with pytest.raises(RuntimeError, match="not those that the adapters were trained on"):
+        other.load_state_dict(saved)
+    with pytest.raises(RuntimeError, match="not those"):
+        other.load_state_dict(tower(bert(folder)).state_dict())
+
+
+def test_targets(folder: Path) -> None:
+    one = tower(bert(folder, lora={"rank": 3, "targets": ["query", "value"]}))
+    names = [name for name, p in one.encoder.named_parameters() if p.requires_grad]
+    assert len(names) == 2 * 2 * 2
+    assert all(".query." in name or ".value." in name for name in names)
+    assert {tuple(p.shape) for p in one.encoder.parameters() if p.requires_grad} == {(3, 16), (16, 3)}
+
+
+def test_dropout_is_of_the_changes_alone(folder: Path) -> None:
+    modality = bert(folder, lora={"rank": 2, "dropout": 0.5})
+    one, value = shaken(tower(modality)), inputs(modality)
+    still = one(value)
+    for part in one.encoder.modules():
+        part.training = hasattr(part, "lora_dropout")
+    torch.manual_seed(0)
+    dropped = one(value)
+    assert (dropped - still).abs().max() > 1e-3
+    torch.manual_seed(0)
+    assert torch.equal(dropped, one(value))
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "said"),
+    [
+        (bert, {"lora": {"rank": 2, "targets": ["q_proj"]}}, "no linear layer called 'q_proj'; it has query, key"),
+        (clip_image, {"lora": {"rank": 2, "dropout": 0.1}}, "lora.dropout: in_proj of this encoder"),
+        (bert, {"lora": {"rank": 2}, "freeze": True}, "leave out freeze"),
+        (bert, {"lora": {"rank": 2}, "freeze": True, "unlocked": 1}, "leave out freeze"),
+        (bert, {"lora": {"rank": 2}, "pretrained": False}, "set pretrained"),
+    ],
+)
+def test_what_cannot_be(make: Any, options: Options, said: str, folder: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        Tower(make(folder, **options), 8)
+    with pytest.raises(ValueError, match="option of encoders"):
+        Image(encoder="cnn", lora={"rank": 2})
+
+
+def test_a_run_of_adapters(
+    folder: Path, tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saved small, resumed bit for bit, opened from another folder, exported whole."""
+    monkeypatch.chdir(folder)
+    towers = {
+        "image": {"encoder": "open_clip:clx-lora", "pretrained": "clip.pt", "lora": {"rank": 2}},
+        "text": {"encoder": "hf:bert", "lora": {"rank": 2, "dropout": 0.2}},
+    }
+    loop = {"steps": 4, "batch_size": 8, "ema": 0.5, "validate_every": 4}
+    config = make_config(modalities=towers, train=loop)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(config, whole, silent)
+    with pytest.raises(Stopped):
+        train(config, parts, StopAt(2))
+    train(checkpoint.read_config(parts), parts, silent, resume=True)
+    saved = weights(whole)
+    assert saved.keys() == weights(parts).keys()
+    assert all(torch.equal(value, weights(parts)[name]) for name, value in saved.items())
+    of_encoders = [name for name in saved if ".encoder." in name]
+    assert {name.rpartition(".")[2] for name in of_encoders} == {*OURS, "lora_base"}
+    trained = torch.load(checkpoint.last(whole).path / "trainer.pt", weights_only=True)
+    assert trained["trained"].keys() == saved.keys()
+    assert len(trained["optimizer"]["state"]) == len([n for n in saved if n.endswith((*OURS, "head.weight"))]) + 1
+    monkeypatch.chdir(tmp_path)  # where no `clip.pt` is
+    run = open_model(whole)
+    assert all(row["file"] for row in export(whole, "safetensors", tmp_path / "out"))
+    again = open_model(tmp_path / "out")
+    assert again.modalities["image"].lora is None
+    assert "encoder.tower.conv1.weight" in load_file(tmp_path / "out" / "image.safetensors")
+    for name in ("image", "text"):
+        value = inputs(run.modalities[name])
+        old, new = (each.model.tower(name)(value) for each in (run, again))
+        torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-5)
