@@ -69,6 +69,10 @@ class Train(Section):
     """`chunk` accepts that encoders with batch norms take the statistics of each chunk by itself."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Rate of an encoder's last block by that of its head, of the block before by that of the last, and so on down to
+    the embeddings, so that pretrained layers change less the nearer they are to the input: 0.65 to 0.9, say (BEiT,
+    arXiv 2106.08254)."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Share of all steps over which the rate rises linearly."""
     schedule: Literal["cosine", "constant"] = "cosine"

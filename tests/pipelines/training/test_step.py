@@ -108,3 +108,25 @@ def test_a_spoiled_step_changes_nothing(tmp_path: Path, make_config: Make) -> No
     assert learner.step == 2
     assert learner.update(next(coming)).outcome == "taken"
     assert not torch.equal(state()["now.model.towers.image.head.weight"], before["now.model.towers.image.head.weight"])
+
+
+def test_layers_near_the_input_learn_slower(tmp_path: Path, make_config: Make) -> None:
+    """Rates by value: 1 for heads and the objective, then a power a block, the embeddings last."""
+    towers = {
+        "text": {"encoder": "transformer", "layers": 2, "width": 32},
+        "table": {"columns": ["seg_*"], "encoder": "mlp", "layers": 1},
+    }
+    learner = trainer_of(make_config(modalities=towers, train__layer_decay=0.5), tmp_path / "run").learner
+    names = {id(p): name for name, p in learner.both.named_parameters()}
+    groups = learner.optimizer.param_groups
+    rates = {names[id(p)]: group.get("faster", 1.0) for group in groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(rates) == len(names)
+    for name, depth in (("text", 4), ("table", 2)):
+        blocks = learner.model.tower(name).encoder.blocks()
+        assert len(blocks) == depth
+        for place, block in enumerate(blocks):
+            assert {rates[names[id(p)]] for p in block.parameters()} == {0.5 ** (depth - place)}
+    assert rates["model.towers.text.encoder.tokens.weight"] == 0.5**4
+    assert {rate for name, rate in rates.items() if ".head." in name or name.startswith("objective")} == {1.0}
+    assert all(p.ndim < 2 for group in groups if not group["weight_decay"] for p in group["params"])
+    assert all(p.ndim >= 2 for group in groups if group["weight_decay"] for p in group["params"])
