@@ -13,6 +13,7 @@ from clx.losses.primitives.autograd import at_least_float32
 from clx.losses.view_criterion import relevance
 from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
 from clx.modalities.series_encoders import last_step
+from clx.pipelines.model.checkpointing import recompute
 from clx.pipelines.model.chunks import encode
 from clx.pipelines.model.fusion import Fused, by_modality, head, mean_of_present
 from clx.pipelines.model.lora import adapt
@@ -73,6 +74,8 @@ class Tower(nn.Module):
         self.frozen = blocks[: len(blocks) - modality.unlocked] if modality.freeze else []
         if modality.lora is not None:
             self.frozen = adapt(self.encoder, modality.lora)
+        if modality.checkpointing:
+            recompute(self.encoder)
         self.locked = modality.freeze and not modality.unlocked
         for block in self.frozen:
             block.requires_grad_(False)
@@ -154,7 +157,7 @@ class Embedder(nn.Module):
         fuse: str = "mean",
     ) -> None:
         super().__init__()
-        self.embed_dim = self.whole = embed_dim
+        self.embed_dim, self.whole, self.is_narrow = embed_dim, embed_dim, False
         self.towers = nn.ModuleDict()
         self.like = {name: modality.like for name, modality in modalities.items() if modality.like is not None}
         """Whose tower a modality shares: it has none of its own."""
@@ -220,16 +223,11 @@ class Embedder(nn.Module):
                 features[name] = scatter_present(entered, here)
         return first_columns(z, self.embed_dim) if self.is_narrow else z
 
-    @property
-    def is_narrow(self) -> bool:
-        """Whether only a part of the embeddings' columns is taken."""
-        return self.embed_dim < self.whole
-
     def narrowed(self, width: int) -> "Embedder":
         """The same towers, of whose embeddings the first `width` columns are taken, without what predicts from all."""
         view = copy(self)
         view._modules = {name: part for name, part in self._modules.items() if name != "predictor"}
-        view.predictor, view.embed_dim = None, width
+        view.predictor, view.embed_dim, view.is_narrow = None, width, True
         return view
 
     def relevance(self, inputs: dict[str, Input]) -> dict[str, Tensor]:

@@ -1,7 +1,6 @@
 """LoRA on towers of every library: only the changes learn, they alone are saved, and they can be merged."""
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ from torch import nn
 
 from clx.modalities.base import Modality
 from clx.modalities.image import Image
-from clx.modalities.pretrained import quiet
-from clx.modalities.text import Text
 from clx.pipelines.experiments.train import train
 from clx.pipelines.model.lora import OURS, merge
 from clx.pipelines.model.towers import Tower
@@ -21,64 +18,11 @@ from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import Stopped
 from clx.pipelines.use.export import export
-from configs import OPEN_CLIP, Make
-from conftest import Once
+from configs import Make
+from small_models import MODELS, bert, clip_image, inputs
 from trained import StopAt, weights
 
 Options = dict[str, Any]
-
-
-@pytest.fixture(scope="session")
-def folder(once: Once) -> Path:
-    """Small models with random weights: of timm, open_clip and transformers."""
-    import open_clip
-    import timm
-    from transformers import BertConfig, BertModel, BertTokenizer
-
-    def make(out: Path) -> None:
-        out.mkdir()
-        torch.manual_seed(0)
-        (out / "clx-lora.json").write_text(json.dumps(OPEN_CLIP))
-        open_clip.add_model_config(out / "clx-lora.json")
-        with quiet():
-            torch.save(open_clip.create_model("clx-lora").state_dict(), out / "clip.pt")
-        torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), out / "vit.pth")
-        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "one", "two", "three"]
-        (out / "bert").mkdir()
-        (out / "bert" / "vocab.txt").write_text("\n".join(words))
-        BertTokenizer(str(out / "bert" / "vocab.txt")).save_pretrained(out / "bert")
-        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-        BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(out / "bert")
-
-    made = once("lora_models", make)
-    open_clip.add_model_config(made / "clx-lora.json")
-    return made
-
-
-def timm_of(folder: Path, **options: Any) -> Image:
-    return Image(encoder="timm:test_vit", pretrained=str(folder / "vit.pth"), size=160, **options)
-
-
-def clip_image(folder: Path, **options: Any) -> Image:
-    return Image(encoder="open_clip:clx-lora", pretrained=str(folder / "clip.pt"), **options)
-
-
-def clip_text(folder: Path, **options: Any) -> Text:
-    return Text(encoder="open_clip:clx-lora", pretrained=str(folder / "clip.pt"), **options)
-
-
-def bert(folder: Path, **options: Any) -> Text:
-    return Text(encoder=f"hf:{folder / 'bert'}", **options)
-
-
-MODELS = [timm_of, clip_image, clip_text, bert]
-
-
-def inputs(modality: Modality) -> dict[str, torch.Tensor]:
-    if isinstance(modality, Text):
-        return modality.collate([modality.read(text) for text in ("one two", "three", "two")])
-    side = 160 if modality.encoder.startswith("timm") else 32
-    return {"x": torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(1))}
 
 
 def tower(modality: Modality) -> Tower:
