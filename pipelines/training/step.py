@@ -20,6 +20,7 @@ from clx.pipelines.system.errors import out_of_memory
 from clx.pipelines.training import augmenters
 from clx.pipelines.training.averaging import averaged
 from clx.pipelines.training.chunks import Chunks, undone_if_raised
+from clx.pipelines.training.compiling import compile_encoders
 from clx.pipelines.training.extras import Extras
 from clx.pipelines.training.schedule import rate_at
 
@@ -71,6 +72,8 @@ class Learner:
         self.scaler = torch.amp.grad_scaler.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.ema = averaged(self.model, self.objective, settings.ema) if settings.ema else None
         self.chunks = Chunks(settings, *{self.model, self.used[0]})
+        if settings.compile:
+            compile_encoders(self.model, self.device, self.objective.needs())
         # what follows from these
         self.both = nn.ModuleDict({"model": self.model, "objective": self.objective})
         self.augmenters = self.model.augmenters()

@@ -1,0 +1,47 @@
+"""`train.compile`: encoders as code that is made for them, by `torch.compile`."""
+
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Collection
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clx.pipelines.model.towers import Embedder
+from clx.pipelines.system.errors import BadInput
+
+
+def compile_encoders(model: Embedder, device: torch.device, needs: Collection[str], **how: Any) -> None:
+    """Let every encoder be compiled when it is first called, for sizes of batch and length that change.
+
+    Weights keep their names. Averages of weights, which only validate, are not compiled.
+
+    Args:
+        needs: what the objective asks for; see `losses.base.EXTRAS`.
+        how: further options of `torch.compile`.
+
+    Raises `BadInput` where there is nothing to compile with, and for losses on time steps.
+    """
+    if "steps" in needs:
+        raise BadInput("train.compile: an objective on time steps calls encoders by parts, which are not compiled")
+    if lacking := what_lacks(device):
+        raise BadInput(
+            f"train.compile: true needs {lacking}, which is not here: install it, or leave train.compile out"
+        )
+    for name in model.towers:
+        model.tower(name).encoder.compile(dynamic=True, **how)
+
+
+def what_lacks(device: torch.device) -> str | None:
+    """What `torch.compile` needs for a device and this machine lacks."""
+    if device.type == "cuda":
+        return None if find_spec("triton") else "the package triton"
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        return f"a C++ compiler, {compiler}"
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    return None if header.is_file() else f"Python's headers, {header} (python3-dev)"
