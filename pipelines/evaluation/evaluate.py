@@ -176,7 +176,7 @@ def evaluate_run(
     for name in tasks:
         if name not in (*TASKS, "all"):
             raise BadInput(f"unknown task {name!r}{nearest(name, [*TASKS, 'all'])}")
-    run = open_model(str(model), pretrained, checkpoint, device)
+    run = open_model(str(model), pretrained, checkpoint, device).narrowed(settings.dim)
     own, names = pretrained is None, {}
     if not own:
         if data is None:

@@ -1,6 +1,7 @@
 """LoRA on towers of every library: only the changes learn, they alone are saved, and they can be merged."""
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from clx.pipelines.model.lora import OURS, merge
 from clx.pipelines.model.towers import Tower
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs.open import open_model
-from clx.pipelines.system.errors import Stopped
+from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.use.export import export
 from configs import Make
 from small_models import MODELS, bert, clip_image, inputs
@@ -119,7 +120,8 @@ def test_a_run_of_adapters(
     folder: Path, tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Saved small, resumed bit for bit, opened from another folder, exported whole."""
-    monkeypatch.chdir(folder)
+    shutil.copytree(folder, tmp_path / "models")
+    monkeypatch.chdir(tmp_path / "models")
     towers = {
         "image": {"encoder": "open_clip:clx-lora", "pretrained": "clip.pt", "lora": {"rank": 2}},
         "text": {"encoder": "hf:bert", "lora": {"rank": 2, "dropout": 0.2}},
@@ -149,3 +151,6 @@ def test_a_run_of_adapters(
         value = inputs(run.modalities[name])
         old, new = (each.model.tower(name)(value) for each in (run, again))
         torch.testing.assert_close(new, old, rtol=1e-4, atol=1e-5)
+    (tmp_path / "models" / "clip.pt").unlink()
+    with pytest.raises(BadInput, match="modalities.image: no checkpoint file .*clip.pt"):
+        open_model(whole)

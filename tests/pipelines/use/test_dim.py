@@ -65,6 +65,10 @@ def test_a_width_by_itself_has_the_figures_of_that_width(run: Path, result: dict
     settings = Settings(dim=4, features="head", **FEW)
     alone = evaluate_run(run, ["zeroshot", "retrieval", "knn"], settings, say=lambda text: None)
     assert "dims" not in alone
+    heard: list[str] = []
+    again = evaluate_run(run, ["zeroshot", "retrieval", "knn"], settings, say=heard.append)
+    assert again["key"] == alone["key"] != result["key"]
+    assert "evaluated before" in heard[-1]
     assert {task: alone[task] for task in ("zeroshot", "retrieval", "knn")} == result["dims"]["4"]
     assert alone["retrieval"] != result["retrieval"]
     with pytest.raises(BadInput, match="class head"):
