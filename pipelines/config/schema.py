@@ -83,7 +83,7 @@ class Train(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
     """Compile the encoders for this machine (`torch.compile`), which takes minutes at the start and then saves time at
-    each step on a graphics card. The weights are saved as ever."""
+    each step on a graphics card. The weights are saved as ever; dropout draws other numbers."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = 0
     """Processes that read data; 0 reads in the training process. `auto`: where files are to be decoded all cores but
