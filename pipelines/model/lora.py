@@ -98,7 +98,7 @@ def found(encoder: nn.Module) -> list[tuple[Any, str, bool]]:
         if isinstance(parent, nn.MultiheadAttention) and parent.in_proj_weight is not None:
             matrices.append((parent, "in_proj", False))
         for name, module in parent.named_children():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and all(module is not each for each, *_ in matrices):  # it may be shared
                 beside = type(module) is nn.Linear and not _reads_weight(type(parent), name)
                 matrices.append((module, name, beside))
     return matrices
@@ -142,7 +142,7 @@ def _with_base(encoder: nn.Module, state: dict[str, Any], prefix: str, *more: An
     """Add the encoder's own weights, which it has already, to what is loaded."""
     errors: list[str] = more[-1]
     saved = state.pop(prefix + BASE, None)
-    if saved is None or saved.numpy().tobytes().hex() != encoder.lora_of:
+    if saved is None or saved.cpu().numpy().tobytes().hex() != encoder.lora_of:
         errors.append("the pretrained weights found are not those that the adapters were trained on")
     own: dict[str, Any] = {}
     for path, module in encoder.named_modules(remove_duplicate=False):
