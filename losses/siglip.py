@@ -113,6 +113,7 @@ class _Negatives(Function):
                 slope += w.sum()
                 dx[i].addmm_(w, y[j], alpha=grid.scale)
                 dy[j].addmm_(w.T, x[i], alpha=grid.scale)
+        grid.world.add_up(total, slope, *([dx, dy] if wanted else []))
         dt = temperature_gradient(dx, x, scale) if ctx.needs_input_grad[0] else None
         ctx.save_for_backward(dt, slope.to(x.dtype), dx, dy)
         return total.to(x.dtype)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from clx.losses.primitives import ranks
 from clx.losses.primitives.autograd import (
     at_least_float32,
     first_order_only,
@@ -26,6 +27,8 @@ from clx.losses.primitives.tiles import (
     gradient_per_exponential,
     in_trusted_range,
     longest_row,
+    over_ranks,
+    per_shifted,
     shift_for,
 )
 
@@ -40,7 +43,9 @@ def cube(factors: Sequence[Tensor], temperature: Tensor | float) -> list[Tensor]
     """
     if len(factors) == 2:
         return list(cross(factors[0], factors[1], temperature, off_diagonal))
-    if factors[0].is_cpu and len(factors[0]) > 1 and len(factors[0]) ** len(factors) <= tiny_cube:
+    entries = len(factors[0]) ** len(factors)
+    small = factors[0].is_cpu and len(factors[0]) > 1 and entries <= tiny_cube
+    if small and ranks.sharers(factors[0], entries).size == 1:
         return _at_once(list(map(at_least_float32, factors)), temperature)
     return list(_Cube.apply(temperature, *map(at_least_float32, factors)))  # type: ignore[no-untyped-call]
 
@@ -67,7 +72,7 @@ class _Slabs:
     T tuples of rows of the leading factors, J rows of the last but one, K rows of the last.
     """
 
-    def __init__(self, scale: float, factors: tuple[Tensor, ...]) -> None:
+    def __init__(self, scale: float, factors: tuple[Tensor, ...], world: ranks.World) -> None:
         *self.leading, self.y, self.z = factors
         if math.isnan(scale):  # some CPU libraries take an alpha of NaN for 0
             self.z, scale = self.z * math.nan, 1.0
@@ -80,12 +85,14 @@ class _Slabs:
         self.stride = sum(powers)  # tuples (v, .., v) are that far apart
         height, wide = slab_shape(self.y)
         self.middle = self.last = even_slices(n, wide)
-        self.blocks = even_slices(len(counter), max(1, height // min(n, wide)))
-        self.tall = -(-len(counter) // len(self.blocks)) * -(-n // len(self.middle))
+        self.part = world.part(len(counter))  # the tuples of this rank
+        tuples = self.part.stop - self.part.start
+        self.blocks = even_slices(tuples, max(1, height // min(n, wide)), self.part.start)
+        self.tall = -(-tuples // len(self.blocks)) * -(-n // len(self.middle))
         self.wide = -(-n // len(self.last))
 
     def bytes(self) -> int:
-        return math.prod(self.shape) * len(self.y) * len(self.z) * self.y.element_size()
+        return (self.part.stop - self.part.start) * len(self.y) * len(self.z) * self.y.element_size()
 
     def product(self, t: slice, skip: int | None = None) -> Tensor:
         """Product of the leading rows of each tuple `[T, D]`, with or without factor `skip`."""
@@ -117,7 +124,7 @@ class _Slabs:
             yield t, j, k, side, s
 
     def places(self, left: Callable[[int, int], Tensor]) -> Iterator[tuple[slice, slice, slice, Tensor]]:
-        for t in self.blocks:
+        for t in self.blocks if self.part.start < self.part.stop else []:
             lead = self.product(t)
             for j in self.middle:
                 side = left(len(lead) * (j.stop - j.start), self.y.shape[1])
@@ -140,7 +147,8 @@ class _Cube(Function):
     @without_autocast
     def forward(ctx: Any, temperature: Tensor | float, *factors: Tensor) -> tuple[Tensor, ...]:
         scale, n = inverse_temperature(temperature), len(factors[0])
-        slabs = _Slabs(scale, factors)
+        world = ranks.sharers(factors[0], n ** len(factors))
+        slabs = _Slabs(scale, factors, world)
         shift = shift_for(factors[0], scale * math.prod(map(longest_row, factors)))
         tuples = len(slabs.digits[0])
         lead, y, z = (ExponentialSum(factors[0], size, shift) for size in (tuples, n, n))
@@ -150,7 +158,7 @@ class _Cube(Function):
             lead.total[t] += per_row.sum(1)
             y.total[j] += per_row.sum(0)
             z.total[k] += e.sum(0)
-        ctx.with_maximum = not all(in_trusted_range(part.total) for part in (lead, y, z))
+        ctx.with_maximum = not all(in_trusted_range(total) for total in (lead.total[slabs.part], y.total, z.total))
         if ctx.with_maximum:
             lead, y, z = (ExponentialSum(factors[0], size, -math.inf) for size in (tuples, n, n))
             slabs.kept = []
@@ -159,11 +167,11 @@ class _Cube(Function):
                 lead.absorb(t, per_tuple.flatten(1), 1)
                 y.absorb(j, per_tuple.transpose(0, 1).flatten(1), 1)
                 z.absorb(k, s, 0)
-        lead.log()  # sets the peak of empty sums to 0
         sums = [*(lead.fold(slabs.shape, m) for m in range(len(slabs.shape))), y, z]
+        over_ranks(world, *sums)
         lse = tuple(part.log() for part in sums)
         ctx.save_for_backward(*factors, *(part.total for part in sums), *(part.peak for part in sums))
-        ctx.scale, ctx.shift, ctx.kept = scale, shift, slabs.kept
+        ctx.scale, ctx.shift, ctx.kept, ctx.world = scale, shift, slabs.kept, world
         return lse
 
     @staticmethod
@@ -172,9 +180,12 @@ class _Cube(Function):
     def backward(ctx: Any, *g: Tensor) -> tuple[Tensor | None, ...]:
         count = len(g)
         factors, totals, peaks = (ctx.saved_tensors[count * k : count * (k + 1)] for k in range(3))
-        slabs = _Slabs(ctx.scale, factors)
+        slabs = _Slabs(ctx.scale, factors, ctx.world)
         slabs.kept = ctx.kept
-        *lead, b, c = map(gradient_per_exponential, g, totals)
+        per_sum = list(map(gradient_per_exponential, g, totals))
+        if ctx.world.size > 1 and not ctx.with_maximum:
+            per_sum = [per_shifted(a, p, ctx.shift) for a, p in zip(per_sum, peaks, strict=True)]
+        *lead, b, c = per_sum
         grads = [torch.zeros_like(r) for r in factors]
         weights, inner = slabs.buffer(slabs.wide), slabs.buffer(factors[0].shape[1])
         for t, j, k, side, s in slabs.logits() if ctx.with_maximum else slabs.exponentials(ctx.shift):
@@ -200,5 +211,6 @@ class _Cube(Function):
                 per_tuple = v3.mul_(slabs.y[j]).sum(1)
                 for m, d in enumerate(digits):
                     grads[m].index_add_(0, d, per_tuple * slabs.product(t, skip=m))
+        ctx.world.add_up(*grads)
         dt = temperature_gradient(grads[-1], slabs.z, ctx.scale) if ctx.needs_input_grad[0] else None
         return dt, *grads

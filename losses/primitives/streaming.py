@@ -37,6 +37,8 @@ from clx.losses.primitives.tiles import (
     in_trusted_range,
     is_small,
     longest_row,
+    over_ranks,
+    per_shifted,
     shift_for,
     tiny_side,
 )
@@ -157,13 +159,15 @@ class _Cross(Function):
             down.total[i] += e.sum(1)
             if both:
                 along.total[j] += e.sum(0)
-        ctx.with_maximum = not (in_trusted_range(down.total) and (not both or in_trusted_range(along.total)))
+        trusted = in_trusted_range(grid.touched(down.total, 0))
+        ctx.with_maximum = not (trusted and (not both or in_trusted_range(grid.touched(along.total, 1))))
         if ctx.with_maximum:
             down, along, grid.kept = ExponentialSum(x, len(x), -math.inf), ExponentialSum(x, len(y), -math.inf), []
             for i, j, s in grid.logits():
                 down.absorb(i, s, 1)
                 if both:
                     along.absorb(j, s, 0)
+        over_ranks(grid.world, *([down, along] if both else [down]))
         lse = down.log(), along.log()
         ctx.save_for_backward(x, y, down.total, down.peak, along.total, along.peak)
         ctx.both, ctx.shift, ctx.grid = both, shift, grid
@@ -175,6 +179,8 @@ class _Cross(Function):
     def backward(ctx: Any, g: Tensor, h: Tensor) -> tuple[Tensor | None, ...]:
         x, y, total, p, other, q = ctx.saved_tensors
         a, b, grid = gradient_per_exponential(g, total), gradient_per_exponential(h, other), ctx.grid
+        if grid.world.size > 1 and not ctx.with_maximum:
+            a, b = per_shifted(a, p, ctx.shift), per_shifted(b, q, ctx.shift)
         dx, dy, shaped = torch.zeros_like(x), torch.zeros_like(y), grid.buffer()
         for i, j, s in grid.logits() if ctx.with_maximum else grid.exponentials(ctx.shift):
             w = shaped(i, j)
@@ -189,6 +195,7 @@ class _Cross(Function):
             dx[i].addmm_(w, y[j], alpha=grid.scale)
             if ctx.needs_input_grad[4]:
                 dy[j].addmm_(w.T, x[i], alpha=grid.scale)
+        grid.world.add_up(dx, *([dy] if ctx.needs_input_grad[4] else []))
         dt = temperature_gradient(dx, x, grid.scale) if ctx.needs_input_grad[0] else None
         return dt, None, None, dx, dy
 
@@ -215,13 +222,14 @@ class _Gram(Function):
             sums.total[i] += e.sum(1)
             if i != j:
                 sums.total[j] += e.sum(0)
-        ctx.with_maximum = not in_trusted_range(sums.total)
+        ctx.with_maximum = not in_trusted_range(grid.touched(sums.total, 0, 1))
         if ctx.with_maximum:
             sums, grid.kept = ExponentialSum(z, len(z), -math.inf), []
             for i, j, s in grid.logits():
                 sums.absorb(i, s, 1)
                 if i != j:
                     sums.absorb(j, s, 0)
+        over_ranks(grid.world, sums, beside=[] if weigh is None else [linear])
         lse = sums.log()
         ctx.save_for_backward(z, sums.total, sums.peak)
         ctx.shift, ctx.grid, ctx.weigh = shift, grid, weigh
@@ -233,6 +241,8 @@ class _Gram(Function):
     def backward(ctx: Any, g: Tensor, h: Tensor) -> tuple[Tensor | None, ...]:
         z, total, p = ctx.saved_tensors
         a, grid = gradient_per_exponential(g, total), ctx.grid
+        if grid.world.size > 1 and not ctx.with_maximum:
+            a = per_shifted(a, p, ctx.shift)
         dz, shaped = torch.zeros_like(z), grid.buffer()
         for i, j, s in grid.logits() if ctx.with_maximum else grid.exponentials(ctx.shift):
             w = shaped(i, j)
@@ -246,6 +256,7 @@ class _Gram(Function):
             dz[i].addmm_(w, z[j], alpha=grid.scale)
             if i != j:
                 dz[j].addmm_(w.T, z[i], alpha=grid.scale)
+        grid.world.add_up(dz)
         # dz has every pair twice, once from each of its rows; the temperature has it once
         dt = temperature_gradient(dz, z, grid.scale / 2) if ctx.needs_input_grad[0] else None
         return dt, None, None, dz, None

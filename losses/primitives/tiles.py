@@ -2,12 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from clx.losses.primitives import ranks
 from clx.losses.primitives.edits import Edit
 
 small_side = 512  # up to so many rows on both sides, on CPU, all logits at once are faster than tiles
@@ -44,10 +45,10 @@ def tile_side(x: Tensor) -> int:
     return 512 if x.shape[1] < 256 else 1024
 
 
-def even_slices(n: int, side: int) -> list[slice]:
-    """Even parts of at most `side` rows."""
+def even_slices(n: int, side: int, start: int = 0) -> list[slice]:
+    """Even parts of at most `side` rows, of the `n` from `start` on."""
     parts = -(-n // side) or 1
-    edges = [n * k // parts for k in range(parts + 1)]
+    edges = [start + n * k // parts for k in range(parts + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
@@ -97,8 +98,24 @@ class ExponentialSum:
         total, peak = (part.view(shape).movedim(keep, 0).reshape(shape[keep], -1) for part in (self.total, self.peak))
         folded = ExponentialSum(total, shape[keep], 0.0)
         folded.peak = peak.amax(1)
-        folded.total = (total * (peak - folded.peak[:, None]).exp()).sum(1)
+        floor = folded.peak.masked_fill(folded.peak == -math.inf, 0)
+        folded.total = (total * (peak - floor[:, None]).exp()).sum(1)
         return folded
+
+
+def over_ranks(world: ranks.World, *sums: ExponentialSum, beside: Sequence[Tensor] = ()) -> None:
+    """Make of the sums of each rank, whatever their peaks, those over all ranks, in place; `beside` is added up too."""
+    if world.size == 1:
+        return
+    total, peak = torch.cat([part.total for part in sums]), torch.cat([part.peak for part in sums])
+    top = peak.masked_fill_(total == 0, -math.inf).clone()
+    world.highest(top)
+    floor = top.masked_fill(top == -math.inf, 0)
+    total.mul_((peak - floor).exp_())
+    world.add_up(total, *beside)
+    sizes = [len(part.total) for part in sums]
+    for part, its_total, its_peak in zip(sums, total.split(sizes), top.split(sizes), strict=True):
+        part.total, part.peak = its_total.clone(), its_peak.clone()
 
 
 def gradient_per_exponential(g: Tensor, total: Tensor) -> Tensor:
@@ -106,24 +123,52 @@ def gradient_per_exponential(g: Tensor, total: Tensor) -> Tensor:
     return torch.where(total > 0, g / total, 0)
 
 
+def per_shifted(a: Tensor, peak: Tensor, shift: float) -> Tensor:
+    """`gradient_per_exponential` of sums with this peak for exponentials with this shift, which is not below it.
+
+    The two differ if another rank took running maxima. Rows whose peak is lower have no exponential on this rank.
+    """
+    return a * (shift - peak).clamp_(max=0).exp_()
+
+
 class Grid:
-    """Tiles of `x y^T * scale` after their edit; with `upper` only those on and above the diagonal."""
+    """Tiles of `x y^T * scale` after their edit; with `upper` only one of each two that mirror each other.
+
+    Where `ranks` share them, those of this rank.
+    """
 
     def __init__(self, x: Tensor, y: Tensor, scale: float, edit: Edit | None, upper: bool = False) -> None:
-        side = tile_side(x)
+        side, self.world = tile_side(x), ranks.sharers(x, len(x) * len(y))
+        blocks = self.world.triangle(len(x)) if upper else self.world.rectangle(len(x), len(y))
         if upper and not x.is_cuda:  # smaller ones, so that less is computed on both sides of the diagonal
-            side = min(side, 512, max(128, len(x) // 2))
-        down, right = even_slices(len(x), side), even_slices(len(y), side)
-        self.places = [(i, j) for i in down for j in right if not upper or i.start <= j.start]
+            own = blocks[0][0]
+            side = min(side, 512, max(128, (own.stop - own.start) // 2))
+        self.places = [
+            (i, j)
+            for rows, columns in blocks
+            for i in even_slices(rows.stop - rows.start, side, rows.start)
+            for j in even_slices(columns.stop - columns.start, side, columns.start)
+            if not (upper and rows == columns) or i.start <= j.start
+        ]
+        if self.world.size > 1:  # a rank may have no rows
+            self.places = [(i, j) for i, j in self.places if i.start < i.stop and j.start < j.stop]
         if math.isnan(scale):  # some CPU libraries take an alpha of NaN for 0
             x, scale = x * math.nan, 1.0
         self.x, self.y, self.scale, self.edit = x, y, scale, edit
-        self.room = -(-len(x) // len(down)) * -(-len(y) // len(right))
+        sides = [(i.stop - i.start, j.stop - j.start) for i, j in self.places]
+        self.room = max((high for high, _ in sides), default=0) * max((wide for _, wide in sides), default=0)
         self.kept: list[Tensor] = []
 
     def bytes(self) -> int:
         """Memory of all tiles."""
         return len(self.places) * self.room * self.x.element_size()
+
+    def touched(self, total: Tensor, *axes: int) -> Tensor:
+        """The entries of sums by row to which tiles of this rank add, by their rows (axis 0) or columns (axis 1)."""
+        if self.world.size == 1:
+            return total
+        parts = {(place[axis].start, place[axis].stop): place[axis] for place in self.places for axis in axes}
+        return torch.cat([total[:0], *(total[part] for part in parts.values())])
 
     def buffer(self) -> Callable[[slice, slice], Tensor]:
         """A function that gives the same memory in the shape of a tile, by its slices."""
@@ -169,4 +214,5 @@ class Grid:
 
 def is_small(x: Tensor, size: int, side: int | None = None) -> bool:
     """Whether the logits of `size` rows like those of `x` are computed all at once: on CPU, up to `side` rows."""
-    return x.is_cpu and 0 < size <= min(small_side, side or small_side)
+    small = x.is_cpu and 0 < size <= min(small_side, side or small_side)
+    return small and ranks.sharers(x, size * size).size == 1
