@@ -10,7 +10,7 @@ from torch import Tensor
 from clx.losses.base import Embeddings, Tempered, register, stack_present, three_digits, zero_loss
 from clx.losses.primitives.functional import unit
 from clx.losses.primitives.streaming import gram
-from clx.losses.primitives.tiles import even_slices
+from clx.losses.primitives.tiles import by_rows
 
 
 def conr(
@@ -105,12 +105,14 @@ class _Near:
     def counts(self) -> tuple[Tensor, Tensor]:
         """How many positives and negatives each row has, `[N]`."""
         n = len(self.y)
-        every, positives, negatives = slice(0, n), [], []
-        for part in even_slices(n, max(1, (1 << 19) // n)):
-            _, close, predicted = self.closeness(part, every)
-            positives.append(close.sum(1) - (~self.self_positive[part]).to(close.dtype))
-            negatives.append((predicted - predicted * close).sum(1))
-        return torch.cat(positives), torch.cat(negatives)
+
+        def of_rows(part: slice) -> tuple[Tensor, Tensor]:
+            _, close, predicted = self.closeness(part, slice(0, n))
+            positives = close.sum(1) - (~self.self_positive[part]).to(close.dtype)
+            return positives, (predicted - predicted * close).sum(1)
+
+        positives, negatives = by_rows(self.y, max(1, (1 << 19) // n), of_rows)
+        return positives, negatives
 
 
 def _distance(x: Tensor, i: slice, j: slice) -> Tensor:

@@ -52,6 +52,22 @@ def even_slices(n: int, side: int, start: int = 0) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
+def by_rows(like: Tensor, side: int, of_rows: Callable[[slice], Sequence[Tensor]]) -> list[Tensor]:
+    """Vectors with an entry for each row of `like`, from all pairs of rows; `of_rows` gives those of up to `side` rows.
+
+    For what needs no gradient. Where `ranks` share the pairs, each has the rows of its own part.
+    """
+    n = len(like)
+    world = ranks.sharers(like, n * n)
+    part = world.part(n)
+    pieces = [of_rows(rows) for rows in even_slices(part.stop - part.start, side, part.start)]
+    whole = [torch.cat(vector) for vector in zip(*pieces, strict=True)]
+    if world.size > 1:
+        whole = [x.new_zeros(n).index_copy_(0, torch.arange(part.start, part.stop, device=x.device), x) for x in whole]
+        world.add_up(*whole)
+    return whole
+
+
 def shift_for(x: Tensor, bound: float) -> float:
     """What to subtract from logits of at most `bound` so that `exp` cannot overflow; usually 0.
 

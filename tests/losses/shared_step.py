@@ -22,12 +22,13 @@ from torch import Tensor
 from clx.losses.base import Loss
 from clx.losses.primitives import cube, ranks, tiles
 from clx.losses.primitives.edits import DifferentIds, SameIds, off_diagonal
+from clx.losses.primitives.functional import unit
 from clx.losses.primitives.streaming import cross, cross_rows, gram
 
 Leaves = dict[str, Tensor]
 Case = tuple[str, Callable[[], tuple[Tensor, Leaves]]]
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-SIZES = (1, 7, 37)
+SIZES = (0, 1, 7, 37)
 MORE: dict[str, list[dict[str, Any]]] = {
     "supcon": [{"form": "in"}],
     "symile": [{"tuples": "shuffled"}],
@@ -98,16 +99,21 @@ def primitive(result: Callable[..., Tensor], leaves: Leaves) -> Callable[[], tup
 
 
 def far_apart() -> Iterator[Case]:
-    """Sums that leave the trusted range: on all ranks at scale 60, on one at "half", on none at 1."""
+    """Sums that leave the trusted range: on no rank at 1, on all at 60, at "half" on those that have the small rows."""
     g = torch.Generator().manual_seed(0)
     x, y, w = (torch.randn(n, 5, generator=g, dtype=torch.float64) for n in (23, 17, 23))
     labels, t = torch.arange(23) % 5, torch.tensor(0.4, dtype=torch.float64)
-    half = torch.ones(23, 1, dtype=torch.float64)
-    half[12:] = 60.0
-    for said, scale in (("1", 1.0), ("60", 60.0), ("half", half)):
-        few = {"x": (x * scale)[:9], "y": (y * scale)[:9] if said == "60" else y[:9], "w": w[:9], "t": t}
-        two = {"x": x * scale, "y": y * (60.0 if said == "60" else 1.0), "t": t}
-        one = {"x": x * scale, "t": t}
+
+    def scale(said: str, small: int, of: int = 23) -> Tensor:
+        rows = torch.full((of, 1), 1.0 if said == "1" else 60.0, dtype=torch.float64)
+        rows[:small] = 60.0 if said == "60" else 1.0
+        return rows
+
+    for said in ("1", "60", "half"):
+        all_large = 60.0 if said == "60" else 1.0
+        few = {"x": x[:9] * scale(said, 4, 9), "y": y[:9] * all_large, "w": w[:9], "t": t}
+        two, one = {"x": x * scale(said, 11), "y": y * all_large, "t": t}, {"x": x * scale(said, 11), "t": t}
+        long, led = {"x": unit(x[:1]) * scale(said, 4), "t": t}, {"x": scale(said, 4, 9) ** 2, "t": t}
         yield f"cross {said}", primitive(lambda x, y, t: torch.cat(cross(x, y, t)), two)
         yield f"rows {said}", primitive(lambda x, y, t: cross_rows(x, y, t, off_diagonal), two)
         yield f"cube {said}", primitive(lambda x, y, w, t: torch.cat(cube.cube([x, y, w], t)), few)
@@ -115,6 +121,8 @@ def far_apart() -> Iterator[Case]:
         yield f"gram {said}", primitive(lambda x, t: gram(x, t, off_diagonal)[0], one)
         yield f"same {said}", primitive(lambda x, t: gram(x, t, SameIds(labels))[0], one)
         yield f"apart {said}", primitive(lambda x, t: gram(x, t, DifferentIds(labels))[0], one)
+        yield f"self {said}", primitive(lambda x, t: gram(x, t)[0], long)
+        yield f"led {said}", primitive(lambda x, t: torch.cat(cube.cube([x, x * 0 + 1, x * 0 + 1], t)), led)
         yield f"nothing left {said}", primitive(lambda x, t: gram(x, t, DifferentIds(labels * 0))[0], one)
 
 
@@ -128,7 +136,9 @@ def compared(step: Callable[[], tuple[Tensor, Leaves]], fewest: int | None) -> d
     """One case, alone and shared."""
     expected = run(step)
     ranks.traffic.collectives = ranks.traffic.bytes = 0
-    with ranks.sharing(fewest=fewest):
+    absorb = tiles.ExponentialSum.absorb
+    with ranks.sharing(fewest=fewest), patch.object(tiles.ExponentialSum, "absorb", autospec=True) as maxima:
+        maxima.side_effect = absorb
         value, leaves = step()
     sent_forward = ranks.traffic.collectives
     grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)  # outside: as a trainer may do it
@@ -139,6 +149,7 @@ def compared(step: Callable[[], tuple[Tensor, Leaves]], fewest: int | None) -> d
         "off": {n: float((x - expected[n]).norm()) / max(sizes[n], 0.1) for n, x in got.items()},
         "finite": all(bool(x.isfinite().all()) for x in got.values()),
         "digest": hashlib.sha256(b"".join(x.numpy().tobytes() for x in got.values())).hexdigest(),
+        "maxima": maxima.called,  # whether this rank needed running maxima
         "forward": sent_forward,
         "collectives": ranks.traffic.collectives,
         "bytes": ranks.traffic.bytes,

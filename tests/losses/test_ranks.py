@@ -63,7 +63,13 @@ def test_loss_and_every_gradient_are_those_of_one_process(found: Found, name: st
 
 def test_sums_out_of_the_trusted_range_on_all_ranks_or_on_one(found: Found) -> None:
     """Some ranks then take running maxima, which no other has to know: what is sent is the same."""
-    for kind in ("cross", "rows", "cube", "four", "gram", "same", "apart", "nothing left"):
+    for kind in ("cross", "rows", "cube", "four", "gram", "apart", "self", "led"):
+        assert not any(rank[f"{kind} 1"]["maxima"] for rank in found)
+    for kind in ("cross", "rows", "cube", "four", "gram", "apart"):
+        assert all(rank[f"{kind} 60"]["maxima"] for rank in found)
+    for kind in ("rows", "self", "led"):
+        assert {rank[f"{kind} half"]["maxima"] for rank in found} == {False, True}
+    for kind in ("cross", "rows", "cube", "four", "gram", "same", "apart", "self", "led", "nothing left"):
         cases = [f"{kind} {scale}" for scale in ("1", "60", "half")]
         for rank in found:
             assert len({(rank[case]["collectives"], rank[case]["bytes"]) for case in cases}) == 1
