@@ -26,7 +26,7 @@ def losses(
         return
     parameters = described.pop("parameters")
     for key, value in described.items():
-        print(f"{key:>8}  {value}")
+        print(f"{key:>10}  {value}")
     print()
     emit_table(parameters)
 

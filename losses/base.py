@@ -13,6 +13,7 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from clx.losses.primitives.autograd import at_least_float32
+from clx.losses.primitives.masks import chosen
 
 Embeddings = dict[str, Tensor]
 """Embeddings `[B, D]` by name; views of one modality are names too: `image/0`, `image/1`."""
@@ -58,12 +59,17 @@ class Loss(nn.Module):
     """Whether several inputs score a candidate together by the product of their rows, as `fuse` then gives it, and not
     each for itself by its cosine. In such a space the cosine of one pair of inputs says little."""
 
+    host_reads: ClassVar[int] = 0
+    """How often the host waits for a GPU in forward and backward, where nothing is missing. It must not grow with the
+    batch. Rows without an input cost one more for each input, at most."""
+
     trains_predictions: ClassVar[bool] = False
     """Whether the head of the predictions learns from this loss: not from one that takes them as they are."""
 
     def __post_init__(self) -> None:
         nn.Module.__init__(self)
-        self.log: dict[str, float] = {}  # counts of the last forward, e.g. dropped anchors
+        self.log: dict[str, float | Tensor] = {}
+        """What the last forward counted, e.g. dropped anchors: numbers above 0, or scalars on a GPU, 0 too."""
         self.remembers = True  # False while `dims` asks at a width that is not the last: rows count once a step
 
     def __call__(self, z: Embeddings, **extras: Any) -> Tensor:
@@ -87,6 +93,12 @@ class Loss(nn.Module):
                 }
             result: Tensor = super().__call__({name: at_least_float32(rows) for name, rows in z.items()}, **extras)
             return result
+
+    def count(self, name: str, number: Tensor | int) -> None:
+        """Add to the log. A scalar on a GPU stays there until somebody reads the log: so nothing waits for it here."""
+        number = int(number) if not isinstance(number, Tensor) or number.is_cpu else number
+        if isinstance(number, Tensor) or number:
+            self.log[name] = self.log.get(name, 0) + number
 
     @classmethod
     @cache  # reading a signature takes longer than some losses
@@ -267,4 +279,7 @@ def stack_present(z: Embeddings, present: dict[str, Tensor] | None) -> tuple[Ten
     if present is None:
         return rows, items
     mask = torch.cat([present[name] for name in z])
-    return (rows, items) if bool(mask.all()) else (rows[mask], items[mask])
+    if mask.is_cpu and bool(mask.all()):
+        return rows, items
+    (there,) = chosen([mask])
+    return rows[there], items[there]

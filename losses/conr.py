@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, register, stack_present, three_digits, zero_loss
 from clx.losses.primitives.functional import unit
+from clx.losses.primitives.masks import group_sizes, mean_where
 from clx.losses.primitives.streaming import gram
 from clx.losses.primitives.tiles import by_rows
 
@@ -18,9 +19,10 @@ def conr(
     targets: Tensor,
     predictions: Tensor,
     temperature: Tensor | float,
-    window: float = 1.0,
-    pushing: float = 0.01,
+    window: Tensor | float = 1.0,
+    pushing: Tensor | float = 0.01,
     self_positive: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """ConR: positives are rows of a close target, negatives those of a far target but a close prediction.
 
@@ -35,6 +37,7 @@ def conr(
         window: w, in units of the target.
         pushing: e, how much more a negative counts per unit of target distance.
         self_positive: `[N]` bool, rows that are a positive of their own, as an equal second view would be.
+        known: `[N]` bool, False for rows that are to be left out, whose targets may be any numbers; all by default.
 
     Returns:
         The loss of each row in nats, `[N]`, and whether it is an anchor: has a positive and a negative; 0 where
@@ -45,7 +48,7 @@ def conr(
         pair that is no positive.
     """
     self_positive = torch.zeros(len(z), dtype=torch.bool, device=z.device) if self_positive is None else self_positive
-    near = _Near(targets, predictions.detach(), window, pushing, self_positive)
+    near = _Near(targets, predictions.detach(), window, pushing, self_positive, known)
     positives, negatives = near.counts()
     valid = (positives > 0) & (negatives > 0)
     log_sum, linear = gram(z, temperature, near.weights, near.positives)
@@ -56,15 +59,16 @@ class _Near:
     """Which pairs of a tile are positives and negatives of ConR, from targets and predictions."""
 
     def __init__(
-        self, targets: Tensor, predictions: Tensor, window: float, pushing: float, self_positive: Tensor
+        self,
+        targets: Tensor,
+        predictions: Tensor,
+        window: Tensor | float,
+        pushing: Tensor | float,
+        self_positive: Tensor,
+        known: Tensor | None,
     ) -> None:
-        self.y, self.p, self.window, self.pushing, self.self_positive = (
-            targets,
-            predictions,
-            window,
-            pushing,
-            self_positive,
-        )
+        self.y, self.p, self.window, self.pushing = targets, predictions, window, pushing
+        self.self_positive, self.known = self_positive, None if known is None else known.to(targets.dtype)
         self.place: tuple[slice, slice] | None = None  # the tile whose distances are kept
 
     def closeness(self, i: slice, j: slice) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,6 +76,9 @@ class _Near:
         if self.place != (i, j):
             self.place, far = (i, j), _distance(self.y, i, j)
             self.kept = far, self._within(far), self._within(_distance(self.p, i, j))
+            if self.known is not None:
+                for close in self.kept[1:]:
+                    close.mul_(self.known[i, None]).mul_(self.known[j])
         return self.kept
 
     def positives(self, i: slice, j: slice) -> Tensor:
@@ -90,7 +97,11 @@ class _Near:
             s.diagonal(i.start - j.start).masked_fill_(~own, -torch.inf)
         far, close, predicted = self.closeness(i, j)
         negative = predicted - predicted * close
-        s.addcmul_(far, negative, value=self.pushing)  # in logarithms: exp(e |y_i - y_j|) may be beyond float32
+        # in logarithms: exp(e |y_i - y_j|) may be beyond float32
+        if isinstance(self.pushing, Tensor):
+            s.addcmul_(far * self.pushing, negative)
+        else:
+            s.addcmul_(far, negative, value=self.pushing)
         return negative.add_(close)
 
     def _own(self, i: slice, j: slice) -> Tensor | None:
@@ -176,22 +187,31 @@ class ConR(Tempered):
         weights: Tensor | None = None,
     ) -> Tensor:
         x, items = stack_present(z, present)
-        rows = len(x)
-        if bool((unknown := targets.isnan()).any()):
-            known = ~unknown.any(1)[items]
-            x, items = x[known], items[known]
+        rows, known = len(x), None
+        unknown = targets.isnan().any(1)
+        if not x.is_cpu:  # how many are known is not to be looked at
+            known, targets = ~unknown[items], targets.masked_fill(unknown[:, None], 0)
+        elif bool(unknown.any()):
+            there = ~unknown[items]
+            x, items = x[there], items[there]
         if not len(x):
             return zero_loss(z)
         y, p = targets[items].to(x.dtype), predictions[items].to(x.dtype)
         window, pushing = self.window, self.pushing
         if window is None or pushing is None:
-            spread = 0.0 if len(y) < 2 else y.std(0).norm().item()
+            spread = _spread(y, known)
             window = self.window_share * spread if window is None else window
-            pushing = self.pushing_share / max(spread, 1e-12) if pushing is None else pushing
-        self_positive = torch.bincount(items)[items] == 1
-        terms, valid = conr(unit(x), y, p, self.tau, window, pushing, self_positive)
-        anchors = int(valid.sum())
-        if anchors < rows:
-            self.log["dropped_anchors"] = rows - anchors
-        terms = terms if weights is None else terms * weights[items].to(terms.dtype)
-        return terms.sum() / max(1, anchors)
+            pushing = self.pushing_share / spread.clamp(min=1e-12) if pushing is None else pushing
+        self_positive = group_sizes(items)[0] == 1
+        terms, valid = conr(unit(x), y, p, self.tau, window, pushing, self_positive, known)
+        self.count("dropped_anchors", rows - valid.sum())
+        return mean_where(valid, terms, None if weights is None else weights[items])
+
+
+def _spread(y: Tensor, known: Tensor | None) -> Tensor:
+    """Standard deviation of the known rows of `y` `[N, K]`; of several columns the root of the sum of squares."""
+    if known is None:
+        return y.std(0).norm() if len(y) > 1 else y.new_zeros(())
+    count = known.sum()
+    apart = torch.where(known[:, None], y - y.sum(0) / count, 0)  # those that are not known are 0 in the sum
+    return (apart.square().sum() / (count - 1).clamp(min=1)).sqrt()

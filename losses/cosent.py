@@ -10,12 +10,13 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.autograd import Function
 
-from clx.losses.base import Embeddings, Tempered, average, register, require_two_inputs, zero_loss
+from clx.losses.base import Embeddings, Tempered, register, require_two_inputs
 from clx.losses.primitives.autograd import at_least_float32, first_order_only, sum_dtype, without_autocast
 from clx.losses.primitives.functional import paired_similarity, unit
+from clx.losses.primitives.masks import mean_where
 
 
-def cosent(x: Tensor, y: Tensor, scores: Tensor, temperature: Tensor | float) -> Tensor:
+def cosent(x: Tensor, y: Tensor, scores: Tensor, temperature: Tensor | float, counted: Tensor | None = None) -> Tensor:
     """CoSENT: every two pairs of which one has the lower score, and should have the lower cosine.
 
     log( 1 + sum_{i, j: s_i < s_j} exp((x_i.y_i - x_j.y_j) / t) )
@@ -24,6 +25,7 @@ def cosent(x: Tensor, y: Tensor, scores: Tensor, temperature: Tensor | float) ->
         x, y: `[B, D]`, unit rows; row i of both is one pair.
         scores: `[B]`, any numbers, of which the order alone counts; without NaN.
         temperature: positive.
+        counted: `[B]`, False for pairs to leave out, whose rows must be finite; all by default.
 
     Returns:
         Scalar in nats, not divided by the number of terms; 0 where all scores are equal.
@@ -32,12 +34,15 @@ def cosent(x: Tensor, y: Tensor, scores: Tensor, temperature: Tensor | float) ->
         Su 2022, https://kexue.fm/archives/8847; Huang et al. 2024, IEEE/ACM Transactions on Audio, Speech, and
         Language Processing.
     """
-    return ordered_loss(paired_similarity(at_least_float32(x), at_least_float32(y), temperature), scores)
+    return ordered_loss(paired_similarity(at_least_float32(x), at_least_float32(y), temperature), scores, counted)
 
 
-def ordered_loss(logits: Tensor, scores: Tensor) -> Tensor:
-    """log(1 + sum over i, j with s_i < s_j of exp(logits_i - logits_j)) of two `[B]`, in time O(B log B); scalar."""
-    return _Ordered.apply(logits, scores)  # type: ignore[no-any-return, no-untyped-call]
+def ordered_loss(logits: Tensor, scores: Tensor, counted: Tensor | None = None) -> Tensor:
+    """log(1 + sum over i, j with s_i < s_j of exp(logits_i - logits_j)) of two `[B]`, in time O(B log B); scalar.
+
+    Of rows that are not `counted` `[B]`, scores may be anything and logits any finite number.
+    """
+    return _Ordered.apply(logits, scores, counted)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Ordered(Function):
@@ -50,15 +55,18 @@ class _Ordered(Function):
 
     @staticmethod
     @without_autocast
-    def forward(ctx: Any, logits: Tensor, scores: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, scores: Tensor, counted: Tensor | None) -> Tensor:
+        if counted is not None:  # above all others by score, where they add exp(-inf) to what is compared with them
+            logits, scores = logits.masked_fill(~counted, math.inf), scores.masked_fill(~counted, math.inf)
         ordered, order = scores.sort()
         s = logits[order].to(sum_dtype(logits))
         none = s.new_full((1,), -math.inf)
         lower = torch.cat([none, s.logcumsumexp(0)])[torch.searchsorted(ordered, ordered)]
         higher = torch.cat([(-s).flip(0).logcumsumexp(0).flip(0), none])
         higher = higher[torch.searchsorted(ordered, ordered, right=True)]
-        total = torch.cat([s.new_zeros(1), s + higher]).logsumexp(0)
-        slope = (s + higher - total).exp() - (lower - s - total).exp()
+        above = s + higher if counted is None else torch.where(counted[order], s + higher, -math.inf)
+        total = torch.cat([s.new_zeros(1), above]).logsumexp(0)
+        slope = (above - total).exp() - (lower - s - total).exp()
         ctx.save_for_backward(torch.zeros_like(s).index_copy_(0, order, slope).to(logits.dtype))
         return total.to(logits.dtype)
 
@@ -67,7 +75,7 @@ class _Ordered(Function):
     @without_autocast
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
-        return g * slope, None
+        return g * slope, None, None
 
 
 @register("cosent")
@@ -100,11 +108,12 @@ class CoSENT(Tempered):
         if targets.dim() != 2 or targets.shape[1] != 1:
             raise ValueError(f"it takes one score for each pair, [B, 1], and got targets {[*targets.shape]}")
         known = ~targets[:, 0].isnan()
-        if dropped := int((~known).sum()):
-            self.log["dropped_targets"] = dropped
-        terms = []
+        self.count("dropped_targets", (~known).sum())
+        terms, some = [], []
         for a, b in itertools.combinations(z, 2):
             both = known if present is None else known & present[a] & present[b]
-            if bool(both.any()):
-                terms.append(cosent(unit(z[a][both]), unit(z[b][both]), targets[both, 0], self.tau))
-        return average(terms) if terms else zero_loss(z)
+            # rows that are left out may hold anything, NaN too
+            x, y = (unit(torch.where(both[:, None], z[name], 0)) for name in (a, b))
+            terms.append(cosent(x, y, targets[:, 0], self.tau, both))
+            some.append(both.any())
+        return mean_where(torch.stack(some), torch.stack(terms))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, register, require_two_inputs, zero_loss
 from clx.losses.primitives.functional import softplus, unit
+from clx.losses.primitives.masks import chosen, mean_where
 from clx.losses.primitives.streaming import gram_margins
 
 
@@ -43,6 +44,8 @@ class DBPM(Tempered):
     cost = "time O(B^2 D) per pair of names, memory O(B D) and two numbers per training row"
     use = "views or pairs of which some are wrong, as in clinical series; over several epochs"
 
+    host_reads = 1  # the highest sample id: how long the memory must be
+
     temperature: Annotated[float, Gt(0)] = 0.2
     noisy: Annotated[float, Gt(0)] = 3.0
     faulty: Annotated[float, Gt(0)] = 3.0
@@ -62,46 +65,47 @@ class DBPM(Tempered):
 
     def forward(self, z: Embeddings, *, sample_id: Tensor, present: dict[str, Tensor] | None = None) -> Tensor:
         require_two_inputs(z)
+        names = list(itertools.combinations(z, 2))
+        every = torch.arange(len(sample_id), device=sample_id.device)
+        rows = [every] * len(names) if present is None else chosen([present[a] & present[b] for a, b in names])
         total = torch.zeros_like(next(iter(z.values()))[:, 0])
         pairs = torch.zeros_like(total)
-        for a, b in itertools.combinations(z, 2):
-            both = torch.ones_like(total, dtype=torch.bool) if present is None else present[a] & present[b]
-            if int(both.sum()) > 1:
+        for (a, b), both in zip(names, rows, strict=True):
+            if len(both) > 1:
                 terms = nt_xent_per_item(unit(z[a][both]), unit(z[b][both]), self.tau)
-                total = total.masked_scatter(both, total[both] + terms)
-                pairs[both] += 1
-        some = pairs > 0
-        if not bool(some.any()):
+                total = total.index_add(0, both, terms)
+                pairs.index_add_(0, both, torch.ones_like(terms))
+        if not any(len(both) > 1 for both in rows):
             return zero_loss(z)
-        terms = total[some] / pairs[some]
+        some, terms = pairs > 0, total / pairs.clamp(min=1)
         if self.training:
-            weight = self.weigh(sample_id[some], terms.detach())
+            weight = self.weigh(sample_id, terms.detach(), some)
             if self.remembers:
-                self.remember(sample_id[some], terms.detach())
+                self.remember(sample_id, terms.detach(), some)
             terms = terms * weight
-        return terms.mean()
+        return mean_where(some, terms)
 
-    def weigh(self, ids: Tensor, losses: Tensor) -> Tensor:
-        """Weights `[N]` of items with these current losses, by the memory of earlier visits."""
+    def weigh(self, ids: Tensor, losses: Tensor, some: Tensor | None = None) -> Tensor:
+        """Weights `[N]` of items with these current losses, by the memory of earlier visits; 1 but of `some` `[N]`."""
         self.memory = self.memory.to(ids.device)
         grown = int(ids.max()) + 1 - len(self.memory)
         if grown > 0:
             self.memory = torch.cat([self.memory, self.memory.new_zeros(grown, 2)])
-        history = self.memory[self.memory[:, 1] > 0, 0]
-        if len(history) < 2:
-            return torch.ones_like(losses)
-        mu, sd = history.mean(), history.std(correction=0).clamp(min=1e-12)
+        mean, visited = self.memory[:, 0], self.memory[:, 1] > 0
+        mu = mean_where(visited, mean)
+        sd = mean_where(visited, (mean - mu).square()).sqrt().clamp(min=1e-12)
         past, visits = self.memory[ids].unbind(1)
-        known = visits >= self.warmup
+        known = (visits >= self.warmup) & (visited.sum() > 1)
+        known = known if some is None else known & some
         noisy, faulty = known & (past < mu - self.noisy * sd), known & (past > mu + self.faulty * sd)
-        self.log["noisy_pairs"], self.log["faulty_pairs"] = int(noisy.sum()), int(faulty.sum())
+        self.count("noisy_pairs", noisy.sum())
+        self.count("faulty_pairs", faulty.sum())
         density = torch.exp(-0.5 * ((losses - mu) / sd) ** 2) / (sd * math.sqrt(2 * math.pi))
         return torch.where(noisy | faulty, density.clamp(max=1), 1).to(losses.dtype)
 
-    def remember(self, ids: Tensor, losses: Tensor) -> None:
-        """Add these losses to the means: the e-th visit of an item has weight e of 1 + 2 + ... + e."""
+    def remember(self, ids: Tensor, losses: Tensor, some: Tensor) -> None:
+        """Add the losses of `some` to the means: the e-th visit of an item has weight e of 1 + 2 + ... + e."""
         past, visits = self.memory[ids].unbind(1)
-        visits = visits + 1
-        keep = losses.isfinite()
-        past = past + torch.where(keep, losses.to(past.dtype) - past, 0) * 2 / (visits + 1)
-        self.memory[ids[keep]] = torch.stack([past, visits], 1)[keep]
+        keep = some & losses.isfinite()
+        later = past + torch.where(keep, losses.to(past.dtype) - past, 0) * 2 / (visits + 2)
+        self.memory[ids] = torch.stack([torch.where(keep, later, past), torch.where(keep, visits + 1, visits)], 1)

@@ -16,6 +16,7 @@ from clx.losses.base import Embeddings, Loss, average, register, require_two_inp
 from clx.losses.primitives.autograd import at_least_float32, first_order_only, without_autocast
 from clx.losses.primitives.edits import off_diagonal
 from clx.losses.primitives.functional import lse, units
+from clx.losses.primitives.masks import chosen
 from clx.losses.primitives.streaming import cross_rows
 from clx.losses.primitives.tiles import is_small
 
@@ -124,19 +125,18 @@ class AlignUniform(Loss):
         require_two_inputs(z)
         # absent rows may hold anything, NaN too
         u = units(z if present is None else {n: torch.where(present[n][:, None], x, 0) for n, x in z.items()})
-        pairs = []
-        for a, b in itertools.combinations(u, 2):
-            x, y = u[a], u[b]
-            if present is not None:
-                both = present[a] & present[b]
-                x, y = x[both], y[both]
-            if len(x):
-                pairs.append(alignment(x, y, self.alpha))
-        skipped = math.comb(len(z), 2) - len(pairs)
+        names, inputs = list(itertools.combinations(u, 2)), list(u.values())
+        aligned = [(u[a], u[b]) for a, b in names]
+        if present is not None:
+            rows = chosen([present[a] & present[b] for a, b in names] + [present[n] for n in u])
+            aligned = [(x[both], y[both]) for (x, y), both in zip(aligned, rows, strict=False)]
+            inputs = [x[there] for x, there in zip(inputs, rows[len(names) :], strict=True)]
+        pairs = [alignment(x, y, self.alpha) for x, y in aligned if len(x)]
+        skipped = len(names) - len(pairs)
         if skipped:
             self.log["skipped_pairs"] = skipped
         total = average(pairs) if pairs else zero_loss(z)
-        inputs = [x for x in (u[n] if present is None else u[n][present[n]] for n in u) if len(x) > 1]
+        inputs = [x for x in inputs if len(x) > 1]
         if not inputs:
             return total
         return torch.add(total, _uniformities(inputs, self.kernel).sum(), alpha=self.uniformity / len(inputs))

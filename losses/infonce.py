@@ -235,9 +235,7 @@ class Decoupled(Pairwise):
         if ids is None:  # two rows or more: each is a negative of the other
             return terms.mean()
         count = valid.sum()
-        dropped = len(valid) - int(count)
-        if dropped:
-            self.log["dropped_anchors"] = self.log.get("dropped_anchors", 0) + dropped
+        self.count("dropped_anchors", len(valid) - count)
         return terms.sum() / count.clamp(min=1)
 
     def weight(self, x: Tensor, y: Tensor) -> Tensor | None:

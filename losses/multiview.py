@@ -7,7 +7,7 @@ than two views is a negative only.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -15,10 +15,11 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Tempered, register, require_two_inputs, zero_loss
+from clx.losses.base import Embeddings, Tempered, register, require_two_inputs
 from clx.losses.primitives.autograd import nan_unless_finite
-from clx.losses.primitives.edits import DifferentIds, off_diagonal, off_items
+from clx.losses.primitives.edits import DifferentIds, off_absent_items, off_diagonal, off_items
 from clx.losses.primitives.functional import lse, softplus, unit, units, weighted_mean
+from clx.losses.primitives.masks import chosen, mean_where
 from clx.losses.primitives.streaming import cross_margins, gram
 from clx.losses.primitives.tiles import is_small, tiny_side
 
@@ -35,12 +36,13 @@ def mv_infonce(views: Sequence[Tensor], temperature: Tensor | float, present: Te
         Koromilas et al. 2025, arXiv 2507.06979. Rows of the same view are negatives too, as in its code.
     """
     positive, negative = _positives(views, temperature, present).flatten(1), _negatives(views, temperature, present)
-    if present is not None:
-        anchors = present.sum(0) > 1
-        positive, negative = positive[anchors], negative[:, anchors]
-    elif len(views[0]) > 1:  # no row can be without positives or negatives
-        return softplus(negative.logsumexp(0) - positive.logsumexp(1)).mean()
-    return weighted_mean(softplus(lse(negative, 0) - lse(positive, 1)))
+    if present is None:
+        if len(views[0]) > 1:  # no row can be without positives or negatives
+            return softplus(negative.logsumexp(0) - positive.logsumexp(1)).mean()
+        return weighted_mean(softplus(lse(negative, 0) - lse(positive, 1)))
+    anchors = present.sum(0) > 1
+    total, others = lse(positive, 1).masked_fill(~anchors, 0), lse(negative, 0).masked_fill(~anchors, 0)
+    return mean_where(anchors, softplus(others - total))
 
 
 def mv_dhel(views: Sequence[Tensor], temperature: Tensor | float, present: Tensor | None = None) -> Tensor:
@@ -63,8 +65,8 @@ def mv_dhel(views: Sequence[Tensor], temperature: Tensor | float, present: Tenso
     repulsion = torch.cat([_negatives([v], temperature, t[None]) for v, t in zip(views, present, strict=True)])
     repelled = repulsion != -torch.inf
     anchors = (present.sum(0) > 1) & repelled.any(0)
-    alignment = lse(pairs[anchors].flatten(1), 1) - math.log(2)
-    return weighted_mean(torch.where(repelled, repulsion, 0)[:, anchors].sum(0) - alignment)
+    alignment = (lse(pairs.flatten(1), 1) - math.log(2)).masked_fill(~anchors, 0)
+    return mean_where(anchors, torch.where(repelled, repulsion, 0).sum(0) - alignment)
 
 
 def poly_view(
@@ -87,17 +89,18 @@ def poly_view(
         Shidani et al. 2024, arXiv 2403.05490. That the sufficient statistic has length 1 is a choice made here.
     """
     if form == "sufficient":
-        return weighted_mean(torch.cat([_to_mean_of_others(views, a, temperature, present) for a in range(len(views))]))
+        pairs = with_mean_of_others(views, present, renormalise=True)
+        return weighted_mean(torch.cat([softplus(cross_margins(*pair, temperature, both=False)) for pair in pairs]))
     present = _all_present(views) if present is None else present
     positive = _positives(views, temperature, present).transpose(0, 1)  # [V, B, V]
     negative = _negatives(views, temperature, present)
-    terms = softplus(negative[:, :, None] - positive)
     usable = positive != -torch.inf
+    terms = softplus(negative[:, :, None] - positive.masked_fill(~usable, 0))
     if form == "geometric":
-        return weighted_mean(terms[usable])
+        return mean_where(usable, terms)
     anchors = usable.any(2)
-    count = usable.sum(2)[anchors].to(terms.dtype)
-    return weighted_mean(count.log() - lse((-terms).masked_fill(~usable, -torch.inf)[anchors], 1))
+    shares = lse((-terms).masked_fill(~usable, -torch.inf), 2).masked_fill(~anchors, 0)
+    return mean_where(anchors, usable.sum(2).clamp(min=1).to(terms.dtype).log() - shares)
 
 
 def _all_present(views: Sequence[Tensor]) -> Tensor:
@@ -116,11 +119,14 @@ def _positives(views: Sequence[Tensor], temperature: Tensor | float, present: Te
 def _negatives(views: Sequence[Tensor], temperature: Tensor | float, present: Tensor | None) -> Tensor:
     """Log-sum-exp of every row over all rows of other items, `[V, B]`; -inf for absent rows."""
     size = len(views[0])
-    if present is None or bool(present.all()):
+    if present is None or (present.is_cpu and bool(present.all())):
         return gram(views, temperature, off_items(size))[0].view(len(views), size)
+    if not present.is_cpu:  # how many rows are there is not known on the host
+        edit = off_absent_items(size, present.flatten())
+        return gram(views, temperature, edit)[0].view(len(views), size)
     items = torch.arange(size, device=present.device).expand_as(present)[present]
-    edit = DifferentIds(items) if len(views) > 1 else off_diagonal
-    log_sum = gram([v[t] for v, t in zip(views, present, strict=True)], temperature, edit)[0]
+    others = DifferentIds(items) if len(views) > 1 else off_diagonal
+    log_sum = gram([v[t] for v, t in zip(views, present, strict=True)], temperature, others)[0]
     return log_sum.new_full(present.shape, -torch.inf).masked_scatter(present, log_sum)
 
 
@@ -135,24 +141,20 @@ def _within_all(views: Sequence[Tensor], temperature: Tensor | float) -> Tensor:
 
 
 def with_mean_of_others(
-    views: Sequence[Tensor], a: int, present: Tensor | None, renormalise: bool
-) -> tuple[Tensor, Tensor]:
-    """View `a` and the mean of the other views, `[N, D]` each, of the N items that have both."""
-    others = [k for k in range(len(views)) if k != a]
+    views: Sequence[Tensor], present: Tensor | None, renormalise: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each view: its rows and the means of the other views, `[N, D]` each, of the N items that have both."""
+    others = [[k for k in range(len(views)) if k != a] for a in range(len(views))]
     if present is None:
-        other = functools.reduce(torch.add, (views[k] for k in others)) / len(others)
-        return views[a], unit(other) if renormalise else other
-    count = present[others].sum(0)
-    both = present[a] & (count > 0)
-    total = torch.stack([torch.where(present[k, :, None], views[k], 0) for k in others]).sum(0)
-    other = (total / count.clamp(min=1)[:, None])[both]
-    return views[a][both], unit(other) if renormalise else other
-
-
-def _to_mean_of_others(views: Sequence[Tensor], a: int, temperature: Tensor | float, present: Tensor | None) -> Tensor:
-    """InfoNCE of each item from view `a` to the mean of its other views, `[N]`."""
-    x, other = with_mean_of_others(views, a, present, renormalise=True)
-    return softplus(cross_margins(x, other, temperature, both=False))
+        for a, rest in enumerate(others):
+            other = functools.reduce(torch.add, (views[k] for k in rest)) / len(rest)
+            yield views[a], unit(other) if renormalise else other
+        return
+    rows = chosen([present[a] & present[rest].any(0) for a, rest in enumerate(others)])
+    for a, (rest, both) in enumerate(zip(others, rows, strict=True)):
+        total = torch.stack([torch.where(present[k, :, None], views[k], 0) for k in rest]).sum(0)
+        other = (total / present[rest].sum(0).clamp(min=1)[:, None])[both]
+        yield views[a][both], unit(other) if renormalise else other
 
 
 @dataclass(eq=False, kw_only=True)
@@ -167,12 +169,10 @@ class MultiView(Tempered):
         if present is None:
             return self.of_views(list(units(z).values()), None)
         mask = torch.stack([present[name] for name in z])
-        dropped = int((mask.sum(0) < 2).sum())
-        if dropped:
-            self.log["dropped_anchors"] = dropped
+        self.count("dropped_anchors", (mask.sum(0) < 2).sum())
         # absent rows may hold anything, NaN too
         views = [unit(torch.where(present[name][:, None], x, 0)) for name, x in z.items()]
-        return self.of_views(views, mask) if dropped < mask.shape[1] else zero_loss(z)
+        return self.of_views(views, mask)
 
     def of_views(self, views: list[Tensor], present: Tensor | None) -> Tensor:
         """The loss of unit rows `[B, D]` of each name, and where they are present `[V, B]`; None where all are."""

@@ -17,11 +17,13 @@ from clx.losses.primitives.autograd import (
     first_order_only,
     inverse_temperature,
     temperature_gradient,
+    tile_scale,
     without_autocast,
 )
 from clx.losses.primitives.dense import logits, partners, scaled_product
 from clx.losses.primitives.edits import Edit, off_items
 from clx.losses.primitives.functional import softplus
+from clx.losses.primitives.masks import group_sizes
 from clx.losses.primitives.streaming import gram_margins
 from clx.losses.primitives.tiles import is_small
 
@@ -66,8 +68,7 @@ def _count(x: Tensor, ids: Tensor | None) -> Tensor:
     """Number of negatives of each of the 2B rows, `[2B]`."""
     if ids is None:
         return x.new_full((2 * len(x),), 2 * len(x) - 2)
-    _, group, sizes = ids.unique(return_inverse=True, return_counts=True)
-    count = (2 * len(x) - 2 * sizes[group]).to(x.dtype)
+    count = (2 * len(x) - 2 * group_sizes(ids)[0]).to(x.dtype)
     return torch.cat([count, count])
 
 
@@ -76,7 +77,7 @@ def _hard_margins(x: Tensor, y: Tensor, temperature: Tensor | float, beta: float
     edit = other_items(ids) or off_items(len(x))
     if is_small(x, 2 * len(x)):
         return _Hard.apply(temperature, beta, edit, at_least_float32(x), at_least_float32(y))  # type: ignore[no-any-return, no-untyped-call]
-    hard = gram_margins(x, y, temperature / (1 + beta), edit, x.new_tensor(1 / (1 + beta)))
+    hard = gram_margins(x, y, temperature / (1 + beta), edit, x.new_full((), 1 / (1 + beta)))
     return hard - log_sum_of_negatives(x, y, temperature / beta, ids)
 
 
@@ -124,7 +125,7 @@ class _Corrected(Function):
         x: Tensor,
         y: Tensor,
     ) -> Tensor:
-        scale, expected = inverse_temperature(temperature), log_count + (math.log(tau_plus) if tau_plus else -math.inf)
+        scale, expected = tile_scale(temperature), log_count + (math.log(tau_plus) if tau_plus else -math.inf)
         left = torch.expm1(expected - margin).neg_().clamp_(min=0)
         corrected = margin + left.log() - math.log1p(-tau_plus)
         least = torch.linalg.vecdot(x, y).add_(1).mul_(-scale)
@@ -140,7 +141,7 @@ class _Corrected(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         used, left, least, x, y = ctx.saved_tensors
         dmargin = torch.where(used, g / left, 0)
-        if bool(used.all()):
+        if used.is_cpu and bool(used.all()):
             return None, None, None, dmargin, None, None
         low = torch.where(used, 0, g).view(2, -1).sum(0) * -ctx.scale
         dt = low.dot(least) if ctx.needs_input_grad[0] else None

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from clx.losses.base import Embeddings, Exclude, Tempered, average, require_two_inputs, zero_loss
 from clx.losses.primitives.edits import DifferentIds, Edit
 from clx.losses.primitives.functional import lse, paired_similarity, unit, units
+from clx.losses.primitives.masks import chosen
 from clx.losses.primitives.streaming import cross_rows
 
 PairLoss = Callable[[Tensor, Tensor, Tensor | None, str, Tensor | slice], Tensor]
@@ -72,13 +73,14 @@ class Pairwise(Tempered):
         """The mean of `pair` over the pairs of names that have `fewest` common rows."""
         require_two_inputs(z)
         u = units(z) if present is None else {}
-        terms = []
-        both: Tensor | slice
-        for a, b in itertools.combinations(z, 2):
+        names, terms = list(itertools.combinations(z, 2)), []
+        rows: Sequence[Tensor | slice] = [slice(None)] * len(names)
+        if present is not None:
+            rows = chosen([present[a] & present[b] for a, b in names])
+        for (a, b), both in zip(names, rows, strict=True):
             if present is None:
-                x, y, pair_ids, both = u[a], u[b], ids, slice(None)
+                x, y, pair_ids = u[a], u[b], ids
             else:  # absent rows may hold anything, NaN too
-                both = present[a] & present[b]
                 x, y, pair_ids = unit(z[a][both]), unit(z[b][both]), None if ids is None else ids[both]
             if len(x) >= fewest:
                 terms.append(pair(x, y, pair_ids, b, both))
@@ -124,7 +126,9 @@ class PairwiseWithNegatives(Pairwise):
         size = len(next(iter(z.values())))
         ids = item_ids(self.exclude, size, labels, sample_id, repeats)
         further = negatives or {}
-        here = {n: slice(None) if present is None else present[n] for n in further}
+        here: dict[str, Tensor | slice] = dict.fromkeys(further, slice(None))
+        if present is not None and further:
+            here = dict(zip(further, chosen([present[n] for n in further]), strict=True))
         found = [x[here[n]] for n, x in further.items()]
         if not sum(map(len, found)):
             return self.over_pairs(z, present, ids, lambda x, y, ids, *_: self.pair(x, y, ids))

@@ -12,10 +12,11 @@ from clx.losses.base import Embeddings, Tempered, register, stack_present, zero_
 from clx.losses.primitives.autograd import (
     at_least_float32,
     first_order_only,
-    inverse_temperature,
     sum_dtype,
+    tile_scale,
     without_autocast,
 )
+from clx.losses.primitives.masks import chosen
 
 
 def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float, weights: Tensor | None = None) -> Tensor:
@@ -49,7 +50,7 @@ class _RankNC(Function):
     @staticmethod
     @without_autocast
     def forward(ctx: Any, temperature: Tensor | float, targets: Tensor, weights: Tensor | None, z: Tensor) -> Tensor:
-        n, scale = len(z), inverse_temperature(temperature)
+        n, scale = len(z), tile_scale(temperature)
         dz, total, slope = torch.zeros_like(z), z.new_zeros((), dtype=sum_dtype(z)), z.new_zeros((), dtype=sum_dtype(z))
         squares = z.square().sum(1)
         block = max(1, (1 << 24 if z.is_cuda else 1 << 16) // n)
@@ -103,12 +104,12 @@ def _ranked(s: Tensor, distance: Tensor, start: int) -> tuple[Tensor, Tensor]:
     logits = s.gather(1, order)
     first, last = _ties(ordered)  # equal distances share the denominator of the first of them
     peak = logits.amax(1, keepdim=True)
-    if float((peak - logits).max()) < 60:
+    if logits.is_cpu and float((peak - logits).max()) < 60:
         e = (logits - peak).exp_()
         denominator = e.flip(1).cumsum(1).flip(1).gather(1, first)
         loss = (denominator.log() + peak - logits).sum(1, dtype=sum_dtype(s))
         g = e.mul_(denominator.reciprocal_().cumsum(1).gather(1, last)).sub_(1)
-    else:  # exponentials of far rows would underflow: stay in logarithms
+    else:  # exponentials of far rows would underflow, or may: stay in logarithms
         log_sum = logits.flip(1).logcumsumexp(1).flip(1).gather(1, first)
         loss = (log_sum - logits).sum(1, dtype=sum_dtype(s))
         g = (logits + (-log_sum).logcumsumexp(1).gather(1, last)).exp_().sub_(1)
@@ -135,6 +136,8 @@ class RankNContrast(Tempered):
     cost = "time O(V^2 B^2 (D + log VB)), memory O(V B D)"
     use = "a continuous target whose order the embedding should have; train a linear head on it afterwards"
 
+    host_reads = 1  # how many rows have a target
+
     temperature: Annotated[float, Gt(0)] = 2.0
 
     def forward(
@@ -148,8 +151,9 @@ class RankNContrast(Tempered):
         x, items = stack_present(z, present)
         y = at_least_float32(targets)[items]
         known = ~y.isnan().any(1)
-        if not bool(known.all()):
-            self.log["dropped_anchors"] = int((~known).sum())
-            x, y = x[known], y[known]
-        counted = None if weights is None else weights[items][known]
+        self.count("dropped_anchors", (~known).sum())
+        if not known.is_cpu or self.log:
+            (rows,) = chosen([known])
+            x, y, items = x[rows], y[rows], items[rows]
+        counted = None if weights is None else weights[items]
         return rank_n_contrast(x, y, self.tau, counted) if len(x) > 1 else zero_loss(z)

@@ -17,6 +17,7 @@ from clx.losses.primitives.autograd import (
     inverse_temperature,
     sum_dtype,
     temperature_gradient,
+    tile_scale,
     without_autocast,
 )
 from clx.losses.primitives.dense import scaled_product
@@ -92,11 +93,11 @@ class _Negatives(Function):
     def forward(
         ctx: Any, temperature: Tensor | float, bias: Tensor | float, edit: Edit, x: Tensor, y: Tensor
     ) -> Tensor:
-        scale, offset = inverse_temperature(temperature), float(bias)
+        scale, look = tile_scale(temperature), x.is_cpu
+        offset = float(bias) if look or not isinstance(bias, Tensor) else bias.detach()
         grid, wanted = Grid(x, y, scale, edit), any(ctx.needs_input_grad)
-        small = (
-            scale * longest_row(x) * longest_row(y) + abs(offset) < 80
-        )  # exp cannot overflow: the fast formula is exact
+        # where exp cannot overflow, the fast formula is exact
+        small = look and scale * longest_row(x) * longest_row(y) + abs(offset) < 80
         dx, dy = torch.zeros_like(x), torch.zeros_like(y)
         total, slope, shaped = x.new_zeros((), dtype=sum_dtype(x)), x.new_zeros((), dtype=sum_dtype(x)), grid.buffer()
         for i, j, s in grid.logits():
@@ -111,8 +112,9 @@ class _Negatives(Function):
                 torch.sigmoid(s, out=w)
             if wanted:
                 slope += w.sum()
-                dx[i].addmm_(w, y[j], alpha=grid.scale)
-                dy[j].addmm_(w.T, x[i], alpha=grid.scale)
+                grid.add_product(dx[i], w, grid.y[j])
+                grid.add_product(dy[j], w.T, grid.x[i])
+        grid.scale_left(dx)
         grid.world.add_up(total, slope, *([dx, dy] if wanted else []))
         dt = temperature_gradient(dx, x, scale) if ctx.needs_input_grad[0] else None
         ctx.save_for_backward(dt, slope.to(x.dtype), dx, dy)

@@ -10,6 +10,7 @@ from torch import Tensor
 from clx.losses.base import Embeddings, Tempered, register, stack_present, zero_loss
 from clx.losses.primitives.edits import DifferentIds, Edit, SameIds, off_diagonal
 from clx.losses.primitives.functional import softplus, unit
+from clx.losses.primitives.masks import group_sizes
 from clx.losses.primitives.streaming import gram
 from clx.losses.primitives.tiles import is_small
 
@@ -39,8 +40,8 @@ def supcon(
         together = same.to(z.dtype).fill_diagonal_(0)
         positives = together.sum(1)
     else:
-        _, group, sizes = labels.unique(return_inverse=True, return_counts=True)
-        positives = (sizes[group] - 1).to(z.dtype)
+        sizes, group = group_sizes(labels)
+        positives = (sizes - 1).to(z.dtype)
     valid, count = positives > 0, positives.clamp(min=1)
     if form == "in":
         apart: Edit = (lambda s, i, j: (~same).to(s.dtype)) if small else DifferentIds(group)
@@ -51,7 +52,7 @@ def supcon(
         log_sum, positive = gram(z, temperature, off_diagonal, lambda i, j: together)
         terms = log_sum - positive / count
     else:
-        sums = z.new_zeros(len(sizes), z.shape[1]).index_add(0, group, z)
+        sums = torch.zeros_like(z).index_add(0, group, z)
         # a row's similarities with all of its label, less the one with itself
         positive = torch.linalg.vecdot(z, sums[group] - z) / temperature / count
         terms = gram(z, temperature, off_diagonal)[0] - positive
@@ -97,8 +98,6 @@ class SupCon(Tempered):
             return zero_loss(z)
         terms, valid = supcon(unit(x), labels[items], self.tau, self.form)
         count = valid.sum()
-        dropped = len(valid) - int(count)
-        if dropped:
-            self.log["dropped_anchors"] = dropped
+        self.count("dropped_anchors", len(valid) - count)
         terms = terms if weights is None else terms * weights[items].to(terms.dtype)
         return terms.sum() / count.clamp(min=1)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from clx.losses.base import Embeddings, Loss, register
 from clx.losses.primitives.autograd import at_least_float32
-from clx.losses.primitives.functional import weighted_mean
+from clx.losses.primitives.masks import mean_where
 
 
 @dataclass(eq=False, kw_only=True)
@@ -27,13 +27,12 @@ class Regression(Loss):
         targets = targets.to(predictions.dtype)
         counted = None if weights is None else weights[:, None].expand_as(targets)
         unknown = targets.isnan()
-        if bool(unknown.any()):
-            self.log["dropped_targets"] = int(unknown.sum())
-            predictions, targets = predictions[~unknown], targets[~unknown]
-            counted = None if counted is None else counted[~unknown]
-        if counted is None and targets.numel():
+        self.count("dropped_targets", unknown.sum())
+        if counted is None and targets.numel() and targets.is_cpu and not self.log:
             return self.error(predictions, targets, "mean")
-        return weighted_mean(self.error(predictions, targets, "none"), counted)
+        # what stands in for the unknown may be NaN, of which the gradient would be NaN
+        errors = self.error(predictions.masked_fill(unknown, 0), targets.masked_fill(unknown, 0), "none")
+        return mean_where(~unknown, errors, counted)
 
     def error(self, predictions: Tensor, targets: Tensor, reduction: str) -> Tensor:
         raise NotImplementedError
@@ -127,21 +126,16 @@ class CrossEntropy(Loss):
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     def forward(self, z: Embeddings, *, predictions: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        lowest, highest = (int(end) for end in labels.aminmax()) if len(labels) else (0, 0)
-        if len(labels) and highest >= predictions.shape[1]:
+        if labels.is_cpu and len(labels) and (highest := int(labels.max())) >= predictions.shape[1]:
             raise ValueError(f"label {highest} is beyond the {predictions.shape[1]} predicted classes")
-        predictions = at_least_float32(predictions)
-        if lowest < 0:
-            known = labels >= 0
-            self.log["dropped_labels"] = int((~known).sum())
-            predictions, labels = predictions[known], labels[known]
-            weights = None if weights is None else weights[known]
-        if weights is None and len(labels):
-            return functional.cross_entropy(predictions, labels, label_smoothing=self.label_smoothing)
-        smoothing = self.label_smoothing
-        return weighted_mean(
-            functional.cross_entropy(predictions, labels, reduction="none", label_smoothing=smoothing), weights
-        )
+        predictions, smoothing = at_least_float32(predictions), self.label_smoothing
+        unknown = labels < 0
+        self.count("dropped_labels", unknown.sum())
+        if weights is None and len(labels) and labels.is_cpu and not self.log:
+            return functional.cross_entropy(predictions, labels, label_smoothing=smoothing)
+        predictions, labels = predictions.masked_fill(unknown[:, None], 0), labels.clamp(min=0)
+        errors = functional.cross_entropy(predictions, labels, reduction="none", label_smoothing=smoothing)
+        return mean_where(~unknown, errors, weights)
 
 
 @register("binary-cross-entropy")
@@ -172,11 +166,9 @@ class BinaryCrossEntropy(Loss):
             raise ValueError(f"predictions {[*predictions.shape]} and label_sets {[*label_sets.shape]} differ in shape")
         predictions = at_least_float32(predictions)
         unknown = label_sets.isnan().any(1)
-        if bool(unknown.any()):
-            self.log["dropped_labels"] = int(unknown.sum())
-            predictions, label_sets = predictions[~unknown], label_sets[~unknown]
-            weights = None if weights is None else weights[~unknown]
-        errors = functional.binary_cross_entropy_with_logits(
-            predictions, label_sets.to(predictions.dtype), reduction="none"
-        )
-        return weighted_mean(errors, None if weights is None else weights[:, None].expand_as(errors))
+        self.count("dropped_labels", unknown.sum())
+        predictions = predictions.masked_fill(unknown[:, None], 0)
+        label_sets = label_sets.to(predictions.dtype).masked_fill(unknown[:, None], 0)
+        errors = functional.binary_cross_entropy_with_logits(predictions, label_sets, reduction="none")
+        known = (~unknown)[:, None].expand_as(errors)
+        return mean_where(known, errors, None if weights is None else weights[:, None].expand_as(errors))

@@ -12,7 +12,8 @@ from torch.autograd.function import once_differentiable
 
 from clx.losses.base import Embeddings, Tempered, register, stack_present, three_digits, zero_loss
 from clx.losses.primitives.autograd import nan_unless_finite, without_autocast
-from clx.losses.primitives.functional import lse, unit, weighted_mean
+from clx.losses.primitives.functional import lse, unit
+from clx.losses.primitives.masks import chosen, group_sizes, mean_where
 
 Growth = Callable[[Tensor], Tensor]
 
@@ -32,7 +33,7 @@ def supremix(
     y: Tensor,
     temperature: Tensor | float,
     share: Tensor | None = None,
-    window: float | None = None,
+    window: Tensor | float | None = None,
     growth: Growth = linear,
     pairs: Callable[[int], Tensor] | None = None,
     self_positive: Tensor | None = None,
@@ -87,24 +88,23 @@ def supremix(
 
 
 def _hard_positives(
-    fixed: Tensor, y: Tensor, window: float, pairs: Callable[[int], Tensor] | None
+    fixed: Tensor, y: Tensor, window: Tensor | float, pairs: Callable[[int], Tensor] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Over each anchor's hard positives: log-sum-exp of similarities, their sum, their number; `[N]` each."""
     ordered, order = y.sort()
     gap = ordered[:, None] - ordered  # rows of equal target have gap 0 and are neighbours
     below, above = ((gap > 0) & (gap < window)).sum(1), ((gap < 0) & (-gap < window)).sum(1)
     first, last = (gap > 0).sum(1), (gap >= 0).sum(1)
-    chosen: dict[int, Tensor] = {}  # pairs of each anchor, if not all are used
-    number = below * above
+    drawn: dict[int, Tensor] = {}  # pairs of each anchor, if not all are used
+    starts, counts = torch.stack([first, below * above]).tolist()
     if pairs is not None:
-        for i, (start, count) in enumerate(zip(first.tolist(), number.tolist(), strict=True)):
+        for i, (start, count) in enumerate(zip(starts, counts, strict=True)):
             if count:
-                chosen[i] = (
-                    chosen[start] if start < i else pairs(count).to(y.device)
-                )  # rows of equal target share their pairs
-        number = torch.tensor([len(chosen.get(i, ())) for i in range(len(y))], device=y.device)
+                drawn[i] = drawn[start] if start < i else pairs(count)  # rows of equal target share their pairs
+        counts = [len(drawn.get(i, ())) for i in range(len(y))]
+    number = torch.tensor(counts).to(y.device, non_blocking=True)
     # Sorted by target, an anchor's rows below it end where its own begin, and those above begin where they end.
-    triples = _Triples(ordered, first - below, last, above, number, chosen)
+    triples = _Triples(ordered, first - below, last, above, number, counts, drawn)
     log_sums, sums = _Mixed.apply(triples, fixed[order][:, order])  # type: ignore[no-untyped-call]
     back = order.argsort()
     return log_sums[back], sums[back], number[back]
@@ -122,22 +122,24 @@ class _Triples:
     width: Tensor
     """Rows in the window above."""
     number: Tensor
-    chosen: dict[int, Tensor]
+    counts: list[int]
+    """The same, on the host."""
+    drawn: dict[int, Tensor]
+    """Of some anchors, the pairs that are used, where not all are; on the device of the generator."""
 
     def blocks(self, most: int = 1 << 18) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor]]:
         """Anchors and, for all their pairs, the anchor (from 0 in the block), j, k and the share of j."""
-        counts = self.number.tolist()
-        start = 0
+        counts, start = self.counts, 0
         while start < len(counts):
             stop, total = start, 0
             while stop < len(counts) and (stop == start or total + counts[stop] <= most):
                 total += counts[stop]
                 stop += 1
             part = slice(start, stop)
-            anchor = torch.repeat_interleave(self.number[part])
-            if self.chosen:
-                picks = [self.chosen[i] for i in range(start, stop) if i in self.chosen]
-                pick = torch.cat(picks) if picks else anchor
+            anchor = torch.repeat_interleave(self.number[part], output_size=total)
+            if self.drawn:
+                picks = [self.drawn[i] for i in range(start, stop) if i in self.drawn]
+                pick = torch.cat(picks).to(anchor.device, non_blocking=True) if picks else anchor
             else:
                 pick = (
                     torch.arange(total, device=anchor.device)
@@ -214,6 +216,8 @@ class SupReMix(Tempered):
     cost = "N = V B rows: time O(N^2 D + N P), memory O(N^2), P hard positives per anchor"
     use = "a continuous target, pre-training before a linear head; set window in the target's units"
 
+    host_reads = 2  # how many rows have a target, and how many hard positives each of them has
+
     temperature: Annotated[float, Gt(0)] = 0.3
     mixing: Literal["both", "negative", "positive", "none"] = "both"
     window: Annotated[float, Gt(0)] | None = None
@@ -239,11 +243,12 @@ class SupReMix(Tempered):
             raise ValueError(f"supremix orders items by one target, got {targets.shape[1]}")
         x, items = stack_present(z, present)
         y = targets[items, 0].to(x.dtype)
-        known = ~y.isnan()
-        x, y = x[known], y[known]
+        rows = len(x)
+        (known,) = chosen([~y.isnan()])
+        x, y, items = x[known], y[known], items[known]
         if len(x) < 2:
             return zero_loss(z)
-        window = self.window_share * y.std().item() if self.window is None else self.window
+        window = self.window_share * y.std() if self.window is None else self.window
         all_fit = (len(x) - 1) ** 2 // 4 <= self.max_positives  # a target in the middle has the most pairs
         terms, valid = supremix(
             unit(x),
@@ -253,12 +258,10 @@ class SupReMix(Tempered):
             window if self.mixing in ("both", "positive") else None,
             linear if self.magnify == "linear" else squared,
             None if all_fit else lambda number: self.draw_pairs(number, generator),
-            torch.bincount(items[known])[items[known]] == 1,
+            group_sizes(items)[0] == 1,
         )
-        dropped = len(known) - int(valid.sum())
-        if dropped:
-            self.log["dropped_anchors"] = dropped
-        return weighted_mean(terms[valid], None if weights is None else weights[items][known][valid])
+        self.count("dropped_anchors", rows - valid.sum())
+        return mean_where(valid, terms, None if weights is None else weights[items])
 
     def draw_shares(self, n: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
         """Draws of Beta(mix_alpha, mix_beta), `[n, n]`, of the type and device of `like`."""
@@ -267,7 +270,7 @@ class SupReMix(Tempered):
             torch._standard_gamma(torch.full((n, n), shape, device=where), generator=generator)
             for shape in (self.mix_alpha, self.mix_beta)
         )
-        return (a / (a + b)).to(like)
+        return (a / (a + b)).to(like.device, like.dtype, non_blocking=True)
 
     def draw_pairs(self, number: int, generator: torch.Generator | None) -> Tensor:
         """Which of `number` hard positives are used: all, or `max_positives` draws with replacement."""

@@ -118,13 +118,14 @@ class Symile(Tempered):
         # drawn on the generator's device: one on CPU gives the same negatives for rows on any device
         where = device if generator is None else generator.device
         orders = [
-            [torch.randperm(size, generator=generator, device=where).to(device) for _ in factors[1:]] for _ in factors
+            [torch.randperm(size, generator=generator, device=where).to(device, non_blocking=True) for _ in factors[1:]]
+            for _ in factors
         ]
         return symile_shuffled(factors, self.tau, orders)
 
     def rows(self, name: str, x: Tensor, present: Tensor) -> Tensor:
         """Unit rows of one modality, those of items that lack it replaced by its learned embedding."""
-        if bool(present.all()):
+        if (present.is_cpu or not hasattr(self, "absent")) and bool(present.all()):
             return unit(x)
         if not hasattr(self, "absent"):
             raise ValueError(f"{name} is missing in some rows: call setup(names, dim) once before training")

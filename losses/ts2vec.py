@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from clx.losses.base import Embeddings, Loss, Steps, register, require_two_inputs, zero_loss
-from clx.losses.primitives.functional import lse, softplus, weighted_mean
+from clx.losses.primitives.functional import lse, softplus
+from clx.losses.primitives.masks import mean_where
 
 most_logits = 1 << 24  # kept for backward; with more, they are computed again in backward
 
@@ -68,23 +69,20 @@ def contrast(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
         checkpoint(_terms, *part, use_reentrant=False) if at_once < len(x) else _terms(*part)
         for part in zip(x.split(at_once), y.split(at_once), mask.split(at_once), strict=True)
     ]
-    return weighted_mean(torch.cat(parts))
+    return mean_where(mask.repeat(1, 2), torch.cat(parts))
 
 
 def _terms(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """One term for each row that the mask keeps, first those of `x`, then those of `y` of each group."""
+    """One term for each row, first those of `x`, then those of `y` of each group: `[G, 2N]`."""
     both, there = torch.cat([x, y], 1), mask.repeat(1, 2)
     own = torch.eye(x.shape[1], dtype=torch.bool, device=x.device).repeat(2, 2)
     logits = (both @ both.mT).masked_fill(own | ~there[:, None], -torch.inf)
     positive = torch.linalg.vecdot(x, y).repeat(1, 2)
-    return softplus(lse(logits, 2)[there] - positive[there])
+    return softplus(lse(logits, 2) - positive)
 
 
-def shared_steps(x: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows with a common step; their common steps come first, and the time axis ends with the last of them."""
-    some = mask.any(1)
-    x, y, mask = x[some], y[some], mask[some]
-    longest = int(mask.sum(1).max()) if len(mask) else 0
+def shared_steps(x: Tensor, y: Tensor, mask: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The steps that the mask keeps come first, and the time axis ends with the last of the `longest` row."""
     order = (~mask).byte().argsort(dim=1, stable=True)[:, :longest]
     mask = mask.gather(1, order)
 
@@ -119,24 +117,27 @@ class TS2Vec(Loss):
         "series of which single parts matter; two views by `augmentation: {crops: 0, time_mask: 0.5}`, encoder dilated"
     )
 
+    host_reads = 1  # how many steps the longest series has
+
     alpha: Annotated[float, Interval(ge=0, le=1)] = 0.5
     temporal_unit: Annotated[int, Ge(0)] = 0
 
     def forward(self, z: Embeddings, *, steps: Steps, present: dict[str, Tensor] | None = None) -> Tensor:
         names = [name for name in z if name in steps]
         require_two_inputs({name: z[name] for name in names})
-        terms = []
+        masks = []
         for a, b in itertools.combinations(names, 2):
-            (x, here), (y, there) = steps[a], steps[b]
-            both = torch.ones_like(here[:, 0]) if present is None else present[a] & present[b]
-            if not bool(both.any()):
-                continue
+            here, there = steps[a][1], steps[b][1]
             if here.shape != there.shape:
                 raise ValueError(
                     f"{a} has {here.shape[1]} time steps and {b} has {there.shape[1]}: this loss compares views of "
                     "the same steps, so name one modality with two views in `inputs`"
                 )
-            x, y, mask = shared_steps(x[both], y[both], (here & there)[both])
-            if len(mask):
-                terms.append(ts2vec(x, y, mask, self.alpha, self.temporal_unit))
+            masks.append(here & there if present is None else here & there & (present[a] & present[b])[:, None])
+        longest = torch.stack([mask.sum(1).max() if len(mask) else mask.sum() for mask in masks]).tolist()
+        terms = []
+        for (a, b), mask, most in zip(itertools.combinations(names, 2), masks, longest, strict=True):
+            if most:
+                views = shared_steps(steps[a][0], steps[b][0], mask, most)
+                terms.append(ts2vec(*views, self.alpha, self.temporal_unit))
         return torch.stack(terms).mean() if terms else zero_loss(z)

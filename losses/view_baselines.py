@@ -30,8 +30,7 @@ def average_view(
         Scalar in nats; 0 for a batch of one.
     """
     terms = []
-    for a in range(len(views)):
-        x, other = with_mean_of_others(views, a, present, renormalise)
+    for x, other in with_mean_of_others(views, present, renormalise):
         if len(x) > 1:
             terms.append(nt_xent(x, other, temperature) if two_view == "nt-xent" else mv_dhel([x, other], temperature))
     return average(terms) if terms else views[0][:0].sum()

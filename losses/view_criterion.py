@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from clx.losses.primitives.autograd import at_least_float32
+from clx.losses.primitives.masks import mean_where
 
 CONSISTENCY = 0.1  # lambda
 
@@ -29,8 +30,7 @@ def relevance(x: Tensor, v: Tensor, kept: Tensor, real: Tensor, sparsity: float)
     Reference:
         Zheng et al. 2024, arXiv 2402.10434.
     """
-    some = kept[real].mean() if bool(real.any()) else kept.sum()
-    return sparsity * some + discrepancy(x, v) + CONSISTENCY * consistency(kept, real)
+    return sparsity * mean_where(real, kept) + discrepancy(x, v) + CONSISTENCY * consistency(kept, real)
 
 
 def discrepancy(x: Tensor, y: Tensor) -> Tensor:
@@ -63,12 +63,13 @@ def consistency(kept: Tensor, real: Tensor) -> Tensor:
     """
     count = real.sum(1)
     long = count > 1
+    n = count.clamp(min=2)[:, None]
     order = (~real).byte().argsort(dim=1, stable=True)
-    h, n = at_least_float32(kept).gather(1, order)[long], count[long, None]
+    h = at_least_float32(kept).gather(1, order)
     at = torch.arange(h.shape[1], device=h.device)
     near = ((h[:, 1:] - h[:, :-1]).abs() * (at[1:] < n)).sum(1) / (n[:, 0] - 1)
     ascending = h.masked_fill(at >= n, torch.inf).sort(1).values
     # of n sorted values, the one at place k is the larger in k pairs and the smaller in n - 1 - k
     share = torch.where(at < n, (2 * at - n + 1) * ascending.masked_fill(at >= n, 0), 0)
     far = 2 * share.sum(1) / (n * (n - 1))[:, 0]
-    return (near - far).sum() / max(1, len(h))
+    return mean_where(long, near - far)

@@ -49,11 +49,20 @@ def first_order_only(method: Method) -> Method:
 def inverse_temperature(temperature: Tensor | float) -> float:
     """1 / temperature as a number, and NaN for an infinite temperature too, so that the loss becomes NaN.
 
-    With a temperature on a GPU this waits for the device, as `longest_row` and `in_trusted_range` do anyway. On CPU a
-    number is the faster: the matrix product takes it as a factor, a tensor would need another pass over the logits.
+    On CPU a number is the faster: the matrix product takes it as a factor, a tensor would need another pass over the
+    logits. Where the temperature may be on a GPU, `tile_scale` does not wait for it.
     """
     scale = 1 / float(temperature)
     return scale if scale and math.isfinite(scale) else math.nan
+
+
+def tile_scale(temperature: Tensor | float) -> Tensor | float:
+    """As `inverse_temperature`, but of a temperature on a GPU a scalar tensor there: to look at it would be to wait."""
+    if not isinstance(temperature, Tensor) or temperature.is_cpu:
+        return inverse_temperature(temperature)
+    temperature = temperature.detach()
+    scale = (temperature + 0 * temperature).reciprocal()
+    return scale + 0 * scale
 
 
 def nan_unless_finite(temperature: Tensor | float) -> Tensor | float:
@@ -70,7 +79,7 @@ def sum_dtype(x: Tensor) -> torch.dtype:
     return torch.float32 if x.is_mps else torch.float64
 
 
-def temperature_gradient(dx: Tensor, x: Tensor, scale: float) -> Tensor:
+def temperature_gradient(dx: Tensor, x: Tensor, scale: Tensor | float) -> Tensor:
     """Gradient of the temperature, -sum(dx * x) / temperature: the logits depend on x / temperature only."""
     per_row: Tensor = torch.linalg.vecdot(dx, x)
     return per_row.sum(dtype=sum_dtype(x)).mul(-scale).to(x.dtype)

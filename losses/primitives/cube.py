@@ -13,9 +13,9 @@ from clx.losses.primitives import ranks
 from clx.losses.primitives.autograd import (
     at_least_float32,
     first_order_only,
-    inverse_temperature,
     nan_unless_finite,
     temperature_gradient,
+    tile_scale,
     without_autocast,
 )
 from clx.losses.primitives.edits import off_diagonal
@@ -72,9 +72,12 @@ class _Slabs:
     T tuples of rows of the leading factors, J rows of the last but one, K rows of the last.
     """
 
-    def __init__(self, scale: float, factors: tuple[Tensor, ...], world: ranks.World) -> None:
+    def __init__(self, scale: Tensor | float, factors: tuple[Tensor, ...], world: ranks.World) -> None:
         *self.leading, self.y, self.z = factors
-        if math.isnan(scale):  # some CPU libraries take an alpha of NaN for 0
+        self.left: Tensor | float = 1.0  # a factor of the last rows that is no factor of the products
+        if isinstance(scale, Tensor):
+            self.z, self.left, scale = self.z * scale, scale, 1.0
+        elif math.isnan(scale):  # some CPU libraries take an alpha of NaN for 0
             self.z, scale = self.z * math.nan, 1.0
         n, self.scale, self.kept = len(self.y), scale, list[Tensor]()
         self.shape = [n] * len(self.leading)
@@ -146,19 +149,20 @@ class _Cube(Function):
     @staticmethod
     @without_autocast
     def forward(ctx: Any, temperature: Tensor | float, *factors: Tensor) -> tuple[Tensor, ...]:
-        scale, n = inverse_temperature(temperature), len(factors[0])
-        world = ranks.sharers(factors[0], n ** len(factors))
-        slabs = _Slabs(scale, factors, world)
-        shift = shift_for(factors[0], scale * math.prod(map(longest_row, factors)))
+        ctx.scale, n, ctx.with_maximum = tile_scale(temperature), len(factors[0]), not factors[0].is_cpu
+        world = ctx.world = ranks.sharers(factors[0], n ** len(factors))
+        slabs = _Slabs(ctx.scale, factors, world)
         tuples = len(slabs.digits[0])
-        lead, y, z = (ExponentialSum(factors[0], size, shift) for size in (tuples, n, n))
-        keep = any(ctx.needs_input_grad) and slabs.bytes() <= budget(*factors)
-        for t, j, k, _, e in slabs.exponentials(shift, keep):
-            per_row = e.sum(1).view(t.stop - t.start, -1)
-            lead.total[t] += per_row.sum(1)
-            y.total[j] += per_row.sum(0)
-            z.total[k] += e.sum(0)
-        ctx.with_maximum = not all(in_trusted_range(total) for total in (lead.total[slabs.part], y.total, z.total))
+        if not ctx.with_maximum:
+            ctx.shift = shift = shift_for(factors[0], ctx.scale * math.prod(map(longest_row, factors)))
+            lead, y, z = (ExponentialSum(factors[0], size, shift) for size in (tuples, n, n))
+            keep = any(ctx.needs_input_grad) and slabs.bytes() <= budget(*factors)
+            for t, j, k, _, e in slabs.exponentials(shift, keep):
+                per_row = e.sum(1).view(t.stop - t.start, -1)
+                lead.total[t] += per_row.sum(1)
+                y.total[j] += per_row.sum(0)
+                z.total[k] += e.sum(0)
+            ctx.with_maximum = not all(map(in_trusted_range, (lead.total[slabs.part], y.total, z.total)))
         if ctx.with_maximum:
             lead, y, z = (ExponentialSum(factors[0], size, -math.inf) for size in (tuples, n, n))
             slabs.kept = []
@@ -171,7 +175,7 @@ class _Cube(Function):
         over_ranks(world, *sums)
         lse = tuple(part.log() for part in sums)
         ctx.save_for_backward(*factors, *(part.total for part in sums), *(part.peak for part in sums))
-        ctx.scale, ctx.shift, ctx.kept, ctx.world = scale, shift, slabs.kept, world
+        ctx.kept = slabs.kept
         return lse
 
     @staticmethod
@@ -211,6 +215,8 @@ class _Cube(Function):
                 per_tuple = v3.mul_(slabs.y[j]).sum(1)
                 for m, d in enumerate(digits):
                     grads[m].index_add_(0, d, per_tuple * slabs.product(t, skip=m))
+        if isinstance(slabs.left, Tensor):
+            grads[-1].mul_(slabs.left)
         ctx.world.add_up(*grads)
-        dt = temperature_gradient(grads[-1], slabs.z, ctx.scale) if ctx.needs_input_grad[0] else None
+        dt = temperature_gradient(grads[-1], factors[-1], ctx.scale) if ctx.needs_input_grad[0] else None
         return dt, *grads

@@ -39,6 +39,17 @@ def off_items(size: int) -> Edit:
     return leave_out
 
 
+def off_absent_items(size: int, present: Tensor) -> Edit:
+    """As `off_items`, and leaves out all pairs of rows that are not `present` `[V size]`, on a GPU."""
+    leave_out, absent = off_items(size), ~present
+
+    def edit(s: Tensor, i: slice, j: slice) -> None:
+        leave_out(s, i, j)
+        s.masked_fill_(absent[i, None], -math.inf).masked_fill_(absent[j], -math.inf)
+
+    return edit
+
+
 class DifferentIds:
     """Edit that leaves out pairs of equal id: the same item, sample or label.
 

@@ -22,8 +22,8 @@ from torch.autograd import Function
 from clx.losses.primitives.autograd import (
     at_least_float32,
     first_order_only,
-    inverse_temperature,
     temperature_gradient,
+    tile_scale,
     without_autocast,
 )
 from clx.losses.primitives.dense import CrossLoss, DenseCross, DenseGram, GramLoss, concatenated
@@ -151,16 +151,19 @@ class _Cross(Function):
     def forward(
         ctx: Any, temperature: Tensor | float, edit: Edit | None, both: bool, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
-        scale = inverse_temperature(temperature)
-        grid, shift = Grid(x, y, scale, edit), shift_for(x, scale * longest_row(x) * longest_row(y))
-        down, along = ExponentialSum(x, len(x), shift), ExponentialSum(x, len(y), shift)
-        keep = any(ctx.needs_input_grad) and grid.bytes() <= budget(x, y)
-        for i, j, e in grid.exponentials(shift, keep):
-            down.total[i] += e.sum(1)
-            if both:
-                along.total[j] += e.sum(0)
-        trusted = in_trusted_range(grid.touched(down.total, 0))
-        ctx.with_maximum = not (trusted and (not both or in_trusted_range(grid.touched(along.total, 1))))
+        ctx.scale, ctx.both, ctx.with_maximum = tile_scale(temperature), both, not x.is_cpu
+        grid = Grid(x, y, ctx.scale, edit)
+        if not ctx.with_maximum:
+            shift = shift_for(x, ctx.scale * longest_row(x) * longest_row(y))
+            down, along = ExponentialSum(x, len(x), shift), ExponentialSum(x, len(y), shift)
+            keep = any(ctx.needs_input_grad) and grid.bytes() <= budget(x, y)
+            for i, j, e in grid.exponentials(shift, keep):
+                down.total[i] += e.sum(1)
+                if both:
+                    along.total[j] += e.sum(0)
+            trusted = in_trusted_range(grid.touched(down.total, 0))
+            ctx.with_maximum = not (trusted and (not both or in_trusted_range(grid.touched(along.total, 1))))
+            ctx.shift = shift
         if ctx.with_maximum:
             down, along, grid.kept = ExponentialSum(x, len(x), -math.inf), ExponentialSum(x, len(y), -math.inf), []
             for i, j, s in grid.logits():
@@ -170,7 +173,7 @@ class _Cross(Function):
         over_ranks(grid.world, *([down, along] if both else [down]))
         lse = down.log(), along.log()
         ctx.save_for_backward(x, y, down.total, down.peak, along.total, along.peak)
-        ctx.both, ctx.shift, ctx.grid = both, shift, grid
+        ctx.grid = grid
         return lse
 
     @staticmethod
@@ -192,11 +195,12 @@ class _Cross(Function):
                 torch.add(a[i, None], b[j], out=w).mul_(s)
             else:
                 torch.mul(s, a[i, None], out=w)
-            dx[i].addmm_(w, y[j], alpha=grid.scale)
+            grid.add_product(dx[i], w, grid.y[j])
             if ctx.needs_input_grad[4]:
-                dy[j].addmm_(w.T, x[i], alpha=grid.scale)
+                grid.add_product(dy[j], w.T, grid.x[i])
+        grid.scale_left(dx)
         grid.world.add_up(dx, *([dy] if ctx.needs_input_grad[4] else []))
-        dt = temperature_gradient(dx, x, grid.scale) if ctx.needs_input_grad[0] else None
+        dt = temperature_gradient(dx, x, ctx.scale) if ctx.needs_input_grad[0] else None
         return dt, None, None, dx, dy
 
 
@@ -206,9 +210,8 @@ class _Gram(Function):
     def forward(
         ctx: Any, temperature: Tensor | float, edit: Edit | None, weigh: PairWeights | None, z: Tensor, views: int
     ) -> tuple[Tensor, Tensor]:
-        scale = inverse_temperature(temperature)
-        grid, shift = Grid(z, z, scale, edit, upper=True), shift_for(z, scale * longest_row(z) ** 2)
-        sums, linear = ExponentialSum(z, len(z), shift), z.new_zeros(len(z))
+        ctx.scale, ctx.with_maximum, ctx.weigh = tile_scale(temperature), not z.is_cpu, weigh
+        grid, linear = Grid(z, z, ctx.scale, edit, upper=True), z.new_zeros(len(z))
 
         def add_up(i: slice, j: slice, s: Tensor) -> None:
             if weigh is not None:
@@ -217,22 +220,28 @@ class _Gram(Function):
                 if i != j:
                     linear[j] += weighed.sum(0)
 
-        keep = any(ctx.needs_input_grad) and grid.bytes() <= budget(*[z] * views)
-        for i, j, e in grid.exponentials(shift, keep, add_up):
-            sums.total[i] += e.sum(1)
-            if i != j:
-                sums.total[j] += e.sum(0)
-        ctx.with_maximum = not in_trusted_range(grid.touched(sums.total, 0, 1))
+        if not ctx.with_maximum:
+            shift = shift_for(z, ctx.scale * longest_row(z) ** 2)
+            sums = ExponentialSum(z, len(z), shift)
+            keep = any(ctx.needs_input_grad) and grid.bytes() <= budget(*[z] * views)
+            for i, j, e in grid.exponentials(shift, keep, add_up):
+                sums.total[i] += e.sum(1)
+                if i != j:
+                    sums.total[j] += e.sum(0)
+            ctx.shift, ctx.with_maximum = shift, not in_trusted_range(grid.touched(sums.total, 0, 1))
+            before_edit = None  # all linear terms are added up
+        else:
+            before_edit = add_up
         if ctx.with_maximum:
             sums, grid.kept = ExponentialSum(z, len(z), -math.inf), []
-            for i, j, s in grid.logits():
+            for i, j, s in grid.logits(before_edit):
                 sums.absorb(i, s, 1)
                 if i != j:
                     sums.absorb(j, s, 0)
         over_ranks(grid.world, sums, beside=[] if weigh is None else [linear])
         lse = sums.log()
         ctx.save_for_backward(z, sums.total, sums.peak)
-        ctx.shift, ctx.grid, ctx.weigh = shift, grid, weigh
+        ctx.grid = grid
         return lse, linear
 
     @staticmethod
@@ -253,10 +262,11 @@ class _Gram(Function):
                 torch.add(a[i, None], a[j], out=w).mul_(s)
             if ctx.weigh is not None:
                 w.addcmul_(ctx.weigh(i, j), h[i, None] + h[j])
-            dz[i].addmm_(w, z[j], alpha=grid.scale)
+            grid.add_product(dz[i], w, grid.y[j])
             if i != j:
-                dz[j].addmm_(w.T, z[i], alpha=grid.scale)
+                grid.add_product(dz[j], w.T, grid.y[i])
+        grid.scale_left(dz)
         grid.world.add_up(dz)
         # dz has every pair twice, once from each of its rows; the temperature has it once
-        dt = temperature_gradient(dz, z, grid.scale / 2) if ctx.needs_input_grad[0] else None
+        dt = temperature_gradient(dz, z, ctx.scale / 2) if ctx.needs_input_grad[0] else None
         return dt, None, None, dz, None

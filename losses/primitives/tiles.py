@@ -13,6 +13,7 @@ from clx.losses.primitives.edits import Edit
 
 small_side = 512  # up to so many rows on both sides, on CPU, all logits at once are faster than tiles
 tiny_side = 256  # up to so many, losses save their gradient in the forward pass
+multiplied: torch.dtype | None = None  # what factors of products are rounded to, where float32 is not to be kept
 keep_limit: int | None = None  # bytes of tiles kept for backward, in place of `budget`
 
 
@@ -25,6 +26,29 @@ def keeping(limit: int) -> Iterator[None]:
         yield
     finally:
         keep_limit = before
+
+
+@contextmanager
+def multiplying(dtype: torch.dtype | None) -> Iterator[None]:
+    """Round the factors of products of float32 to `dtype`, bfloat16 say; their sums and all else stay float32."""
+    global multiplied
+    before, multiplied = multiplied, dtype
+    try:
+        yield
+    finally:
+        multiplied = before
+
+
+def rounded(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """`x` as a factor of products in `dtype`; on a CPU, which has no such products, its rounded values in float32."""
+    if dtype is None:
+        return x
+    return x.to(dtype) if x.is_cuda else x.to(dtype).to(x.dtype)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """`a b` in float32, also of `rounded` factors."""
+    return torch.mm(a, b) if a.dtype in (torch.float32, torch.float64) else torch.mm(a, b, out_dtype=torch.float32)
 
 
 def budget(*inputs: Tensor) -> int:
@@ -153,7 +177,7 @@ class Grid:
     Where `ranks` share them, those of this rank.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, scale: float, edit: Edit | None, upper: bool = False) -> None:
+    def __init__(self, x: Tensor, y: Tensor, scale: Tensor | float, edit: Edit | None, upper: bool = False) -> None:
         side, self.world = tile_side(x), ranks.sharers(x, len(x) * len(y))
         blocks = self.world.triangle(len(x)) if upper else self.world.rectangle(len(x), len(y))
         if upper and not x.is_cuda:  # smaller ones, so that less is computed on both sides of the diagonal
@@ -168,7 +192,11 @@ class Grid:
         ]
         if self.world.size > 1:  # a rank may have no rows
             self.places = [(i, j) for i, j in self.places if i.start < i.stop and j.start < j.stop]
-        if math.isnan(scale):  # some CPU libraries take an alpha of NaN for 0
+        self.dtype, self.like = multiplied if x.dtype == torch.float32 else None, x
+        self.left: Tensor | float | None = None  # a factor that is no factor of the products
+        if self.dtype is not None or isinstance(scale, Tensor):
+            x, y, self.left, scale = rounded(x * scale, self.dtype), rounded(y, self.dtype), scale, 1.0
+        elif math.isnan(scale):  # some CPU libraries take an alpha of NaN for 0
             x, scale = x * math.nan, 1.0
         self.x, self.y, self.scale, self.edit = x, y, scale, edit
         sides = [(i.stop - i.start, j.stop - j.start) for i, j in self.places]
@@ -177,7 +205,7 @@ class Grid:
 
     def bytes(self) -> int:
         """Memory of all tiles."""
-        return len(self.places) * self.room * self.x.element_size()
+        return len(self.places) * self.room * self.like.element_size()
 
     def touched(self, total: Tensor, *axes: int) -> Tensor:
         """The entries of sums by row to which tiles of this rank add, by their rows (axis 0) or columns (axis 1)."""
@@ -188,7 +216,7 @@ class Grid:
 
     def buffer(self) -> Callable[[slice, slice], Tensor]:
         """A function that gives the same memory in the shape of a tile, by its slices."""
-        room = self.x.new_empty(self.room)
+        room = self.like.new_empty(self.room)
 
         def shaped(i: slice, j: slice) -> Tensor:
             height, width = i.stop - i.start, j.stop - j.start
@@ -200,15 +228,33 @@ class Grid:
         """Tiles before their edit, each with its slices; in one and the same memory unless they are to be kept."""
         shaped = self.buffer()
         for i, j in self.places:
-            s = self.x.new_empty(i.stop - i.start, j.stop - j.start) if keep else shaped(i, j)
-            torch.addmm(s, self.x[i], self.y[j].T, beta=0, alpha=self.scale, out=s)
+            if self.x.dtype != self.like.dtype:
+                s = product(self.x[i], self.y[j].T)
+            else:
+                s = self.like.new_empty(i.stop - i.start, j.stop - j.start) if keep else shaped(i, j)
+                torch.addmm(s, self.x[i], self.y[j].T, beta=0, alpha=self.scale, out=s)
             if keep:
                 self.kept.append(s)
             yield i, j, s
 
-    def logits(self) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Tiles after their edit; weights are added as logarithms."""
+    def add_product(self, gradient: Tensor, w: Tensor, rows: Tensor) -> None:
+        """Add to the gradient of one side `w rows`, where `rows` are the other side's, `self.x` or `self.y`."""
+        if self.dtype is None:
+            gradient.addmm_(w, rows, alpha=self.scale)
+        else:
+            gradient.add_(product(rounded(w, self.dtype), rows))
+
+    def scale_left(self, gradient: Tensor) -> Tensor:
+        """The gradient, in place, that was made of products with `self.y` alone: times what `self.x` contains."""
+        return gradient if self.left is None else gradient.mul_(self.left)
+
+    def logits(
+        self, before_edit: Callable[[slice, slice, Tensor], None] | None = None
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Tiles after their edit; weights are added as logarithms. `before_edit` is called with each tile before."""
         for i, j, s in self.products():
+            if before_edit is not None:
+                before_edit(i, j, s)
             weights = None if self.edit is None else self.edit(s, i, j)
             yield i, j, s if weights is None else s.add_(weights.log())
 
@@ -230,5 +276,5 @@ class Grid:
 
 def is_small(x: Tensor, size: int, side: int | None = None) -> bool:
     """Whether the logits of `size` rows like those of `x` are computed all at once: on CPU, up to `side` rows."""
-    small = x.is_cpu and 0 < size <= min(small_side, side or small_side)
+    small = x.is_cpu and multiplied is None and 0 < size <= min(small_side, side or small_side)
     return small and ranks.sharers(x, size * size).size == 1

@@ -25,7 +25,7 @@ def describe_loss(name: str) -> dict[str, Any]:
     if name not in LOSSES:
         raise BadInput(f"unknown loss {name!r}{nearest(name, LOSSES)}")
     cls = LOSSES[name]
-    said = {key: getattr(cls, key) for key in ("family", "paper", "formula", "cost", "use")}
+    said = {key: getattr(cls, key) for key in ("family", "paper", "formula", "cost", "host_reads", "use")}
     optional = cls.needs() - cls.required()
     needs = ", ".join(sorted(cls.required())) or "embeddings alone"
     needs += f" (also uses {', '.join(sorted(optional))})" if optional else ""

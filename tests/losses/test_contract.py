@@ -11,10 +11,9 @@ from torch import Tensor
 
 from clx.losses.base import EXTRAS, LOSSES, TERM_KEYS, Exclude, Loss, register
 from clx.losses.primitives import cube, tiles
+from loss_inputs import EVERY, NAMES, batch, make, steps_of
 
-EVERY = sorted(LOSSES)
 GUIDE = (Path(__file__).parents[2] / "losses" / "README.md").read_text()
-NAMES = ("image", "text", "audio/0")
 TEMPERED = [n for n in EVERY if "temperature" in {f.name for f in dataclasses.fields(LOSSES[n])}]
 ON_EMBEDDINGS = [n for n in EVERY if LOSSES[n].family != "supervised heads"]
 # parts that are constants to the gradient by definition, switched off where the value is differentiated
@@ -23,41 +22,6 @@ DIFFERENTIABLE: dict[str, dict[str, Any]] = {"dclw": {"sigma": 1e9}, "supremix":
 WITHOUT_DRAWS: dict[str, dict[str, Any]] = {"supremix": {"mixing": "positive"}}
 # so that rows of the batch are anchors
 HAVE_ANCHORS: dict[str, dict[str, Any]] = {"conr": {"window": 1.5}}
-
-
-FIELDS: dict[str, dict[str, Any]] = {"supremix": {"window": 3.0}}  # so that the targets below have hard positives
-
-
-def make(name: str, width: int = 4, **fields: Any) -> Loss:
-    loss = LOSSES[name](**FIELDS.get(name, {}) | fields)
-    torch.manual_seed(0)
-    loss.setup(NAMES, width)
-    return loss
-
-
-def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, seed: int = 1) -> dict[str, Any]:
-    g = torch.Generator().manual_seed(seed)
-    z = {name: torch.randn(size, width, generator=g, dtype=torch.float64).to(dtype) for name in NAMES}
-    return {
-        "z": z,
-        "labels": torch.arange(size) % 3,
-        "label_sets": (torch.arange(size) % 2).to(torch.float64)[:, None],
-        "targets": (torch.arange(size) % 4).to(torch.float64)[:, None],
-        "predictions": torch.randn(size, 1, generator=g, dtype=torch.float64).to(dtype),
-        "present": {name: torch.ones(size, dtype=torch.bool) for name in NAMES},
-        "sample_id": torch.arange(size),
-        "repeats": None,
-        "weights": None,
-        "negatives": None,  # test_only_negatives.py has some
-        "contents": None,
-    }
-
-
-def steps_of(z: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Five time steps that follow from the embeddings, so that what holds for these holds for steps."""
-    beat = torch.tensor([-1, 0.5, 1, -0.25, 2])[:, None]  # exact in half precision
-    mask = torch.ones(len(next(iter(z.values()))), 5, dtype=torch.bool)
-    return {name: (rows[:, None] * beat.to(rows.dtype), mask) for name, rows in z.items()}
 
 
 def call(loss: Loss, data: dict[str, Any]) -> Tensor:

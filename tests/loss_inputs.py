@@ -1,0 +1,44 @@
+"""A small batch for every registered loss, with all the extras that one may ask for."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clx.losses.base import LOSSES, Loss
+
+EVERY = sorted(LOSSES)
+NAMES = ("image", "text", "audio/0")
+FIELDS: dict[str, dict[str, Any]] = {"supremix": {"window": 3.0}}  # so that the targets below have hard positives
+
+
+def make(name: str, width: int = 4, **fields: Any) -> Loss:
+    loss = LOSSES[name](**FIELDS.get(name, {}) | fields)
+    torch.manual_seed(0)
+    loss.setup(NAMES, width)
+    return loss
+
+
+def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, seed: int = 1) -> dict[str, Any]:
+    g = torch.Generator().manual_seed(seed)
+    z = {name: torch.randn(size, width, generator=g, dtype=torch.float64).to(dtype) for name in NAMES}
+    return {
+        "z": z,
+        "labels": torch.arange(size) % 3,
+        "label_sets": (torch.arange(size) % 2).to(torch.float64)[:, None],
+        "targets": (torch.arange(size) % 4).to(torch.float64)[:, None],
+        "predictions": torch.randn(size, 1, generator=g, dtype=torch.float64).to(dtype),
+        "present": {name: torch.ones(size, dtype=torch.bool) for name in NAMES},
+        "sample_id": torch.arange(size),
+        "repeats": None,
+        "weights": None,
+        "negatives": None,  # test_only_negatives.py has some
+        "contents": None,
+    }
+
+
+def steps_of(z: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Five time steps that follow from the embeddings, so that what holds for these holds for steps."""
+    beat = torch.tensor([-1, 0.5, 1, -0.25, 2])[:, None]  # exact in half precision
+    mask = torch.ones(len(next(iter(z.values()))), 5, dtype=torch.bool)
+    return {name: (rows[:, None] * beat.to(rows.dtype), mask) for name, rows in z.items()}
