@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from clx.losses.primitives.autograd import at_least_float32
 from clx.losses.primitives.masks import chosen
+from clx.losses.primitives.tiles import multiplying
 
 Embeddings = dict[str, Tensor]
 """Embeddings `[B, D]` by name; views of one modality are names too: `image/0`, `image/1`."""
@@ -38,6 +39,11 @@ EXTRAS = {
 """What a loss may ask for besides the embeddings, and what each name stands for."""
 
 
+def bfloat16_products(on: bool) -> AbstractContextManager[None]:
+    """Round the factors of products of all pairs to bfloat16; with `on` False, leave what is set."""
+    return multiplying(torch.bfloat16) if on else nullcontext()
+
+
 @dataclass(eq=False)  # eq=False keeps nn.Module hashable
 class Loss(nn.Module):
     """An objective on embeddings. Subclasses are keyword-only dataclasses; their fields are the parameters.
@@ -47,7 +53,8 @@ class Loss(nn.Module):
     have it.
 
     A loss normalises for itself when its formula wants unit rows, works in float32 under autocast, and never
-    knows its rank: rows of all processes are gathered before it is called.
+    knows its rank: rows of all processes are gathered before it is called. Under autocast to bfloat16 on CUDA, the
+    factors of its products of all pairs are rounded to that; sums, exponentials and positives stay in float32.
     """
 
     family: ClassVar[str] = ""
@@ -86,7 +93,8 @@ class Loss(nn.Module):
         self.log.clear()
         device = next(iter(z.values())).device.type
         on = torch.is_autocast_enabled(device)  # entering the context takes longer than asking
-        with torch.autocast(device, enabled=False) if on else nullcontext():
+        half = on and device == "cuda" and torch.get_autocast_dtype(device) == torch.bfloat16
+        with torch.autocast(device, enabled=False) if on else nullcontext(), bfloat16_products(half):
             if extras.get("steps"):
                 extras["steps"] = {
                     name: (at_least_float32(rows), mask) for name, (rows, mask) in extras["steps"].items()
