@@ -28,7 +28,12 @@ def start(count: int, folder: Path) -> None:
     folder.mkdir()
     given = [[sys.executable, SCRIPT, str(k), str(count), folder / "store", folder / f"{k}.json"] for k in range(count)]
     processes = [
-        subprocess.Popen(each, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            each,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for each in given
     ]
     try:
