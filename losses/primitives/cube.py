@@ -89,13 +89,13 @@ class _Slabs:
         height, wide = slab_shape(self.y)
         self.middle = self.last = even_slices(n, wide)
         self.part = world.part(len(counter))  # the tuples of this rank
-        tuples = self.part.stop - self.part.start
-        self.blocks = even_slices(tuples, max(1, height // min(n, wide)), self.part.start)
-        self.tall = -(-tuples // len(self.blocks)) * -(-n // len(self.middle))
+        self.tuples: int = self.part.stop - self.part.start
+        self.blocks = even_slices(self.tuples, max(1, height // min(n, wide)), self.part.start)
+        self.tall = -(-self.tuples // len(self.blocks)) * -(-n // len(self.middle))
         self.wide = -(-n // len(self.last))
 
     def bytes(self) -> int:
-        return (self.part.stop - self.part.start) * len(self.y) * len(self.z) * self.y.element_size()
+        return self.tuples * len(self.y) * len(self.z) * self.y.element_size()
 
     def product(self, t: slice, skip: int | None = None) -> Tensor:
         """Product of the leading rows of each tuple `[T, D]`, with or without factor `skip`."""

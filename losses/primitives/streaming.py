@@ -199,7 +199,8 @@ class _Cross(Function):
             if ctx.needs_input_grad[4]:
                 grid.add_product(dy[j], w.T, grid.x[i])
         grid.scale_left(dx)
-        grid.world.add_up(dx, *([dy] if ctx.needs_input_grad[4] else []))
+        needs = ctx.needs_input_grad
+        grid.world.add_up(*([dx] if needs[0] or needs[3] else []), *([dy] if needs[4] else []))
         dt = temperature_gradient(dx, x, ctx.scale) if ctx.needs_input_grad[0] else None
         return dt, None, None, dx, dy
 

@@ -113,7 +113,7 @@ def far_apart() -> Iterator[Case]:
         all_large = 60.0 if said == "60" else 1.0
         few = {"x": x[:9] * scale(said, 4, 9), "y": y[:9] * all_large, "w": w[:9], "t": t}
         two, one = {"x": x * scale(said, 11), "y": y * all_large, "t": t}, {"x": x * scale(said, 11), "t": t}
-        long, led = {"x": unit(x[:1]) * scale(said, 4), "t": t}, {"x": scale(said, 4, 9) ** 2, "t": t}
+        long, led = {"x": unit(x[:1]) * scale(said, 4), "t": t}, {"x": scale(said, 2, 9) ** 2, "t": t}
         yield f"cross {said}", primitive(lambda x, y, t: torch.cat(cross(x, y, t)), two)
         yield f"rows {said}", primitive(lambda x, y, t: cross_rows(x, y, t, off_diagonal), two)
         yield f"cube {said}", primitive(lambda x, y, w, t: torch.cat(cube.cube([x, y, w], t)), few)
