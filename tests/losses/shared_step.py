@@ -109,6 +109,7 @@ def far_apart() -> Iterator[Case]:
         rows[:small] = 60.0 if said == "60" else 1.0
         return rows
 
+    yield "frozen", primitive(lambda x: cross_rows(x, y, 0.4), {"x": x})
     for said in ("1", "60", "half"):
         all_large = 60.0 if said == "60" else 1.0
         few = {"x": x[:9] * scale(said, 4, 9), "y": y[:9] * all_large, "w": w[:9], "t": t}

@@ -118,6 +118,11 @@ def test_bytes_are_as_the_guide_says(found: Found, name: str) -> None:
     assert (case["collectives"], case["bytes"]) == SENT[name]
 
 
+def test_a_side_without_gradient_sends_none(found: Found) -> None:
+    assert found[0]["frozen"]["off"].keys() == {"loss", "x"}
+    assert found[0]["frozen"]["bytes"] == 8 * (2 * 23 + 23 * 5)
+
+
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_shared_or_whole(found: Found, name: str) -> None:
     sends = {
