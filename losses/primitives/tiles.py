@@ -164,11 +164,11 @@ def gradient_per_exponential(g: Tensor, total: Tensor) -> Tensor:
 
 
 def per_shifted(a: Tensor, peak: Tensor, shift: float) -> Tensor:
-    """`gradient_per_exponential` of sums with this peak for exponentials with this shift, which is not below it.
+    """`gradient_per_exponential` of sums with this peak for exponentials with this shift.
 
-    The two differ if another rank took running maxima. Rows whose peak is lower have no exponential on this rank.
+    The two differ if another rank took running maxima. No row of which this rank has exponentials has a lower peak.
     """
-    return a * (shift - peak).clamp_(max=0).exp_()
+    return a * (shift - peak).exp_()
 
 
 class Grid:
