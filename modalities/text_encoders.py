@@ -43,8 +43,9 @@ class ByteTransformer(Encoder):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`x` and `mask` `[N, T]` -> `[N, width]`."""
         mask = x != 0 if mask is None else mask
-        drops = self.training and self.dropout > 0
-        return self.encode(x, mask) if drops else once_each(self.encode, x, mask)
+        # on a GPU the host would wait to learn how many differ
+        alone = self.training and (self.dropout > 0 or x.is_cuda)
+        return self.encode(x, mask) if alone else once_each(self.encode, x, mask)
 
     def encode(self, x: Tensor, mask: Tensor) -> Tensor:
         """As `forward`, also for rows that are equal, which are then encoded several times."""

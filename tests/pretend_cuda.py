@@ -24,9 +24,10 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._pytree import tree_flatten, tree_map
 
 aten = torch.ops.aten
@@ -52,7 +53,7 @@ WAIT = {
 FACTORIES = {"tensor", "as_tensor", "scalar_tensor", "from_numpy"}
 """Those that copy from the host's memory, and wait until that is done."""
 HAND_OVER = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-READS_OUT = {"tolist", "numpy", "__array__", "data_ptr", "untyped_storage", "storage"}
+READS_OUT = {"tolist", "numpy", "__array__"}
 
 
 class Mismatch(RuntimeError):
@@ -93,7 +94,7 @@ class Pretended(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Pretended":
         copied = self.detach().clone().requires_grad_(self.requires_grad)
-        if isinstance(self, torch.nn.Parameter):
+        if isinstance(self, nn.Parameter):
             copied._is_param = True  # type: ignore[attr-defined]
         memo[id(self)] = copied
         return copied  # type: ignore[return-value]
@@ -117,6 +118,9 @@ class Pretended(Tensor):
         if out is None:
             return None
         if func._schema.name.endswith("_"):
+            if torch.Tag.inplace_view in func.tags:  # the shape that the outside shows changes as well
+                with no_dispatch():
+                    func(*args, **kwargs)
             return args[0]
         return tree_map(on_cuda, out)
 
@@ -208,7 +212,8 @@ class Pretence(TorchFunctionMode):
             return
         if func is aten.copy_.default:  # between devices
             blocking = not (args[2:] and args[2]) and not kwargs.get("non_blocking")
-            if isinstance(args[0], Pretended) != isinstance(args[1], Pretended) and blocking and args[1].dim():
+            between = isinstance(args[0], Pretended) != isinstance(args[1], Pretended)
+            if self.strict and between and blocking and args[1].dim():
                 self.reads["copy"] += 1
             return
         if not self.strict:
@@ -319,6 +324,23 @@ class Pretence(TorchFunctionMode):
         raise TypeError(f"{name} of a tensor on cuda: copy it to the host first")
 
 
+def _tied(to: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """`Module.to`, after which places that held the same parameter do so again."""
+
+    def moved(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        places: dict[int, list[tuple[nn.Module, str]]] = {}
+        for module in self.modules():
+            for name, parameter in module._parameters.items():
+                places.setdefault(id(parameter), []).append((module, name))
+        to(self, *args, **kwargs)
+        for (module, name), *others in places.values():
+            for other, its_name in others:
+                other._parameters[its_name] = module._parameters[name]
+        return self
+
+    return moved
+
+
 def _nothing_overrides(*_: object) -> bool:
     return False
 
@@ -344,6 +366,7 @@ def pretending() -> Iterator[Pretence]:
         }
         for name, answer in there.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer))
+        stack.enter_context(mock.patch.object(torch.backends.cudnn, "is_acceptable", _nothing_overrides))
         grouped = torch._C._group_tensors_by_device_and_dtype
 
         def by_device(tensors: list[list[Tensor | None]], *rest: bool) -> Any:
@@ -356,6 +379,7 @@ def pretending() -> Iterator[Pretence]:
         overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
         torch.__future__.set_overwrite_module_params_on_conversion(True)
+        stack.enter_context(mock.patch.object(nn.Module, "to", _tied(nn.Module.to)))
         stack.enter_context(mock.patch.object(Function, "apply", classmethod(checked_apply)))
         stack.enter_context(mock.patch.object(Pretence, "active", mode))
         stack.enter_context(mode)
