@@ -18,6 +18,7 @@ How it knows what CUDA would say:
 import contextlib
 import functools
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -185,6 +186,13 @@ def checked(cls: type[Function]) -> type[Function]:
     return Checked
 
 
+class Here(threading.local):
+    """What holds in one thread."""
+
+    strict = False
+    """Whether the call from Python in which operations run has a plain tensor among its arguments."""
+
+
 class Pretence(TorchFunctionMode):
     """The function mode of `pretending`, and what it counts."""
 
@@ -194,7 +202,7 @@ class Pretence(TorchFunctionMode):
         super().__init__()
         self.reads = Counter[str]()
         """How often the host waited for the device, by what for."""
-        self.strict = False
+        self.here = Here()
 
     @property
     def waits(self) -> int:
@@ -213,10 +221,10 @@ class Pretence(TorchFunctionMode):
         if func is aten.copy_.default:  # between devices
             blocking = not (args[2:] and args[2]) and not kwargs.get("non_blocking")
             between = isinstance(args[0], Pretended) != isinstance(args[1], Pretended)
-            if self.strict and between and blocking and args[1].dim():
+            if self.here.strict and between and blocking and args[1].dim():
                 self.reads["copy"] += 1
             return
-        if not self.strict:
+        if not self.here.strict:
             return
         flat = tree_flatten((args, kwargs))[0]
         plain = [t for t in flat if is_plain(t) and (t.dim() or name in NO_SCALAR)]
@@ -231,11 +239,11 @@ class Pretence(TorchFunctionMode):
         rest = [t for t in args[2:] if isinstance(t, Tensor)]
         fills = rest and rest[0].numel() == 1 and not (args[3:] and args[3])  # CUDA takes `masked_fill` for it
         if not isinstance(target, Pretended) or any(is_plain(t) and t.dim() for t in rest):
-            if self.strict:
+            if self.here.strict:
                 raise Mismatch(f"{name}: {target.device}, indices {[str(t.device) for t in indices]}")
         elif any(t.dtype in (torch.bool, torch.uint8) for t in indices) and not fills:
             self.reads["boolean index"] += 1
-        elif self.strict and any(is_plain(t) and t.dim() for t in indices):
+        elif self.here.strict and any(is_plain(t) and t.dim() for t in indices):
             self.reads["index from the host"] += 1
 
     def __torch_function__(
@@ -263,11 +271,11 @@ class Pretence(TorchFunctionMode):
                 self.reads["copy"] -= 1
         if up and isinstance(kwargs.get("generator"), torch.Generator) and kwargs["generator"].device.type != "cuda":
             raise Mismatch(f"{name}: expected a generator on cuda, got one on {kwargs['generator'].device}")
-        before, self.strict = self.strict, any(map(is_plain, tree_flatten((args, kwargs))[0]))
+        before, self.here.strict = self.here.strict, any(map(is_plain, tree_flatten((args, kwargs))[0]))
         try:
             out = func(*args, **kwargs)
         finally:
-            self.strict = before
+            self.here.strict = before
         if up:
             return tree_map(self.raised, out)
         if asked is not None:
@@ -324,6 +332,16 @@ class Pretence(TorchFunctionMode):
         raise TypeError(f"{name} of a tensor on cuda: copy it to the host first")
 
 
+def _with(mode: Pretence, run: Callable[..., None]) -> Callable[..., None]:
+    """Threads in the mode of the one that starts them."""
+
+    def within(self: threading.Thread) -> None:
+        with mode:
+            run(self)
+
+    return within
+
+
 def _tied(to: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """`Module.to`, after which places that held the same parameter do so again."""
 
@@ -363,6 +381,8 @@ def pretending() -> Iterator[Pretence]:
             "device_count": lambda: 1,
             "is_bf16_supported": lambda *_, **__: True,
             "is_current_stream_capturing": lambda: False,
+            "get_rng_state_all": list,
+            "set_rng_state_all": lambda states: None,
         }
         for name, answer in there.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer))
@@ -382,5 +402,6 @@ def pretending() -> Iterator[Pretence]:
         stack.enter_context(mock.patch.object(nn.Module, "to", _tied(nn.Module.to)))
         stack.enter_context(mock.patch.object(Function, "apply", classmethod(checked_apply)))
         stack.enter_context(mock.patch.object(Pretence, "active", mode))
+        stack.enter_context(mock.patch.object(threading.Thread, "run", _with(mode, threading.Thread.run)))
         stack.enter_context(mode)
         yield mode

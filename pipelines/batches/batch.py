@@ -1,8 +1,8 @@
 """What a batch is: its key, its rows as tensors, and the rows that could not be read."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,6 +59,8 @@ class Batch:
     contents: dict[str, Tensor] | None = None
     """`[B]` by view name, equal numbers for cells of equal content; None where nothing asks for them."""
     bad: list[BadRow] = field(default_factory=list)
+    lacks: bool = True
+    """Whether some row may lack an input. False is only said of a batch on a GPU, so that losses need not look."""
 
     @classmethod
     def empty(cls, names: Iterable[str], bad: list[BadRow]) -> "Batch":
@@ -71,27 +73,23 @@ class Batch:
         return len(self.sample_id)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device; copies from pinned memory overlap with computation."""
+        """The same batch on a device; copies from pinned memory overlap with computation. It must be on the CPU."""
 
-        return self._each(lambda t: t.to(device, non_blocking=True))
+        moved = self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
+        if device.type != "cpu":
+            moved.lacks = not all(bool(here.all()) for here in self.present.values())
+        return moved
 
     def pin_memory(self) -> "Batch":
         """The same batch in memory that a device copies from by itself, while the program goes on."""
-        return self._each(Tensor.pin_memory)
+        return self.mapped(Tensor.pin_memory)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The same batch with each of its tensors changed."""
 
-        def all_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: change(t) for name, t in tensors.items()}
+        def changed(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return change(value)
+            return {key: changed(part) for key, part in value.items()} if isinstance(value, dict) else value
 
-        return Batch(
-            {name: all_of(value) for name, value in self.inputs.items()},
-            all_of(self.present),
-            **all_of({"labels": self.labels, "targets": self.targets, "sample_id": self.sample_id}),
-            label_sets=None if self.label_sets is None else change(self.label_sets),
-            repeats=None if self.repeats is None else change(self.repeats),
-            weights=None if self.weights is None else change(self.weights),
-            contents=None if self.contents is None else all_of(self.contents),
-            bad=self.bad,
-        )
+        return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})

@@ -107,11 +107,15 @@ class Gated(Fused):
         return weights
 
     @torch.no_grad()
-    def track(self, name: str, error: Tensor) -> None:
-        """Take the error `[]` of an input in a batch into the mean over about the last `MEMORY` batches."""
+    def track(self, name: str, error: Tensor, counts: Tensor) -> None:
+        """Take the error `[]` of an input in a batch into the mean over about the last `MEMORY` batches.
+
+        Of a batch that does not count, a bool `[]`, nothing is taken; the host does not look at it.
+        """
         place = self.names.index(name)
-        self.batches[place] += 1
-        self.errors[place] += (error - self.errors[place]) / self.batches[place].clamp(max=MEMORY)
+        self.batches[place] += counts
+        change = (error - self.errors[place]) / self.batches[place].clamp(min=1, max=MEMORY)
+        self.errors[place] += torch.where(counts, change, 0)
 
     def alone(self, name: str) -> nn.Module:
         return self.heads[name]

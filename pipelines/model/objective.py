@@ -46,10 +46,10 @@ class Objective(nn.Module):
         """Everything that some loss asks for."""
         return set().union(*(type(loss).needs() for loss in self.losses))  # type: ignore[attr-defined]
 
-    def forward(self, z: Embeddings, extras: Provide) -> tuple[Tensor, dict[str, float]]:
-        """The sum `[]`, and what each loss counted in this batch, by `loss.count`."""
+    def forward(self, z: Embeddings, extras: Provide) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """The sum `[]`, and what each loss counted in this batch, by `loss.count`; on a GPU scalars on it."""
         total = torch.zeros((), device=next(iter(z.values())).device)
-        counts: dict[str, float] = {}
+        counts: dict[str, float | Tensor] = {}
         for term, loss in zip(self.terms, self.losses, strict=True):
             assert isinstance(loss, Loss)
             seen = {name: z[name] for name in looked_at(term, z, self.only_negatives)}
@@ -83,10 +83,10 @@ class Objective(nn.Module):
         value = loss(seen, **extras(loss, seen, {})).detach()  # the last, since the counts of the last are logged
         return value + (gradient - gradient.detach())
 
-    def learned(self) -> dict[str, float]:
-        """Scalars that losses learn, such as temperatures, by `loss.name`."""
+    def learned(self) -> dict[str, Tensor]:
+        """Scalars `[]` that losses learn, such as temperatures, by `loss.name`."""
         return {
-            f"{term.name}.{name}": value.item()
+            f"{term.name}.{name}": value
             for term, loss in zip(self.terms, self.losses, strict=True)
             for name, value in loss.learned().items()  # type: ignore[operator]
         }

@@ -291,6 +291,10 @@ def scatter_present(rows: Tensor, here: Tensor) -> Tensor:
     """Rows `[N, ...]` at the N True places of `here`, of any shape, zeros elsewhere."""
     if len(rows) == here.numel():
         return rows.view(*here.shape, *rows.shape[1:])
+    if not here.is_cpu and len(rows):  # a mask as an index would make the host wait
+        place = (here.flatten().cumsum(0) - 1).clamp(min=0)
+        spread = rows.index_select(0, place).view(*here.shape, *rows.shape[1:])
+        return torch.where(here.view(*here.shape, *[1] * (rows.dim() - 1)), spread, 0)
     full = rows.new_zeros(*here.shape, *rows.shape[1:])
     full[here] = rows
     return full

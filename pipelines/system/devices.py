@@ -1,11 +1,12 @@
 """Which device and which number format a run uses, and how threads share it."""
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Self
+from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from clx.pipelines.system.errors import BadInput
 
@@ -30,6 +31,20 @@ def pick_precision(asked: str, device: torch.device) -> torch.dtype:
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[asked]
+
+
+def fetched(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with a number for each tensor `[]`; of those on a GPU all are fetched together, since each would wait.
+
+    Counts on a GPU that are 0 are left out, as those of a CPU were never made.
+    """
+    there = {name: value for name, value in values.items() if isinstance(value, Tensor) and not value.is_cpu}
+    numbers = torch.stack([value.float() for value in there.values()]).tolist() if there else []
+    found = {**values, **dict(zip(there, numbers, strict=True))}
+    for name, value in there.items():
+        if not value.is_floating_point() and not found[name]:
+            del found[name]
+    return {name: value.item() if isinstance(value, Tensor) else value for name, value in found.items()}
 
 
 class Turns:

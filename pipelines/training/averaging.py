@@ -1,12 +1,44 @@
 """Averages of a model's weights over the steps of training."""
 
+import copy
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
-def averaged(model: nn.Module, objective: nn.Module, decay: float) -> "torch.optim.swa_utils.AveragedModel":
-    """An exponential moving average of model and objective, buffers included."""
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+class Averaged(nn.Module):
+    """An exponential moving average of a module, in `module`, buffers included; the first is the module itself.
 
-    both = nn.ModuleDict({"model": model, "objective": objective})
-    return AveragedModel(both, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    As torch's `AveragedModel`, which makes the host wait for a GPU: it copies its count of updates there every time.
+    """
+
+    n_averaged: Tensor
+    """`[]` int64, on the CPU: updates so far."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.module, self.decay = copy.deepcopy(model), decay
+        self.register_buffer("n_averaged", torch.tensor(0))
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take in what the module is now."""
+        pairs = list(zip(self._tensors(self.module), self._tensors(model), strict=True))
+        if self.n_averaged == 0:
+            for ours, now in pairs:
+                ours.copy_(now)
+        else:
+            floats = [pair for pair in pairs if pair[0].is_floating_point()]
+            torch._foreach_lerp_([ours for ours, _ in floats], [now for _, now in floats], 1 - self.decay)
+            for ours, now in pairs:
+                if not ours.is_floating_point():
+                    ours.copy_(ours * self.decay + now * (1 - self.decay))
+        self.n_averaged += 1
+
+    def _tensors(self, module: nn.Module) -> list[Tensor]:
+        return [x.detach() for x in (*module.parameters(), *module.buffers())]
+
+
+def averaged(model: nn.Module, objective: nn.Module, decay: float) -> Averaged:
+    """The average of model and objective."""
+    return Averaged(nn.ModuleDict({"model": model, "objective": objective}), decay)

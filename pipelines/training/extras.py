@@ -59,7 +59,8 @@ class Extras:
         """
         rows = self.batch.sample_id
         held = ((rows * 2654435761) >> 16) % GATE_ROWS == 0  # spread over whatever order the rows are in
-        held &= torch.tensor(self.progress < GATES_LEARN, device=rows.device)
+        if self.progress >= GATES_LEARN:
+            held = torch.zeros_like(held)
         return replace(self, answered=~held), replace(self, answered=held)
 
     def sets(self, z: Embeddings) -> Tensor:
@@ -72,11 +73,11 @@ class Extras:
         """Track, for the gates, the error of what one input predicts alone, if the batch has answers."""
         values = self(loss, {name: rows}, {})
         answers = [value for key, value in values.items() if key in ANSWERS and isinstance(value, Tensor)]
-        known = [value.isfinite() if value.is_floating_point() else value >= 0 for value in answers]
+        known = [(value.isfinite() if value.is_floating_point() else value >= 0).any() for value in answers]
         gates = self.model.predictor
-        if isinstance(gates, Gated) and all(bool(each.any()) for each in known):
+        if isinstance(gates, Gated):
             with torch.no_grad():
-                gates.track(modality_of(name), loss({name: rows}, **values))
+                gates.track(modality_of(name), loss({name: rows}, **values), torch.stack(known).all())
 
 
 ANSWERS = ("labels", "label_sets", "targets")
@@ -86,7 +87,7 @@ VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "label_sets": lambda extras, z: extras.sets(z),
     "targets": lambda extras, z: extras.batch.targets.where(extras.known(z)[:, None], torch.nan),
     "predictions": lambda extras, z: extras.model.predict(z, extras.batch.present),
-    "present": lambda extras, z: {name: extras.batch.present[name] for name in z},
+    "present": lambda extras, z: {name: extras.batch.present[name] for name in z} if extras.batch.lacks else None,
     "sample_id": lambda extras, z: extras.batch.sample_id,
     "repeats": lambda extras, z: extras.batch.repeats,
     "weights": lambda extras, z: extras.batch.weights,

@@ -15,10 +15,11 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder
 from clx.pipelines.runs.checkpoint import random_state, restore_random
-from clx.pipelines.system.devices import pick_device, pick_precision
+from clx.pipelines.system.devices import fetched, pick_device, pick_precision
 from clx.pipelines.system.errors import out_of_memory
 from clx.pipelines.training import augmenters
 from clx.pipelines.training.averaging import averaged
+from clx.pipelines.training.buffers import KeptBuffers
 from clx.pipelines.training.chunks import Chunks, undone_if_raised
 from clx.pipelines.training.compiling import compile_encoders
 from clx.pipelines.training.extras import Extras
@@ -33,17 +34,18 @@ class Contrast(NamedTuple):
 
     loss: Tensor
     """`[]`."""
-    counts: dict[str, float]
-    """What each loss counted, by `loss.count`."""
+    counts: dict[str, float | Tensor]
+    """What each loss counted, by `loss.count`; on a GPU scalars on it."""
     embeddings: dict[str, Tensor]
-    """Without gradient, by view name, of the rows that have the view."""
+    """Without gradient, by view name, of the rows that have the view; on a GPU of all rows, NaN in those without it."""
 
 
 class Update(NamedTuple):
     """What a step did."""
 
-    figures: dict[str, float]
-    """For the log: loss, learning rate, gradient norm, counts, temperatures."""
+    figures: dict[str, float | Tensor]
+    """For the log: loss, learning rate, gradient norm, counts, temperatures. The first three are numbers; the others
+    stay on a GPU until `system.devices.fetched` gets them."""
     embeddings: dict[str, Tensor]
     """As in `Contrast`."""
     outcome: Literal["taken", "overflow", "spoiled"]
@@ -67,7 +69,7 @@ class Learner:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, self.objective, settings.weight_decay, settings.layer_decay),
             lr=settings.lr,
-            fused=self.device.type == "cpu" or None,  # one by one, small parameters cost a fifth of a step there
+            fused=self.device.type in ("cpu", "cuda") or None,  # small parameters cost a fifth of a step on a CPU else
         )
         self.scaler = torch.amp.grad_scaler.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.ema = averaged(self.model, self.objective, settings.ema) if settings.ema else None
@@ -80,9 +82,7 @@ class Learner:
         views = set(self.augmenters)
         self.learned = [p for group in self.optimizer.param_groups for p in group["params"] if p not in views]
         self.needs = self.objective.needs()
-        self.statistics = [b for b in self.model.buffers() if b.is_floating_point()]
-        """Those of batch norms, and others that a spoiled step may have changed."""
-        self.before = [buffer.clone() for buffer in self.statistics]
+        self.buffers = KeptBuffers(self.model)
 
     @property
     def used(self) -> tuple[Embedder, Objective]:
@@ -104,25 +104,25 @@ class Learner:
             steps: Steps = {}
             z = model(batch.inputs, batch.present, steps if "steps" in self.needs else None)
             loss, counts = objective(z, Extras(batch, model, z, steps, generator, self.step / self.steps))
-        return Contrast(loss, counts, {name: rows.detach()[batch.present[name]] for name, rows in z.items()})
+        return Contrast(loss, counts, {name: seen(rows.detach(), batch.present[name]) for name, rows in z.items()})
 
     def update(self, batch: Batch) -> Update:
         """One optimiser step over a batch."""
         rate = rate_at(self.step, self.steps, self.settings)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate * parameters.get("faster", 1.0)
-        for kept, buffer in zip(self.before, self.statistics, strict=True):
-            kept.copy_(buffer)
+        self.buffers.keep()
         batch = batch.to(self.device)
         (loss, counts, embeddings), relevance = self.gradients(batch)
-        value = loss.item()
-        norm, finite = self.clip()
+        # the one time in a step that the host waits for a GPU
+        told = fetched({"loss": loss.detach(), **self.clip()})
+        value, norm, finite = told["loss"], told["norm"], math.isfinite(told["norm"] + told["of views"])
         outcome = self.apply(finite, math.isfinite(value))
         self.step += 1
         figures = {"loss": value, "lr": rate, "grad_norm": norm, **counts, **relevance, **self.objective.learned()}
         return Update(figures, embeddings, outcome)
 
-    def gradients(self, batch: Batch) -> tuple[Contrast, dict[str, float]]:
+    def gradients(self, batch: Batch) -> tuple[Contrast, dict[str, Tensor]]:
         """Gradients of everything that learns, and what the networks that make views are to lower, by view.
 
         With `chunk: auto`, where memory runs out, all of it again from the same random state, half as many rows at a
@@ -143,7 +143,7 @@ class Learner:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def backward(self, batch: Batch) -> tuple[Contrast, dict[str, float]]:
+    def backward(self, batch: Batch) -> tuple[Contrast, dict[str, Tensor]]:
         """As `gradients`, once."""
         self.optimizer.zero_grad(set_to_none=True)
         found = self.contrast(batch, self.model, self.objective, self.step, 0)
@@ -161,31 +161,35 @@ class Learner:
             if self.ema is not None:
                 self.ema.update_parameters(self.both)
             return "taken"
-        for buffer, kept in zip(self.statistics, self.before, strict=True):
-            buffer.copy_(kept)
+        self.buffers.restore()
         self.scaler.update()
         self.overflows += 1
         searching = self.scaler.is_enabled() and finite_loss and self.overflows <= MOST_OVERFLOWS
         return "overflow" if searching else "spoiled"
 
-    def train_augmenters(self, batch: Batch) -> dict[str, float]:
+    def train_augmenters(self, batch: Batch) -> dict[str, Tensor]:
         """Gradients of the networks that make views, and of nothing else; what they are to lower, by view."""
         with augmenters.buffers_kept(self.model):
             with self.autocast():
                 terms = self.model.relevance(batch.inputs)
             for term in terms.values():
                 self.scaler.scale(term).backward(inputs=self.augmenters)
-        return {f"{name}.relevance": term.item() for name, term in terms.items()}
+        return {f"{name}.relevance": term.detach() for name, term in terms.items()}
 
-    def clip(self) -> tuple[float, bool]:
-        """Clip gradients; their norm before, and whether all are finite.
+    def clip(self) -> dict[str, Tensor]:
+        """Clip gradients; their norms `[]` before, which are finite if all gradients are.
 
         The networks that make views have a norm of their own: it is of another criterion, no measure for the others.
         """
         self.scaler.unscale_(self.optimizer)
         most = self.settings.clip or math.inf
-        norms = [nn.utils.clip_grad_norm_(each, most).item() for each in (self.learned, self.augmenters)]
-        return norms[0], all(map(math.isfinite, norms))
+        parts = {"norm": self.learned, "of views": self.augmenters}
+        return {name: nn.utils.clip_grad_norm_(each, most) for name, each in parts.items()}
+
+
+def seen(rows: Tensor, here: Tensor) -> Tensor:
+    """The rows `[B, D]` of a view that are there; on a GPU, where a mask as an index would wait, NaN for the others."""
+    return rows[here] if rows.is_cpu else torch.where(here[:, None], rows, torch.nan)
 
 
 def parameter_groups(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.model.checks import warn_of_idle_parts
 from clx.pipelines.runs.checkpoint import Checkpoint
 from clx.pipelines.runs.folder import BAD_ROWS
+from clx.pipelines.system.devices import fetched
 from clx.pipelines.system.errors import BadInput, Refused, Stopped
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
@@ -108,7 +110,7 @@ class Trainer:
         """Whether the validation loss has not improved for as long as `train.patience` bears."""
         return self.settings.patience is not None and self.course.stale >= self.settings.patience
 
-    def update(self, batch: Batch) -> dict[str, float]:
+    def update(self, batch: Batch) -> dict[str, Any]:
         """One step, its log lines, and a word on what is wrong with it. Raises `Refused` after too many bad ones."""
         chunk = self.learner.chunks.size
         update = self.learner.update(batch)
@@ -122,7 +124,7 @@ class Trainer:
         elif update.outcome == "taken" and (spike := self.course.health.hear_loss(self.step, figures["loss"])):
             self.warn(spike, numbers)
         if self.step == self.plan.steps or self.step % LOG_EVERY == 0 or self.step == 1:
-            self.metrics.add({"step": self.step, **figures})
+            self.metrics.add({"step": self.step, **fetched(figures)})
         return figures
 
     def skipped(self, rows: list[int]) -> None:

@@ -53,10 +53,11 @@ def test_of_several_inputs_only_what_adds_them_learns(gated: Gated) -> None:
 
 def test_an_error_is_the_mean_of_the_last_batches(gated: Gated) -> None:
     for error in (4.0, 2.0, 9.0):
-        gated.track("b", torch.tensor(error))
+        gated.track("b", torch.tensor(error), torch.tensor(True))
+    gated.track("b", torch.tensor(7.0), torch.tensor(False))
     assert gated.errors.tolist() == [0.5, 5]
     for _ in range(20 * MEMORY):
-        gated.track("b", torch.tensor(1.0))
+        gated.track("b", torch.tensor(1.0), torch.tensor(True))
     assert gated.errors[1].item() == pytest.approx(1, abs=1e-5)
 
 

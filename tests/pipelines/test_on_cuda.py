@@ -1,0 +1,138 @@
+"""Training, evaluation and embedding on pretended CUDA: as on the CPU, and the host hardly waits for the device."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from clx.pipelines.experiments.train import train
+from clx.pipelines.system.devices import fetched
+from clx.pipelines.training.buffers import KeptBuffers
+from clx.pipelines.use.embed import embed
+from configs import Make
+from pretend_cuda import Pretended, pretending
+from trained import Heard, metrics, trainer_of
+
+OBJECTIVES: dict[str, list[dict[str, Any]]] = {
+    "clip": [{"name": "clip", "learn_temperature": True}],
+    "supcon": [{"name": "supcon"}, {"name": "cross-entropy", "weight": 0.5}],
+    "siglip": [{"name": "siglip"}, {"name": "mv-infonce", "weight": 0.1}],
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_step_waits_once_and_a_logged_one_twice(name: str, tmp_path: Path, make_config: Make) -> None:
+    config = make_config(objective=OBJECTIVES[name], train__device="cuda", train__precision="fp32", train__ema=0.9)
+    with pretending() as pretence:
+        trainer = trainer_of(config, tmp_path)
+        trainer.learner.model.train()
+        waits = []
+        for group in trainer.groups():
+            before = pretence.waits
+            trainer.update(group)
+            waits.append(pretence.waits - before)
+        assert all(isinstance(p, Pretended) for p in trainer.learner.model.parameters())
+        assert all(isinstance(p.grad, Pretended) for p in trainer.learner.learned)
+    assert waits[1:-1] == [1] * (len(waits) - 2), "in steady state"
+    assert waits[-1] == 2, "the last step is logged"
+
+
+def test_training_evaluation_and_embedding_are_those_of_the_cpu(tmp_path: Path, make_config: Make) -> None:
+    found = {}
+    for device in ("cpu", "cuda"):
+        out = tmp_path / device
+        config = make_config(
+            eval=["zeroshot"],
+            train__device=device,
+            train__precision="fp32",
+            train__ema=0.5,
+            train__steps=3,
+            train__validate_every=2,
+        )
+        with pretending():  # with device cpu nothing is pretended
+            result = train(config, out / "run", Heard())
+            embed(out / "run", out / "z.parquet", device=device, workers=2)
+        found[device] = result["evaluation"], metrics(out / "run"), pq.read_table(out / "z.parquet")
+    (scores, lines, table), (other, other_lines, other_table) = found["cpu"], found["cuda"]
+    assert scores["zeroshot"]["image"]["top1"] == other["zeroshot"]["image"]["top1"]
+    assert len(lines) == len(other_lines)
+    for line, of_cuda in zip(lines, other_lines, strict=True):
+        assert line == pytest.approx(of_cuda, rel=1e-3)
+    for column in ("image", "text", "table"):
+        ours, theirs = (torch.tensor(each[column].to_pylist()) for each in (table, other_table))
+        torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-4)
+
+
+def test_a_spoiled_step_changes_nothing(tmp_path: Path, make_config: Make) -> None:
+    config = make_config(train__device="cuda", train__precision="fp32")
+    with pretending():
+        trainer = trainer_of(config, tmp_path)
+        trainer.learner.model.train()
+        first, second, *_ = trainer.groups()
+        trainer.learner.update(first)
+        before = {name: x.cpu() for name, x in trainer.learner.model.state_dict().items() if x.is_floating_point()}
+        second[0].inputs["image"]["x"][0] = math.nan
+        assert trainer.learner.update(second).outcome == "spoiled"
+        for name, x in before.items():
+            assert trainer.learner.model.state_dict()[name].cpu().equal(x), name
+
+
+def test_buffers_are_copied_only_if_they_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3))
+    model.register_buffer("constant", torch.ones(4))
+    model.register_buffer("gates", torch.ones(4))
+    kept, copied, copy = KeptBuffers(model), list[int](), torch._foreach_copy_
+    monkeypatch.setattr(torch, "_foreach_copy_", lambda to, of: (copied.append(len(to)), copy(to, of)))
+    kept.keep()
+    model[0](torch.randn(5, 3))
+    model.gates.add_(1)
+    first = model[0].running_mean.clone()
+    for _ in range(2):
+        kept.keep()
+        model(torch.randn(5, 3))
+        model.gates[0] += 1
+        kept.restore()
+        assert model[0].running_mean.equal(first)
+        assert model[1].running_mean.equal(torch.zeros(3))
+        assert model.gates.equal(torch.full((4,), 2.0))
+    assert copied == [4, 5, 5], "both statistics of both norms, and what is no constant"
+
+
+def test_figures_are_fetched_together() -> None:
+    with pretending() as pretence:
+        figures = {
+            "loss": 1.5,
+            "dropped": torch.tensor(0, device="cuda"),
+            "skipped": torch.tensor(3, device="cuda"),
+            "temperature": torch.tensor(0.5, device="cuda"),
+            "bias": torch.tensor(0.0, device="cuda"),
+            "here": torch.tensor(2.0),
+        }
+        pretence.reads.clear()
+        assert fetched(figures) == {"loss": 1.5, "skipped": 3, "temperature": 0.5, "bias": 0.0, "here": 2.0}
+        assert pretence.waits == 1
+        assert fetched({"loss": 1.0}) == {"loss": 1.0}
+        assert pretence.waits == 1
+
+
+def test_all_of_a_batch_is_pinned(tmp_path: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_of(make_config(train__device="cpu"), tmp_path)
+    (batch, *_), *_ = trainer.groups()
+    batch.weights, batch.repeats = torch.ones(len(batch)), torch.arange(len(batch))
+    batch.contents = {"image": torch.arange(len(batch))}
+    pinned = set[int]()
+
+    def pin(x: torch.Tensor) -> torch.Tensor:
+        copy = x.clone()
+        pinned.add(id(copy))
+        return copy
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    held = batch.pin_memory()
+    tensors = [*held.present.values(), held.labels, held.targets, held.sample_id, held.weights, held.repeats]
+    tensors += [*held.contents.values(), *(x for value in held.inputs.values() for x in value.values())]  # type: ignore[union-attr]
+    assert all(id(x) in pinned for x in tensors)
+    assert held.present["image"].equal(batch.present["image"])
