@@ -197,7 +197,8 @@ class ConR(Tempered):
         if not len(x):
             return zero_loss(z)
         y, p = targets[items].to(x.dtype), predictions[items].to(x.dtype)
-        window, pushing = self.window, self.pushing
+        window: Tensor | float | None = self.window
+        pushing: Tensor | float | None = self.pushing
         if window is None or pushing is None:
             spread = _spread(y, known)
             window = self.window_share * spread if window is None else window

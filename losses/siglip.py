@@ -94,7 +94,7 @@ class _Negatives(Function):
         ctx: Any, temperature: Tensor | float, bias: Tensor | float, edit: Edit, x: Tensor, y: Tensor
     ) -> Tensor:
         scale, look = tile_scale(temperature), x.is_cpu
-        offset = float(bias) if look or not isinstance(bias, Tensor) else bias.detach()
+        offset: Tensor | float = float(bias) if look or not isinstance(bias, Tensor) else bias.detach()
         grid, wanted = Grid(x, y, scale, edit), any(ctx.needs_input_grad)
         # where exp cannot overflow, the fast formula is exact
         small = look and scale * longest_row(x) * longest_row(y) + abs(offset) < 80

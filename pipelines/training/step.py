@@ -43,7 +43,7 @@ class Contrast(NamedTuple):
 class Update(NamedTuple):
     """What a step did."""
 
-    figures: dict[str, float | Tensor]
+    figures: dict[str, Any]
     """For the log: loss, learning rate, gradient norm, counts, temperatures. The first three are numbers; the others
     stay on a GPU until `system.devices.fetched` gets them."""
     embeddings: dict[str, Tensor]
