@@ -97,7 +97,7 @@ class _Negatives(Function):
         offset: Tensor | float = float(bias) if look or not isinstance(bias, Tensor) else bias.detach()
         grid, wanted = Grid(x, y, scale, edit), any(ctx.needs_input_grad)
         # where exp cannot overflow, the fast formula is exact
-        small = look and scale * longest_row(x) * longest_row(y) + abs(offset) < 80
+        small = look and scale * longest_row(x) * longest_row(y) + abs(float(offset)) < 80
         dx, dy = torch.zeros_like(x), torch.zeros_like(y)
         total, slope, shaped = x.new_zeros((), dtype=sum_dtype(x)), x.new_zeros((), dtype=sum_dtype(x)), grid.buffer()
         for i, j, s in grid.logits():
