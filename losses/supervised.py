@@ -126,6 +126,7 @@ class CrossEntropy(Loss):
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     def forward(self, z: Embeddings, *, predictions: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        # on a GPU the cross-entropy itself stops at such a label
         if labels.is_cpu and len(labels) and (highest := int(labels.max())) >= predictions.shape[1]:
             raise ValueError(f"label {highest} is beyond the {predictions.shape[1]} predicted classes")
         predictions, smoothing = at_least_float32(predictions), self.label_smoothing
@@ -167,8 +168,9 @@ class BinaryCrossEntropy(Loss):
         predictions = at_least_float32(predictions)
         unknown = label_sets.isnan().any(1)
         self.count("dropped_labels", unknown.sum())
-        predictions = predictions.masked_fill(unknown[:, None], 0)
-        label_sets = label_sets.to(predictions.dtype).masked_fill(unknown[:, None], 0)
+        label_sets = label_sets.to(predictions.dtype)
+        if not predictions.is_cpu or self.log:
+            predictions, label_sets = (x.masked_fill(unknown[:, None], 0) for x in (predictions, label_sets))
         errors = functional.binary_cross_entropy_with_logits(predictions, label_sets, reduction="none")
         known = (~unknown)[:, None].expand_as(errors)
         return mean_where(known, errors, None if weights is None else weights[:, None].expand_as(errors))

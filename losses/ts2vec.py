@@ -82,7 +82,13 @@ def _terms(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
 
 
 def shared_steps(x: Tensor, y: Tensor, mask: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The steps that the mask keeps come first, and the time axis ends with the last of the `longest` row."""
+    """The steps that the mask keeps come first, and the time axis ends with the last of the `longest` row.
+
+    Rows without a step are left out on a CPU, where it costs nothing to find them.
+    """
+    if mask.is_cpu:
+        some = mask.any(1)
+        x, y, mask = x[some], y[some], mask[some]
     order = (~mask).byte().argsort(dim=1, stable=True)[:, :longest]
     mask = mask.gather(1, order)
 

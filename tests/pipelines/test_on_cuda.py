@@ -40,6 +40,29 @@ def test_a_step_waits_once_and_a_logged_one_twice(name: str, tmp_path: Path, mak
     assert waits[-1] == 2, "the last step is logged"
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_waits_no_more(precision: str, tmp_path: Path, make_config: Make) -> None:
+    config = make_config(train__device="cuda", train__precision=precision, train__steps=3, train__clip=1.0)
+    with pretending() as pretence:
+        trainer = trainer_of(config, tmp_path)
+        trainer.learner.model.train()
+        _, batch, _ = trainer.groups()
+        before = pretence.waits
+        assert trainer.learner.update(batch).outcome == "taken"
+        assert pretence.waits - before == 1
+
+
+def test_rows_without_an_input_cost_one_wait_for_each_loss(tmp_path: Path, make_config: Make) -> None:
+    config = make_config(train__device="cuda", train__precision="fp32", modalities__text__drop=0.3)
+    with pretending() as pretence:
+        trainer = trainer_of(config, tmp_path)
+        trainer.learner.model.train()
+        batch, *_ = trainer.groups()
+        before = pretence.waits
+        assert trainer.learner.update(batch).outcome == "taken"
+        assert pretence.waits - before == 2
+
+
 def test_training_evaluation_and_embedding_are_those_of_the_cpu(tmp_path: Path, make_config: Make) -> None:
     found = {}
     for device in ("cpu", "cuda"):

@@ -24,6 +24,7 @@ def test_parameters_tell_type_and_range_of_what_may_be_none() -> None:
     assert told["window"] == {"parameter": "window", "type": "float", "default": "None", "range": "> 0"}
     told = {row["parameter"]: row for row in describe_loss("ts2vec")["parameters"]}
     assert told["alpha"]["range"] == ">= 0, <= 1"
+    assert (describe_loss("clip")["host_reads"], describe_loss("supremix")["host_reads"]) == (0, 2)
 
 
 def test_few_and_many_leave_room_between_them() -> None:
