@@ -61,10 +61,40 @@ class Mismatch(RuntimeError):
     """What CUDA would raise: tensors on two devices in one operation."""
 
 
+class Stream:
+    """A queue of work. What another one made may be used after waiting for it."""
+
+    current: "Stream"
+
+    def __init__(self, device: object = None) -> None:
+        self.clock = 0
+        self.seen: dict[int, int] = {}
+
+    def wait_stream(self, other: "Stream") -> None:
+        self.seen[id(other)] = other.clock
+        other.clock += 1
+
+    def may_use(self, x: "Pretended") -> bool:
+        stream, clock = x.made
+        return stream is self or self.seen.get(id(stream), -1) >= clock
+
+
+@contextlib.contextmanager
+def on_stream(stream: Stream) -> Iterator[None]:
+    """`torch.cuda.stream`."""
+    with mock.patch.object(Stream, "current", stream):
+        yield
+
+
+Stream.current = Stream()
+
+
 class Pretended(Tensor):
     """A tensor on the CPU that says it is on CUDA."""
 
     inner: Tensor
+    made: tuple["Stream", int]
+    """On which stream, and when."""
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "Pretended":
@@ -81,7 +111,8 @@ class Pretended(Tensor):
         return made
 
     def __init__(self, inner: Tensor) -> None:
-        pass
+        stream = Stream.current
+        self.made = stream, stream.clock
 
     device = property(lambda self: CUDA)  # type: ignore[assignment]
     is_cuda = property(lambda self: True)  # type: ignore[assignment]
@@ -203,6 +234,8 @@ class Pretence(TorchFunctionMode):
         self.reads = Counter[str]()
         """How often the host waited for the device, by what for."""
         self.here = Here()
+        self.recorded: list[Stream] = []
+        """The streams of all calls of `record_stream`."""
 
     @property
     def waits(self) -> int:
@@ -211,6 +244,9 @@ class Pretence(TorchFunctionMode):
 
     def check(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise `Mismatch` where CUDA would; count what the host waits for."""
+        flat = tree_flatten((args, kwargs))[0]
+        if any(isinstance(t, Pretended) and not Stream.current.may_use(t) for t in flat):
+            raise Mismatch(f"{name}: a tensor of another stream, which this one has not waited for")
         if name in WAIT:
             self.reads[WAIT[name]] += 1
         if name == "repeat_interleave" and kwargs.get("output_size") is None:
@@ -226,7 +262,6 @@ class Pretence(TorchFunctionMode):
             return
         if not self.here.strict:
             return
-        flat = tree_flatten((args, kwargs))[0]
         plain = [t for t in flat if is_plain(t) and (t.dim() or name in NO_SCALAR)]
         if plain:
             raise Mismatch(f"{name}: a tensor on cuda beside one of shape {[*plain[0].shape]} on cpu")
@@ -381,12 +416,16 @@ def pretending() -> Iterator[Pretence]:
             "device_count": lambda: 1,
             "is_bf16_supported": lambda *_, **__: True,
             "is_current_stream_capturing": lambda: False,
+            "Stream": Stream,
+            "stream": on_stream,
+            "current_stream": lambda device=None: Stream.current,
             "get_rng_state_all": list,
             "set_rng_state_all": lambda states: None,
         }
         for name, answer in there.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer))
         stack.enter_context(mock.patch.object(torch.backends.cudnn, "is_acceptable", _nothing_overrides))
+        stack.enter_context(mock.patch.object(Tensor, "record_stream", lambda _, stream: mode.recorded.append(stream)))
         grouped = torch._C._group_tensors_by_device_and_dtype
 
         def by_device(tensors: list[list[Tensor | None]], *rest: bool) -> Any:

@@ -1,6 +1,6 @@
 """What a batch is: its key, its rows as tensors, and the rows that could not be read."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -73,15 +73,16 @@ class Batch:
         return len(self.sample_id)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device; copies from pinned memory overlap with computation. It must be on the CPU."""
-
+        """The same batch on a device, without waiting for copies from pinned memory. One that is on a GPU stays."""
+        if not self.sample_id.is_cpu:
+            return self
         moved = self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
         if device.type != "cpu":
             moved.lacks = not all(bool(here.all()) for here in self.present.values())
         return moved
 
     def pin_memory(self) -> "Batch":
-        """The same batch in memory that a device copies from by itself, while the program goes on."""
+        """The same batch in pinned memory, from which it is copied while the GPU computes."""
         return self.mapped(Tensor.pin_memory)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
@@ -93,3 +94,34 @@ class Batch:
             return {key: changed(part) for key, part in value.items()} if isinstance(value, dict) else value
 
         return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})
+
+
+def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Batches on a CUDA device, each copied while the one before it is computed with; elsewhere as they are.
+
+    On a stream of its own: in that of the computation a copy would wait for its turn.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    copies, before = torch.cuda.Stream(device), None
+    for batch in batches:
+        with torch.cuda.stream(copies):
+            moved = batch.to(device)
+        if before is not None:
+            yield before
+        before = arrived(moved, copies, device)
+    if before is not None:
+        yield before
+
+
+def arrived(batch: Batch, copies: torch.cuda.Stream, device: torch.device) -> Batch:
+    """The batch, which computation may use from now on: it waits for the copies, the host does not."""
+    computing = torch.cuda.current_stream(device)
+    computing.wait_stream(copies)
+
+    def used(tensor: Tensor) -> Tensor:
+        tensor.record_stream(computing)  # its memory is not given to the next copy before that is done with it
+        return tensor
+
+    return batch.mapped(used)

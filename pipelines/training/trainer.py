@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from clx.losses.base import Loss
-from clx.pipelines.batches.batch import Batch
+from clx.pipelines.batches.batch import Batch, ahead
 from clx.pipelines.batches.columns import column_of
 from clx.pipelines.batches.loader import Order, batches
 from clx.pipelines.data.manifest import Manifest
@@ -101,7 +101,8 @@ class Trainer:
             self.plan.rows, settings.batch_size, settings.seed, start=self.step, stop=self.plan.steps, weights=self.draw
         )
         pin = self.learner.device.type == "cuda"
-        coming = batches(self.rows, order, settings.workers, pin, self.bad_rows.report)
+        made = batches(self.rows, order, settings.workers, pin, self.bad_rows.report)
+        coming = ahead(made, self.learner.device)
         while not self.ended and (batch := next(coming, None)) is not None:
             yield batch
 
@@ -118,11 +119,10 @@ class Trainer:
             self.metrics.add({"step": self.step, "chunk": size})
             self.say(f"train.chunk: {size} rows of a batch are encoded at a time from step {self.step} on")
         self.embeddings, figures = update.embeddings, update.figures
-        numbers = batch.sample_id.tolist()
         if update.outcome == "spoiled":
-            self.skipped(numbers)
+            self.skipped(batch.sample_id.tolist())
         elif update.outcome == "taken" and (spike := self.course.health.hear_loss(self.step, figures["loss"])):
-            self.warn(spike, numbers)
+            self.warn(spike, batch.sample_id.tolist())
         if self.step == self.plan.steps or self.step % LOG_EVERY == 0 or self.step == 1:
             self.metrics.add({"step": self.step, **fetched(figures)})
         return figures

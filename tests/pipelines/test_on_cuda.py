@@ -1,6 +1,7 @@
 """Training, evaluation and embedding on pretended CUDA: as on the CPU, and the host hardly waits for the device."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from clx.pipelines.batches.batch import Batch, ahead
 from clx.pipelines.experiments.train import train
 from clx.pipelines.system.devices import fetched
 from clx.pipelines.training.buffers import KeptBuffers
 from clx.pipelines.use.embed import embed
 from configs import Make
-from pretend_cuda import Pretended, pretending
+from pretend_cuda import Mismatch, Pretended, Stream, pretending
 from trained import Heard, metrics, trainer_of
 
 OBJECTIVES: dict[str, list[dict[str, Any]]] = {
@@ -139,6 +141,39 @@ def test_figures_are_fetched_together() -> None:
         assert pretence.waits == 1
         assert fetched({"loss": 1.0}) == {"loss": 1.0}
         assert pretence.waits == 1
+
+
+def test_a_batch_is_copied_while_the_one_before_it_is_computed_with(tmp_path: Path, make_config: Make) -> None:
+    trainer = trainer_of(make_config(train__device="cpu"), tmp_path)
+    made = [group[0] for group in trainer.groups()][:3]
+    order = []
+
+    def coming() -> Iterator[Batch]:
+        for number, batch in enumerate(made):
+            order.append(f"copied {number}")
+            yield batch
+
+    with pretending() as pretence:
+        early = torch.cuda.Stream()
+        with torch.cuda.stream(early):
+            lost = made[0].to(torch.device("cuda"))
+        with pytest.raises(Mismatch, match="another stream"):
+            lost.labels + 1
+        for number, batch in enumerate(ahead(coming(), torch.device("cuda"))):
+            order.append(f"computed {number}")
+            assert batch.labels.add(1).cpu().equal(made[number].labels + 1)
+            assert batch.to(torch.device("cuda")) is batch
+            assert not batch.lacks
+        assert set(pretence.recorded) == {Stream.current}
+        assert len(pretence.recorded) == 3 * len(tensors_of(made[0]))
+    assert order == ["copied 0", "copied 1", "computed 0", "copied 2", "computed 1", "computed 2"]
+    assert list(ahead(made, torch.device("cpu"))) == made
+
+
+def tensors_of(batch: Batch) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    batch.mapped(lambda x: found.append(x) or x)  # type: ignore[func-returns-value]
+    return found
 
 
 def test_all_of_a_batch_is_pinned(tmp_path: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
