@@ -26,7 +26,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "table": {"columns": ["a", "b", "c"], "width": 32},
     "text": {"width": 32, "layers": 1},
 }
-OWN = [(kind, name, {}) for kind, cls in MODALITIES.items() for name in cls.encoders() if ":" not in name]
+WIDE = {"minirocket": {"width": 84}}
+OWN = [
+    (kind, name, WIDE.get(name, {})) for kind, cls in MODALITIES.items() for name in cls.encoders() if ":" not in name
+]
 OTHERS = [
     *(("series", f"tsai:{name}", {}) for name in ("InceptionTimePlus", "TSTPlus", "LSTMPlus", "XceptionTimePlus")),
     ("image", "timm:test_resnet", {}),
@@ -36,13 +39,13 @@ MORE = [("series", f"tsai:{name}", {}) for name in sorted(TSAI)]
 
 
 def built(kind: str, name: str, options: dict[str, Any]) -> tuple[Modality, torch.nn.Module]:
-    try:
-        modality = MODALITIES[kind](encoder=name, **({} if "timm" in name else OPTIONS[kind]) | options)
-        modality.fit(CELLS[kind])
-        torch.manual_seed(0)
-        return modality, modality.build_encoder(load=False)
-    except (ImportError, ValueError) as error:
-        pytest.skip(str(error))
+    family = name.partition(":")[0] if ":" in name else ""
+    if family:
+        pytest.importorskip({"hf": "transformers"}.get(family, family))
+    modality = MODALITIES[kind](encoder=name, **({} if family in ("timm", "hf") else OPTIONS[kind]) | options)
+    modality.fit(CELLS[kind])
+    torch.manual_seed(0)
+    return modality, modality.build_encoder(load=False)
 
 
 def on_cuda_as_on_cpu(kind: str, name: str, options: dict[str, Any]) -> None:
@@ -56,7 +59,8 @@ def on_cuda_as_on_cpu(kind: str, name: str, options: dict[str, Any]) -> None:
     torch.manual_seed(1)
     wanted = encoder(**inputs)
     learned = [key for key, p in encoder.named_parameters() if p.requires_grad]
-    wanted.square().sum().backward()
+    if learned:
+        wanted.square().sum().backward()
     grads = {key: encoder.get_parameter(key).grad for key in learned}
     encoder.load_state_dict(state)
     encoder.zero_grad()
@@ -66,8 +70,10 @@ def on_cuda_as_on_cpu(kind: str, name: str, options: dict[str, Any]) -> None:
         pretence.reads.clear()
         torch.manual_seed(1)
         found = encoder(**moved)
-        found.square().sum().backward()
-        assert not pretence.waits or ":" in name, pretence.reads
+        if learned:
+            found.square().sum().backward()
+        others = ":" in name or name == "minirocket"  # code of other libraries, which may look
+        assert not pretence.waits or others, pretence.reads
         assert isinstance(found, Pretended)
         torch.testing.assert_close(found.detach().cpu(), wanted.detach(), rtol=1e-4, atol=1e-5)
         for key in learned:
