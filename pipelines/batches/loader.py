@@ -18,9 +18,13 @@ from torch.utils.data import DataLoader, Sampler
 from clx.pipelines.batches.batch import BadRow, Batch, Key
 from clx.pipelines.batches.cells import reads_files
 from clx.pipelines.batches.dataset import BatchDataset
+from clx.pipelines.batches.permutation import Permutation
 from clx.pipelines.system.cores import usable_cores
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.system.signals import leave_to_parent
+
+HELD = 1 << 20
+"""Rows up to which an epoch's order is held as a list; of more it is computed batch by batch (`Permutation`)."""
 
 
 class Lost(Failed):
@@ -52,19 +56,28 @@ class Order(Sampler[Key]):
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[Key]:
-        epoch = -1
+        size, epoch, computed = self.batch_size, -1, self.weights is None and self.rows > HELD
         for done in range(self.start, self.stop):
             if done // self.per_epoch != epoch:
                 epoch = done // self.per_epoch
-                draw = np.random.default_rng([self.seed, 2, epoch])
-                if self.weights is None:
-                    shuffled, turns = draw.permutation(self.rows), None
+                if computed:
+                    order = Permutation(self.rows, [self.seed, 2, epoch])
                 else:
-                    shuffled = draw.choice(self.rows, self.rows, p=self.weights / self.weights.sum())
-                    turns = came_before(shuffled)
+                    shuffled, turns = self._held(epoch)
             at = done % self.per_epoch
-            part = slice(at * self.batch_size, (at + 1) * self.batch_size)
-            yield Key(epoch, at, shuffled[part], None if turns is None else turns[part])
+            part = slice(at * size, (at + 1) * size)
+            if computed:
+                yield Key(epoch, at, order.stretch(part.start, part.stop))
+            else:
+                yield Key(epoch, at, shuffled[part], None if turns is None else turns[part])
+
+    def _held(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """The rows of an epoch in order, and of those that are drawn several times the turn of each."""
+        draw = np.random.default_rng([self.seed, 2, epoch])
+        if self.weights is None:
+            return draw.permutation(self.rows), None
+        shuffled = draw.choice(self.rows, self.rows, p=self.weights / self.weights.sum())
+        return shuffled, came_before(shuffled)
 
 
 def came_before(rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,0 +1,53 @@
+"""The order of very many rows is computed, not held."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from clx.pipelines.batches.loader import HELD, Order
+from clx.pipelines.batches.permutation import Permutation
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 17, 256, 257, 1000, 4097])
+def test_every_number_stands_once_and_stretches_fit_together(count: int) -> None:
+    order = Permutation(count, [3, 2, 0])
+    whole = order.stretch(0, count)
+    assert sorted(whole.tolist()) == list(range(count))
+    parts = [order.stretch(start, min(start + 7, count)) for start in range(0, count, 7)]
+    assert np.concatenate(parts).tolist() == whole.tolist()
+
+
+def test_epochs_and_seeds_differ() -> None:
+    orders = [Permutation(1000, seed).stretch(0, 1000).tolist() for seed in ([0, 2, 0], [0, 2, 1], [1, 2, 0])]
+    assert all(a != b for a, b in itertools.combinations(orders, 2))
+
+
+def test_ten_million_sorted_rows_are_mixed() -> None:
+    rows = 10_000_000
+    place = np.arange(rows, dtype=np.float32)
+    found = np.concatenate(
+        [Permutation(rows, [5, 2, 0]).stretch(at, at + 1_000_000) for at in range(0, rows, 1_000_000)]
+    )
+    centred, mean = found - found.mean(), place.mean()
+    correlation = float((centred * (place - mean)).mean() / (found.std() * place.std()))
+    assert abs(correlation) < 0.02
+    assert abs(np.corrcoef(found[:-1:10], found[1::10])[0, 1]) < 0.02  # of neighbours in the stream
+    batches = found[: 1000 * 256].reshape(1000, 256)
+    assert batches.std(1).mean() > 0.98 * rows / np.sqrt(12)  # a batch has rows from all over the file
+
+
+def test_a_large_order_resumes_in_the_middle_of_an_epoch_at_once() -> None:
+    rows = HELD + 1000
+    whole = Order(rows, 1024, seed=1, start=0, stop=1040)
+    resumed = Order(rows, 1024, seed=1, start=1020, stop=1040)
+    for ours, theirs in zip(resumed, itertools.islice(whole, 1020, None), strict=True):
+        assert (ours.epoch, ours.number) == (theirs.epoch, theirs.number)
+        assert ours.rows.tolist() == theirs.rows.tolist()
+    first = np.concatenate([key.rows for key in Order(rows, 1024, 1, 0, whole.per_epoch)])
+    assert len(np.unique(first)) == len(first) == whole.per_epoch * 1024
+
+
+def test_the_order_of_few_rows_is_as_it_was() -> None:
+    key = next(iter(Order(100, 10, seed=7, start=0, stop=1)))
+    assert key.rows.tolist() == np.random.default_rng([7, 2, 0]).permutation(100)[:10].tolist()
