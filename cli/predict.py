@@ -19,7 +19,8 @@ def predict(
         typer.Argument(metavar="FILE", help="Manifest, folder or built-in data [default: the run's own test rows]."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="A .csv, .tsv, .jsonl or .parquet file [default: stdout].")
+        Path | None,
+        typer.Option("-o", "--out", help="A .csv, .tsv, .jsonl or .parquet file, or a folder [default: stdout]."),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the file of --out.")] = False,
     split: options.Split = None,
@@ -42,6 +43,7 @@ def predict(
     batch_size: options.BatchSize = 256,
     device: options.Device = "auto",
     strict: options.Strict = False,
+    shard: options.Shard = None,
     json: options.Json = False,
 ) -> None:
     """Predict targets, in their units, or classes with the head that a run was trained with.
@@ -56,22 +58,30 @@ def predict(
 
     clx predict runs/airfoil more.csv --keep id | jq .predicted_target
 
+    clx predict runs/airfoil many.parquet --out predictions --shard 3/16
+
     clx predict runs/pump today.csv --anomaly | jq 'select(.anomaly)'
     """
     from clx.pipelines.data.writers import check_name
     from clx.pipelines.system.errors import BadInput
+    from clx.pipelines.system.shard import shard_of
 
     if out is not None and json:
         raise BadInput("--json prints lines, --out writes them: give one of the two")
     if not anomaly and (average is not None or beta is not None):
         raise BadInput("--average and --beta are about --anomaly, which is not given")
-    if anomaly and (keep or probabilities):
-        raise BadInput("--keep and --probabilities are for rows of a table, not for the steps of recordings")
+    part, told = shard_of(shard, "predicts a share of the rows in each")
+    if told or shard == "env":
+        note(told or f"shard {part}")
+    if part is not None and out is None:
+        raise BadInput("--shard writes a part of a folder: name it with --out")
+    if anomaly and (keep or probabilities or part):
+        raise BadInput("--keep, --probabilities and --shard are for rows of a table, not for the steps of recordings")
     if anomaly and column:
         raise BadInput("--column is for rows of a table; of recordings data.windows says the column")
-    if out is not None:
+    if out is not None and part is None:
         check_name(out, overwrite)
-    elif overwrite:
+    elif out is None and overwrite:
         raise BadInput("--overwrite is about the file of --out, which is not given")
     columns = pairs("--column", column)
     from clx.pipelines.use.predict import BETA, USUAL, Predictor, check_beta
@@ -83,8 +93,15 @@ def predict(
     if anomaly:
         predictions = predictor.anomalies(source, split, average=average or USUAL, beta=beta)
     else:
-        predictions = predictor.predict(source, split, columns=columns, keep=keep, probabilities=probabilities)
-    if out is not None:
+        predictions = predictor.predict(
+            source, split, columns=columns, keep=keep, probabilities=probabilities, shard=part
+        )
+    if out is not None and part is not None:
+        out, made = predictions.save_part(out, overwrite=overwrite)
+        if not made:
+            note(f"{out} is whole already")
+            return
+    elif out is not None:
         predictions.save(out, overwrite=overwrite)
     elif json or not sys.stdout.isatty():
         for line in predictions:

@@ -129,7 +129,7 @@ def embed_rows(
     meta = {
         "format": FORMAT,
         **model,
-        "data": [_describe(manifest) for _, manifest in rows],
+        "data": [describe(manifest) for _, manifest in rows],
         "embed_dim": run.config.embed_dim,
         "modalities": {name: run.modalities[name].kind for name in names},
         "columns": {name: column_of(name, run.modalities[name]) for name in names},
@@ -221,7 +221,7 @@ def _summary(
     }
 
 
-def _describe(manifest: Manifest) -> dict[str, Any]:
+def describe(manifest: Manifest) -> dict[str, Any]:
     """A manifest by its name and a digest that another, or a changed one, does not have."""
     digest = hashlib.blake2b(manifest.rows.tobytes(), digest_size=16)
     digest.update(str(manifest.table.schema).encode())

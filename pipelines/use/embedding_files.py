@@ -115,6 +115,8 @@ class EmbeddingFile:
         files = tuple(parts_of(folder, plan))
         for number, file in enumerate(files):
             meta = read_meta(file)
+            if meta is None:
+                raise BadInput(f"{file} was not written by clx embed")
             if (what := difference(meta, {**plan, "shard": number})) is not None:
                 raise BadInput(f"{file} is not of the folder's manifest ({what}): embed it again with --overwrite")
             check(file, meta, vectors=True)

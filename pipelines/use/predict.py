@@ -1,16 +1,19 @@
 """Predictions of a run, from options to lines: what `clx predict` calls, and a program."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.columns import other_names
 from clx.pipelines.data.writers import Line, writer
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.shard import Shard
 from clx.pipelines.use import predict_recordings, predict_rows
+from clx.pipelines.use.embed import describe, identity
+from clx.pipelines.use.embedding_shards import blocks, join
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,6 +40,10 @@ class Predictions:
     """Lines so far."""
     bad: int = 0
     """Rows so far that could not be used: they have None for a prediction."""
+    shard: Shard | None = None
+    """The share of the rows that the lines are of; all when None."""
+    plan: dict[str, Any] = field(default_factory=dict)
+    """Which weights, data and options these are the predictions of, where they are shared out."""
 
     def batches(self) -> Iterator[list[Line]]:
         """The lines, batch by batch. Bad rows are said; with `strict` the first raises `BadInput`."""
@@ -61,6 +68,16 @@ class Predictions:
         with writer(Path(out), self.schema, self.sources, overwrite=overwrite) as write:
             for lines in self.batches():
                 write(lines)
+
+    def save_part(self, folder: Path | str, *, overwrite: bool = False) -> tuple[Path, bool]:
+        """Write the lines of a shard as its part of a folder, unless it is there, whole or not at all; its file, and
+        whether it was made now. Raises `BadInput` where the folder's shards are others."""
+        assert self.shard is not None
+        out = join(Path(folder), self.plan, self.shard)
+        made = overwrite or not out.exists()
+        if made:
+            self.save(out, overwrite=True)
+        return out, made
 
 
 class Predictor:
@@ -102,6 +119,7 @@ class Predictor:
         columns: Mapping[str, str] | None = None,
         keep: Sequence[str] = (),
         probabilities: bool = False,
+        shard: Shard | None = None,
     ) -> Predictions:
         """Targets in their units, or classes, a line for each row in its order; or what follows each recording.
 
@@ -114,6 +132,7 @@ class Predictor:
             columns: other columns of the source than the run's own, by modality.
             keep: columns to repeat beside a prediction; all but the inputs when empty.
             probabilities: of a run with classes also a column for each.
+            shard: only its share of the rows, for `Predictions.save_part`.
         """
         if self.run.model.predictor is None:
             names = ", ".join(term.name for term in self.run.config.objective)
@@ -122,9 +141,10 @@ class Predictor:
                 f"-s pretrain.run={self.folder} with an objective such as l1, mse or cross-entropy"
             )
         if self.run.forecasts:
-            if keep or probabilities or columns:
+            if keep or probabilities or columns or shard:
                 raise BadInput(
-                    "--column, --keep and --probabilities are for rows of a table, not for the steps of recordings"
+                    "--column, --keep, --probabilities and --shard are for rows of a table, not for the steps of "
+                    "recordings"
                 )
             scorer = predict_recordings.open_scorer(self.run, block=self.batch_size)
             recordings = predict_recordings.recordings(self.run, source, split)
@@ -139,9 +159,23 @@ class Predictor:
             manifest = manifest.called(other_names(self.run.config, self.run.modalities, columns))
         kept = predict_rows.kept_columns(self.run, manifest, keep)
         schema = predict_rows.schema_of(self.run, manifest, kept, probabilities)
-        return self._predictions(
+        plan = {}
+        if shard is not None:
+            plan = {
+                **identity(self.run, self.folder, None),
+                "data": [describe(manifest)],
+                "predicts": {"keep": kept, "probabilities": probabilities, "columns": dict(columns or {})},
+                "batch_size": self.batch_size,
+            }
+            work = blocks([len(manifest)], self.batch_size, shard)
+            first, last = work[0][0][1], work[-1][-1][1]
+            rows = range(first * self.batch_size, min(len(manifest), (last + 1) * self.batch_size))
+            manifest = manifest.take(rows)
+        made = self._predictions(
             predict_rows.predict(self.run, manifest, kept, probabilities, self.batch_size), schema, source
         )
+        made.shard, made.plan = shard, plan
+        return made
 
     def anomalies(
         self, source: str | None = None, split: str | None = None, *, average: int = USUAL, beta: float = BETA

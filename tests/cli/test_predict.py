@@ -148,6 +148,9 @@ def test_classes_come_with_probabilities(clx: Any, runs: Path) -> None:
         (["price", "rows.csv", "--column", "tabel=x"], "no modality 'tabel' (did you mean 'table'?)"),
         (["price", "rows.csv", "--column", "table=x"], "table reads the columns size, town by their names"),
         (["price", "--column", "table=x"], "name it"),
+        (["price", "rows.csv", "--shard", "0/2"], "name it with --out"),
+        (["price", "rows.csv", "--out", "x.csv", "--shard", "2/2"], "2 shards are 0/2 to 1/2"),
+        (["price", "rows.csv", "--out", "x", "--shard", "0/2"], "120 rows are 1 blocks of 8 batches of 256"),
     ],
 )
 def test_refusals_are_one_line(clx: Any, runs: Path, arguments: list[str], said: str) -> None:
@@ -156,3 +159,28 @@ def test_refusals_are_one_line(clx: Any, runs: Path, arguments: list[str], said:
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_shards_hold_the_rows_of_one_process(clx: Any, runs: Path, tmp_path: Path) -> None:
+    args = ["predict", runs / "kind", runs / "rows.csv", "--batch-size", "5", "--probabilities", "--out"]
+    assert clx(*args, tmp_path / "whole.parquet").returncode == 0
+    for number in (2, 0, 1):
+        done = clx(*args, tmp_path / "parts", "--shard", "env", env={"RANK": str(number), "WORLD_SIZE": "3"})
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.startswith(f"shard {number}/3\n40 rows in ")
+    parts = [pyarrow.parquet.read_table(path) for path in sorted((tmp_path / "parts").glob("part-*"))]
+    assert pyarrow.concat_tables(parts).equals(pyarrow.parquet.read_table(tmp_path / "whole.parquet"))
+    again = clx(*args, tmp_path / "parts", "--shard", "1/3")
+    assert (again.returncode, "is whole already" in again.stderr) == (0, True)
+    (tmp_path / "parts" / "part-00001-of-00003.parquet").unlink()
+    for words, said in (
+        (["--shard", "1/2"], "shards was 3 and is 2"),
+        (["--shard", "1/3", "--keep", "id"], "predicts.keep"),
+        (["--shard", "1/3", "--checkpoint", "75"], "no checkpoint"),
+    ):
+        refused = clx(*args, tmp_path / "parts", *words)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert said in refused.stderr
+    assert clx(*args, tmp_path / "parts", "--shard", "1/3").returncode == 0
+    searched = clx("search", tmp_path / "parts", "--row", "1")
+    assert (searched.returncode, "was not written by clx embed" in searched.stderr) == (2, True)
