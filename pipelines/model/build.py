@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -89,8 +90,10 @@ class Run:
             return self
         if not 1 <= width < self.config.embed_dim:
             raise BadInput(f"--dim {width}: the embeddings have {self.config.embed_dim} columns, so 1 to that")
-        config = self.config.model_copy(update={"embed_dim": width})
-        return replace(self, config=config, model=self.model.narrowed(width))
+        model = copy(self.model)  # the same towers
+        model._modules = {name: part for name, part in self.model._modules.items() if name != "predictor"}
+        model.predictor, model.embed_dim, model.is_narrow = None, width, True
+        return replace(self, config=self.config.model_copy(update={"embed_dim": width}), model=model)
 
     def merged(self) -> "Run":
         """The same run without `lora`: changes are added to the weights, in place, and the outputs are as before, to

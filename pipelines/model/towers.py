@@ -1,7 +1,6 @@
 """The model: one encoder and projection head per modality. Inputs in, one embedding per name out."""
 
 from collections.abc import Collection
-from copy import copy
 from typing import Literal
 
 import torch
@@ -222,13 +221,6 @@ class Embedder(nn.Module):
             if features is not None:
                 features[name] = scatter_present(entered, here)
         return first_columns(z, self.embed_dim) if self.is_narrow else z
-
-    def narrowed(self, width: int) -> "Embedder":
-        """The same towers, of whose embeddings the first `width` columns are taken, without what predicts from all."""
-        view = copy(self)
-        view._modules = {name: part for name, part in self._modules.items() if name != "predictor"}
-        view.predictor, view.embed_dim, view.is_narrow = None, width, True
-        return view
 
     def relevance(self, inputs: dict[str, Input]) -> dict[str, Tensor]:
         """What the networks that make views are to lower, `[]`, by view."""
