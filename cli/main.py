@@ -73,6 +73,8 @@ def main() -> None:
 def run() -> int:
     """Run the app; the exit code of whatever happened."""
     try:
+        if is_spare(sys.argv[1:]):
+            return 0
         return app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
     except KeyboardInterrupt:
         return fail("interrupted", 130)
@@ -86,6 +88,23 @@ def run() -> int:
         if not hasattr(error, "exit_code"):
             raise
         return fail(str(error), error.exit_code)
+
+
+SHARED = ("train", "embed", "sweep")
+"""Commands that the processes of one job do together, or share out."""
+
+
+def is_spare(arguments: list[str]) -> bool:
+    """Whether a launcher has started this command several times, and it is one for rank 0 alone."""
+    if any(name in SHARED for name in arguments):
+        return False
+    from clx.pipelines.system.ranks import place_of
+
+    try:
+        place = place_of()
+    except ValueError:  # half of a place is none of this command's business
+        return False
+    return place is not None and place.rank > 0
 
 
 def watch() -> None:

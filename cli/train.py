@@ -1,6 +1,9 @@
 """`clx train`."""
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +16,9 @@ from clx.cli.output import cell, emit_json, emit_table, note, progress
 
 if TYPE_CHECKING:
     from clx.pipelines.config.schema import Config
+    from clx.pipelines.system.process_group import Group
+    from clx.pipelines.system.progress import Progress
+    from clx.pipelines.system.ranks import Place
 
 
 def train(
@@ -28,6 +34,9 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="train.batch_size")] = None,
     device: Annotated[str | None, typer.Option(help="train.device: auto, cpu, cuda, cuda:1, mps")] = None,
     seed: Annotated[int | None, typer.Option(help="train.seed")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Train on so many processes of this machine, one for each GPU.")
+    ] = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -42,6 +51,8 @@ def train(
     clx train --resume runs/digits
 
     clx train --resume runs/digits --steps 300
+
+    clx train my.yaml --processes 4, torchrun --nproc-per-node 4 --no-python clx train my.yaml, srun clx train my.yaml
     """
     flags = {
         "train.epochs": epochs,
@@ -51,22 +62,70 @@ def train(
         "train.seed": seed,
     }
     refuse_two_lengths(settings, flags)
-    config = config_of(source, resume, settings, flags, placed=out is not None or overwrite)
-    from clx.pipelines.experiments import train as pipeline
-    from clx.pipelines.runs.folder import run_name
-    from clx.pipelines.training.dry_run import dry_run as planned
+    place = place_of(processes)
+    placed = out is not None or overwrite
+    if processes is not None and processes > 1 and place is None and not dry_run:
+        config_of(source, resume, settings, flags, placed)  # what is wrong is said once, and at once
+        from clx.pipelines.system.launch import launch
 
-    if dry_run:
-        show_plan(planned(config), json)
-        return
-    folder = resume or out or Path("runs") / run_name(Path(source or "").stem)
-    with progress() as shown:
-        summary = pipeline.train(config, folder, shown, resume=resume is not None, overwrite=overwrite)
-    tell_skipped(summary.get("evaluation", {}))
-    if json:
-        emit_json(summary)
-    else:
-        show_summary(summary, folder)
+        raise typer.Exit(launch([sys.executable, "-c", AGAIN, *sys.argv[1:]], processes))
+    with joined(place) as group:
+        config = config_of(source, resume, settings, flags, placed)
+        from clx.pipelines.experiments import train as pipeline
+        from clx.pipelines.runs.folder import run_name
+        from clx.pipelines.training.dry_run import dry_run as planned
+
+        if dry_run:
+            if group is None or group.rank == 0:
+                show_plan(planned(config), json)
+            return
+        folder = resume or out or Path("runs") / run_name(Path(source or "").stem)
+        with quiet() if group is not None and group.rank else progress() as shown:
+            summary = pipeline.train(config, folder, shown, resume=resume is not None, overwrite=overwrite, group=group)
+        if group is not None and group.rank:
+            return
+        tell_skipped(summary.get("evaluation", {}))
+        if json:
+            emit_json(summary)
+        else:
+            show_summary(summary, folder)
+
+
+AGAIN = "from clx.cli.main import main; main()"
+"""What a process runs that is one of several."""
+
+
+def place_of(processes: int | None) -> "Place | None":
+    """The place that a launcher has given this process among several; None where it is alone. Raises `BadInput`."""
+    from clx.pipelines.system import ranks
+    from clx.pipelines.system.errors import BadInput
+
+    place = ranks.place_of()
+    size = 1 if place is None else place.size
+    if processes is not None and place is not None and processes != size:
+        raise BadInput(
+            f"--processes {processes}, but a launcher has started {size}: say how many to it, and leave --processes out"
+        )
+    return place if size > 1 else None
+
+
+def joined(place: "Place | None") -> AbstractContextManager["Group | None"]:
+    """The processes that train together, met; None for one that is alone."""
+    if place is None:
+        return nullcontext()
+    from clx.pipelines.system.process_group import joined
+
+    return joined(place)
+
+
+@contextmanager
+def quiet() -> Iterator["Progress"]:
+    """Nothing is said: rank 0 says it."""
+    from clx.pipelines.system.progress import Silent
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield Silent()
 
 
 def config_of(

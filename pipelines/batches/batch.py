@@ -39,6 +39,31 @@ class BadRow(NamedTuple):
 
 
 @dataclass
+class Counts:
+    """Rows of one batch on all ranks, which each rank knows before it encodes its own."""
+
+    rows: list[int]
+    """By rank."""
+    present: dict[str, list[int]]
+    """By view name and rank."""
+    several: dict[str, bool]
+    """Whether some row has several samples of the view, on any rank."""
+    targets: int
+    sets: int
+    """Columns of the targets, and of the sets of labels."""
+
+    @classmethod
+    def of(cls, by_rank: list[list[int]], views: Iterable[str]) -> "Counts":
+        """From what each rank has: rows, columns of targets and of sets, and of each view its rows and whether one has
+        several samples."""
+        views = list(views)
+        rows, targets, sets, *shown = zip(*by_rank, strict=True)
+        present = dict(zip(views, map(list, shown[::2]), strict=True))
+        several = dict(zip(views, map(any, shown[1::2]), strict=True))
+        return cls(list(rows), present, several, max(targets), max(sets))
+
+
+@dataclass
 class Batch:
     """Inputs by view name, who is present, and what the objectives may ask for.
 
@@ -61,6 +86,8 @@ class Batch:
     bad: list[BadRow] = field(default_factory=list)
     lacks: bool = True
     """Whether some row may lack an input. False is only said of a batch on a GPU, so that losses need not look."""
+    counts: Counts | None = None
+    """Where several processes train together, and each has a part of the rows."""
 
     @classmethod
     def empty(cls, names: Iterable[str], bad: list[BadRow]) -> "Batch":

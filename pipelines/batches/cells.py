@@ -158,6 +158,8 @@ def flat(samples: Sequence[Any]) -> list[Any]:
 def vary(modality: Modality, samples: Sequence[list[Any]], draws: Sequence[Draws]) -> list[list[Any]]:
     """A batch's views from the samples, pairs or lists of samples, that each is made of (see `Modality.vary`), by the
     draws of each view's rows."""
+    if not any(map(len, samples)):  # of several processes that train together, one may have no such rows
+        return list(samples)
     if modality.pair is None:
         counts = [counts_of(view) for view in samples]
         if not any(counts):

@@ -106,11 +106,12 @@ def batches(
     workers: int | Literal["auto"] = 0,
     pin: bool = False,
     report: Callable[[list[BadRow]], None] = lambda bad: None,
+    empty: bool = False,
 ) -> Iterator[Batch]:
     """Batches in the order of `keys`, made by `workers` processes (0: by this one; see `usual_workers`).
 
     Each batch's bad rows are told to `report`; where the policy allows none, or no usable row was found,
-    `BadInput` names the first.
+    `BadInput` names the first. Those without rows are left out, unless `empty`.
     """
     workers = usual_workers(data) if workers == "auto" else workers
     data.known.share(workers)
@@ -131,7 +132,7 @@ def batches(
                 first = batch.bad[0]
                 raise BadInput(f"{first.where}, column {first.column}: {first.reason}")
         data.known.tell()
-        if len(batch):
+        if len(batch) or empty:
             yield batch
 
 

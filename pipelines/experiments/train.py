@@ -1,7 +1,7 @@
 """`clx train` from config to evaluated run folder, and what it would do without doing it."""
 
 import time
-from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,15 @@ from clx.pipelines.data.understood import in_three_lines, understood
 from clx.pipelines.evaluation.evaluate import evaluate
 from clx.pipelines.evaluation.evaluated_rows import source_in
 from clx.pipelines.evaluation.results import SCHEMA, save
+from clx.pipelines.experiments.run_folder import Claim, claimed, held, writes
 from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.model.checks import check_needs
 from clx.pipelines.runs import checkpoint, state
-from clx.pipelines.runs.folder import CONFIG, LAST, clear, refuse_existing
+from clx.pipelines.runs.folder import CONFIG, LAST, refuse_existing
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import locked, write_text
 from clx.pipelines.system.errors import BadInput, ClxWarning, Stopped, explain_out_of_memory
+from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.training.resume import relengthened
@@ -38,34 +40,38 @@ from clx.pipelines.training.transfer import take_over
 
 
 def train(
-    config: Config, out: Path, progress: Progress, *, resume: bool = False, overwrite: bool = False
+    config: Config,
+    out: Path,
+    progress: Progress,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    group: Group | None = None,
 ) -> dict[str, Any]:
     """Train a config into the folder `out`, evaluate the result and return that with the speed.
 
     With `resume`, `config` is the run's own, but for its `CHANGEABLE` keys (see `relengthened`), and training
-    continues after its last whole checkpoint. Raises `BadInput` before anything is written when the config does not
-    fit the data or another process trains there, `Refused` when too many steps were non-finite, `Failed` when the
-    disk is full, `Stopped` after a signal.
+    continues after its last whole checkpoint. With `group`, this process is one of several that train together, all
+    called alike, and rank 0 alone writes and evaluates.
+
+    Raises `BadInput` before anything is written when the config does not fit the data or another process trains there,
+    `Refused` when too many steps were non-finite, `Failed` when the disk is full, `Stopped` after a signal.
     """
-    if not resume:
+    if not resume and writes(group):
         refuse_existing(out, overwrite)
-    pick_device(config.train.device)
+    pick_device(config.train.device if group is None else group.device(config.train.device))
     config = rooted(config)
     splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
     if not resume:
         warn_of_leaks(splits, config)
     if resume and (config.pretrain is None or checkpoint.checkpoints(out)):  # else its first stage at most is begun
-        return go_on(config, splits, out, progress)
+        return go_on(config, splits, out, progress, group)
     begin = in_two_stages if config.pretrain is not None and config.pretrain.run is None else begin_anew
-    return begin(config, splits, out, progress, claim=None if resume else partial(claimed, out, overwrite))
-
-
-Claim = Callable[[Run], None] | None
-"""Makes a folder a new run's own; None where it is that already."""
+    return begin(config, splits, out, progress, None if resume else partial(claimed, out, overwrite), group)
 
 
 def begin_anew(
-    config: Config, splits: dict[str, Manifest], out: Path, progress: Progress, claim: Claim
+    config: Config, splits: dict[str, Manifest], out: Path, progress: Progress, claim: Claim, group: Group | None
 ) -> dict[str, Any]:
     """A run from its first step, on new towers or on those of an earlier run."""
     planned = plan(config, len(splits["train"]))
@@ -76,16 +82,13 @@ def begin_anew(
     else:
         run = take_over(config, splits, first_folder(config, out), progress.say)
     say_understood(run, splits, progress)
-    trainer = Trainer(run, splits, planned, out)
-    with locked(out):
-        if claim is not None:
-            claim(run)
-        with state.recorded(out, planned.steps, resume=claim is None):
-            return finish(trainer, splits, progress)
+    trainer = Trainer(run, splits, planned, out, group)
+    with held(out, run, planned.steps, claim, group):
+        return finish(trainer, splits, progress)
 
 
 def in_two_stages(
-    config: Config, splits: dict[str, Manifest], out: Path, progress: Progress, claim: Claim
+    config: Config, splits: dict[str, Manifest], out: Path, progress: Progress, claim: Claim, group: Group | None
 ) -> dict[str, Any]:
     """Pre-training in the folder `pretrain` of the run, or what an earlier try left of it, and then the run itself."""
     planned = plan(config, len(splits["train"]))
@@ -94,14 +97,12 @@ def in_two_stages(
     first = first_stage(config)
     check_needs(first, make_losses(first), splits["train"], make_modalities(first))
     steps = plan(first, len(splits["train"])).steps
-    with locked(out):
-        if claim is not None:
-            claim(run)
-        with state.recorded(out, planned.steps, resume=claim is None):
-            pretrain(first, steps, first_folder(config, out), progress)
-            run = take_over(config, splits, first_folder(config, out), progress.say)
+    with held(out, run, planned.steps, claim, group):
+        pretrain(first, steps, first_folder(config, out), progress, group)
+        run = take_over(config, splits, first_folder(config, out), progress.say)
+        if writes(group):
             checkpoint.create(out, run)
-            return finish(Trainer(run, splits, planned, out), splits, progress)
+        return finish(Trainer(run, splits, planned, out, group), splits, progress)
 
 
 def say_understood(run: Run, splits: dict[str, Manifest], progress: Progress) -> None:
@@ -112,12 +113,14 @@ def say_understood(run: Run, splits: dict[str, Manifest], progress: Progress) ->
         warn(f"column {column!r} is among the inputs: {TELLS.format(answer=answer)}", ClxWarning, stacklevel=2)
 
 
-def go_on(config: Config, splits: dict[str, Manifest], out: Path, progress: Progress) -> dict[str, Any]:
+def go_on(
+    config: Config, splits: dict[str, Manifest], out: Path, progress: Progress, group: Group | None
+) -> dict[str, Any]:
     """A run after its last whole checkpoint, perhaps of another length than it was."""
     config, longer = relengthened(config, out, len(splits["train"]))
     planned = plan(config, len(splits["train"]))
-    trainer = Trainer(checkpoint.rebuild(out, config, checkpoint.read_facts(out)), splits, planned, out)
-    with locked(out):
+    trainer = Trainer(checkpoint.rebuild(out, config, checkpoint.read_facts(out)), splits, planned, out, group)
+    with locked(out) if writes(group) else nullcontext():
         source = checkpoint.last(out)
         checkpoint.warn_of_change(out, source)
         trainer.restore(source)
@@ -130,20 +133,18 @@ def go_on(config: Config, splits: dict[str, Manifest], out: Path, progress: Prog
                 else f"all its {planned.steps} steps are done and evaluated"
             )
             raise BadInput(f"{out} is finished: {done}; -s train.steps=N makes it longer")
+        changed = bool(longer) or config.data != checkpoint.read_config(out).data  # what to do with bad rows, say
+        if group is not None:
+            group.wait()  # until all have read what is written anew below
+        if not writes(group):
+            return finish(trainer, splits, progress)
         if longer:
             progress.say(longer)
             (out / LAST).unlink(missing_ok=True)  # figures of the shorter run
-        if longer or config.data != checkpoint.read_config(out).data:  # which may say now what to do with bad rows
+        if changed:
             write_text(out / CONFIG, dump(config))
         with state.recorded(out, planned.steps, resume=True):
             return finish(trainer, splits, progress)
-
-
-def claimed(out: Path, overwrite: bool, run: Run) -> None:
-    """Begin a run folder, under its lock: another run may have been there first."""
-    refuse_existing(out, overwrite)
-    clear(out)
-    checkpoint.create(out, run)
 
 
 def first_folder(config: Config, out: Path) -> Path:
@@ -152,14 +153,18 @@ def first_folder(config: Config, out: Path) -> Path:
     return out / "pretrain" if config.pretrain.run is None else Path(config.pretrain.run)
 
 
-def pretrain(config: Config, steps: int, folder: Path, progress: Progress) -> None:
+def pretrain(config: Config, steps: int, folder: Path, progress: Progress, group: Group | None) -> None:
     """Do the first stage of a run, or what an earlier try left of it."""
     begun = checkpoint.checkpoints(folder)
+    if group is not None:
+        group.wait()  # until all have looked
     if begun and begun[-1].step == steps:
         return
     progress.say("pre-training" + (" goes on" if begun else ""))
     try:
-        train(config, folder, progress, resume=bool(begun))
+        train(config, folder, progress, resume=bool(begun), group=group)
+        if group is not None:
+            group.wait()  # until it is saved
     except Stopped as stopped:
         hint = f"in pre-training; clx train --resume {folder.parent} continues it"
         raise Stopped(f"{str(stopped).partition(';')[0]} {hint}", stopped.exit_code) from None
@@ -183,7 +188,7 @@ def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
         "rows_per_s": round(speed),
         "split": name,
     }
-    if config.eval:
+    if config.eval and trainer.writes:
         if name == "train":
             progress.say("there are no val or test rows: these figures are of the training rows")
         elif name == "val":
@@ -283,11 +288,16 @@ def describe(trainer: Trainer) -> str:
     learned = sum(p.numel() for p in trainer.learner.model.parameters() if p.requires_grad)
     told = f", {usual_workers(trainer.rows)} workers (auto)" if trainer.settings.workers == "auto" else ""
     at = f", from step {trainer.step}" if trainer.step else ""
-    chunk, rows = trainer.learner.chunks.size, trainer.settings.batch_size
-    chunked = f", {rows} rows a step, encoded {chunk} at a time" if chunk is not None and chunk < rows else ""
-    if chunked and trainer.settings.chunk_statistics == "chunk":
-        chunked += ", with the statistics of these in batch norms"
+    chunk, rows, shared = trainer.learner.chunks.size, trainer.settings.batch_size, ""
+    if trainer.group is not None:
+        few, rest = divmod(rows, trainer.group.size)
+        shared = f" on {trainer.group.size} ranks, {f'{few} or {few + 1}' if rest else few} each"
+    if chunk is not None and chunk < rows:
+        shared += f", encoded {chunk} at a time"
+        if trainer.settings.chunk_statistics == "chunk":
+            shared += ", with the statistics of these in batch norms"
+    shared = shared and f", {rows} rows a step{shared}"
     return (
-        f"{trainer.plan.rows} rows, {trainer.plan.steps} steps{at}{chunked}, {learned / 1e6:.2f} M parameters to "
-        f"learn, on {trainer.learner.device} in {precision}, seed {trainer.settings.seed}{told}"
+        f"{trainer.plan.rows} rows, {trainer.plan.steps} steps{at}{shared}, {learned / 1e6:.2f} M parameters to learn, "
+        f"on {trainer.learner.device} in {precision}, seed {trainer.settings.seed}{told}"
     )

@@ -1,6 +1,6 @@
 """The model: one encoder and projection head per modality. Inputs in, one embedding per name out."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
 import torch
@@ -27,6 +27,10 @@ def modality_of(name: str) -> str:
 def is_further(name: str) -> bool:
     """Whether this is a modality's second view or one after it."""
     return name.partition("/")[2] not in ("", "0")
+
+
+Whole = Callable[..., Sequence[Tensor]]
+"""All rows of some tensors."""
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -131,13 +135,15 @@ class Tower(nn.Module):
         single = self.encoder.pool(alone, mask.new_ones(alone.shape[:2]))
         return self.encoder.pool(h, mask), scatter_present(single, mask), mask
 
-    def relevance(self, value: Input) -> Tensor:
-        """What the network that makes views is to lower, for series to make a view of."""
+    def relevance(self, value: Input, whole: Whole = lambda *tensors: tensors) -> Tensor:
+        """What the network that makes views is to lower, for series to make a view of. `whole` gives all rows of
+        tensors `[N, ...]` that are of these rows, where other processes have more."""
         assert self.view is not None
         varied, kept = self.view(**value)
         with torch.no_grad():
             plain = self.features(value)
-        return relevance(plain, self.features(varied), kept, value["mask"], self.view.sparsity)
+        x, v, kept, real = whole(plain, self.features(varied), kept, value["mask"])
+        return relevance(x, v, kept, real, self.view.sparsity)
 
 
 class Embedder(nn.Module):
@@ -222,10 +228,11 @@ class Embedder(nn.Module):
                 features[name] = scatter_present(entered, here)
         return first_columns(z, self.embed_dim) if self.is_narrow else z
 
-    def relevance(self, inputs: dict[str, Input]) -> dict[str, Tensor]:
-        """What the networks that make views are to lower, `[]`, by view."""
-        towers = {name: self.tower(name) for name in inputs}
-        return {n: tower.relevance(inputs[n]) for n, tower in towers.items() if tower.view and is_further(n)}
+    def relevance(self, inputs: dict[str, Input], whole: Callable[[str], Whole] | None = None) -> dict[str, Tensor]:
+        """What the networks that make views are to lower, `[]`, by view; `whole` is by view, too."""
+        varied = [name for name in inputs if self.tower(name).view is not None and is_further(name)]
+        more = [[] if whole is None else [whole(name)] for name in varied]
+        return {n: self.tower(n).relevance(inputs[n], *each) for n, each in zip(varied, more, strict=True)}
 
     def augmenters(self) -> list[nn.Parameter]:
         """Parameters of the networks that make views."""

@@ -6,6 +6,7 @@ is noticed at once by all, whatever they wait for, a GPU included.
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.system.launch import LIFELINE
 from clx.pipelines.system.ranks import Place
+from clx.pipelines.system.signals import STOPS
 
 MEETING = timedelta(minutes=10)
 """How long processes wait for each other in the beginning."""
@@ -46,13 +48,15 @@ class Group:
         try:
             store, rank, size = next(rendezvous("env://", place.rank, place.size, timeout=MEETING))
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-            self.lines = dist.new_group(backend="gloo", timeout=PATIENCE)
+            self.lines, self.words = (dist.new_group(backend="gloo", timeout=PATIENCE) for _ in range(2))
         except (RuntimeError, ValueError) as error:  # torch.distributed.DistError is a RuntimeError
             said = " ".join(str(error).split())[:200]
             raise Failed(
                 f"the {place.size} ranks did not meet at {place.address}:{place.port} within "
                 f"{MEETING.seconds // 60} minutes: {said}"
             ) from None
+        self.calls, self.bytes = 0, 0
+        """Collectives so far, and the bytes that this process has put into them."""
         self.left = False
         """Whether this process has said that it ends with an error."""
         others = range(1, self.size) if self.rank == 0 else [0]
@@ -74,12 +78,14 @@ class Group:
                 f"rank {self.rank} is process {self.local_rank + 1} of its machine, which has "
                 f"{torch.cuda.device_count()} CUDA devices: as many processes as devices, or train.device = cpu"
             )
+        torch.cuda.set_device(self.local_rank)
         return f"cuda:{self.local_rank}"
 
     def exchange(self, numbers: list[int]) -> list[list[int]]:
         """The whole numbers of each rank, as many each: lists by rank."""
         mine = torch.tensor(numbers, dtype=torch.int64)
         everyone = mine.new_empty(self.size * len(numbers))
+        self._count(mine)
         dist.all_gather_into_tensor(everyone, mine)
         found: list[list[int]] = everyone.view(self.size, len(numbers)).tolist()
         return found
@@ -87,7 +93,7 @@ class Group:
     def tell(self, value: Any) -> list[Any]:
         """A picklable value of each rank, by rank."""
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value, group=self.lines)
+        dist.all_gather_object(found, value, group=self.words)
         return found
 
     def gathered(self, rows: Tensor, counts: list[int]) -> Tensor:
@@ -95,6 +101,7 @@ class Group:
         most = max(counts)
         padded = rows if len(rows) == most else torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
         everyone = rows.new_empty(self.size * most, *rows.shape[1:])
+        self._count(padded)
         dist.all_gather_into_tensor(everyone, padded.contiguous())
         if min(counts) == most:
             return everyone
@@ -102,12 +109,18 @@ class Group:
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over ranks, in place."""
+        self._count(values)
         dist.all_reduce(values)
         return values
 
     def from_first(self, values: Tensor) -> None:
         """Those of rank 0, in place."""
+        self._count(values)
         dist.broadcast(values, 0)
+
+    def _count(self, values: Tensor) -> None:
+        self.calls += 1
+        self.bytes += values.numel() * values.element_size()
 
     def wait(self) -> None:
         """Until all are here."""
@@ -118,6 +131,10 @@ class Group:
 
         Rank 0's errors are said by it alone, so another rank waits whether it has the same one.
         """
+        if self.rank:  # a signal, which rank 0 has as well, is its business from now on
+            with suppress(ValueError):  # not in the main thread
+                for number in STOPS:
+                    signal.signal(number, signal.SIG_IGN)
         if self.rank and code:
             time.sleep(LAST_WORD)
         self.left = code != 0

@@ -12,15 +12,19 @@ from clx.pipelines.system.text import finite
 
 
 class Metrics:
-    """`metrics.jsonl`, which has no clock in it: a resumed run writes the same lines; and TensorBoard, where asked."""
+    """`metrics.jsonl`, which has no clock in it: a resumed run writes the same lines; and TensorBoard, where asked.
 
-    def __init__(self, out: Path, tensorboard: bool) -> None:
-        self.out = out
-        self.writer = _tensorboard() if tensorboard else None
+    Of several processes that train together one `writes` them."""
+
+    def __init__(self, out: Path, tensorboard: bool, writes: bool = True) -> None:
+        self.out, self.writes = out, writes
+        self.writer = _tensorboard() if tensorboard and writes else None
         self.board: Any = None
 
     def recall(self, step: int, validated: int) -> None:
         """Drop the lines after a step, and validations after another: a run that is resumed there writes them anew."""
+        if not self.writes:
+            return
         read_log(
             self.out / METRICS,
             lambda line: line["step"] <= (validated if "val_loss" in line else step),
@@ -28,6 +32,8 @@ class Metrics:
 
     def add(self, line: dict[str, Any]) -> None:
         """Append a line, which has its `step`."""
+        if not self.writes:
+            return
         append(self.out / METRICS, finite(line))
         if self.writer is not None:
             self.board = self.board or self.writer(self.out / "tensorboard", purge_step=line["step"])
@@ -57,6 +63,8 @@ class BadRows:
     rows: int
     """Rows of the training split."""
     budget: float
+    writes: bool = True
+    """Whether this process is the one that writes them down; all count them."""
     seen: set[str] = field(default_factory=set)
     in_training: int = 0
 
@@ -73,7 +81,8 @@ class BadRows:
                 self.seen.add(one.where)
                 self.in_training += split == "train"
                 line = {"row": one.where, "split": split, "column": one.column, "reason": one.reason}
-                append(self.path, line)
+                if self.writes:
+                    append(self.path, line)
         if self.in_training > max(1, self.budget * self.rows):
             raise BadInput(
                 f"{self.in_training} of {self.rows} training rows are bad, more than data.bad_row_budget = "

@@ -12,10 +12,10 @@ from clx.pipelines.training.step import Learner
 
 class Saving:
     """Checkpoints of a run: after each validation, every `train.save_every` steps or `train.save_minutes` minutes, at a
-    signal, and at the end."""
+    signal, and at the end. Of several processes that train together one `writes` them."""
 
-    def __init__(self, out: Path, settings: Train) -> None:
-        self.out, self.settings = out, settings
+    def __init__(self, out: Path, settings: Train, writes: bool = True) -> None:
+        self.out, self.settings, self.writes = out, settings, writes
         self.step = -1
         """Step of the newest checkpoint; -1 before there is one."""
         self.source: checkpoint.Checkpoint | None = None
@@ -30,16 +30,19 @@ class Saving:
 
     def save(self, learner: Learner, state: dict[str, Any], score: float | None) -> None:
         """Checkpoint the present step; `state` is what only resuming needs. Raises `Failed`."""
-        used = checkpoint.weights(*learner.used)
-        checkpoint.save(self.out, learner.step, used, state, score, self.settings.keep)
+        if self.writes:
+            used = checkpoint.weights(*learner.used)
+            checkpoint.save(self.out, learner.step, used, state, score, self.settings.keep)
         self.step, self.time = learner.step, time.monotonic()
 
     def resumed(self, source: checkpoint.Checkpoint) -> None:
         """Go on after `source`; later checkpoints, of a run that is now done otherwise, are set aside."""
         self.source, self.step = source, source.step
-        checkpoint.set_aside(self.out, source.step)
+        if self.writes:
+            checkpoint.set_aside(self.out, source.step)
 
     def rescore(self, score: float | None) -> None:
         """Give the checkpoint that the run was resumed at the validation loss that it was saved without."""
         assert self.source is not None
-        checkpoint.rescore(self.source, score)
+        if self.writes:
+            checkpoint.rescore(self.source, score)

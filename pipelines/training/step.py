@@ -1,7 +1,9 @@
 """One optimiser step: the loss of a batch, its gradients, and an update of all that learns."""
 
 import math
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from clx.losses.base import Steps
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.batches.dataset import mixed_seed
+from clx.pipelines.batches.loader import batches
 from clx.pipelines.config.schema import Train
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.objective import Objective
@@ -17,11 +20,14 @@ from clx.pipelines.model.towers import Embedder
 from clx.pipelines.runs.checkpoint import random_state, restore_random
 from clx.pipelines.system.devices import fetched, pick_device, pick_precision
 from clx.pipelines.system.errors import out_of_memory
+from clx.pipelines.system.process_group import Group
+from clx.pipelines.system.signals import Signals
 from clx.pipelines.training import augmenters
 from clx.pipelines.training.averaging import averaged
 from clx.pipelines.training.buffers import KeptBuffers
 from clx.pipelines.training.chunks import Chunks, undone_if_raised
 from clx.pipelines.training.compiling import compile_encoders
+from clx.pipelines.training.distributed import Ranks
 from clx.pipelines.training.extras import Extras
 from clx.pipelines.training.schedule import rate_at
 
@@ -38,6 +44,8 @@ class Contrast(NamedTuple):
     """What each loss counted, by `loss.count`; on a GPU scalars on it."""
     embeddings: dict[str, Tensor]
     """Without gradient, by view name, of the rows that have the view; on a GPU of all rows, NaN in those without it."""
+    rows: Tensor
+    """`[B]`, the `sample_id` of all rows that it is of: of all ranks."""
 
 
 class Update(NamedTuple):
@@ -48,6 +56,8 @@ class Update(NamedTuple):
     stay on a GPU until `system.devices.fetched` gets them."""
     embeddings: dict[str, Tensor]
     """As in `Contrast`."""
+    rows: Tensor
+    """The `sample_id` of all rows that it learned from."""
     outcome: Literal["taken", "overflow", "spoiled"]
     """Whether the weights changed: not after an overflow, by which a half-precision scaler looks for its scale, nor
     after a non-finite loss or gradient, as which too many overflows in a row count."""
@@ -56,9 +66,9 @@ class Update(NamedTuple):
 class Learner:
     """All that learns in a run, and how it takes a step. `resume.py` saves what is listed under `__init__` as state."""
 
-    def __init__(self, run: Run, settings: Train, steps: int) -> None:
+    def __init__(self, run: Run, settings: Train, steps: int, group: Group | None = None) -> None:
         self.settings, self.steps = settings, steps
-        self.device = pick_device(settings.device)
+        self.device = pick_device(settings.device if group is None else group.device(settings.device))
         self.dtype = pick_precision(settings.precision, self.device)
         # state, with the random streams of torch, numpy and random
         self.step = 0
@@ -83,6 +93,7 @@ class Learner:
         self.learned = [p for group in self.optimizer.param_groups for p in group["params"] if p not in views]
         self.needs = self.objective.needs()
         self.buffers = KeptBuffers(self.model)
+        self.ranks = None if group is None else Ranks(group, self.device, run, settings)
 
     @property
     def used(self) -> tuple[Embedder, Objective]:
@@ -92,6 +103,17 @@ class Learner:
         both = self.ema.module
         return both["model"], both["objective"]  # type: ignore[index]
 
+    def hear(self, signals: Signals) -> Signals:
+        """What is to be heeded of what this process is asked for: of several, what all of them know."""
+        if self.ranks is None:
+            return signals
+        self.ranks.heard = signals
+        return self.ranks.signals
+
+    def batches(self, *given: Any) -> Iterator[Batch]:
+        """Batches as `loader.batches` gives them; of several ranks this one's part."""
+        return (batches if self.ranks is None else self.ranks.batches)(*given)
+
     def autocast(self) -> AbstractContextManager[Any]:
         if self.dtype == torch.float32:
             return nullcontext()
@@ -100,11 +122,18 @@ class Learner:
     def contrast(self, batch: Batch, model: Embedder, objective: Objective, *place: int) -> Contrast:
         """The objective of one batch; `place` is that of the batch in the run and seeds what losses draw."""
         generator = torch.Generator().manual_seed(mixed_seed(self.settings.seed, 4, *place))
+        ranks = self.ranks
         with self.autocast():
             steps: Steps = {}
-            z = model(batch.inputs, batch.present, steps if "steps" in self.needs else None)
-            loss, counts = objective(z, Extras(batch, model, z, steps, generator, self.step / self.steps))
-        return Contrast(loss, counts, {name: seen(rows.detach(), batch.present[name]) for name, rows in z.items()})
+            inputs = batch.inputs if ranks is None else ranks.inputs(batch, model)
+            z = model(inputs, batch.present, steps if "steps" in self.needs else None)
+            if ranks is not None:
+                z, steps, batch = ranks.gather(z, steps, batch)
+            extras = Extras(batch, model, z, steps, generator, self.step / self.steps)
+            with nullcontext() if ranks is None else ranks.sharing():
+                loss, counts = objective(z, extras)
+        told = {name: seen(rows.detach(), batch.present[name]) for name, rows in z.items()}
+        return Contrast(loss, counts, told, batch.sample_id)
 
     def update(self, batch: Batch) -> Update:
         """One optimiser step over a batch."""
@@ -112,23 +141,32 @@ class Learner:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate * parameters.get("faster", 1.0)
         self.buffers.keep()
-        batch = batch.to(self.device)
-        (loss, counts, embeddings), relevance = self.gradients(batch)
+        if self.ranks is not None:
+            self.ranks.seed(self.settings.seed, self.step)
+        (loss, counts, embeddings, rows), relevance = self.gradients(batch.to(self.device))
+        loss = loss.detach()
+        if self.ranks is not None:
+            loss = self.ranks.sum_gradients(loss)
         # the one time in a step that the host waits for a GPU
-        told = fetched({"loss": loss.detach(), **self.clip()})
+        told = fetched({"loss": loss, **self.clip()})
         value, norm, finite = told["loss"], told["norm"], math.isfinite(told["norm"] + told["of views"])
         outcome = self.apply(finite, math.isfinite(value))
         self.step += 1
         figures = {"loss": value, "lr": rate, "grad_norm": norm, **counts, **relevance, **self.objective.learned()}
-        return Update(figures, embeddings, outcome)
+        return Update(figures, embeddings, rows, outcome)
 
     def gradients(self, batch: Batch) -> tuple[Contrast, dict[str, Tensor]]:
         """Gradients of everything that learns, and what the networks that make views are to lower, by view.
 
         With `chunk: auto`, where memory runs out, all of it again from the same random state, half as many rows at a
-        time.
+        time; not on several ranks, which plan alone.
         """
         if not self.chunks.automatic:
+            return self.backward(batch)
+        if self.ranks is not None:  # one that began again would call what the others do not
+            if not self.chunks.planned:
+                self.chunks.plan(batch)
+                self.chunks.set(self.ranks.least(self.chunks.size))
             return self.backward(batch)
         self.chunks.plan(batch)
         streams = random_state()
@@ -170,8 +208,12 @@ class Learner:
     def train_augmenters(self, batch: Batch) -> dict[str, Tensor]:
         """Gradients of the networks that make views, and of nothing else; what they are to lower, by view."""
         with augmenters.buffers_kept(self.model):
+            ranks = self.ranks
             with self.autocast():
-                terms = self.model.relevance(batch.inputs)
+                if ranks is None:
+                    terms = self.model.relevance(batch.inputs)
+                else:
+                    terms = self.model.relevance(ranks.inputs(batch, self.model), partial(partial, ranks.whole, batch))
             for term in terms.values():
                 self.scaler.scale(term).backward(inputs=self.augmenters)
         return {f"{name}.relevance": term.detach() for name, term in terms.items()}

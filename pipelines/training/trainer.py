@@ -11,7 +11,7 @@ from torch import Tensor
 from clx.losses.base import Loss
 from clx.pipelines.batches.batch import Batch, ahead
 from clx.pipelines.batches.columns import column_of
-from clx.pipelines.batches.loader import Order, batches
+from clx.pipelines.batches.loader import Order
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.checks import warn_of_idle_parts
@@ -19,6 +19,7 @@ from clx.pipelines.runs.checkpoint import Checkpoint
 from clx.pipelines.runs.folder import BAD_ROWS
 from clx.pipelines.system.devices import fetched
 from clx.pipelines.system.errors import BadInput, Refused, Stopped
+from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.training import resume
@@ -36,21 +37,27 @@ LOG_EVERY = 10
 class Trainer:
     """Conducts the parts of training: rows, step, validation, health, logs, checkpoints."""
 
-    def __init__(self, run: Run, splits: dict[str, Manifest], plan: Plan, out: Path) -> None:
+    def __init__(
+        self, run: Run, splits: dict[str, Manifest], plan: Plan, out: Path, group: Group | None = None
+    ) -> None:
         config = run.config
+        self.group, self.writes = group, group is None or group.rank == 0
+        """The processes that train together, and whether this is the one that writes."""
         self.run, self.plan, self.out = run, plan, out
         self.settings = config.train
         warn_of_idle_parts(config, run.model, run.objective)
-        self.learner = Learner(run, config.train, plan.steps)
+        self.learner = Learner(run, config.train, plan.steps, group)
         self.rows, self.draw = training_rows(run, splits["train"])
         self.val = validation_rows(run, splits["val"]) if "val" in splits else None
         if config.train.patience is not None and self.val is None:
             raise BadInput("train.patience needs val rows to wait on: set data.val, or leave it out")
+        if self.learner.ranks is not None:
+            self.learner.ranks.look(self.rows)
         self.validate_every = config.train.validate_every or plan.per_epoch
-        self.saving = Saving(out, config.train)
-        self.metrics = Metrics(out, config.train.tensorboard)
+        self.saving = Saving(out, config.train, self.writes)
+        self.metrics = Metrics(out, config.train.tensorboard, self.writes)
         budget = config.data.bad_row_budget if config.data.on_bad_row == "skip" else 1.0
-        self.bad_rows = BadRows(out / BAD_ROWS, plan.rows, budget)
+        self.bad_rows = BadRows(out / BAD_ROWS, plan.rows, budget, self.writes)
         self.embeddings: dict[str, Tensor] = {}
         """Those of the newest batch, by view name."""
         self.say: Callable[[str], None] = lambda text: None
@@ -67,6 +74,7 @@ class Trainer:
     def loop(self, progress: Progress, signals: Signals) -> float:
         """All remaining steps; returns rows per second."""
         self.say = progress.say
+        signals = self.learner.hear(signals)
         if self.run.config.data.cache == "memory":
             keep_frozen_features(self.run, self.learner, self.rows, *([self.val] if self.val else []))
         if self.saving.step < 0:
@@ -101,7 +109,7 @@ class Trainer:
             self.plan.rows, settings.batch_size, settings.seed, start=self.step, stop=self.plan.steps, weights=self.draw
         )
         pin = self.learner.device.type == "cuda"
-        made = batches(self.rows, order, settings.workers, pin, self.bad_rows.report)
+        made = self.learner.batches(self.rows, order, settings.workers, pin, self.bad_rows.report)
         coming = ahead(made, self.learner.device)
         while not self.ended and (batch := next(coming, None)) is not None:
             yield batch
@@ -120,9 +128,9 @@ class Trainer:
             self.say(f"train.chunk: {size} rows of a batch are encoded at a time from step {self.step} on")
         self.embeddings, figures = update.embeddings, update.figures
         if update.outcome == "spoiled":
-            self.skipped(batch.sample_id.tolist())
+            self.skipped(update.rows.tolist())
         elif update.outcome == "taken" and (spike := self.course.health.hear_loss(self.step, figures["loss"])):
-            self.warn(spike, batch.sample_id.tolist())
+            self.warn(spike, update.rows.tolist())
         if self.step == self.plan.steps or self.step % LOG_EVERY == 0 or self.step == 1:
             self.metrics.add({"step": self.step, **fetched(figures)})
         return figures

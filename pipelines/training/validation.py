@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.dataset import BatchDataset
-from clx.pipelines.batches.loader import batches, once
+from clx.pipelines.batches.loader import once
 from clx.pipelines.runs.checkpoint import random_state, restore_random
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.training import health
@@ -39,17 +39,19 @@ def validate(
     total, count = 0.0, 0
     first: list[dict[str, Tensor]] = []
     keys = once(len(rows), settings.batch_size, settings.seed)
-    for number, batch in enumerate(batches(rows, keys, settings.workers, report=report)):
+    for number, batch in enumerate(learner.batches(rows, keys, settings.workers, False, report)):
         found = learner.contrast(batch.to(learner.device), model, objective, number)
-        total += found.loss.item() * len(batch)
+        total += found.loss.item() * len(found.rows)
         if count < health.ROWS:
             first.append(found.embeddings)
-        count += len(batch)
+        count += len(found.rows)
         if signals is not None and signals.stop:
             break
     learner.model.train(), learner.objective.train()
     restore_random(streams)
     if signals is not None and signals.stop:
         return None
+    if learner.ranks is not None:
+        total = learner.ranks.first(total)
     names = first[0] if first else {}
     return Validated(total / count if count else None, {n: torch.cat([each[n] for each in first]) for n in names})

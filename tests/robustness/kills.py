@@ -4,8 +4,9 @@ PYTHONPATH=tests python tests/robustness/kills.py --kills 100 --workers 2
 
 Each attempt runs in a process group of its own, forked from this one, which has torch loaded; so a resume costs what it
 costs without the imports. Half of the kills come at a random moment (steps, validation, the start), half at a random
-operation on the disk during a save. Weights, optimiser state and metrics.jsonl must be equal bit for bit. Prints a
-JSON object per run; exit code 1 when anything differs.
+operation on the disk during a save. With `--ranks 2` the run is one of several processes, of which a random one is
+killed at a random moment: the others have to end within 10 s, and the last line has to name it. Weights, optimiser
+state and metrics.jsonl must be equal bit for bit. Prints a JSON object per run; exit code 1 when anything differs.
 """
 
 import argparse
@@ -119,6 +120,27 @@ def wait_for(child: int, log: Path, seconds: float) -> int | None:
         time.sleep(0.002)
 
 
+def kill_one(launcher: int, rank: int, log: Path) -> int:
+    """Kill one rank of those that this process has started; -SIGKILL when all have ended as they should."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(place.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and f"\0RANK={rank}\0".encode() in place.joinpath("environ").read_bytes():
+                os.kill(int(place.name), signal.SIGKILL)
+        except OSError:
+            continue
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        done, status = os.waitpid(launcher, os.WNOHANG)
+        if done:
+            code, last = os.waitstatus_to_exitcode(status), log.read_text().splitlines()[-1]
+            named = f"rank {rank} of " in last and "killed by SIGKILL" in last
+            return -signal.SIGKILL if code == 1 and named else code
+        time.sleep(0.01)
+    os.killpg(launcher, signal.SIGKILL)
+    return ended(launcher) and 99
+
+
 def state(out: Path) -> dict[str, Any]:
     """Everything that a run ends with, by name."""
     newest = checkpoint.last(out)
@@ -143,13 +165,14 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     return sorted({*a} ^ {*b}) + [name for name in a if name in b and not same(a[name], b[name])]
 
 
-def kill(kills: int, workers: int, seed: int, folder: Path, steps: int) -> dict[str, Any]:
+def kill(kills: int, workers: int, seed: int, folder: Path, steps: int, ranks: int) -> dict[str, Any]:
     """Kill a run so many times; what came of it."""
     draw = random.Random(seed)
     given = settings(steps, workers)
+    several = ["--processes", str(ranks)] if ranks > 1 else []
     whole, out = folder / "whole", folder / "killed"
     began = time.monotonic()
-    child = begin(["train", "digits", "-o", str(whole), *given], folder / "whole.log")
+    child = begin(["train", "digits", "-o", str(whole), *given, *several], folder / "whole.log")
     assert wait_for(child, folder / "whole.log", 600) == 0, (folder / "whole.log").read_text()
     per_step = (time.monotonic() - began) / steps
     done, at, codes, again = {"moment": 0, "save": 0}, [], [], 0
@@ -158,18 +181,23 @@ def kill(kills: int, workers: int, seed: int, folder: Path, steps: int) -> dict[
         resumable = bool(checkpoint.checkpoints(out))
         args = ["train", "--resume", str(out)] if resumable else ["train", "digits", "-o", str(out), *given]
         step = checkpoint.last(out).step if resumable else 0
+        args += several
         left = kills - len(at)
         reach = max(1.0, 2 * (steps - 1 - step) / max(1, left))
         if not left:
             child, way = begin(args, log), "end"
-        elif len(at) % 2:
+        elif len(at) % 2 and ranks == 1:
             child, way = begin(args, log, die_in_save(draw.randint(1, 12))), "save"
         else:
             child, way = begin(args, log), "moment"
         code = wait_for(child, log, draw.uniform(0, reach * per_step) if way == "moment" else 600)
-        if code is None:
+        if code is None and ranks > 1:
+            code = kill_one(child, draw.randrange(ranks), log)
+        elif code is None:
             os.killpg(child, signal.SIGKILL)
             code = ended(child)
+        if code == 2 and "is finished" in log.read_text():  # it had been killed on its way out
+            code = 0
         codes.append(code)
         if code == 0 and left and again < 5 and not differences(state(whole), state(out)):
             again += 1  # it ended before its next kill: once more from the start, with earlier ones
@@ -184,6 +212,7 @@ def kill(kills: int, workers: int, seed: int, folder: Path, steps: int) -> dict[
     return {
         "kills": len(at),
         "workers": workers,
+        "ranks": ranks,
         "seed": seed,
         **done,
         "resumed_from": at,
@@ -197,6 +226,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--workers", type=int, nargs="+", default=[0], help="one run for each")
+    parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of the run [default: 3 per kill, at least 12]")
     args = parser.parse_args()
@@ -204,7 +234,8 @@ def main() -> int:
     found = []
     for workers in args.workers:
         with tempfile.TemporaryDirectory() as folder:
-            found.append(kill(args.kills, workers, args.seed, Path(folder), args.steps or max(12, 3 * args.kills)))
+            steps = args.steps or max(12, 3 * args.kills)
+            found.append(kill(args.kills, workers, args.seed, Path(folder), steps, args.ranks))
         print(json.dumps(found[-1]), flush=True)
     return 0 if all(one["ok"] for one in found) else 1
 

@@ -97,7 +97,7 @@ def test_a_training_run_tells_of_both_once_and_logs_them(
         found = plain(self, *given)
         constant = {"image": torch.ones_like(found.embeddings["image"])}
         leap = 50 if self.step in (30, 35) else 1
-        return Contrast(found.loss * leap, found.counts, found.embeddings | constant)
+        return found._replace(loss=found.loss * leap, embeddings=found.embeddings | constant)
 
     monkeypatch.setattr(Learner, "contrast", contrast)
     train(make_config(eval=[], train__steps=40, train__validate_every=8), tmp_path / "run", silent)

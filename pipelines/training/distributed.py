@@ -1,0 +1,233 @@
+"""Training on several ranks: rows are shared out, their embeddings and extras gathered once, gradients summed once.
+
+Every rank then has the whole loss and, of the objective, the whole gradient: of the gathered rows, of which a tower
+takes those of its own rows back, and of what the objective and the head learn. The gradients of towers are summed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from clx.losses.base import Embeddings, Steps
+from clx.losses.primitives.ranks import sharing
+from clx.modalities.base import Input, StepEncoder
+from clx.pipelines.batches.batch import BadRow, Batch, Counts, Key
+from clx.pipelines.batches.columns import view_names
+from clx.pipelines.batches.dataset import BatchDataset, mixed_seed
+from clx.pipelines.batches.loader import batches
+from clx.pipelines.config.schema import Train
+from clx.pipelines.model.build import Run
+from clx.pipelines.model.towers import Embedder, modality_of
+from clx.pipelines.system.errors import BadInput, Failed
+from clx.pipelines.system.process_group import Group
+from clx.pipelines.system.signals import Signals
+from clx.pipelines.training.gathered import gather, whole
+from clx.pipelines.training.shared_norms import share_norms, trains_norms
+
+
+@dataclass
+class Part(Sampler[Key]):
+    """Of the rows of each key, those of one rank: a contiguous part, so that all parts together are in order."""
+
+    keys: Sampler[Key] | Sequence[Key]
+    rank: int
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.keys)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Key]:
+        for key in self.keys:
+            yield key.part(share(len(key.rows), self.rank, self.size))
+
+
+def share(rows: int, rank: int, size: int) -> slice:
+    """Which of the rows of a batch are this rank's: as many as the others have, or one more or less."""
+    return slice(rows * rank // size, rows * (rank + 1) // size)
+
+
+class Ranks:
+    """What training does together with the other ranks."""
+
+    def __init__(self, group: Group, device: torch.device, run: Run, settings: Train) -> None:
+        self.group, self.device = group, device
+        self.model, self.objective = run.model, run.objective
+        self.heard, self.signals = Signals(), Signals()
+        """What this process has been asked for, and what all ranks know that any has been: at the same batch."""
+        self.fewest_pairs: int | None = None
+        """From how many on; what `sharing` says when None."""
+        self.equalise([t for part in (self.model, self.objective) for t in (*part.parameters(), *part.buffers())])
+        alone = settings.chunk is not None and settings.chunk_statistics == "chunk"
+        for name in self.model.towers:
+            tower = self.model.tower(name)
+            share_norms(tower.head if alone else tower, group)
+        self.statistics = list(self.model.buffers()) if alone else []
+        """Those of batch norms that see a chunk of rows, and so those of a rank: the others take over rank 0's."""
+        self.plain: dict[str, Input] = {}
+        """Of views whose encoders have to run on no rows, too, inputs of some rows."""
+
+    def batches(
+        self,
+        data: BatchDataset,
+        keys: Sampler[Key] | Sequence[Key],
+        workers: int = 0,
+        pin: bool = False,
+        report: Callable[[list[BadRow]], None] = lambda bad: None,
+    ) -> Iterator[Batch]:
+        """This rank's part of each batch, as `loader.batches` gives whole ones, with the counts of all.
+
+        At each batch, one exchange of a few numbers, all ranks hear of what any has been asked for by a signal, of rows
+        that it could not use, and of the error that ends its reading.
+        """
+        bad: list[BadRow] = []
+        local = batches(data, Part(keys, self.group.rank, self.group.size), workers, pin, bad.extend, empty=True)
+        views = views_of(data)
+        while True:
+            batch, error = None, None
+            try:
+                batch = next(local, None)
+            except (BadInput, Failed) as found:
+                error = found
+            state = [error is not None, batch is None, bool(bad), self.heard.stop or 0, self.heard.save]
+            self.heard.save = False
+            counted = [0] * (3 + 2 * len(views)) if batch is None else _counted(batch, views)
+            by_rank = self.group.exchange([*map(int, state), *counted])
+            failed, over, unusable, stop, save = (
+                max(column) for column in list(zip(*by_rank, strict=True))[: len(state)]
+            )
+            if failed or unusable:
+                self._tell(error, bad, report)
+            if over:
+                return
+            self.signals.stop, self.signals.save = stop or self.signals.stop, bool(save) or self.signals.save
+            counts = Counts.of([numbers[len(state) :] for numbers in by_rank], views)
+            if sum(counts.rows):
+                assert batch is not None
+                batch.counts = counts
+                yield batch
+
+    def _tell(self, error: BadInput | Failed | None, bad: list[BadRow], report: Callable[[list[BadRow]], None]) -> None:
+        """Report the bad rows of all ranks; raise the first error of any."""
+        told = self.group.tell((None if error is None else (type(error), str(error)), bad))
+        bad.clear()
+        if found := [one for _, rows in told for one in rows]:
+            report(found)
+        for said in (said for said, _ in told if said is not None):
+            raise said[0](said[1])
+
+    def inputs(self, batch: Batch, model: Embedder) -> dict[str, Input]:
+        """The inputs of this rank's rows; with inputs of no rows, where all ranks have to call a batch norm."""
+        counts = batch.counts
+        assert counts is not None
+        inputs = dict(batch.inputs)
+        for view in batch.present:
+            here = inputs.get(view)
+            if here is not None and counts.several[view] and "of" not in here:
+                inputs[view] = {**here, "of": torch.arange(len(next(iter(here.values()))), device=self.device)}
+            tower = model.tower(view)
+            if here is None and any(counts.present[view]) and (trains_norms(tower) or tower.view is not None):
+                if view in self.plain:
+                    inputs[view] = {key: value[:0].to(self.device) for key, value in self.plain[view].items()}
+                else:
+                    inputs[view] = {"features": next(tower.parameters()).new_zeros(0, tower.width)}
+        return inputs
+
+    def look(self, data: BatchDataset) -> None:
+        """Remember some inputs of each view that has to be encoded on every rank, if of no rows."""
+        for name in data.modalities:
+            tower = self.model.tower(name)
+            called = trains_norms(tower.encoder) or isinstance(tower.encoder, StepEncoder) and trains_norms(tower)
+            if not called and tower.view is None:
+                continue
+            for row in range(len(data)):
+                batch = data[Key(0, 0, np.array([row]))]
+                found = {view: value for view, value in batch.inputs.items() if modality_of(view) == name}
+                if found:
+                    self.plain |= found
+                    break
+
+    def gather(self, z: Embeddings, steps: Steps, batch: Batch) -> tuple[Embeddings, Steps, Batch]:
+        """Those of the rows of all ranks; see `gathered.gather`."""
+        return gather(self.group, z, steps, batch)
+
+    def whole(self, batch: Batch, view: str, *tensors: Tensor) -> list[Tensor]:
+        """Of tensors `[N, W]` of this rank's rows that have a view, the rows of all ranks."""
+        assert batch.counts is not None
+        return whole(self.group, batch.counts.present[view], tensors)
+
+    def least(self, size: int | None) -> int | None:
+        """The smallest of the ranks' sizes of a chunk, None of them being the largest."""
+        sizes = [size for (size,) in self.group.exchange([size or 0]) if size]
+        return min(sizes, default=None)
+
+    def first(self, value: float) -> float:
+        """Rank 0's, by which all decide: another processor may round otherwise."""
+        told = torch.tensor(value, dtype=torch.float64)
+        self.group.from_first(told)
+        return told.item()
+
+    def sharing(self) -> AbstractContextManager[None]:
+        """Let the losses' primitives share their pairs of rows out over the ranks, where these are many."""
+        return sharing(fewest=self.fewest_pairs)
+
+    def seed(self, seed: int, step: int) -> None:
+        """Dropout, and what else draws from torch's own stream, follows from seed, step and rank."""
+        torch.manual_seed(mixed_seed(seed, 8, step, self.group.rank))
+
+    def sum_gradients(self, loss: Tensor) -> Tensor:
+        """Give each parameter the sum of its gradients over ranks; the loss `[]` of rank 0.
+
+        Every rank has the whole gradient of what the objective and the predictor learn. Rank 0's is taken, so that
+        ranks on different processors stay equal to the last bit. One all-reduce for each type of number. A parameter
+        that no rank has a gradient of stays without.
+        """
+        predictor = self.model.predictor
+        whole = {id(p) for part in (self.objective, predictor) if part is not None for p in part.parameters()}
+        first = self.group.rank == 0
+        learned = [p for part in (self.model, self.objective) for p in part.parameters() if p.requires_grad]
+        for kind in dict.fromkeys(p.dtype for p in learned):
+            some = [p for p in learned if p.dtype == kind]
+            ours = [None if id(p) in whole and not first else p.grad for p in some]
+            parts = [p.new_zeros(p.numel()) if g is None else g.flatten() for p, g in zip(some, ours, strict=True)]
+            there = torch.ones(len(some), dtype=kind, device=self.device)  # whether there is a gradient
+            absent = [number for number, p in enumerate(some) if p.grad is None]
+            if absent:
+                there[absent] = 0
+            flat = self.group.sum(torch.cat([*parts, there, (loss if first else 0 * there[0]).view(1).to(kind)]))
+            any_has = flat[-1 - len(some) :].tolist() if absent else []
+            places = flat[: -1 - len(some)].split([p.numel() for p in some])
+            for number, (p, place) in enumerate(zip(some, places, strict=True)):
+                if p.grad is not None or any_has[number]:
+                    p.grad = place.view_as(p)
+            loss = flat[-1]
+        self.equalise(self.statistics)
+        return loss
+
+    @torch.no_grad()
+    def equalise(self, tensors: list[Tensor]) -> None:
+        """Give every rank those of rank 0: one broadcast for each type of number."""
+        for kind in dict.fromkeys(t.dtype for t in tensors):
+            some = [t for t in tensors if t.dtype == kind]
+            flat = torch.cat([t.flatten() for t in some])
+            self.group.from_first(flat)
+            for t, values in zip(some, flat.split([t.numel() for t in some]), strict=True):
+                t.copy_(values.view_as(t))
+
+
+def views_of(data: BatchDataset) -> list[str]:
+    """Names of what batches have, by each modality's views."""
+    return [view for name, m in data.modalities.items() for view in (view_names(name, m) if data.augment else [name])]
+
+
+def _counted(batch: Batch, views: Sequence[str]) -> list[int]:
+    """Rows, columns of targets and of sets, and of each view its rows and whether one has several samples."""
+    wide = [
+        value.shape[1] if value is not None and value.dim() > 1 else 0 for value in (batch.targets, batch.label_sets)
+    ]
+    shown = [(int(batch.present[view].sum()), int("of" in batch.inputs.get(view, {}))) for view in views]
+    return [len(batch), *wide, *(number for each in shown for number in each)]

@@ -1,0 +1,132 @@
+"""Training on several ranks is training on one."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clx.pipelines.experiments.train import train
+from clx.pipelines.runs import checkpoint
+from together import Course, cases, learn, on_ranks, play, write_rows
+from trained import Heard, weights
+
+SIZES = [2, pytest.param(4, marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("together")
+    write_rows(folder)
+    return folder
+
+
+Found = list[tuple[dict[str, Course], dict[str, Any]]]
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def ranks(rows: Path, request: pytest.FixtureRequest) -> Found:
+    return on_ranks(rows, request.param)
+
+
+@pytest.fixture(scope="module")
+def alone(rows: Path) -> dict[str, Any]:
+    return play(rows, None)
+
+
+def apart(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    """The largest distance between tensors of a name, by their norm, or a tenth of that of all where this is more:
+    a bias before a batch norm has a gradient of rounding errors."""
+    assert a.keys() == b.keys()
+    norms = {name: t.double().norm() for name, t in a.items()}
+    least = torch.stack(list(norms.values())).norm() / 10
+    return max(((a[name].double() - b[name].double()).norm() / norms[name].clamp(min=least)).item() for name in a)
+
+
+@pytest.mark.parametrize("name", list(cases()))
+def test_ranks_learn_what_one_process_learns(rows: Path, ranks: Found, name: str) -> None:
+    case = cases()[name]
+    one = learn(case, rows, None)
+    exact = case.exact if case.double else 1e-5
+    assert one.losses
+    assert one.val
+    for found in (rank[name] for rank, _ in ranks):
+        assert found.losses == pytest.approx(one.losses, rel=exact, abs=exact)
+        assert apart(one.gradients, found.gradients) < exact
+        if case.plain:
+            assert found.val == pytest.approx(one.val, rel=exact, abs=exact)
+            assert apart(one.weights, found.weights) < exact
+        assert all(torch.equal(found.weights[key], ranks[0][0][name].weights[key]) for key in found.weights)
+
+
+@pytest.mark.parametrize("name", ["clip", "l1", "ts2vec", "norms"])
+def test_what_is_sent_in_a_step_is_known_beforehand(rows: Path, ranks: Found, name: str) -> None:
+    """An exchange, embeddings, extras, lengths where there are steps, gradients; two for each batch norm."""
+    one = learn(cases()[name], rows, None)
+    norms = sum(key.endswith("running_mean") for key in one.weights)
+    for found in (rank[name] for rank, _ in ranks):
+        assert found.calls == 4 + (name == "ts2vec") + 2 * norms
+        assert found.bytes == ranks[0][0][name].bytes
+    if name == "clip":
+        most = max(end - start for start, end in itertools.pairwise(cases()[name].ends[len(ranks)]))
+        views, width, parameters = 2, 16, sum(g.numel() for g in one.gradients.values())
+        exchange = 8 * (5 + 3 + 2 * views)
+        rows_sent = most * (8 * views * width + views + 8 + 8 + 4)
+        assert ranks[0][0][name].bytes == exchange + rows_sent + 8 * (parameters + len(one.gradients) + 1)
+
+
+def saved(run: Path) -> dict[str, Tensor]:
+    """Weights of the last checkpoint, those that are trained, and what the optimiser keeps."""
+    state = checkpoint.load_trainer(checkpoint.last(run))
+    moments = {f"{n}.{k}": t for n, each in state["optimizer"]["state"].items() for k, t in each.items()}
+    return weights(run) | moments | {f"trained.{name}": t for name, t in state["trained"].items()}
+
+
+def lines(run: Path, log: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / log).read_text().splitlines()]
+
+
+def losses(run: Path) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in lines(run) if "loss" in line}
+
+
+def test_a_signal_to_one_stops_all_and_the_run_goes_on_as_if_it_had_not(rows: Path, ranks: Found) -> None:
+    size = len(ranks)
+    whole, again = saved(rows / f"whole-{size}"), saved(rows / f"stopped-{size}")
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    assert lines(rows / f"whole-{size}") == lines(rows / f"stopped-{size}")
+    said = f"stopped at step 4 of 6; continue with clx train --resume {rows}/stopped-{size}"
+    assert {seen["stopped"] for _, seen in ranks} == {said}
+
+
+def test_a_run_of_several_ranks_goes_on_with_one(rows: Path, ranks: Found, alone: dict[str, Any]) -> None:
+    """Without dropout, as one process would have gone from the start."""
+    begun, whole = rows / f"begun-{len(ranks)}", rows / "begun-0"
+    assert checkpoint.last(begun).step == 4
+    train(checkpoint.read_config(begun), begun, Heard(), resume=True)
+    assert list(losses(begun)) == [1, 6]
+    assert losses(begun) == pytest.approx(losses(whole), rel=1e-5)
+
+
+def test_bad_rows_are_those_of_one_process(rows: Path, ranks: Found, alone: dict[str, Any]) -> None:
+    size = len(ranks)
+    known = sorted(line["row"] for line in lines(rows / "bad-0", "bad_rows.jsonl"))
+    assert len(known) == 2
+    assert sorted(line["row"] for line in lines(rows / f"bad-{size}", "bad_rows.jsonl")) == known
+    ours, theirs = (
+        {line["step"]: line["loss"] for line in lines(rows / f"bad-{n}") if "loss" in line} for n in (0, size)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert {seen["bad"] for _, seen in ranks} == {alone["bad"]}
+
+
+def test_what_is_not_finite_on_one_rank_is_skipped_by_all(rows: Path, ranks: Found, alone: dict[str, Any]) -> None:
+    size = len(ranks)
+    skipped = [line for line in lines(rows / f"skipped-{size}") if "skipped" in line]
+    assert [line["step"] for line in skipped] == [2]
+    assert len(skipped[0]["rows"]) == 32
+    assert all(t.isfinite().all() for t in saved(rows / f"skipped-{size}").values())
+    assert checkpoint.last(rows / f"skipped-{size}").step == 6

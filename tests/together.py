@@ -1,0 +1,309 @@
+"""Trainings on several ranks and on one, of the same few rows: what they lose, learn and end with.
+
+`python together.py FOLDER RANKS` is one rank of several that go through all cases, started by `on_ranks`.
+"""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clx.losses.base import LOSSES
+from clx.pipelines.batches.batch import Batch
+from clx.pipelines.config.schema import Config
+from clx.pipelines.data.splits import load_splits
+from clx.pipelines.experiments.train import train
+from clx.pipelines.model.build import prepare
+from clx.pipelines.system.errors import BadInput, Stopped
+from clx.pipelines.system.launch import free_port
+from clx.pipelines.system.process_group import Group, joined
+from clx.pipelines.system.ranks import place_of
+from clx.pipelines.system.signals import Signals
+from clx.pipelines.training import distributed
+from clx.pipelines.training.schedule import plan
+from clx.pipelines.training.step import Contrast, Learner
+from clx.pipelines.training.trainer import Trainer
+from configs import TIME_KEPT
+from samples import png
+from trained import Heard, StopAt
+
+ROWS = 96
+ENDS = {2: [0, 1, 32], 4: [0, 5, 5, 6, 32]}
+"""Where the parts of the ranks end, of a batch of 32 rows, by the number of ranks."""
+
+
+@dataclass
+class Case:
+    """One training."""
+
+    objective: list[dict[str, Any]]
+    data: dict[str, Any] = field(default_factory=dict)
+    modalities: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    ends: dict[int, list[int]] = field(default_factory=lambda: ENDS)
+    fewest: int = 0
+    """Pairs of rows from which on they are shared out."""
+    double: bool = True
+    exact: float = 1e-12
+    """How near ranks come to one process; 1e-5 without `double`. They are near each other in any case."""
+    still: bool = False
+    """Whether learned views draw nothing at random."""
+    plain: bool = True
+    """By gradient descent with momentum, else AdamW."""
+
+
+@dataclass
+class Course:
+    """What came of it on one rank."""
+
+    losses: list[float] = field(default_factory=list)
+    val: list[float] = field(default_factory=list)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    """Of the first step."""
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    calls: int = 0
+    bytes: int = 0
+    """Collectives of the second step, and what this rank put into them."""
+
+
+def write_rows(folder: Path) -> None:
+    """A table of five numbers, an image, a series, a class, a set of classes and a target; every sixth row is val."""
+    draw = np.random.default_rng(0)
+    with (folder / "rows.csv").open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["a", "b", "c", "d", "e", "photo", "broken", "curve", "kind", "kinds", "y", "split"])
+        for i in range(ROWS):
+            v = draw.normal(size=5)
+            (folder / f"{i}.png").write_bytes(png(i))
+            np.save(folder / f"{i}.npy", draw.normal(size=6 + i % 7).astype(np.float32))
+            broken = "none.png" if i in (3, 40) else f"{i}.png"
+            cells = [*(f"{x:.4f}" for x in v), f"{i}.png", broken, f"{i}.npy", "rst"[i % 3], ["r|s", "s", "t|r"][i % 3]]
+            lines.writerow([*cells, f"{v[0] + v[3]:.4f}", "val" if i % 6 == 5 else "train"])
+
+
+def table(*columns: str, **more: Any) -> dict[str, Any]:
+    plain = {"encoder": "mlp", "width": 32, "layers": 1, "dropout": 0.0, "augmentation": "none"}
+    return {"kind": "table", "columns": list(columns), **plain, **more}
+
+
+TWO = {"p": table("a", "b"), "q": table("c", "d", "e")}
+SERIES = {"column": "curve", "encoder": "dilated", "width": 16, "head": "none", "views": 2, "augmentation": TIME_KEPT}
+NORMS = {
+    "photo": {"kind": "image", "encoder": "cnn", "width": 4, "size": 8, "augmentation": "none", "head": "mlp"},
+    "p": table("a", "b", head="mlp"),
+}
+SPARSE = {"missing": 0.6}
+HOLES = {2: [0, 0, 32], 4: [0, 5, 5, 6, 32]}
+
+
+def cases() -> dict[str, Case]:
+    """Every registered objective with what it asks for, and what is harder."""
+    found = {name: Case([{"name": name}], data={"label": "kind", "target": ["y"]}) for name in sorted(LOSSES)}
+    del found["cross-entropy"].data["target"]
+    found["binary-cross-entropy"].data = {"label": "kinds", "several": "|"}
+    found["ts2vec"].modalities = {"series": SERIES}
+    found["ts2vec"].data, found["ts2vec"].exact = {}, 1e-8  # views are float32, and rounded as their batch is padded
+    mixed = [{"name": "clip", "learn_temperature": True}, {"name": "supremix", "weight": 0.1}, {"name": "l1"}]
+    target = {"label": "kind", "target": ["y"]}
+    clip = [{"name": "clip", "learn_temperature": True, "temperature": 0.1}]
+    return found | {
+        "mixed": Case(mixed, data=target | SPARSE),
+        "sparse": Case([{"name": "siglip"}], data=SPARSE, ends=HOLES),
+        "negatives": Case(
+            [{"name": "infonce", "inputs": ["p", "q"], "negatives": ["n"]}],
+            modalities={**TWO, "n": table("b", "e")},
+        ),
+        "chunks": Case(clip, data=SPARSE, train={"chunk": 5}, ends=HOLES),
+        "statistics of chunks": Case(
+            clip, modalities=NORMS, train={"chunk": 5, "chunk_statistics": "chunk"}, ends=HOLES, exact=math.inf
+        ),
+        "learned views": Case(
+            [{"name": "nt-xent"}],
+            modalities={"series": SERIES | {"augmentation": "autotcl", "head": "mlp"}},
+            ends=HOLES,
+            double=False,
+            still=True,
+        ),
+        "norms": Case(clip, modalities=NORMS, ends=HOLES),
+        "norms, some missing": Case(clip, modalities=NORMS, data=SPARSE, ends=HOLES),
+        "adam": Case(mixed, data=target, double=False, plain=False, train={"ema": 0.9}),
+    }
+
+
+def config_of(case: Case, folder: Path, steps: int) -> Config:
+    source = str(folder / "rows.csv")
+    train = {"steps": steps, "batch_size": 32, "clip": None, "validate_every": 2, "lr": 0.01, **case.train}
+    return Config.model_validate(
+        {
+            "data": {"train": source, **case.data},
+            "modalities": case.modalities or TWO,
+            "embed_dim": 16,
+            "objective": case.objective,
+            "train": train,
+            "eval": [],
+        }
+    )
+
+
+def learn(case: Case, folder: Path, group: Group | None, steps: int = 3) -> Course:
+    """Train, through the code that `clx train` runs."""
+    config = config_of(case, folder, steps)
+    splits = load_splits(config.data, 0)
+    run = prepare(config, splits)
+    if case.double:
+        run.model.double(), run.objective.double()
+    out = folder / f"run-{0 if group is None else group.size}"
+    out.mkdir(exist_ok=True)
+    trainer = Trainer(run, splits, plan(config, len(splits["train"])), out, group)
+    learner, course = trainer.learner, Course()
+    if learner.ranks is not None:
+        learner.ranks.fewest_pairs = case.fewest
+        if case.double:
+            lift(learner.ranks.plain)
+    if case.plain:
+        learner.optimizer = torch.optim.SGD(learner.optimizer.param_groups, lr=0.01, momentum=0.9)
+    taken, given = learner.optimizer.step, learner.batches
+    named = [*learner.model.named_parameters(), *learner.objective.named_parameters()]
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        if not course.gradients:
+            course.gradients = {name: p.grad.clone() for name, p in named if p.grad is not None}
+        return taken(*args, **kwargs)
+
+    def batches(*args: Any) -> Iterator[Batch]:
+        for batch in given(*args):
+            if case.double:
+                lift(batch.inputs)
+            yield batch
+
+    learner.optimizer.step = step  # type: ignore[method-assign]
+    learner.batches = batches  # type: ignore[method-assign]
+    trainer.metrics.add = lambda line: course.val.append(line["val_loss"]) if "val_loss" in line else None  # type: ignore
+    update = learner.update
+    sent = [(0, 0)]
+
+    def counted(*args: Any) -> Any:
+        found = update(*args)
+        course.losses.append(found.figures["loss"])
+        if group is not None:
+            sent.append((group.calls, group.bytes))
+            if len(sent) == 3:  # validation comes after the second step
+                course.calls, course.bytes = (now - before for before, now in zip(*sent[1:], strict=True))
+        return found
+
+    learner.update = counted  # type: ignore[method-assign]
+    trainer.save = lambda: None  # type: ignore[method-assign]
+    with patch.object(torch, "rand_like", half) if case.still else nullcontext():
+        trainer.loop(Heard(), Signals())
+    course.weights = {n: t.clone() for part in (learner.model, learner.objective) for n, t in part.state_dict().items()}
+    return course
+
+
+def half(like: Tensor) -> Tensor:
+    """What learned views draw where nothing is to be random."""
+    return torch.full_like(like, 0.5)
+
+
+def lift(inputs: dict[str, dict[str, Tensor]]) -> None:
+    """Make floats double, in place."""
+    for value in inputs.values():
+        value.update({key: t.double() for key, t in value.items() if t.is_floating_point()})
+
+
+def shares(ends: list[int]) -> Callable[[int, int, int], slice]:
+    """Parts that end there, also of batches that have fewer rows."""
+    return lambda rows, rank, size: slice(min(rows, ends[rank]), min(rows, ends[rank + 1]) if rank + 1 < size else rows)
+
+
+def play(folder: Path, group: Group | None) -> dict[str, Any]:
+    """What happens to a run: it is stopped and resumed; it has bad rows; its last rank meets what is not finite."""
+    size = 0 if group is None else group.size
+    distributed.share = shares([0, 7, 7, 20]) if size == 4 else shares([0, 7])
+    found: dict[str, Any] = {}
+    case = Case(
+        [{"name": "clip", "learn_temperature": True}],
+        modalities={"p": table("a", "b", dropout=0.2), "q": table("c", "d", "e", augmentation="mild")},
+        train={"ema": 0.9, "workers": 1},
+    )
+    same = dataclasses.replace(case, modalities=TWO)  # no dropout
+    for name, stops, what in (("whole", False, case), ("stopped", True, case), ("begun", True, same)):
+        hears = stops and group is not None and group.rank == size - 1
+        try:
+            train(config_of(what, folder, 6), folder / f"{name}-{size}", StopAt(3) if hears else Heard(), group=group)
+        except Stopped as error:
+            found[name] = str(error)
+            if group is not None:
+                group.wait()
+    if group is not None:
+        train(config_of(case, folder, 6), folder / f"stopped-{size}", Heard(), resume=True, group=group)
+    photo = {"photo": NORMS["photo"] | {"column": "broken"}, "p": table("a", "b")}
+    bad = Case([{"name": "clip"}], modalities=photo, data={"on_bad_row": "skip", "bad_row_budget": 0.5})
+    train(config_of(bad, folder, 3), folder / f"bad-{size}", Heard(), group=group)
+    bad.data = {}
+    try:
+        train(config_of(bad, folder, 3), folder / f"fail-{size}", Heard(), group=group)
+    except BadInput as error:
+        found["bad"] = str(error).replace(f"fail-{size}", "fail")
+    plain = Learner.contrast
+
+    def poisoned(self: Learner, batch: Batch, *given: Any) -> Contrast:
+        if self.step == 1 and (group is None or group.rank == size - 1):
+            batch.inputs["p"]["x"][0] = torch.inf
+        return plain(self, batch, *given)
+
+    Learner.contrast = poisoned  # type: ignore[method-assign]
+    train(config_of(case, folder, 6), folder / f"skipped-{size}", Heard(), group=group)
+    Learner.contrast = plain  # type: ignore[method-assign]
+    return found
+
+
+def on_ranks(folder: Path, size: int) -> list[tuple[dict[str, Course], dict[str, Any]]]:
+    """All cases on so many ranks, and what `play` saw: by rank."""
+    shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(folder), str(size)],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(size)
+    ]
+    assert [process.wait() for process in processes] == [0] * size
+    return [torch.load(folder / f"{size}-{rank}.pt", weights_only=False) for rank in range(size)]
+
+
+def main(folder: Path, size: int) -> None:
+    torch.set_num_threads(1)
+    found, seconds = {}, {}
+    place = place_of()
+    assert place is not None
+    with joined(place) as group:
+        for name, case in cases().items():
+            start = time.monotonic()
+            os.environ.get("CLX_TIMES") and print(name, group.rank, file=sys.stderr, flush=True)
+            distributed.share = shares(case.ends[size])
+            found[name] = learn(case, folder, group)
+            seconds[name] = round(time.monotonic() - start, 2)
+        seen = play(folder, group)
+        torch.save((found, seen), folder / f"{size}-{group.rank}.pt")
+    if os.environ.get("CLX_TIMES"):
+        print(json.dumps(seconds))
+
+
+if __name__ == "__main__":
+    import together  # what is saved is then of this module, and not of `__main__`
+
+    together.main(Path(sys.argv[1]), int(sys.argv[2]))
