@@ -156,6 +156,8 @@ def together(clock: Clock, run: Run, manifest: Manifest) -> Iterator[Row]:
     for where, workers in (("memory", 0), ("memory", 1), ("disk", 0)):
         cached = loaded(cache=where)
         cached.known.share(workers)
+        if cached.known.trouble is not None:  # a warning said so
+            continue
         for key in keys:
             cached[key]
         row = measured(f"cache: {where}" + (" shared by workers" if workers else ""), cached)

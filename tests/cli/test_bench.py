@@ -18,6 +18,8 @@ def test_stages_of_a_source_are_told(clx: Command, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines[0]["stage"] == "rows of the table"
     assert lines[-1]["stage"] == "step from the memory cache"
+    assert "cache: disk" not in [line["stage"] for line in lines]
+    assert "CLX_CACHE: the variable is set empty" in done.stderr, "as tests have it"
     assert all(line["rows_per_s"] > 0 for line in lines)
     assert "workers" in done.stderr.splitlines()[-1] or "processes" in done.stderr.splitlines()[-1]
 
