@@ -12,7 +12,6 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -24,25 +23,26 @@ ON_A_GPU = 50
 """A group costs so many times more of a row's steps on a GPU: there the steps are cheap and the starts are not."""
 
 Encode = Callable[[Input], tuple[Tensor, ...]]
-"""Results `[N, ...]` of N rows; those of more than two dimensions have a step of time in each row of the second."""
+"""Results `[N, ...]` of N rows."""
 
 
-def encode(encoder: Encoder, run: Encode, value: Input, chunk: int | None) -> tuple[Tensor, ...]:
-    """What `run` gives for all rows, in their order, computed group by group; time is padded to the longest.
+def encode(encoder: Encoder, run: Encode, value: Input, chunk: int | None, trimmed: bool = True) -> tuple[Tensor, ...]:
+    """What `run` gives for all rows, in their order, computed group by group.
 
     Args:
         encoder: whose parameters `run` uses.
         run: applied to a part of the rows at a time.
         value: an `Input` of N rows.
         chunk: the most rows of a group. Where there are more, each group is computed again in backward.
+        trimmed: whether groups are of like length, and have no more steps than their longest row.
     """
     again = chunk is not None and len(value["x"]) > chunk and torch.is_grad_enabled()
-    groups = groups_of(value, chunk, 0 if torch.compiler.is_exporting() else encoder.group_worth)
+    groups = groups_of(value, chunk, encoder.group_worth if trimmed and not torch.compiler.is_exporting() else 0)
     if len(groups) == 1:
         return run(value)
     parts = [_again(encoder, run, part) if again else run(part) for part in (taken(value, *each) for each in groups)]
     back = torch.cat([rows for rows, _ in groups]).argsort()
-    return tuple(joined(each)[back] for each in zip(*parts, strict=True))
+    return tuple(torch.cat(each)[back] for each in zip(*parts, strict=True))
 
 
 def groups_of(value: Input, chunk: int | None, worth: int) -> list[tuple[Tensor, int | None]]:
@@ -92,15 +92,6 @@ def taken(value: Input, rows: Tensor, longest: int | None) -> Input:
     if longest is None:
         return {name: tensor[rows] for name, tensor in value.items()}
     return {name: tensor[rows, :longest] for name, tensor in value.items()}
-
-
-def joined(parts: tuple[Tensor, ...]) -> Tensor:
-    """Parts `[n, ...]` as one tensor; where their second dimension is time, each is padded to the longest."""
-    if parts[0].dim() < 2 or len({part.shape[1:] for part in parts}) == 1:
-        return torch.cat(parts)
-    longest = max(part.shape[1] for part in parts)
-    ends = [[0] * (2 * part.dim() - 3) + [longest - part.shape[1]] for part in parts]
-    return torch.cat([F.pad(part, end) for part, end in zip(parts, ends, strict=True)])
 
 
 def _again(encoder: Encoder, run: Encode, part: Input) -> tuple[Tensor, ...]:

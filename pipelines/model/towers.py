@@ -123,7 +123,7 @@ class Tower(nn.Module):
         """As `forward`, and each time step pooled and projected by itself: `[N, T, embed_dim]` with mask `[N, T]`."""
         assert isinstance(self.encoder, StepEncoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.locked):
-            features, single, mask = encode(self.encoder, self._steps, value, self.chunk)
+            features, single, mask = encode(self.encoder, self._steps, value, self.chunk, trimmed=False)
         each = self.head(single[mask])
         return self.head(features), scatter_present(each, mask), mask
 
