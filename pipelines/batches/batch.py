@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clx.modalities.base import Input
+from clx.modalities.lengths import remember
 
 
 class Key(NamedTuple):
@@ -106,6 +107,9 @@ class Batch:
         moved = self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
         if device.type != "cpu":
             moved.lacks = not all(bool(here.all()) for here in self.present.values())
+            for name, value in self.inputs.items():
+                if "mask" in value and value["mask"].dim() == 2:
+                    remember(moved.inputs[name]["mask"], value["mask"])
         return moved
 
     def pin_memory(self) -> "Batch":

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from clx.modalities.base import Encoder, Input
+from clx.modalities.lengths import lengths_of
 
 RATIOS = (1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0, 4.0, 16.0, math.inf)
 """Of the longest row of a group to its shortest: those that are tried."""
@@ -61,13 +62,12 @@ def groups_of(value: Input, chunk: int | None, worth: int) -> list[tuple[Tensor,
     most = chunk or rows or 1
     if not worth or mask is None or mask.dim() != 2 or rows < 2:
         return [(part, None) for part in torch.arange(rows, device=x.device).split(most)]
-    steps = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    lengths, order = (mask * steps).amax(1).cpu().sort(stable=True)
+    lengths, order = lengths_of(mask).sort(stable=True)
     worth *= ON_A_GPU if x.is_cuda else 1
     edges = min((edges_of(lengths, ratio, most) for ratio in RATIOS), key=lambda found: cost(lengths, found, worth))
     sizes = [b - a for a, b in itertools.pairwise(edges)]
     longest = [max(1, int(lengths[edge - 1])) for edge in edges[1:]]
-    return list(zip(order.to(x.device).split(sizes), longest, strict=True))
+    return list(zip(order.to(x.device, non_blocking=True).split(sizes), longest, strict=True))
 
 
 def edges_of(lengths: Tensor, ratio: float, most: int) -> list[int]:

@@ -32,9 +32,9 @@ def test_a_step_waits_once_and_a_logged_one_twice(name: str, tmp_path: Path, mak
         trainer = trainer_of(config, tmp_path)
         trainer.learner.model.train()
         waits = []
-        for group in trainer.groups():
+        for batch in trainer.batches():
             before = pretence.waits
-            trainer.update(group)
+            trainer.update(batch)
             waits.append(pretence.waits - before)
         assert all(isinstance(p, Pretended) for p in trainer.learner.model.parameters())
         assert all(isinstance(p.grad, Pretended) for p in trainer.learner.learned)
@@ -48,7 +48,7 @@ def test_half_precision_waits_no_more(precision: str, tmp_path: Path, make_confi
     with pretending() as pretence:
         trainer = trainer_of(config, tmp_path)
         trainer.learner.model.train()
-        _, batch, _ = trainer.groups()
+        _, batch, _ = trainer.batches()
         before = pretence.waits
         assert trainer.learner.update(batch).outcome == "taken"
         assert pretence.waits - before == 1
@@ -59,7 +59,7 @@ def test_rows_without_an_input_cost_one_wait_for_each_loss(tmp_path: Path, make_
     with pretending() as pretence:
         trainer = trainer_of(config, tmp_path)
         trainer.learner.model.train()
-        batch, *_ = trainer.groups()
+        batch, *_ = trainer.batches()
         before = pretence.waits
         assert trainer.learner.update(batch).outcome == "taken"
         assert pretence.waits - before == 2
@@ -96,10 +96,10 @@ def test_a_spoiled_step_changes_nothing(tmp_path: Path, make_config: Make) -> No
     with pretending():
         trainer = trainer_of(config, tmp_path)
         trainer.learner.model.train()
-        first, second, *_ = trainer.groups()
+        first, second, *_ = trainer.batches()
         trainer.learner.update(first)
         before = {name: x.cpu() for name, x in trainer.learner.model.state_dict().items() if x.is_floating_point()}
-        second[0].inputs["image"]["x"][0] = math.nan
+        second.inputs["image"]["x"] = torch.full_like(second.inputs["image"]["x"], math.nan, dtype=torch.float32)
         assert trainer.learner.update(second).outcome == "spoiled"
         for name, x in before.items():
             assert trainer.learner.model.state_dict()[name].cpu().equal(x), name
@@ -145,7 +145,7 @@ def test_figures_are_fetched_together() -> None:
 
 def test_a_batch_is_copied_while_the_one_before_it_is_computed_with(tmp_path: Path, make_config: Make) -> None:
     trainer = trainer_of(make_config(train__device="cpu"), tmp_path)
-    made = [group[0] for group in trainer.groups()][:3]
+    made = list(trainer.batches())[:3]
     order = []
 
     def coming() -> Iterator[Batch]:
@@ -178,7 +178,7 @@ def tensors_of(batch: Batch) -> list[torch.Tensor]:
 
 def test_all_of_a_batch_is_pinned(tmp_path: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = trainer_of(make_config(train__device="cpu"), tmp_path)
-    (batch, *_), *_ = trainer.groups()
+    batch, *_ = trainer.batches()
     batch.weights, batch.repeats = torch.ones(len(batch)), torch.arange(len(batch))
     batch.contents = {"image": torch.arange(len(batch))}
     pinned = set[int]()
