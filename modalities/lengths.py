@@ -10,9 +10,8 @@ _KNOWN = WeakTensorKeyDictionary()
 
 def lengths_of(mask: Tensor) -> Tensor:
     """The last step `[N]` int64 of each row that a mask `[N, T]` keeps, from 1; 0 where it keeps none. On the CPU."""
-    if mask in _KNOWN:
-        return _KNOWN[mask]
-    return (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1).cpu()
+    known: Tensor | None = _KNOWN.get(mask)
+    return known if known is not None else (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1).cpu()
 
 
 def remember(moved: Tensor, mask: Tensor) -> None:
