@@ -18,7 +18,7 @@ from clx.modalities import image_views, openclip
 from clx.modalities.base import CellError, Encoder, Input, Modality, Several, register, unknown_encoder
 from clx.modalities.draws import Draws
 from clx.modalities.files import foreign, open_file
-from clx.modalities.image_encoders import Cnn, ImageEncoder, timm_encoder
+from clx.modalities.image_encoders import Cnn, ImageEncoder, Norm, timm_encoder
 from clx.modalities.pixel_arrays import NUMPY, pixels_of, refuse_bands, refuse_many_bands, refuse_stack
 
 LARGEST = 50_000_000
@@ -61,7 +61,7 @@ class Image(Modality):
     default_encoder: ClassVar[str] = "cnn"
     takes_several: ClassVar[bool] = True
     files: ClassVar[bool] = True
-    only_for: ClassVar[dict[str, tuple[str, ...]]] = {"width": ("cnn",), "depth": ("cnn",)}
+    only_for: ClassVar[dict[str, tuple[str, ...]]] = {"width": ("cnn",), "depth": ("cnn",), "norm": ("cnn",)}
 
     size: Annotated[int, Ge(4)] | None = None
     """Side in pixels (shorter side resized, centre cropped). The encoder's own when not given; `cnn`: 32."""
@@ -74,6 +74,9 @@ class Image(Modality):
     """Channels of the first layer of `cnn`; its features are four times as wide."""
     depth: Annotated[int, Ge(1)] = 1
     """Residual pairs per stage of `cnn`."""
+    norm: Norm = "batch"
+    """Of `cnn`: `batch` takes the statistics of all rows of a batch, `group` those of an image's own channels, eight at
+    a time, so that `train.chunk` is exact."""
     several: Several = "mean"
     """Of the images in a cell that is a list: the `mean` of their features, or `one` drawn for each row and epoch."""
 
@@ -117,7 +120,7 @@ class Image(Modality):
             return timm_encoder(name, self.weights, self.channels, self.size, load)
         if self.weights and load:
             raise ValueError("encoder `cnn` has no pretrained weights")
-        return Cnn(self.channels, side, self.width, self.depth)
+        return Cnn(self.channels, side, self.width, self.depth, self.norm)
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
@@ -138,7 +141,7 @@ class Image(Modality):
     def encoders(cls) -> dict[str, str]:
         """Names with a description."""
         return {
-            "cnn": "small residual network, trains on a CPU; `size`, `width`, `depth`",
+            "cnn": "small residual network, trains on a CPU; `size`, `width`, `depth`, `norm`",
             "open_clip:NAME": "visual tower of an OpenCLIP model; `pretrained`: a tag or a checkpoint file",
             "timm:NAME": "any model of timm; `pretrained`: true or a checkpoint file",
         }

@@ -1,7 +1,7 @@
 """Networks over images `[N, C, H, W]`: a small one to train from nothing, and any of timm's."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,10 @@ class ImageEncoder(Encoder):
         return x.to(self.shift.dtype).sub_(self.shift).div_(self.scale)
 
 
+Norm = Literal["batch", "group"]
+CHANNELS_A_GROUP = 8
+
+
 class Cnn(ImageEncoder):
     """A residual network of a stem and two stages that trains in minutes on a CPU: `[N, C, H, W]` -> `[N, 4 width]`.
 
@@ -44,13 +48,13 @@ class Cnn(ImageEncoder):
     mean over the last map. From 24 pixels on the stem halves as well: on a CPU the first maps cost the most.
     """
 
-    def __init__(self, channels: int, side: int, width: int, depth: int) -> None:
+    def __init__(self, channels: int, side: int, width: int, depth: int, norm: Norm = "batch") -> None:
         super().__init__()
         self.width = 4 * width
-        self.stem = _step(channels, width, 2 if side >= 24 else 1)
+        self.stem = _step(channels, width, norm, 2 if side >= 24 else 1)
         self.stages = nn.Sequential(
-            nn.Sequential(_step(width, 2 * width, 2), *(Residual(2 * width) for _ in range(depth))),
-            nn.Sequential(_step(2 * width, 4 * width, 2), *(Residual(4 * width) for _ in range(depth))),
+            nn.Sequential(_step(width, 2 * width, norm, 2), *(Residual(2 * width, norm) for _ in range(depth))),
+            nn.Sequential(_step(2 * width, 4 * width, norm, 2), *(Residual(4 * width, norm) for _ in range(depth))),
         )
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -67,9 +71,9 @@ class Cnn(ImageEncoder):
 class Residual(nn.Module):
     """Two convolutions whose result is added to their input `[N, C, H, W]`."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, norm: Norm) -> None:
         super().__init__()
-        self.steps = nn.Sequential(_step(width, width), _step(width, width))
+        self.steps = nn.Sequential(_step(width, width, norm), _step(width, width, norm))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, C, H, W]` -> the same shape."""
@@ -77,10 +81,11 @@ class Residual(nn.Module):
         return out
 
 
-def _step(into: int, out: int, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch norm, rectifier."""
+def _step(into: int, out: int, norm: Norm, stride: int = 1) -> nn.Sequential:
+    """Convolution, norm, rectifier."""
     convolution = nn.Conv2d(into, out, 3, stride, 1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True))
+    normalised = nn.BatchNorm2d(out) if norm == "batch" else nn.GroupNorm(max(1, out // CHANNELS_A_GROUP), out)
+    return nn.Sequential(convolution, normalised, nn.ReLU(inplace=True))
 
 
 class Timm(ImageEncoder):
