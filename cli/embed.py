@@ -54,14 +54,15 @@ def embed(
     share, told = shard_of(shard, "embeds a share of the rows in each")
     if told or shard == "env":
         note(told or f"shard {share}")
+    from clx.pipelines.system.devices import own_device
     from clx.pipelines.use import embed as pipeline
     from clx.pipelines.use.embedding_tables import EmbeddingOptions
 
-    rate = Rate("rows embedded")
+    rate, own = Rate("rows embedded"), own_device(device) if share else device
     summary = pipeline.embed(
         model, out, data, EmbeddingOptions(split, modality, id, keep, dtype, normalize, batch_size, dim),
         shard=share, columns=pairs("--column", column), allow_outside=allow_outside, pretrained=pretrained,
-        checkpoint=checkpoint, device=device, workers=workers, strict=strict, overwrite=overwrite, step=rate.count,
+        checkpoint=checkpoint, device=own, workers=workers, strict=strict, overwrite=overwrite, step=rate.count,
         say=note,
     )  # fmt: skip
     if rate.number:

@@ -84,10 +84,12 @@ def predict(
     elif out is None and overwrite:
         raise BadInput("--overwrite is about the file of --out, which is not given")
     columns = pairs("--column", column)
+    from clx.pipelines.system.devices import own_device
     from clx.pipelines.use.predict import BETA, USUAL, Predictor, check_beta
 
     beta = BETA if beta is None else beta
     check_beta(beta)
+    device = own_device(device) if part else device
     predictor = Predictor(run, checkpoint=checkpoint, device=device, batch_size=batch_size, strict=strict, say=note)
     start = time.monotonic()
     if anomaly:

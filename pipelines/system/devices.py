@@ -1,5 +1,6 @@
 """Which device and which number format a run uses, and how threads share it."""
 
+import os
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -22,6 +23,15 @@ def pick_device(asked: str) -> torch.device:
     if absent:
         raise BadInput(f"device {asked} is not available here ({torch.cuda.device_count()} CUDA devices)")
     return device
+
+
+def own_device(asked: str, environment: Mapping[str, str] = os.environ) -> str:
+    """What to ask for as one of several processes of a machine: `auto` is the CUDA device of the number that a launcher
+    has given this process there, where there are several devices and it has given one."""
+    names = ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
+    number = next((environment[name] for name in names if environment.get(name, "").isdecimal()), None)
+    count = torch.cuda.device_count()
+    return asked if asked != "auto" or number is None or count < 2 else f"cuda:{int(number) % count}"
 
 
 def pick_precision(asked: str, device: torch.device) -> torch.dtype:

@@ -83,6 +83,8 @@ def launched(environment: Mapping[str, str] = os.environ) -> dict[str, Shard]:
     if "SLURM_ARRAY_TASK_ID" in environment:
         found["SLURM_ARRAY_TASK_ID"] = _of_array(environment)
     for rank, size in RANKS:
+        if rank == "SLURM_PROCID" and not (environment.get("SLURM_STEP_ID") or environment.get("SLURM_STEPID")):
+            continue  # the script of a batch job, which is alone whatever the number of tasks
         if rank in environment and size in environment:
             number, count = _number(environment, rank), _number(environment, size)
             found[rank] = Shard(number, count).checked(f"{rank}={number} with {size}={count}")

@@ -94,9 +94,10 @@ def test_shards_killed_at_many_moments(args: list[Any], whole: pa.Table, tmp_pat
     for turn in range(10):
         out = tmp_path / f"parts{turn}"
 
-        def begin(number: int, out: Path = out) -> "subprocess.Popen[bytes]":
+        def begin(number: int, out: Path = out, turn: int = turn) -> "subprocess.Popen[bytes]":
             words = [CLX, *map(str, args), "--out", str(out), "--shard", f"{number}/3", "--workers", "2"]
-            return subprocess.Popen(words, stderr=subprocess.DEVNULL)
+            with (out.parent / f"{turn}.{number}.err").open("ab") as err:
+                return subprocess.Popen(words, stderr=err)
 
         killed = draw.randrange(3)
         processes = {number: begin(number) for number in draw.sample(range(3), 3)}
@@ -105,7 +106,8 @@ def test_shards_killed_at_many_moments(args: list[Any], whole: pa.Table, tmp_pat
             processes[killed].kill()
             processes[killed].wait()
             processes[killed] = begin(killed)
-        assert [process.wait() for process in processes.values()] == [0, 0, 0]
+        for number, process in processes.items():
+            assert process.wait() == 0, (tmp_path / f"{turn}.{number}.err").read_text()
         assert content(rows_of(out)) == content(whole)
 
 
