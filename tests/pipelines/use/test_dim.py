@@ -17,6 +17,7 @@ from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.experiments.train import train
 from clx.pipelines.runs.listing import figures, read_results
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.use.approximate import Way
 from clx.pipelines.use.embed import embed
 from clx.pipelines.use.embedding_files import EmbeddingFile
 from clx.pipelines.use.embedding_tables import EmbeddingOptions
@@ -83,8 +84,10 @@ def test_embed_and_search(run: Path, tmp_path: Path) -> None:
     assert np.array_equal(short, full[:, :4])
     unit = F.normalize(torch.from_numpy(short[:1].copy()), dim=1)
     scores = (unit @ F.normalize(torch.from_numpy(short.copy()), dim=1).T)[0]
-    for path, dim in ((whole, 4), (cut, None)):
-        searcher = Searcher(path, among="image", dim=dim)
+    coded = Way("exact", "int8", 100)  # codes of the first columns, beside those of all
+    [_] = Searcher(whole, among="image", way=coded).near_rows([1], top=3)
+    for path, dim, way in ((whole, 4, Way()), (cut, None, Way()), (whole, 4, coded)):
+        searcher = Searcher(path, among="image", dim=dim, way=way)
         row = int(parquet.read_table(path)["row"][0].as_py())
         [found] = searcher.near_rows([row], top=3)
         assert [hit["score"] for hit in found.hits] == pytest.approx(scores.sort(descending=True).values[1:4].tolist())
