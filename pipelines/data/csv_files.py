@@ -3,14 +3,16 @@
 import codecs
 import csv
 import io
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from clx.pipelines.data.file_kinds import kind_of_file
 from clx.pipelines.data.lists_in_text import with_lists
+from clx.pipelines.data.mapped import is_large, mapped
 from clx.pipelines.data.no_rows import below_comments, without_totals
 from clx.pipelines.data.text_files import BLOCK, arrow_source, check_encoding, opened, refuse_bomb
 from clx.pipelines.system.errors import BadInput
@@ -32,13 +34,24 @@ def read_csv(path: Path, name: str) -> "pa.Table":
     parse = arrow.ParseOptions(delimiter=separator, newlines_in_values=True)
     convert = arrow.ConvertOptions(column_types={column: pa.string() for column in names})
     try:
-        table = arrow.read_csv(arrow_source(path), read_options=read, parse_options=parse, convert_options=convert)
+        options = {"read_options": read, "parse_options": parse, "convert_options": convert}
+        table = mapped(path, lambda: _parts(path, options)) if is_large(path) else None
+        if table is None:
+            table = arrow.read_csv(arrow_source(path), **options)
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
         _explain_csv(path, name, separator, comments, error)
     if table.num_rows:
         _refuse_open_quote(path, name, table)
         table = without_totals(table, name)
     return with_lists(table.rename_columns([column.strip() for column in names]), name)
+
+
+def _parts(path: Path, options: dict[str, Any]) -> "tuple[pa.Schema, Iterator[pa.RecordBatch]]":
+    """The columns of a large file and its rows, a block at a time."""
+    from pyarrow import csv as arrow
+
+    reader = arrow.open_csv(arrow_source(path), **options)
+    return reader.schema, iter(reader)
 
 
 def _header(path: Path, name: str) -> tuple[list[str], str, int]:

@@ -13,7 +13,7 @@ from clx.pipelines.data.class_folders import arranged
 from clx.pipelines.data.file_kinds import counted, is_picture, kind_of_file, kinds_of
 from clx.pipelines.data.file_paths import CALLED, Files, one_reading, placed, readings, sampled
 from clx.pipelines.data.folder_tables import joined, listed_tables
-from clx.pipelines.data.manifest import LeftOut, Manifest
+from clx.pipelines.data.manifest import LeftOut, Manifest, all_rows
 from clx.pipelines.data.readers import READERS, read_file, table_suffix
 from clx.pipelines.data.related_files import refuse_keyed, refuse_parts
 from clx.pipelines.data.shards import sharded, split_of_table
@@ -48,7 +48,7 @@ def read_folder(root: Path, name: str) -> Manifest:
     else:
         manifest, used, passed = _without_media(root, name, files, kinds, passed)
     left = _left_out(root, files, used, passed)
-    rows = np.arange(manifest.table.num_rows, dtype=np.int64)
+    rows = all_rows(manifest.table.num_rows)
     return replace(manifest, rows=rows, left_out=left)
 
 
@@ -204,7 +204,7 @@ def read_table(path: Path, name: str, search: bool = True) -> Manifest:
     Raises `BadInput` for what is no table, for cells that can be read in two ways, and where the files lie beside the
     folder of the table.
     """
-    manifest = Manifest(name, path.parent, table := read_file(path, name), np.arange(table.num_rows), file=path)
+    manifest = Manifest(name, path.parent, table := read_file(path, name), all_rows(table.num_rows), file=path)
     if not search:
         return manifest
     lost = [column for column, cells in sampled(table) if _are_lost(path.parent, column, cells)]

@@ -1,6 +1,7 @@
 """Rows of data: an Arrow table, where it came from, and which of its rows are meant.
 
-A manifest of ten million rows stays one compact table that worker processes share; splits are row numbers into it.
+A manifest of ten million rows stays one table, mapped into memory where it is large (`mapped`), that worker processes
+share; splits are row numbers into it.
 """
 
 import math
@@ -10,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from warnings import warn
 
 import numpy as np
@@ -20,10 +21,14 @@ from clx.modalities.dates import BadDate, dates
 from clx.modalities.numbers import Writing, missing
 from clx.pipelines.data.arrow_types import is_bytes, is_list, is_text
 from clx.pipelines.data.hugging_face import struct_converter
+from clx.pipelines.data.mapped import touched
 from clx.pipelines.system.errors import BadInput, ClxWarning, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+LARGE = 1 << 20
+"""Rows above which memory is spared: what looks at all of them looks at one piece after the other, or at some."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Manifest:
     """Folder from which relative paths in cells count."""
     table: "pa.Table"
     rows: NDArray[np.int64]
-    """Indices into `table`; they survive splitting, so messages can name the row of the file."""
+    """Indices into `table` (int32 of a large one); they survive splitting, so messages can name the row of the file."""
     allow_outside: bool = False
     """Accept paths that lead out of `root`."""
     path_column: str | None = None
@@ -76,6 +81,7 @@ class Manifest:
     def cell(self, i: int, column: str) -> Any:
         """One cell of row `i`, as `row` gives it."""
         cells, convert = self._cells[column]
+        touched()
         return convert(cells[int(self.rows[i])])
 
     def row(self, i: int, columns: Iterable[str] | None = None) -> dict[str, Any]:
@@ -89,6 +95,7 @@ class Manifest:
         for name in known if columns is None else columns:
             cells, convert = known[name]
             found[name] = convert(cells[at])
+        touched()
         return found
 
     @cached_property
@@ -148,6 +155,11 @@ class Manifest:
                 at = chunk_of[run[0]]
                 found += map(convert, cells.chunk(int(at)).take(self.rows[run] - starts[at]))
         return found
+
+
+def all_rows(count: int) -> NDArray[np.int64]:
+    """The rows 0 to `count - 1`; those of a large table in half the memory."""
+    return cast("NDArray[np.int64]", np.arange(count, dtype=np.int32 if LARGE < count < 1 << 31 else np.int64))
 
 
 def converter(kind: "pa.DataType") -> Callable[[Any], Any]:

@@ -1,16 +1,18 @@
 """Readers of manifest files: each gives an Arrow table or one line that says what is wrong and where."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clx.pipelines.data.arrow_types import decoded
 from clx.pipelines.data.csv_files import read_csv
 from clx.pipelines.data.file_kinds import head_of, looked_at
 from clx.pipelines.data.hugging_face import with_class_names
 from clx.pipelines.data.json_files import read_json
+from clx.pipelines.data.mapped import is_large, mapped, open_mapped, release
 from clx.pipelines.data.nested import flat
 from clx.pipelines.data.tars import read_tar
 from clx.pipelines.data.windows import lists
@@ -18,6 +20,10 @@ from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+PART_ROWS, PART_BYTES = 1 << 16, 1 << 25
+"""Of a table that is converted piece by piece, about what a piece has at most."""
 
 
 def read_file(path: Path, name: str) -> "pa.Table":
@@ -61,17 +67,38 @@ def _reader(path: Path, name: str) -> Callable[[Path, str], "pa.Table"]:
 
 
 def read_parquet(path: Path, name: str) -> "pa.Table":
-    """The whole file; image and audio bytes in it stay in memory."""
+    """The whole file; image and audio bytes in it stay in memory, unless it is large and mapped."""
     import pyarrow as pa
     from pyarrow import parquet as arrow
 
     try:
-        # Without partitioning=None a folder called `split=train` would add a column.
-        table = arrow.read_table(path, partitioning=None)
-        table.validate(full=True)
+        table = mapped(path, lambda: _parquet_parts(path)) if is_large(path) else None
+        if table is None:
+            # Without partitioning=None a folder called `split=train` would add a column.
+            table = arrow.read_table(path, partitioning=None)
+            table.validate(full=True)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise BadInput(f"{name}: not a Parquet file that can be read ({str(error).splitlines()[0]})") from None
     return with_class_names(table)
+
+
+def _parquet_parts(path: Path) -> "tuple[pa.Schema, Iterator[pa.RecordBatch]]":
+    """The columns of a Parquet file and its rows, some 32 MB at a time, never a row group at once."""
+    import pyarrow as pa
+    from pyarrow import parquet as arrow
+
+    file = arrow.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+    groups = [file.metadata.row_group(k) for k in range(file.metadata.num_row_groups)]
+    size = sum(group.total_byte_size for group in groups) / max(1, file.metadata.num_rows)
+    fields = [field.with_type(decoded(field.type)) for field in file.schema_arrow]
+    schema = pa.schema(fields, file.schema_arrow.metadata)  # an Arrow file has one dictionary, row groups their own
+
+    def batches() -> Iterator["pa.RecordBatch"]:
+        for batch in file.iter_batches(max(1, min(PART_ROWS, int(PART_BYTES / max(1.0, size))))):
+            batch.validate(full=True)
+            yield batch if batch.schema == schema else batch.cast(schema)
+
+    return schema, batches()
 
 
 def read_arrow(path: Path, name: str) -> "pa.Table":
@@ -79,11 +106,9 @@ def read_arrow(path: Path, name: str) -> "pa.Table":
     import pyarrow as pa
 
     try:
-        with pa.memory_map(str(path)) as source:
-            whole = source.read(6) == b"ARROW1"
-            source.seek(0)
-            table = (pa.ipc.open_file(source) if whole else pa.ipc.open_stream(source)).read_all()
-            table.validate(full=True)
+        table = open_mapped(path)
+        table.validate(full=True)
+        release()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise BadInput(f"{name}: not an Arrow file that can be read ({str(error).splitlines()[0]})") from None
     return with_class_names(table)

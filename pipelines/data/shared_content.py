@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.builtin import is_builtin
-from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.manifest import LARGE, Manifest
+from clx.pipelines.data.mapped import release
 from clx.pipelines.system.errors import ClxWarning
 
 Keys = NDArray[np.int64]
@@ -58,14 +59,18 @@ def keys_of(manifest: Manifest, column: str, root: Path | None = None) -> Keys:
 
     cells = manifest.table.column(column)
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
-        named = (
-            _files(pc.unique(cells).to_pylist(), manifest.root)
-            if pc.count_distinct(cells).as_py() <= MOST_FILES
-            else {}
-        )
-        parts = [[_key(named.get(text) or _told(text, root)) for text in chunk.to_pylist()] for chunk in cells.chunks]
-        found: Keys = np.concatenate([np.array(part, dtype=np.int64) for part in parts])[manifest.rows]
-        return found
+        few = len(cells) <= LARGE and pc.count_distinct(cells).as_py() <= MOST_FILES
+        named = _files(pc.unique(cells).to_pylist(), manifest.root) if few else {}
+        found, at = np.empty(len(cells), dtype=np.int64), 0
+        for chunk in cells.chunks:
+            if named or root is not None:
+                keys = [_key(named.get(text) or _told(text, root)) for text in chunk.to_pylist()]
+            else:  # the same, and fast
+                keys = [hash(text) or 1 if text and not text.isspace() else 0 for text in chunk.to_pylist()]
+            found[at : at + len(keys)] = keys
+            at += len(keys)
+            release()
+        return found if len(manifest) == at and (np.diff(manifest.rows) == 1).all() else found[manifest.rows]
     each = (_place(manifest.cell(i, column), root) for i in range(len(manifest)))
     return np.array([_key(cell) for cell in each], dtype=np.int64)
 
@@ -134,8 +139,12 @@ def _key(cell: Any) -> int:
 def identifies(manifest: Manifest, column: str, keys: Keys, files: bool) -> bool:
     """Whether equal cells of a column mean the same thing in the world: not texts that name classes.
 
-    Files and bytes do; a text where it is longer than a name and not repeated like a sentence about a class.
+    Files and bytes do; a text where it is longer than a name and not repeated like a sentence about a class. Of a
+    large manifest a million rows, evenly spread, are looked at.
     """
+    if len(keys) > LARGE:
+        some_rows = np.arange(0, len(keys), -(-len(keys) // LARGE))
+        manifest, keys = manifest.take(some_rows), keys[some_rows]
     known = np.flatnonzero(keys)
     different = len(np.unique(keys[known]))
     if files or different < 2:
@@ -169,6 +178,13 @@ def components(keys: Sequence[Keys], rows: int) -> NDArray[np.int64]:
     return found
 
 
+def _again(keys: Keys) -> Keys:
+    """The keys that more than one row has, sorted."""
+    ordered = np.sort(keys)
+    twice = ordered[1:][(ordered[1:] == ordered[:-1]) & (ordered[1:] != 0)]
+    return np.unique(twice)
+
+
 class Sharing(NamedTuple):
     """Which rows share content."""
 
@@ -190,8 +206,11 @@ def sharing(manifest: Manifest, inputs: Mapping[str, bool]) -> Sharing:
         if column not in manifest.columns:
             continue
         found = keys_of(manifest, column)
-        repeats = len(np.unique(found[found != 0])) < np.count_nonzero(found)
-        if repeats and identifies(manifest, column, found, files):
+        again = _again(found)
+        if len(again) and identifies(manifest, column, found, files):
+            if len(found) > LARGE:  # rows with a key of their own hang together with none
+                for part in np.array_split(found, -(-len(found) // LARGE)):
+                    part[again[np.searchsorted(again[:-1], part)] != part] = 0
             keys[column] = found
     media = tuple(column for column in keys if inputs[column])
     for columns in dict.fromkeys([tuple(keys), media, *((column,) for column in [*media, *keys])]):
@@ -225,6 +244,8 @@ def groups_of(config: Config) -> list[str]:
 def leaks(splits: Mapping[str, Manifest], inputs: Mapping[str, bool], groups: Sequence[str] = ()) -> Iterable[str]:
     """A line for each column of inputs, or of groups, of which another split has cells that training has, too."""
     train = splits["train"]
+    if len(splits) == 1:
+        return
     apart = len({manifest.root for manifest in splits.values()}) > 1
     roots = {split: manifest.root if apart else Path() for split, manifest in splits.items()}
     for column, files in {**inputs, **dict.fromkeys(groups, False)}.items():

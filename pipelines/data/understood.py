@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ from clx.pipelines.config.data_schema import Data, Fraction, Last
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.column_kinds import MEDIA, kinds_of
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.mapped import release
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SHOWN = 40  # characters of an example
 NAMED = 12  # columns in a line
@@ -122,20 +126,27 @@ def split_from(split: str, manifest: Manifest, data: Data) -> str:
 
 def missing_in(manifest: Manifest, column: str, kind: str = "text") -> NDArray[np.bool_]:
     """Which rows have no cell there: null, NaN, blank, and, but in texts and paths, words such as `NA`."""
+    parts = []
+    for chunk in manifest.table.column(column).chunks:
+        parts.append(_missing(chunk, kind))
+        release()
+    found: NDArray[np.bool_] = np.concatenate(parts)[manifest.rows]
+    return found
+
+
+def _missing(cells: "pa.Array", kind: str) -> NDArray[np.bool_]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    cells = manifest.table.column(column)
     nan = {"nan_is_null": True} if pa.types.is_floating(cells.type) else {}
-    none = np.asarray(pc.is_null(cells, **nan).to_numpy())
+    none: NDArray[np.bool_] = np.asarray(pc.is_null(cells, **nan).to_numpy(zero_copy_only=False))
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
         words = (
             [""] if kind in ("text", "labels", *MEDIA) else sorted(ABSENT - ({"-"} if kind == "category" else set()))
         )
         bare = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
-        none = none | pc.is_in(bare, pa.array(words, cells.type)).to_numpy()
-    found: NDArray[np.bool_] = none[manifest.rows]
-    return found
+        none = none | pc.is_in(bare, pa.array(words, cells.type)).to_numpy(zero_copy_only=False)
+    return none
 
 
 def _steps(data: Data) -> Iterator[dict[str, Any]]:

@@ -5,21 +5,14 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from clx.pipelines.system.cache_folder import cache_folder
+
 KEPT = 200
 """Entries of the cache that stay, the last used ones."""
-
-
-def cache_folder() -> Path | None:
-    """Where embeddings of labels are kept: `$CLX_CACHE`, else the user's cache folder; None when that is set empty."""
-    given = os.environ.get("CLX_CACHE")
-    if given is None:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clx"
-    return Path(given) if given else None
 
 
 def cached(key: Mapping[str, Any], make: Callable[[], Tensor]) -> Tensor:

@@ -1,0 +1,119 @@
+"""Large tables are converted once to Arrow files, which are mapped into memory."""
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clx.pipelines.config.data_schema import Data, Fraction
+from clx.pipelines.data import mapped, shared_content
+from clx.pipelines.data.draw import draw
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.splits import load_manifest
+from clx.pipelines.data.understood import missing_in
+from clx.pipelines.system.errors import BadInput, ClxWarning
+
+ROWS = 1000
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where tables are kept, of which all are large."""
+    monkeypatch.setenv("CLX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(mapped, "LARGE", 1)
+    return tmp_path / "cache" / "tables"
+
+
+def table(rows: int = ROWS) -> pa.Table:
+    kinds = pa.array([f"kind {i % 3}" for i in range(rows)]).dictionary_encode()
+    texts = [None if i % 7 == 0 else f"number {i}, a text" for i in range(rows)]
+    return pa.table({"text": texts, "kind": kinds, "at": np.arange(rows)})
+
+
+def write(path: Path, form: str) -> Path:
+    path = path / f"a.{form}"
+    if form == "parquet":
+        pq.write_table(table(), path, row_group_size=128)
+    else:
+        lines = ["text,at", *(f'"number {i}, a text",{i}' for i in range(ROWS))]
+        path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_a_large_table_is_the_same_mapped_and_read(
+    form: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, form)
+    before = pa.total_allocated_bytes()
+    ours = load_manifest(str(path))
+    held = pa.total_allocated_bytes() - before
+    assert len(list(cache.glob("*.arrow"))) == 1
+    monkeypatch.setattr(mapped, "LARGE", 1 << 40)
+    theirs = load_manifest(str(path))
+    assert ours.columns == theirs.columns
+    assert [ours.row(i) for i in range(ROWS)] == [theirs.row(i) for i in range(ROWS)]
+    assert (missing_in(ours, "text") == missing_in(theirs, "text")).all()
+    assert held < ours.table.nbytes / 4
+
+
+def test_a_table_is_converted_once_and_anew_where_the_file_has_changed(tmp_path: Path, cache: Path) -> None:
+    path = write(tmp_path, "parquet")
+    load_manifest(str(path))
+    (kept,) = cache.glob("*.arrow")
+    inode = kept.stat().st_ino
+    load_manifest(str(path))
+    assert [one.stat().st_ino for one in cache.glob("*.arrow")] == [inode]
+    pq.write_table(table(ROWS + 1), path)
+    assert len(load_manifest(str(path))) == ROWS + 1
+
+
+def test_a_full_disk_is_said_and_the_table_read_into_memory(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(mapped, "_convert", full)
+    with pytest.warns(ClxWarning, match=r"No space left on device: a\.parquet is read into memory.*CLX_CACHE"):
+        assert len(load_manifest(str(write(tmp_path, "parquet")))) == ROWS
+
+
+def test_what_a_killed_conversion_leaves_is_no_table(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, "csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(mapped.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            load_manifest(str(path))
+    assert not list(cache.glob("*.arrow"))
+    assert len(load_manifest(str(path))) == ROWS
+
+
+def test_a_large_table_that_is_damaged_is_an_error_in_one_line(tmp_path: Path, cache: Path) -> None:
+    whole = write(tmp_path, "parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(whole[:4000] + bytes(2000) + whole[6000:])
+    with pytest.raises(BadInput, match=r"a\.parquet: "):
+        load_manifest(str(tmp_path / "a.parquet"))
+    (tmp_path / "b.csv").write_text("a,b\n1,2\n" + "3\n4,5\n")
+    with pytest.raises(BadInput, match="row 2: 1 cells"):
+        load_manifest(str(tmp_path / "b.csv"))
+    assert not list(cache.glob("*.arrow"))
+
+
+def test_rows_that_share_content_are_held_together_where_there_are_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"a sentence about thing {i % 450} there" for i in range(900)]
+    manifest = Manifest("a", Path(), pa.table({"text": texts}), np.arange(900))
+    few = shared_content.sharing(manifest, {"text": False})
+    monkeypatch.setattr(shared_content, "LARGE", 100)
+    many = shared_content.sharing(manifest, {"text": False})
+    assert many.columns == few.columns == ("text",)
+    same = few.groups[:, None] == few.groups
+    assert (same == (many.groups[:, None] == many.groups)).all()
+    train, val = draw(manifest, Fraction(fraction=0.2), Data(train="a"), 0, {"text": False})
+    assert not {*train.column("text")} & {*val.column("text")}
