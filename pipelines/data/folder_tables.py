@@ -64,7 +64,7 @@ def joined(
     splits = _one_each(hits, name)
     read, split_from = [table for _, table, _, _ in hits], None
     if len(hits) > 1 and not any("split" in table.column_names for table in read):
-        read = [with_split(table, [str(split)] * len(table)) for table, split in zip(read, splits, strict=True)]
+        read = [with_split(table, str(split)) for table, split in zip(read, splits, strict=True)]
         split_from = f"a table for each: {', '.join(file for file, *_ in hits)}"
     elif len(hits) == 1 and hits[0][2] and "split" not in read[0].column_names:
         cells = read[0].column(hits[0][2][0].column).to_pylist()
@@ -160,10 +160,12 @@ def _split_of_files(table: "pa.Table", found: Sequence[Reading]) -> str | None:
     return splits.pop() if len(splits) == 1 else None
 
 
-def with_split(table: "pa.Table", splits: list[str]) -> "pa.Table":
+def with_split(table: "pa.Table", splits: str | list[str]) -> "pa.Table":
+    """The table with a column `split`, of one split for all rows or of each row's."""
     import pyarrow as pa
 
-    return table.append_column("split", pa.array(splits, pa.string()))
+    cells = pa.repeat(splits, len(table)) if isinstance(splits, str) else pa.array(splits, pa.string())
+    return table.append_column("split", cells)
 
 
 def together(files: Sequence[str], tables: Sequence["pa.Table"], name: str) -> tuple["pa.Table", list[str]]:

@@ -4,8 +4,9 @@ import hashlib
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from errno import EACCES, EDQUOT, EEXIST, EIO, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +36,21 @@ _maps: "WeakSet[mmap.mmap]" = WeakSet()
 
 
 def is_large(path: Path) -> bool:
-    """Whether a table is too large to be read into memory without need."""
-    return path.stat().st_size >= LARGE
+    """Whether a table, or what it is a piece of (`as_one`), is too large to be read into memory without need."""
+    return max(path.stat().st_size, _whole.get()) >= LARGE
+
+
+@contextmanager
+def as_one(paths: Iterable[Path]) -> Iterator[None]:
+    """Within this, files are pieces of one table: large where they are large together."""
+    token = _whole.set(sum(path.stat().st_size for path in paths))
+    try:
+        yield
+    finally:
+        _whole.reset(token)
+
+
+_whole: ContextVar[int] = ContextVar("bytes of all pieces", default=0)
 
 
 def mapped(path: Path, parts: Callable[[], tuple["pa.Schema", Iterator["pa.RecordBatch"]]]) -> "pa.Table | None":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from clx.pipelines.data.folder_tables import manifest_of, together, with_split
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.mapped import as_one
 from clx.pipelines.data.readers import read_file, table_suffix
 from clx.pipelines.data.split_names import split_of, split_of_file
 from clx.pipelines.system.errors import BadInput
@@ -34,14 +35,15 @@ def sharded(root: Path, name: str, tables: Sequence[str]) -> tuple[Manifest, set
     splits = {file: split for file in pool if (split := split_of_table(file)) is not None}
     chosen = [file for file in pool if file in splits] if "train" in splits.values() else pool
     _refuse_mixed(chosen, splits, name)
-    read = [read_file(root / file, str(Path(name) / file)) for file in chosen]
+    with as_one(root / file for file in chosen):
+        read = [read_file(root / file, str(Path(name) / file)) for file in chosen]
     split_from = None
     if chosen != pool or len(splits) == len(pool):
         for file, table in zip(chosen, read, strict=True):
             same = next(k for k, other in enumerate(chosen) if splits[other] == splits[file])
             _refuse_other_columns(table, read[same], file, chosen[same], name)
         if not any("split" in table.column_names for table in read):
-            read = [with_split(table, [splits[f]] * len(table)) for f, table in zip(chosen, read, strict=True)]
+            read = [with_split(table, splits[f]) for f, table in zip(chosen, read, strict=True)]
             split_from = "names of files and folders"
     else:
         for file, table in zip(chosen, read, strict=True):

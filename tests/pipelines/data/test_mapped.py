@@ -117,3 +117,21 @@ def test_rows_that_share_content_are_held_together_where_there_are_very_many(mon
     assert (same == (many.groups[:, None] == many.groups)).all()
     train, val = draw(manifest, Fraction(fraction=0.2), Data(train="a"), 0, {"text": False})
     assert not {*train.column("text")} & {*val.column("text")}
+
+
+def test_shards_are_mapped_where_they_are_large_together(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for split in ("train", "val"):
+        pq.write_table(table(), folder / f"{split}-00000-of-00001.parquet")
+    size = (folder / "train-00000-of-00001.parquet").stat().st_size
+    monkeypatch.setattr(mapped, "LARGE", size + 1)
+    manifest = load_manifest(str(folder))
+    assert len(list(cache.glob("*.arrow"))) == 2
+    assert [manifest.row(i)["split"] for i in (0, ROWS)] == ["train", "val"]
+    monkeypatch.setattr(mapped, "LARGE", 2 * size + 1000)
+    (tmp_path / "one.parquet").write_bytes((folder / "val-00000-of-00001.parquet").read_bytes())
+    load_manifest(str(tmp_path / "one.parquet"))
+    assert len(list(cache.glob("*.arrow"))) == 2
