@@ -17,7 +17,7 @@ from clx.pipelines.batches.cells import collate
 from clx.pipelines.config.options import options_of
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
-from clx.pipelines.model.rows import scatter_present
+from clx.pipelines.model.rows_present import scatter_present
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.tensor_cache import cached
 

@@ -16,7 +16,7 @@ from clx.pipelines.model.checkpointing import recompute
 from clx.pipelines.model.chunks import encode
 from clx.pipelines.model.fusion import Fused, by_modality, head, mean_of_present
 from clx.pipelines.model.lora import adapt
-from clx.pipelines.model.rows import mean_of_rows, scatter_present
+from clx.pipelines.model.rows_present import mean_of_rows, scatter_present
 from clx.pipelines.model.widths import first_columns
 
 

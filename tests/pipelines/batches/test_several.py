@@ -21,7 +21,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.experiments.train import train
 from clx.pipelines.model.build import prepare
-from clx.pipelines.model.rows import mean_of_rows
+from clx.pipelines.model.rows_present import mean_of_rows
 from clx.pipelines.system.errors import Stopped
 from clx.pipelines.use.export import export
 from configs import small

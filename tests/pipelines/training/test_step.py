@@ -30,7 +30,7 @@ def test_non_finite_steps_are_skipped_then_refused(
 
     def contrast(self: Learner, batch: Any, *given: Any) -> Contrast:
         if self.step in broken:  # one pixel: also what batch norms remember would be spoiled
-            batch.inputs["image"]["x"][0, 0, 0, 0] = float("inf")
+            batch.inputs["image"]["x"] = torch.full_like(batch.inputs["image"]["x"], float("inf"), dtype=torch.float32)
         return plain(self, batch, *given)
 
     monkeypatch.setattr(Learner, "contrast", contrast)
@@ -100,7 +100,7 @@ def test_a_spoiled_step_changes_nothing(tmp_path: Path, make_config: Make) -> No
 
     assert learner.update(next(coming)).outcome == "taken"
     before, batch = state(), next(coming)
-    batch.inputs["image"]["x"][0, 0, 0, 0] = float("inf")
+    batch.inputs["image"]["x"] = torch.full_like(batch.inputs["image"]["x"], float("inf"), dtype=torch.float32)
     assert learner.update(batch).outcome == "spoiled"
     after = state()
     changed = [name for name in before if not torch.equal(before[name], after[name])]

@@ -1,4 +1,4 @@
-"""Rows of a batch that lack an input, and rows that have several."""
+"""Rows at the places of a batch that have them, and the mean of several that are of one row."""
 
 import torch
 from torch import Tensor
