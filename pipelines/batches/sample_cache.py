@@ -24,10 +24,10 @@ from clx.pipelines.batches.cells import read_cell
 from clx.pipelines.batches.decoded import Decoded
 from clx.pipelines.config.options import options_of
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.system.cache_folder import cache_folder
 from clx.pipelines.system.errors import ClxWarning
 from clx.pipelines.system.memory import free_memory
 from clx.pipelines.system.row_store import SPARE, RowStore
-from clx.pipelines.system.tensor_cache import cache_folder
 
 Where = Literal["memory", "disk"]
 LOOK = 1024

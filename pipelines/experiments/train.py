@@ -14,7 +14,6 @@ from clx.pipelines.batches.telling_columns import TELLS, telling_columns
 from clx.pipelines.config.load import dump, first_stage
 from clx.pipelines.config.objects import make_losses, make_modalities
 from clx.pipelines.config.schema import Config
-from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import inputs_of, warn_of_leaks
 from clx.pipelines.data.splits import load_splits
@@ -22,6 +21,7 @@ from clx.pipelines.data.understood import in_three_lines, understood
 from clx.pipelines.evaluation.evaluate import evaluate
 from clx.pipelines.evaluation.evaluated_rows import source_in
 from clx.pipelines.evaluation.results import SCHEMA, save
+from clx.pipelines.experiments.rooted import rooted
 from clx.pipelines.experiments.run_folder import Claim, claimed, held, writes
 from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.model.checks import check_needs
@@ -251,35 +251,6 @@ def _evaluate(trainer: Trainer, splits: dict[str, Manifest], name: str) -> dict[
         ) from None
     save(out, result, ended=True)
     return result
-
-
-def rooted(config: Config) -> Config:
-    """The same with absolute paths, so that a run finds its data, and what it began from, from any folder."""
-    data = config.data
-
-    def place(source: str) -> str:
-        return str(Path(source).absolute()) if not is_builtin(source) and Path(source).exists() else source
-
-    found = {"train": place(data.train)}
-    found |= {key: place(value) for key in ("val", "test") if isinstance(value := getattr(data, key), str)}
-    changes: dict[str, Any] = {"data": data.model_copy(update=found)}
-    if config.pretrain is not None and config.pretrain.run is not None:
-        begun = str(Path(config.pretrain.run).absolute())
-        changes["pretrain"] = config.pretrain.model_copy(update={"run": begun})
-    if any(options.get("lora") for options in config.modalities.values()):  # their weights are read at each opening
-        changes["modalities"] = {name: with_weights_at(options) for name, options in config.modalities.items()}
-    return config.model_copy(update=changes)
-
-
-def with_weights_at(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a modality with the absolute path of its pretrained weights, where they are on this disk."""
-    family, _, folder = str(options.get("encoder", "")).partition(":")
-    if family == "hf" and Path(folder).expanduser().is_dir():
-        return options | {"encoder": f"hf:{Path(folder).expanduser().absolute()}"}
-    file = options.get("pretrained")
-    if isinstance(file, str) and Path(file).expanduser().is_file():
-        return options | {"pretrained": str(Path(file).expanduser().absolute())}
-    return options
 
 
 def describe(trainer: Trainer) -> str:

@@ -1,0 +1,36 @@
+"""A config whose paths hold from any folder."""
+
+from pathlib import Path
+from typing import Any
+
+from clx.pipelines.config.schema import Config
+from clx.pipelines.data.builtin import is_builtin
+
+
+def rooted(config: Config) -> Config:
+    """The same with absolute paths, so that a run finds its data, and what it began from, from any folder."""
+    data = config.data
+
+    def place(source: str) -> str:
+        return str(Path(source).absolute()) if not is_builtin(source) and Path(source).exists() else source
+
+    found = {"train": place(data.train)}
+    found |= {key: place(value) for key in ("val", "test") if isinstance(value := getattr(data, key), str)}
+    changes: dict[str, Any] = {"data": data.model_copy(update=found)}
+    if config.pretrain is not None and config.pretrain.run is not None:
+        begun = str(Path(config.pretrain.run).absolute())
+        changes["pretrain"] = config.pretrain.model_copy(update={"run": begun})
+    if any(options.get("lora") for options in config.modalities.values()):  # their weights are read at each opening
+        changes["modalities"] = {name: with_weights_at(options) for name, options in config.modalities.items()}
+    return config.model_copy(update=changes)
+
+
+def with_weights_at(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a modality with the absolute path of its pretrained weights, where they are on this disk."""
+    family, _, folder = str(options.get("encoder", "")).partition(":")
+    if family == "hf" and Path(folder).expanduser().is_dir():
+        return options | {"encoder": f"hf:{Path(folder).expanduser().absolute()}"}
+    file = options.get("pretrained")
+    if isinstance(file, str) and Path(file).expanduser().is_file():
+        return options | {"pretrained": str(Path(file).expanduser().absolute())}
+    return options
