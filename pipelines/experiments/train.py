@@ -259,14 +259,11 @@ def describe(trainer: Trainer) -> str:
     learned = sum(p.numel() for p in trainer.learner.model.parameters() if p.requires_grad)
     told = f", {usual_workers(trainer.rows)} workers (auto)" if trainer.settings.workers == "auto" else ""
     at = f", from step {trainer.step}" if trainer.step else ""
-    chunk, rows, shared = trainer.learner.chunks.size, trainer.settings.batch_size, ""
-    if trainer.group is not None:
-        few, rest = divmod(rows, trainer.group.size)
-        shared = f" on {trainer.group.size} ranks, {f'{few} or {few + 1}' if rest else few} each"
+    chunk, rows, group = trainer.learner.chunks.size, trainer.settings.batch_size, trainer.group
+    shared = "" if group is None else f" {group.shares(rows)}"
     if chunk is not None and chunk < rows:
-        shared += f", encoded {chunk} at a time"
-        if trainer.settings.chunk_statistics == "chunk":
-            shared += ", with the statistics of these in batch norms"
+        alone = trainer.settings.chunk_statistics == "chunk"
+        shared += f", encoded {chunk} at a time{', with the statistics of these in batch norms' if alone else ''}"
     shared = shared and f", {rows} rows a step{shared}"
     return (
         f"{trainer.plan.rows} rows, {trainer.plan.steps} steps{at}{shared}, {learned / 1e6:.2f} M parameters to learn, "

@@ -81,6 +81,11 @@ class Group:
         torch.cuda.set_device(self.local_rank)
         return f"cuda:{self.local_rank}"
 
+    def shares(self, rows: int) -> str:
+        """How many of so many rows each has, in words."""
+        few, rest = divmod(rows, self.size)
+        return f"on {self.size} ranks, {f'{few} or {few + 1}' if rest else few} each"
+
     def exchange(self, numbers: list[int]) -> list[list[int]]:
         """The whole numbers of each rank, as many each: lists by rank."""
         mine = torch.tensor(numbers, dtype=torch.int64)

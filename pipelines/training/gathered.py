@@ -81,7 +81,8 @@ def _extras(group: Group, batch: Batch, counts: Counts, masks: dict[str, Tensor]
 
     plain = {name: known.get(name) for name in ("labels", "targets", "sample_id", "label_sets", "repeats", "weights")}
     contents = None if batch.contents is None else of("content")
-    return Batch({}, of("present"), contents=contents, bad=batch.bad, **plain), of("mask")  # type: ignore[arg-type]
+    lacks = batch.sample_id.is_cpu or any(sum(here) < total for here in counts.present.values())
+    return Batch({}, of("present"), contents=contents, bad=batch.bad, lacks=lacks, **plain), of("mask")  # type: ignore[arg-type]
 
 
 def _with_gradient(local: Tensor, group: Group, counts: list[int]) -> Tensor:
