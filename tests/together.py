@@ -103,7 +103,15 @@ def table(*columns: str, **more: Any) -> dict[str, Any]:
 TWO = {"p": table("a", "b"), "q": table("c", "d", "e")}
 SERIES = {"column": "curve", "encoder": "dilated", "width": 16, "head": "none", "views": 2, "augmentation": TIME_KEPT}
 NORMS = {
-    "photo": {"kind": "image", "encoder": "cnn", "width": 4, "size": 8, "augmentation": "none", "head": "mlp"},
+    "photo": {
+        "kind": "image",
+        "encoder": "cnn",
+        "norm": "batch",
+        "width": 4,
+        "size": 8,
+        "augmentation": "none",
+        "head": "mlp",
+    },
     "p": table("a", "b", head="mlp"),
 }
 SPARSE = {"missing": 0.6}
