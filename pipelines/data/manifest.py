@@ -248,7 +248,7 @@ def seconds(
 
 
 @lru_cache(maxsize=64)
-def _real_root(root: Path) -> str:
+def _real_root(root: str) -> str:
     return os.path.realpath(root)
 
 
@@ -267,7 +267,7 @@ def resolve(cell: Any, manifest: Manifest) -> Any:
     if "://" in cell:
         raise BadInput(f"{cell!r} is a URL, and nothing is downloaded: fetch the files and give their paths")
     if not manifest.allow_outside:
-        root = _real_root(manifest.root)
+        root = _real_root(os.path.abspath(manifest.root))  # a relative one changes with the folder one is in
         if not os.path.realpath(path).startswith(root.rstrip(os.sep) + os.sep):
             raise BadInput(f"path {cell!r} leaves {manifest.root} (data.allow_outside: true accepts that)")
     return path
