@@ -385,7 +385,7 @@ def test_a_disk_that_dies(forked: Forked, config: Path, whole: Path, tmp_path: P
 # The clock
 
 CLOCKS = {"state.py", "report.py", "durable_files.py", "mapped.py"}
-"""What asks what time it is: for dates to show, and for what killed writers left a day ago or nobody opened for long."""
+"""What asks what time it is: for dates to show, and for what killed writers left a day ago or nobody has opened."""
 
 
 def test_nobody_else_asks_what_time_it_is() -> None:
