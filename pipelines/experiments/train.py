@@ -217,10 +217,12 @@ def steps_left(trainer: Trainer, progress: Progress) -> float:
 
 def short_of_memory(trainer: Trainer) -> str:
     """Where memory ran out, and what to do. Nothing is saved then: the step may be half done."""
-    size, half = trainer.settings.batch_size, max(2, trainer.settings.batch_size // 2)
+    size, chunk = trainer.settings.batch_size, trainer.settings.chunk
+    half, rows = max(2, size // 2), size if trainer.group is None else -(-size // trainer.group.size)
     said = f"after step {trainer.step} of {trainer.plan.steps} with train.batch_size = {size}: "
-    if trainer.settings.chunk is None:
-        said += f"-s train.chunk={half} encodes fewer rows at a time, with the same gradient; else --batch-size {half}"
+    fewer = min(rows, chunk if isinstance(chunk, int) else rows) // 2
+    if fewer and (chunk != "auto" or trainer.group is not None):  # alone, `auto` has tried fewer
+        said += f"-s train.chunk={fewer} encodes fewer rows at a time, with the same gradient; else --batch-size {half}"
     else:
         said += f"train anew with fewer rows (--batch-size {half})"
     if trainer.saving.step < 0:

@@ -249,8 +249,8 @@ def test_a_limit_of_the_system_on_memory(forked: Forked, tmp_path: Path) -> None
     done = forked(["train", "digits", "-o", tmp_path / "run", *settings], limit)
     assert done.code == 1
     assert errors(done.err) == (
-        "error: out of memory after step 0 of 2 with train.batch_size = 256: train anew with fewer rows at a time "
-        "(--batch-size 128)"
+        "error: out of memory after step 0 of 2 with train.batch_size = 256: -s train.chunk=128 encodes "
+        "fewer rows at a time, with the same gradient; else --batch-size 128"
     )
 
 
