@@ -150,7 +150,8 @@ def build(
                 outputs = forecasts[1] * series.channels
         model = Embedder(modalities, config.embed_dim, outputs, predicting(config, losses), load, fuse_of(config))
         check_steps(config, losses, modalities, model)
-        check_chunk(config, model)
+        if config.pretrain is None or config.pretrain.run is None or not config.pretrain.freeze:
+            check_chunk(config, model)  # else when it is known which encoders are kept as they are
     except ValueError as error:
         raise BadInput(str(error)) from None
     for name, _, part in (kept.partition(".") for kept in facts.kept):

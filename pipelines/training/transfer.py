@@ -15,6 +15,7 @@ from clx.pipelines.data.imbalance import Floats
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.measures.probes import STRENGTHS
 from clx.pipelines.model.build import Run, prepare
+from clx.pipelines.model.checks import check_chunk
 from clx.pipelines.model.frozen_features import use_frozen_features
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.devices import pick_device
@@ -66,6 +67,7 @@ def take_over(config: Config, splits: dict[str, Manifest], folder: Path, say: Ca
         learning = {p for each in (run.model, run.objective) for p in each.parameters() if p.requires_grad}
         if not learning - views:
             raise BadInput("pretrain.freeze leaves nothing to learn: set it to false, or add a loss with a predictor")
+    check_chunk(config, run.model)
     if (config.data.target or run.forecasts) and run.model.predictor is not None:
         start_predictor(run, splits["train"])
     say(f"from {folder}: {', '.join(taken)}, {'kept as it is' if run.facts.kept else 'to be fine-tuned'}")
