@@ -28,7 +28,11 @@ class Chunks:
         self.set(None if isinstance(settings.chunk, str) else settings.chunk)
 
     def set(self, size: int | None) -> None:
-        """Rows at a time from now on. With `auto`, towers that look across rows go on as they are."""
+        """Rows at a time from now on. With `auto`, towers that look across rows go on as they are.
+
+        With a batch or more all are encoded at once, also where a row is a pair, or several samples.
+        """
+        size = None if size is None or size >= self.settings.batch_size else size
         self.size = size
         for model in self.models:
             for name in model.towers:
@@ -36,16 +40,16 @@ class Chunks:
                 whole = self.automatic and self.settings.chunk_statistics == "batch" and batch_norms(tower.encoder)
                 tower.chunk = None if whole else size
 
-    def plan(self, batch: Batch) -> None:
+    def plan(self, batch: Batch, processes: int = 1) -> None:
         """Before the first step, on a CPU, where more memory than there is ends a process without a word: as many rows
-        as fit. A GPU refuses, and `halve` heeds that."""
+        as fit where so many processes plan at once. A GPU refuses, and `halve` heeds that."""
         if self.planned:
             return
         self.planned = True
         found = free_memory() if batch.sample_id.device.type == "cpu" else None
         if found is None:
             return
-        needed, room = bytes_a_row(self.models[0], batch), SHARE * found[0]
+        needed, room = bytes_a_row(self.models[0], batch), SHARE * found[0] / processes
         if needed * len(batch) > room:
             self.set(2 ** max(0, int(room / needed).bit_length() - 1))
 

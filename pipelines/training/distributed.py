@@ -4,6 +4,7 @@ Every rank then has the whole loss and, of the objective, the whole gradient: of
 takes those of its own rows back, and of what the objective and the head learn. The gradients of towers are summed.
 """
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -164,6 +165,11 @@ class Ranks:
         """The smallest of the ranks' sizes of a chunk, None of them being the largest."""
         sizes = [size for (size,) in self.group.exchange([size or 0]) if size]
         return min(sizes, default=None)
+
+    def beside(self) -> int:
+        """How many of the ranks this machine has, which share its memory."""
+        name = socket.gethostname()
+        return self.group.tell(name).count(name)
 
     def first(self, value: float) -> float:
         """Rank 0's, by which all decide: another processor may round otherwise."""

@@ -165,7 +165,7 @@ class Learner:
             return self.backward(batch)
         if self.ranks is not None:  # one that began again would call what the others do not
             if not self.chunks.planned:
-                self.chunks.plan(batch)
+                self.chunks.plan(batch, self.ranks.beside())
                 self.chunks.set(self.ranks.least(self.chunks.size))
             return self.backward(batch)
         self.chunks.plan(batch)

@@ -1,6 +1,7 @@
 """Rows encoded some at a time: the loss and the gradient of the whole batch, for every objective."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from clx.losses.base import LOSSES
 from clx.modalities.text_encoders import ByteTransformer, bytes_of
 from clx.pipelines.batches.batch import Batch
-from clx.pipelines.config.schema import Config
+from clx.pipelines.config.schema import Config, Pretrain
 from clx.pipelines.experiments.train import train
 from clx.pipelines.model import chunks
 from clx.pipelines.model.chunks import encode, groups_of
@@ -150,7 +151,8 @@ def test_learned_views_are_chunked_alike(tmp_path: Path) -> None:
 def test_encoders_with_batch_norms_are_refused_or_accepted(make_config: Make, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"train.chunk = 8, but the encoder of modalities.image has batch norms"):
         trainer_of(make_config(train__chunk=8), tmp_path)
-    trainer_of(make_config(train__chunk=32), tmp_path)  # the whole batch
+    whole = trainer_of(make_config(train__chunk=32), tmp_path).learner  # of which pairs are no two chunks
+    assert whole.model.tower("image").chunk is None
     learner, batch = prepared(make_config(train__chunk=8, train__chunk_statistics="chunk"), tmp_path)
     stem = learner.model.tower("image").encoder.get_submodule("stem.1")
     learner.gradients(batch)
@@ -159,6 +161,16 @@ def test_encoders_with_batch_norms_are_refused_or_accepted(make_config: Make, tm
     learner.chunks.set(8)
     assert learner.model.tower("image").chunk is None
     assert learner.model.tower("text").chunk == 8
+
+
+def test_batch_norms_that_are_kept_as_they_are_bear_chunks(make_config: Make, tmp_path: Path) -> None:
+    train(make_config(train__steps=1, eval=[]), tmp_path / "first", Heard())
+    for freeze in (True, False):
+        config = make_config(train__steps=1, train__chunk=8, eval=[])
+        earlier = Pretrain(run=str(tmp_path / "first"), freeze=freeze)
+        config = config.model_copy(update={"pretrain": earlier})
+        with nullcontext() if freeze else pytest.raises(BadInput, match="has batch norms"):
+            train(config, tmp_path / str(freeze), Heard())
 
 
 def test_rows_of_like_length_are_encoded_together() -> None:
@@ -237,6 +249,9 @@ def test_a_cpu_plans_by_the_memory_that_is_free(rows: Path, tmp_path: Path, monk
     monkeypatch.setattr(planned, "free_memory", lambda: (int(10 * needed / planned.SHARE), 1 << 40))
     learner.gradients(batch)
     assert learner.chunks.size == 8
+    learner, batch = prepared(config(rows, SUM, train={"chunk": "auto"}), tmp_path)
+    learner.chunks.plan(batch, 2)  # of two processes on this machine
+    assert learner.chunks.size == 4
     learner, batch = prepared(config(rows, SUM, train={"chunk": "auto"}), tmp_path)
     monkeypatch.setattr(planned, "free_memory", lambda: (1 << 40, 1 << 40))
     learner.gradients(batch)
