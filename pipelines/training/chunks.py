@@ -85,10 +85,10 @@ def bytes_a_row(model: Embedder, batch: Batch) -> int:
         return tensor
 
     few = {
-        name: {key: tensor[:ROWS] for key, tensor in value.items()}
+        name: {key: tensor[:ROWS] for key, tensor in value.items() if key != "of"}
         for name, value in batch.inputs.items()
-        if "of" not in value
     }
+    samples = {name: len(value["of"]) / len(batch) for name, value in batch.inputs.items() if "of" in value}  # a row
     training = model.training
     model.eval()  # which draws nothing and counts nothing
     held = 0.0
@@ -96,7 +96,8 @@ def bytes_a_row(model: Embedder, batch: Batch) -> int:
         for name, value in few.items():
             kept.clear()
             features = model.tower(name).features(value)
-            held += sum(size for pointer, size in kept.items() if pointer not in known) / len(features)
+            sizes = sum(size for pointer, size in kept.items() if pointer not in known)
+            held += sizes / len(features) * samples.get(name, 1)
             del features
     model.train(training)
     return max(1, int(held))

@@ -253,6 +253,11 @@ def test_a_cpu_plans_by_the_memory_that_is_free(rows: Path, tmp_path: Path, monk
     learner.chunks.plan(batch, 2)  # of two processes on this machine
     assert learner.chunks.size == 4
     learner, batch = prepared(config(rows, SUM, train={"chunk": "auto"}), tmp_path)
+    text = batch.inputs["text"]
+    alone, several = ({key: each.repeat_interleave(n, 0) for key, each in text.items()} for n in (1, 3))
+    several["of"] = torch.arange(len(text["x"])).repeat_interleave(3)  # of each row three texts
+    once, thrice = (planned.bytes_a_row(learner.model, replace(batch, inputs={"text": t})) for t in (alone, several))
+    assert thrice > 1.5 * once
     monkeypatch.setattr(planned, "free_memory", lambda: (1 << 40, 1 << 40))
     learner.gradients(batch)
     assert learner.chunks.size is None
