@@ -76,7 +76,7 @@ def infer_config(source: str, asked: Asked = UNASKED, settings: Sequence[str] = 
             reasons[f"modalities.{name}"] = (
                 f"16-bit pixels of which none seen is over {white}, which is taken for white"
             )
-    choice = choose(found, len(splits["train"]), held_out="val" in splits or "val" in data)
+    choice = choose(found, len(splits["train"]))
     config = {
         "data": data,
         "modalities": choice.modalities,
