@@ -64,14 +64,18 @@ class Chunks:
 
 @contextmanager
 def undone_if_raised(module: nn.Module) -> Iterator[None]:
-    """Buffers are as before when the block ends in an error."""
+    """Buffers, and what losses remember, are as before when the block ends in an error."""
     before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    remembering = [m for m in module.modules() if type(m).get_extra_state is not nn.Module.get_extra_state]
+    remembered = [(m, m.get_extra_state().clone()) for m in remembering]
     try:
         yield
     except BaseException:
         with torch.no_grad():
             for buffer, kept in before:
                 buffer.copy_(kept)
+        for part, state in remembered:
+            part.set_extra_state(state)
         raise
 
 

@@ -242,6 +242,24 @@ def test_a_step_that_did_not_fit_is_taken_with_fewer_rows_at_a_time(
         train(automatic, tmp_path / "never", Heard())
 
 
+def test_a_step_that_begins_again_is_remembered_once(rows: Path, tmp_path: Path) -> None:
+    """Memory runs out in backward, when a loss has seen the batch."""
+    learner, batch = prepared(config(rows, {"name": "dbpm"}, train={"chunk": "auto"}), tmp_path)
+    scale, calls = learner.scaler.scale, list[int]()
+
+    def scaled(loss: Tensor) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise MemoryError
+        return scale(loss)
+
+    learner.scaler.scale = scaled  # type: ignore[assignment, method-assign]
+    assert learner.update(batch).outcome == "taken"
+    assert len(calls) == 2
+    (loss,) = learner.objective.losses
+    assert loss.memory[:, 1].unique().tolist() == [0, 1]  # type: ignore[union-attr]
+
+
 def test_a_cpu_plans_by_the_memory_that_is_free(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learner, batch = prepared(config(rows, SUM, train={"chunk": "auto"}), tmp_path)
     needed = planned.bytes_a_row(learner.model, batch)
