@@ -17,6 +17,8 @@ RENAMED = {
     "pairwise": {"of": "two_view"},
 }
 """Options of losses by their names in format 1."""
+MADE_3 = {"batch_size": 256, "chunk": None, "chunk_statistics": "batch"}
+"""Keys that take the place of `accumulate` of format 3, with their values where it was 1."""
 HEADS_1 = ("l1", "mse", "huber", "cross-entropy")
 """Losses that in format 1 were given predictions from all inputs, whatever their `inputs` said."""
 
@@ -54,9 +56,11 @@ def upgrade(raw: Any, where: str) -> Any:
                 terms = stage["objective"]
                 stage["objective"] = [*map(_term_2, terms)] if isinstance(terms, list) else _term_2(terms)
     if found < 4:
-        for stage in [raw, raw.get("pretrain")]:
-            if isinstance(stage, dict) and isinstance(stage.get("train"), dict):
-                stage["train"] = _train_3(stage["train"])
+        train = raw["train"] if isinstance(raw.get("train"), dict) else {}
+        raw |= {"train": _train_3(train)} if train else {}
+        stage = raw.get("pretrain")
+        if isinstance(stage, dict) and isinstance(first := stage.get("train"), dict):
+            raw["pretrain"] = stage | {"train": _first_3(train, first, _train_3(train))}
     return raw
 
 
@@ -67,6 +71,13 @@ def _train_3(train: dict[str, Any]) -> dict[str, Any]:
     if isinstance(batches, int) and batches > 1 and isinstance(size := train.get("batch_size"), int):
         train |= {"batch_size": size * batches, "chunk": size, "chunk_statistics": "chunk"}
     return train
+
+
+def _first_3(train: dict[str, Any], first: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """What the first stage changes in `now`, where in format 3 it changed `train`, whose other keys it takes over."""
+    found, now = MADE_3 | _train_3(train | first), MADE_3 | now
+    changed = {key for key in MADE_3 if found[key] != now[key]}
+    return {key: value for key, value in found.items() if key in changed or key in first}
 
 
 def _term_1(term: Any) -> Any:

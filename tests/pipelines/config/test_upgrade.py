@@ -114,3 +114,18 @@ def test_what_was_kept_was_kept_in_memory(tmp_path: Path) -> None:
     assert load_config(str(path), ["data.cache=disk", "train.workers=auto"]).data.cache == "disk"
     with pytest.raises(BadInput, match="train.workers"):
         load_config(str(path), ["data.cache=disk", "train.workers=-1"])
+
+
+def test_batches_of_a_step_in_format_3_are_chunks_of_one() -> None:
+    """A first stage took over what it did not change: both together made its steps."""
+
+    def stages(train: dict[str, int], first: dict[str, int]) -> tuple[dict[str, object], dict[str, object]]:
+        new = upgrade({"train": train, "pretrain": {"train": first}, "format": 3}, "config.yaml")
+        return new["train"], new["pretrain"]["train"]
+
+    four = {"batch_size": 256, "chunk": 64, "chunk_statistics": "chunk"}
+    assert stages({"batch_size": 64, "accumulate": 4}, {"steps": 5}) == (four, {"steps": 5})
+    assert stages({"batch_size": 64, "accumulate": 1}, {"accumulate": 4}) == ({"batch_size": 64}, four)
+    assert stages({"batch_size": 64, "accumulate": 4}, {"batch_size": 32})[1] == {"batch_size": 128, "chunk": 32}
+    alone = {"batch_size": 64, "chunk": None, "chunk_statistics": "batch"}
+    assert stages({"batch_size": 64, "accumulate": 4}, {"accumulate": 1}) == (four, alone)
