@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic_core import ErrorDetails
 from typing_extensions import is_typeddict
 
 from clx.pipelines.system.errors import BadInput, nearest
@@ -48,15 +49,29 @@ TAG = "<"
 """What the names of the members of a union begin with: pydantic puts them into the path of an error."""
 
 
+UNION = re.compile(r"constrained-\w+|literal\[.*\]")
+"""The same of members without a tag, which are the last part of the path: a number in a range, or a word."""
+
+
+def _path(problem: ErrorDetails) -> list[str]:
+    """The key that a problem is of, without the names of the members of unions."""
+    path = [part for part in map(str, problem["loc"]) if not part.startswith(TAG)]
+    return path[:-1] if path and UNION.fullmatch(path[-1]) else path
+
+
 def _explain(model: type[BaseModel], error: ValidationError, beside: list[str]) -> tuple[str, str]:
     """The dotted key that is wrong, and what is wrong with it."""
     # A union reports every member's complaint. An unknown key says most, and may be a missing one misspelt.
     most = ("extra_forbidden", "missing")
     problems = sorted(error.errors(), key=lambda e: most.index(e["type"]) if e["type"] in most else len(most))
-    first, rest = problems[0], len(problems) - 1
-    path = [part for part in map(str, first["loc"]) if not part.startswith(TAG)]
-    key, said = ".".join(path), first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    first, path = problems[0], _path(problems[0])
+    others = [problem for problem in problems[1:] if _path(problem) != path]
+    literal = next((p for p in problems[1:] if _path(p) == path and p["type"] == "literal_error"), None)
+    key, rest = ".".join(path), len(others)
+    said = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     said = WORDS.get(first["type"], said)
+    if literal is not None and first["msg"].startswith("Input should be"):  # a number or a word: both are said
+        said += ", or " + literal["msg"].removeprefix("Input should be ")
     said = re.sub(r"^\w+ (should have at (least|most) \d+ \w+)( after validation.*)?$", r"\1", said)
     if first["type"] == "extra_forbidden":
         deeper = [f"{name}.{path[0]}" for name in model.model_fields if path[0] in _fields_at(model, [name])]

@@ -9,6 +9,7 @@ import torch
 
 from clx.losses.base import Loss
 from clx.modalities.base import Modality, StepEncoder
+from clx.modalities.image_encoders import Cnn
 from clx.modalities.series import Series
 from clx.pipelines.batches.columns import column_of, require_column, view_names
 from clx.pipelines.batches.positives import Neighbours
@@ -114,10 +115,12 @@ def check_chunk(config: Config, model: Embedder) -> None:
         return
     for name in model.towers:
         if batch_norms(model.tower(name).encoder):
+            cnn = isinstance(model.tower(name).encoder, Cnn)
+            without = f"-s modalities.{name}.norm=group" if cnn else "an encoder without batch norms"
             raise BadInput(
                 f"train.chunk = {size}, but the encoder of modalities.{name} has batch norms, whose statistics would "
                 f"be those of {size} rows and not of the {config.train.batch_size} of a batch: -s "
-                "train.chunk_statistics=chunk accepts that; an encoder without batch norms keeps the gradient exact"
+                f"train.chunk_statistics=chunk accepts that; {without} keeps the gradient exact"
             )
 
 

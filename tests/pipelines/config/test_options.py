@@ -7,6 +7,7 @@ import pytest
 from annotated_types import Gt
 
 from clx.pipelines.config.catalogue import describe_loss
+from clx.pipelines.config.load import load_config
 from clx.pipelines.config.options import construct
 from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.system.errors import BadInput
@@ -31,6 +32,19 @@ def test_few_and_many_leave_room_between_them() -> None:
     assert construct(Settings, {"few": 11, "many": 10}, "options").few == 11
     with pytest.raises(BadInput, match="few = 30 is above many = 10"):
         construct(Settings, {"few": 30, "many": 10}, "options")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("chunk=foo", "train.chunk = 'foo': should be a whole number, or 'auto'"),
+        ("workers=-1", "train.workers = -1: should be greater than or equal to 0, or 'auto'"),
+    ],
+)
+def test_a_number_or_a_word_is_refused_with_both(given: str, said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        load_config("digits", [f"train.{given}"])
+    assert str(caught.value).endswith(said)
 
 
 def test_construct_checks_a_dataclass() -> None:
