@@ -97,8 +97,8 @@ class Trainer:
             self.stop_if_asked(signals)
         if self.ended:
             self.say(
-                f"train.patience = {self.settings.patience}: the validation loss was lowest {self.course.stale} "
-                f"validations ago, at {self.course.lowest:.4g}; training ends at step {self.step}"
+                f"train.patience = {self.settings.patience}: no validation since has had less than the loss of "
+                f"{self.course.lowest:.4g}; training ends at step {self.step}"
             )
         return speed()
 
