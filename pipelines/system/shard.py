@@ -13,13 +13,10 @@ from typing import Any
 
 from clx.pipelines.system.durable_files import sync, unwritable
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.ranks import LAUNCHERS
 
-RANKS = (
-    ("RANK", "WORLD_SIZE"),
-    ("SLURM_PROCID", "SLURM_NTASKS"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-)
-"""Variables with the number of a process, from 0, and how many there are: torchrun's, srun's and mpirun's."""
+RANKS = tuple((rank, size) for _, (rank, _, size) in LAUNCHERS)
+"""Variables with the number of a process, from 0, and how many there are, as launchers set them."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """Buffers as they were before a step, so that a step that is not taken leaves none of them changed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -34,3 +37,30 @@ class KeptBuffers:
         """Put all back as they were at `keep`."""
         for n in self.changed():
             self.buffers[n].copy_(self.copies[n])
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Buffers end as they began: an encoder that runs once more is not to count that in its batch norms."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    yield
+    with torch.no_grad():
+        for buffer, kept in before:
+            buffer.copy_(kept)
+
+
+@contextmanager
+def undone_if_raised(module: nn.Module) -> Iterator[None]:
+    """Buffers, and what losses remember, are as before when the block ends in an error."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    remembering = [m for m in module.modules() if type(m).get_extra_state is not nn.Module.get_extra_state]
+    remembered = [(m, m.get_extra_state().clone()) for m in remembering]
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for buffer, kept in before:
+                buffer.copy_(kept)
+        for part, state in remembered:
+            part.set_extra_state(state)
+        raise

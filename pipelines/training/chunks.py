@@ -1,10 +1,7 @@
 """How many rows a tower encodes at a time: as `train.chunk` says, or as many as memory holds."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.config.schema import Train
@@ -60,23 +57,6 @@ class Chunks:
             return False
         self.set(before // 2)
         return True
-
-
-@contextmanager
-def undone_if_raised(module: nn.Module) -> Iterator[None]:
-    """Buffers, and what losses remember, are as before when the block ends in an error."""
-    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    remembering = [m for m in module.modules() if type(m).get_extra_state is not nn.Module.get_extra_state]
-    remembered = [(m, m.get_extra_state().clone()) for m in remembering]
-    try:
-        yield
-    except BaseException:
-        with torch.no_grad():
-            for buffer, kept in before:
-                buffer.copy_(kept)
-        for part, state in remembered:
-            part.set_extra_state(state)
-        raise
 
 
 def bytes_a_row(model: Embedder, batch: Batch) -> int:

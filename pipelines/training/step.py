@@ -24,8 +24,8 @@ from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.training import augmenters
 from clx.pipelines.training.averaging import averaged
-from clx.pipelines.training.buffers import KeptBuffers
-from clx.pipelines.training.chunks import Chunks, undone_if_raised
+from clx.pipelines.training.buffers import KeptBuffers, buffers_kept, undone_if_raised
+from clx.pipelines.training.chunks import Chunks
 from clx.pipelines.training.compiling import compile_encoders
 from clx.pipelines.training.distributed import Ranks
 from clx.pipelines.training.extras import Extras
@@ -207,7 +207,7 @@ class Learner:
 
     def train_augmenters(self, batch: Batch) -> dict[str, Tensor]:
         """Gradients of the networks that make views, and of nothing else; what they are to lower, by view."""
-        with augmenters.buffers_kept(self.model):
+        with buffers_kept(self.model):
             ranks = self.ranks
             with self.autocast():
                 if ranks is None:

@@ -44,7 +44,7 @@ def test_launchers_say_which_shard(environment: dict[str, str], shard: str) -> N
         ("-1/3", {}, "expected NUMBER/COUNT"),
         ("16/16", {}, "16 shards are 0/16 to 15/16"),
         ("0/0", {}, "no 0 shards"),
-        ("env", {}, "SLURM_ARRAY_TASK_ID, RANK, SLURM_PROCID, OMPI_COMM_WORLD_RANK is set"),
+        ("env", {}, "SLURM_PROCID, OMPI_COMM_WORLD_RANK, PMI_RANK, MV2_COMM_WORLD_RANK is set"),
         ("env", {"RANK": "1"}, "is set"),
         ("env", {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, "is set"),
         ("env", {"RANK": "4", "WORLD_SIZE": "4"}, "RANK=4 with WORLD_SIZE=4: 4 shards are 0/4 to 3/4"),
