@@ -12,6 +12,7 @@ from torch import Tensor
 from clx.losses.base import Embeddings, Tempered, register, require_two_inputs, zero_loss
 from clx.losses.primitives.functional import softplus, unit
 from clx.losses.primitives.masks import chosen, mean_where
+from clx.losses.primitives.row_memory import RowMemory
 from clx.losses.primitives.streaming import gram_margins
 
 
@@ -22,7 +23,7 @@ def nt_xent_per_item(x: Tensor, y: Tensor, temperature: Tensor | float) -> Tenso
 
 @register("dbpm")
 @dataclass(eq=False, kw_only=True)
-class DBPM(Tempered):
+class DBPM(RowMemory, Tempered):
     """NT-Xent with a memory of every item's loss, over all pairs of names.
 
     The memory holds each item's mean loss over its visits so far, the e-th visit with weight e. A mean that is `noisy`
@@ -44,8 +45,6 @@ class DBPM(Tempered):
     cost = "time O(B^2 D) per pair of names, memory O(B D) and two numbers per training row"
     use = "views or pairs of which some are wrong, as in clinical series; over several epochs"
 
-    host_reads = 1  # the highest sample id: how long the memory must be
-
     temperature: Annotated[float, Gt(0)] = 0.2
     noisy: Annotated[float, Gt(0)] = 3.0
     faulty: Annotated[float, Gt(0)] = 3.0
@@ -55,16 +54,9 @@ class DBPM(Tempered):
         super().__post_init__()
         self.memory = torch.zeros(0, 2)  # by sample_id: mean loss so far, visits
 
-    def get_extra_state(self) -> Tensor:
-        """The memory. It is no buffer: its length is that of the data, and averages of weights must not average it."""
-        return self.memory
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Load the memory that `get_extra_state` gave."""
-        self.memory = state.clone()
-
     def forward(self, z: Embeddings, *, sample_id: Tensor, present: dict[str, Tensor] | None = None) -> Tensor:
         require_two_inputs(z)
+        self.replaced = None
         names = list(itertools.combinations(z, 2))
         every = torch.arange(len(sample_id), device=sample_id.device)
         rows = [every] * len(names) if present is None else chosen([present[a] & present[b] for a, b in names])
@@ -87,10 +79,7 @@ class DBPM(Tempered):
 
     def weigh(self, ids: Tensor, losses: Tensor, some: Tensor | None = None) -> Tensor:
         """Weights `[N]` of items with these current losses, by the memory of earlier visits; 1 but of `some` `[N]`."""
-        self.memory = self.memory.to(ids.device)
-        grown = int(ids.max()) + 1 - len(self.memory)
-        if grown > 0:
-            self.memory = torch.cat([self.memory, self.memory.new_zeros(grown, 2)])
+        self.make_room(ids)
         mean, visited = self.memory[:, 0], self.memory[:, 1] > 0
         mu = mean_where(visited, mean)
         sd = mean_where(visited, (mean - mu).square()).sqrt().clamp(min=1e-12)
@@ -108,4 +97,4 @@ class DBPM(Tempered):
         past, visits = self.memory[ids].unbind(1)
         keep = some & losses.isfinite()
         later = past + torch.where(keep, losses.to(past.dtype) - past, 0) * 2 / (visits + 2)
-        self.memory[ids] = torch.stack([torch.where(keep, later, past), torch.where(keep, visits + 1, visits)], 1)
+        self.write(ids, torch.stack([torch.where(keep, later, past), torch.where(keep, visits + 1, visits)], 1))

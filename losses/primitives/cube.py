@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from clx.losses.primitives import ranks
+from clx.losses.primitives import ranks, tiles
 from clx.losses.primitives.autograd import (
     at_least_float32,
     first_order_only,
@@ -29,6 +29,8 @@ from clx.losses.primitives.tiles import (
     longest_row,
     over_ranks,
     per_shifted,
+    product,
+    rounded,
     shift_for,
 )
 
@@ -44,7 +46,7 @@ def cube(factors: Sequence[Tensor], temperature: Tensor | float) -> list[Tensor]
     if len(factors) == 2:
         return list(cross(factors[0], factors[1], temperature, off_diagonal))
     entries = len(factors[0]) ** len(factors)
-    small = factors[0].is_cpu and len(factors[0]) > 1 and entries <= tiny_cube
+    small = factors[0].is_cpu and tiles.multiplied is None and len(factors[0]) > 1 and entries <= tiny_cube
     if small and ranks.sharers(factors[0], entries).size == 1:
         return _at_once(list(map(at_least_float32, factors)), temperature)
     return list(_Cube.apply(temperature, *map(at_least_float32, factors)))  # type: ignore[no-untyped-call]
@@ -72,11 +74,14 @@ class _Slabs:
     T tuples of rows of the leading factors, J rows of the last but one, K rows of the last.
     """
 
-    def __init__(self, scale: Tensor | float, factors: tuple[Tensor, ...], world: ranks.World) -> None:
+    def __init__(
+        self, scale: Tensor | float, factors: tuple[Tensor, ...], world: ranks.World, dtype: torch.dtype | None
+    ) -> None:
         *self.leading, self.y, self.z = factors
-        self.left: Tensor | float = 1.0  # a factor of the last rows that is no factor of the products
-        if isinstance(scale, Tensor):
-            self.z, self.left, scale = self.z * scale, scale, 1.0
+        self.dtype = dtype  # what both sides of the products are rounded to; None for neither
+        self.left: Tensor | float | None = None  # a factor of the last rows that is no factor of the products
+        if dtype is not None or isinstance(scale, Tensor):
+            self.z, self.left, scale = rounded(self.z * scale, dtype), scale, 1.0
         elif math.isnan(scale):  # some CPU libraries take an alpha of NaN for 0
             self.z, scale = self.z * math.nan, 1.0
         n, self.scale, self.kept = len(self.y), scale, list[Tensor]()
@@ -97,7 +102,7 @@ class _Slabs:
     def bytes(self) -> int:
         return self.tuples * len(self.y) * len(self.z) * self.y.element_size()
 
-    def product(self, t: slice, skip: int | None = None) -> Tensor:
+    def leading_rows(self, t: slice, skip: int | None = None) -> Tensor:
         """Product of the leading rows of each tuple `[T, D]`, with or without factor `skip`."""
         parts = [r[c[t]] for m, (r, c) in enumerate(zip(self.leading, self.digits, strict=True)) if m != skip]
         return functools.reduce(torch.mul, parts) if parts else self.y.new_ones(())
@@ -119,8 +124,11 @@ class _Slabs:
         """Slabs in order, each with its place and its left side `[T * J, D]`; own tuples are -inf."""
         left, shaped = self.buffer(self.y.shape[1]), self.buffer(self.wide)
         for t, j, k, side in self.places(left):
-            s = self.y.new_empty(len(side), k.stop - k.start) if keep else shaped(len(side), k.stop - k.start)
-            torch.addmm(s, side, self.z[k].T, beta=0, alpha=self.scale, out=s)
+            if self.dtype is not None:
+                s = product(rounded(side, self.dtype), self.z[k].T)
+            else:
+                s = self.y.new_empty(len(side), k.stop - k.start) if keep else shaped(len(side), k.stop - k.start)
+                torch.addmm(s, side, self.z[k].T, beta=0, alpha=self.scale, out=s)
             self.own(s, t, j, k).fill_(-math.inf)
             if keep:
                 self.kept.append(s)
@@ -128,7 +136,7 @@ class _Slabs:
 
     def places(self, left: Callable[[int, int], Tensor]) -> Iterator[tuple[slice, slice, slice, Tensor]]:
         for t in self.blocks if self.part.start < self.part.stop else []:
-            lead = self.product(t)
+            lead = self.leading_rows(t)
             for j in self.middle:
                 side = left(len(lead) * (j.stop - j.start), self.y.shape[1])
                 torch.mul(lead[:, None], self.y[j], out=side.view(len(lead), -1, self.y.shape[1]))
@@ -144,6 +152,20 @@ class _Slabs:
         for t, j, k, side, s in self.logits(keep):
             yield t, j, k, side, (s.sub_(shift) if shift else s).exp_()
 
+    def add_gradients(self, w: Tensor, side: Tensor, k: slice, of_side: Tensor, of_last: Tensor) -> None:
+        """From the gradient `w` of a slab those of its two sides; that of the left one begins with the first K rows."""
+        if self.dtype is None:
+            torch.addmm(of_side, w, self.z[k], beta=float(k.start > 0), alpha=self.scale, out=of_side)
+            of_last[k].addmm_(w.T, side, alpha=self.scale)
+            return
+        w = rounded(w, self.dtype)
+        part = product(w, self.z[k])
+        if k.start:
+            of_side.add_(part)
+        else:
+            of_side.copy_(part)
+        of_last[k].add_(product(w.T, rounded(side, self.dtype)))
+
 
 class _Cube(Function):
     @staticmethod
@@ -151,7 +173,8 @@ class _Cube(Function):
     def forward(ctx: Any, temperature: Tensor | float, *factors: Tensor) -> tuple[Tensor, ...]:
         ctx.scale, n, ctx.with_maximum = tile_scale(temperature), len(factors[0]), not factors[0].is_cpu
         world = ctx.world = ranks.sharers(factors[0], n ** len(factors))
-        slabs = _Slabs(ctx.scale, factors, world)
+        ctx.dtype = tiles.multiplied if factors[0].dtype == torch.float32 else None
+        slabs = _Slabs(ctx.scale, factors, world, ctx.dtype)
         tuples = len(slabs.digits[0])
         if not ctx.with_maximum:
             ctx.shift = shift = shift_for(factors[0], ctx.scale * math.prod(map(longest_row, factors)))
@@ -184,7 +207,7 @@ class _Cube(Function):
     def backward(ctx: Any, *g: Tensor) -> tuple[Tensor | None, ...]:
         count = len(g)
         factors, totals, peaks = (ctx.saved_tensors[count * k : count * (k + 1)] for k in range(3))
-        slabs = _Slabs(ctx.scale, factors, ctx.world)
+        slabs = _Slabs(ctx.scale, factors, ctx.world, ctx.dtype)
         slabs.kept = ctx.kept
         per_sum = list(map(gradient_per_exponential, g, totals))
         if ctx.world.size > 1 and not ctx.with_maximum:
@@ -207,15 +230,14 @@ class _Cube(Function):
                 per_tuple = torch.stack([a[d] for a, d in zip(lead, digits, strict=True)]).sum(0)
                 per_row = per_tuple[:, None] + b[j]
                 torch.add(per_row.view(-1, 1), c[k], out=w).mul_(s)
-            torch.addmm(v, w, slabs.z[k], beta=float(k.start > 0), alpha=slabs.scale, out=v)
-            grads[-1][k].addmm_(w.T, side, alpha=slabs.scale)
+            slabs.add_gradients(w, side, k, v, grads[-1])
             if k.stop == len(slabs.z):  # v is complete: hand it to the two sides of the outer product
                 v3 = v.view(*cells, -1)
-                grads[-2][j] += torch.mul(v3, slabs.product(t)[:, None], out=side.view_as(v3)).sum(0)
+                grads[-2][j] += torch.mul(v3, slabs.leading_rows(t)[:, None], out=side.view_as(v3)).sum(0)
                 per_tuple = v3.mul_(slabs.y[j]).sum(1)
                 for m, d in enumerate(digits):
-                    grads[m].index_add_(0, d, per_tuple * slabs.product(t, skip=m))
-        if isinstance(slabs.left, Tensor):
+                    grads[m].index_add_(0, d, per_tuple * slabs.leading_rows(t, skip=m))
+        if slabs.left is not None:
             grads[-1].mul_(slabs.left)
         ctx.world.add_up(*grads)
         dt = temperature_gradient(grads[-1], factors[-1], ctx.scale) if ctx.needs_input_grad[0] else None

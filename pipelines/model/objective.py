@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Loss
+from clx.losses.primitives.row_memory import RowMemory
 from clx.pipelines.config.schema import Term, only_negatives
 from clx.pipelines.model.towers import modality_of
 from clx.pipelines.model.widths import at_widths
@@ -90,6 +91,10 @@ class Objective(nn.Module):
             for term, loss in zip(self.terms, self.losses, strict=True)
             for name, value in loss.learned().items()  # type: ignore[operator]
         }
+
+    def remembering(self) -> list[RowMemory]:
+        """The losses that remember rows."""
+        return [loss for loss in self.losses if isinstance(loss, RowMemory)]
 
     @property
     def leading(self) -> Loss:

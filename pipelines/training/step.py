@@ -200,6 +200,8 @@ class Learner:
                 self.ema.update_parameters(self.both)
             return "taken"
         self.buffers.restore()
+        for loss in self.objective.remembering():
+            loss.take_back()
         self.scaler.update()
         self.overflows += 1
         searching = self.scaler.is_enabled() and finite_loss and self.overflows <= MOST_OVERFLOWS

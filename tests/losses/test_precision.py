@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import LOSSES
-from clx.losses.primitives import tiles
+from clx.losses.primitives import cube, tiles
 from clx.losses.primitives.tiles import multiplying
 from pretend_cuda import pretending
 
@@ -48,6 +48,27 @@ def test_rounded_factors_change_the_loss_within_their_bound(name: str, z: dict[s
     assert 0 < (other - gradient).norm() < 0.02 * gradient.norm()
 
 
+def of_three(z: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A third input, like the product of the other two: what Symile looks for."""
+    return z | {"speech": z["image"] * z["text"] + 0.5 * z["image"]}
+
+
+@pytest.mark.parametrize("keep", [0, None])
+def test_rounded_factors_change_symile_of_three_within_its_bound(
+    keep: int | None, z: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sides of slabs are products of rows, no longer than 1: so the bound is that of a pair. Slabs are kept or not."""
+    monkeypatch.setattr(tiles, "keep_limit", keep)
+    monkeypatch.setattr(cube, "slab_shape", lambda y: (64, 16))
+    z = of_three({key: x[:24] for key, x in z.items()})
+    value, gradient = result("symile", z)
+    with multiplying(torch.bfloat16):
+        rounded, other = result("symile", z)
+    assert 0 < abs(rounded - value) < 2.01 * ROUNDING / 0.1
+    assert abs(rounded - value) < 0.01 * abs(value)
+    assert 0 < (other - gradient).norm() < 0.02 * gradient.norm()
+
+
 @pytest.mark.parametrize("name", ["clip", "nt-xent", "siglip"])
 def test_positives_are_not_rounded(name: str, z: dict[str, Tensor]) -> None:
     """A batch of one has nothing but its positive."""
@@ -63,15 +84,19 @@ def test_uniformity_is_not_rounded(z: dict[str, Tensor]) -> None:
     assert rounded == LOSSES["align-uniform"]()(z)
 
 
+@pytest.mark.parametrize("name", ["clip", "symile"])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
-def test_autocast_on_cuda_decides(dtype: torch.dtype | None, z: dict[str, Tensor]) -> None:
+def test_autocast_on_cuda_decides(name: str, dtype: torch.dtype | None, z: dict[str, Tensor]) -> None:
     """bfloat16 has the range of float32; in float16 small gradients would be 0, so there float32 stays."""
-    exact, _ = result("clip", z)
+    z = of_three({key: x[:24] for key, x in z.items()}) if name == "symile" else z
+    exact, gradient = result(name, z)
     with multiplying(torch.bfloat16):
-        rounded, _ = result("clip", z)
+        rounded, of_rounded = result(name, z)
     with pretending():
         z = {key: x.to("cuda") for key, x in z.items()}
         with torch.autocast("cuda", dtype=dtype, enabled=dtype is not None):
-            value, _ = result("clip", z)
+            value, found = result(name, z)
     wanted, other = (rounded, exact) if dtype == torch.bfloat16 else (exact, rounded)
     assert abs(value.cpu() - wanted) < 1e-6 < abs(value.cpu() - other)
+    wanted = of_rounded if dtype == torch.bfloat16 else gradient
+    assert (found.cpu() - wanted).norm() < 1e-4 * wanted.norm()

@@ -86,8 +86,8 @@ def test_half_precision_that_never_settles_is_refused(
 
 
 def test_a_spoiled_step_changes_nothing(tmp_path: Path, make_config: Make) -> None:
-    """Neither weights nor their average, nor what batch norms and the optimiser remember."""
-    trainer = trainer_of(make_config(train__ema=0.9), tmp_path)
+    """Neither weights nor their average, nor what batch norms, the optimiser and losses remember."""
+    trainer = trainer_of(make_config(train__ema=0.9, objective=["clip", "dbpm"]), tmp_path)
     learner, coming = trainer.learner, trainer.batches()
     learner.model.train()
 
@@ -100,12 +100,17 @@ def test_a_spoiled_step_changes_nothing(tmp_path: Path, make_config: Make) -> No
 
     assert learner.update(next(coming)).outcome == "taken"
     before, batch = state(), next(coming)
+    assert before["now.objective.losses.1._extra_state"][:, 1].sum() == len(batch)
+    scale = learner.scaler.scale
+    learner.scaler.scale = lambda loss: scale(loss) * float("inf")  # type: ignore[assignment, method-assign]
+    assert learner.update(batch).outcome == "spoiled"  # after losses that were all finite
+    learner.scaler.scale = scale  # type: ignore[method-assign]
     batch.inputs["image"]["x"] = torch.full_like(batch.inputs["image"]["x"], float("inf"), dtype=torch.float32)
     assert learner.update(batch).outcome == "spoiled"
     after = state()
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert [name for name in changed if not name.endswith("num_batches_tracked")] == []  # a count that nothing reads
-    assert learner.step == 2
+    assert learner.step == 3
     assert learner.update(next(coming)).outcome == "taken"
     assert not torch.equal(state()["now.model.towers.image.head.weight"], before["now.model.towers.image.head.weight"])
 
