@@ -33,6 +33,7 @@ from clx.pipelines.system.errors import BadInput, ClxWarning, Stopped, explain_o
 from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
+from clx.pipelines.training.rechunked import check_rechunked
 from clx.pipelines.training.resume import relengthened
 from clx.pipelines.training.schedule import plan
 from clx.pipelines.training.trainer import Trainer
@@ -121,8 +122,9 @@ def go_on(
     planned = plan(config, len(splits["train"]))
     trainer = Trainer(checkpoint.rebuild(out, config, checkpoint.read_facts(out)), splits, planned, out, group)
     with locked(out) if writes(group) else nullcontext():
-        source = checkpoint.last(out)
+        source, before = checkpoint.last(out), checkpoint.read_config(out)
         checkpoint.warn_of_change(out, source)
+        check_rechunked(trainer.learner.model, trainer.rows, before.train, config.train)
         trainer.restore(source)
         if longer:
             trainer.course.stale = 0  # what `train.patience` has counted was of the shorter run
@@ -133,7 +135,7 @@ def go_on(
                 else f"all its {planned.steps} steps are done and evaluated"
             )
             raise BadInput(f"{out} is finished: {done}; -s train.steps=N makes it longer")
-        changed = bool(longer) or config.data != checkpoint.read_config(out).data  # what to do with bad rows, say
+        changed = bool(longer) or config.data != before.data or config.train.chunk != before.train.chunk
         if group is not None:
             group.wait()  # until all have read what is written anew below
         if not writes(group):

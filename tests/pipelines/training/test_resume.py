@@ -16,9 +16,10 @@ from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs.folder import CHANGEABLE
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.system.progress import Progress
+from clx.pipelines.training.rechunked import check_rechunked
 from clx.pipelines.training.schedule import rate_at
 from configs import TIME_KEPT, Make, series_config
-from trained import StopAt, weights
+from trained import StopAt, trainer_of, weights
 
 
 def whole_as_in_parts(made: Config, stop: int, folder: Path, silent: Progress) -> tuple[dict[str, torch.Tensor], str]:
@@ -88,6 +89,35 @@ def test_stopped_and_resumed_equals_unbroken(
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
     assert logs[0] == logs[1]
+
+
+def test_a_chunk_may_change_where_nothing_tells(tmp_path: Path, make_config: Make, silent: Any) -> None:
+    towers = {"text": {"encoder": "transformer", "layers": 1, "width": 32}}
+    towers["table"] = {"columns": ["seg_*"], "dropout": 0.0}
+    config = make_config(modalities=towers)
+    train(config, tmp_path / "whole", silent)
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "parts", StopAt(4))
+    train(checkpoint.read_config(tmp_path / "parts", ["train.chunk=10"]), tmp_path / "parts", silent, resume=True)
+    assert checkpoint.read_config(tmp_path / "parts").train.chunk == 10
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_chunk_may_not_change_what_dropout_draws(tmp_path: Path, make_config: Make) -> None:
+    model, rows, before = (t := trainer_of(make_config(), tmp_path)).learner.model, t.rows, t.settings
+    norms = {name: b.clone() for name, b in model.named_buffers()}
+    for chunk, statistics, said in [
+        (10, "chunk", "encoder of image has batch norms, whose statistics"),
+        (10, "batch", "encoder of image has batch norms, whose statistics"),
+        ("auto", "batch", "had none and cannot go on with auto .* encoder of .* has dropout or the like"),
+    ]:
+        now = before.model_copy(update={"chunk": chunk, "chunk_statistics": statistics})
+        with pytest.raises(BadInput, match=said):
+            check_rechunked(model, rows, before, now)
+    check_rechunked(model, rows, before, before.model_copy(update={"chunk": 32}))  # a batch
+    assert all(torch.equal(b, norms[name]) for name, b in model.named_buffers())
 
 
 @pytest.mark.parametrize("schedule", ["constant", pytest.param("cosine", marks=pytest.mark.slow)])
