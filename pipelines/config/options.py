@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 from typing_extensions import is_typeddict
 
 from clx.pipelines.system.errors import BadInput, nearest
@@ -53,9 +53,19 @@ UNION = re.compile(r"constrained-\w+|literal\[.*\]")
 """The same of members without a tag, which are the last part of the path: a number in a range, or a word."""
 
 
+OLD_KEY = "old_key"
+
+
+def old_key(key: str, text: str) -> PydanticCustomError:
+    """For a validator of a whole section to raise: `key` in it is no key any more, and `text` says what is."""
+    return PydanticCustomError(OLD_KEY, text, {"key": key})  # type: ignore[arg-type]
+
+
 def _path(problem: ErrorDetails) -> list[str]:
     """The key that a problem is of, without the names of the members of unions."""
     path = [part for part in map(str, problem["loc"]) if not part.startswith(TAG)]
+    if problem["type"] == OLD_KEY:
+        return [*path, problem["ctx"]["key"]]
     return path[:-1] if path and UNION.fullmatch(path[-1]) else path
 
 
@@ -83,7 +93,8 @@ def _explain(model: type[BaseModel], error: ValidationError, beside: list[str]) 
     elif first["msg"].startswith("Input should be"):
         text = f"{key} = {first['input']!r}: should be {said}"
     else:
-        text = f"{key} = {first['input']!r}: {said[0].lower()}{said[1:]}"
+        value = first["input"][path[-1]] if first["type"] == OLD_KEY else first["input"]
+        text = f"{key} = {value!r}: {said[0].lower()}{said[1:]}"
     return key, text + (f" (and {rest} more)" if rest else "")
 
 

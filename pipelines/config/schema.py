@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from clx.pipelines.config.data_schema import Data, Section
+from clx.pipelines.config.options import old_key
 from clx.pipelines.config.task_names import Task
 from clx.pipelines.config.upgrade import RENAMED
 from clx.pipelines.config.usual_tasks import usual_tasks
@@ -51,7 +52,7 @@ class Term(BaseModel):
         """An option's former name is refused with today's, also where a key of a term has that name now."""
         for old, new in RENAMED.get(str(raw.get("name")), {}).items() if isinstance(raw, Mapping) else ():
             if isinstance(raw.get(old), str):
-                raise ValueError(f"{old!r} is called {new!r} now")
+                raise old_key(old, f"{old!r} is called {new!r} now")
         return raw
 
 
@@ -106,9 +107,10 @@ class Train(Section):
     @classmethod
     def _words_of_today(cls, raw: Any) -> Any:
         if isinstance(raw, Mapping) and "accumulate" in raw:
-            raise ValueError(
+            raise old_key(
+                "accumulate",
                 "accumulate is gone: a step contrasts batch_size rows, and chunk: N encodes them N at a time with the "
-                "exact gradient"
+                "exact gradient",
             )
         return raw
 

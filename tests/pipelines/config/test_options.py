@@ -38,10 +38,15 @@ def test_few_and_many_leave_room_between_them() -> None:
     ("given", "said"),
     [
         ("chunk=foo", "train.chunk = 'foo': should be a whole number, or 'auto'"),
+        (
+            "accumulate=4",
+            "-s train.accumulate=4: train.accumulate = 4: accumulate is gone: a step contrasts batch_size rows, "
+            "and chunk: N encodes them N at a time with the exact gradient",
+        ),
         ("workers=-1", "train.workers = -1: should be greater than or equal to 0, or 'auto'"),
     ],
 )
-def test_a_number_or_a_word_is_refused_with_both(given: str, said: str) -> None:
+def test_what_a_setting_should_be_is_said(given: str, said: str) -> None:
     with pytest.raises(BadInput) as caught:
         load_config("digits", [f"train.{given}"])
     assert str(caught.value).endswith(said)
