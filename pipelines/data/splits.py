@@ -78,12 +78,14 @@ def load_splits(
     return kept if whole else {split: _cut(rows, data) for split, rows in kept.items()}
 
 
-def splits_of(source: str, data: Data, *, whole: bool = False) -> dict[str, Manifest]:
-    """The splits of a source other than the run's own; `all` for one without a split column. Raises `BadInput`."""
+def splits_of(source: str, data: Data, *, whole: bool = False, split: str | None = None) -> dict[str, Manifest]:
+    """The splits of a source other than the run's own; `all` for one without a split column. Raises `BadInput`, also
+    where `split` is asked for and no column tells it."""
     if is_builtin(source):
         splits = load_builtin(source)
     else:
         manifest = _open(source, data, whole)
+        manifest = manifest if split in (None, "all") else _telling(manifest, data, str(split))
         splits = split_by(manifest, data.split) if data.split in manifest.columns else {"all": manifest}
     return splits if whole else {split: _cut(rows, data) for split, rows in splits.items()}
 
@@ -115,11 +117,11 @@ def choose(
     """
     if otherwise == "file" and source is not None and not is_builtin(source):
         manifest = _as_it_is(source, data)
-        splits = {"all": manifest} if split is None else split_by(manifest, data.split)
+        splits = {"all": manifest} if split is None else split_by(_telling(manifest, data, split), data.split)
     elif source is None:
         splits = load_splits(data, seed, whole=whole)
     else:
-        splits = splits_of(source, data, whole=whole)
+        splits = splits_of(source, data, whole=whole, split=split)
     if split is None and otherwise == "every":
         return splits
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
@@ -175,6 +177,18 @@ def _series(
     near = [data.neighbours.group] if data.neighbours else []
     needed = [data.split, *data.target, *near, *([data.label] if data.label else [])]
     return grouped(manifest, long, needed, timed, ends)
+
+
+def _telling(manifest: Manifest, data: Data, split: str) -> Manifest:
+    """Rows that a column divides into splits. Raises `BadInput` where there is none, as where a run drew its own."""
+    if data.split not in manifest.columns:
+        drawn = any(isinstance(part, Fraction | Last) for part in (data.val, data.test))
+        hint = f", or --data for the {split} rows that the run drew from {data.train}" if drawn else ""
+        raise BadInput(
+            f"{manifest.name} has no column {data.split!r} that tells its {split} rows: leave out --split for all of "
+            f"its rows{hint}"
+        )
+    return manifest
 
 
 def _as_it_is(source: str, data: Data) -> Manifest:

@@ -176,6 +176,8 @@ def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
     """The steps that are left, and the evaluation."""
     config, out = trainer.run.config, trainer.out
     progress.say(describe(trainer))
+    if trainer.settings.compile:
+        progress.say("train.compile: the first step takes minutes, in which encoders are compiled and nothing is said")
     for line in [*guessed_lines(trainer.run.modalities), *cut_lines(splits["train"], trainer.run.modalities)]:
         progress.say(line)
     start, begun = time.monotonic(), trainer.step

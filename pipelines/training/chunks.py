@@ -7,6 +7,7 @@ from clx.pipelines.batches.batch import Batch
 from clx.pipelines.config.schema import Train
 from clx.pipelines.model.chunks import batch_norms
 from clx.pipelines.model.towers import Embedder
+from clx.pipelines.runs.checkpoint import random_state, restore_random
 from clx.pipelines.system.memory import free_memory
 
 ROWS, SHARE = 4, 0.4
@@ -73,8 +74,10 @@ def bytes_a_row(model: Embedder, batch: Batch) -> int:
         for name, value in batch.inputs.items()
     }
     samples = {name: len(value["of"]) / len(batch) for name, value in batch.inputs.items() if "of" in value}  # a row
-    training = model.training
-    model.eval()  # which draws nothing and counts nothing
+    training, streams = model.training, random_state()
+    model.train()  # as what is computed again in backward keeps less only then
+    for norms in batch_norms(model):
+        norms.eval()  # which counts nothing
     held = 0.0
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         for name, value in few.items():
@@ -84,4 +87,5 @@ def bytes_a_row(model: Embedder, batch: Batch) -> int:
             held += sizes / len(features) * samples.get(name, 1)
             del features
     model.train(training)
+    restore_random(streams)
     return max(1, int(held))

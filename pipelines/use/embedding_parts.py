@@ -5,6 +5,7 @@ OUT.parts/             what is done so far, with the plan that it belongs to; go
 
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from clx.pipelines.use.embedding_files import array_file, dense
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+GROUP = 1 << 22
+"""Bytes of a row group, at least. A search reads whole groups, and the end of a file tells of each of them."""
 
 
 def read_plan(folder: Path) -> dict[str, Any] | None:
@@ -69,7 +73,7 @@ class Parts:
 
 
 def write_whole(out: Path, whole: Path, parts: Parts, count: int, meta: dict[str, Any]) -> None:
-    """Join the parts, one in memory at a time; the file that holds the metadata comes last."""
+    """Join the parts, a row group in memory at a time; the file that holds the metadata comes last."""
     from pyarrow import parquet
 
     names = list(meta["modalities"])
@@ -78,15 +82,28 @@ def write_whole(out: Path, whole: Path, parts: Parts, count: int, meta: dict[str
         write_arrays(out, parts, count, meta)
     with replacing(whole) as beside:
         writer = None
-        for number in range(count):
-            table = parts.load(number)
+        for table in row_groups(parts.load(number) for number in range(count)):
             if out.suffix == ".npy":
                 table = table.drop_columns(names)
             table = table.replace_schema_metadata({"clx": json.dumps(meta)})
             writer = writer or parquet.ParquetWriter(beside, table.schema, compression="none", use_dictionary=False)
-            writer.write_table(table)
+            writer.write_table(table, row_group_size=max(1, len(table)))
         assert writer is not None
         writer.close()
+
+
+def row_groups(tables: Iterable["pa.Table"]) -> Iterator["pa.Table"]:
+    """The same rows in tables of `GROUP` bytes or a little more; parts of few short rows would make a large end."""
+    import pyarrow as pa
+
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(each.nbytes for each in waiting) >= GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def write_arrays(out: Path, parts: Parts, count: int, meta: dict[str, Any]) -> None:

@@ -72,6 +72,25 @@ def parts_of(folder: Path, plan: dict[str, Any]) -> Iterator[Path]:
         raise BadInput(f"{folder / MANIFEST} is not that of clx embed (shards: {count!r})")
     files = [part_file(folder, Shard(number, count)) for number in range(count)]
     if absent := [number for number, file in enumerate(files) if not file.is_file()]:
-        named = " ".join(f"{number}/{count}" for number in absent[:5]) + (" ..." if len(absent) > 5 else "")
-        raise BadInput(f"{folder} lacks {len(absent)} of its {count} parts: run clx embed with --shard {named}")
+        raise BadInput(
+            f"{folder} lacks {len(absent)} of its {count} parts; the command of the others makes them, with --shard "
+            f"{absent[0]}/{count}"
+            + (f", in a shell: {loop(absent, f'clx embed ... --shard $k/{count}')}" * (len(absent) > 1))
+        )
     yield from files
+
+
+def loop(numbers: Sequence[int], command: str) -> str:
+    """A loop of a shell that gives a command the ascending `numbers` as `$k`.
+
+    >>> loop([1, 2, 5, 6, 7, 8], "do-it $k")
+    'for k in 1 2 $(seq 5 8); do do-it $k; done'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    named = [f"$(seq {run[0]} {run[-1]})" if len(run) > 3 else " ".join(map(str, run)) for run in runs]
+    return f"for k in {' '.join(named)}; do {command}; done"

@@ -3,7 +3,7 @@
 import pytest
 
 from clx.pipelines.config.data_schema import Data, Fraction
-from clx.pipelines.data.splits import load_splits
+from clx.pipelines.data.splits import choose, load_splits
 from clx.pipelines.system.errors import BadInput
 
 
@@ -30,6 +30,21 @@ def test_fraction_is_disjoint_stable_and_takes_training_rows_only(write) -> None
     assert len(set().union(*(m.column("a") for m in splits.values()))) == 100
     assert all((splits[k].rows == again[k].rows).all() for k in splits)
     assert set(load_splits(data, seed=4)["val"].rows) != set(splits["val"].rows)
+
+
+def test_a_split_that_was_drawn_is_not_in_the_file(write) -> None:
+    source = write("a.csv", "a\n" + "1\n" * 9)
+    drawn = Data(train=source, val=Fraction(fraction=0.2))
+    assert [len(rows) for rows in choose(drawn, 0, None, "train").values()] == [7]
+    for otherwise in ("file", "first"):
+        with pytest.raises(
+            BadInput, match=f"leave out --split .*, or --data for the train rows .* drew from {source}$"
+        ):
+            choose(drawn, 0, source, "train", otherwise=otherwise)
+    with pytest.raises(
+        BadInput, match="no column 'split' that tells its val rows: leave out --split for all of its rows$"
+    ):
+        choose(Data(train="digits"), 0, source, "val", otherwise="file")
 
 
 def test_fraction_of_almost_nothing(write) -> None:

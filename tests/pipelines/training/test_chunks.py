@@ -16,6 +16,7 @@ from clx.pipelines.batches.batch import Batch
 from clx.pipelines.config.schema import Config, Pretrain
 from clx.pipelines.experiments.train import train
 from clx.pipelines.model import chunks
+from clx.pipelines.model.checkpointing import recompute
 from clx.pipelines.model.chunks import encode, groups_of
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, Stopped
@@ -272,6 +273,8 @@ def test_a_cpu_plans_by_the_memory_that_is_free(rows: Path, tmp_path: Path, monk
     learner, batch = prepared(config(rows, SUM, train={"chunk": "auto"}), tmp_path)
     learner.chunks.plan(batch, 2)  # of two processes on this machine
     assert learner.chunks.size == 4
+    recompute(learner.model.tower("text").encoder)
+    assert planned.bytes_a_row(learner.model, batch) < 0.7 * needed
     learner, batch = prepared(config(rows, SUM, train={"chunk": "auto"}), tmp_path)
     text = batch.inputs["text"]
     alone, several = ({key: each.repeat_interleave(n, 0) for key, each in text.items()} for n in (1, 3))

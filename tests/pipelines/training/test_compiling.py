@@ -55,6 +55,7 @@ def test_what_it_needs(tmp_path: Path, make_config: Make, monkeypatch: pytest.Mo
 def test_it_trains_as_without(tmp_path: Path, make_config: Make, silent: Any) -> None:
     for name, on in (("plain", False), ("compiled", True)):
         train(make_config(modalities=TOWERS, train__compile=on, train__ema=0.5), tmp_path / name, silent)
+    assert sum(line.startswith("train.compile: the first step takes minutes") for line in silent.said) == 1
     plain, compiled = weights(tmp_path / "plain"), weights(tmp_path / "compiled")
     assert plain.keys() == compiled.keys()
     losses = [[line["loss"] for line in metrics(tmp_path / n) if "loss" in line] for n in ("plain", "compiled")]

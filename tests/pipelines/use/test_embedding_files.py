@@ -11,6 +11,7 @@ import torch
 from pyarrow import parquet
 
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.use import embedding_parts
 from clx.pipelines.use.embedding_files import EmbeddingFile
 from clx.pipelines.use.neighbours import neighbours
 
@@ -66,3 +67,18 @@ def test_a_row_is_found_by_its_number_in_the_data(tmp_path: Path) -> None:
     assert plain.places_of([plain.about([1])[0]["row"]]) == [1]
     with pytest.raises(BadInput, match="has rows 1 to 3"):
         plain.places_of([4])
+
+
+def test_small_parts_are_joined_to_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 400 bytes; a group has 1,000 at least, but for the last."""
+    monkeypatch.setattr(embedding_parts, "GROUP", 1000)
+    (tmp_path / "parts").mkdir()
+    parts = embedding_parts.Parts(tmp_path / "parts", {}, False)
+    for number in range(8):
+        rows = pa.array(range(100 * number, 100 * number + (100 if number < 7 else 0)), pa.int32())
+        parts.save(number, [pa.table({"row": rows})])
+    out = tmp_path / "e.parquet"
+    embedding_parts.write_whole(out, out, parts, 8, {"modalities": {}})
+    noted = parquet.read_metadata(out)
+    assert [noted.row_group(k).num_rows for k in range(noted.num_row_groups)] == [300, 300, 100]
+    assert parquet.read_table(out)["row"].to_pylist() == list(range(700))
