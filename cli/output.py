@@ -50,7 +50,7 @@ def emit_table(
 
     console = Console()
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != hidden]
-    row_names = [" ".join(cell(row[head]) for head in heads if row.get(head) is not None) for row in rows]
+    row_names = [" ".join(told(head, row[head]) for head in heads if row.get(head) is not None) for row in rows]
     figures = [name for name in names if name not in heads]
     whole = sum(lengths(rows, names)[0]) + 3 * len(names) < console.width
     if not heads or not figures or whole or len(set(row_names)) < len(rows):
@@ -69,6 +69,11 @@ def emit_table(
             if any(row.get(name) is not None for row in rows[part])
         ]
         draw(console, turned, ["", *dict.fromkeys(row_names[part])], None if start else title)
+
+
+def told(head: str, value: Any) -> str:
+    """A value by itself: a number says nothing without its name."""
+    return f"{head} {cell(value)}" if isinstance(value, int | float) else cell(value)
 
 
 def note_table(rows: list[dict[str, Any]]) -> None:

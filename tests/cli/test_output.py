@@ -15,7 +15,7 @@ def drawn(rows: list[dict[str, object]], capsys: Captured, monkeypatch: pytest.M
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("TERM", "xterm")  # a dumb one has 80
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    output.emit_table(rows, "title", hidden="task", heads=("input",))
+    output.emit_table(rows, "title", hidden="task", heads=("input", "dim"))
     lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert max(map(len, lines)) <= 60
     return lines
@@ -36,6 +36,11 @@ def test_too_wide_a_table_is_turned_with_every_figure_whole(capsys: Captured, mo
         assert [f"figure{k}", whole] in found  # and one is left
     assert ["only", "", "7"] in found
     assert sum("title" in line for line in lines) == 1
+
+
+def test_rows_of_one_input_are_told_apart_by_their_width(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = drawn([ROWS[0] | {"dim": 4}, ROWS[0] | {"dim": 16}], capsys, monkeypatch)
+    assert any(line.split() == ["┃", "┃", "image", "dim", "4", "┃", "image", "dim", "16", "┃"] for line in lines)
 
 
 @pytest.mark.parametrize("rows", [ROWS[:1] * 2, [{"input": "image", "top1": 0.5}]])
