@@ -154,3 +154,19 @@ def test_a_run_of_adapters(
     (tmp_path / "models" / "clip.pt").unlink()
     with pytest.raises(BadInput, match="modalities.image: no checkpoint file .*clip.pt"):
         open_model(whole)
+
+
+@pytest.mark.slow
+def test_a_run_of_adapters_as_graphs(folder: Path, tmp_path: Path, make_config: Make, silent: Any) -> None:
+    """ONNX has the changes merged: `export` compares what its files give with what the run gives."""
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name, reason="the extra onnx is not installed")
+    towers = {
+        "image": {"encoder": "open_clip:clx-lora", "pretrained": str(folder / "clip.pt"), "lora": {"rank": 2}},
+        "text": {"encoder": f"hf:{folder / 'bert'}", "lora": {"rank": 2}},
+    }
+    train(make_config(modalities=towers, train={"steps": 4, "batch_size": 8, "lr": 0.05}), tmp_path / "run", silent)
+    assert any(value.abs().max() > 0.01 for name, value in weights(tmp_path / "run").items() if name.endswith("lora_b"))
+    rows = list(export(tmp_path / "run", "onnx", tmp_path / "out"))
+    assert [row["modality"] for row in rows] == ["image", "text"]
+    assert all(row["file"] and row["difference"] < 1e-5 for row in rows), rows
