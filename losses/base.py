@@ -158,10 +158,16 @@ class Loss(nn.Module):
                 state_dict[prefix + name] = saved.view(1)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def setup(self, names: Sequence[str], dim: int) -> None:
-        """Create the parameters that depend on the inputs' names and on the embedding width `dim`.
+    def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
+        """Create what depends on the inputs' names, the embedding width and the training data.
 
         Called once, before training. Initial values are drawn from torch's global generator.
+
+        Args:
+            names: of the inputs that the term looks at, as they come in `forward`.
+            dim: width of the embeddings.
+            classes: names of the labels; label k is that of the k-th.
+            rows: of the training data, so that every `sample_id` is below; 0 where that is not known.
         """
 
     def fuse(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:

@@ -96,7 +96,7 @@ class Symile(Tempered):
     names: list[str] = field(init=False, repr=False)
     absent: nn.Parameter = field(init=False, repr=False)
 
-    def setup(self, names: Sequence[str], dim: int) -> None:
+    def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
         self.names = list(names)
         self.absent = nn.Parameter(torch.randn(len(names), dim))
 

@@ -55,6 +55,8 @@ class Facts:
     target_scale: list[float]
     kept: list[str] = field(default_factory=list)
     """Parts of towers that pre-training trained and that stay as they are, such as `image.encoder`."""
+    rows: int = 0
+    """Rows of the training split; 0 in runs of clx that did not save it."""
 
 
 @dataclass
@@ -138,7 +140,8 @@ def build(
     torch.manual_seed(config.train.seed)
     try:
         for term, loss in zip(config.objective, losses, strict=True):
-            loss.setup([n for n in names if modality_of(n) in config.inputs_of(term)], config.embed_dim)
+            seen = [n for n in names if modality_of(n) in config.inputs_of(term)]
+            loss.setup(seen, config.embed_dim, facts.classes, facts.rows)
         objective = Objective(config.objective, losses, gated_head=fuse_of(config) == "gated")
         outputs = 0
         if "predictions" in objective.needs():
@@ -192,7 +195,8 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
     means, scales = target_statistics(config, train)
     config = fill_target_defaults(config, losses, math.hypot(*scales))
     try_objective(config, modalities, losses)
-    facts = Facts({n: m.state() for n, m in modalities.items()}, class_names(config, train), means, scales)
+    states = {n: m.state() for n, m in modalities.items()}
+    facts = Facts(states, class_names(config, train), means, scales, rows=len(train))
     return build(config, facts, modalities, losses)
 
 

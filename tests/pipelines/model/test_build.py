@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clx.losses.base import Loss
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import once
 from clx.pipelines.config.data_schema import Balance, Data
@@ -14,7 +15,7 @@ from clx.pipelines.data.imbalance import (
     targets_of,
 )
 from clx.pipelines.data.splits import load_splits
-from clx.pipelines.model.build import class_names, prepare
+from clx.pipelines.model.build import build, class_names, prepare
 from clx.pipelines.system.errors import BadInput
 from configs import numbers_config
 
@@ -43,6 +44,21 @@ def test_bins_of_a_target_as_classes(skewed: Path) -> None:
     rows = BatchDataset(splits["train"], run.modalities, "y", run.class_index, bin_width=2.0, target=["y"])
     batch = rows[once(400, 400)[0]]
     assert batch.labels.tolist() == [int(v // 2) for v in batch.targets[:, 0].tolist()]
+
+
+def test_a_loss_is_told_what_it_looks_at_the_classes_and_the_rows(
+    skewed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(Loss, "setup", lambda self, *given: told.append(given))
+    made = numbers_config(skewed, label="y", bin_width=2.0)
+    splits = load_splits(made.data, 0)
+    run = prepare(made, splits)
+    assert run.facts.rows == len(splits["train"])
+    assert told == [(["table"], made.embed_dim, ["0", "2", "4", "6", "8"], len(splits["train"]))]
+    told.clear()
+    build(run.config, run.facts)  # as a saved run is opened
+    assert told == [(["table"], made.embed_dim, ["0", "2", "4", "6", "8"], len(splits["train"]))]
 
 
 def test_widths_and_windows_are_written_into_the_config(skewed: Path) -> None:
