@@ -14,7 +14,7 @@ def losses(
     name: Annotated[str | None, typer.Argument(help="One loss in full.")] = None,
     json: options.Json = False,
 ) -> None:
-    """List the objectives by family, or show one: formula, parameters, cost, when to use it."""
+    """List the objectives by the data they are for, or show one: formula, parameters, cost, when to use it."""
     from clx.pipelines.config.catalogue import describe_loss, list_losses
 
     if name is None:

@@ -21,6 +21,10 @@ Embeddings = dict[str, Tensor]
 Steps = dict[str, tuple[Tensor, Tensor]]
 """Embeddings per time step `[B, T, D]` and their mask `[B, T]` by name."""
 
+Data = Literal["pairs", "several modalities", "one modality", "labels", "label sets", "scores", "targets"]
+"""What a user may have: pairs of two inputs, more inputs than two, one input without labels (views of it are made), a
+label of each row, sets of labels, a score of each pair, numbers."""
+
 EXTRAS = {
     "labels": "`[B]` int64, the class of each row; -1 where a row has none",
     "label_sets": "`[B, C]` float, 1 for each class that applies, else 0; NaN in rows of which none is known",
@@ -62,6 +66,13 @@ class Loss(nn.Module):
     formula: ClassVar[str] = ""  # u: unit rows, t: temperature, lse: log-sum-exp
     cost: ClassVar[str] = ""  # time and memory, of B rows of width D under V names
     use: ClassVar[str] = ""  # when to choose it
+    fits: ClassVar[tuple[Data, ...]] = ()
+    """What of the user's data it is made for, the most usual first."""
+    sharpness: ClassVar[str] = ""
+    """What similarities are multiplied by before they are exponentiated, in the loss's own parameters: the effective
+    temperature is its inverse. Empty where nothing is."""
+    ours: ClassVar[str] = ""
+    """What of the definition is not that of the paper, or not known to be; empty where it follows its source."""
     fuses_by_product: ClassVar[bool] = False
     """Whether several inputs score a candidate together by the product of their rows, as `fuse` then gives it, and not
     each for itself by its cosine. In such a space the cosine of one pair of inputs says little."""
@@ -227,6 +238,8 @@ def register(name: str) -> Callable[[LossClass], LossClass]:
 @dataclass(eq=False, kw_only=True)
 class Tempered(Loss):
     """A loss whose similarities are divided by a temperature, fixed or learned as its logarithm."""
+
+    sharpness = "1 / temperature"
 
     temperature: Annotated[float, Gt(0)] = 0.07
     learn_temperature: bool = False

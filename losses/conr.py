@@ -164,6 +164,7 @@ class ConR(Tempered):
     formula = "mean_i log(sum_{P(i)} e^{s_ij} + sum_{N(i)} e^{e|y_i-y_j| + s_ij}) - mean_{P(i)} s_ip"
     cost = "time O(V^2 B^2 (D + K)), memory O(V B D)"
     use = "imbalanced regression, beside l1; weight, window and pushing by the target's deviation unless given"
+    fits = ("targets",)
 
     temperature: Annotated[float, Gt(0)] = 0.07
     window: Annotated[float, Gt(0)] | None = None

@@ -100,6 +100,7 @@ class CoSENT(Tempered):
     formula = "log(1 + sum_{i, j: s_i < s_j} exp((x_i.y_i - x_j.y_j) / t)), s the scores"
     cost = "time O(B (D + log B)) per pair of names, memory O(B D)"
     use = "pairs with a score or a flag of how alike they are: sentences, duplicates, judged matches"
+    fits = ("scores",)
 
     temperature: Annotated[float, Gt(0)] = 0.05
 

@@ -44,6 +44,7 @@ class DBPM(RowMemory, Tempered):
     formula = "mean_i w_i NT-Xent_i; w_i = min(1, N(NT-Xent_i; mu, sd)) where |mean loss of i - mu| > c sd, else 1"
     cost = "time O(B^2 D) per pair of names, memory O(B D) and two numbers per training row"
     use = "views or pairs of which some are wrong, as in clinical series; over several epochs"
+    fits = ("one modality", "pairs")
 
     temperature: Annotated[float, Gt(0)] = 0.2
     noisy: Annotated[float, Gt(0)] = 3.0

@@ -117,6 +117,8 @@ class AlignUniform(Loss):
     formula = "mean_i |x_i - y_i|^alpha + uniformity mean_{z in x, y} log mean_{i < j} exp(-kernel |z_i - z_j|^2)"
     cost = "time O(V B^2 D), memory O(B D)"
     use = "to set the balance of the two effects of contrast, alignment and uniformity, directly"
+    fits = ("pairs", "one modality")
+    sharpness = "2 kernel, in uniformity"
 
     alpha: Annotated[float, Gt(0)] = 2.0
     kernel: Annotated[float, Gt(0)] = 2.0

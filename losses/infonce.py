@@ -163,6 +163,7 @@ class InfoNCE(PairwiseWithNegatives):
     formula = "mean_i lse_j(x_i.y_j / t) - x_i.y_i / t"
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
     use = "only one direction matters, as when the second input comes from a frozen model"
+    fits = ("pairs",)
 
     def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, negatives: Negatives | None = None) -> Tensor:
         return infonce(x, y, self.tau, ids, negatives)
@@ -190,6 +191,7 @@ class CLIP(PairwiseWithNegatives):
     formula = "1/2 mean_i [ lse_j(x_i.y_j / t) + lse_j(y_i.x_j / t) ] - x_i.y_i / t"
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
     use = "the default for aligning two modalities; large batches help"
+    fits = ("pairs", "several modalities")
 
     learn_temperature: bool = True
 
@@ -213,6 +215,7 @@ class NTXent(Pairwise):
     formula = "mean over rows u of [x; y]: lse_{v != u}(u.v / t) - u.u' / t, u' the partner of u"
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
     use = "two augmented views of one modality: rows of the same view are negatives too"
+    fits = ("one modality",)
 
     temperature: Annotated[float, Gt(0)] = 0.5
 
@@ -256,6 +259,7 @@ class DCL(Decoupled):
 
     formula = "mean over rows u of [x; y]: lse_{v of other items}(u.v / t) - u.u' / t"
     use = "small batches: without the positive in the denominator easy items keep their gradient"
+    fits = ("one modality",)
 
 
 @register("dclw")
@@ -272,6 +276,7 @@ class DCLW(Decoupled):
 
     formula = "lse_{v of other items}(u.v / t) - w u.u' / t, w_i = 2 - B softmax_i(x_i.y_i / sigma)"
     use = "as dcl, with hard positives emphasised; the weights carry no gradient"
+    fits = ("one modality",)
 
     sigma: Annotated[float, Gt(0)] = 0.5
 

@@ -196,6 +196,7 @@ class MVInfoNCE(MultiView):
     formula = "mean_i lse_{l, (m,j) != (l,i)}(u_li.u_mj / t) - lse_{l != m}(u_li.u_mi / t)"
     cost = "time O(V^2 B^2 D), memory O(V B D)"
     use = "three views or more, or several modalities, that should all meet in one point"
+    fits = ("several modalities", "one modality")
 
     def of_views(self, views: list[Tensor], present: Tensor | None) -> Tensor:
         return mv_infonce(views, self.tau, present)
@@ -218,6 +219,7 @@ class MVDHEL(MultiView):
     formula = "mean_i sum_l lse_{j != i}(u_li.u_lj / t) - lse_{l < m}(u_li.u_mi / t)"
     cost = "time O(V B^2 D), memory O(V B D)"
     use = "many views: cheaper than mv-infonce, and alignment never pulls against uniformity"
+    fits = ("several modalities", "one modality")
 
     temperature: Annotated[float, Gt(0)] = 0.2
 
@@ -240,6 +242,7 @@ class PolyView(MultiView):
     formula = "mean_{i,a,b} log(1 + exp(lse_{j != i, c}(u_ai.u_cj / t) - u_ai.u_bi / t))"
     cost = "time O(V^2 B^2 D), memory O(V B D + V^2 B)"
     use = "more views in place of a larger batch"
+    fits = ("one modality",)
 
     form: Literal["geometric", "arithmetic", "sufficient"] = "geometric"
 

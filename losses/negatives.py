@@ -164,6 +164,7 @@ class Debiased(Pairwise):
     formula = "log(1 + N g / p), g = max((mean_j e^{s_j/t} - tau_plus p) / (1 - tau_plus), e^{-1/t}), p = e^{s+/t}"
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
     use = "no labels, but few classes: tau_plus is about 1 / number of classes"
+    fits = ("one modality",)
 
     temperature: Annotated[float, Gt(0)] = 0.5
     tau_plus: Annotated[float, Ge(0), Lt(1)] = 0.1
@@ -187,6 +188,8 @@ class HCL(Debiased):
     formula = "as debiased, with mean_j w_j e^{s_j/t}, w_j = e^{beta s_j/t} / mean_k e^{beta s_k/t}"
     cost = "time O(B^2 D) per pair of names, twice that of debiased; memory O(B D)"
     use = "most negatives are easy; beta 0 is the debiased loss"
+    sharpness = "1 / temperature, and (1 + beta) / temperature where hard negatives are weighed"
+    fits = ("one modality",)
 
     beta: Annotated[float, Ge(0)] = 1.0
 

@@ -135,6 +135,8 @@ class RankNContrast(Tempered):
     formula = "mean_{i, j != i} lse_{k: |y_i - y_k| >= |y_i - y_j|}(s_ik) - s_ij, s_ij = -|z_i - z_j| / t"
     cost = "time O(V^2 B^2 (D + log VB)), memory O(V B D)"
     use = "a continuous target whose order the embedding should have; train a linear head on it afterwards"
+    fits = ("targets",)
+    sharpness = "1 / temperature, of Euclidean distances"
 
     host_reads = 1  # how many rows have a target
 

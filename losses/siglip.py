@@ -148,6 +148,7 @@ class SigLIP(Pairwise):
     formula = "1/B sum_ij softplus(-s_ij (x_i.y_j / t + b)), s = 1 on the diagonal, else -1"
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
     use = "aligning modalities in small or very large batches; each pair counts by itself"
+    fits = ("pairs", "several modalities")
 
     temperature: Annotated[float, Gt(0)] = 0.1
     learn_temperature: bool = True

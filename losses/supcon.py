@@ -80,6 +80,7 @@ class SupCon(Tempered):
     formula = "out: mean_i lse_{a != i}(u_i.u_a / t) - mean_{p in P(i)} u_i.u_p / t"
     cost = "time O(V^2 B^2 D), memory O(V B D); form in: twice the time"
     use = "class labels are at hand, several rows of one class in a batch"
+    fits = ("labels",)
 
     temperature: Annotated[float, Gt(0)] = 0.07
     form: Literal["out", "in"] = "out"

@@ -55,6 +55,7 @@ class L1(Regression):
     paper = "textbook"
     formula = "mean |p - y|"
     use = "regression with outliers; what most age and similarity benchmarks report"
+    fits = ("targets",)
 
     def error(self, predictions: Tensor, targets: Tensor, reduction: str) -> Tensor:
         return functional.l1_loss(predictions, targets, reduction=reduction)
@@ -75,6 +76,7 @@ class MSE(Regression):
     paper = "textbook"
     formula = "mean (p - y)^2"
     use = "regression with Gaussian noise"
+    fits = ("targets",)
 
     def error(self, predictions: Tensor, targets: Tensor, reduction: str) -> Tensor:
         return functional.mse_loss(predictions, targets, reduction=reduction)
@@ -95,6 +97,7 @@ class Huber(Regression):
     paper = "Huber 1964, doi 10.1214/aoms/1177703732"
     formula = "mean h(p - y), h(e) = e^2 / 2 if |e| <= delta else delta (|e| - delta / 2)"
     use = "regression with some outliers"
+    fits = ("targets",)
 
     delta: Annotated[float, Gt(0)] = 1.0
 
@@ -122,6 +125,7 @@ class CrossEntropy(Loss):
     formula = "mean_i lse_k(p_ik) - p_i,y_i"
     cost = "time and memory O(B K)"
     use = "classes are at hand and a head should tell them"
+    fits = ("labels",)
 
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
 
@@ -159,6 +163,7 @@ class BinaryCrossEntropy(Loss):
     formula = "mean_ik log(1 + exp(p_ik)) - y_ik p_ik, y_ik = 1 if class k applies to row i, else 0"
     cost = "time and memory O(B K)"
     use = "rows have sets of labels and a head should tell each"
+    fits = ("label sets",)
 
     def forward(
         self, z: Embeddings, *, predictions: Tensor, label_sets: Tensor, weights: Tensor | None = None

@@ -215,6 +215,7 @@ class SupReMix(Tempered):
     formula = "mean_i lse_{c in A(i)}(u_i.x_c / t + log(1 + |y_i - y_c|)) - mean_{p in P(i)} u_i.x_p / t"
     cost = "N = V B rows: time O(N^2 D + N P), memory O(N^2), P hard positives per anchor"
     use = "a continuous target, pre-training before a linear head; set window in the target's units"
+    fits = ("targets",)
 
     host_reads = 2  # how many rows have a target, and how many hard positives each of them has
 

@@ -89,6 +89,7 @@ class Symile(Tempered):
     formula = "mean_m mean_i lse_J(<u_mi, others_J> / t) - <u_1i, .., u_Mi> / t"
     cost = "all: time O(B^M D), memory O(B D) for M = 3; shuffled: time O(M B^2 D), memory O(B D)"
     use = "three modalities or more that explain each other only together"
+    fits = ("several modalities",)
     fuses_by_product = True
 
     learn_temperature: bool = True

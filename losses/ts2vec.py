@@ -122,6 +122,7 @@ class TS2Vec(Loss):
     use = (
         "series of which single parts matter; two views by `augmentation: {crops: 0, time_mask: 0.5}`, encoder dilated"
     )
+    fits = ("one modality",)
 
     host_reads = 1  # how many steps the longest series has
 

@@ -52,6 +52,7 @@ class AverageView(MultiView):
     formula = "mean_a loss(u_a, mean_{b != a} u_b)"
     cost = "time O(V B^2 D), memory O(B D)"
     use = "a cheap baseline for three views or more"
+    fits = ("one modality",)
 
     two_view: Literal["nt-xent", "mv-dhel"] = "nt-xent"
     renormalise: bool = False
@@ -77,6 +78,7 @@ class PairwiseViews(Pairwise):
     formula = "mean_{a < b} loss(u_a, u_b)"
     cost = "time O(V^2 B^2 D), memory O(B D)"
     use = "the baseline that losses over all views at once are compared with"
+    fits = ("one modality",)
 
     temperature: Annotated[float, Gt(0)] = 0.5
     two_view: Literal["nt-xent", "mv-dhel"] = "nt-xent"

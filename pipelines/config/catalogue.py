@@ -5,19 +5,21 @@ from typing import Any
 
 import torch
 
-from clx.losses.base import LOSSES
+from clx.losses.base import LOSSES, Data
 from clx.modalities.registry import MODALITIES
 from clx.pipelines.config.options import options_model
 from clx.pipelines.system.errors import BadInput, nearest
 
 
 def list_losses() -> list[dict[str, Any]]:
-    """One row per loss, by family."""
+    """One row per loss and kind of data that it is made for, by kind of data."""
     rows = [
-        {"family": cls.family, "loss": name, "needs": ", ".join(sorted(cls.required())), "paper": cls.paper}
+        {"you have": kind, "loss": name, "when": cls.use, "needs": ", ".join(sorted(cls.required()))}
         for name, cls in LOSSES.items()
+        for kind in cls.fits
     ]
-    return sorted(rows, key=lambda row: (row["family"], row["loss"]))
+    order = typing.get_args(Data)
+    return sorted(rows, key=lambda row: (order.index(row["you have"]), row["loss"]))
 
 
 def describe_loss(name: str) -> dict[str, Any]:
@@ -25,7 +27,9 @@ def describe_loss(name: str) -> dict[str, Any]:
     if name not in LOSSES:
         raise BadInput(f"unknown loss {name!r}{nearest(name, LOSSES)}")
     cls = LOSSES[name]
-    said = {key: getattr(cls, key) for key in ("family", "paper", "formula", "cost", "host_reads", "use")}
+    said = {"fits": ", ".join(cls.fits)}
+    said |= {key: getattr(cls, key) for key in ("family", "paper", "formula", "cost", "host_reads", "use")}
+    said |= {key: value for key in ("sharpness", "ours") if (value := getattr(cls, key))}
     optional = cls.needs() - cls.required()
     needs = ", ".join(sorted(cls.required())) or "embeddings alone"
     needs += f" (also uses {', '.join(sorted(optional))})" if optional else ""

@@ -3,13 +3,13 @@
 import dataclasses
 import doctest
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor
 
-from clx.losses.base import EXTRAS, LOSSES, TERM_KEYS, Exclude, Loss, register
+from clx.losses.base import EXTRAS, LOSSES, TERM_KEYS, Data, Exclude, Loss, register
 from clx.losses.primitives import cube, tiles
 from loss_inputs import EVERY, NAMES, batch, make, steps_of
 
@@ -17,7 +17,11 @@ GUIDE = (Path(__file__).parents[2] / "losses" / "README.md").read_text()
 TEMPERED = [n for n in EVERY if "temperature" in {f.name for f in dataclasses.fields(LOSSES[n])}]
 ON_EMBEDDINGS = [n for n in EVERY if LOSSES[n].family != "supervised heads"]
 # parts that are constants to the gradient by definition, switched off where the value is differentiated
-DIFFERENTIABLE: dict[str, dict[str, Any]] = {"dclw": {"sigma": 1e9}, "supremix": {"mixing": "none"}}
+DIFFERENTIABLE: dict[str, dict[str, Any]] = {
+    "dclw": {"sigma": 1e9},
+    "supremix": {"mixing": "none"},
+    "groco": {"stop_gradient": False},
+}
 # draws belong to places in the batch, so a permuted batch has other ones
 WITHOUT_DRAWS: dict[str, dict[str, Any]] = {"supremix": {"mixing": "positive"}}
 # so that rows of the batch are anchors
@@ -64,8 +68,9 @@ def test_scalar_of_the_right_kind(name: str) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_described(name: str) -> None:
     cls = LOSSES[name]
-    for attribute in ("family", "paper", "formula", "cost", "use", "__doc__"):
+    for attribute in ("family", "paper", "formula", "cost", "use", "fits", "__doc__"):
         assert getattr(cls, attribute), f"{name} has no {attribute}"
+    assert set(cls.fits) <= set(get_args(Data))
     hints = get_type_hints(cls, include_extras=True)
     for f in dataclasses.fields(cls):
         assert f.kw_only

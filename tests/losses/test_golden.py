@@ -6,13 +6,10 @@ clean formula is then held against the loops of test_oracles.py. `CLX_GOLDEN=DIR
 is dispatched by how its name begins, everything else is read from it.
 """
 
-import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -34,8 +31,8 @@ from clx.losses.supremix import linear, squared, supremix
 from clx.losses.symile import mip, symile, symile_shuffled
 from clx.losses.ts2vec import ts2vec
 from clx.losses.view_baselines import average_view
+from golden_case import GOLDEN, Case
 
-GOLDEN = Path(os.environ.get("CLX_GOLDEN", Path(__file__).parent / "golden"))
 FAMILIES = (
     *("align", "uniform", "clip_", "siglip", "symile", "mv_", "supcon", "dcl_", "dclw_", "debiased", "hcl"),
     *("supremix", "conr", "rnc", "lightly_ntxent", "lightly_dcl", "lightly_hypersphere", "pml_ntxent"),
@@ -43,27 +40,6 @@ FAMILIES = (
     *("st_mnr_hard3", "st_mnr_sym"),
 )
 OTHERS = ("clip_distill",)  # begins like one of ours and is not
-
-
-class Case:
-    """One golden file: inputs as leaves that take gradients, hyperparameters, recorded draws."""
-
-    def __init__(self, path: Path) -> None:
-        data = np.load(path)
-        self.name = path.stem
-        self.hyper = json.loads(str(data["hyper"]))
-        self.aux = {k[4:]: torch.tensor(data[k]) for k in data.files if k.startswith("aux_")}
-        self.inputs = {k[3:]: torch.tensor(data[k]) for k in data.files if k.startswith("in_")}
-        self.grads = {k[5:]: torch.tensor(data[k]) for k in data.files if k.startswith("grad_")}
-        self.expected = torch.tensor(data["expected"])
-        for name in self.grads:
-            self.inputs[name].requires_grad_()
-
-    def __getattr__(self, name: str) -> Tensor:
-        try:
-            return self.inputs[name]
-        except KeyError as e:
-            raise AttributeError(name) from e
 
 
 def files() -> list[Path]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import loss_loops
 from clx.losses.base import LOSSES, Tempered
 from clx.losses.supremix import SupReMix
 from clx.losses.symile import Symile
@@ -419,7 +420,17 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
 }
 
 
-ELSEWHERE = {"symile", "ts2vec", "dbpm", "l1", "mse", "huber", "cross-entropy", "binary-cross-entropy"}
+CASES |= loss_loops.CASES
+ELSEWHERE = loss_loops.ELSEWHERE | {
+    "symile",
+    "ts2vec",
+    "dbpm",
+    "l1",
+    "mse",
+    "huber",
+    "cross-entropy",
+    "binary-cross-entropy",
+}
 """Losses with loops of their own, below or in a file of their name, and heads that call torch's."""
 
 

@@ -1,0 +1,98 @@
+"""Sums over rows of whatever a row of similarities tells, some rows at a time: for formulas that are no log-sum-exp.
+
+`cross` and `gram` of `streaming` are for those that are: they need a matrix product and an exponential, and nothing of
+a tile is kept. Here autograd differentiates a block of rows, in the forward pass and then no more of it is kept, so the
+formula may sort, choose the nearest or take weighted means.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from clx.losses.primitives import ranks, tiles
+from clx.losses.primitives.autograd import at_least_float32, first_order_only, without_autocast
+from clx.losses.primitives.tiles import even_slices, is_small, product, rounded
+
+Terms = Callable[..., tuple[Tensor, ...]]
+"""Called with `[b, M]` similarities of a block of rows with all columns, the block's slice of rows, and the tensors
+given besides, whole. It returns the sum of what its rows tell `[]`, and further sums without gradient, counts say.
+It may change the similarities in place, and must draw nothing."""
+
+
+def block_rows(x: Tensor, columns: int) -> int:
+    """Rows of a block: 2 MB of similarities on a CPU, whose cache they should stay in, and 128 MB elsewhere."""
+    return max(1, (1 << (19 if x.is_cpu else 25)) // max(columns, 1))
+
+
+def by_blocks(terms: Terms, x: Tensor, y: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """The sums of `terms` over all rows of `x y^T`, in memory O(N D) beside a block.
+
+    Args:
+        terms: of a block.
+        x, y: `[N, D]` and `[M, D]`.
+        others: tensors of any shape that `terms` needs; those that require a gradient receive it.
+
+    Returns:
+        Scalars, of which the first has a gradient. Where `ranks` share the rows, sums over all of them.
+    """
+    x, y = at_least_float32(x), at_least_float32(y)
+    if is_small(x, max(len(x), len(y))):
+        return terms(x @ y.T, slice(0, len(x)), *others)
+    found: tuple[Tensor, ...] = _ByBlocks.apply(terms, x, y, *others)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _ByBlocks(Function):
+    @staticmethod
+    @without_autocast
+    def forward(ctx: Any, terms: Terms, x: Tensor, y: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        needs, n = ctx.needs_input_grad[1:], len(x)
+        world = ranks.sharers(x, n * len(y))
+        dtype = tiles.multiplied if x.dtype == torch.float32 else None
+        left, right = rounded(x, dtype), rounded(y, dtype)
+        leaves = [each.detach().requires_grad_(need) for each, need in zip(others, needs[2:], strict=True)]
+        wanted = [each for each in leaves if each.requires_grad]
+        gradients = [torch.zeros_like(x), torch.zeros_like(y), *map(torch.zeros_like, wanted)]
+        part, totals = world.part(n), []
+        for rows in even_slices(part.stop - part.start, block_rows(x, len(y)), part.start):
+            s = product(left[rows], right.T)
+            if not any(needs):
+                totals.append(torch.stack(list(terms(s, rows, *leaves))))
+                continue
+            with torch.enable_grad():
+                s.requires_grad_(needs[0] or needs[1])
+                found = terms(s.view_as(s), rows, *leaves)  # a view may be changed in place
+            totals.append(torch.stack([each.detach() for each in found]))
+            if not found[0].requires_grad:
+                continue
+            sources = [each for each in (s, *wanted) if each.requires_grad]
+            slopes = torch.autograd.grad(found[0], sources, allow_unused=True)
+            if s.requires_grad and slopes[0] is not None:
+                slope = rounded(slopes[0], dtype)
+                gradients[0][rows] = product(slope, right) if needs[0] else 0
+                if needs[1]:
+                    gradients[1] += product(slope.T, left[rows])
+            for gradient, slope in zip(gradients[2:], slopes[len(slopes) - len(wanted) :], strict=True):
+                if slope is not None:
+                    gradient += slope
+        total = torch.stack(totals).sum(0)
+        kept = [g for g, need in zip(gradients, (*needs[:2], *[True] * len(wanted)), strict=True) if need]
+        world.add_up(total, *kept)
+        ctx.save_for_backward(*kept)
+        ctx.mark_non_differentiable(*(sums := total.unbind())[1:])
+        return sums
+
+    @staticmethod
+    @first_order_only
+    def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        kept = iter(ctx.saved_tensors)
+        return None, *(g * next(kept) if need else None for need in ctx.needs_input_grad[1:])
+
+
+def off_self(like: Tensor, rows: slice) -> Tensor:
+    """Whether a column is another row than the one of the block `[b, M]` that it is compared with."""
+    place = torch.arange(like.shape[1], device=like.device)
+    return place != place[rows, None]

@@ -1,0 +1,102 @@
+"""Loops over formulas, for test_oracles.py: losses that compare rows otherwise than by one log-sum-exp."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Rows = dict[str, list[Tensor | None]]
+"""Unit rows by name; None where an item lacks that input."""
+Given = dict[str, Any]
+
+
+def lse(terms: list[Tensor]) -> Tensor:
+    return torch.stack(terms).logsumexp(0)
+
+
+def mean(terms: list[Tensor]) -> Tensor:
+    return torch.stack(terms).mean()
+
+
+def expected(values: list[Tensor], logits: list[Tensor]) -> Tensor:
+    """The mean of values by the softmax of logits."""
+    return (torch.stack(values) * torch.stack(logits).softmax(0)).sum()
+
+
+def flat(rows: Rows) -> list[tuple[int, Tensor]]:
+    return [(i, r) for n in rows for i, r in enumerate(rows[n]) if r is not None]
+
+
+def by_pairs(rows: Rows, loss: Callable[[list[int], list[Tensor], list[Tensor]], Tensor]) -> Tensor:
+    """Mean over pairs of names of a loss on the items that have both, given their numbers."""
+    terms = []
+    for a, b in itertools.combinations(rows, 2):
+        both = [i for i, (x, y) in enumerate(zip(rows[a], rows[b], strict=True)) if x is not None and y is not None]
+        if len(both) > 1:
+            terms.append(loss(both, [rows[a][i] for i in both], [rows[b][i] for i in both]))  # type: ignore[misc]
+    return mean(terms)
+
+
+def cacr(rows: Rows, alpha: float, beta: float, near: float, far: float) -> Tensor:
+    def cost(a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).square().sum()
+
+    pulls = []
+    for i in range(len(next(iter(rows.values())))):
+        own = {n: r for n in rows if (r := rows[n][i]) is not None}
+        for n, u in own.items():
+            costs = [cost(u, v) for m, v in own.items() if m != n]
+            if costs:
+                pulls.append(expected(costs, [far * c for c in costs]))
+
+    def push(items: list[int], x: list[Tensor], y: list[Tensor]) -> Tensor:
+        terms = []
+        for i, u in enumerate(x):
+            costs = [cost(u, v) for j, v in enumerate(y) if j != i]
+            terms.append(expected(costs, [-near * c for c in costs]))
+        return -mean(terms)
+
+    return alpha * mean(pulls) + beta * by_pairs(rows, push)
+
+
+def groco(rows: Rows, nearest: int, steepness: float) -> Tensor:
+    """The probabilities of places as products of the layers' matrices of swaps."""
+    terms = []
+    for n, views in rows.items():
+        for i, u in enumerate(views):
+            positives = [rows[m][i] for m in rows if m != n and rows[m][i] is not None]
+            others = [v.detach() for j, v in enumerate(views) if j != i and v is not None]
+            if u is None or not positives or not others:
+                continue
+            negatives = sorted((u @ v for v in others), key=Tensor.item)[-nearest:]
+            x = [*negatives, *sorted((u @ p.detach() for p in positives if p is not None), key=Tensor.item)]
+            product = torch.eye(len(x), dtype=u.dtype)
+            for layer in range(len(x)):
+                for k in range(layer % 2, len(x) - 1, 2):
+                    a, b = x[k], x[k + 1]
+                    keep = 0.5 + torch.atan(steepness * (b - a)) / math.pi
+                    swap = [[float(r == c) + 0 * keep for c in range(len(x))] for r in range(len(x))]
+                    swap[k][k] = swap[k + 1][k + 1] = keep
+                    swap[k][k + 1] = swap[k + 1][k] = 1 - keep
+                    product = product @ torch.stack([torch.stack(row) for row in swap])
+                    x[k], x[k + 1] = keep * a + (1 - keep) * b, (1 - keep) * a + keep * b
+            last = [product[k, len(negatives) :].sum() for k in range(len(x))]
+            right = [p if k >= len(negatives) else 1 - p for k, p in enumerate(last)]
+            terms.append(-mean([p.log() for p in right]))
+    return mean(terms)
+
+
+CASES: dict[str, tuple[str, Given, Any]] = {
+    "cacr": (
+        "cacr",
+        {"alpha": 2.0, "beta": 0.5, "tau_positive": 0.5, "tau_negative": 3.0},
+        lambda r, d, t: cacr(r, 2.0, 0.5, 3.0, 0.5),
+    ),
+    "groco": ("groco", {"nearest": 2, "steepness": 3.0}, lambda r, d, t: groco(r, 2, 3.0)),
+    "groco of all": ("groco", {}, lambda r, d, t: groco(r, 10, 1.0)),
+}
+ELSEWHERE: set[str] = set()
+"""Losses of files of their own, whose loops are in a test of that name."""
