@@ -10,9 +10,9 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, register, require_two_inputs, zero_loss
+from clx.losses.memory import Remembering
 from clx.losses.primitives.functional import softplus, unit
 from clx.losses.primitives.masks import chosen, mean_where
-from clx.losses.primitives.row_memory import RowMemory
 from clx.losses.primitives.streaming import gram_margins
 
 
@@ -23,7 +23,7 @@ def nt_xent_per_item(x: Tensor, y: Tensor, temperature: Tensor | float) -> Tenso
 
 @register("dbpm")
 @dataclass(eq=False, kw_only=True)
-class DBPM(RowMemory, Tempered):
+class DBPM(Remembering, Tempered):
     """NT-Xent with a memory of every item's loss, over all pairs of names.
 
     The memory holds each item's mean loss over its visits so far, the e-th visit with weight e. A mean that is `noisy`
@@ -46,18 +46,15 @@ class DBPM(RowMemory, Tempered):
     use = "views or pairs of which some are wrong, as in clinical series; over several epochs"
     fits = ("one modality", "pairs")
 
+    fresh = (0.0, 0.0)  # mean loss so far, visits
+
     temperature: Annotated[float, Gt(0)] = 0.2
     noisy: Annotated[float, Gt(0)] = 3.0
     faulty: Annotated[float, Gt(0)] = 3.0
     warmup: Annotated[int, Ge(1)] = 1  # visits of an item before it may be weighted
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.memory = torch.zeros(0, 2)  # by sample_id: mean loss so far, visits
-
     def forward(self, z: Embeddings, *, sample_id: Tensor, present: dict[str, Tensor] | None = None) -> Tensor:
         require_two_inputs(z)
-        self.replaced = None
         names = list(itertools.combinations(z, 2))
         every = torch.arange(len(sample_id), device=sample_id.device)
         rows = [every] * len(names) if present is None else chosen([present[a] & present[b] for a, b in names])
@@ -72,30 +69,31 @@ class DBPM(RowMemory, Tempered):
             return zero_loss(z)
         some, terms = pairs > 0, total / pairs.clamp(min=1)
         if self.training:
-            weight = self.weigh(sample_id, terms.detach(), some)
-            if self.remembers:
-                self.remember(sample_id, terms.detach(), some)
+            past = self.recall(sample_id)
+            weight = self.weigh(past, terms.detach(), some)
+            self.remember(sample_id, later(past, terms.detach(), some))
             terms = terms * weight
         return mean_where(some, terms)
 
-    def weigh(self, ids: Tensor, losses: Tensor, some: Tensor | None = None) -> Tensor:
-        """Weights `[N]` of items with these current losses, by the memory of earlier visits; 1 but of `some` `[N]`."""
-        self.make_room(ids)
+    def weigh(self, past: Tensor, losses: Tensor, some: Tensor | None = None) -> Tensor:
+        """Weights `[N]` of items with these current losses, by what is remembered of all and `past` `[N, 2]` of them; 1
+        but of `some` `[N]`."""
         mean, visited = self.memory[:, 0], self.memory[:, 1] > 0
         mu = mean_where(visited, mean)
         sd = mean_where(visited, (mean - mu).square()).sqrt().clamp(min=1e-12)
-        past, visits = self.memory[ids].unbind(1)
+        average, visits = past.unbind(1)
         known = (visits >= self.warmup) & (visited.sum() > 1)
         known = known if some is None else known & some
-        noisy, faulty = known & (past < mu - self.noisy * sd), known & (past > mu + self.faulty * sd)
+        noisy, faulty = known & (average < mu - self.noisy * sd), known & (average > mu + self.faulty * sd)
         self.count("noisy_pairs", noisy.sum())
         self.count("faulty_pairs", faulty.sum())
         density = torch.exp(-0.5 * ((losses - mu) / sd) ** 2) / (sd * math.sqrt(2 * math.pi))
         return torch.where(noisy | faulty, density.clamp(max=1), 1).to(losses.dtype)
 
-    def remember(self, ids: Tensor, losses: Tensor, some: Tensor) -> None:
-        """Add the losses of `some` to the means: the e-th visit of an item has weight e of 1 + 2 + ... + e."""
-        past, visits = self.memory[ids].unbind(1)
-        keep = some & losses.isfinite()
-        later = past + torch.where(keep, losses.to(past.dtype) - past, 0) * 2 / (visits + 2)
-        self.write(ids, torch.stack([torch.where(keep, later, past), torch.where(keep, visits + 1, visits)], 1))
+
+def later(past: Tensor, losses: Tensor, some: Tensor) -> Tensor:
+    """The means and visits `[N, 2]` with the losses of `some`: the e-th visit has weight e of 1 + 2 + ... + e."""
+    mean, visits = past.unbind(1)
+    keep = some & losses.isfinite()
+    moved = mean + torch.where(keep, losses.to(mean.dtype) - mean, 0) * 2 / (visits + 2)
+    return torch.stack([torch.where(keep, moved, mean), torch.where(keep, visits + 1, visits)], 1)

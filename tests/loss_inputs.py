@@ -15,7 +15,7 @@ FIELDS: dict[str, dict[str, Any]] = {"supremix": {"window": 3.0}}  # so that the
 def make(name: str, width: int = 4, **fields: Any) -> Loss:
     loss = LOSSES[name](**FIELDS.get(name, {}) | fields)
     torch.manual_seed(0)
-    loss.setup(NAMES, width)
+    loss.setup(NAMES, width, ("a", "b", "c"), 1000)
     return loss
 
 

@@ -56,7 +56,7 @@ class Facts:
     kept: list[str] = field(default_factory=list)
     """Parts of towers that pre-training trained and that stay as they are, such as `image.encoder`."""
     rows: int = 0
-    """Rows of the training split; 0 in runs of clx that did not save it."""
+    """What the numbers of training rows are below; 0 in runs of clx that did not save it."""
 
 
 @dataclass
@@ -196,7 +196,7 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
     config = fill_target_defaults(config, losses, math.hypot(*scales))
     try_objective(config, modalities, losses)
     states = {n: m.state() for n, m in modalities.items()}
-    facts = Facts(states, class_names(config, train), means, scales, rows=len(train))
+    facts = Facts(states, class_names(config, train), means, scales, rows=int(train.rows.max()) + 1)
     return build(config, facts, modalities, losses)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Loss
-from clx.losses.primitives.row_memory import RowMemory
+from clx.losses.memory import Remembering
 from clx.pipelines.config.schema import Term, only_negatives
 from clx.pipelines.model.towers import modality_of
 from clx.pipelines.model.widths import at_widths
@@ -92,9 +92,9 @@ class Objective(nn.Module):
             for name, value in loss.learned().items()  # type: ignore[operator]
         }
 
-    def remembering(self) -> list[RowMemory]:
+    def remembering(self) -> list[Remembering]:
         """The losses that remember rows."""
-        return [loss for loss in self.losses if isinstance(loss, RowMemory)]
+        return [loss for loss in self.losses if isinstance(loss, Remembering)]
 
     @property
     def leading(self) -> Loss:

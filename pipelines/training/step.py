@@ -141,6 +141,8 @@ class Learner:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate * parameters.get("faster", 1.0)
         self.buffers.keep()
+        for remembering in self.objective.remembering():
+            remembering.begin_step()
         if self.ranks is not None:
             self.ranks.seed(self.settings.seed, self.step)
         (loss, counts, embeddings, rows), relevance = self.gradients(batch.to(self.device))
@@ -200,8 +202,8 @@ class Learner:
                 self.ema.update_parameters(self.both)
             return "taken"
         self.buffers.restore()
-        for loss in self.objective.remembering():
-            loss.take_back()
+        for remembering in self.objective.remembering():
+            remembering.take_back()
         self.scaler.update()
         self.overflows += 1
         searching = self.scaler.is_enabled() and finite_loss and self.overflows <= MOST_OVERFLOWS

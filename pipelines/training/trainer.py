@@ -48,8 +48,6 @@ class Trainer:
         warn_of_idle_parts(config, run.model, run.objective)
         self.learner = Learner(run, config.train, plan.steps, group)
         self.rows, self.draw = training_rows(run, splits["train"])
-        for loss in run.objective.remembering():
-            loss.expect(int(splits["train"].rows.max()) + 1)
         self.val = validation_rows(run, splits["val"]) if "val" in splits else None
         if config.train.patience is not None and self.val is None:
             raise BadInput("train.patience needs val rows to wait on: set data.val, or leave it out")
