@@ -98,5 +98,5 @@ CASES: dict[str, tuple[str, Given, Any]] = {
     "groco": ("groco", {"nearest": 2, "steepness": 3.0}, lambda r, d, t: groco(r, 2, 3.0)),
     "groco of all": ("groco", {}, lambda r, d, t: groco(r, 10, 1.0)),
 }
-ELSEWHERE: set[str] = set()
+ELSEWHERE = {"sogclr", "isogclr"}
 """Losses of files of their own, whose loops are in a test of that name."""

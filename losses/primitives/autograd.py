@@ -2,11 +2,12 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -83,3 +84,27 @@ def temperature_gradient(dx: Tensor, x: Tensor, scale: Tensor | float) -> Tensor
     """Gradient of the temperature, -sum(dx * x) / temperature: the logits depend on x / temperature only."""
     per_row: Tensor = torch.linalg.vecdot(dx, x)
     return per_row.sum(dtype=sum_dtype(x)).mul(-scale).to(x.dtype)
+
+
+class _WithGradients(Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, count: int, *both: Tensor) -> Tensor:
+        ctx.save_for_backward(*both[count:])
+        return value.clone()
+
+    @staticmethod
+    @first_order_only
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.saved_tensors
+        needs = ctx.needs_input_grad[2:]
+        return (
+            None,
+            None,
+            *(g * x if need else None for x, need in zip(gradients, needs, strict=False)),
+            *(None for _ in gradients),
+        )
+
+
+def with_gradients(value: Tensor, tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """`value` `[]`, whose gradients with respect to these tensors are as given."""
+    return _WithGradients.apply(value, len(tensors), *tensors, *gradients)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,6 +1,7 @@
 """More losses against numbers from their authors' own code, as test_golden.py has it; `CLX_GOLDEN=DIR` likewise."""
 
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from clx.losses.cacr import attraction, repulsion
 from clx.losses.groco import GroCo
+from clx.losses.primitives.streaming import cross_margins
+from clx.losses.sogclr import moved, next_temperatures
 from golden_case import GOLDEN, Case
 
 Check = Callable[[Case], Tensor]
@@ -36,7 +39,72 @@ def groco(c: Case) -> Tensor:
     return value
 
 
-CHECKS: dict[str, Check] = {"cacr_": cacr, "groco_": groco}
+def margins(c: Case, suffix: str = "", tau: Tensor | None = None, other: Tensor | None = None) -> list[Tensor]:
+    """Log-sum-exp of (s_ij - s_ii) / t over the negatives, from image to text and back, rows as they are."""
+    x, y = c.inputs[f"image{suffix}"], c.inputs[f"text{suffix}"]
+    if tau is None or other is None:
+        return [cross_margins(a, b, 1 / c.logit_scale, both=False) for a, b in ((x, y), (y, x))]
+    return [cross_margins(a / t, b, 1.0, both=False) for a, b, t in ((x, y, tau), (y, x, other))]
+
+
+def fastclip_v1(c: Case) -> Tensor:
+    """A first step: u is g, so the value says nothing; the gradient is divided by t there."""
+    found = margins(c)
+    for m, key in zip(found, ("s0_u_im", "s0_u_tt"), strict=True):
+        torch.testing.assert_close(m.exp() / (len(m) - 1), c.aux[key][:, 0], rtol=1e-4, atol=1e-8)
+    return torch.stack([(m - m.detach()).exp().mean() for m in found]).sum()
+
+
+def fastclip_v2(c: Case) -> Tensor:
+    """The last of one or two steps, with the temperatures recorded before it, which Adam moved; gamma falls."""
+    n, steps = len(c.image), c.hyper["steps"]
+    taus = [torch.full((n, 1), c.hyper["tau_init"])] * 2
+    averages = [torch.full((n,), -math.inf)] * 2
+    for step in range(steps):
+        gamma = 0.5 * (1 + math.cos(math.pi * step / c.hyper["gamma_decay_epochs"])) * 0.2 + 0.8
+        now = margins(c, "2" if step else "", *taus)
+        averages = [moved(u, m.detach() - math.log(n - 1), gamma) for u, m in zip(averages, now, strict=True)]
+        value = torch.stack([(m - math.log(n - 1) - u).exp().mean() for m, u in zip(now, averages, strict=True)]).sum()
+        taus = [c.aux[f"s{step}_tau_{key}"] for key in ("im", "tt")]
+        taus = [tau.view(n, 1) for tau in taus]
+        wanted = [c.aux[f"s{step}_u_{key}"][:, 0] for key in ("im", "tt")]
+        bound = c.aux[f"s{step}_bound_im"][:, 0]
+        torch.testing.assert_close(averages[0], wanted[0].log() + bound, rtol=1e-3, atol=1e-4)
+    return value
+
+
+def isogclr(c: Case) -> Tensor:
+    """The authors' own: sums begin with the row itself, u with gamma g, and both directions are added."""
+    h, n = c.hyper, len(c.image)
+    averages = [torch.full((n,), -math.inf)] * 2
+    taus, means = [torch.full((n,), h["tau_init"])] * 2, [torch.zeros(n)] * 2
+    for step in range(h["steps"]):
+        total, suffix = torch.zeros(()), "2" if step else ""
+        sides = [c.inputs[f"{key}{suffix}"] for key in ("image", "text")]
+        for k, (x, y) in enumerate((sides, sides[::-1])):
+            with torch.no_grad():
+                far = x @ y.T - (x * y).sum(1, keepdim=True)
+                now = (far / taus[k][:, None]).logsumexp(1) - math.log(n - 1)
+                averages[k] = torch.logaddexp(averages[k] + math.log(1 - h["gamma"]), now + math.log(h["gamma"]))
+                weights = (far / taus[k][:, None] - averages[k][:, None]).exp() / (n - 1)
+                slope = averages[k] + h["rho"] - (weights * far).sum(1) / taus[k]
+            total = total + (weights * (x @ y.T - (x * y).sum(1, keepdim=True))).sum(1).mean()
+            taus[k], means[k] = next_temperatures(
+                taus[k], means[k], slope, h["eta"], h["beta_u"], h["tau_min"], h["tau_max"]
+            )
+            wanted = c.aux[f"s{step}_tau_{'IT'[k]}"]
+            torch.testing.assert_close(taus[k], wanted, rtol=1e-3, atol=1e-5)
+    return total
+
+
+CHECKS: dict[str, Check] = {
+    "cacr_": cacr,
+    "groco_": groco,
+    "sogclr_1step_s": fastclip_v1,
+    "isogclr_1step": fastclip_v2,
+    "isogclr_2step": fastclip_v2,
+    "isogclr_official_bimodal": isogclr,
+}
 """By the beginning of the file's name; the longest that fits is meant."""
 
 
