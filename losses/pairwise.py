@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Exclude, Tempered, average, require_two_inputs, zero_loss
-from clx.losses.primitives.edits import DifferentIds, Edit
+from clx.losses.base import Embeddings, Exclude, Loss, Tempered, average, require_two_inputs, zero_loss
+from clx.losses.primitives.edits import DifferentIds
 from clx.losses.primitives.functional import lse, paired_similarity, unit, units
 from clx.losses.primitives.masks import chosen
 from clx.losses.primitives.streaming import cross_rows
@@ -41,7 +41,7 @@ def item_ids(
 
 
 @dataclass(eq=False, kw_only=True)
-class Pairwise(Tempered):
+class OverPairs(Loss):
     """Mean of a two-input loss over all unordered pairs of names, each on the rows where both are present.
 
     Rows of equal `repeats`, or, with `exclude`, of equal `sample_id` or `labels`, are no negatives of each other. A
@@ -94,18 +94,29 @@ class Pairwise(Tempered):
         raise NotImplementedError
 
 
+@dataclass(eq=False, kw_only=True)
+class Pairwise(OverPairs, Tempered):
+    """Such a mean of a loss with a temperature."""
+
+
 class Negatives(NamedTuple):
     """Rows that are negatives of every anchor and nothing else, such as hard negatives that were mined."""
 
     rows: Tensor
     """`[N, D]`, unit rows."""
-    edit: Edit | None = None
+    edit: DifferentIds | None = None
     """Which of them (columns) are none for which anchor (rows)."""
+
+    def kept(self, s: Tensor, rows: slice) -> Tensor:
+        """Which of them are negatives of these anchors, in the shape of a block of similarities `[b, N]`."""
+        if self.edit is None:
+            return torch.ones_like(s, dtype=torch.bool)
+        return self.edit.ids[rows, None] != self.edit.of_columns
 
 
 @dataclass(eq=False, kw_only=True)
-class PairwiseWithNegatives(Pairwise):
-    """`Pairwise` whose anchors, the rows of the first of two names, may choose among further rows besides the second's.
+class WithNegatives(OverPairs):
+    """`OverPairs` whose anchors, the rows of the first of two names, may see further rows besides the second's.
 
     These are the rows of all the names in `negatives` that are there, whatever row of the batch they stand in. One that
     repeats an anchor's own partner, by `contents`, is no negative of that anchor; `exclude` is about rows of the batch,
@@ -142,8 +153,13 @@ class PairwiseWithNegatives(Pairwise):
         return self.over_pairs(z, present, ids, pair, fewest=1)
 
     def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, negatives: Negatives | None = None) -> Tensor:
-        """As `Pairwise.pair`, with further `negatives` of the rows of `x`."""
+        """As `OverPairs.pair`, with further `negatives` of the rows of `x`."""
         raise NotImplementedError
+
+
+@dataclass(eq=False, kw_only=True)
+class PairwiseWithNegatives(WithNegatives, Pairwise):
+    """Both: a temperature, and further negatives."""
 
 
 def add_negatives(margins: Tensor, x: Tensor, y: Tensor, temperature: Tensor | float, more: Negatives) -> Tensor:

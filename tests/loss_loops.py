@@ -89,6 +89,63 @@ def groco(rows: Rows, nearest: int, steepness: float) -> Tensor:
     return mean(terms)
 
 
+def mann_whitney(x: list[Tensor], y: list[Tensor], t: Tensor, keep: Callable[[int, int], bool]) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for i, u in enumerate(x):
+        for j, k in itertools.product(range(len(x)), repeat=2):
+            if keep(j, k):
+                total = total + torch.log1p(torch.exp((x[j] @ y[k] - u @ y[i]) / t))
+    return total / len(x)
+
+
+def energy_hinge(x: list[Tensor], y: list[Tensor], margin: float) -> Tensor:
+    terms = []
+    for i, u in enumerate(x):
+        nearest = torch.stack([u @ v for j, v in enumerate(y) if j != i]).max()
+        terms.append((margin - u @ y[i] + nearest).clamp(min=0))
+    return mean(terms)
+
+
+def grouped(rows: Rows, labels: Tensor) -> list[tuple[int, Tensor, list[Tensor], list[Tensor]]]:
+    """Each row with its positives and its negatives by label."""
+    every, found = flat(rows), []
+    for k, (i, u) in enumerate(every):
+        alike = [m for m, (j, _) in enumerate(every) if j == i or (labels[i] >= 0 and labels[i] == labels[j])]
+        positive = [every[m][1] for m in alike if m != k]
+        found.append((i, u, positive, [v for m, (_, v) in enumerate(every) if m not in alike]))
+    return found
+
+
+def multi_similarity(rows: Rows, labels: Tensor, a: float, b: float, base: float, mining: float | None) -> Tensor:
+    terms = []
+    for _, u, positive, negative in grouped(rows, labels):
+        pull, push = [u @ p for p in positive], [u @ n for n in negative]
+        if mining is not None:
+            far, near = min(x.item() for x in pull), max(x.item() for x in push)
+            pull, push = [x for x in pull if x < near + mining], [x for x in push if x > far - mining]
+        one = torch.ones((), dtype=u.dtype)
+        total = sum((torch.exp(-a * (x - base)) for x in pull), one).log() / a
+        terms.append(total + sum((torch.exp(b * (x - base)) for x in push), one).log() / b)
+    return mean(terms)
+
+
+def triplets(rows: Rows, labels: Tensor, margin: float, mining: str, euclidean: bool) -> Tensor:
+    def near(a: Tensor, b: Tensor) -> Tensor:
+        return -(a - b).norm() if euclidean else a @ b
+
+    terms = []
+    for _, u, positive, negative in grouped(rows, labels):
+        pull, push = [near(u, p) for p in positive], [near(u, n) for n in negative]
+        if mining == "hard" and pull:
+            pairs = [(min(pull, key=Tensor.item), max(push, key=Tensor.item))]
+        elif mining == "semi-hard":
+            pairs = [(p, max(below, key=Tensor.item)) for p in pull if (below := [n for n in push if n < p])]
+        else:
+            pairs = list(itertools.product(pull, push))
+        terms += [n - p + margin for p, n in pairs if n - p + margin > 0]
+    return mean(terms)
+
+
 CASES: dict[str, tuple[str, Given, Any]] = {
     "cacr": (
         "cacr",
@@ -96,6 +153,37 @@ CASES: dict[str, tuple[str, Given, Any]] = {
         lambda r, d, t: cacr(r, 2.0, 0.5, 3.0, 0.5),
     ),
     "groco": ("groco", {"nearest": 2, "steepness": 3.0}, lambda r, d, t: groco(r, 2, 3.0)),
+    "mann-whitney": (
+        "mann-whitney",
+        {},
+        lambda r, d, t: by_pairs(r, lambda _, x, y: mann_whitney(x, y, t, lambda j, k: j != k)),
+    ),
+    "energy-hinge": (
+        "energy-hinge",
+        {"margin": 0.7},
+        lambda r, d, t: by_pairs(r, lambda _, x, y: energy_hinge(x, y, 0.7)),
+    ),
+    "multi-similarity": (
+        "multi-similarity",
+        {"beta": 5.0, "mining": None},
+        lambda r, d, t: multi_similarity(r, d["labels"], 2.0, 5.0, 0.5, None),
+    ),
+    "multi-similarity mined": (
+        "multi-similarity",
+        {"beta": 5.0},
+        lambda r, d, t: multi_similarity(r, d["labels"], 2.0, 5.0, 0.5, 0.1),
+    ),
+    **{
+        f"triplet {mining} {distance}": (
+            "triplet",
+            {"mining": mining, "distance": distance, "margin": 0.3},
+            lambda r, d, t, mining=mining, distance=distance: triplets(
+                r, d["labels"], 0.3, mining, distance == "euclidean"
+            ),
+        )
+        for mining in ("all", "semi-hard", "hard")
+        for distance in ("cosine", "euclidean")
+    },
     "groco of all": ("groco", {}, lambda r, d, t: groco(r, 10, 1.0)),
 }
 ELSEWHERE = {"sogclr", "isogclr"}

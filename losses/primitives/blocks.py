@@ -40,9 +40,26 @@ def by_blocks(terms: Terms, x: Tensor, y: Tensor, *others: Tensor) -> tuple[Tens
     """
     x, y = at_least_float32(x), at_least_float32(y)
     if is_small(x, max(len(x), len(y))):
-        return terms(x @ y.T, slice(0, len(x)), *others)
+        return terms(_Similarities.apply(x, y), slice(0, len(x)), *others)  # type: ignore[no-untyped-call]
     found: tuple[Tensor, ...] = _ByBlocks.apply(terms, x, y, *others)  # type: ignore[no-untyped-call]
     return found
+
+
+class _Similarities(Function):
+    """`x y^T`, in the precision of its inputs in backward too, whatever the autocast."""
+
+    @staticmethod
+    @without_autocast
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y)
+        return x @ y.T
+
+    @staticmethod
+    @first_order_only
+    @without_autocast
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, y = ctx.saved_tensors
+        return g @ y if ctx.needs_input_grad[0] else None, g.T @ x if ctx.needs_input_grad[1] else None
 
 
 class _ByBlocks(Function):
@@ -96,3 +113,16 @@ def off_self(like: Tensor, rows: slice) -> Tensor:
     """Whether a column is another row than the one of the block `[b, M]` that it is compared with."""
     place = torch.arange(like.shape[1], device=like.device)
     return place != place[rows, None]
+
+
+def kept_pairs(ids: Tensor | None = None, of_columns: Tensor | None = None) -> Callable[[Tensor, slice], Tensor]:
+    """A function of a block and its rows: which pairs are of different ids `[b, M]`, by default of different rows.
+
+    Args:
+        ids: `[N]`, of the rows; with `None` each row has its own.
+        of_columns: `[M]`, of the columns; `ids` by default.
+    """
+    if ids is None:
+        return off_self
+    columns = ids if of_columns is None else of_columns
+    return lambda s, rows: ids[rows, None] != columns

@@ -11,6 +11,11 @@ from torch import Tensor
 
 from clx.losses.cacr import attraction, repulsion
 from clx.losses.groco import GroCo
+from clx.losses.hinge import energy_hinge
+from clx.losses.infonce import infonce
+from clx.losses.metric import multi_similarity, triplets
+from clx.losses.pairwise import Negatives
+from clx.losses.primitives.functional import unit
 from clx.losses.primitives.streaming import cross_margins
 from clx.losses.sogclr import moved, next_temperatures
 from golden_case import GOLDEN, Case
@@ -97,7 +102,24 @@ def isogclr(c: Case) -> Tensor:
     return total
 
 
+def promcse(c: Case) -> Tensor:
+    h, hard = c.hyper, Negatives(unit(c.z3))
+    x, y = unit(c.z1), unit(c.z2)
+    hinge = energy_hinge(x, y, h["eh_loss_margin"], negatives=hard) * h["eh_loss_weight"]
+    return infonce(x, y, h["temp"], negatives=hard) + hinge
+
+
+def pml(c: Case) -> Tensor:
+    h, z = c.hyper, unit(c.emb)
+    if "alpha" in h:
+        return multi_similarity(z, c.labels, h["alpha"], h["beta"], h["base"])
+    return triplets(z, c.labels, h["margin"], "all", "euclidean")
+
+
 CHECKS: dict[str, Check] = {
+    "promcse_": promcse,
+    "pml_triplet": pml,
+    "pml_multisimilarity": pml,
     "cacr_": cacr,
     "groco_": groco,
     "sogclr_1step_s": fastclip_v1,
