@@ -28,6 +28,10 @@ label of each row, sets of labels, a score of each pair, numbers."""
 EXTRAS = {
     "labels": "`[B]` int64, the class of each row; -1 where a row has none",
     "label_sets": "`[B, C]` float, 1 for each class that applies, else 0; NaN in rows of which none is known",
+    "levels": "`[C, L]` int64, of each class the number of its name at each level of its path; -1 behind its end; None "
+    "where labels have no levels",
+    "features": "`{name: [B, F]}`, by modality what its encoder makes of the first view, before the head; without "
+    "gradient, of all modalities whatever the term looks at; NaN in rows without it",
     "targets": "`[B, K]` float, numbers to predict or to order rows by; NaN where a row has none",
     "predictions": "`[B, K]` float, from the head that is trained jointly",
     "present": "`{name: [B] bool}`, False where a row lacks that input (its embedding is then meaningless)",
@@ -205,7 +209,7 @@ Exclude = Literal["none", "sample_id", "labels", "repeats"]
 
 TERM_KEYS = ("name", "weight", "inputs", "negatives", "dims", "from", "until", "exclude", "of", "fuse")
 """Keys of a term in a config. A loss may have a field of such a name only if it is that key itself."""
-DECLARED_TERM_KEYS = {"exclude": Exclude}
+DECLARED_TERM_KEYS: dict[str, Any] = {"exclude": Exclude, "of": str | None}
 """Those that a loss takes by a field, which must have this type."""
 
 LOSSES: dict[str, type[Loss]] = {}

@@ -35,6 +35,8 @@ def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, see
         "sample_id": torch.arange(size),
         "repeats": None,
         "weights": None,
+        "levels": None,
+        "features": {name: x.detach() for name, x in z.items()},
         "negatives": None,  # test_only_negatives.py has some
         "contents": None,
     }

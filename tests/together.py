@@ -129,6 +129,7 @@ def cases() -> dict[str, Case]:
     target = {"label": "kind", "target": ["y"]}
     clip = [{"name": "clip", "learn_temperature": True, "temperature": 0.1}]
     return found | {
+        "features": Case([{"name": "relation", "by": "features", "of": "p"}], data=SPARSE, ends=HOLES),
         "mixed": Case(mixed, data=target | SPARSE),
         "sparse": Case([{"name": "siglip"}], data=SPARSE, ends=HOLES),
         "negatives": Case(

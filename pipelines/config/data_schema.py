@@ -168,6 +168,9 @@ class Data(Section):
     several: Annotated[str | Literal[False] | None, BeforeValidator(_divider)] = None
     """What divides the labels of a set in one cell, such as `|`; false where each cell is the name of one class,
     whatever it holds. Lists are sets without it."""
+    levels: Annotated[str, Field(min_length=1)] | None = None
+    """What divides the levels of each label, such as `/` in animal/dog/poodle: labels are then more or less alike, for
+    `relation` with `kernel: tree` or `paths`."""
     target: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
     """Numeric columns to predict."""
     numbers: Written | None = None
@@ -203,6 +206,14 @@ class Data(Section):
             raise ValueError("val or test by {last: ...} needs windows, which say what series are cut and how")
         if sum(shares) >= 1:
             raise ValueError(f"val and test take {sum(shares):g} of every series and leave none to train on")
+        return self
+
+    @model_validator(mode="after")
+    def _divided(self) -> "Data":
+        if self.levels is not None and (self.label is None or self.label in self.target):
+            raise ValueError("levels needs label, the column whose cells it divides, which is no target")
+        if self.levels is not None and self.levels == self.several:
+            raise ValueError(f"several and levels are both {self.levels!r}")
         return self
 
     @model_validator(mode="after")

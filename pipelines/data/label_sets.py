@@ -1,6 +1,6 @@
 """Labels that are sets: lists in the label's column, or text that `data.several` divides."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -38,6 +38,22 @@ def labels_in(cell: Any, several: str | Literal[False] | None) -> list[str] | No
     else:
         parts = cell.split(several) if isinstance(cell, str) and several else [whole]
     return list(dict.fromkeys(name for part in parts if (name := class_of(part)) is not None))
+
+
+def levels_of(classes: Sequence[str], divider: str | None) -> list[list[int]] | None:
+    """Of each class, the number of its name at each level of its path, -1 behind its end; None without a divider.
+
+    Equal names have one number, at whatever level and below whatever. Raises `BadInput` where no class has two levels.
+    """
+    if divider is None:
+        return None
+    paths = [[name.strip() for name in label.split(divider)] for label in classes]
+    deepest = max(map(len, paths), default=0)
+    if deepest < 2:
+        few = ", ".join(classes[:5])
+        raise BadInput(f"data.levels: {divider!r} divides none of the labels, {few or 'of which there are none'}")
+    numbers = {name: k for k, name in enumerate(sorted({name for path in paths for name in path}))}
+    return [[numbers[name] for name in path] + [-1] * (deepest - len(path)) for path in paths]
 
 
 def spoken(cell: Any, several: str | Literal[False] | None = None) -> str | None:

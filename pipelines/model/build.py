@@ -24,12 +24,13 @@ from clx.pipelines.data.classes import index_of
 from clx.pipelines.data.distinct import distinct
 from clx.pipelines.data.draw import with_groups
 from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
-from clx.pipelines.data.label_sets import check_label_sets, holds_sets, labels_in
+from clx.pipelines.data.label_sets import check_label_sets, holds_sets, labels_in, levels_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.written_columns import with_marks
 from clx.pipelines.data.wrong_answers import refuse_wrong_answers
 from clx.pipelines.model.checks import (
     check_chunk,
+    check_levels,
     check_needs,
     check_neighbours,
     check_steps,
@@ -109,7 +110,10 @@ class Run:
     @property
     def tells_sets(self) -> bool:
         """Whether the predictor says of each class whether it applies, and not which one is right."""
-        return self.model.predictor is not None and "label_sets" in self.objective.needs()
+        return self.model.predictor is not None and any(
+            loss.trains_predictions and "label_sets" in loss.required()  # type: ignore[operator]
+            for loss in self.objective.losses
+        )
 
     @property
     def class_index(self) -> dict[str, int]:
@@ -142,7 +146,9 @@ def build(
         for term, loss in zip(config.objective, losses, strict=True):
             seen = [n for n in names if modality_of(n) in config.inputs_of(term)]
             loss.setup(seen, config.embed_dim, facts.classes, facts.rows)
-        objective = Objective(config.objective, losses, gated_head=fuse_of(config) == "gated")
+        levels = levels_of(facts.classes, config.data.levels)
+        known = None if levels is None else torch.tensor(levels)
+        objective = Objective(config.objective, losses, fuse_of(config) == "gated", known)
         outputs = 0
         if "predictions" in objective.needs():
             forecasts = forecast_of(config, modalities)
@@ -219,6 +225,7 @@ def checked(config: Config, splits: dict[str, Manifest]) -> tuple[Config, dict[s
     data = with_bins(data, splits["train"])
     config = config.model_copy(update={"data": data})
     check_needs(config, losses, splits["train"], modalities)
+    check_levels(config, losses)
     return config, modalities, losses
 
 

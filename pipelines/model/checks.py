@@ -35,6 +35,8 @@ def try_objective(config: Config, modalities: Mapping[str, Modality], losses: li
         "present": dict.fromkeys(names, torch.ones(size, dtype=torch.bool)),
         "labels": labels,
         "label_sets": torch.zeros(size, outputs),
+        "levels": torch.tensor([[0, 1 + k] for k in range(outputs)]) if config.data.levels else None,
+        "features": {name: torch.randn(size, 3, generator=draw) for name in modalities},
         "targets": torch.arange(1.0, size + 1)[:, None].expand(size, outputs),
         "predictions": torch.randn(size, outputs, generator=draw),
         "sample_id": torch.arange(size),
@@ -132,6 +134,7 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
         for need in sorted(needs - ({"predictions", "targets"} if forecasts and "predictions" in needs else set())):
             lacking = (
                 (need in ("labels", "label_sets") and not config.data.label)
+                or (need == "levels" and config.data.levels is None)
                 or (need == "targets" and not config.data.target)
                 or (need == "predictions" and not (config.data.label or config.data.target))
             )
@@ -139,14 +142,29 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
                 key = "data.label" if need in ("labels", "label_sets") else "data.target"
                 if config.data.windows is not None and needs >= {"predictions", "targets"}:
                     key = "data.windows.horizon to the steps to forecast, or data.target"
+                if need == "levels":
+                    raise BadInput(
+                        f"loss {term.name!r} needs levels of the labels: set data.levels to what divides them, such as "
+                        "/ in animal/dog/poodle"
+                    )
                 columns = ", ".join(manifest.columns)
                 raise BadInput(f"loss {term.name!r} needs {need}: set {key} to a column of {manifest.name} ({columns})")
-        check_label_shape(config, term.name, needs, manifest)
+        either = needs - {"labels"} if "label_sets" in loss.needs() else needs
+        check_label_shape(config, term.name, either, manifest)
         if config.data.balance and config.data.balance.by == "weights" and "weights" not in loss.needs():
             raise BadInput(
                 f"loss {term.name!r} has no term for each row that a weight could multiply: data.balance.by=sampling "
                 "draws rare rows more often, with any loss"
             )
+
+
+def check_levels(config: Config, losses: list[Loss]) -> None:
+    """Raise `BadInput` where levels of labels are given and nothing looks at them."""
+    if config.data.levels is not None and not any("levels" in loss.requires() for loss in losses):
+        raise BadInput(
+            f"data.levels = {config.data.levels!r}, but no term looks at levels of labels: relation does with kernel: "
+            "tree or kernel: paths"
+        )
 
 
 def check_label_shape(config: Config, name: str, needs: Collection[str], manifest: Manifest) -> None:

@@ -35,9 +35,15 @@ class HoldsOut(Protocol):
 class Objective(nn.Module):
     """A weighted sum of losses, each given exactly what its signature asks for."""
 
-    def __init__(self, terms: list[Term], losses: list[Loss], gated_head: bool = False) -> None:
-        """`gated_head`: whether the head is a `Gated` one, where it looks at several inputs."""
+    levels: Tensor | None
+
+    def __init__(
+        self, terms: list[Term], losses: list[Loss], gated_head: bool = False, levels: Tensor | None = None
+    ) -> None:
+        """`gated_head`: whether the head is a `Gated` one, where it looks at several inputs. `levels` `[C, L]` of the
+        classes are what losses get that ask for them."""
         super().__init__()
+        self.register_buffer("levels", levels, persistent=False)
         self.gated_head = gated_head
         self.terms = terms
         self.losses = nn.ModuleList(losses)

@@ -23,7 +23,7 @@ from clx.pipelines.batches.dataset import BatchDataset, mixed_seed
 from clx.pipelines.batches.loader import batches
 from clx.pipelines.config.schema import Train
 from clx.pipelines.model.build import Run
-from clx.pipelines.model.towers import Embedder, modality_of
+from clx.pipelines.model.towers import Embedder, is_further, modality_of
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.signals import Signals
@@ -155,6 +155,12 @@ class Ranks:
     def gather(self, z: Embeddings, steps: Steps, batch: Batch) -> tuple[Embeddings, Steps, Batch]:
         """Those of the rows of all ranks; see `gathered.gather`."""
         return gather(self.group, z, steps, batch)
+
+    def features(self, features: Embeddings, batch: Batch) -> Embeddings:
+        """Those of the first views of the rows of all ranks, without gradient; one collective for each."""
+        assert batch.counts is not None
+        first = {name: rows.detach() for name, rows in features.items() if not is_further(name)}
+        return {name: self.group.gathered(rows, batch.counts.rows) for name, rows in first.items()}
 
     def whole(self, batch: Batch, view: str, *tensors: Tensor) -> list[Tensor]:
         """Of tensors `[N, W]` of this rank's rows that have a view, the rows of all ranks."""

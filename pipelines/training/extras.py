@@ -4,7 +4,7 @@ A loss declares names by the keyword-only arguments of its `forward`; `losses.ba
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,10 @@ class Extras:
     """Seeded by the place of the batch in the run, so that a resumed run draws the same."""
     progress: float = 1.0
     """Share of the run's steps that are done."""
+    features: Embeddings = field(default_factory=dict)
+    """What encoders give their heads by view name, where some loss asks for it."""
+    levels: Tensor | None = None
+    """`[C, L]`, see `losses.base.EXTRAS`."""
     answered: Tensor | None = None
     """Rows `[B]` whose labels and targets are given to a loss that trains the head; all when None."""
 
@@ -63,11 +67,16 @@ class Extras:
             held = torch.zeros_like(held)
         return replace(self, answered=~held), replace(self, answered=held)
 
-    def sets(self, z: Embeddings) -> Tensor:
-        """The sets of labels of a batch, NaN in rows without any of these inputs."""
+    def sets(self, z: Embeddings) -> Tensor | None:
+        """The sets of labels of a batch, NaN in rows without any of these inputs; None where labels are single."""
         sets = self.batch.label_sets
-        assert sets is not None  # `model.checks.check_needs` has asked for them
-        return sets.where(self.known(z)[:, None], torch.nan)
+        return None if sets is None else sets.where(self.known(z)[:, None], torch.nan)
+
+    def encoded(self) -> Embeddings:
+        """By modality, what its encoder made of the first view, NaN in rows without it."""
+        first = {modality_of(name): name for name in reversed(self.features)}
+        here = self.batch.present
+        return {n: self.features[v].detach().where(here[v][:, None], torch.nan) for n, v in first.items()}
 
     def track(self, loss: Loss, name: str, rows: Tensor) -> None:
         """Track, for the gates, the error of what one input predicts alone, if the batch has answers."""
@@ -85,6 +94,8 @@ OF_THE_HEAD = ("predictions", *ANSWERS)
 VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "labels": lambda extras, z: extras.batch.labels.where(extras.known(z), -1),
     "label_sets": lambda extras, z: extras.sets(z),
+    "levels": lambda extras, z: extras.levels,
+    "features": lambda extras, z: extras.encoded(),
     "targets": lambda extras, z: extras.batch.targets.where(extras.known(z)[:, None], torch.nan),
     "predictions": lambda extras, z: extras.model.predict(z, extras.batch.present),
     "present": lambda extras, z: {name: extras.batch.present[name] for name in z} if extras.batch.lacks else None,

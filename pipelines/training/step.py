@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from clx.losses.base import Steps
+from clx.losses.base import Embeddings, Steps
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.batches.dataset import mixed_seed
 from clx.pipelines.batches.loader import batches
@@ -126,10 +126,13 @@ class Learner:
         with self.autocast():
             steps: Steps = {}
             inputs = batch.inputs if ranks is None else ranks.inputs(batch, model)
-            z = model(inputs, batch.present, steps if "steps" in self.needs else None)
+            features: Embeddings | None = {} if "features" in self.needs else None
+            z = model(inputs, batch.present, steps if "steps" in self.needs else None, features)
             if ranks is not None:
+                features = features and ranks.features(features, batch)
                 z, steps, batch = ranks.gather(z, steps, batch)
-            extras = Extras(batch, model, z, steps, generator, self.step / self.steps)
+            progress, levels = self.step / self.steps, objective.levels
+            extras = Extras(batch, model, z, steps, generator, progress, features or {}, levels)
             with nullcontext() if ranks is None else ranks.sharing():
                 loss, counts = objective(z, extras)
         told = {name: seen(rows.detach(), batch.present[name]) for name, rows in z.items()}

@@ -38,6 +38,7 @@ MORE: dict[str, list[dict[str, Any]]] = {
     "dcl": [{"exclude": "labels"}],
     "siglip": [{"exclude": "labels"}],
     "hcl": [{"exclude": "labels"}],
+    "relation": [{"form": "sigmoid"}, {"by": "features", "of": "text"}, {"among": "all", "form": "top-k", "k": 3}],
     "conr": [{"window": 1.0, "pushing": 0.5}],
 }
 BY_TILES = ("clip", "siglip", "nt-xent", "hcl", "supcon", "conr", "mv-infonce", "mv-dhel", "dbpm", "align-uniform")

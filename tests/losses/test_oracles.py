@@ -422,6 +422,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
 
 CASES |= loss_loops.CASES
 ELSEWHERE = loss_loops.ELSEWHERE | {
+    "relation",
     "symile",
     "ts2vec",
     "dbpm",

@@ -62,7 +62,7 @@ def test_loss_and_every_gradient_are_those_of_one_process(found: Found, name: st
     gradients = {key for case in cases for key in found[0][case]["off"]}
     assert "loss" in gradients
     assert ("0.log_temperature" in gradients) == hasattr(LOSSES[name](), "temperature") if name != "sum" else True
-    assert ("0.logit_bias" in gradients) == (name == "siglip")
+    assert ("0.logit_bias" in gradients) == (name in ("siglip", "relation"))
     assert ("0.absent" in gradients) == (name == "symile")
 
 
@@ -106,6 +106,7 @@ SENT = {
     "infonce": (3 * PAIRS, PAIRS * 8 * (2 * B + 2 * B * D)),
     "nt-xent": (3 * PAIRS, PAIRS * 8 * (2 * 2 * B + 2 * B * D)),
     "siglip": (PAIRS, PAIRS * 8 * (2 + 2 * B * D)),
+    "relation": (2 * PAIRS, 2 * PAIRS * 8 * (2 + 2 * B * D + 1)),  # and the gradient of the temperature
     "supcon": (3, 8 * (2 * V * B + V * B * D)),
     "mv-dhel": (3 * V, V * 8 * (2 * B + B * D)),
     "symile": (3, 8 * (2 * V * B + V * B * D)),

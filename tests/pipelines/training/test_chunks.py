@@ -69,6 +69,7 @@ def config(rows: Path, objective: Any, **more: Any) -> Config:
 
 def objectives() -> dict[str, Any]:
     named: dict[str, Any] = {name: {"name": name} for name in sorted(LOSSES)}
+    named["relation by features"] = {"name": "relation", "by": "features", "of": "table", "form": "sigmoid"}
     return named | {"infonce with negatives": NEGATIVES, "a sum of three": SUM}
 
 

@@ -32,6 +32,8 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
             *,
             labels: Tensor,
             label_sets: Tensor,
+            levels: Tensor | None,
+            features: Embeddings,
             targets: Tensor,
             predictions: Tensor,
             present: dict[str, Tensor],
@@ -62,7 +64,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
         "labels": (16,), "sample_id": (16,), "weights": (16,)}  # fmt: skip
     assert given["targets"].tolist() == [[k / 2] for k in given["sample_id"].tolist()]
     assert given["labels"].tolist() == [k % 2 for k in given["sample_id"].tolist()]
-    assert given["repeats"] is None
+    assert given["repeats"] is given["levels"] is None
     assert given["predictions"].shape == (16, 1)
     assert set(given["present"]) == set(given["steps"]) == {"series/0", "series/1"}
     assert given["steps"]["series/0"][0].shape == (16, 4, 16)
