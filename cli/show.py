@@ -98,6 +98,27 @@ def bench_losses(
     show(rows, json, "losses against peers")
 
 
+@bench.command("exactness")
+def bench_exactness(
+    batch: Annotated[int, typer.Option(min=4, help="Rows.")] = 48,
+    chunks: Annotated[int, typer.Option(min=2, help="Parts that one process encodes one after another.")] = 4,
+    ranks: Annotated[int, typer.Option(min=1, help="Processes that share the batch out; 1 leaves them out.")] = 2,
+    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Of the towers, in the second measurement.")] = 0.5,
+    json: options.Json = False,
+) -> None:
+    """How far gradients are from those of one process with the whole batch: of clx, and of schemes in use.
+
+    CLIP's loss in float64 on two small towers. error, cosine and norm are of the towers' gradients, norm and
+    temperature the length and the temperature's gradient over the right ones. With dropout the right ones are those
+    of the same parts in memory at once. Example:
+
+    clx bench exactness --ranks 4
+    """
+    from clx.pipelines.experiments import bench_exactness as pipeline
+
+    show(list(pipeline.bench_exactness(batch, chunks, ranks, dropout)), json, "gradients in parts and at once")
+
+
 @bench.command("data")
 def bench_data(
     source: Annotated[str, typer.Argument(help="A recipe, a config file, or what clx init reads.")],
