@@ -12,7 +12,7 @@ import typer
 from clx.cli import options
 from clx.cli.evaluation_tables import show_evaluation, tell_skipped
 from clx.cli.inputs import refuse_two_lengths
-from clx.cli.output import cell, emit_json, emit_table, note, progress
+from clx.cli.output import cell, emit_json, emit_table, note, note_table, progress
 
 if TYPE_CHECKING:
     from clx.pipelines.config.schema import Config
@@ -37,6 +37,7 @@ def train(
     processes: Annotated[
         int | None, typer.Option(min=1, help="Train on so many processes of this machine, one for each GPU.")
     ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Tell where the time of the first steps goes.")] = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
@@ -81,7 +82,9 @@ def train(
             return
         folder = resume or out or Path("runs") / run_name(Path(source or "").stem)
         with quiet() if group is not None and group.rank else progress() as shown:
-            summary = pipeline.train(config, folder, shown, resume=resume is not None, overwrite=overwrite, group=group)
+            summary = pipeline.train(
+                config, folder, shown, resume=resume is not None, overwrite=overwrite, group=group, profile=profile
+            )
         if group is not None and group.rank:
             return
         tell_skipped(summary.get("evaluation", {}))
@@ -152,8 +155,17 @@ def show_summary(summary: dict[str, Any], folder: Path) -> None:
     done = f"{summary['steps_now']} of {summary['steps']} steps"
     note(f"{done} in {summary['seconds']} s, {summary['rows_per_s']} rows/s; saved in {folder}")
     best = summary["evaluation"]["step"] if "evaluation" in summary else summary["steps"]
+    if "profile" in summary:
+        show_profile(summary["profile"])
     if best != summary["steps"]:
         note(f"the figures are of step {best}, the best on val rows (of the last: clx eval {folder} --checkpoint last)")
+
+
+def show_profile(profile: dict[str, Any]) -> None:
+    """Where the time of a step goes, on stderr."""
+    names = [name for name in ("stage", "ms", "host_ms", "share", "times") if any(name in r for r in profile["stages"])]
+    note(f"of a step, over {profile['turns']} steps (a stage with `times`: over all):")
+    note_table([{name: row.get(name) for name in names} for row in profile["stages"]])
 
 
 def show_plan(plan: dict[str, object], json: bool) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clx.modalities.base import Input
 from clx.modalities.lengths import remember
+from clx.pipelines.system.stages import stage
 
 
 class Key(NamedTuple):
@@ -137,7 +138,7 @@ def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
         return
     copies, before = torch.cuda.Stream(device), None
     for batch in batches:
-        with torch.cuda.stream(copies):
+        with stage("moving"), torch.cuda.stream(copies):
             moved = batch.to(device)
         if before is not None:
             yield before

@@ -1,5 +1,6 @@
 """`clx train` from config to evaluated run folder, and what it would do without doing it."""
 
+import json
 import time
 from contextlib import nullcontext
 from functools import partial
@@ -26,13 +27,15 @@ from clx.pipelines.experiments.run_folder import Claim, claimed, held, writes
 from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.model.checks import check_needs
 from clx.pipelines.runs import checkpoint, state
-from clx.pipelines.runs.folder import CONFIG, LAST, refuse_existing
+from clx.pipelines.runs.folder import CONFIG, LAST, PROFILE, refuse_existing
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import locked, write_text
 from clx.pipelines.system.errors import BadInput, ClxWarning, Stopped, explain_out_of_memory
 from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
+from clx.pipelines.system.stages import Stages, measured
+from clx.pipelines.system.text import finite
 from clx.pipelines.training.rechunked import check_rechunked
 from clx.pipelines.training.resume import relengthened
 from clx.pipelines.training.schedule import plan
@@ -48,16 +51,25 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     group: Group | None = None,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Train a config into the folder `out`, evaluate the result and return that with the speed.
 
     With `resume`, `config` is the run's own, but for its `CHANGEABLE` keys (see `relengthened`), and training
     continues after its last whole checkpoint. With `group`, this process is one of several that train together, all
-    called alike, and rank 0 alone writes and evaluates.
+    called alike, and rank 0 alone writes and evaluates. With `profile`, where the time of the first steps went is in
+    the result and in the file `profile.json` of the folder; after a pre-training, of the steps that follow it.
 
     Raises `BadInput` before anything is written when the config does not fit the data or another process trains there,
     `Refused` when too many steps were non-finite, `Failed` when the disk is full, `Stopped` after a signal.
     """
+    if profile:
+        with measured(Stages()) as stages:
+            summary = train(config, out, progress, resume=resume, overwrite=overwrite, group=group)
+        summary["profile"] = stages.figures()
+        if writes(group):
+            write_text(out / PROFILE, json.dumps(finite(summary["profile"])))
+        return summary
     if not resume and writes(group):
         refuse_existing(out, overwrite)
     pick_device(config.train.device if group is None else group.device(config.train.device))

@@ -18,6 +18,7 @@ from clx.pipelines.model.fusion import Fused, by_modality, head, mean_of_present
 from clx.pipelines.model.lora import adapt
 from clx.pipelines.model.rows_present import mean_of_rows, scatter_present
 from clx.pipelines.model.widths import first_columns
+from clx.pipelines.system.stages import stage
 
 
 def modality_of(name: str) -> str:
@@ -219,12 +220,14 @@ class Embedder(nn.Module):
                 with torch.no_grad():  # the objective would make the views as easy as can be
                     value, _ = tower.view(**value)
             if steps is not None and stepped:
-                rows, each, mask = tower.with_steps(value)
+                with stage(f"encoding {modality_of(name)}"):
+                    rows, each, mask = tower.with_steps(value)
                 z[name] = scatter_present(rows, here)
                 steps[name] = scatter_present(each, here), scatter_present(mask, here)
                 continue
-            entered = tower.features(value)
-            z[name] = scatter_present(tower.head(entered), here)
+            with stage(f"encoding {modality_of(name)}"):
+                entered = tower.features(value)
+                z[name] = scatter_present(tower.head(entered), here)
             if features is not None:
                 features[name] = scatter_present(entered, here)
         return first_columns(z, self.embed_dim) if self.is_narrow else z

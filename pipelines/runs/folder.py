@@ -39,7 +39,7 @@ from clx.pipelines.system.errors import BadInput, ClxWarning
 
 CONFIG, FACTS, META = "config.yaml", "facts.json", "meta.json"
 WEIGHTS, TRAINER = "model.safetensors", "trainer.pt"
-METRICS, BAD_ROWS, STATE = "metrics.jsonl", "bad_rows.jsonl", "state.json"
+METRICS, BAD_ROWS, STATE, PROFILE = "metrics.jsonl", "bad_rows.jsonl", "state.json", "profile.json"
 LAST, FOLDER = "results.json", "evaluations"
 """The evaluation that ended training, and the folder of the others."""
 COPIED = (CONFIG, FACTS)
@@ -219,7 +219,7 @@ def clear(out: Path, *, marked: bool = False) -> None:
         if (out / name).exists():  # the folder itself may be a link to another disk, and stays
             for path in (out / name).iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    for name in (LAST, STATE, BAD_ROWS, METRICS, FACTS):
+    for name in (LAST, STATE, BAD_ROWS, METRICS, PROFILE, FACTS):
         (out / name).unlink(missing_ok=True)
     if not marked:
         (out / CONFIG).unlink(missing_ok=True)  # last

@@ -22,6 +22,7 @@ from clx.pipelines.system.devices import fetched, pick_device, pick_precision
 from clx.pipelines.system.errors import out_of_memory
 from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.signals import Signals
+from clx.pipelines.system.stages import stage
 from clx.pipelines.training import augmenters
 from clx.pipelines.training.averaging import averaged
 from clx.pipelines.training.buffers import KeptBuffers, buffers_kept, undone_if_raised
@@ -129,11 +130,12 @@ class Learner:
             features: Embeddings | None = {} if "features" in self.needs else None
             z = model(inputs, batch.present, steps if "steps" in self.needs else None, features)
             if ranks is not None:
-                features = features and ranks.features(features, batch)
-                z, steps, batch = ranks.gather(z, steps, batch)
+                with stage("gathering from ranks"):
+                    features = features and ranks.features(features, batch)
+                    z, steps, batch = ranks.gather(z, steps, batch)
             progress, levels = self.step / self.steps, objective.levels
             extras = Extras(batch, model, z, steps, generator, progress, features or {}, levels)
-            with nullcontext() if ranks is None else ranks.sharing():
+            with stage("loss"), nullcontext() if ranks is None else ranks.sharing():
                 loss, counts = objective(z, extras)
         told = {name: seen(rows.detach(), batch.present[name]) for name, rows in z.items()}
         return Contrast(loss, counts, told, batch.sample_id)
@@ -148,14 +150,18 @@ class Learner:
             remembering.begin_step()
         if self.ranks is not None:
             self.ranks.seed(self.settings.seed, self.step)
-        (loss, counts, embeddings, rows), relevance = self.gradients(batch.to(self.device))
+        with stage("moving"):
+            batch = batch.to(self.device)
+        (loss, counts, embeddings, rows), relevance = self.gradients(batch)
         loss = loss.detach()
         if self.ranks is not None:
-            loss = self.ranks.sum_gradients(loss)
-        # the one time in a step that the host waits for a GPU
-        told = fetched({"loss": loss, **self.clip()})
-        value, norm, finite = told["loss"], told["norm"], math.isfinite(told["norm"] + told["of views"])
-        outcome = self.apply(finite, math.isfinite(value))
+            with stage("summing over ranks"):
+                loss = self.ranks.sum_gradients(loss)
+        with stage("optimiser"):
+            # the one time in a step that the host waits for a GPU
+            told = fetched({"loss": loss, **self.clip()})
+            value, norm, finite = told["loss"], told["norm"], math.isfinite(told["norm"] + told["of views"])
+            outcome = self.apply(finite, math.isfinite(value))
         self.step += 1
         figures = {"loss": value, "lr": rate, "grad_norm": norm, **counts, **relevance, **self.objective.learned()}
         return Update(figures, embeddings, rows, outcome)
@@ -190,7 +196,8 @@ class Learner:
         """As `gradients`, once."""
         self.optimizer.zero_grad(set_to_none=True)
         found = self.contrast(batch, self.model, self.objective, self.step, 0)
-        self.scaler.scale(found.loss).backward()
+        with stage("backward", whole=True):
+            self.scaler.scale(found.loss).backward()
         if self.augmenters and (self.step + 1) % augmenters.EVERY == 0:
             return found, self.train_augmenters(batch)
         return found, {}

@@ -22,6 +22,7 @@ from clx.pipelines.system.errors import BadInput, Refused, Stopped
 from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
+from clx.pipelines.system.stages import loop_begins, loop_ends, stage, turn_ends
 from clx.pipelines.training import resume
 from clx.pipelines.training.health import Health
 from clx.pipelines.training.logs import BadRows, Metrics
@@ -83,6 +84,7 @@ class Trainer:
         self.learner.model.train(), self.learner.objective.train()
         start, first, per_step = time.monotonic(), self.step, self.settings.batch_size
         self.saving.time = start
+        loop_begins(self.learner.device)
 
         def speed() -> float:
             return (self.step - first) * per_step / (time.monotonic() - start + 1e-9)
@@ -94,7 +96,9 @@ class Trainer:
             if validated or self.step == self.plan.steps or signals.stop or self.saving.due(self.step, signals):
                 self.save()
                 signals.save = False
+            turn_ends()
             self.stop_if_asked(signals)
+        loop_ends()
         if self.ended:
             self.say(
                 f"train.patience = {self.settings.patience}: no validation since has had less than the loss of "
@@ -111,7 +115,11 @@ class Trainer:
         pin = self.learner.device.type == "cuda"
         made = self.learner.batches(self.rows, order, settings.workers, pin, self.bad_rows.report)
         coming = ahead(made, self.learner.device)
-        while not self.ended and (batch := next(coming, None)) is not None:
+        while not self.ended:
+            with stage("waiting for rows"):
+                batch = next(coming, None)
+            if batch is None:
+                break
             yield batch
 
     @property
@@ -159,7 +167,8 @@ class Trainer:
         """Validate, where there are rows to, and look at the embeddings; False when a signal cut it short."""
         embeddings, figures = self.embeddings, dict[str, float | None]()
         if self.val is not None:
-            found = validate(self.learner, self.val, signals, partial(self.bad_rows.report, split="val"))
+            with stage("validation", rare=True):
+                found = validate(self.learner, self.val, signals, partial(self.bad_rows.report, split="val"))
             if found is None:
                 return False
             self.score, self.course.validated = found.loss, self.step
@@ -174,7 +183,8 @@ class Trainer:
     def save(self) -> None:
         """Checkpoint the present step."""
         score = self.score if self.course.validated == self.step else None
-        self.saving.save(self.learner, resume.state_of(self.learner, self.course), score)
+        with stage("saving", rare=True):
+            self.saving.save(self.learner, resume.state_of(self.learner, self.course), score)
 
     def restore(self, source: Checkpoint) -> None:
         """Continue as if the run had never stopped after `source`. Raises `BadInput` where that is not this run's."""
