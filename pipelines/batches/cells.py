@@ -22,7 +22,7 @@ from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.system.errors import BadInput
 
 LOOKED_AT = 20
-"""Rows whose cells tell what a column holds."""
+"""Rows, evenly spread, whose cells tell what a column holds."""
 
 
 def cell_of(row: dict[str, Any], name: str, modality: Modality, manifest: Manifest) -> Any:
@@ -43,7 +43,7 @@ def cell_of(row: dict[str, Any], name: str, modality: Modality, manifest: Manife
 
 def cell_at(manifest: Manifest, i: int, name: str, modality: Modality) -> Any:
     """The same in row `i`, of which nothing else is looked at."""
-    return cell_of(manifest.row(i, columns_of({name: modality})), name, modality, manifest)
+    return cell_of(manifest.row(i, columns_of({name: modality})), name, modality, manifest.of_row(i))
 
 
 def _one_or_several(value: Any, modality: Modality, manifest: Manifest) -> Any:
@@ -59,8 +59,8 @@ def one_or_several(found: list[Any]) -> Any:
 
 
 def reads_files(manifest: Manifest, name: str, modality: Modality) -> bool:
-    """Whether one of the first cells of a modality is a file, or the bytes of one."""
-    for i in range(min(LOOKED_AT, len(manifest)) if modality.files else 0):
+    """Whether one of some twenty cells of a modality is a file, or the bytes of one."""
+    for i in range(0, len(manifest), max(1, len(manifest) // LOOKED_AT)) if modality.files else ():
         with suppress(BadInput):
             cell = cell_at(manifest, i, name, modality)
             if isinstance(cell[0] if isinstance(cell, (list, tuple)) and cell else cell, (Path, bytes)):

@@ -73,7 +73,7 @@ def check_source(
     for split, at in seen.pop("splits").items():
         if split in splits:
             report["splits"][split]["from"] = at["from"]
-    return {"data": data.train, **seen, **report}
+    return {"data": data.named, **seen, **report}
 
 
 def check(
@@ -172,7 +172,7 @@ def _check_row(
     for name, modality in modalities.items():
         at, column = found[name], column_of(name, modality)
         try:
-            cell = cell_of(row, name, modality, manifest)
+            cell = cell_of(row, name, modality, manifest.of_row(i))
             if cell is None:
                 at.missing += 1
                 empty += 1

@@ -104,7 +104,7 @@ class BatchDataset(Dataset[Batch]):
         """Decoded present inputs by modality, class index (-1 for none) and targets of row `i`."""
         if (known := self.known.rows.get(i)) is not None:
             return known
-        row = self.manifest.row(i, self.columns)
+        row, source = self.manifest.row(i, self.columns), self.manifest.of_row(i)
         inputs: dict[str, Any] = {}
         contents: dict[str, int | list[int]] = {}
         for name, modality in self.modalities.items():
@@ -115,7 +115,7 @@ class BatchDataset(Dataset[Batch]):
                 inputs[name] = features
                 continue
             try:
-                cell = cell_of(row, name, modality, self.manifest)
+                cell = cell_of(row, name, modality, source)
                 if cell is not None and self.contents:
                     drawn = isinstance(cell, list) and modality.draws_one
                     contents[name] = [content_of(one) for one in cell] if drawn else content_of(cell)

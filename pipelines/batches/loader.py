@@ -18,13 +18,11 @@ from torch.utils.data import DataLoader, Sampler
 from clx.pipelines.batches.batch import BadRow, Batch, Key
 from clx.pipelines.batches.cells import reads_files
 from clx.pipelines.batches.dataset import BatchDataset
-from clx.pipelines.batches.permutation import Permutation
+from clx.pipelines.batches.mixture import Mixture
+from clx.pipelines.batches.permutation import HELD, Permutation
 from clx.pipelines.system.cores import usable_cores
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.system.signals import leave_to_parent
-
-HELD = 1 << 20
-"""Rows up to which an epoch's order is held as a list; of more it is computed batch by batch (`Permutation`)."""
 
 
 class Lost(Failed):
@@ -47,6 +45,8 @@ class Order(Sampler[Key]):
     """Batches of the whole run."""
     weights: NDArray[np.float64] | None = None
     """Rows are drawn in these proportions, again and again, instead of each once an epoch."""
+    mixture: Mixture | None = None
+    """Sources that rows are taken from by their shares; an epoch has as many rows as all of them."""
 
     @property
     def per_epoch(self) -> int:
@@ -60,13 +60,17 @@ class Order(Sampler[Key]):
         for done in range(self.start, self.stop):
             if done // self.per_epoch != epoch:
                 epoch = done // self.per_epoch
-                if computed:
+                if self.mixture is not None:
+                    pass
+                elif computed:
                     order = Permutation(self.rows, [self.seed, 2, epoch])
                 else:
                     shuffled, turns = self._held(epoch)
             at = done % self.per_epoch
             part = slice(at * size, (at + 1) * size)
-            if computed:
+            if self.mixture is not None:
+                yield Key(epoch, at, *self.mixture.step(done))
+            elif computed:
                 yield Key(epoch, at, order.stretch(part.start, part.stop))
             else:
                 yield Key(epoch, at, shuffled[part], None if turns is None else turns[part])

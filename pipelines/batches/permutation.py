@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS = 6
+HELD = 1 << 20
+"""Rows up to which an epoch's order is held as a list; of more it is computed batch by batch."""
 
 
 class Permutation:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 
 class Section(BaseModel):
@@ -44,6 +44,35 @@ HeldOut = Annotated[
 Later = Annotated[
     Annotated[str, Tag("<source>")] | Annotated[Last, Tag("<last>")],
     Discriminator(lambda value: "<source>" if isinstance(value, str) else "<last>"),
+]
+
+
+class Part(Section):
+    """One of several sources to train on."""
+
+    source: str
+    share: Annotated[float, Field(gt=0)] | None = None
+    """Of the rows of each step, by the sum of all shares; all sources have one, or none. Without, a source's rows come
+    as often as all others."""
+
+
+def _part(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str) else value
+
+
+def _alike(parts: list[Part]) -> list[Part]:
+    names, lacking = [part.source for part in parts], [part.source for part in parts if part.share is None]
+    if twice := [name for k, name in enumerate(names) if name in names[:k]]:
+        raise ValueError(f"{twice[0]} is named twice: a larger share makes its rows come more often")
+    if 0 < len(lacking) < len(parts):
+        raise ValueError(f"{lacking[0]} has no share: give each source one, or none")
+    return parts
+
+
+Several = Annotated[list[Annotated[Part, BeforeValidator(_part)]], Field(min_length=1), AfterValidator(_alike)]
+Sources = Annotated[
+    Annotated[str, Tag("<source>")] | Annotated[Several, Tag("<sources>")],
+    Discriminator(lambda value: "<sources>" if isinstance(value, list) else "<source>"),
 ]
 
 
@@ -155,8 +184,9 @@ class Written(Section):
 class Data(Section):
     """Where rows come from and what their columns mean."""
 
-    train: str
-    """A manifest, a folder or the name of built-in data. Its `split` column, if any, is obeyed."""
+    train: Sources
+    """A manifest, a folder or the name of built-in data. Its `split` column, if any, is obeyed. Several sources are a
+    list, of names or of `{source, share}`; what columns one of them lacks is missing there."""
     val: HeldOut | None = None
     """A source, a random share of the training rows, or the last share of every series, before that of `test`."""
     test: Later | None = None
@@ -206,6 +236,34 @@ class Data(Section):
             raise ValueError("val or test by {last: ...} needs windows, which say what series are cut and how")
         if sum(shares) >= 1:
             raise ValueError(f"val and test take {sum(shares):g} of every series and leave none to train on")
+        return self
+
+    @property
+    def sources(self) -> list[str]:
+        """The sources of the training rows."""
+        return [self.train] if isinstance(self.train, str) else [part.source for part in self.train]
+
+    @property
+    def named(self) -> str:
+        """The same in words."""
+        return " + ".join(self.sources)
+
+    @property
+    def shares(self) -> list[float]:
+        """Of each source, where they have one."""
+        parts = [] if isinstance(self.train, str) else self.train
+        return [part.share for part in parts if part.share is not None]
+
+    @model_validator(mode="after")
+    def _one_table(self) -> "Data":
+        if isinstance(self.train, str):
+            return self
+        if self.shares and self.balance is not None:
+            raise ValueError(
+                "balance counts rows as they stand, and shares change how often they come: set one of them"
+            )
+        if self.long is not None or self.windows is not None:
+            raise ValueError("long and windows are for the series of one source: put them into one file or folder")
         return self
 
     @model_validator(mode="after")

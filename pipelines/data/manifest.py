@@ -68,6 +68,8 @@ class Manifest:
     """What decided which split the rows are of: folder names, a column, a file of their own, a draw."""
     files: tuple[tuple[str, int], ...] = ()
     """Of a table put together from several files: each one's name, and the index in `table` of its first row."""
+    parts: tuple["Manifest", ...] = ()
+    """Of several sources, each one's own table, one after the other in `table`; their `rows` mean nothing."""
     notes: tuple[str, ...] = ()
     """What was understood of the source that one might not expect, in words."""
 
@@ -112,11 +114,33 @@ class Manifest:
 
     def where(self, i: int) -> str:
         """Where row `i` stands, such as `pairs.csv row 7`: row 1 is the first row of data, below any header."""
+        if self.parts:
+            part, row = self._part(i)
+            return replace(part, rows=np.array([row])).where(0)
         if self.path_column:
             return str(Path(self.name) / self.cell(i, self.path_column))
         row = int(self.rows[i])
         name, first = next(((name, first) for name, first in reversed(self.files) if first <= row), (self.name, 0))
         return f"{name} row {row - first + 1}"
+
+    def of_row(self, i: int) -> "Manifest":
+        """What says where the files are that row `i` names: this manifest, or the source that the row is of."""
+        return self._part(i)[0] if self.parts else self
+
+    def part_rows(self) -> list[slice]:
+        """The rows of each part, which stand together as long as rows are in the order of the table."""
+        ends = np.searchsorted(self.rows, self._starts)
+        return [slice(int(start), int(stop)) for start, stop in zip(ends, ends[1:], strict=False)]
+
+    def _part(self, i: int) -> tuple["Manifest", int]:
+        row = int(self.rows[i])
+        k = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.parts[k], row - int(self._starts[k])
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """The place in `table` of the first row of each part, and the end."""
+        return np.cumsum([0, *(part.table.num_rows for part in self.parts)])
 
     def take(self, indices: ArrayLike) -> "Manifest":
         """The rows at `indices` (into this manifest), sharing the table."""

@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.builtin import is_builtin
-from clx.pipelines.data.manifest import LARGE, Manifest
+from clx.pipelines.data.manifest import LARGE, Manifest, all_rows
 from clx.pipelines.data.mapped import release
 from clx.pipelines.system.errors import ClxWarning
 
@@ -57,6 +58,8 @@ def keys_of(manifest: Manifest, column: str, root: Path | None = None) -> Keys:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if manifest.parts:
+        return _keys_of_parts(manifest, column, root)
     cells = manifest.table.column(column)
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
         few = len(cells) <= LARGE and pc.count_distinct(cells).as_py() <= MOST_FILES
@@ -73,6 +76,23 @@ def keys_of(manifest: Manifest, column: str, root: Path | None = None) -> Keys:
         return found if len(manifest) == at and (np.diff(manifest.rows) == 1).all() else found[manifest.rows]
     each = (_place(manifest.cell(i, column), root) for i in range(len(manifest)))
     return np.array([_key(cell) for cell in each], dtype=np.int64)
+
+
+def _keys_of_parts(manifest: Manifest, column: str, root: Path | None) -> Keys:
+    """The same of rows of several sources."""
+    apart = root is not None and len(_roots([manifest])) > 1
+    found = [
+        keys_of(replace(part, rows=all_rows(part.table.num_rows)), column, part.root if apart else root)
+        if column in part.columns
+        else np.zeros(part.table.num_rows, dtype=np.int64)
+        for part in manifest.parts
+    ]
+    return np.concatenate(found)[manifest.rows]
+
+
+def _roots(manifests: Iterable[Manifest]) -> set[Path]:
+    """Folders that paths in cells count from."""
+    return {part.root for manifest in manifests for part in manifest.parts or (manifest,)}
 
 
 def _files(texts: list[str | None], folder: Path) -> dict[str | None, str]:
@@ -205,7 +225,7 @@ def sharing(manifest: Manifest, inputs: Mapping[str, bool]) -> Sharing:
     for column, files in inputs.items():
         if column not in manifest.columns:
             continue
-        found = keys_of(manifest, column)
+        found = keys_of(manifest, column, Path() if files and manifest.parts else None)
         again = _again(found)
         if len(again) and identifies(manifest, column, found, files):
             if len(found) > LARGE:  # rows with a key of their own hang together with none
@@ -226,7 +246,7 @@ def warn_of_leaks(splits: Mapping[str, Manifest], config: Config) -> None:
     Windows of series are not looked at: still stretches are equal by nature. Nor is built-in data, whose splits are
     published ones.
     """
-    if is_builtin(config.data.train):
+    if any(map(is_builtin, config.data.sources)):
         return
     windowed = None if config.data.windows is None else config.data.windows.column
     inputs = {column: files for column, files in inputs_of(config).items() if column != windowed}
@@ -246,7 +266,7 @@ def leaks(splits: Mapping[str, Manifest], inputs: Mapping[str, bool], groups: Se
     train = splits["train"]
     if len(splits) == 1:
         return
-    apart = len({manifest.root for manifest in splits.values()}) > 1
+    apart = len(_roots(splits.values())) > 1
     roots = {split: manifest.root if apart else Path() for split, manifest in splits.items()}
     for column, files in {**inputs, **dict.fromkeys(groups, False)}.items():
         if column not in train.columns:

@@ -16,6 +16,7 @@ from clx.pipelines.data.draw import draw
 from clx.pipelines.data.folders import read_folder, read_table
 from clx.pipelines.data.long_tables import grouped
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.several_sources import joined, with_shares
 from clx.pipelines.data.split_names import split_of
 from clx.pipelines.data.windows import parted, windowed
 from clx.pipelines.data.written_columns import with_numbers
@@ -56,14 +57,17 @@ def load_splits(
     a split is empty or is given twice.
     """
     ends = {split: part.last for split, part in (("val", data.val), ("test", data.test)) if isinstance(part, Last)}
-    splits = _source(data.train, data, whole, ends)
-    split_in(splits, "train", data.train)
+    if isinstance(data.train, str):
+        splits = _source(data.train, data, whole, ends)
+    else:
+        splits = joined({part.source: _source(part.source, data, whole, ends) for part in data.train})
+    split_in(splits, "train", data.named)
     for split, given in (("val", data.val), ("test", data.test)):
         if given is None:
             continue
         if split in splits:
             raise BadInput(
-                f"data.{split} is given, but {len(splits[split])} rows of {data.train} already have that split: "
+                f"data.{split} is given, but {len(splits[split])} rows of {data.named} already have that split: "
                 f"leave out data.{split}, or name another column in data.split"
             )
         if isinstance(given, Last):
@@ -74,6 +78,8 @@ def load_splits(
             splits[split] = _holdout(given, split, data, whole)
     if ends and data.windows is not None:
         splits |= parted(splits["train"], data.windows.column, ends, whole and data.long is not None)
+    if splits["train"].parts:
+        splits["train"] = with_shares(splits["train"], data)
     kept: dict[str, Manifest] = {split: splits[split] for split in ("train", "val", "test") if split in splits}
     return kept if whole else {split: _cut(rows, data) for split, rows in kept.items()}
 
@@ -125,7 +131,7 @@ def choose(
     if split is None and otherwise == "every":
         return splits
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
-    return {name: split_in(splits, name, source or data.train)}
+    return {name: split_in(splits, name, source or data.named)}
 
 
 def _source(source: str, data: Data, whole: bool, ends: dict[str, float]) -> dict[str, Manifest]:

@@ -52,7 +52,7 @@ def evaluated_rows(
         raise BadInput("--column, --label and --target do not go with data.long, which names the columns itself")
     splits = _called(choose(data, seed, source, otherwise="every"), names)
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
-    rows = split_in(splits, name, source or data.train)
+    rows = split_in(splits, name, source or data.named)
     if train is not None:
         known = load_splits(data, seed) if _is_same(train, data.train) else _called(splits_of(train, data), names)
         learned = "train" if "train" in known else "all"
@@ -60,7 +60,7 @@ def evaluated_rows(
         if same and name in (learned, "all"):
             raise BadInput(f"--train {train}: these are the rows to evaluate; leave it out, or name others")
         return Source(name, rows, known.get(learned), None if same and name == "val" else known.get("val"))
-    if "train" not in splits and data.train and not _is_same(source, data.train):
+    if "train" not in splits and data.train and not any(_is_same(source, one) for one in data.sources):
         own = load_splits(data, seed)
         if _is_same(source, data.val):
             del own["val"]

@@ -14,7 +14,10 @@ def rooted(config: Config) -> Config:
     def place(source: str) -> str:
         return str(Path(source).absolute()) if not is_builtin(source) and Path(source).exists() else source
 
-    found = {"train": place(data.train)}
+    if isinstance(data.train, str):
+        found: dict[str, Any] = {"train": place(data.train)}
+    else:
+        found = {"train": [part.model_copy(update={"source": place(part.source)}) for part in data.train]}
     found |= {key: place(value) for key in ("val", "test") if isinstance(value := getattr(data, key), str)}
     changes: dict[str, Any] = {"data": data.model_copy(update=found)}
     if config.pretrain is not None and config.pretrain.run is not None:

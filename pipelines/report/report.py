@@ -116,7 +116,7 @@ def look_at(
         try:
             splits = choose(run.config.data, run.config.train.seed, data, otherwise="every")
             name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
-            manifest = split_in(splits, name, data or run.config.data.train)
+            manifest = split_in(splits, name, data or run.config.data.named)
             bad: list[str] = []
             snapshot = look(run, manifest, rows, bad.append)
             found = pictures(snapshot, points, splits["train"] if data is None else None)

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from clx.pipelines.config.data_schema import Data
 from clx.pipelines.config.schema import Config
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs import state
@@ -46,10 +47,15 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [line for line in lines(folder / METRICS) if isinstance(line.get("step"), int)]
 
 
+def shares_of(data: Data) -> str:
+    """The shares of several sources, in words; nothing where they have none."""
+    return f" in shares of {' to '.join(f'{share:g}' for share in data.shares)}" if data.shares else ""
+
+
 def facts(one: ReportedRun, run: Run | None) -> list[tuple[str, str]]:
     """What a run is, as words."""
     config = one.config
-    found = [("folder", str(one.folder)), ("data", config.data.train)]
+    found = [("folder", str(one.folder)), ("data", config.data.named + shares_of(config.data))]
     if config.data.label:
         found.append(("label", config.data.label))
     if config.data.target:

@@ -107,7 +107,7 @@ def summary(run: Path, name: str | None = None) -> dict[str, Any]:
     return {
         "run": name or str(run),
         "started": started[:19],
-        "data": Path(config.data.train).name,
+        "data": " + ".join(Path(source).name for source in config.data.sources),
         "objective": "+".join(term.name for term in config.objective),
         "state": state_of(run),
         "step": kept[-1].step if kept else 0,

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.batches.dataset import BatchDataset
+from clx.pipelines.batches.mixture import Mixture
 from clx.pipelines.data.imbalance import row_weights
 from clx.pipelines.data.label_sets import holds_sets
 from clx.pipelines.data.manifest import Manifest
@@ -27,6 +28,15 @@ def training_rows(run: Run, manifest: Manifest) -> tuple[BatchDataset, NDArray[n
         return rows, weights
     rows.weights = weights
     return rows, None
+
+
+def mixture_of(run: Run, manifest: Manifest) -> Mixture | None:
+    """How the rows of several sources with shares come together."""
+    data, train = run.config.data, run.config.train
+    if not data.shares:
+        return None
+    parts = tuple((part.start, part.stop) for part in manifest.part_rows())
+    return Mixture(parts, tuple(data.shares), train.batch_size, train.seed)
 
 
 def validation_rows(run: Run, manifest: Manifest) -> BatchDataset:

@@ -26,7 +26,7 @@ from clx.pipelines.system.stages import loop_begins, loop_ends, stage, turn_ends
 from clx.pipelines.training import resume
 from clx.pipelines.training.health import Health
 from clx.pipelines.training.logs import BadRows, Metrics
-from clx.pipelines.training.rows import keep_frozen_features, training_rows, validation_rows
+from clx.pipelines.training.rows import keep_frozen_features, mixture_of, training_rows, validation_rows
 from clx.pipelines.training.saving import Saving
 from clx.pipelines.training.schedule import Plan
 from clx.pipelines.training.step import Learner
@@ -49,6 +49,7 @@ class Trainer:
         warn_of_idle_parts(config, run.model, run.objective)
         self.learner = Learner(run, config.train, plan.steps, group)
         self.rows, self.draw = training_rows(run, splits["train"])
+        self.mixture = mixture_of(run, splits["train"])
         self.val = validation_rows(run, splits["val"]) if "val" in splits else None
         if config.train.patience is not None and self.val is None:
             raise BadInput("train.patience needs val rows to wait on: set data.val, or leave it out")
@@ -110,7 +111,13 @@ class Trainer:
         """Those of the remaining steps; none after the end that `train.patience` makes."""
         settings = self.settings
         order = Order(
-            self.plan.rows, settings.batch_size, settings.seed, start=self.step, stop=self.plan.steps, weights=self.draw
+            self.plan.rows,
+            settings.batch_size,
+            settings.seed,
+            start=self.step,
+            stop=self.plan.steps,
+            weights=self.draw,
+            mixture=self.mixture,
         )
         pin = self.learner.device.type == "cuda"
         made = self.learner.batches(self.rows, order, settings.workers, pin, self.bad_rows.report)

@@ -225,10 +225,12 @@ def describe(manifest: Manifest) -> dict[str, Any]:
     """A manifest by its name and a digest that another, or a changed one, does not have."""
     digest = hashlib.blake2b(manifest.rows.tobytes(), digest_size=16)
     digest.update(str(manifest.table.schema).encode())
-    files = [Path(name) for name, _ in manifest.files] or [manifest.file or manifest.root / Path(manifest.name).name]
-    if manifest.path_column:
-        digest.update("\n".join(manifest.column(manifest.path_column)).encode("utf-8", "surrogateescape"))
-    for file in [] if manifest.path_column else filter(Path.is_file, files):
-        stat = file.stat()
-        digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+    for part in manifest.parts or (manifest,):
+        files = [Path(name) for name, _ in part.files] or [part.file or part.root / Path(part.name).name]
+        if part.path_column:
+            names = manifest.column(part.path_column)
+            digest.update("\n".join(map(str, names)).encode("utf-8", "surrogateescape"))
+        for file in [] if part.path_column else filter(Path.is_file, files):
+            stat = file.stat()
+            digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
     return {"name": manifest.name, "rows": len(manifest), "digest": digest.hexdigest()}

@@ -199,7 +199,7 @@ class Inputs:
         for i in range(len(manifest)):
             try:
                 row = manifest.row(i, columns)
-                cells = {n: cell_of(row, n, m, manifest) for n, m in modalities.items()}
+                cells = {n: cell_of(row, n, m, manifest.of_row(i)) for n, m in modalities.items()}
                 present = {n: cell for n, cell in cells.items() if cell is not None}
                 yield manifest.where(i), present or "every cell is empty"
             except BadInput as error:

@@ -203,7 +203,7 @@ class Predictor:
         self, parts: Iterator[tuple[list[Line], list[BadRow]]], schema: "pa.Schema", source: str | None
     ) -> Predictions:
         data = self.run.config.data
-        own = [name for name in (data.train, data.val, data.test) if isinstance(name, str)]
+        own = [name for name in (*data.sources, data.val, data.test) if isinstance(name, str)]
         return Predictions(parts, schema, [source] if source else own, self.strict, self.say)
 
 

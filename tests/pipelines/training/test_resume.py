@@ -50,6 +50,22 @@ def test_memory_and_steps_resume_bit_for_bit(tmp_path: Path, silent: Progress, e
         assert memory[:, 1].max() == 3
 
 
+def test_sources_with_shares_resume_bit_for_bit(tmp_path: Path, silent: Progress, write: Any) -> None:
+    one = write("a.csv", "text,caption\n" + "".join(f"a word {i},item {i}\n" for i in range(40)))
+    other = write("b.csv", "text,caption\n" + "".join(f"another {i},thing {i}\n" for i in range(10)))
+    made = Config.model_validate(
+        {
+            "data": {"train": [{"source": one, "share": 2}, {"source": other, "share": 1}]},
+            "modalities": {"text": {"width": 32, "layers": 1}, "caption": {"like": "text", "column": "caption"}},
+            "embed_dim": 8,
+            "objective": [{"name": "clip"}],
+            "train": {"batch_size": 8, "steps": 9},
+            "eval": [],
+        }
+    )
+    whole_as_in_parts(made, 4, tmp_path, silent)
+
+
 @pytest.mark.parametrize("loss", ["ts2vec", "infonce"])
 def test_learned_views_resume_bit_for_bit(tmp_path: Path, silent: Progress, loss: str) -> None:
     raw = series_config(augmentation={"crops": 0.5, "autotcl": 0.1})
