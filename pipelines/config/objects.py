@@ -6,13 +6,13 @@ from typing import Any
 from clx.losses.base import LOSSES, Loss
 from clx.modalities.base import Modality
 from clx.modalities.registry import MODALITIES
+from clx.pipelines.config.heads import head_of, heads_of
 from clx.pipelines.config.options import construct, options_model, options_of
-from clx.pipelines.config.schema import Config, Fuse, Term
+from clx.pipelines.config.schema import Config, Term
 from clx.pipelines.system.errors import BadInput, nearest
 
 OF_THE_COLUMN = ("kind", "like", "column", "several", "views", "augmentation", "drop")
 """Keys of a modality that says `like`, where its kind has them; all others are those of the tower that it shares."""
-FUSE: Fuse = "gated"
 """What is taken where a term that trains the head says nothing: an input that tells nothing then does no harm."""
 
 
@@ -82,7 +82,7 @@ def make_losses(config: Config) -> list[Loss]:
                 f"modalities.{name}.column: several columns are for a modality that is only among the `negatives` of a "
                 "term; give each other column a modality of its own, with like: to share a tower"
             )
-    fuse_of(config)
+    heads_of(config)
     widest = max(max(term.dims or [config.embed_dim]) for term in config.objective)
     if widest < config.embed_dim:
         raise BadInput(
@@ -104,16 +104,6 @@ def check_dims(config: Config, term: Term, where: str) -> None:
             f"{where}.dims: {term.name} is of a head's predictions, which are of the whole embedding; terms on the "
             f"embeddings themselves take it: {takers}"
         )
-
-
-def fuse_of(config: Config) -> Fuse:
-    """How the run's head looks at several inputs. Raises `BadInput` where its terms do not agree."""
-    heads = [term for term in config.objective if term.name in LOSSES and LOSSES[term.name].trains_predictions]
-    found = {term.fuse or FUSE: term.name for term in heads}
-    if len(found) > 1:
-        asked = " and ".join(f"{name} has {fuse}" for fuse, name in found.items())
-        raise BadInput(f"objective: a run has one head that predicts, but {asked}: give its terms the same fuse")
-    return next(iter(found), FUSE)
 
 
 def check_negatives(config: Config, term: Term, where: str) -> None:
@@ -153,7 +143,7 @@ def resolved(config: Config, modalities: Mapping[str, Modality], losses: list[Lo
                     inputs=term.inputs,
                     negatives=term.negatives,
                     dims=term.dims,
-                    fuse=fuse_of(config) if loss.trains_predictions else None,
+                    fuse=head.fuse if (head := head_of(config, term)) is not None else None,
                     **options_of(loss),
                 )
                 for term, loss in zip(config.objective, losses, strict=True)

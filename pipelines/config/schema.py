@@ -39,8 +39,8 @@ class Term(BaseModel):
     width alone when not given."""
     fuse: Fuse | None = None
     """How the head that this term trains looks at several inputs: `gated`, each predicts for itself and gates weigh
-    them, the default; `concat`, a perceptron on all embeddings side by side; `mean`, a linear head on their mean. All
-    terms that train the head have the same."""
+    them, the default; `concat`, a perceptron on all embeddings side by side; `mean`, a linear head on their mean.
+    Terms of the same inputs train one head and have the same."""
 
     @property
     def options(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from clx.pipelines.system.errors import BadInput
 
-FORMAT = 4
+FORMAT = 5
 """Of the configs that this version saves, under the key `format`; 1 is that of configs without it."""
 RENAMED = {
     "symile": {"negatives": "tuples"},
@@ -19,6 +19,8 @@ RENAMED = {
 """Options of losses by their names in format 1."""
 MADE_3 = {"batch_size": 256, "chunk": None, "chunk_statistics": "batch"}
 """Keys that take the place of `accumulate` of format 3, with their values where it was 1."""
+HEADS_4 = ("l1", "mse", "huber", "cross-entropy", "binary-cross-entropy")
+"""Losses that train a head in format 4."""
 HEADS_1 = ("l1", "mse", "huber", "cross-entropy")
 """Losses that in format 1 were given predictions from all inputs, whatever their `inputs` said."""
 
@@ -61,7 +63,22 @@ def upgrade(raw: Any, where: str) -> Any:
         stage = raw.get("pretrain")
         if isinstance(stage, dict) and isinstance(first := stage.get("train"), dict):
             raw["pretrain"] = stage | {"train": _first_3(train, first, _train_3(train))}
+    if found < 5:
+        stage = raw.get("pretrain")
+        raw |= {"objective": _shared_4(raw["objective"])} if isinstance(raw.get("objective"), list) else {}
+        if isinstance(stage, dict) and isinstance(stage.get("objective"), list):
+            raw["pretrain"] = stage | {"objective": _shared_4(stage["objective"])}
     return raw
+
+
+def _shared_4(terms: list[Any]) -> list[Any]:
+    """Terms of format 4, in which all that train a head trained one, on the inputs of any of them."""
+    heads = [t for t in terms if isinstance(t, Mapping) and t.get("name") in HEADS_4]
+    inputs = [t.get("inputs") for t in heads]
+    if all(each == inputs[0] for each in inputs):
+        return terms
+    every = None if None in inputs else list(dict.fromkeys(name for each in inputs for name in each or []))
+    return [t | {"inputs": every} if t in heads else t for t in terms]
 
 
 def _train_3(train: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from clx.modalities.series import Series
 from clx.pipelines.batches.cells import cells
 from clx.pipelines.batches.columns import check_columns, refuse_answers, spread, view_names
 from clx.pipelines.batches.telling_columns import supervised_inputs
-from clx.pipelines.config.objects import fuse_of, make_losses, make_modalities, resolved, written_out
+from clx.pipelines.config.heads import head_of, heads_of
+from clx.pipelines.config.objects import make_losses, make_modalities, resolved, written_out
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.classes import index_of
 from clx.pipelines.data.distinct import distinct
@@ -94,8 +95,10 @@ class Run:
         if not 1 <= width < self.config.embed_dim:
             raise BadInput(f"--dim {width}: the embeddings have {self.config.embed_dim} columns, so 1 to that")
         model = copy(self.model)  # the same towers
-        model._modules = {name: part for name, part in self.model._modules.items() if name != "predictor"}
-        model.predictor, model.embed_dim, model.is_narrow = None, width, True
+        parts = self.model._modules.items()
+        model._modules = {name: part for name, part in parts if name not in ("predictor", "further_heads")}
+        model.predictor, model.further_heads, model.heads = None, {}, {}
+        model.embed_dim, model.is_narrow = width, True
         return replace(self, config=self.config.model_copy(update={"embed_dim": width}), model=model)
 
     def merged(self) -> "Run":
@@ -148,7 +151,7 @@ def build(
             loss.setup(seen, config.embed_dim, facts.classes, facts.rows)
         levels = levels_of(facts.classes, config.data.levels)
         known = None if levels is None else torch.tensor(levels)
-        objective = Objective(config.objective, losses, fuse_of(config) == "gated", known)
+        objective = Objective(config.objective, losses, [head_of(config, term) for term in config.objective], known)
         outputs = 0
         if "predictions" in objective.needs():
             forecasts = forecast_of(config, modalities)
@@ -157,7 +160,7 @@ def build(
                 series = modalities[forecasts[0]]
                 assert isinstance(series, Series)
                 outputs = forecasts[1] * series.channels
-        model = Embedder(modalities, config.embed_dim, outputs, predicting(config, losses), load, fuse_of(config))
+        model = Embedder(modalities, config.embed_dim, outputs, heads_of(config), load)
         check_steps(config, losses, modalities, model)
         if config.pretrain is None or config.pretrain.run is None or not config.pretrain.freeze:
             check_chunk(config, model)  # else when it is known which encoders are kept as they are
@@ -169,12 +172,6 @@ def build(
         model.get_buffer("target_mean").copy_(torch.tensor(facts.target_mean))
         model.get_buffer("target_scale").copy_(torch.tensor(facts.target_scale))
     return Run(resolved(config, modalities, losses), facts, modalities, model, objective)
-
-
-def predicting(config: Config, losses: list[Loss]) -> set[str]:
-    """Modalities that the terms look at which train the head."""
-    heads = [term for term, loss in zip(config.objective, losses, strict=True) if loss.trains_predictions]
-    return {name for term in heads for name in config.inputs_of(term)}
 
 
 def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dict[str, Any]] | None = None) -> Run:

@@ -201,7 +201,7 @@ def warn_of_idle_parts(config: Config, model: Embedder, objective: Objective) ->
         assert isinstance(loss, Loss)
         inputs = config.inputs_of(term)
         towers = [model.tower(name) for name in inputs]
-        heads = [model.predictor] if loss.trains_predictions and model.predictor is not None else []
+        heads = [model.head(objective.heads[loss].name)] if loss in objective.heads and model.heads else []
         if not any(p.requires_grad for part in [loss, *heads, *towers] for p in part.parameters()):
             warn(
                 f"loss {term.name!r} changes nothing: all that it looks at is frozen ({', '.join(inputs)})",

@@ -1,6 +1,6 @@
 """The objective: a weighted sum of losses, each given exactly what its signature asks for."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Loss
 from clx.losses.memory import Remembering
+from clx.pipelines.config.heads import Head
 from clx.pipelines.config.schema import Term, only_negatives
 from clx.pipelines.model.towers import modality_of
 from clx.pipelines.model.widths import at_widths
@@ -38,13 +39,17 @@ class Objective(nn.Module):
     levels: Tensor | None
 
     def __init__(
-        self, terms: list[Term], losses: list[Loss], gated_head: bool = False, levels: Tensor | None = None
+        self,
+        terms: list[Term],
+        losses: list[Loss],
+        heads: Sequence[Head | None] = (),
+        levels: Tensor | None = None,
     ) -> None:
-        """`gated_head`: whether the head is a `Gated` one, where it looks at several inputs. `levels` `[C, L]` of the
-        classes are what losses get that ask for them."""
+        """`heads`: of each term the head that it trains, if it trains one. `levels` `[C, L]` of the classes are what
+        losses get that ask for them."""
         super().__init__()
         self.register_buffer("levels", levels, persistent=False)
-        self.gated_head = gated_head
+        self.heads = {loss: head for loss, head in zip(losses, heads, strict=False) if head is not None}
         self.terms = terms
         self.losses = nn.ModuleList(losses)
         self.only_negatives = only_negatives(terms)
@@ -75,7 +80,7 @@ class Objective(nn.Module):
     def gates(self, loss: Loss, seen: Embeddings) -> bool:
         """Whether this loss trains gates over several inputs, now."""
         several = len({modality_of(name) for name in seen}) > 1
-        return self.gated_head and self.training and loss.trains_predictions and several
+        return loss in self.heads and self.heads[loss].fuse == "gated" and self.training and several
 
     def gated(self, loss: Loss, seen: Embeddings, extras: Provide) -> Tensor:
         """The loss of what all inputs predict together, with the gradients of other losses: each input learns from what

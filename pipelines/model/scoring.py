@@ -165,10 +165,10 @@ def embed_items(run: Run, items: Sequence[dict[str, Any]]) -> tuple[Embeddings, 
 
 
 @torch.no_grad()
-def head_says(run: Run, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
-    """What the run's head says of embedded rows, `[N, outputs]`, on the CPU."""
+def head_says(run: Run, z: Embeddings, present: dict[str, Tensor], by: str | None = None) -> Tensor:
+    """What the head `by`, or the one that predicts, says of embedded rows, `[N, outputs]`, on the CPU."""
     z = {name: rows.to(run.device) for name, rows in z.items()}
-    return run.model.predict(z, {name: here.to(run.device) for name, here in present.items()}).cpu()
+    return run.model.predict(z, {name: here.to(run.device) for name, here in present.items()}, by).cpu()
 
 
 def trained(run: Run, z: dict[str, Tensor], present: dict[str, Tensor], steps: int) -> Tensor:

@@ -1,6 +1,6 @@
 """The model: one encoder and projection head per modality. Inputs in, one embedding per name out."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from clx.losses.primitives.autograd import at_least_float32
 from clx.losses.view_criterion import relevance
 from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
 from clx.modalities.series_encoders import last_step
+from clx.pipelines.config.heads import Head
 from clx.pipelines.model.checkpointing import recompute
 from clx.pipelines.model.chunks import encode
 from clx.pipelines.model.fusion import Fused, by_modality, head, mean_of_present
@@ -159,9 +160,8 @@ class Embedder(nn.Module):
         modalities: dict[str, Modality],
         embed_dim: int,
         outputs: int = 0,
-        predict_from: Collection[str] = (),
+        heads: Sequence[Head] = (),
         load: bool = True,
-        fuse: str = "mean",
     ) -> None:
         super().__init__()
         self.embed_dim, self.whole, self.is_narrow = embed_dim, embed_dim, False
@@ -175,10 +175,11 @@ class Embedder(nn.Module):
                 self.towers[name] = Tower(modality, embed_dim, load)
             except ValueError as error:
                 raise ValueError(f"modalities.{name}: {error}") from None
-        seen = [name for name in modalities if name in predict_from]
-        self.predictor = head(fuse, seen, embed_dim, outputs) if outputs else None
-        self.predict_from = frozenset(predict_from)
-        """Modalities that the predictor looks at: the inputs of the terms that train it."""
+        made = {each.name: head(each.fuse, each.inputs, embed_dim, outputs) for each in heads if outputs}
+        self.heads = {each.name: frozenset(each.inputs) for each in heads if outputs}
+        """The modalities that each head looks at: the inputs of the terms that train it. The first one predicts."""
+        self.predictor = made.pop(heads[0].name) if made else None
+        self.further_heads: Mapping[str, nn.Module] = nn.ModuleDict(made)  # type: ignore[assignment]
         # Predictions are in the target's own units: the predictor's output is scaled by training statistics.
         self.register_buffer("target_mean", torch.zeros(outputs))
         self.register_buffer("target_scale", torch.ones(outputs))
@@ -243,41 +244,56 @@ class Embedder(nn.Module):
         views = [self.tower(name).view for name in self.towers]
         return [p for view in views if view is not None for p in view.parameters()]
 
-    def predict(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
+    @property
+    def predict_from(self) -> frozenset[str]:
+        """Modalities that the head looks at which predicts."""
+        return next(iter(self.heads.values()), frozenset())
+
+    def head(self, name: str) -> nn.Module:
+        """The head of this name."""
+        return self.further_heads[name] if name in self.further_heads else self.get_submodule("predictor")
+
+    def predict(self, z: Embeddings, present: dict[str, Tensor], by: str | None = None) -> Tensor:
         """Predictions `[B, outputs]`, in the units of the targets, from the embeddings that the head looks at.
 
-        Of rows that have nothing the predictor looks at, they say nothing: see `predictable`.
+        By the head `by`, or the one that predicts. Of rows that have nothing it looks at they say nothing: see
+        `predictable`.
         """
-        assert self.predictor is not None
+        by = next(iter(self.heads)) if by is None else by
         scale, shift = self.get_buffer("target_scale"), self.get_buffer("target_mean")
-        if isinstance(self.predictor, Fused):
-            found = self.predictor(*by_modality(self.predictor.names, z, present))
+        head = self.head(by)
+        if isinstance(head, Fused):
+            found = head(*by_modality(head.names, z, present))
         else:
-            found = self.predictor(self.pooled(z, present))
+            found = head(self.pooled(z, present, self.heads[by]))
         return at_least_float32(found) * scale + shift
 
     def linear_heads(self) -> list[tuple[frozenset[str], nn.Linear]]:
         """Each linear head with the modalities whose mean embedding it is given."""
-        if isinstance(self.predictor, nn.Linear):
-            return [(self.predict_from, self.predictor)]
-        parts = {} if self.predictor is None else {n: self.predictor.alone(n) for n in self.predictor.names}
-        return [(frozenset([name]), part) for name, part in parts.items() if isinstance(part, nn.Linear)]
+        found: list[tuple[frozenset[str], nn.Module]] = []
+        for name, inputs in self.heads.items():
+            head = self.head(name)
+            parts = {frozenset([n]): head.alone(n) for n in head.names} if isinstance(head, Fused) else {inputs: head}
+            found += parts.items()
+        return [(names, part) for names, part in found if isinstance(part, nn.Linear)]
 
     def alone(self, name: str) -> nn.Module | None:
-        """What predicts `[B, outputs]`, standardised, from embeddings of one modality; None if nothing does."""
-        if name not in self.predict_from or not isinstance(self.predictor, Fused):
-            return self.predictor if name in self.predict_from else None
-        return self.predictor.alone(name)
+        """What predicts `[B, outputs]`, standardised, from embeddings of one modality: the head of this input alone,
+        else the first that looks at it; None if nothing does."""
+        by = next((n for n, inputs in self.heads.items() if inputs == {name}), None)
+        by = by or next((n for n, inputs in self.heads.items() if name in inputs), None)
+        head = None if by is None else self.head(by)
+        return head.alone(name) if isinstance(head, Fused) else head
 
-    def predictable(self, present: dict[str, Tensor]) -> Tensor:
-        """Which rows `[B]` have an input that the predictor looks at."""
-        seen = [here for name, here in present.items() if modality_of(name) in self.predict_from]
+    def predictable(self, present: dict[str, Tensor], by: str | None = None) -> Tensor:
+        """Which rows `[B]` have an input that the head `by` looks at, or the one that predicts."""
+        looked_at = self.predict_from if by is None else self.heads[by]
+        seen = [here for name, here in present.items() if modality_of(name) in looked_at]
         return torch.stack(seen).any(0) if seen else torch.zeros_like(next(iter(present.values())))
 
-    def pooled(self, z: Embeddings, present: dict[str, Tensor], of: Collection[str] | None = None) -> Tensor:
-        """The mean `[B, embed_dim]` of the embeddings that are present and of these modalities; of those that the
-        predictor looks at, when none are given."""
-        seen = [name for name in z if modality_of(name) in (self.predict_from if of is None else of)]
+    def pooled(self, z: Embeddings, present: dict[str, Tensor], of: Collection[str]) -> Tensor:
+        """The mean `[B, embed_dim]` of the embeddings that are present and of these modalities."""
+        seen = [name for name in z if modality_of(name) in of]
         if not seen:
             return at_least_float32(torch.zeros_like(next(iter(z.values()))))
         return mean_of_present([z[name] for name in seen], [present[name] for name in seen])

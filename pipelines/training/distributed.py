@@ -194,12 +194,12 @@ class Ranks:
     def sum_gradients(self, loss: Tensor) -> Tensor:
         """Give each parameter the sum of its gradients over ranks; the loss `[]` of rank 0.
 
-        Every rank has the whole gradient of what the objective and the predictor learn. Rank 0's is taken, so that
-        ranks on different processors stay equal to the last bit. One all-reduce for each type of number. A parameter
-        that no rank has a gradient of stays without.
+        Every rank has the whole gradient of what the objective and the predicting heads learn. Rank 0's is taken, so
+        that ranks on different processors stay equal to the last bit. One all-reduce for each type of number. A
+        parameter that no rank has a gradient of stays without.
         """
-        predictor = self.model.predictor
-        whole = {id(p) for part in (self.objective, predictor) if part is not None for p in part.parameters()}
+        heads = [self.model.head(name) for name in self.model.heads]
+        whole = {id(p) for part in (self.objective, *heads) for p in part.parameters()}
         first = self.group.rank == 0
         learned = [p for part in (self.model, self.objective) for p in part.parameters() if p.requires_grad]
         for kind in dict.fromkeys(p.dtype for p in learned):

@@ -12,6 +12,7 @@ from torch import Tensor
 from clx.losses.base import Embeddings, Loss, Steps
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.model.fusion import Gated
+from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder, modality_of
 
 GATE_ROWS = 5
@@ -26,6 +27,7 @@ class Extras:
 
     batch: Batch
     model: Embedder
+    objective: Objective
     embeddings: Embeddings
     """Of all views."""
     steps: Steps
@@ -36,8 +38,6 @@ class Extras:
     """Share of the run's steps that are done."""
     features: Embeddings = field(default_factory=dict)
     """What encoders give their heads by view name, where some loss asks for it."""
-    levels: Tensor | None = None
-    """`[C, L]`, see `losses.base.EXTRAS`."""
     answered: Tensor | None = None
     """Rows `[B]` whose labels and targets are given to a loss that trains the head; all when None."""
 
@@ -45,7 +45,10 @@ class Extras:
         """Values by name. A loss that trains the head has predictions from its own inputs, and of rows without any of
         them no label or target; another one has the head's predictions as they are."""
         heads = z if loss.trains_predictions else self.embeddings
-        given = {name: VALUES[name](self, heads if name in OF_THE_HEAD else z) for name in loss.needs()}
+        given = {name: VALUES[name](self, heads if name in ANSWERS else z) for name in loss.needs() - {"predictions"}}
+        if "predictions" in loss.needs():
+            by = self.objective.heads[loss].name if loss in self.objective.heads else None
+            given["predictions"] = self.model.predict(heads, self.batch.present, by)
         if negatives:
             given |= {"negatives": negatives, "present": VALUES["present"](self, z | negatives)}
         return given
@@ -83,21 +86,19 @@ class Extras:
         values = self(loss, {name: rows}, {})
         answers = [value for key, value in values.items() if key in ANSWERS and isinstance(value, Tensor)]
         known = [(value.isfinite() if value.is_floating_point() else value >= 0).any() for value in answers]
-        gates = self.model.predictor
+        gates = self.model.head(self.objective.heads[loss].name)
         if isinstance(gates, Gated):
             with torch.no_grad():
                 gates.track(modality_of(name), loss({name: rows}, **values), torch.stack(known).all())
 
 
 ANSWERS = ("labels", "label_sets", "targets")
-OF_THE_HEAD = ("predictions", *ANSWERS)
 VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "labels": lambda extras, z: extras.batch.labels.where(extras.known(z), -1),
     "label_sets": lambda extras, z: extras.sets(z),
-    "levels": lambda extras, z: extras.levels,
+    "levels": lambda extras, z: extras.objective.levels,
     "features": lambda extras, z: extras.encoded(),
     "targets": lambda extras, z: extras.batch.targets.where(extras.known(z)[:, None], torch.nan),
-    "predictions": lambda extras, z: extras.model.predict(z, extras.batch.present),
     "present": lambda extras, z: {name: extras.batch.present[name] for name in z} if extras.batch.lacks else None,
     "sample_id": lambda extras, z: extras.batch.sample_id,
     "repeats": lambda extras, z: extras.batch.repeats,

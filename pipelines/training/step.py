@@ -133,8 +133,7 @@ class Learner:
                 with stage("gathering from ranks"):
                     features = features and ranks.features(features, batch)
                     z, steps, batch = ranks.gather(z, steps, batch)
-            progress, levels = self.step / self.steps, objective.levels
-            extras = Extras(batch, model, z, steps, generator, progress, features or {}, levels)
+            extras = Extras(batch, model, objective, z, steps, generator, self.step / self.steps, features or {})
             with stage("loss"), nullcontext() if ranks is None else ranks.sharing():
                 loss, counts = objective(z, extras)
         told = {name: seen(rows.detach(), batch.present[name]) for name, rows in z.items()}

@@ -1,4 +1,6 @@
-"""The task `classification`: the class head that a run was trained with, as `clx predict` uses it."""
+"""The task `classification`: the class heads that a run was trained with; `clx predict` uses the first."""
+
+from typing import Any
 
 from clx.pipelines.evaluation.task_context import (
     Lines,
@@ -8,6 +10,7 @@ from clx.pipelines.evaluation.task_context import (
     named,
     need_known_classes,
     need_label,
+    nonempty,
     task,
 )
 from clx.pipelines.measures.bootstrap import means, together
@@ -27,16 +30,27 @@ def classification(context: TaskContext) -> Lines:
         raise Unfit("needs a class head, which the objective cross-entropy trains")
     classes = run.facts.classes
     need_known_classes(classes, named(embedded))
-    labelled = run.model.predictable(embedded.present) & (embedded.labels >= 0)
+    found = {}
+    for by in run.model.heads:
+        line = _by(context, by)
+        if line is not None:
+            found["+".join(name for name in embedded.z if name in run.model.heads[by])] = line
+    return nonempty(found, "no row has both an input that the head looks at and a class that it was trained on")
+
+
+def _by(context: TaskContext, by: str) -> dict[str, Any] | None:
+    """The figures of one head; None where it has nothing to look at."""
+    run, embedded = context.run, context.embedded
+    classes = run.facts.classes
+    labelled = run.model.predictable(embedded.present, by) & (embedded.labels >= 0)
     unknown = int((labelled & (embedded.labels >= len(classes))).sum())
     rows = (labelled & (embedded.labels < len(classes))).nonzero()[:, 0]
     if not len(rows):
-        raise Unfit("no row has both an input that the head looks at and a class that it was trained on")
+        return None
     here = embedded.take(rows)
-    logs = head_says(run, here.z, here.present).double().log_softmax(1)
+    logs = head_says(run, here.z, here.present, by).double().log_softmax(1)
     order, truth = logs.topk(min(5, len(classes)), dim=1).indices, here.labels
     sure, right = logs.amax(1).exp(), order[:, 0] == truth
-    by = "+".join(name for name in embedded.z if name in run.model.predict_from)
     line = classified(context, order, truth, classes)
     matrix = {key: line.pop(key) for key in ("confusion", "rows") if key in line}
     losses = means({"log_loss": -logs.gather(1, truth[:, None])[:, 0].numpy()})
@@ -45,4 +59,4 @@ def classification(context: TaskContext) -> Lines:
     with_interval = len(classes) * len(rows) * resamples <= CELLS
     line |= context.figures(len(rows), macro_auc(logs, truth), resamples=resamples if with_interval else 0)
     line |= context.figures(len(rows), calibration_gap(sure, right), resamples=0)
-    return {by: line | matrix | ({"unknown_class": unknown} if unknown else {})}
+    return line | matrix | ({"unknown_class": unknown} if unknown else {})

@@ -30,14 +30,15 @@ def multilabel(context: TaskContext) -> Lines:
         classes = len(run.facts.classes)
         if not bool((sets[known][:, :classes] > 0).any()):
             raise Unfit(f"none of the labels is one of the run's: {', '.join(run.facts.classes[:8])}")
-        rows = (known & run.model.predictable(embedded.present)).nonzero()[:, 0]
-        if len(rows):
-            here = embedded.take(rows)
-            chances = head_says(run, here.z, here.present).sigmoid()
-            names = "+".join(name for name in embedded.z if name in run.model.predict_from)
-            unseen = int((sets[rows][:, classes:] > 0).sum())
-            line = _figures(context, chances, sets[rows][:, :classes], chances >= 0.5)
-            found[names] = line | ({"unseen_labels": unseen} if unseen else {})
+        for by, inputs in run.model.heads.items():
+            rows = (known & run.model.predictable(embedded.present, by)).nonzero()[:, 0]
+            if len(rows):
+                here = embedded.take(rows)
+                chances = head_says(run, here.z, here.present, by).sigmoid()
+                names = "+".join(name for name in embedded.z if name in inputs)
+                unseen = int((sets[rows][:, classes:] > 0).sum())
+                line = _figures(context, chances, sets[rows][:, :classes], chances >= 0.5)
+                found[names] = line | ({"unseen_labels": unseen} if unseen else {})
     text = context.text
     if text is not None and column_of(text, run.modalities[text]) != run.config.data.label and embedded.classes:
         words = class_embeddings(

@@ -42,16 +42,17 @@ Prediction = tuple[str, Tensor, Tensor, dict[str, Any]]
 
 
 def headed(context: TaskContext, target: str) -> Iterator[Prediction]:
-    """What the model's own predictor says of one target."""
+    """What each head of the model says of one target."""
     run, embedded = context.run, context.embedded
     known = ~embedded.targets[:, embedded.target.index(target)].isnan()
-    rows = (run.model.predictable(embedded.present) & known).nonzero()[:, 0]
-    if len(rows):
-        here = embedded.take(rows)
-        every = head_says(run, here.z, here.present)
-        place = run.config.data.target.index(target)
-        names = "+".join(name for name in embedded.z if name in run.model.predict_from)
-        yield names, rows, every[:, place], {"regressor": "predictor"}
+    for by, seen in run.model.heads.items():
+        rows = (run.model.predictable(embedded.present, by) & known).nonzero()[:, 0]
+        if len(rows):
+            here = embedded.take(rows)
+            every = head_says(run, here.z, here.present, by)
+            place = run.config.data.target.index(target)
+            names = "+".join(name for name in embedded.z if name in seen)
+            yield names, rows, every[:, place], {"regressor": "predictor"}
 
 
 def training_targets(manifest: Manifest, target: str) -> Floats:

@@ -1,0 +1,49 @@
+"""The heads that predict: which terms train which, and what each looks at."""
+
+from dataclasses import dataclass
+
+from clx.losses.base import LOSSES
+from clx.pipelines.config.schema import Config, Fuse, Term
+from clx.pipelines.system.errors import BadInput
+
+FUSE: Fuse = "gated"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that predicts, trained by all terms that have its inputs."""
+
+    inputs: tuple[str, ...]
+    """Modalities that it looks at, in the order of the config's."""
+    fuse: Fuse
+
+    @property
+    def name(self) -> str:
+        return "+".join(self.inputs)
+
+
+def head_of(config: Config, term: Term) -> Head | None:
+    """The head that a term trains, if it trains one."""
+    if term.name not in LOSSES or not LOSSES[term.name].trains_predictions:
+        return None
+    inputs = config.inputs_of(term)
+    return Head(tuple(name for name in config.modalities if name in inputs), term.fuse or FUSE)
+
+
+def heads_of(config: Config) -> list[Head]:
+    """All heads of a run: first the one of the most inputs, of several such the one of the first term. It predicts.
+
+    Raises `BadInput` where terms of the same inputs do not agree how their head looks at these.
+    """
+    found: dict[tuple[str, ...], tuple[Head, str]] = {}
+    for term in config.objective:
+        head = head_of(config, term)
+        if head is None:
+            continue
+        known, name = found.setdefault(head.inputs, (head, term.name))
+        if known != head:
+            raise BadInput(
+                f"objective: terms of the same inputs ({', '.join(head.inputs)}) train one head, but {name} has "
+                f"{known.fuse} and {term.name} has {head.fuse}: give its terms the same fuse"
+            )
+    return sorted((head for head, _ in found.values()), key=lambda head: -len(head.inputs))
