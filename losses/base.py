@@ -42,6 +42,8 @@ EXTRAS = {
     "contents": "`{name: [B] int64}`, a number for each cell, the same for cells of equal content, negatives' too; "
     "None unless a term has negatives",
     "steps": "`{name: ([B, T, D], [B, T] bool)}`, embeddings per time step with their mask",
+    "head": "`[N, D] -> [N, K]`, the head that is trained jointly, for rows that a loss makes of those of one input",
+    "progress": "float in [0, 1), the share of the run's steps that are done; 1 in validation",
     "generator": "`torch.Generator`, from which all that is random is drawn; it may be on another device than the rows",
 }
 """What a loss may ask for besides the embeddings, and what each name stands for."""

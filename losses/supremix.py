@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from clx.losses.base import Embeddings, Tempered, register, stack_present, three_digits, zero_loss
 from clx.losses.primitives.autograd import nan_unless_finite, without_autocast
+from clx.losses.primitives.draws import beta
 from clx.losses.primitives.functional import lse, unit
 from clx.losses.primitives.masks import chosen, group_sizes, mean_where
 
@@ -255,7 +256,9 @@ class SupReMix(Tempered):
             unit(x),
             y,
             self.tau,
-            self.draw_shares(len(x), x, generator) if self.mixing in ("both", "negative") else None,
+            beta(self.mix_alpha, self.mix_beta, (len(x), len(x)), x, generator)
+            if self.mixing in ("both", "negative")
+            else None,
             window if self.mixing in ("both", "positive") else None,
             linear if self.magnify == "linear" else squared,
             None if all_fit else lambda number: self.draw_pairs(number, generator),
@@ -263,15 +266,6 @@ class SupReMix(Tempered):
         )
         self.count("dropped_anchors", rows - valid.sum())
         return mean_where(valid, terms, None if weights is None else weights[items])
-
-    def draw_shares(self, n: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Draws of Beta(mix_alpha, mix_beta), `[n, n]`, of the type and device of `like`."""
-        where = like.device if generator is None else generator.device
-        a, b = (
-            torch._standard_gamma(torch.full((n, n), shape, device=where), generator=generator)
-            for shape in (self.mix_alpha, self.mix_beta)
-        )
-        return (a / (a + b)).to(like.device, like.dtype, non_blocking=True)
 
     def draw_pairs(self, number: int, generator: torch.Generator | None) -> Tensor:
         """Which of `number` hard positives are used: all, or `max_positives` draws with replacement."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Tempered, register, require_two_inputs, zero_loss
 from clx.losses.primitives.cube import cube
+from clx.losses.primitives.draws import permutation
 from clx.losses.primitives.edits import off_diagonal
 from clx.losses.primitives.functional import softplus, unit, units
 from clx.losses.primitives.streaming import cross_rows
@@ -115,13 +116,7 @@ class Symile(Tempered):
         factors = [*units(z).values()] if present is None else [self.rows(n, x, present[n]) for n, x in z.items()]
         if self.tuples == "all":
             return symile(factors, self.tau)
-        device = factors[0].device
-        # drawn on the generator's device: one on CPU gives the same negatives for rows on any device
-        where = device if generator is None else generator.device
-        orders = [
-            [torch.randperm(size, generator=generator, device=where).to(device, non_blocking=True) for _ in factors[1:]]
-            for _ in factors
-        ]
+        orders = [[permutation(size, factors[0], generator) for _ in factors[1:]] for _ in factors]
         return symile_shuffled(factors, self.tau, orders)
 
     def rows(self, name: str, x: Tensor, present: Tensor) -> Tensor:

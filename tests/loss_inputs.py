@@ -39,6 +39,8 @@ def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, see
         "features": {name: x.detach() for name, x in z.items()},
         "negatives": None,  # test_only_negatives.py has some
         "contents": None,
+        "progress": 0.0,
+        "head": lambda rows: rows[:, :3] * 2,
     }
 
 

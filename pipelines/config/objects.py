@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from clx.losses.base import LOSSES, Loss
+from clx.losses.base import LOSSES, TERM_KEYS, Loss
 from clx.modalities.base import Modality
 from clx.modalities.registry import MODALITIES
 from clx.pipelines.config.heads import head_of, heads_of
@@ -75,7 +75,7 @@ def make_losses(config: Config) -> list[Loss]:
             raise BadInput(f"{where}.fuse: {term.name} trains no head that predicts; those that do are {heads}")
         if term.dims:
             check_dims(config, term, where)
-        losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})", Term.model_fields))
+        losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})", TERM_KEYS))
     for name, options in config.modalities.items():
         if isinstance(options.get("column"), list) and name not in config.only_negatives:
             raise BadInput(
@@ -143,8 +143,9 @@ def resolved(config: Config, modalities: Mapping[str, Modality], losses: list[Lo
                     inputs=term.inputs,
                     negatives=term.negatives,
                     dims=term.dims,
+                    until=term.until,
                     fuse=head.fuse if (head := head_of(config, term)) is not None else None,
-                    **options_of(loss),
+                    **{"from": term.begin, **options_of(loss)},
                 )
                 for term, loss in zip(config.objective, losses, strict=True)
             ],

@@ -24,7 +24,7 @@ def _ascending(widths: list[int]) -> list[int]:
 class Term(BaseModel):
     """One objective of the weighted sum; further keys are the loss's own parameters."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, serialize_by_alias=True)
 
     name: str
     weight: Annotated[float, Field(ge=0)] | None = None
@@ -37,6 +37,10 @@ class Term(BaseModel):
     """Widths at which this term is computed, each of the first so many columns of the embeddings; their mean counts
     (Matryoshka, arXiv 2205.13147). Short vectors, `clx embed --dim` say, are then of use by themselves. The whole
     width alone when not given."""
+    begin: Annotated[float, Field(ge=0, lt=1, alias="from")] = 0.0
+    """Share of the run's steps after which the term counts. Until then it is not computed."""
+    until: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the run's steps after which it counts no more. Validation is by the terms that count at the end."""
     fuse: Fuse | None = None
     """How the head that this term trains looks at several inputs: `gated`, each predicts for itself and gates weigh
     them, the default; `concat`, a perceptron on all embeddings side by side; `mean`, a linear head on their mean.
@@ -45,6 +49,16 @@ class Term(BaseModel):
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+    def counts_at(self, progress: float) -> bool:
+        """Whether the term counts when this share of the steps is done; at 1, of validation, those of the last step."""
+        return self.begin <= progress < self.until or (progress >= 1 and self.until == 1)
+
+    @model_validator(mode="after")
+    def _some_time(self) -> "Term":
+        if self.begin >= self.until:
+            raise ValueError(f"from {self.begin:g} until {self.until:g} is no time: from must be below until")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -128,7 +142,14 @@ def only_negatives(terms: Iterable[Term]) -> frozenset[str]:
     return frozenset(name for term in terms for name in term.negatives or []) - named
 
 
-Terms = Annotated[list[Term], Field(min_length=1), BeforeValidator(_terms)]
+def _some_term_at_all_times(terms: list[Term]) -> list[Term]:
+    for share in sorted({0.0, *(term.until for term in terms)}):
+        if terms and not any(term.counts_at(share) for term in terms):
+            raise ValueError(f"no term counts after a share of {share:g} of the steps: from and until leave a gap")
+    return terms
+
+
+Terms = Annotated[list[Term], Field(min_length=1), BeforeValidator(_terms), AfterValidator(_some_term_at_all_times)]
 
 
 class Pretrain(Section):

@@ -153,7 +153,7 @@ def build(
         known = None if levels is None else torch.tensor(levels)
         objective = Objective(config.objective, losses, [head_of(config, term) for term in config.objective], known)
         outputs = 0
-        if "predictions" in objective.needs():
+        if objective.needs() & {"predictions", "head"}:
             forecasts = forecast_of(config, modalities)
             outputs = len(config.data.target) or len(facts.classes)
             if forecasts is not None:

@@ -42,6 +42,8 @@ def try_objective(config: Config, modalities: Mapping[str, Modality], losses: li
         "sample_id": torch.arange(size),
         "repeats": torch.arange(size),
         "generator": draw,
+        "progress": 0.0,
+        "head": torch.nn.Linear(width, outputs),
         "steps": {name: (torch.randn(size, 4, width, generator=draw), torch.ones(size, 4).bool()) for name in names},
     }
     for term, loss in zip(config.objective, losses, strict=True):
@@ -136,7 +138,7 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
                 (need in ("labels", "label_sets") and not config.data.label)
                 or (need == "levels" and config.data.levels is None)
                 or (need == "targets" and not config.data.target)
-                or (need == "predictions" and not (config.data.label or config.data.target))
+                or (need in ("predictions", "head") and not (config.data.label or config.data.target))
             )
             if lacking:
                 key = "data.label" if need in ("labels", "label_sets") else "data.target"

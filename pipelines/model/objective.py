@@ -58,12 +58,17 @@ class Objective(nn.Module):
         """Everything that some loss asks for."""
         return set().union(*(type(loss).needs() for loss in self.losses))  # type: ignore[attr-defined]
 
-    def forward(self, z: Embeddings, extras: Provide) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The sum `[]`, and what each loss counted in this batch, by `loss.count`; on a GPU scalars on it."""
+    def forward(
+        self, z: Embeddings, extras: Provide, progress: float = 1.0
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """The sum `[]` of the terms that count when `progress` of the steps is done, and what each of their losses
+        counted in this batch, by `loss.count`; on a GPU scalars on it."""
         total = torch.zeros((), device=next(iter(z.values())).device)
         counts: dict[str, float | Tensor] = {}
         for term, loss in zip(self.terms, self.losses, strict=True):
             assert isinstance(loss, Loss)
+            if not term.counts_at(progress):
+                continue
             seen = {name: z[name] for name in looked_at(term, z, self.only_negatives)}
             further = {name: rows for name, rows in z.items() if modality_of(name) in (term.negatives or [])}
             gates = self.gates(loss, seen)
@@ -109,6 +114,8 @@ class Objective(nn.Module):
 
     @property
     def leading(self) -> Loss:
-        """The loss whose geometry the space has: the first that is not a supervised head's."""
-        losses = [loss for loss in self.losses if isinstance(loss, Loss)]
+        """The loss whose geometry the space has: the first, of those that count at the end, that is not a supervised
+        head's."""
+        both = zip(self.terms, self.losses, strict=True)
+        losses = [loss for term, loss in both if isinstance(loss, Loss) and term.counts_at(1.0)]
         return next((loss for loss in losses if type(loss).family != "supervised heads"), losses[0])

@@ -45,10 +45,14 @@ class Extras:
         """Values by name. A loss that trains the head has predictions from its own inputs, and of rows without any of
         them no label or target; another one has the head's predictions as they are."""
         heads = z if loss.trains_predictions else self.embeddings
-        given = {name: VALUES[name](self, heads if name in ANSWERS else z) for name in loss.needs() - {"predictions"}}
-        if "predictions" in loss.needs():
-            by = self.objective.heads[loss].name if loss in self.objective.heads else None
-            given["predictions"] = self.model.predict(heads, self.batch.present, by)
+        given = {name: VALUES[name](self, heads if name in ANSWERS else z) for name in loss.needs() - OF_HEADS}
+        if loss.needs() & OF_HEADS:
+            known = self.objective.heads
+            by = known[loss].name if loss in known else next(iter(self.model.heads))
+            if "predictions" in loss.needs():
+                given["predictions"] = self.model.predict(heads, self.batch.present, by)
+            if "head" in loss.needs():
+                given["head"] = self.model.head(by)
         if negatives:
             given |= {"negatives": negatives, "present": VALUES["present"](self, z | negatives)}
         return given
@@ -93,6 +97,7 @@ class Extras:
 
 
 ANSWERS = ("labels", "label_sets", "targets")
+OF_HEADS = {"predictions", "head"}
 VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "labels": lambda extras, z: extras.batch.labels.where(extras.known(z), -1),
     "label_sets": lambda extras, z: extras.sets(z),
@@ -107,4 +112,5 @@ VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "contents": lambda extras, z: extras.batch.contents,
     "steps": lambda extras, z: {name: extras.steps[name] for name in z if name in extras.steps},
     "generator": lambda extras, z: extras.generator,
+    "progress": lambda extras, z: extras.progress,
 }

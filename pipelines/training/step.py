@@ -120,8 +120,11 @@ class Learner:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def contrast(self, batch: Batch, model: Embedder, objective: Objective, *place: int) -> Contrast:
-        """The objective of one batch; `place` is that of the batch in the run and seeds what losses draw."""
+    def contrast(
+        self, batch: Batch, model: Embedder, objective: Objective, *place: int, progress: float = 1.0
+    ) -> Contrast:
+        """The objective of one batch when `progress` of the steps is done; `place` is that of the batch in the run and
+        seeds what losses draw."""
         generator = torch.Generator().manual_seed(mixed_seed(self.settings.seed, 4, *place))
         ranks = self.ranks
         with self.autocast():
@@ -133,9 +136,9 @@ class Learner:
                 with stage("gathering from ranks"):
                     features = features and ranks.features(features, batch)
                     z, steps, batch = ranks.gather(z, steps, batch)
-            extras = Extras(batch, model, objective, z, steps, generator, self.step / self.steps, features or {})
+            extras = Extras(batch, model, objective, z, steps, generator, progress, features or {})
             with stage("loss"), nullcontext() if ranks is None else ranks.sharing():
-                loss, counts = objective(z, extras)
+                loss, counts = objective(z, extras, progress)
         told = {name: seen(rows.detach(), batch.present[name]) for name, rows in z.items()}
         return Contrast(loss, counts, told, batch.sample_id)
 
@@ -194,7 +197,7 @@ class Learner:
     def backward(self, batch: Batch) -> tuple[Contrast, dict[str, Tensor]]:
         """As `gradients`, once."""
         self.optimizer.zero_grad(set_to_none=True)
-        found = self.contrast(batch, self.model, self.objective, self.step, 0)
+        found = self.contrast(batch, self.model, self.objective, self.step, 0, progress=self.step / self.steps)
         with stage("backward", whole=True):
             self.scaler.scale(found.loss).backward()
         if self.augmenters and (self.step + 1) % augmenters.EVERY == 0:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import golden_mixtures
 from clx.losses.cosent import cosent
 from clx.losses.dbpm import nt_xent_per_item
 from clx.losses.geometry import alignment, uniformity
@@ -38,6 +39,7 @@ FAMILIES = (
     *("supremix", "conr", "rnc", "lightly_ntxent", "lightly_dcl", "lightly_hypersphere", "pml_ntxent"),
     *("pml_supcon", "autotcl_global", "dbpm_ntxent", "ts2vec", "st_cosent", "st_mnr_m.", "st_mnr_s.", "st_mnr_hard1"),
     *("st_mnr_hard3", "st_mnr_sym"),
+    *golden_mixtures.FAMILIES,
 )
 OTHERS = ("clip_distill",)  # begins like one of ours and is not
 
@@ -123,6 +125,7 @@ def one(c: Case) -> dict[str, Callable[[], Tensor]]:
         "st_mnr": lambda: infonce(unit(c.anchor), unit(c.positive), 1 / h["scale"], negatives=hard_negative_rows(c)),
         "st_mnr_sym": lambda: clip(unit(c.anchor), unit(c.positive), 1 / h["scale"]),
         "ts2vec": lambda: ts2vec(c.z1, c.z2, alpha=h["alpha"], temporal_unit=h["temporal_unit"]),
+        **golden_mixtures.checks(c),
     }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import loss_loops
 from clx.losses.base import LOSSES, Tempered
+from clx.losses.primitives.draws import beta
 from clx.losses.supremix import SupReMix
 from clx.losses.symile import Symile
 
@@ -422,6 +423,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
 
 CASES |= loss_loops.CASES
 ELSEWHERE = loss_loops.ELSEWHERE | {
+    "m3col",
     "relation",
     "symile",
     "ts2vec",
@@ -504,7 +506,7 @@ def test_supremix_equals_made_mixtures(mixing: str) -> None:
     kwargs = {"targets": d["targets"], "present": d["present"]}
     value = loss(d["z"], **kwargs, generator=torch.Generator().manual_seed(4))
     every = flat(unit_rows(d["z"], d["present"]))
-    share = loss.draw_shares(len(every), every[0][1], torch.Generator().manual_seed(4))
+    share = beta(2.0, 8.0, (len(every),) * 2, every[0][1], torch.Generator().manual_seed(4))
     window = 3.0 if mixing == "both" else None
     expected = supremix(every, d["targets"], torch.tensor(T, dtype=torch.float64), share, window, False)
     torch.testing.assert_close(value, expected)

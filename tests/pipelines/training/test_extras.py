@@ -12,13 +12,13 @@ from clx.losses.base import EXTRAS, LOSSES, Embeddings, Loss, Steps, register
 from clx.pipelines.config.schema import Config, Term
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.system.errors import ClxWarning
-from clx.pipelines.training.extras import VALUES
+from clx.pipelines.training.extras import OF_HEADS, VALUES
 from configs import TIME_KEPT, Make, series_config
 from trained import trainer_of
 
 
 def test_every_name_that_a_loss_may_declare_has_a_value() -> None:
-    assert set(VALUES) == set(EXTRAS)
+    assert set(VALUES) | OF_HEADS == set(EXTRAS)
 
 
 def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
@@ -43,6 +43,8 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
             negatives: Embeddings | None,
             contents: dict[str, Tensor] | None,
             steps: Steps,
+            head: torch.nn.Module,
+            progress: float,
             generator: torch.Generator,
         ) -> Tensor:
             given.update({name: value for name, value in locals().items() if name in EXTRAS})
@@ -57,7 +59,9 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
     learner, batch = trainer.learner, next(trainer.batches())
     learner.needs = objective.needs()
     batch.label_sets = torch.eye(16)  # a column holds single labels or sets, never both
-    learner.contrast(batch, learner.model, objective, 0)
+    learner.contrast(batch, learner.model, objective, 0, progress=0.25)
+    assert given["head"](torch.zeros(3, 16)).shape == (3, 1)
+    assert given["progress"] == 0.25
     assert torch.equal(given["label_sets"], torch.eye(16))
     assert set(given) == set(EXTRAS)
     assert {name: tuple(given[name].shape) for name in ("labels", "sample_id", "weights")} == {

@@ -183,7 +183,8 @@ def test_the_predictor_begins_with_the_dropout_of_training(table: Path, run: Pat
             if isinstance(module, torch.nn.Dropout):
                 module.train(noisy)
         with torch.no_grad():
-            return loaded.model.pooled(loaded.model(batch.inputs, batch.present), batch.present)
+            z = loaded.model(batch.inputs, batch.present)
+            return loaded.model.pooled(z, batch.present, loaded.model.predict_from)
 
     plain = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-4, 4, 17)))
     plain.fit(pooled(False).double().numpy(), y.numpy())

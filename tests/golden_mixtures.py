@@ -1,0 +1,37 @@
+"""Golden checks of losses that mix rows; `test_golden.py` runs them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clx.losses.m3col import mixed_contrast, soft_clip
+from clx.losses.primitives.functional import unit
+
+FAMILIES = ("mixco_s_", "mixco_m_", "mixco_x_", "m3col_ring_s.", "m3col_ring_m.", "m3col_ring_x.", "softclip")
+
+
+def checks(c: Any) -> dict[str, Callable[[], Tensor]]:
+    """Checks by the beginning of the name, as in `test_golden.one`."""
+    h = c.hyper
+    return {
+        "mixco_": lambda: mixed_contrast(c.mix, c.fix, c.perm, c.betas, h["temp"], h["bidirectional"]),
+        "m3col_ring": lambda: m3col_as_published(c),
+        "softclip": lambda: soft_clip(c.preds, c.targs, h["temp"]),
+    }
+
+
+def m3col_as_published(c: Any) -> Tensor:
+    """Defect: a row that the permutation leaves in its place loses the share of its own embedding. The cases "asis",
+    in which the other side of each term is mixed too, are left out: no formula of the paper."""
+    rows, total = [c.inputs[f"e{k}"] for k in range(c.hyper["modalities"])], torch.zeros(())
+    for k, x in enumerate(rows):
+        partner, share, t = c.aux["perms"][k], c.aux["betas"][k], c.hyper["temp"]
+        mixed = share[:, None] * x + (1 - share[:, None]) * x[partner]
+        other = rows[(k + 1) % len(rows)]
+        total = total + mixed_contrast(mixed, other, partner, share, t)
+        s = unit(mixed) @ unit(other).T / t
+        lost = torch.where(partner == torch.arange(len(x)), share, 0)
+        total = total + (lost * (s.log_softmax(1) + s.log_softmax(0)).diagonal()).mean() / 2
+    return total
