@@ -84,6 +84,7 @@ class M3CoL(Tempered):
         "T_ii = b, T_i,perm(i) = 1 - b; later soft CLIP: targets softmax(y y^T / t)"
     )
     cost = "time O(V B^2 D), memory O(B D); soft CLIP O(B^2) where torch's attention builds its matrix, as on the CPU"
+    fits = ("pairs", "several modalities")
     use = "classes share traits across pairs; beside a cross-entropy of each input and of all (weight 0.1 in the paper)"
 
     temperature: Annotated[float, Gt(0)] = 0.1

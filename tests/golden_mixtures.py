@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clx.losses.core_tuning import Mixtures, focal_supcon, mixtures, soft_cross_entropy
 from clx.losses.m3col import mixed_contrast, soft_clip
 from clx.losses.primitives.functional import unit
 
-FAMILIES = ("mixco_s_", "mixco_m_", "mixco_x_", "m3col_ring_s.", "m3col_ring_m.", "m3col_ring_x.", "softclip")
+FAMILIES = ("mixco_s_", "mixco_m_", "mixco_x_", "m3col_ring_s.", "m3col_ring_m.", "m3col_ring_x.", "softclip", "core_")
 
 
 def checks(c: Any) -> dict[str, Callable[[], Tensor]]:
@@ -18,8 +19,33 @@ def checks(c: Any) -> dict[str, Callable[[], Tensor]]:
     return {
         "mixco_": lambda: mixed_contrast(c.mix, c.fix, c.perm, c.betas, h["temp"], h["bidirectional"]),
         "m3col_ring": lambda: m3col_as_published(c),
+        "core_focal": lambda: focal_supcon(c.z, plain(c), h["temperature"]),
+        "core_mix": lambda: core_mixtures(c).rows,
+        "core_step": lambda: core_step(c),
         "softclip": lambda: soft_clip(c.preds, c.targs, h["temp"]),
     }
+
+
+def plain(c: Any) -> Mixtures:
+    return Mixtures(c.z, c.labels, c.labels, torch.ones(len(c.labels)))
+
+
+def core_mixtures(c: Any) -> Mixtures:
+    """Defect: the hardest positive is the lowest entry of a matrix in which all others are 0, and where that is the
+    first row, the row itself."""
+    f, labels = c.features, c.labels
+    s, same = (unit(f) @ unit(f).T).detach(), labels[:, None] == labels
+    every = torch.arange(len(f))
+    lowest = (s * same).fill_diagonal_(0).argmin(1)
+    positive, negative = torch.where(lowest == 0, every, lowest), (s * ~same).argmax(1)
+    share = c.aux["lam_negative"].clamp(min=c.hyper["clamp"])
+    return mixtures(f, labels, [(c.aux["order"], every, share), (positive, negative, c.aux["lam_positive"])])
+
+
+def core_step(c: Any) -> Tensor:
+    mixed = core_mixtures(c)
+    contrast = focal_supcon(unit(mixed.rows @ c.P), mixed, 0.07)
+    return soft_cross_entropy(mixed.rows @ c.W, mixed) + c.hyper["eta"] * contrast
 
 
 def m3col_as_published(c: Any) -> Tensor:

@@ -153,6 +153,11 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
                 raise BadInput(f"loss {term.name!r} needs {need}: set {key} to a column of {manifest.name} ({columns})")
         either = needs - {"labels"} if "label_sets" in loss.needs() else needs
         check_label_shape(config, term.name, either, manifest)
+        if "head" in needs and len(inputs := config.inputs_of(term)) > 1:
+            raise BadInput(
+                f"loss {term.name!r} gives its head rows that it makes of one input, and has {', '.join(inputs)}: name "
+                "one in inputs"
+            )
         if config.data.balance and config.data.balance.by == "weights" and "weights" not in loss.needs():
             raise BadInput(
                 f"loss {term.name!r} has no term for each row that a weight could multiply: data.balance.by=sampling "

@@ -424,6 +424,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
 CASES |= loss_loops.CASES
 ELSEWHERE = loss_loops.ELSEWHERE | {
     "m3col",
+    "core-tuning",
     "relation",
     "symile",
     "ts2vec",
