@@ -2595,10 +2595,10 @@ MESSAGES = [
         "objects makes rows; save the list under 'data' alone",
     ),
     Case(
-        "cells that are URLs",
-        {"a.csv": csv("image,label", "http://x.org/1.png,a", "http://x.org/2.png,b")},
+        "cells that are URLs of a kind that is not read",
+        {"a.csv": csv("image,label", "ftp://x.org/1.png,a", "ftp://x.org/2.png,b")},
         "data check a.csv",
-        {"findings.0.reason": lambda said: "'http://x.org/1.png' is a URL, and nothing is downloaded" in said},
+        {"findings.0.reason": lambda said: "'ftp://x.org/1.png' is a URL of a kind that is not read" in said},
         code=3,
     ),
     Case(

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,19 @@ from clx.modalities.series import Series
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.columns import column_of, columns_of
 from clx.pipelines.data.arrow_types import is_list
-from clx.pipelines.data.manifest import Manifest, resolve
+from clx.pipelines.data.cell_files import ahead, fetched, here, resolve
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.pieces import Piece
 from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.remote import Url
 
 LOOKED_AT = 20
 """Rows, evenly spread, whose cells tell what a column holds."""
+FETCHED = 1000
+"""Rows with files elsewhere that are read for what a modality learns of its cells."""
+ASKED = 64
+"""Rows whose files are asked for at once, where rows are read one by one."""
 
 
 def cell_of(row: dict[str, Any], name: str, modality: Modality, manifest: Manifest) -> Any:
@@ -63,7 +70,7 @@ def reads_files(manifest: Manifest, name: str, modality: Modality) -> bool:
     for i in range(0, len(manifest), max(1, len(manifest) // LOOKED_AT)) if modality.files else ():
         with suppress(BadInput):
             cell = cell_at(manifest, i, name, modality)
-            if isinstance(cell[0] if isinstance(cell, (list, tuple)) and cell else cell, (Path, bytes)):
+            if isinstance(cell[0] if isinstance(cell, (list, tuple)) and cell else cell, (Path, Url, Piece, bytes)):
                 return True
     return False
 
@@ -98,8 +105,10 @@ def _resolved(value: Any, modality: Modality, manifest: Manifest) -> Any:
     if value is None or not modality.files or inline:
         return value
     file = piece_of(value)[0] if modality.kind == "series" and isinstance(value, str) else value
-    found = resolve(file, manifest)  # what may be opened is decided by the file alone, not by a piece of it
-    return found if file is value else Path(f"{found}{value.removeprefix(file)}")
+    if file is value:
+        return resolve(value, manifest)
+    # what may be opened is decided by the file alone, not by a piece of it
+    return Path(f"{here(file, manifest)}{value.removeprefix(file)}")
 
 
 def future_of(row: dict[str, Any], modality: Modality, manifest: Manifest, steps: int) -> Tensor:
@@ -113,30 +122,75 @@ def future_of(row: dict[str, Any], modality: Modality, manifest: Manifest, steps
     return found
 
 
+def ask_for(
+    manifest: Manifest,
+    rows: Iterable[int],
+    modalities: dict[str, Modality],
+    held: Callable[[str, int, Any], bool] = lambda name, row, cell: False,
+) -> None:
+    """Begin to fetch the cells of some rows that are elsewhere, but for those that are `held` by name, row of the table
+    and cell."""
+    named = {name: columns_of({name: modality}) for name, modality in modalities.items() if modality.files}
+    for i in rows if named else ():
+        row = manifest.row(i, dict.fromkeys(column for columns in named.values() for column in columns))
+        for name in named:
+            with suppress(BadInput):
+                cell = cell_of(row, name, modalities[name], manifest.of_row(i))
+                parts = [one for one in (cell if isinstance(cell, (list, tuple)) else [cell]) if is_elsewhere(one)]
+                if parts and not held(name, int(manifest.rows[i]), cell):
+                    ahead.ask(parts)
+
+
+def is_elsewhere(cell: object) -> bool:
+    """Whether a resolved cell is a file, or a piece of one, that is not on this machine."""
+    return isinstance(cell, Url) or (isinstance(cell, Piece) and cell.elsewhere)
+
+
+def are_elsewhere(manifest: Manifest, modalities: Mapping[str, Modality]) -> bool:
+    """Whether files that are read are elsewhere: those beside a table that is, and URLs in one of the first rows."""
+    files = {name: modality for name, modality in modalities.items() if modality.files}
+    if any(isinstance(part.root, Url) for part in manifest.parts or (manifest,)):
+        return bool(files)
+    columns = [column for column in columns_of(files) if column in manifest.columns]
+    return any(
+        "://" in str(cell)[:16]
+        for i in (range(0, len(manifest), max(1, len(manifest) // LOOKED_AT)) if columns else ())
+        for cell in manifest.row(i, columns).values()
+        if isinstance(cell, (str, list))
+    )
+
+
 def cells(manifest: Manifest, name: str, modality: Modality) -> Iterator[Any]:
     """Present cells of one modality, for `Modality.fit`; paths that are refused are passed over.
 
-    Of more than `modality.fit_rows` rows about as many are taken, evenly spread: statistics need no more.
+    Of more than `modality.fit_rows` rows, or `FETCHED` whose files are elsewhere, about as many are taken, evenly
+    spread: statistics need no more.
     """
-    for i in range(0, len(manifest), max(1, len(manifest) // modality.fit_rows)):
+    far = are_elsewhere(manifest, {name: modality})
+    most = min(modality.fit_rows, FETCHED) if far else modality.fit_rows
+    taken = range(0, len(manifest), max(1, len(manifest) // most))
+    for number, i in enumerate(taken):
+        if far and number % ASKED == 0:
+            ask_for(manifest, taken[number : number + ASKED], {name: modality})
         with suppress(BadInput):
             cell = cell_at(manifest, i, name, modality)
             if isinstance(cell, tuple) or (isinstance(cell, list) and modality.takes_several):
-                yield from cell
+                yield from map(fetched, cell)
             elif cell is not None:
-                yield cell
+                yield fetched(cell)
 
 
 def read_cell(modality: Modality, cell: Any) -> Any:
-    """The sample of a cell, both samples of a pair, or the list of those of several. Raises `CellError`."""
+    """The sample of a cell, both samples of a pair, or the list of those of several. Raises `CellError`, and
+    `Unreachable`."""
     if modality.pair is not None:
-        return tuple(modality.read(one) for one in cell)
+        return tuple(modality.read(fetched(one)) for one in cell)
     if not (isinstance(cell, list) and modality.takes_several):
-        return modality.read(cell)
+        return modality.read(fetched(cell))
     found = []
     for number, one in enumerate(cell, 1):
         try:
-            found.append(modality.read(one))
+            found.append(modality.read(fetched(one)))
         except CellError as error:
             file = f"{one.name}: " if isinstance(one, Path) else ""
             raise CellError(f"{number} of {len(cell)}: {file}{error}") from None

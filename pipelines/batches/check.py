@@ -9,7 +9,7 @@ from typing import Any, Literal
 from clx.modalities.base import Modality
 from clx.modalities.errors import at_fault
 from clx.modalities.numbers import number
-from clx.pipelines.batches.cells import cell_of, cells, read_cell
+from clx.pipelines.batches.cells import ASKED, are_elsewhere, ask_for, cell_of, cells, read_cell
 from clx.pipelines.batches.check_content import compare_content, compare_groups, compare_texts, content_digest
 from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describe_column, describe_target
 from clx.pipelines.batches.columns import check_columns, column_of, said_of_readings, spread
@@ -29,6 +29,7 @@ from clx.pipelines.data.understood import understood
 from clx.pipelines.data.write_recipe import infer_config
 from clx.pipelines.data.wrong_answers import infinite, wrong_answers
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.remote import Unreachable, shown
 
 Step = Callable[[int, int], None]
 """Is told how many rows are done, and of how many."""
@@ -148,7 +149,10 @@ def _open_all(
     classes: dict[str, Counter[str]] = {split: Counter() for split in splits}
     total, done = sum(map(len, splits.values())), 0
     for split, manifest in splits.items():
+        far = are_elsewhere(manifest, modalities)
         for i in range(len(manifest)):
+            if far and i % ASKED == 0:
+                ask_for(manifest, range(i, min(i + ASKED, len(manifest))), dict(modalities))
             row = manifest.row(i)
             _check_row(manifest, i, row, modalities, found[split], findings)
             for column in target:
@@ -183,15 +187,16 @@ def _check_row(
             parts = zip(cell, sample, strict=True) if modality.pair or several else [(cell, sample)]
             lengths = [_length(modality.kind, one, read_as) for one, read_as in parts]
             content = content_digest(cell) if modality.files else None
-        except MemoryError:
+        except (MemoryError, Unreachable):
             raise
         except Exception as error:  # decoders raise what they like, and one bad file must not hide the others
             at.bad += 1
             named = row[column] if isinstance(column, str) else None
             named = named[0] if isinstance(named, list) and len(named) == 1 else named
-            file = f"{named}: " if isinstance(named, str) and modality.files else ""
+            file = f"{shown(named)}: " if isinstance(named, str) and modality.files else ""
             at_column, reason = at_fault(error, column)
             reason = reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}"
+            file = "" if "://" in reason else file  # which says it already
             findings.add("bad cell", manifest.where(i), at_column, file + reason, error=True)
             continue
         if is_cut(modality, cell):

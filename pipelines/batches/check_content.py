@@ -14,7 +14,9 @@ from clx.pipelines.batches.check_summary import ColumnFindings
 from clx.pipelines.batches.columns import column_of
 from clx.pipelines.batches.findings import Findings
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.pieces import Piece
 from clx.pipelines.data.shared_content import leaks
+from clx.pipelines.system.remote import Url
 
 
 def content_digest(cell: Any) -> bytes | None:
@@ -22,6 +24,10 @@ def content_digest(cell: Any) -> bytes | None:
     if isinstance(cell, tuple | list):  # a pair, or several
         parts = [content_digest(one) for one in cell]
         cell = None if None in parts else b"".join(part for part in parts if part is not None)
+    if isinstance(cell, Url):  # what it holds was read and let go of; its name tells copies of the name
+        cell = cell.text.encode()
+    if isinstance(cell, Piece):
+        cell = cell.key.encode()
     if isinstance(cell, Path) and piece_of(cell.name)[0] != cell.name:  # its place: windows overlap by intent
         cell = str(cell).encode()
     if isinstance(cell, Path):

@@ -11,7 +11,9 @@ from clx.modalities.base import CellError, Modality
 from clx.pipelines.batches.cells import cell_at
 from clx.pipelines.batches.columns import column_of
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.pieces import Piece
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.remote import Url
 
 SAMPLED = 2000  # rows that are looked at
 PATIENCE = 1.0
@@ -58,4 +60,6 @@ def is_cut(modality: Modality, cell: object) -> bool:
     """Whether a cell, or one of a pair or of several, is longer than what is read of it."""
     several = isinstance(cell, tuple) and modality.pair is not None or isinstance(cell, list) and modality.takes_several
     parts: Any = cell if several else (cell,)
-    return any(modality.cut(part) for part in parts)
+    return any(
+        modality.cut(part) for part in parts if not isinstance(part, Url | Piece)
+    )  # which are not fetched for it

@@ -19,7 +19,17 @@ from clx.modalities.draws import Draws
 from clx.modalities.errors import at_fault
 from clx.modalities.numbers import class_name, number
 from clx.pipelines.batches.batch import BadRow, Batch, Key
-from clx.pipelines.batches.cells import cell_at, cell_of, collate, content_of, future_of, read_cell, vary
+from clx.pipelines.batches.cells import (
+    are_elsewhere,
+    ask_for,
+    cell_at,
+    cell_of,
+    collate,
+    content_of,
+    future_of,
+    read_cell,
+    vary,
+)
 from clx.pipelines.batches.columns import column_of, columns_of, spread, view_names
 from clx.pipelines.batches.decoded import (
     NEIGHBOUR,
@@ -89,6 +99,7 @@ class BatchDataset(Dataset[Batch]):
         self.lent = False
         self.modalities = spread(self.modalities)
         self.known = SampleCache(self.cache, dict(self.modalities), self.manifest)
+        self.far = are_elsewhere(self.manifest, self.modalities)
         self.columns = columns_of(self.modalities, self.label, *self.target, FUTURE if self.forecasts else None)
         self.neighbours = Neighbours(self.manifest, self.near) if self.near and self.augment else None
         self.dropped: dict[str, np.ndarray] = {}
@@ -170,6 +181,10 @@ class BatchDataset(Dataset[Batch]):
         places: list[int] = []
         samples: list[Decoded] = []
         bad: list[BadRow] = []
+        if self.far:
+            read = {name: modality for name, modality in self.modalities.items() if name not in self.features}
+            fresh = [i for i in key.rows.tolist() if i not in self.known.rows]
+            ask_for(self.manifest, fresh, read, self.known.has)
         for place, i in enumerate(key.rows.tolist()):
             for attempt in itertools.count():
                 try:

@@ -19,14 +19,16 @@ from clx.pipelines.batches.batch import BadRow, Batch, Key
 from clx.pipelines.batches.cells import reads_files
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.mixture import Mixture
-from clx.pipelines.batches.permutation import HELD, Permutation
+from clx.pipelines.batches.permutation import HELD, BlockPermutation, Permutation
+from clx.pipelines.data.row_groups import WINDOW
 from clx.pipelines.system.cores import usable_cores
 from clx.pipelines.system.errors import BadInput, Failed
+from clx.pipelines.system.remote import Unreachable
 from clx.pipelines.system.signals import leave_to_parent
 
 
 class Lost(Failed):
-    """A process that reads data is gone. The run itself is as it was."""
+    """A process that reads data is gone, or where they are is out of reach. The run itself is as it was."""
 
 
 @dataclass
@@ -47,6 +49,9 @@ class Order(Sampler[Key]):
     """Rows are drawn in these proportions, again and again, instead of each once an epoch."""
     mixture: Mixture | None = None
     """Sources that rows are taken from by their shares; an epoch has as many rows as all of them."""
+    blocks: NDArray[np.int64] | None = None
+    """Where blocks of rows begin that are fetched as a whole, `[N + 1]` with the end: rows of a few at a time are
+    mixed."""
 
     @property
     def per_epoch(self) -> int:
@@ -56,14 +61,15 @@ class Order(Sampler[Key]):
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[Key]:
-        size, epoch, computed = self.batch_size, -1, self.weights is None and self.rows > HELD
+        size, epoch = self.batch_size, -1
+        computed = self.weights is None and (self.blocks is not None or self.rows > HELD)
         for done in range(self.start, self.stop):
             if done // self.per_epoch != epoch:
                 epoch = done // self.per_epoch
                 if self.mixture is not None:
                     pass
                 elif computed:
-                    order = Permutation(self.rows, [self.seed, 2, epoch])
+                    order = self._computed([self.seed, 2, epoch])
                 else:
                     shuffled, turns = self._held(epoch)
             at = done % self.per_epoch
@@ -74,6 +80,9 @@ class Order(Sampler[Key]):
                 yield Key(epoch, at, order.stretch(part.start, part.stop))
             else:
                 yield Key(epoch, at, shuffled[part], None if turns is None else turns[part])
+
+    def _computed(self, seed: list[int]) -> Permutation | BlockPermutation:
+        return Permutation(self.rows, seed) if self.blocks is None else BlockPermutation(self.blocks, seed, WINDOW)
 
     def _held(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
         """The rows of an epoch in order, and of those that are drawn several times the turn of each."""
@@ -94,13 +103,16 @@ def came_before(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return found
 
 
-def once(rows: int, batch_size: int, seed: int | None = None) -> list[Key]:
+def once(rows: int, batch_size: int, seed: int | None = None, blocks: NDArray[np.int64] | None = None) -> list[Key]:
     """Keys that pass over every row once, the last batch as short as it must be.
 
     In order, or mixed by `seed`: losses that compare the rows of a batch need batches that are alike, and
-    manifests are often sorted by class.
+    manifests are often sorted by class. `blocks` as in `Order`.
     """
-    order = np.arange(rows) if seed is None else np.random.default_rng([seed, 3]).permutation(rows)
+    if seed is not None and blocks is not None:
+        order = BlockPermutation(blocks, [seed, 3], WINDOW).stretch(0, rows)
+    else:
+        order = np.arange(rows) if seed is None else np.random.default_rng([seed, 3]).permutation(rows)
     return [Key(0, k, order[start : start + batch_size]) for k, start in enumerate(range(0, rows, batch_size))]
 
 
@@ -163,6 +175,8 @@ def _received(made: "DataLoader[Batch]") -> Iterator[Batch]:
         if made.num_workers and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
         yield from coming
+    except Unreachable as error:  # of a worker torch has put its traceback before the line
+        raise Lost(str(error).rpartition("Unreachable: ")[2].strip()) from None
     except RuntimeError as error:
         said = str(error)
         if "exited unexpectedly" not in said and "is killed by signal" not in said:

@@ -40,3 +40,46 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
+
+
+class BlockPermutation:
+    """An order of rows that are dear to fetch one by one, and cheap block by block, such as row groups elsewhere.
+
+    The blocks are divided into as many stretches of the file as a window has blocks; a window has one block of each
+    stretch, drawn without replacement, and its rows are mixed. So every window is of the whole file, however that is
+    sorted, and each block is in one window alone. The order follows from `seed`, any stretch of it by itself.
+    """
+
+    def __init__(self, starts: NDArray[np.int64], seed: list[int], window: int) -> None:
+        """`starts` `[N + 1]`: the first row of each block, and the number of rows."""
+        self.starts, self.seed = starts, seed
+        blocks = len(starts) - 1
+        count = -(-blocks // window)
+        whole, rest = divmod(blocks, count)
+        # A stretch that has no block for some windows is the middle one: the mean of theirs is hardly another.
+        lengths = [count] * (whole // 2) + [rest] * (rest > 0) + [count] * (whole - whole // 2)
+        draw, first = np.random.default_rng(seed), 0
+        windows: list[list[int]] = [[] for _ in range(count)]
+        for length in lengths:
+            for block, place in enumerate(draw.permutation(count)[:length].tolist(), first):
+                windows[place].append(block)
+            first += length
+        self.windows = [np.array(each, dtype=np.int64) for each in windows if each]
+        sizes = [int((starts[each + 1] - starts[each]).sum()) for each in self.windows]
+        self.ends = np.cumsum(sizes)
+
+    def stretch(self, start: int, stop: int) -> NDArray[np.int64]:
+        """What stands at the places `start` to `stop - 1`."""
+        found = []
+        for number in range(int(np.searchsorted(self.ends, start, "right")), len(self.windows)):
+            first = int(self.ends[number - 1]) if number else 0
+            if first >= stop:
+                break
+            blocks = self.windows[number]
+            sizes = self.starts[blocks + 1] - self.starts[blocks]
+            mixed = Permutation(int(sizes.sum()), [*self.seed, number])
+            inside = mixed.stretch(max(0, start - first), min(mixed.count, stop - first))
+            before = np.cumsum(sizes) - sizes
+            at = np.searchsorted(before, inside, "right") - 1
+            found.append(self.starts[blocks][at] + inside - before[at])
+        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)

@@ -24,9 +24,11 @@ from clx.pipelines.batches.cells import read_cell
 from clx.pipelines.batches.decoded import Decoded
 from clx.pipelines.config.options import options_of
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.pieces import Piece
 from clx.pipelines.system.cache_folder import cache_folder
 from clx.pipelines.system.errors import ClxWarning
 from clx.pipelines.system.memory import free_memory
+from clx.pipelines.system.remote import Url, scheme_of
 from clx.pipelines.system.row_store import SPARE, RowStore
 
 Where = Literal["memory", "disk"]
@@ -87,6 +89,12 @@ class SampleCache:
             store.put(row, key, content)
         return sample
 
+    def has(self, name: str, row: int, cell: Any) -> bool:
+        """Whether the sample of a cell of the table's row is kept as bytes."""
+        store = self.stores.get(name) if self.stores else None
+        key = None if store is None else key_of(self.modalities[name], cell)
+        return store is not None and key is not None and store.get(row, key) is not None
+
     def keep(self, i: int, decoded: Decoded) -> None:
         """The row as this process read it, where no other reads."""
         if self.where != "memory" or self.stores is not None or self.trouble is not None:
@@ -109,12 +117,17 @@ class SampleCache:
 
 
 def key_of(modality: Modality, cell: Any) -> bytes | None:
-    """What a sample was made from: of a file its path, size and time of change; of bytes themselves. None where
-    the cell is no file or is not there."""
+    """What a sample was made from: of a file its path, size and time of change; of one elsewhere its URL, since to ask
+    whether it has changed takes as long as to fetch it; of bytes themselves. None where the cell is no file or is not
+    there."""
     digest = hashlib.blake2b(digest_size=16)
     for one in cell if isinstance(cell, (list, tuple)) else (cell,):
         if isinstance(one, bytes):
             digest.update(b"%d " % len(one) + one)
+        elif isinstance(one, Url):
+            digest.update(f"{one.text}\0".encode("utf-8", "surrogateescape"))
+        elif isinstance(one, Piece):
+            digest.update(f"{one.key}\0".encode("utf-8", "surrogateescape"))
         elif isinstance(one, Path):
             name = str(one)
             try:
@@ -170,7 +183,8 @@ def _folder(name: str, modality: Modality, manifest: Manifest) -> Path:
     if caches is None:
         raise OSError(0, "the variable is set empty", "CLX_CACHE")
     options = {key: value for key, value in options_of(modality).items() if key not in NOT_READ_BY}
-    source = [str(Path(manifest.name).absolute()), str(manifest.root.absolute())]
+    places = (manifest.name if scheme_of(manifest.name) else Path(manifest.name), manifest.root)
+    source = [str(place.absolute()) if isinstance(place, Path) else str(place) for place in places]
     said = json.dumps([modality.kind, name, options, modality.state(), source], sort_keys=True, default=str)
     folder = caches / "samples" / hashlib.blake2b(said.encode(), digest_size=12).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from clx.pipelines.system.remote import shown
+
 
 class Section(BaseModel):
     """A part of the config: unknown keys are errors."""
@@ -245,8 +247,8 @@ class Data(Section):
 
     @property
     def named(self) -> str:
-        """The same in words."""
-        return " + ".join(self.sources)
+        """The same in words, without what gives access in a URL."""
+        return " + ".join(map(shown, self.sources))
 
     @property
     def shares(self) -> list[float]:

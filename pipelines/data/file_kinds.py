@@ -60,7 +60,8 @@ FTYP = {
 
 
 def kind_of_file(path: str) -> str | None:
-    """Image, audio or series by a file's extension; None where it has none of theirs."""
+    """Image, audio or series by a file's extension, or a URL's; None where it has none of theirs."""
+    path = path.partition("?")[0] if "://" in path else path
     return KNOWN.get(os.path.splitext(path)[1].lower())
 
 

@@ -14,6 +14,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.readers import read_file, table_suffix
 from clx.pipelines.data.split_names import split_of
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.remote import scheme_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,7 +103,7 @@ def _naming_tables(root: Path, name: str, tables: Sequence[str], media: Files, *
     it is listed or for a split, and for cells that can be read in two ways."""
     hits = []
     for file in tables:
-        shown = str(Path(name) / file)
+        shown = called(name, file)
         split = _split_in(file)
         try:
             table = read_file(root / file, shown)
@@ -195,6 +196,11 @@ def together(files: Sequence[str], tables: Sequence["pa.Table"], name: str) -> t
         raise BadInput(f"{name}: {' '.join(str(error).split())}") from None
 
 
+def called(name: str, file: str) -> str:
+    """A file of a folder, or of a URL, that messages call `name`."""
+    return f"{name.rstrip('/')}/{file}" if scheme_of(name) else str(Path(name) / file)
+
+
 def manifest_of(
     root: Path,
     name: str,
@@ -207,8 +213,8 @@ def manifest_of(
     if len(parts) == 1:
         file = parts[0][0]
         return Manifest(
-            str(Path(name) / file), root, table, _none, file=root / file, notes=tuple(notes), split_from=split_from
+            called(name, file), root, table, _none, file=root / file, notes=tuple(notes), split_from=split_from
         )
     starts = np.cumsum([0, *(rows for _, rows in parts[:-1])])
-    named = tuple((str(Path(name) / file), int(start)) for (file, _), start in zip(parts, starts, strict=True))
+    named = tuple((called(name, file), int(start)) for (file, _), start in zip(parts, starts, strict=True))
     return Manifest(name, root, table, _none, files=named, notes=tuple(notes), split_from=split_from)

@@ -14,11 +14,13 @@ from clx.pipelines.data.file_kinds import counted, is_picture, kind_of_file, kin
 from clx.pipelines.data.file_paths import CALLED, Files, one_reading, placed, readings, sampled
 from clx.pipelines.data.folder_tables import joined, listed_tables
 from clx.pipelines.data.manifest import LeftOut, Manifest, all_rows
+from clx.pipelines.data.patterns import files_of
 from clx.pipelines.data.readers import READERS, read_file, table_suffix
 from clx.pipelines.data.related_files import refuse_keyed, refuse_parts
 from clx.pipelines.data.shards import sharded, split_of_table
 from clx.pipelines.data.stems import FACTS_OF_ONE, columns_beside, files_alone
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.remote import scheme_of
 
 SYSTEM = {"thumbs.db", "desktop.ini"}
 WALKED = 50_000
@@ -198,6 +200,19 @@ def _left_out(
     return tuple(LeftOut(reason, len(paths), paths[0]) for reason, paths in reasons.items() if paths)
 
 
+def read_pattern(pattern: str) -> Manifest:
+    """The rows of tables that are pieces of one, of which a pattern gives the names. Raises `BadInput`."""
+    top, files = files_of(pattern)
+    if len(files) == 1:
+        return read_table(Path(top, files[0]), os.path.join(top, files[0]))
+    if unread := next((file for file in files if table_suffix(file) not in READERS), None):
+        raise BadInput(f"data {pattern}: {unread} is no table; a pattern stands for pieces of one table")
+    found = sharded(Path(top), top or ".", files)
+    if found is None:
+        raise BadInput(f"data {pattern}: these are series of numbers, not pieces of a table: name their folder")
+    return replace(found[0], rows=all_rows(found[0].table.num_rows))
+
+
 def read_table(path: Path, name: str, search: bool = True) -> Manifest:
     """Every row of a table. With `search` paths that do not count from its own folder are looked for below it.
 
@@ -224,6 +239,7 @@ def _are_lost(folder: Path, column: str, cells: Sequence[str]) -> bool:
     """Whether cells seem to name files, and none of the folder's: by extension, or by what the column is called."""
     named = sum(kind_of_file(cell) in ("image", "audio") for cell in cells) > 0.5 * len(cells)
     bare = CALLED.search(column.lower()) is not None and len(set(cells)) == len(cells) > 1
+    named = named and not all(map(scheme_of, cells))
     return (named or bare) and not any(os.path.exists(folder / cell) for cell in cells[:20])
 
 

@@ -5,11 +5,10 @@ share; splits are row numbers into it.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from warnings import warn
@@ -23,6 +22,7 @@ from clx.pipelines.data.arrow_types import is_bytes, is_list, is_text
 from clx.pipelines.data.hugging_face import struct_converter
 from clx.pipelines.data.mapped import touched
 from clx.pipelines.system.errors import BadInput, ClxWarning, nearest
+from clx.pipelines.system.remote import Url
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +47,7 @@ class Manifest:
 
     name: str
     """What the user named, for messages."""
-    root: Path
+    root: Path | Url
     """Folder from which relative paths in cells count."""
     table: "pa.Table"
     rows: NDArray[np.int64]
@@ -70,6 +70,8 @@ class Manifest:
     """Of a table put together from several files: each one's name, and the index in `table` of its first row."""
     parts: tuple["Manifest", ...] = ()
     """Of several sources, each one's own table, one after the other in `table`; their `rows` mean nothing."""
+    version: str = ""
+    """Of a table elsewhere, what is another one where its content is another."""
     notes: tuple[str, ...] = ()
     """What was understood of the source that one might not expect, in words."""
 
@@ -269,29 +271,3 @@ def seconds(
             said = f"{some} and the like look like dates and are taken as numbers: {unit_of} counts in their unit"
             warn(f"{manifest.name}, column {column}: {said}", ClxWarning, stacklevel=2)
     return found
-
-
-@lru_cache(maxsize=64)
-def _real_root(root: str) -> str:
-    return os.path.realpath(root)
-
-
-def resolve(cell: Any, manifest: Manifest) -> Any:
-    """A cell ready for a modality that reads files: text becomes a path below the manifest's root.
-
-    Bytes, arrays and None pass through. Raises `BadInput`, with the reason alone, for a path that leaves the
-    root by `..`, as an absolute path or through a symbolic link, unless the manifest allows that. Whether the
-    file exists is for the reader to find out.
-    """
-    if not isinstance(cell, str):
-        return cell
-    path = manifest.root / cell
-    if "\0" in cell:
-        raise BadInput(f"{cell!r} is no path")
-    if "://" in cell:
-        raise BadInput(f"{cell!r} is a URL, and nothing is downloaded: fetch the files and give their paths")
-    if not manifest.allow_outside:
-        root = _real_root(os.path.abspath(manifest.root))  # a relative one changes with the folder one is in
-        if not os.path.realpath(path).startswith(root.rstrip(os.sep) + os.sep):
-            raise BadInput(f"path {cell!r} leaves {manifest.root} (data.allow_outside: true accepts that)")
-    return path

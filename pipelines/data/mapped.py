@@ -32,6 +32,7 @@ FORGOTTEN = 30 * 24 * 3600.0
 UNWRITABLE = (ENOSPC, EDQUOT, EROFS, EIO, EACCES, EPERM, ENOTDIR, EEXIST)
 OFTEN = 64
 """Rows after which the pages they were read from are let go of: each may bring a megabyte of neighbours with it."""
+Parts = Callable[[], tuple["pa.Schema", Iterator["pa.RecordBatch"]]]
 _maps: "WeakSet[mmap.mmap]" = WeakSet()
 
 
@@ -53,7 +54,7 @@ def as_one(paths: Iterable[Path]) -> Iterator[None]:
 _whole: ContextVar[int] = ContextVar("bytes of all pieces", default=0)
 
 
-def mapped(path: Path, parts: Callable[[], tuple["pa.Schema", Iterator["pa.RecordBatch"]]]) -> "pa.Table | None":
+def mapped(path: Path, parts: Parts) -> "pa.Table | None":
     """The table of a file, converted once and then mapped from the cache folder; None where that cannot be, with a
     warning where the disk is to blame.
 
@@ -63,11 +64,16 @@ def mapped(path: Path, parts: Callable[[], tuple["pa.Schema", Iterator["pa.Recor
     Args:
         parts: the columns, and the rows piece by piece, of which one at a time is held. What it raises is raised.
     """
+    return mapped_as(_key(path), path.name, parts)
+
+
+def mapped_as(key: str, name: str, parts: Parts) -> "pa.Table | None":
+    """The same of what is known by a `key` that is another one where its content is."""
     cache = cache_folder()
     if cache is None:
         return None
     folder = cache / "tables"
-    at = folder / f"{_key(path)}.arrow"
+    at = folder / f"{key}.arrow"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not at.exists():
@@ -81,7 +87,7 @@ def mapped(path: Path, parts: Callable[[], tuple["pa.Schema", Iterator["pa.Recor
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        said = f"{folder}: {error.strerror or error}: {path.name} is read into memory instead (CLX_CACHE names another "
+        said = f"{folder}: {error.strerror or error}: {name} is read into memory instead (CLX_CACHE names another "
         warn(f"{said}folder)", ClxWarning, stacklevel=2)
         return None
 
@@ -131,7 +137,7 @@ def _key(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _convert(at: Path, parts: Callable[[], tuple["pa.Schema", Iterator["pa.RecordBatch"]]]) -> None:
+def _convert(at: Path, parts: Parts) -> None:
     import pyarrow as pa
 
     schema, batches = parts()

@@ -36,9 +36,15 @@ def read_file(path: Path, name: str) -> "pa.Table":
             raise BadInput(f"{name}: a pipe or device, not a file")
         if path.stat().st_size == 0:
             raise BadInput(f"{name}: the file is empty")
-        table = flat(_reader(path, name)(path, name))
+        table = _reader(path, name)(path, name)
     except OSError as error:
         raise BadInput(f"{name}: {error.strerror or error}") from None
+    return as_read(table, name)
+
+
+def as_read(table: "pa.Table", name: str) -> "pa.Table":
+    """What was read as it is used: flat, its classes by their names. Raises `BadInput` for one that is no table."""
+    table = flat(with_class_names(table))
     doubles = sorted({c for c in table.column_names if table.column_names.count(c) > 1})
     if doubles:
         raise BadInput(f"{name}: column {doubles[0]!r} appears more than once")

@@ -1,13 +1,14 @@
 """Tables in a folder that are pieces of one, such as `train-00000-of-00002.parquet`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clx.pipelines.data.folder_tables import manifest_of, together, with_split
+from clx.pipelines.data.folder_tables import called, manifest_of, together, with_split
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.mapped import as_one
+from clx.pipelines.data.pieces import below
 from clx.pipelines.data.readers import read_file, table_suffix
 from clx.pipelines.data.split_names import split_of, split_of_file
 from clx.pipelines.system.errors import BadInput
@@ -18,14 +19,21 @@ if TYPE_CHECKING:
 TEXT = {".csv", ".tsv", ".txt"}
 
 
-def sharded(root: Path, name: str, tables: Sequence[str]) -> tuple[Manifest, set[str]] | None:
-    """The rows of tables that are pieces of one, and the files used; None where CSV files are series.
+Read = Callable[[str], "pa.Table"]
+
+
+def sharded(
+    root: Path, name: str, tables: Sequence[str], read_one: Read | None = None
+) -> tuple[Manifest, set[str]] | None:
+    """The rows of tables that are pieces of one, and the files used; None where CSV files are series. `read_one` reads
+    those that are not below `root`, but elsewhere.
 
     A file is of the split that its folder or its own name begins or ends with; where some are, others are not used.
     Raises `BadInput` for tables that do not belong together.
     """
     rich = [file for file in tables if table_suffix(file) not in (*TEXT, ".json")]
-    if not rich and _are_series(root, tables):
+    read_one = read_one or (lambda file: read_file(root / file, called(name, file)))
+    if not rich and _are_series(read_one, tables):
         return None
     pool = (
         rich
@@ -35,8 +43,8 @@ def sharded(root: Path, name: str, tables: Sequence[str]) -> tuple[Manifest, set
     splits = {file: split for file in pool if (split := split_of_table(file)) is not None}
     chosen = [file for file in pool if file in splits] if "train" in splits.values() else pool
     _refuse_mixed(chosen, splits, name)
-    with as_one(root / file for file in chosen):
-        read = [read_file(root / file, str(Path(name) / file)) for file in chosen]
+    with as_one(path for file in chosen if (path := root / file).exists()):
+        read = [below(read_one(file), os.path.dirname(file)) for file in chosen]
     split_from = None
     if chosen != pool or len(splits) == len(pool):
         for file, table in zip(chosen, read, strict=True):
@@ -59,7 +67,7 @@ def split_of_table(file: str) -> str | None:
     return next((s for f in folders if (s := split_of(f)) is not None), None) or split_of_file(base.partition(".")[0])
 
 
-def _are_series(root: Path, tables: Sequence[str]) -> bool:
+def _are_series(read: Read, tables: Sequence[str]) -> bool:
     """Whether CSV files are a recording each, not pieces of a table: in class folders, or all numbers and no splits."""
     if any(split_of_file(os.path.basename(file).partition(".")[0]) for file in tables):
         return False
@@ -69,7 +77,7 @@ def _are_series(root: Path, tables: Sequence[str]) -> bool:
     if len(tables) == 1:
         return False
     try:
-        table = read_file(root / tables[0], tables[0])
+        table = read(tables[0])
     except BadInput:
         return True  # no header: numbers alone
     return all(_numeric(table.column(column).slice(0, 20).to_pylist()) for column in table.column_names)

@@ -21,6 +21,7 @@ from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.manifest import LARGE, Manifest, all_rows
 from clx.pipelines.data.mapped import release
 from clx.pipelines.system.errors import ClxWarning
+from clx.pipelines.system.remote import Url
 
 Keys = NDArray[np.int64]
 FILES = {"image": True, "audio": True, "series": True, "text": False}
@@ -50,7 +51,7 @@ def inputs_of(config: Config) -> dict[str, bool]:
     return found
 
 
-def keys_of(manifest: Manifest, column: str, root: Path | None = None) -> Keys:
+def keys_of(manifest: Manifest, column: str, root: Path | Url | None = None) -> Keys:
     """A number per row `[N]`, equal for cells of equal content and 0 for missing ones; within one process.
 
     With a `root` text is the path of a file below it, so that files of several tables can be compared.
@@ -63,7 +64,8 @@ def keys_of(manifest: Manifest, column: str, root: Path | None = None) -> Keys:
     cells = manifest.table.column(column)
     if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
         few = len(cells) <= LARGE and pc.count_distinct(cells).as_py() <= MOST_FILES
-        named = _files(pc.unique(cells).to_pylist(), manifest.root) if few else {}
+        folder = manifest.root
+        named = _files(pc.unique(cells).to_pylist(), folder) if few and isinstance(folder, Path) else {}
         found, at = np.empty(len(cells), dtype=np.int64), 0
         for chunk in cells.chunks:
             if named or root is not None:
@@ -78,7 +80,7 @@ def keys_of(manifest: Manifest, column: str, root: Path | None = None) -> Keys:
     return np.array([_key(cell) for cell in each], dtype=np.int64)
 
 
-def _keys_of_parts(manifest: Manifest, column: str, root: Path | None) -> Keys:
+def _keys_of_parts(manifest: Manifest, column: str, root: Path | Url | None) -> Keys:
     """The same of rows of several sources."""
     apart = root is not None and len(_roots([manifest])) > 1
     found = [
@@ -90,7 +92,7 @@ def _keys_of_parts(manifest: Manifest, column: str, root: Path | None) -> Keys:
     return np.concatenate(found)[manifest.rows]
 
 
-def _roots(manifests: Iterable[Manifest]) -> set[Path]:
+def _roots(manifests: Iterable[Manifest]) -> set[Path | Url]:
     """Folders that paths in cells count from."""
     return {part.root for manifest in manifests for part in manifest.parts or (manifest,)}
 
@@ -107,7 +109,7 @@ def _files(texts: list[str | None], folder: Path) -> dict[str | None, str]:
     return {text: _content(path, at.st_size, at.st_mtime_ns) for text, (path, at) in files.items()}
 
 
-def _told(text: str | None, root: Path | None) -> str | None:
+def _told(text: str | None, root: Path | Url | None) -> str | None:
     """What a text is told by: nothing for a blank one, a path as `_place` writes it where it is one."""
     return None if text is None or text.isspace() or not text else _place(text, root)
 
@@ -141,10 +143,14 @@ def _content(path: str, size: int, changed: int) -> str:
         return path
 
 
-def _place(cell: Any, root: Path | None) -> Any:
+def _place(cell: Any, root: Path | Url | None) -> Any:
     """The path of a file as one would write it from anywhere; other cells as they are."""
     if root is None or not isinstance(cell, str):
         return cell
+    if "://" in cell:
+        return cell
+    if isinstance(root, Url):
+        return (root / cell).text
     path = os.path.join(root, cell) if root.parts else cell
     return os.path.normpath(path) if "./" in path or "//" in path else path
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from clx.pipelines.data.manifest import Manifest, resolve
+from clx.pipelines.data.cell_files import fetched, resolve
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.system.remote import Unreachable
 
 LOOKED_AT = 20
 """Pictures of a column."""
@@ -20,7 +22,9 @@ def white_of(manifest: Manifest, column: str) -> int | None:
     brightest = 0
     for i in np.unique(np.linspace(0, len(manifest) - 1, LOOKED_AT).astype(int)):
         try:
-            brightest = max(brightest, _brightest(resolve(manifest.cell(int(i), column), manifest)))
+            brightest = max(brightest, _brightest(fetched(resolve(manifest.cell(int(i), column), manifest))))
+        except Unreachable:
+            raise
         except Exception:  # decoders raise anything; `clx data check` names what cannot be opened
             continue
     white = (1 << max(8, brightest.bit_length())) - 1

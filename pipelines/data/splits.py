@@ -13,30 +13,39 @@ from clx.pipelines.config.data_schema import Data, Fraction, Last, Long
 from clx.pipelines.data.arrow_types import in_words
 from clx.pipelines.data.builtin import BUILTIN, is_builtin, load_builtin
 from clx.pipelines.data.draw import draw
-from clx.pipelines.data.folders import read_folder, read_table
+from clx.pipelines.data.folders import read_folder, read_pattern, read_table
 from clx.pipelines.data.long_tables import grouped
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.patterns import is_pattern
+from clx.pipelines.data.remote_tables import read_remote
 from clx.pipelines.data.several_sources import joined, with_shares
 from clx.pipelines.data.split_names import split_of
 from clx.pipelines.data.windows import parted, windowed
 from clx.pipelines.data.written_columns import with_numbers
 from clx.pipelines.system.errors import BadInput, nearest
+from clx.pipelines.system.remote import scheme_of, shown, url_of
 
 
 def load_manifest(source: str, *, allow_outside: bool = False, root: str | None = None) -> Manifest:
-    """Every row of a manifest file or of a folder (see `read_folder`); paths in cells count from `root`, if given.
+    """Every row of a manifest file, of those that a pattern stands for, here or elsewhere, or of a folder (see
+    `read_folder`); paths in cells count from `root`, if given.
 
     Raises `BadInput` for anything that is not a well-formed table with at least one row.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
+    if scheme_of(source):
+        manifest = read_remote(source)
+    elif path.is_dir():
         manifest = read_folder(path, source)
     elif path.exists():
         manifest = read_table(path, source, search=root is None)
+    elif is_pattern(source):
+        manifest = read_pattern(source)
     else:
         raise BadInput(f"data {source}: no such file or folder (from {Path.cwd()})")
     if root is not None:
-        if not (folder := Path(root).expanduser()).is_dir():
+        folder = url_of(root) if scheme_of(root) else Path(root).expanduser()
+        if isinstance(folder, Path) and not folder.is_dir():
             raise BadInput(f"data.root = {root}: no such folder (from {Path.cwd()})")
         if manifest.path_column is not None:
             raise BadInput(f"data.root is for the paths in a table; {source} is a folder without one")
@@ -131,7 +140,7 @@ def choose(
     if split is None and otherwise == "every":
         return splits
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
-    return {name: split_in(splits, name, source or data.named)}
+    return {name: split_in(splits, name, shown(source) if source else data.named)}
 
 
 def _source(source: str, data: Data, whole: bool, ends: dict[str, float]) -> dict[str, Manifest]:
@@ -158,9 +167,9 @@ def _holdout(source: str, split: str, data: Data, whole: bool) -> Manifest:
     else:
         manifest = _open(source, data, whole)
         if data.split not in manifest.columns:
-            return replace(manifest, split_from=f"its own file {source}")
+            return replace(manifest, split_from=f"its own file {shown(source)}")
         splits = split_by(manifest, data.split)
-    return split_in(splits, split, source)
+    return split_in(splits, split, shown(source))
 
 
 def _cut(manifest: Manifest, data: Data) -> Manifest:

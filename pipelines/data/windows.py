@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from clx.modalities.series_files import WIDE, piece_of, shape_in, steps_in
 from clx.pipelines.config.data_schema import Long, Windows
-from clx.pipelines.data.manifest import LeftOut, Manifest, resolve
+from clx.pipelines.data.cell_files import here
+from clx.pipelines.data.manifest import LeftOut, Manifest
 from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _refuse_turned(manifest: Manifest, windows: Windows, bounds: Sequence[tuple[
     for i, (start, stop) in enumerate(bounds):
         if stop - start < windows.length and isinstance(cells[i], str):
             name, _ = piece_of(cells[i])
-            shape = shape_in(resolve(name, manifest))
+            shape = shape_in(here(name, manifest))
             if len(shape) == 2 and shape[1] >= WIDE * shape[0]:
                 raise BadInput(
                     f"{manifest.where(i)}, column {windows.column}: {name}: an array {list(shape)} has {shape[0]} "
@@ -194,7 +195,7 @@ def _extent(manifest: Manifest, i: int, cell: Any, column: str) -> tuple[int, in
         return 0, len(cell)
     name, piece = piece_of(cell)
     try:
-        length = steps_in(resolve(name, manifest))
+        length = steps_in(here(name, manifest))
     except (OSError, ValueError) as error:
         reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
         raise BadInput(f"{manifest.where(i)}, column {column}: {name}: {reason}") from None

@@ -16,12 +16,13 @@ from clx.pipelines.config.load import override
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.builtin import is_builtin, load_builtin
+from clx.pipelines.data.cell_files import fetched, resolve
 from clx.pipelines.data.choose_recipe import choose
 from clx.pipelines.data.column_kinds import FOLDS
 from clx.pipelines.data.folders import refuse_elsewhere
 from clx.pipelines.data.guess_columns import infer_modalities
 from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred
-from clx.pipelines.data.manifest import Manifest, resolve
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.recognise_long import windows_for
 from clx.pipelines.data.sixteen_bits import white_of
 from clx.pipelines.data.splits import load_manifest, load_splits
@@ -187,7 +188,7 @@ def _sample_rate(manifest: Manifest, column: str) -> dict[str, int]:
     rates: Counter[int] = Counter()
     for i in np.unique(np.linspace(0, len(manifest) - 1, 20).astype(int)):
         try:
-            cell = resolve(manifest.cell(int(i), column), manifest)
+            cell = fetched(resolve(manifest.cell(int(i), column), manifest))
             rates[sound_in(cell)[1]] += 1
         except (AttributeError, RuntimeError, OSError, TypeError, ValueError):
             continue  # `clx data check` names what cannot be opened

@@ -14,11 +14,13 @@ from clx.pipelines.batches.cells import cell_at
 from clx.pipelines.batches.columns import has_columns
 from clx.pipelines.config.task_names import Task
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.pieces import Piece
 from clx.pipelines.evaluation.evaluated_rows import OnBad, Source
 from clx.pipelines.evaluation.results import SCHEMA, Settings
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import add_weights
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.remote import Url
 
 
 def key(run: Run, source: Source, tasks: Sequence[Task], settings: Settings, on_bad: OnBad) -> str:
@@ -51,7 +53,9 @@ def _add_rows(digest: Any, run: Run, manifest: Manifest) -> None:
                 try:
                     cell = cell_at(manifest, i, name, modality)
                     for path in cell if isinstance(cell, tuple | list) else (cell,):
-                        if isinstance(path, Path):
+                        if isinstance(path, Url | Piece):
+                            digest.update(f"{i} {path.text if isinstance(path, Url) else path.key}".encode())
+                        elif isinstance(path, Path):
                             state = os.stat(piece_of(str(path))[0] if modality.kind == "series" else path)
                             digest.update(f"{i} {state.st_size} {state.st_mtime_ns}".encode())
                 except (BadInput, OSError):

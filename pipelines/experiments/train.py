@@ -15,6 +15,7 @@ from clx.pipelines.batches.telling_columns import TELLS, telling_columns
 from clx.pipelines.config.load import dump, first_stage
 from clx.pipelines.config.objects import make_losses, make_modalities
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.secrets import secrets_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import inputs_of, warn_of_leaks
 from clx.pipelines.data.splits import load_splits
@@ -77,6 +78,9 @@ def train(
     splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
     if not resume:
         warn_of_leaks(splits, config)
+        for secret in secrets_of(config):
+            said = "what gives access in this URL is kept in the run's config.yaml, for eval and --resume"
+            warn(f"{secret}: {said}", ClxWarning, stacklevel=2)
     if resume and (config.pretrain is None or checkpoint.checkpoints(out)):  # else its first stage at most is begun
         return go_on(config, splits, out, progress, group)
     begin = in_two_stages if config.pretrain is not None and config.pretrain.run is None else begin_anew

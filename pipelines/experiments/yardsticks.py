@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clx.pipelines.data.cell_files import resolve
 from clx.pipelines.data.distinct import numbers
-from clx.pipelines.data.manifest import Manifest, resolve
+from clx.pipelines.data.manifest import Manifest
 
 Array = NDArray[Any]
 Yardstick = Callable[[Manifest, Manifest], float]

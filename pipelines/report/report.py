@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.config.load import dump
+from clx.pipelines.config.secrets import without_secrets
 from clx.pipelines.data.splits import choose, split_in
 from clx.pipelines.evaluation import results
 from clx.pipelines.model.build import Run
@@ -53,9 +54,10 @@ def report(
     """
     start = time.monotonic()
     refuse_other(out)
+    configs = [without_secrets(read_config(folder)) for folder in folders]
     shown = [
-        ReportedRun(name, folder, read_config(folder), read_metrics(folder), list(results.saved(folder)))
-        for name, folder in zip(short_names(folders), folders, strict=True)
+        ReportedRun(name, folder, config, read_metrics(folder), list(results.saved(folder)))
+        for name, folder, config in zip(short_names(folders), folders, configs, strict=True)
     ]
     for one in shown:
         if rows:

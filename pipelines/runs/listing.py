@@ -14,6 +14,7 @@ from clx.pipelines.config.task_names import TASKS
 from clx.pipelines.runs.folder import BAD_ROWS, CONFIG, LAST, METRICS, STATE, best, checkpoints, is_number, read_config
 from clx.pipelines.runs.state import read, state_of
 from clx.pipelines.system.errors import BadInput, nearest
+from clx.pipelines.system.remote import shown as shown_url
 
 
 def find(folder: Path) -> list[Path]:
@@ -107,7 +108,7 @@ def summary(run: Path, name: str | None = None) -> dict[str, Any]:
     return {
         "run": name or str(run),
         "started": started[:19],
-        "data": " + ".join(Path(source).name for source in config.data.sources),
+        "data": " + ".join(Path(shown_url(source)).name for source in config.data.sources),
         "objective": "+".join(term.name for term in config.objective),
         "state": state_of(run),
         "step": kept[-1].step if kept else 0,

@@ -13,6 +13,7 @@ from clx.pipelines.batches.batch import Batch, ahead
 from clx.pipelines.batches.columns import column_of
 from clx.pipelines.batches.loader import Order
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.row_groups import training_blocks
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.checks import warn_of_idle_parts
 from clx.pipelines.runs.checkpoint import Checkpoint
@@ -118,6 +119,7 @@ class Trainer:
             stop=self.plan.steps,
             weights=self.draw,
             mixture=self.mixture,
+            blocks=training_blocks(self.rows.manifest, self.draw is not None),
         )
         pin = self.learner.device.type == "cuda"
         made = self.learner.batches(self.rows, order, settings.workers, pin, self.bad_rows.report)

@@ -9,6 +9,7 @@ from torch import Tensor
 from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import once
+from clx.pipelines.data.row_groups import blocks_of
 from clx.pipelines.runs.checkpoint import random_state, restore_random
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.training import health
@@ -38,7 +39,7 @@ def validate(
     model.eval(), objective.eval()
     total, count = 0.0, 0
     first: list[dict[str, Tensor]] = []
-    keys = once(len(rows), settings.batch_size, settings.seed)
+    keys = once(len(rows), settings.batch_size, settings.seed, blocks_of(rows.manifest))
     for number, batch in enumerate(learner.batches(rows, keys, settings.workers, False, report)):
         found = learner.contrast(batch.to(learner.device), model, objective, number)
         total += found.loss.item() * len(found.rows)

@@ -17,6 +17,7 @@ from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import BadInput, Stopped, explain_out_of_memory
 from clx.pipelines.system.read_ahead import default_workers
+from clx.pipelines.system.remote import Url
 from clx.pipelines.system.shard import Shard
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.use.embedding_files import files_of
@@ -226,7 +227,10 @@ def describe(manifest: Manifest) -> dict[str, Any]:
     digest = hashlib.blake2b(manifest.rows.tobytes(), digest_size=16)
     digest.update(str(manifest.table.schema).encode())
     for part in manifest.parts or (manifest,):
-        files = [Path(name) for name, _ in part.files] or [part.file or part.root / Path(part.name).name]
+        if part.version or isinstance(part.root, Url):  # a table elsewhere, or files there that one here names
+            digest.update(f"{part.version} {part.root}".encode())
+        own = part.file or Path(str(part.root), Path(part.name).name)
+        files = [] if part.version else [Path(name) for name, _ in part.files] or [own]
         if part.path_column:
             names = manifest.column(part.path_column)
             digest.update("\n".join(map(str, names)).encode("utf-8", "surrogateescape"))

@@ -25,7 +25,7 @@ from clx.modalities.image import Image
 from clx.modalities.series import Series
 from clx.modalities.text import Text
 from clx.pipelines.data import text_files
-from clx.pipelines.data.manifest import resolve
+from clx.pipelines.data.cell_files import resolve
 from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs.folder import run_name

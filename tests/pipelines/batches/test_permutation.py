@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from clx.pipelines.batches.loader import HELD, Order
-from clx.pipelines.batches.permutation import Permutation
+from clx.pipelines.batches.loader import HELD, Order, once
+from clx.pipelines.batches.permutation import BlockPermutation, Permutation
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 17, 256, 257, 1000, 4097])
@@ -51,3 +51,43 @@ def test_a_large_order_resumes_in_the_middle_of_an_epoch_at_once() -> None:
 def test_the_order_of_few_rows_is_as_it_was() -> None:
     key = next(iter(Order(100, 10, seed=7, start=0, stop=1)))
     assert key.rows.tolist() == np.random.default_rng([7, 2, 0]).permutation(100)[:10].tolist()
+
+
+UNEVEN = np.r_[0, np.cumsum(np.random.default_rng(0).integers(1, 40, 50))]
+
+
+@pytest.mark.parametrize("starts", [UNEVEN, np.array([0, 5, 9]), np.array([0, 1, 2, 3, 4, 5, 6, 7])])
+@pytest.mark.parametrize("window", [1, 4, 16])
+def test_blocks_are_mixed_a_window_at_a_time(starts: np.ndarray, window: int) -> None:
+    rows = int(starts[-1])
+    whole = BlockPermutation(starts, [3, 2, 0], window).stretch(0, rows)
+    assert sorted(whole.tolist()) == list(range(rows))
+    order = BlockPermutation(starts, [3, 2, 0], window)
+    parts = [order.stretch(start, min(start + 7, rows)) for start in range(0, rows, 7)]
+    assert np.concatenate(parts).tolist() == whole.tolist()
+    block = np.searchsorted(starts, whole, "right") - 1
+    for each in range(len(starts) - 1):  # comes once, and no more blocks than the window's are in use at any place
+        places = np.flatnonzero(block == each)
+        assert len(np.unique(block[places[0] : places[-1] + 1])) <= window
+    another = BlockPermutation(starts, [3, 2, 1], window).stretch(0, rows).tolist()
+    assert another != whole.tolist()
+
+
+def test_a_million_rows_of_sorted_blocks_are_mixed() -> None:
+    for blocks in (250, 1000):
+        starts = np.linspace(0, 1_000_000, blocks + 1).astype(np.int64)
+        for seed in range(3):
+            found = BlockPermutation(starts, [seed, 2, 0], 16).stretch(0, 1_000_000)
+            assert abs(np.corrcoef(found, np.arange(1_000_000))[0, 1]) < 0.02
+            assert abs(np.corrcoef(found[:-1], found[1:])[0, 1]) < 0.02
+            batches = found[: 3900 * 256].reshape(3900, 256)
+            assert batches.std(1).mean() > 0.98 * 1_000_000 / np.sqrt(12)
+
+
+def test_an_order_by_blocks_resumes_in_the_middle_of_an_epoch() -> None:
+    whole = list(Order(int(UNEVEN[-1]), 16, seed=1, start=0, stop=150, blocks=UNEVEN))
+    resumed = list(Order(int(UNEVEN[-1]), 16, seed=1, start=70, stop=150, blocks=UNEVEN))
+    assert [key.rows.tolist() for key in resumed] == [key.rows.tolist() for key in whole[70:]]
+    assert whole[0].rows.tolist() != whole[len(whole) // 2].rows.tolist()
+    keys = once(int(UNEVEN[-1]), 16, 0, UNEVEN)
+    assert sorted(np.concatenate([key.rows for key in keys]).tolist()) == list(range(int(UNEVEN[-1])))

@@ -13,7 +13,7 @@ from PIL import Image
 from clx.pipelines.config.data_schema import Data
 from clx.pipelines.data import builtin_digits
 from clx.pipelines.data.builtin import BUILTIN, describe, is_builtin, load_builtin, write
-from clx.pipelines.data.manifest import resolve
+from clx.pipelines.data.cell_files import resolve
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.system.errors import BadInput, Failed
 

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from clx.pipelines.data.manifest import Manifest, resolve, seconds
+from clx.pipelines.data.cell_files import resolve
+from clx.pipelines.data.manifest import Manifest, seconds
 from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.system.errors import BadInput, ClxWarning
 

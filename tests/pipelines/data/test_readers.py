@@ -13,7 +13,8 @@ import pytest
 
 from clx.pipelines.config.data_schema import Data
 from clx.pipelines.data import readers
-from clx.pipelines.data.manifest import Manifest, resolve
+from clx.pipelines.data.cell_files import resolve
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.readers import read_file
 from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.system.errors import BadInput
