@@ -19,7 +19,7 @@ from clx.pipelines.batches.batch import BadRow, Batch, Key
 from clx.pipelines.batches.cells import reads_files
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.mixture import Mixture
-from clx.pipelines.batches.permutation import HELD, BlockPermutation, Permutation
+from clx.pipelines.data.permutation import HELD, BlockPermutation, Permutation
 from clx.pipelines.data.row_groups import WINDOW
 from clx.pipelines.system.cores import usable_cores
 from clx.pipelines.system.errors import BadInput, Failed

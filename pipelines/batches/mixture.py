@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.batches.permutation import HELD, Permutation
+from clx.pipelines.data.permutation import HELD, Permutation
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines.data.column_kinds import MEDIA, Column
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.stretches import pieces
 
 LABEL = {"label", "labels", "class", "classname", "category", "classindex", "classlabel", "classid"}
 GRADE = {"relevance", "relevancescore", "medianrelevance", "similarity", "similarityscore", "relatednessscore"}
@@ -141,8 +142,9 @@ def _codes(manifest: Manifest, column: str) -> NDArray[np.int64] | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows = manifest.rows[:: max(1, len(manifest.rows) // ROWS)]
-    cells = manifest.table.column(column).take(rows).combine_chunks()
+    some = manifest.take(np.arange(0, len(manifest), max(1, len(manifest) // ROWS)))
+    cells = pa.chunked_array([piece for _, piece in pieces(some, column)], some.table.schema.field(column).type)
+    cells = cells.unify_dictionaries().combine_chunks()
     if pa.types.is_dictionary(cells.type):
         cells = cells.dictionary_decode()
     if pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type) or pa.types.is_null(cells.type):

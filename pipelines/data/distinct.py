@@ -6,12 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.modalities.numbers import ABSENT, number
-from clx.pipelines.data.arrow_types import is_text
+from clx.pipelines.data.arrow_types import decoded, is_text
 from clx.pipelines.data.manifest import Manifest, converter
+from clx.pipelines.data.stretches import ids, pieces
 from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+NAN = "NaN"
+"""Stands for numbers that are none, which are equal here."""
 
 
 def distinct(manifest: Manifest, column: str) -> tuple[list[Any], NDArray[np.int64]]:
@@ -22,22 +26,25 @@ def distinct(manifest: Manifest, column: str) -> tuple[list[Any], NDArray[np.int
     import pyarrow.types as types
 
     manifest.require(column)
-    cells = manifest.table.column(column)
-    if types.is_dictionary(cells.type):
-        cells = cells.cast(cells.type.value_type)
+    cells = manifest.table.schema.field(column)
+    cells = cells.with_type(decoded(cells.type))
     if types.is_nested(cells.type) or types.is_null(cells.type) or _is_binary(cells.type):
         return manifest.column(column), np.arange(len(manifest), dtype=np.int64)
-    coded = pc.dictionary_encode(cells).combine_chunks()
-    coded = coded.chunk(0) if hasattr(coded, "chunks") else coded
-    none = len(coded.dictionary)
-    codes = coded.indices.fill_null(none).to_numpy(zero_copy_only=False)[manifest.rows]
-    kept, first, numbers = np.unique(codes, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    convert = converter(cells.type)
-    values = [None if k == none else convert(coded.dictionary[k]) for k in kept[order].tolist()]
-    return values, place[numbers].astype(np.int64)
+    known: dict[Any, int] = {}
+    values: list[Any] = []
+    of_row, convert = ids(len(manifest), len(manifest)), converter(cells.type)
+    for rows, piece in pieces(manifest, column):
+        piece = piece.dictionary_decode() if types.is_dictionary(piece.type) else piece
+        coded = pc.dictionary_encode(piece, null_encoding="encode")
+        codes = np.empty(len(coded.dictionary), dtype=np.int64)
+        for k, scalar in enumerate(coded.dictionary):
+            cell = scalar.as_py()
+            key = NAN if cell != cell else (type(cell), cell)
+            codes[k] = known.setdefault(key, len(known))
+            if codes[k] == len(values):
+                values.append(convert(scalar))
+        of_row[rows] = codes[coded.indices.to_numpy(zero_copy_only=False)]
+    return values, of_row
 
 
 def plain_numbers(cells: "pa.ChunkedArray") -> NDArray[np.float64] | None:
@@ -61,8 +68,8 @@ def plain_numbers(cells: "pa.ChunkedArray") -> NDArray[np.float64] | None:
 def numbers(manifest: Manifest, column: str) -> NDArray[np.float64]:
     """A numeric column `[N]`, NaN where a row has none. Raises `BadInput` naming the first row that is no number."""
     manifest.require(column)
-    if (plain := plain_numbers(manifest.table.column(column))) is not None:
-        return plain[manifest.rows]
+    if (plain := _plain(manifest, column)) is not None:
+        return plain
     values, of_row = distinct(manifest, column)
     found = np.empty(len(values), dtype=np.float64)
     for k, cell in enumerate(values):
@@ -76,11 +83,24 @@ def numbers(manifest: Manifest, column: str) -> NDArray[np.float64]:
 def readable_numbers(manifest: Manifest, column: str) -> tuple[NDArray[np.float64], bool]:
     """The same with NaN also for a cell that is no number, and whether there is one."""
     manifest.require(column)
-    if (plain := plain_numbers(manifest.table.column(column))) is not None:
-        return plain[manifest.rows], False
+    if (plain := _plain(manifest, column)) is not None:
+        return plain, False
     values, of_row = distinct(manifest, column)
     found = [number_of(value) for value in values]
     return np.array([np.nan if one is None else one for one in found], dtype=np.float64)[of_row], None in found
+
+
+def _plain(manifest: Manifest, column: str) -> NDArray[np.float64] | None:
+    """The cells of the rows as `plain_numbers` reads them."""
+    import pyarrow as pa
+
+    found = np.empty(len(manifest), dtype=np.float64)
+    for rows, piece in pieces(manifest, column):
+        part = plain_numbers(pa.chunked_array([piece]))
+        if part is None:
+            return None
+        found[rows] = part
+    return found
 
 
 def number_of(value: Any) -> float | None:

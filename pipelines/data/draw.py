@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 from clx.pipelines.config.data_schema import Data, Fraction
 from clx.pipelines.data.classes import class_of
 from clx.pipelines.data.distinct import distinct
-from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.shared_content import Sharing, components, keys_of, sharing
+from clx.pipelines.data.draw_many import chosen_of_many
+from clx.pipelines.data.groups import components
+from clx.pipelines.data.manifest import LARGE, Manifest
+from clx.pipelines.data.shared_content import Sharing, keys_of, sharing
+from clx.pipelines.data.stretches import blocks, ids
 from clx.pipelines.system.errors import BadInput
 
 RANGES = 10
@@ -37,7 +40,9 @@ def draw(
         )
     by, groups, given_up = _groups(train, part, inputs)
     strata, what = _strata(train, data, count) if part.stratify else (None, "")
-    if strata is None and len(np.unique(groups)) == len(train):
+    if len(train) > LARGE:
+        chosen = chosen_of_many(groups, strata, count, seed)
+    elif strata is None and len(np.unique(groups)) == len(train):
         chosen = np.zeros(len(train), dtype=bool)
         chosen[np.random.default_rng(seed).permutation(len(train))[:count]] = True
     else:
@@ -48,7 +53,7 @@ def draw(
     said += f", stratified by {what}" if what else ""
     said += f" (by {' and '.join(given_up)} most rows would hang together)" if given_up else ""
     train = replace(train, split_from=said, drawn_by=by)
-    return train.take(np.flatnonzero(~chosen)), train.take(np.flatnonzero(chosen))
+    return replace(train, rows=train.rows[~chosen]), replace(train, rows=train.rows[chosen])
 
 
 def with_groups(data: Data, train: Manifest) -> Data:
@@ -77,15 +82,20 @@ def _strata(train: Manifest, data: Data, count: int) -> tuple[Ids | None, str]:
     if data.label is not None and data.label not in data.target and data.label in train.columns:
         cells, of_row = distinct(train, data.label)
         found, classes = np.unique(np.array([str(class_of(cell)) for cell in cells]), return_inverse=True)
-        strata = classes.astype(np.int64)[of_row]
+        strata = classes.astype(of_row.dtype)[of_row]
         return (strata, data.label) if 1 < len(found) <= len(train) / 2 else (None, "")
     if data.target and data.target[0] in train.columns:
         from clx.pipelines.data.imbalance import readable_targets
 
         values = readable_targets(train, data.target[0])
         known = np.isfinite(values)
-        edges = np.quantile(values[known], np.linspace(0, 1, min(RANGES, count) + 1)[1:-1]) if known.any() else []
-        return np.where(known, np.searchsorted(edges, values), -1).astype(np.int64) + 1, data.target[0]
+        some = values[:: max(1, len(values) // LARGE)]
+        some = some[np.isfinite(some)]
+        edges = np.quantile(some, np.linspace(0, 1, min(RANGES, count) + 1)[1:-1]) if len(some) else []
+        strata = ids(len(values), len(values))
+        for rows in blocks(len(values)):
+            strata[rows] = np.where(known[rows], np.searchsorted(edges, values[rows]) + 1, 0)
+        return strata, data.target[0]
     return None, ""
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines.config.data_schema import Balance, Data
 from clx.pipelines.data.classes import class_of
-from clx.pipelines.data.distinct import number_of, numbers, readable_numbers
+from clx.pipelines.data.distinct import distinct, number_of, numbers, readable_numbers
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
 
@@ -114,10 +114,20 @@ def density_weights(values: Floats, width: float, balance: Balance) -> Floats:
 
 def class_weights(labels: Sequence[Any], balance: Balance) -> Floats:
     """The same by the frequency of classes, which have no neighbours to be smoothed with."""
-    named = [class_of(cell) for cell in labels]
-    _, codes, counts = np.unique(np.array([str(name) for name in named]), return_inverse=True, return_counts=True)
+    return weights_of(labels, np.arange(len(labels)), balance)
+
+
+def weights_of(cells: Sequence[Any], of_row: NDArray[np.int64], balance: Balance) -> Floats:
+    """The same of rows `[N]` that each have one of these cells."""
+    named = [class_of(cell) for cell in cells]
+    _, codes = np.unique(np.array([str(name) for name in named]), return_inverse=True)
     known = np.array([name is not None for name in named])
-    return _normalised(codes, known, counts[codes[known]].astype(float), balance)
+    rows = np.bincount(of_row, minlength=len(cells))
+    dense = np.bincount(codes, rows)[codes]
+    weights = np.ones(len(cells))
+    weights[known] = 1 / dense[known] if balance.rule == "inverse" else dense[known] ** -0.5
+    weights[known] /= np.average(weights[known], weights=rows[known]) if known.any() else 1
+    return np.asarray(weights[of_row], dtype=np.float64)
 
 
 def _normalised(values: NDArray[Any], known: NDArray[np.bool_], dense: Floats, balance: Balance) -> Floats:
@@ -135,7 +145,7 @@ def row_weights(data: Data, manifest: Manifest) -> Floats | None:
         assert data.bin_width is not None
         return density_weights(targets_of(manifest, data.target[0]), data.bin_width, data.balance)
     assert data.label is not None
-    return class_weights(manifest.column(data.label), data.balance)
+    return weights_of(*distinct(manifest, data.label), data.balance)
 
 
 def label_of(data: Data, value: Any) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from clx.pipelines.data.coco import is_coco, rows_of
+from clx.pipelines.data.mapped import is_large, mapped
 from clx.pipelines.data.text_files import BLOCK, arrow_source, check_encoding, opened, refuse_bomb
 from clx.pipelines.system.errors import BadInput
 
@@ -22,8 +23,9 @@ def read_json(path: Path, name: str) -> "pa.Table":
     refuse_bomb(path, name)
     if _by_line(path, name):
         try:
-            return _parsed(lambda: arrow_source(path))
-        except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
+            table = mapped(path, lambda: _parts(path)) if is_large(path) else None
+            return _parsed(lambda: arrow_source(path)) if table is None else table
+        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError, OSError) as error:
             _explain(path, name, error)
     return objects(_documents(path, name), name)
 
@@ -47,12 +49,62 @@ def _parsed(source: Any) -> "pa.Table":
 
     read = arrow.ReadOptions(block_size=BLOCK)
     table = arrow.read_json(source(), read_options=read)
-    dates = [field.name for field in table.schema if pa.types.is_temporal(field.type)]
-    if dates:  # Arrow turns text that looks like a date into a time, and would not give the text back
-        parse = arrow.ParseOptions(explicit_schema=pa.schema([(column, pa.string()) for column in dates]))
+    undated = pa.schema([field.with_type(_undated(field.type)) for field in table.schema])
+    if undated != table.schema:  # Arrow turns text that looks like a date into a time, and would not give the text back
+        dates = [field for field, before in zip(undated, table.schema, strict=True) if field != before]
+        parse = arrow.ParseOptions(explicit_schema=pa.schema(dates))
         table = arrow.read_json(source(), read_options=read, parse_options=parse)
     table.validate(full=True)
     return table
+
+
+def _undated(kind: "pa.DataType") -> "pa.DataType":
+    """The type with text in the place of times, at any depth."""
+    import pyarrow as pa
+
+    if pa.types.is_temporal(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_undated(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_undated(field.type)) for field in kind])
+    return kind
+
+
+def _parts(path: Path) -> "tuple[pa.Schema, Iterator[pa.RecordBatch]]":
+    """The columns of a large file of lines, of which any line may be the first to have one, and its rows by blocks."""
+    import pyarrow as pa
+    from pyarrow import json as arrow
+
+    read = arrow.ReadOptions(block_size=2 * BLOCK)  # a line may be longer than the end of a block
+    schema = pa.schema([])
+    for block in _blocks(path):
+        found = arrow.read_json(pa.BufferReader(block), read_options=read).schema
+        found = pa.schema([field.with_type(_undated(field.type)) for field in found])
+        schema = pa.unify_schemas([schema, found], promote_options="permissive")
+    parse = arrow.ParseOptions(explicit_schema=schema)
+
+    def batches() -> Iterator["pa.RecordBatch"]:
+        for block in _blocks(path):
+            table = arrow.read_json(pa.BufferReader(block), read_options=read, parse_options=parse)
+            table.validate(full=True)
+            yield from table.select(schema.names).combine_chunks().to_batches()
+
+    return schema, batches()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """The lines of a file, some 16 MB of whole ones at a time."""
+    with opened(path, path.name) as file:
+        left = file.read(3)
+        left = b"" if left == b"\xef\xbb\xbf" else left
+        while block := file.read(BLOCK):
+            whole, end, behind = (left + block).rpartition(b"\n")
+            if end and not whole.isspace() and whole:
+                yield whole + end
+            left = behind if end else left + block
+        if left.strip():
+            yield left
 
 
 def _by_line(path: Path, name: str) -> bool:

@@ -9,6 +9,7 @@ from clx.pipelines.config.data_schema import Data
 from clx.pipelines.data.arrow_types import decoded, is_list, is_text
 from clx.pipelines.data.classes import class_of
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.stretches import pieces
 from clx.pipelines.system.errors import BadInput
 
 if TYPE_CHECKING:
@@ -92,15 +93,14 @@ def divided(label: str, several: str | Literal[False] | None, manifest: Manifest
 
     if several is not None or label not in manifest.columns:
         return None
-    cells = manifest.table.column(label)
-    cells = cells.cast(decoded(cells.type))
-    if not is_text(cells.type):
+    kind = decoded(manifest.table.schema.field(label).type)
+    if not is_text(kind):
         return None
-    counted = [(int(pc.sum(pc.match_substring(cells, mark)).as_py() or 0), mark) for mark in DIVIDERS]
-    count, mark = max(counted, key=lambda each: each[0])
-    if not count:
-        return None
-    holds = pc.match_substring(cells, mark).fill_null(False).to_numpy()[manifest.rows]
+    hold = {mark: np.empty(len(manifest), dtype=bool) for mark in DIVIDERS}
+    for rows, piece in pieces(manifest, label):
+        for mark, found in hold.items():
+            found[rows] = pc.match_substring(piece.cast(kind), mark).fill_null(False).to_numpy(zero_copy_only=False)
+    mark, holds = max(hold.items(), key=lambda each: int(each[1].sum()))
     if not holds.any():
         return None
     first, total = int(holds.argmax()), len(manifest)

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LARGE = 1 << 26
-"""Bytes of a file from which its table is mapped. A converted one takes seconds once, a smaller one is soon read."""
+"""Bytes of a table from which it is mapped. A converted one takes seconds once, a smaller one is soon read."""
+CELL = 8
+"""Bytes that a cell of Parquet weighs at least, however well its column is encoded."""
+PACKED = 4
+"""How much smaller gzip makes text at least, as a rule."""
 VERSION = 1
 """Of how tables are converted; another one makes them anew."""
 ENDS = 1 << 16  # bytes at either end that tell one content of a file from another
@@ -38,13 +42,34 @@ _maps: "WeakSet[mmap.mmap]" = WeakSet()
 
 def is_large(path: Path) -> bool:
     """Whether a table, or what it is a piece of (`as_one`), is too large to be read into memory without need."""
-    return max(path.stat().st_size, _whole.get()) >= LARGE
+    return max(weight(path), _whole.get()) >= LARGE
+
+
+def weight(path: Path) -> int:
+    """About the bytes that a table takes in memory: the file's, or of Parquet and gzip what they are unpacked."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(4)
+        if head[:2] == b"\x1f\x8b":
+            file.seek(-4, os.SEEK_END)
+            return max(PACKED * size, int.from_bytes(file.read(4), "little"))  # the latter modulo 4 GB
+    if head != b"PAR1":
+        return size
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        known = parquet.read_metadata(path)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError):
+        return size  # who reads it says what is wrong
+    groups = sum(known.row_group(k).total_byte_size for k in range(known.num_row_groups))
+    return max(size, groups, CELL * known.num_rows * known.num_columns)
 
 
 @contextmanager
 def as_one(paths: Iterable[Path]) -> Iterator[None]:
     """Within this, files are pieces of one table: large where they are large together."""
-    token = _whole.set(sum(path.stat().st_size for path in paths))
+    token = _whole.set(sum(map(weight, paths)))
     try:
         yield
     finally:

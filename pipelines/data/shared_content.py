@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.builtin import is_builtin
+from clx.pipelines.data.groups import Keys, hanging_together, shared_keys, sizes_of
 from clx.pipelines.data.manifest import LARGE, Manifest, all_rows
-from clx.pipelines.data.mapped import release
+from clx.pipelines.data.stretches import blocks, pieces
 from clx.pipelines.system.errors import ClxWarning
 from clx.pipelines.system.remote import Url
 
-Keys = NDArray[np.int64]
 FILES = {"image": True, "audio": True, "series": True, "text": False}
 """Kinds of inputs whose cells may identify things, and whether a text cell is the path of a file."""
 WORDS, LETTERS = 3, 15
@@ -66,16 +66,14 @@ def keys_of(manifest: Manifest, column: str, root: Path | Url | None = None) -> 
         few = len(cells) <= LARGE and pc.count_distinct(cells).as_py() <= MOST_FILES
         folder = manifest.root
         named = _files(pc.unique(cells).to_pylist(), folder) if few and isinstance(folder, Path) else {}
-        found, at = np.empty(len(cells), dtype=np.int64), 0
-        for chunk in cells.chunks:
+        found = np.empty(len(manifest), dtype=np.int64)
+        for rows, piece in pieces(manifest, column):
             if named or root is not None:
-                keys = [_key(named.get(text) or _told(text, root)) for text in chunk.to_pylist()]
+                keys = [_key(named.get(text) or _told(text, root)) for text in piece.to_pylist()]
             else:  # the same, and fast
-                keys = [hash(text) or 1 if text and not text.isspace() else 0 for text in chunk.to_pylist()]
-            found[at : at + len(keys)] = keys
-            at += len(keys)
-            release()
-        return found if len(manifest) == at and (np.diff(manifest.rows) == 1).all() else found[manifest.rows]
+                keys = [hash(text) or 1 if text and not text.isspace() else 0 for text in piece.to_pylist()]
+            found[rows] = keys
+        return found
     each = (_place(manifest.cell(i, column), root) for i in range(len(manifest)))
     return np.array([_key(cell) for cell in each], dtype=np.int64)
 
@@ -186,29 +184,20 @@ def identifies(manifest: Manifest, column: str, keys: Keys, files: bool) -> bool
     )
 
 
-def components(keys: Sequence[Keys], rows: int) -> NDArray[np.int64]:
-    """Numbers `[N]`, equal for rows that hang together by equal keys, directly or by others; missing keys join none."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    at, things, first = [], [], rows
-    for each in keys:
-        known = np.flatnonzero(each)
-        _, numbers = np.unique(each[known], return_inverse=True)
-        at.append(known)
-        things.append(numbers + first)
-        first += int(numbers.max()) + 1 if len(numbers) else 0
-    row, column = (np.concatenate([np.zeros(0, dtype=np.int64), *each]) for each in (at, things))
-    graph = coo_matrix((np.ones(len(row), dtype=np.int8), (row, column)), shape=(first, first))
-    found: NDArray[np.int64] = connected_components(graph, directed=False)[1][:rows].astype(np.int64)
-    return found
-
-
-def _again(keys: Keys) -> Keys:
-    """The keys that more than one row has, sorted."""
-    ordered = np.sort(keys)
-    twice = ordered[1:][(ordered[1:] == ordered[:-1]) & (ordered[1:] != 0)]
-    return np.unique(twice)
+def _again(asked: Keys, learned: Keys) -> tuple[int, int]:
+    """The first of the asked rows whose key a learned row has, and how many there are."""
+    order = np.sort(asked)
+    known = np.zeros(len(order), dtype=bool)
+    for block in blocks(len(learned)):
+        at = np.searchsorted(order[:-1], learned[block])
+        known[at[order[at] == learned[block]]] = True  # the first of equal ones
+    first, count = len(asked), 0
+    for block in blocks(len(asked)):
+        here = known[np.searchsorted(order, asked[block])] & (asked[block] != 0)
+        if here.any():
+            first = min(first, block.start + int(here.argmax()))
+            count += int(here.sum())
+    return first, count
 
 
 class Sharing(NamedTuple):
@@ -232,18 +221,18 @@ def sharing(manifest: Manifest, inputs: Mapping[str, bool]) -> Sharing:
         if column not in manifest.columns:
             continue
         found = keys_of(manifest, column, Path() if files and manifest.parts else None)
-        again = _again(found)
-        if len(again) and identifies(manifest, column, found, files):
-            if len(found) > LARGE:  # rows with a key of their own hang together with none
-                for part in np.array_split(found, -(-len(found) // LARGE)):
-                    part[again[np.searchsorted(again[:-1], part)] != part] = 0
+        counts = identifies(manifest, column, found, files)
+        found = shared_keys(found)
+        if counts and found.max(initial=-1) >= 0:
             keys[column] = found
     media = tuple(column for column in keys if inputs[column])
     for columns in dict.fromkeys([tuple(keys), media, *((column,) for column in [*media, *keys])]):
-        groups = components([keys[column] for column in columns], len(manifest))
-        if columns and 2 * np.bincount(groups).max() <= len(manifest):
+        if not columns:
+            break
+        groups = hanging_together([keys[column] for column in columns], len(manifest))
+        if 2 * int(sizes_of(groups, int(groups.max()) + 1).max()) <= len(manifest):
             return Sharing(columns, groups, tuple(column for column in keys if column not in columns))
-    return Sharing((), np.arange(len(manifest), dtype=np.int64), tuple(keys))
+    return Sharing((), all_rows(len(manifest)), tuple(keys))
 
 
 def warn_of_leaks(splits: Mapping[str, Manifest], config: Config) -> None:
@@ -284,11 +273,11 @@ def leaks(splits: Mapping[str, Manifest], inputs: Mapping[str, bool], groups: Se
             if split == "train" or column not in manifest.columns:
                 continue
             asked = keys_of(manifest, column, roots[split] if files else None)
-            again = np.flatnonzero(np.isin(asked, learned) & (asked != 0))
-            if len(again):
-                first = int(again[0])
-                there = train.where(int(np.flatnonzero(learned == asked[first])[0]))
+            again, count = _again(asked, learned)
+            if count:
+                first = int(again)
+                there = train.where(int((learned == asked[first]).argmax()))
                 yield (
-                    f"{len(again)} of {len(manifest)} {split} rows have the {column} of a training row: "
+                    f"{count} of {len(manifest)} {split} rows have the {column} of a training row: "
                     f"{manifest.where(first)} that of {there}"
                 )

@@ -26,10 +26,11 @@ def text_reading(manifest: Manifest, column: str, written: Written | None) -> Re
     Raises:
         BadInput: where it can be read in two ways, with the row that shows it and the key that decides.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     cells = manifest.table.column(column)
-    if written is None and plain_numbers(cells) is not None:
+    if written is None and all(plain_numbers(pa.chunked_array([chunk])) is not None for chunk in cells.chunks):
         return PLAIN
     texts = [text for text in pc.unique(cells).to_pylist() if not missing(text)]
     marks = NO_MARKS if written is None else Marks(written.decimal, written.thousands, written.day_first)

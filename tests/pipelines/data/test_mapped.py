@@ -1,6 +1,8 @@
 """Large tables are converted once to Arrow files, which are mapped into memory."""
 
 import errno
+import gzip
+import json
 import os
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clx.pipelines.config.data_schema import Data, Fraction
-from clx.pipelines.data import mapped, shared_content
+from clx.pipelines.data import json_files, mapped, shared_content
 from clx.pipelines.data.draw import draw
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_manifest
@@ -38,13 +40,15 @@ def write(path: Path, form: str) -> Path:
     path = path / f"a.{form}"
     if form == "parquet":
         pq.write_table(table(), path, row_group_size=128)
+    elif form == "jsonl":
+        path.write_text("".join(json.dumps({"at": i, "text": f"number {i}, a text"}) + "\n" for i in range(ROWS)))
     else:
         lines = ["text,at", *(f'"number {i}, a text",{i}' for i in range(ROWS))]
         path.write_text("\n".join(lines) + "\n")
     return path
 
 
-@pytest.mark.parametrize("form", ["parquet", "csv"])
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
 def test_a_large_table_is_the_same_mapped_and_read(
     form: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,6 +63,57 @@ def test_a_large_table_is_the_same_mapped_and_read(
     assert [ours.row(i) for i in range(ROWS)] == [theirs.row(i) for i in range(ROWS)]
     assert (missing_in(ours, "text") == missing_in(theirs, "text")).all()
     assert held < ours.table.nbytes / 4
+
+
+def test_lines_of_json_have_the_columns_and_types_of_all_blocks(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[dict[str, object]] = [{"a": i, "t": f"text {i}"} for i in range(20)]
+    rows += [
+        {"a": 1.5, "b": {"x": "2024-01-01"}, "l": [1, 2]},
+        {"b": {"y": 3, "x": "none"}, "t": "2024-01-02", "n": None},
+    ]
+    rows += [{"c": True, "d": ["2020-01-01"], "l": [0.5]}, {"d": ["x" * 300]}]
+    text = "\ufeff" + "\n\n".join(map(json.dumps, rows))
+    (tmp_path / "a.jsonl").write_text(text)
+    monkeypatch.setattr(json_files, "BLOCK", 100)
+    ours = load_manifest(str(tmp_path / "a.jsonl")).table
+    assert list(cache.glob("*.arrow"))
+    monkeypatch.undo()
+    theirs = load_manifest(str(tmp_path / "a.jsonl")).table
+    assert ours.schema == theirs.schema
+    assert ours.to_pylist() == theirs.to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"a": "x"}', "line 41: 'a' is text here and a number in line 1"),
+        ('{"a": ', "line 41: not JSON"),
+        ("[1, 2]", "line 41: expected one JSON object per line, found a list"),
+    ],
+)
+def test_a_line_at_fault_is_named_also_where_it_is_in_another_block(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    monkeypatch.setattr(json_files, "BLOCK", 100)
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n' * 40 + line + "\n")
+    with pytest.raises(BadInput, match=said):
+        load_manifest(str(tmp_path / "a.jsonl"))
+
+
+def test_a_table_is_weighed_as_it_is_in_memory(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["one text as often as any"] * 100_000}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"at": np.arange(100_000)}), tmp_path / "b.parquet", use_dictionary=False)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 100_000))
+    (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\n")
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1 and no more")
+    found = {path.name: mapped.weight(path) for path in tmp_path.iterdir()}
+    assert found["a.parquet"] == found["b.parquet"] // 100_000 * 100_000 == 800_000
+    assert (tmp_path / "a.parquet").stat().st_size < 10_000
+    assert found["a.csv.gz"] == 400_004
+    assert found["a.csv"] == 8
+    assert found["damaged.parquet"] == 16
 
 
 def test_a_table_is_converted_once_and_anew_where_the_file_has_changed(tmp_path: Path, cache: Path) -> None:
@@ -126,7 +181,7 @@ def test_shards_are_mapped_where_they_are_large_together(
     folder.mkdir()
     for split in ("train", "val"):
         pq.write_table(table(), folder / f"{split}-00000-of-00001.parquet")
-    size = (folder / "train-00000-of-00001.parquet").stat().st_size
+    size = mapped.weight(folder / "train-00000-of-00001.parquet")
     monkeypatch.setattr(mapped, "LARGE", size + 1)
     manifest = load_manifest(str(folder))
     assert len(list(cache.glob("*.arrow"))) == 2

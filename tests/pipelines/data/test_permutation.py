@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clx.pipelines.batches.loader import HELD, Order, once
-from clx.pipelines.batches.permutation import BlockPermutation, Permutation
+from clx.pipelines.data.permutation import BlockPermutation, Permutation
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 17, 256, 257, 1000, 4097])
