@@ -45,6 +45,7 @@ class Audio(Modality):
     takes_several: ClassVar[bool] = True
     files: ClassVar[bool] = True
     fit_rows: ClassVar[int] = 1000
+    read_by: ClassVar[tuple[str, ...]] = ("sample_rate", "max_seconds")
     only_for: ClassVar[dict[str, tuple[str, ...]]] = {
         "layers": ("mel-transformer",),
         **dict.fromkeys(("mels", "width", "dropout"), ("mel-cnn", "mel-transformer")),

@@ -107,6 +107,9 @@ class Modality:
     """How many other training rows' samples its views may take something of."""
     files: ClassVar[bool] = False
     """Whether a text cell is the path of a file (then `read` gets a `pathlib.Path`)."""
+    read_by: ClassVar[tuple[str, ...]] = ()
+    """Of one that reads files, the fields that decide, with `state`, what `read` gives: with others the same samples
+    can be kept."""
 
     like: str | None = None
     """Another modality whose tower this one shares: one encoder and head for several columns of one sort."""

@@ -61,6 +61,7 @@ class Image(Modality):
     default_encoder: ClassVar[str] = "cnn"
     takes_several: ClassVar[bool] = True
     files: ClassVar[bool] = True
+    read_by: ClassVar[tuple[str, ...]] = ("encoder", "pretrained", "size", "channels", "white")
     only_for: ClassVar[dict[str, tuple[str, ...]]] = {"width": ("cnn",), "depth": ("cnn",), "norm": ("cnn",)}
 
     size: Annotated[int, Ge(4)] | None = None

@@ -41,6 +41,7 @@ class Series(Modality):
     default_encoder: ClassVar[str] = "tcn"
     files: ClassVar[bool] = True
     fit_rows: ClassVar[int] = 10_000
+    read_by: ClassVar[tuple[str, ...]] = ("scale", "gaps", "max_steps", "time", "layout")
     only_for: ClassVar[dict[str, tuple[str, ...]]] = {
         "layers": ("tcn", "dilated"),
         "dropout": ("tcn", "dilated"),

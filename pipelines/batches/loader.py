@@ -21,7 +21,7 @@ from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.mixture import Mixture
 from clx.pipelines.data.permutation import HELD, BlockPermutation, Permutation
 from clx.pipelines.data.row_groups import WINDOW
-from clx.pipelines.system.cores import usable_cores
+from clx.pipelines.system.cores import own_cores
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.system.remote import Unreachable
 from clx.pipelines.system.signals import leave_to_parent
@@ -62,11 +62,12 @@ class Order(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         size, epoch = self.batch_size, -1
-        computed = self.weights is None and (self.blocks is not None or self.rows > HELD)
+        computed = self.rows > HELD or (self.blocks is not None and self.weights is None)
+        drawn = None if self.weights is None or not computed else np.cumsum(self.weights)
         for done in range(self.start, self.stop):
             if done // self.per_epoch != epoch:
                 epoch = done // self.per_epoch
-                if self.mixture is not None:
+                if self.mixture is not None or drawn is not None:
                     pass
                 elif computed:
                     order = self._computed([self.seed, 2, epoch])
@@ -76,6 +77,8 @@ class Order(Sampler[Key]):
             part = slice(at * size, (at + 1) * size)
             if self.mixture is not None:
                 yield Key(epoch, at, *self.mixture.step(done))
+            elif drawn is not None:
+                yield Key(epoch, at, *self._drawn(drawn, epoch, at))
             elif computed:
                 yield Key(epoch, at, order.stretch(part.start, part.stop))
             else:
@@ -83,6 +86,13 @@ class Order(Sampler[Key]):
 
     def _computed(self, seed: list[int]) -> Permutation | BlockPermutation:
         return Permutation(self.rows, seed) if self.blocks is None else BlockPermutation(self.blocks, seed, WINDOW)
+
+    def _drawn(self, ends: NDArray[np.float64], epoch: int, at: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows of a batch, drawn by their weights, whose sums are `ends`, and a turn that no other in the epoch
+        has of the same row."""
+        draw = np.random.default_rng([self.seed, 2, epoch, at])
+        rows = np.searchsorted(ends[:-1], draw.random(self.batch_size) * ends[-1], side="right")
+        return rows, at * self.batch_size + came_before(rows)
 
     def _held(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
         """The rows of an epoch in order, and of those that are drawn several times the turn of each."""
@@ -157,7 +167,7 @@ def usual_workers(data: BatchDataset) -> int:
     cores of this process but one, or half of them where encoders need them too, and 8 at most."""
     if not any(reads_files(data.manifest, name, modality) for name, modality in data.modalities.items()):
         return 0
-    cores = usable_cores() // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+    cores = own_cores()
     return min(8, max(1, cores - 1 if torch.accelerator.is_available() else cores // 2))
 
 

@@ -36,11 +36,6 @@ LOOK = 1024
 """Rows after which a process that keeps them looks how much memory is left."""
 KEPT = 32
 """Caches on disk that stay, the last used ones: a run has one for each input."""
-NOT_READ_BY = {
-    *("like", "column", "freeze", "unlocked", "head", "views", "drop", "augmentation", "flip"),
-    *("width", "depth", "layers", "dropout", "pool", "mels"),
-}
-"""Options that make no difference to what `read` gives: a change of another one begins a new cache."""
 TYPES = (torch.uint8, torch.float32, torch.int16, torch.int64, torch.float64, torch.bool)
 FORMS: tuple[type, ...] = (Tensor, list, tuple)
 HEAD, PART = struct.Struct("<BI"), struct.Struct("<BB")
@@ -182,7 +177,7 @@ def _folder(name: str, modality: Modality, manifest: Manifest) -> Path:
     caches = cache_folder()
     if caches is None:
         raise OSError(0, "the variable is set empty", "CLX_CACHE")
-    options = {key: value for key, value in options_of(modality).items() if key not in NOT_READ_BY}
+    options = {key: value for key, value in options_of(modality).items() if key in ("pair", *modality.read_by)}
     places = (manifest.name if scheme_of(manifest.name) else Path(manifest.name), manifest.root)
     source = [str(place.absolute()) if isinstance(place, Path) else str(place) for place in places]
     said = json.dumps([modality.kind, name, options, modality.state(), source], sort_keys=True, default=str)

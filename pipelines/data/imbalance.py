@@ -11,6 +11,7 @@ from clx.pipelines.config.data_schema import Balance, Data
 from clx.pipelines.data.classes import class_of
 from clx.pipelines.data.distinct import distinct, number_of, numbers, readable_numbers
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.pieces import blocks
 from clx.pipelines.system.errors import BadInput
 
 BINS = 50
@@ -75,12 +76,18 @@ def check_width(low: float, high: float, width: float) -> None:
 def histogram(values: Floats, width: float) -> tuple[int, NDArray[np.int64]]:
     """The first bin that has a value, and the counts from there to the last one that has. Raises `BadInput` for a
     width that makes too many."""
-    known = values[np.isfinite(values)]
-    if not len(known):
+    known = np.isfinite(values)
+    if not known.any():
         return 0, np.zeros(0, dtype=np.int64)
-    check_width(float(known.min()), float(known.max()), width)
-    bins = bin_of(known, width)
-    return int(bins.min()), np.bincount(bins - bins.min())
+    low, high = (
+        float(end) for end in (values.min(where=known, initial=np.inf), values.max(where=known, initial=-np.inf))
+    )
+    check_width(low, high, width)
+    first, last = bin_of(np.array([low, high]), width).tolist()
+    counts = np.zeros(last - first + 1, dtype=np.int64)
+    for rows in blocks(len(values)):
+        counts += np.bincount(bin_of(values[rows][known[rows]], width) - first, minlength=len(counts))
+    return first, counts
 
 
 def kernel_of(balance: Balance) -> Floats:
@@ -109,7 +116,12 @@ def density_weights(values: Floats, width: float, balance: Balance) -> Floats:
         return np.ones(len(values))
     spread = np.convolve(counts.astype(np.float64), kernel_of(balance), "full")
     smooth: Floats = spread[balance.size // 2 :][: len(counts)].astype(np.float64)
-    return _normalised(values, known, smooth[bin_of(values[known], width) - first], balance)
+    weights = np.ones(len(values))
+    for rows in blocks(len(values)):
+        dense = smooth[bin_of(values[rows][known[rows]], width) - first]
+        weights[rows][known[rows]] = 1 / dense if balance.rule == "inverse" else dense**-0.5
+    weights /= np.where(known, weights.mean(where=known), 1)
+    return weights
 
 
 def class_weights(labels: Sequence[Any], balance: Balance) -> Floats:
@@ -128,13 +140,6 @@ def weights_of(cells: Sequence[Any], of_row: NDArray[np.int64], balance: Balance
     weights[known] = 1 / dense[known] if balance.rule == "inverse" else dense[known] ** -0.5
     weights[known] /= np.average(weights[known], weights=rows[known]) if known.any() else 1
     return np.asarray(weights[of_row], dtype=np.float64)
-
-
-def _normalised(values: NDArray[Any], known: NDArray[np.bool_], dense: Floats, balance: Balance) -> Floats:
-    weights = np.ones(len(values))
-    weights[known] = 1 / dense if balance.rule == "inverse" else dense**-0.5
-    weights[known] /= weights[known].mean() if known.any() else 1
-    return weights
 
 
 def row_weights(data: Data, manifest: Manifest) -> Floats | None:

@@ -32,7 +32,7 @@ def pieces(manifest: Manifest, column: str) -> Iterator[tuple[slice, "pa.Array"]
             else:
                 cells = chunks[k].take(own - starts[k])
             yield slice(at + start, at + stop), cells
-        release()
+            release()
 
 
 def blocks(rows: int, size: int = 1 << 20) -> Iterator[slice]:

@@ -44,6 +44,20 @@ def test_rows_that_are_drawn_twice_are_told_apart() -> None:
     assert next(iter(Order(10, 5, 1, start=0, stop=1))).turns is None
 
 
+def test_rows_of_very_many_are_drawn_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "HELD", 5)
+    weights = np.r_[6.0, 3.0, 0.0, np.ones(7) / 7]
+    keys = list(Order(10, 5, 1, start=0, stop=400, weights=weights))
+    rows = np.concatenate([key.rows for key in keys])
+    np.testing.assert_allclose(np.bincount(rows, minlength=10)[:3] / len(rows), [0.6, 0.3, 0], atol=0.04)
+    for one, other in zip(keys[::2], keys[1::2], strict=True):
+        visits = [(r, t) for key in (one, other) for r, t in zip(key.rows.tolist(), key.turns.tolist(), strict=True)]
+        assert one.epoch == other.epoch
+        assert len({*visits}) == 10
+    later = list(Order(10, 5, 1, start=13, stop=400, weights=weights))
+    assert [key.rows.tolist() for key in later] == [key.rows.tolist() for key in keys[13:]]
+
+
 def test_a_pass_over_all_rows_is_in_order_or_mixed_by_a_seed() -> None:
     assert [key.rows.tolist() for key in once(5, 2)] == [[0, 1], [2, 3], [4]]
     mixed = np.concatenate([key.rows for key in once(50, 8, seed=3)]).tolist()
@@ -68,7 +82,7 @@ def test_workers_are_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = BatchDataset(manifest(image=[np.zeros((8, 8), dtype=np.uint8).tolist()]), {"image": Image(size=8)})
     words = BatchDataset(manifest(text=["a"]), {"text": Text()})
     for cores, processes, expected in ((1, "1", 1), (2, "1", 1), (64, "1", 8), (8, "4", 1), (8, "", 4)):
-        monkeypatch.setattr(loader, "usable_cores", lambda cores=cores: cores)
+        monkeypatch.setattr("clx.pipelines.system.cores.usable_cores", lambda cores=cores: cores)
         monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
         assert usual_workers(files) == expected

@@ -16,9 +16,11 @@ from clx.modalities.series import Series
 from clx.modalities.text import Text
 from clx.pipelines.batches import sample_cache
 from clx.pipelines.batches.batch import Batch
+from clx.pipelines.batches.cells import cell_at
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.batches.sample_cache import packed, unpacked
+from clx.pipelines.config.options import options_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.system.errors import ClxWarning
@@ -109,6 +111,43 @@ def test_other_options_and_other_rows_are_other_samples(rows: Manifest, tmp_path
     (tmp_path / "m.csv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
     turned = load_manifest(str(tmp_path / "m.csv"))
     assert same(made(BatchDataset(turned, inputs(), cache="disk"), 0), made(BatchDataset(turned, inputs()), 0))
+
+
+OTHER: dict[str, Any] = {
+    **{"column": "other", "views": 2, "drop": 0.1, "head": "mlp", "augmentation": "strong", "several": "one"},
+    **{"lora": None, "checkpointing": True, "freeze": True, "width": 64, "depth": 2, "norm": "group", "flip": True},
+    **{"size": 12, "channels": 1, "white": 200, "sample_rate": 4000, "max_seconds": 0.05, "seconds": 0.2, "mels": 32},
+    **{"layers": 2, "dropout": 0.3, "pool": "last", "scale": "per-series", "gaps": "indicate", "max_steps": 5},
+    **{"time": True, "layout": "channels-first"},
+}
+"""Another value of each option."""
+BY_ENCODER = {"encoder", "pretrained", "unlocked", "like", "pair"}
+"""Options that go with others; the first two say how large an image is."""
+
+
+@pytest.mark.parametrize("kind", [Image, Audio, Series])
+def test_options_that_change_nothing_in_reading_keep_the_cache(kind: Any, rows: Manifest, home: Path) -> None:
+    column = {Image: "image", Audio: "speech", Series: "walk"}[kind]
+    given = {
+        Image: {"encoder": "cnn", "size": 8},
+        Audio: {"encoder": "mel-transformer", "sample_rate": 8000},
+        Series: {"scale": "none"},
+    }[kind]
+
+    def folder_and_sample(**changed: Any) -> tuple[Path, Any]:
+        modality = kind(**given | changed)
+        cell = cell_at(rows, 1, column, kind(**given | {"column": column}))
+        return sample_cache._folder("x", modality, rows), modality.read(cell)
+
+    before, sample = folder_and_sample()
+    for option in options_of(kind(**given)):
+        if option in BY_ENCODER:
+            continue
+        encoder = {"encoder": "dilated"} if option == "pool" else {}
+        after, other = folder_and_sample(**{option: OTHER[option]}, **encoder)
+        assert (after == before) == (option not in kind.read_by), option
+        if option not in kind.read_by:
+            assert torch.equal(other, sample), option
 
 
 def test_old_caches_go(rows: Manifest, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
