@@ -11,7 +11,7 @@ from clx.pipelines.config.data_schema import Balance, Data
 from clx.pipelines.data.classes import class_of
 from clx.pipelines.data.distinct import distinct, number_of, numbers, readable_numbers
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.pieces import blocks
+from clx.pipelines.data.stretches import blocks
 from clx.pipelines.system.errors import BadInput
 
 BINS = 50

@@ -62,8 +62,9 @@ def weight(path: Path) -> int:
         known = parquet.read_metadata(path)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError):
         return size  # who reads it says what is wrong
-    groups = sum(known.row_group(k).total_byte_size for k in range(known.num_row_groups))
-    return max(size, groups, CELL * known.num_rows * known.num_columns)
+    groups: int = sum(known.row_group(k).total_byte_size for k in range(known.num_row_groups))
+    cells: int = known.num_rows * known.num_columns
+    return max(size, groups, CELL * cells)
 
 
 @contextmanager

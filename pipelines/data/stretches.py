@@ -44,4 +44,4 @@ def ids(count: int, most: int) -> NDArray[np.int64]:
     """Room `[count]` for numbers up to `most`, in half the memory where there are very many."""
     from clx.pipelines.data.manifest import LARGE
 
-    return np.empty(count, dtype=np.int32 if count > LARGE and most < 1 << 31 else np.int64)  # type: ignore[return-value]
+    return np.empty(count, dtype=np.int32 if count > LARGE and most < 1 << 31 else np.int64)

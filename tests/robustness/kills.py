@@ -5,8 +5,10 @@ PYTHONPATH=tests python tests/robustness/kills.py --kills 100 --workers 2
 Each attempt runs in a process group of its own, forked from this one, which has torch loaded; so a resume costs what it
 costs without the imports. Half of the kills come at a random moment (steps, validation, the start), half at a random
 operation on the disk during a save. With `--ranks 2` the run is one of several processes, of which a random one is
-killed at a random moment: the others have to end within 10 s, and the last line has to name it. Weights, optimiser
-state and metrics.jsonl must be equal bit for bit. Prints a JSON object per run; exit code 1 when anything differs.
+killed at a random moment: the others have to end within 10 s, and the last line has to name it. With `--stream` the
+rows are two texts of two mapped tables, Parquet and JSON lines, with shares, in an order that is computed and not held;
+the tables are converted anew at every third start. Weights, optimiser state and metrics.jsonl must be equal bit for
+bit. Prints a JSON object per run; exit code 1 when anything differs.
 """
 
 import argparse
@@ -28,7 +30,8 @@ import torchvision  # noqa: F401
 from safetensors.torch import load_file
 
 import clx.pipelines.evaluation.evaluate  # noqa: F401
-from clx.pipelines.data import splits
+from clx.pipelines.batches import mixture
+from clx.pipelines.data import draw, manifest, mapped, shared_content, splits
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system import durable_files
 from clx.pipelines.training import logs
@@ -48,15 +51,49 @@ CONFIG = {
 TRAIN = {"batch_size": 16, "chunk": 4, "chunk_statistics": "chunk", "ema": 0.9, "save_every": 2, "lr": 3e-3}
 
 
-def settings(steps: int, workers: int) -> list[str]:
+STREAM = CONFIG | {
+    "modalities": {
+        "text": {"layers": 1, "width": 32, "dropout": 0.1},
+        "caption": {"like": "text", "column": "caption"},
+    },
+}
+
+
+def settings(steps: int, workers: int, tables: list[Path]) -> list[str]:
     train = TRAIN | {"steps": steps, "workers": workers, "validate_every": max(2, steps // 3)}
-    given = [f"{key}={json.dumps(value)}" for key, value in CONFIG.items()]
+    config = CONFIG
+    if tables:
+        parts = [{"source": str(table), "share": share} for table, share in zip(tables, (0.7, 0.3), strict=True)]
+        config = STREAM | {"data": {"train": parts, "val": {"fraction": 0.02}, "missing": 0.2}}
+    given = [f"{key}={json.dumps(value)}" for key, value in config.items()]
     return [part for one in [*given, f"train={json.dumps(train)}"] for part in ("-s", one)]
+
+
+def stream(folder: Path, rows: int = 3000) -> list[Path]:
+    """Two tables of texts; they are mapped and their order is computed, as of very many rows."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    texts = [{"text": f"number {k} of them", "caption": f"what is said of {k}"} for k in range(rows)]
+    parquet.write_table(pa.Table.from_pylist(texts), folder / "rows.parquet", row_group_size=256)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts[: rows // 3]))
+    mapped.LARGE = 1
+    for module in (mixture, draw, shared_content, manifest):
+        setattr(module, "HELD" if module is mixture else "LARGE", 100)
+    os.environ["CLX_CACHE"] = str(folder / "cache")
+    return [folder / "rows.parquet", folder / "rows.jsonl"]
 
 
 def begin(args: list[str], log: Path, prepare: Callable[[], None] = lambda: None) -> int:
     """The command in a process group of its own."""
     return start(args, log, log, prepare, group=True)
+
+
+def recipe(folder: Path) -> Path:
+    """A config of which `settings` say all: `clx train` takes none without a file."""
+    path = folder / "stream.yaml"
+    path.write_text(json.dumps({key: STREAM[key] for key in ("modalities", "objective")} | {"data": {"train": "none"}}))
+    return path
 
 
 def die_in_save(operation: int) -> Callable[[], None]:
@@ -165,34 +202,38 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     return sorted({*a} ^ {*b}) + [name for name in a if name in b and not same(a[name], b[name])]
 
 
-def kill(kills: int, workers: int, seed: int, folder: Path, steps: int, ranks: int) -> dict[str, Any]:
+def kill(kills: int, workers: int, seed: int, folder: Path, steps: int, ranks: int, streamed: bool) -> dict[str, Any]:
     """Kill a run so many times; what came of it."""
-    draw = random.Random(seed)
-    given = settings(steps, workers)
+    dice = random.Random(seed)
+    tables = stream(folder) if streamed else []
+    given = settings(steps, workers, tables)
+    source = [str(recipe(folder))] if tables else ["digits"]
     several = ["--processes", str(ranks)] if ranks > 1 else []
     whole, out = folder / "whole", folder / "killed"
     began = time.monotonic()
-    child = begin(["train", "digits", "-o", str(whole), *given, *several], folder / "whole.log")
+    child = begin(["train", *source, "-o", str(whole), *given, *several], folder / "whole.log")
     assert wait_for(child, folder / "whole.log", 600) == 0, (folder / "whole.log").read_text()
     per_step = (time.monotonic() - began) / steps
     done, at, codes, again = {"moment": 0, "save": 0}, [], [], 0
     while True:
         log = folder / f"{len(codes)}.log"
         resumable = bool(checkpoint.checkpoints(out))
-        args = ["train", "--resume", str(out)] if resumable else ["train", "digits", "-o", str(out), *given]
+        args = ["train", "--resume", str(out)] if resumable else ["train", *source, "-o", str(out), *given]
         step = checkpoint.last(out).step if resumable else 0
+        if tables and len(codes) % 3 == 0:
+            shutil.rmtree(folder / "cache", ignore_errors=True)
         args += several
         left = kills - len(at)
         reach = max(1.0, 2 * (steps - 1 - step) / max(1, left))
         if not left:
             child, way = begin(args, log), "end"
         elif len(at) % 2 and ranks == 1:
-            child, way = begin(args, log, die_in_save(draw.randint(1, 12))), "save"
+            child, way = begin(args, log, die_in_save(dice.randint(1, 12))), "save"
         else:
             child, way = begin(args, log), "moment"
-        code = wait_for(child, log, draw.uniform(0, reach * per_step) if way == "moment" else 600)
+        code = wait_for(child, log, dice.uniform(0, reach * per_step) if way == "moment" else 600)
         if code is None and ranks > 1:
-            code = kill_one(child, draw.randrange(ranks), log)
+            code = kill_one(child, dice.randrange(ranks), log)
         elif code is None:
             os.killpg(child, signal.SIGKILL)
             code = ended(child)
@@ -213,6 +254,7 @@ def kill(kills: int, workers: int, seed: int, folder: Path, steps: int, ranks: i
         "kills": len(at),
         "workers": workers,
         "ranks": ranks,
+        "stream": streamed,
         "seed": seed,
         **done,
         "resumed_from": at,
@@ -227,6 +269,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--workers", type=int, nargs="+", default=[0], help="one run for each")
     parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--stream", action="store_true", help="rows of mapped tables")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="of the run [default: 3 per kill, at least 12]")
     args = parser.parse_args()
@@ -235,7 +278,7 @@ def main() -> int:
     for workers in args.workers:
         with tempfile.TemporaryDirectory() as folder:
             steps = args.steps or max(12, 3 * args.kills)
-            found.append(kill(args.kills, workers, args.seed, Path(folder), steps, args.ranks))
+            found.append(kill(args.kills, workers, args.seed, Path(folder), steps, args.ranks, args.stream))
         print(json.dumps(found[-1]), flush=True)
     return 0 if all(one["ok"] for one in found) else 1
 

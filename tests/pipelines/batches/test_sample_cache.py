@@ -128,11 +128,8 @@ BY_ENCODER = {"encoder", "pretrained", "unlocked", "like", "pair"}
 @pytest.mark.parametrize("kind", [Image, Audio, Series])
 def test_options_that_change_nothing_in_reading_keep_the_cache(kind: Any, rows: Manifest, home: Path) -> None:
     column = {Image: "image", Audio: "speech", Series: "walk"}[kind]
-    given = {
-        Image: {"encoder": "cnn", "size": 8},
-        Audio: {"encoder": "mel-transformer", "sample_rate": 8000},
-        Series: {"scale": "none"},
-    }[kind]
+    speech = {"encoder": "mel-transformer", "sample_rate": 8000}
+    given = {Image: {"encoder": "cnn", "size": 8}, Audio: speech, Series: {"scale": "none"}}[kind]
 
     def folder_and_sample(**changed: Any) -> tuple[Path, Any]:
         modality = kind(**given | changed)
