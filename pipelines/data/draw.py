@@ -10,7 +10,7 @@ from clx.pipelines.config.data_schema import Data, Fraction
 from clx.pipelines.data.classes import class_of
 from clx.pipelines.data.distinct import distinct
 from clx.pipelines.data.draw_many import chosen_of_many
-from clx.pipelines.data.groups import components
+from clx.pipelines.data.groups import hanging_together, shared_keys
 from clx.pipelines.data.manifest import LARGE, Manifest
 from clx.pipelines.data.shared_content import Sharing, keys_of, sharing
 from clx.pipelines.data.stretches import blocks, ids
@@ -73,8 +73,8 @@ def _groups(train: Manifest, part: Fraction, inputs: Mapping[str, bool]) -> Shar
             train.require(column)
         except BadInput as error:
             raise BadInput(f"data.val.by: {error}") from None
-    keys = [keys_of(train, column) for column in columns]
-    return Sharing(tuple(columns), components(keys, len(train)))
+    shared = [shared_keys(keys_of(train, column)) for column in columns]
+    return Sharing(tuple(columns), hanging_together(shared, len(train)))
 
 
 def _strata(train: Manifest, data: Data, count: int) -> tuple[Ids | None, str]:

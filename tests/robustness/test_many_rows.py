@@ -23,20 +23,29 @@ eval: []
 """
 
 
-def make(rows: int, out: Path) -> None:
-    """Sorted rows of two texts, as Parquet in row groups of 100,000."""
+LABELLED = [
+    *("-s", "data.label=label", "-s", "objective=[clip, supcon]"),
+    *("-s", "data.val={fraction: 0.0001}", "-s", "train.steps=5"),
+]
+"""With classes, and val rows drawn by what rows share: all of it looks at every row."""
+
+
+def make(rows: int, out: Path, labelled: bool = False) -> None:
+    """Sorted rows of two texts, as Parquet in row groups of 100,000; or of texts that two rows share, and a class."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
     colours = ["red", "green", "blue", "small", "large", "old", "new", "wooden", "glass", "iron"]
     things = ["cat", "dog", "horse", "house", "tree", "river", "stone", "bird", "fish", "boat"]
-    schema = pa.schema([("text", pa.string()), ("caption", pa.string())])
+    names = ["text", "caption", *(["label"] if labelled else [])]
+    schema, share = pa.schema([(name, pa.string()) for name in names]), 2 if labelled else 1
     with ParquetWriter(out, schema) as file:
         for start in range(0, rows, 100_000):
             numbers = range(start, min(start + 100_000, rows))
             texts = [f"{colours[k % 10]} {things[k // 7 % 10]} number {k}" for k in numbers]
-            captions = [f"item {k}: a {colours[k // 3 % 10]} {things[k % 10]}" for k in numbers]
-            file.write_table(pa.table({"text": texts, "caption": captions}, schema=schema))
+            captions = [f"item {k // share}: a {colours[k // 3 // share % 10]}" for k in numbers]
+            cells = {"text": texts, "caption": captions, "label": [things[k % 10] for k in numbers]}
+            file.write_table(pa.table({name: cells[name] for name in names}, schema=schema))
 
 
 def processes(first: int) -> list[int]:
@@ -78,18 +87,18 @@ class Seen(NamedTuple):
     """Bytes held from then on."""
 
 
-def train(folder: Path, *args: str) -> Seen:
-    """Train to the end, watched."""
+def train(folder: Path, *args: str, start: bool = False) -> Seen:
+    """Train to the end, watched from the first step on, or from the start."""
     log = folder / "o" / "metrics.jsonl"
-    start, first, work, most = time.monotonic(), None, 0.0, 0.0
+    began, first, work, most = time.monotonic(), None, 0.0, 0.0
     command = [str(Path(sys.executable).with_name("clx")), "train", *args]
     environment = {**os.environ, "CLX_CACHE": "cache"}
     with open(folder / "said", "w") as said:
         running = subprocess.Popen(command, cwd=folder, stderr=said, env=environment)
         while running.poll() is None:
             if first is None and log.exists() and '"step"' in log.read_text():
-                first, work = time.monotonic() - start, worked(running.pid)
-            most = max(most, resident(running.pid) if first is not None else 0.0)
+                first, work = time.monotonic() - began, worked(running.pid)
+            most = max(most, resident(running.pid) if start or first is not None else 0.0)
             time.sleep(0.1)
     assert running.returncode == 0, (folder / "said").read_text()
     assert first is not None, "a step comes before the end"
@@ -127,6 +136,20 @@ def test_ten_million_rows_take_little_more_than_a_thousand(tmp_path: Path) -> No
     resumed = weights(tmp_path / "many")
     assert whole.keys() == resumed.keys()
     assert all((whole[key] == resumed[key]).all() for key in whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is told by Linux alone")
+def test_classes_and_val_rows_of_ten_million_take_little_more(tmp_path: Path) -> None:
+    most = {}
+    for name, rows in (("few", 10_000), ("many", ROWS)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "a.yaml").write_text(CONFIG)
+        make(rows, folder / "rows.parquet", labelled=True)
+        most[name] = train(folder, "a.yaml", "--out", "o", *LABELLED, start=True).most
+    print(most)
+    assert most["many"] - most["few"] < 0.3e9
 
 
 if __name__ == "__main__":
