@@ -70,8 +70,7 @@ class Series(Modality):
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Dropout of `tcn` and `dilated`."""
     pool: Literal["max", "last"] = "max"
-    """What stands for a series with `dilated`: the maximum over time, or the last step, which knows best what follows
-    it."""
+    """What stands for a series with `dilated`: the maximum over time, or the last step, nearest to what follows it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
