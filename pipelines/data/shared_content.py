@@ -81,13 +81,15 @@ def keys_of(manifest: Manifest, column: str, root: Path | Url | None = None) -> 
 def _keys_of_parts(manifest: Manifest, column: str, root: Path | Url | None) -> Keys:
     """The same of rows of several sources."""
     apart = root is not None and len(_roots([manifest])) > 1
-    found = [
-        keys_of(replace(part, rows=all_rows(part.table.num_rows)), column, part.root if apart else root)
-        if column in part.columns
-        else np.zeros(part.table.num_rows, dtype=np.int64)
-        for part in manifest.parts
-    ]
-    return np.concatenate(found)[manifest.rows]
+    found, start = np.zeros(len(manifest), dtype=np.int64), 0
+    for part in manifest.parts:
+        stop = start + part.table.num_rows
+        mine = (manifest.rows >= start) & (manifest.rows < stop)
+        if column in part.columns:
+            own = replace(part, rows=manifest.rows[mine] - start)
+            found[mine] = keys_of(own, column, part.root if apart else root)
+        start = stop
+    return found
 
 
 def _roots(manifests: Iterable[Manifest]) -> set[Path | Url]:
