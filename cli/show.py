@@ -119,6 +119,30 @@ def bench_exactness(
     show(list(pipeline.bench_exactness(batch, chunks, ranks, dropout)), json, "gradients in parts and at once")
 
 
+@bench.command("training")
+def bench_training(
+    batch: Annotated[int, typer.Option(min=2, help="Rows of a step.")] = 64,
+    steps: Annotated[int, typer.Option(help="Of each turn; the first three are not counted.")] = 8,
+    turns: Annotated[int, typer.Option(min=1, help="Runs of each side, one after the other.")] = 2,
+    model: Annotated[str, typer.Option(help="A model of open_clip, trained from random weights.")] = "ViT-S-32-alt",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read, of each side.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
+    json: options.Json = False,
+) -> None:
+    """Rows per second of clx train beside open_clip's own training script: same model, JPEG files, captions and batch.
+
+    Each runs in processes of its own, in turn. rows_per_s is by the median step, ratio above 1 means that clx is
+    faster; before_first_step_s counts from the start of the process. On a busy machine compare processor_s, of a
+    whole turn. Example:
+
+    clx bench training --batch 32 --steps 6
+    """
+    from clx.pipelines.experiments import bench_training as pipeline
+
+    asked = pipeline.Asked(model, batch, steps, workers, device)
+    show(pipeline.bench_training(asked, turns, note), json, "training beside open_clip's script")
+
+
 @bench.command("data")
 def bench_data(
     source: Annotated[str, typer.Argument(help="A recipe, a config file, or what clx init reads.")],

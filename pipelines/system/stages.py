@@ -99,6 +99,7 @@ class Stages:
 
     def figures(self) -> dict[str, Any]:
         """Milliseconds of a turn: `turns` looked into, `each_ms`, and `stages` with `stage`, `ms` and `share`.
+        `started` is when the loop began, in seconds since 1970.
 
         On CUDA `host_ms` beside these is what the host spent there. What is rare is spread over all turns of the loop,
         with its `times`. Waits for the device.
@@ -124,7 +125,12 @@ class Stages:
                 spent = event.elapsed_time(end)
                 device[name] = device.get(name, 0) + spent
             turns[turn] += spent
-        return {"turns": counted, "each_ms": turns, "stages": self._rows(host, device, counted)}
+        return {
+            "turns": counted,
+            "started": self.started,
+            "each_ms": turns,
+            "stages": self._rows(host, device, counted),
+        }
 
     def _rows(self, host: dict[str, float], device: dict[str, float], counted: int) -> list[dict[str, Any]]:
         times = device or host
