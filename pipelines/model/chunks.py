@@ -17,11 +17,16 @@ from torch.utils.checkpoint import checkpoint
 
 from clx.modalities.base import Encoder, Input
 from clx.modalities.lengths import lengths_of
+from clx.pipelines.system.memory import give_back_freed
 
 RATIOS = (1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0, 4.0, 16.0, math.inf)
 """Of the longest row of a group to its shortest: those that are tried."""
 ON_A_GPU = 50
 """A group costs so many times more of a row's steps on a GPU: there the steps are cheap and the starts are not."""
+TRIM_EVERY = 4
+"""Groups after which the C library is asked for the memory that they have freed. It keeps that between what stays, such
+as the groups' results: a batch of 32 groups had 1.58 times the memory of a batch of one, with this 1.12, in 1.08 of the
+time; after each group it takes 1.5 of the time."""
 
 Encode = Callable[[Input], tuple[Tensor, ...]]
 """Results `[N, ...]` of N rows."""
@@ -100,6 +105,8 @@ def _again(encoder: Encoder, run: Encode, part: Input) -> tuple[Tensor, ...]:
     def of_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
         value = dict(zip(names, tensors, strict=True))
         if begun:
+            if value["x"].is_cpu:
+                _trim()
             return run(value)
         begun.append(True)
         try:
@@ -111,10 +118,22 @@ def _again(encoder: Encoder, run: Encode, part: Input) -> tuple[Tensor, ...]:
     def contexts() -> tuple[nullcontext[None], StatisticsCounted]:
         return nullcontext(), StatisticsCounted(encoder)
 
+    if part["x"].is_cpu:
+        _trim()
+
     made: tuple[Tensor, ...] = checkpoint(of_tensors, *part.values(), use_reentrant=False, context_fn=contexts)
     if raised:
         raise raised.pop()
     return made
+
+
+_groups = itertools.count(1)
+
+
+def _trim() -> None:
+    """Called before each group, forward and backward."""
+    if next(_groups) % TRIM_EVERY == 0:
+        give_back_freed()
 
 
 class StatisticsCounted:

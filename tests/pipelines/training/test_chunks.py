@@ -19,6 +19,7 @@ from clx.pipelines.model import chunks
 from clx.pipelines.model.checkpointing import recompute
 from clx.pipelines.model.chunks import encode, groups_of
 from clx.pipelines.runs import checkpoint
+from clx.pipelines.system import memory
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.training import chunks as planned
 from clx.pipelines.training.step import Learner
@@ -322,3 +323,25 @@ def test_patience_ends_a_run_that_does_not_get_better(make_config: Make, tmp_pat
 def test_patience_without_val_rows_is_refused(rows: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="train.patience needs val rows"):
         trainer_of(config(rows, SUM, train={"patience": 2}), tmp_path)
+
+
+def test_freed_memory_is_given_back_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The C library keeps it else: 32 groups took 1.58 times the memory of one."""
+    calls: list[int] = []
+    monkeypatch.setattr(chunks, "give_back_freed", lambda: calls.append(1))
+    encoder = ByteTransformer(40, 32, 1, 0.0)
+    x, mask = bytes_of(["one and two"] * 24, 40)
+    value = {"x": x, "mask": mask}
+    (found,) = encode(encoder, lambda part: (encoder(**part),), value, 2)
+    assert len(calls) == 3
+    found.sum().backward()
+    assert len(calls) == 6
+    encode(encoder, lambda part: (encoder(**part),), value, 24)
+    assert len(calls) == 6, "not where all rows are one group"
+
+
+def test_a_library_that_cannot_give_back_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory._trimming.cache_clear()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    assert memory.give_back_freed() is False
+    memory._trimming.cache_clear()
