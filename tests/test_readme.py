@@ -22,6 +22,7 @@ FOLDERS = ("cli", "losses", "modalities", "pipelines", "tests")
 READMES = [STORY, *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("README.md"))]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INSTALL = re.compile(r"python3 -m venv|pip install")
+COPY = "cp -al $DIGITS/audio $DIGITS/image $DIGITS/series $DIGITS/manifest.csv"
 # Training to the end takes minutes, a few steps show that the command is right.
 SHORTER = {
     "clx train digits\n": "clx train digits -s train.steps=3 -s train.batch_size=32\n",
@@ -33,6 +34,11 @@ SHORTER = {
     "--task probe --task knn ": "",
     "clx report runs/digits ": "clx report --rows 150 --points 150 runs/digits ",
     "-s eval='[zeroshot]' --json": "-s eval='[]' -s train.batch_size=32 --json",
+    # Written in the story; elsewhere the same files, and every 50th row is opened.
+    "clx data make digits some  ": f"mkdir some; {COPY} some #",
+    f"clx data make digits some-digits{' ' * 24}# built-in data as PNG": f"mkdir some-digits; {COPY} some-digits #",
+    "clx data check some  ": "awk 'NR == 1 || NR % 50 == 0' some/manifest.csv > some/few.csv; "
+    "clx data check some/few.csv; rm some/few.csv #",
 }
 
 
@@ -67,10 +73,11 @@ def test_the_story_is_told_in_order() -> None:
 @pytest.mark.parametrize(
     "path", [pytest.param(path, marks=pytest.mark.longest if path == STORY else ()) for path in READMES], ids=name
 )
-def test_blocks_run(path: Path, commands: Path, tmp_path: Path) -> None:
+def test_blocks_run(path: Path, commands: Path, files: Path, tmp_path: Path) -> None:
     """A block of Python is a program of its own, or a session with `>>>` and what Python answers."""
     pairs(tmp_path)
     environment = os.environ | {"PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment["DIGITS"] = str(files)
     for language, block in BLOCK.findall(path.read_text()):
         if language == "sh":
             call = ["bash", "-euo", "pipefail", "-c", shortened(block)]
