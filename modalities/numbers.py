@@ -77,6 +77,8 @@ def missing(cell: Any) -> bool:
     """
     if cell is None or isinstance(cell, str):
         return cell is None or cell.strip().lower() in ABSENT
+    if isinstance(cell, int | float):  # to ask for the abstract class takes several times as long
+        return cell != cell
     return isinstance(cell, Real) and math.isnan(cell)
 
 

@@ -124,7 +124,7 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
         kinds = Counter({"number": kinds.total()})  # some of them with a unit or a decimal comma
     elif "number" in kinds and codes_in_text(values):
         kinds["words"] += kinds.pop("number")
-    kind, distinct = most(kinds), len({str(value) for value in values})
+    kind, distinct = most(kinds), len(set(map(content, values)))
     facts: dict[str, Any] = {"known": len(values), "distinct": distinct}
     if bare in SPLIT_NAMES and all(split_of(str(value)) for value in values):
         return Column(name, "split", **facts)
@@ -147,6 +147,13 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
         return Column(name, _nested(values) or what, **facts)
     texts = [str(value) for value in values]
     return Column(name, _kind_of_texts(bare, texts, distinct), longest=longest(texts), **facts)
+
+
+def content(value: Any) -> str | bytes:
+    """What is equal for equal cells; to write out a thousand series takes longer than all the rest."""
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return value.tobytes()
+    return value if isinstance(value, bytes) else str(value)
 
 
 def kind_of_cell(value: Any) -> str:

@@ -1,6 +1,9 @@
-"""python peak_memory.py CASE VIEWS BATCH WIDTH prints the peak memory of a step, in MiB above the level before it."""
+"""python peak_memory.py '{"CASE": [VIEWS, BATCH, WIDTH]}' prints `["CASE", MIB]` for each case, a line each: the peak
+memory of a step above the level before it, in a process of its own."""
 
 import gc
+import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,8 +52,12 @@ def loss_of(case: str) -> Callable[..., Tensor]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    case, views, batch, width = sys.argv[1], *map(int, sys.argv[2:5])
-    peak(
-        loss_of(case), views, 64, width
-    )  # loads libraries; enough rows for symile's tiled form, which 16 no longer take
-    print(peak(loss_of(case), views, batch, width))
+    for case, (views, batch, width) in json.loads(sys.argv[1]).items():
+        child = os.fork()
+        if not child:
+            # loads libraries; enough rows for symile's tiled form, which 16 no longer take
+            peak(loss_of(case), views, 64, width)
+            print(json.dumps([case, peak(loss_of(case), views, batch, width)]), flush=True)
+            os._exit(0)
+        if os.waitpid(child, 0)[1]:
+            sys.exit(1)

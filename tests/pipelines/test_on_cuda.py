@@ -14,6 +14,7 @@ from clx.pipelines.experiments.train import train
 from clx.pipelines.system.devices import fetched
 from clx.pipelines.training.buffers import KeptBuffers
 from clx.pipelines.use.embed import embed
+from clx.pipelines.use.embedding_tables import EmbeddingOptions
 from configs import Make
 from pretend_cuda import Mismatch, Pretended, Stream, pretending
 from trained import Heard, metrics, trainer_of
@@ -79,7 +80,7 @@ def test_training_evaluation_and_embedding_are_those_of_the_cpu(tmp_path: Path, 
         )
         with pretending():  # with device cpu nothing is pretended
             result = train(config, out / "run", Heard())
-            embed(out / "run", out / "z.parquet", device=device, workers=2)
+            embed(out / "run", out / "z.parquet", options=EmbeddingOptions(split="val"), device=device, workers=2)
         found[device] = result["evaluation"], metrics(out / "run"), pq.read_table(out / "z.parquet")
     (scores, lines, table), (other, other_lines, other_table) = found["cpu"], found["cuda"]
     assert scores["zeroshot"]["image"]["top1"] == other["zeroshot"]["image"]["top1"]

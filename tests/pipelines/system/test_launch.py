@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from clx.pipelines.system.errors import Failed
+from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.system.launch import free_port, launch
+from clx.pipelines.system.process_group import Group, joined
+from clx.pipelines.system.ranks import place_of
+from command import child, ended
 
 
 def python(code: str) -> list[str]:
@@ -59,56 +63,61 @@ def test_signals_are_passed_on(tmp_path: Path) -> None:
         assert process.wait(30) == 143
 
 
-WORKER = """
-import os, signal, sys, time
-from clx.pipelines.system.errors import BadInput
-from clx.pipelines.system.process_group import joined
-from clx.pipelines.system.ranks import place_of
-try:
-    with joined(place_of()) as group:
-        group.wait()
-        if {who} == group.rank:
-            {what}
-        {then}
-except BadInput as error:
-    print("error:", error, file=sys.stderr)
-    sys.exit(2)
-"""
+def kill() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
 
 
-@pytest.fixture
-def started() -> Iterator[list["subprocess.Popen[str]"]]:
-    """Processes that are ended with the test."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        process.kill()
-        process.communicate()
+def fail(said: str) -> NoReturn:
+    raise BadInput(said)
+
+
+Act = Callable[[Group], object]
+
+
+def rank(number: int, port: int, err: Path, who: int, what: Act, then: Act) -> int:
+    """Begin one of two ranks: when all have met, rank `who` does `what`, and each that is left does `then`."""
+
+    def do() -> int:
+        signal.alarm(60)
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ.update(place | {"RANK": str(number), "LOCAL_RANK": str(number)})
+        os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT), 2)
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+        mine = place_of()
+        assert mine is not None
+        try:
+            with joined(mine) as group:
+                group.wait()
+                if who == group.rank:
+                    what(group)
+                then(group)
+        except BadInput as error:
+            print("error:", error, file=sys.stderr)
+            return 2
+        return 0
+
+    return child(do)
 
 
 @pytest.mark.parametrize(
     ("who", "what", "then", "codes", "said"),
     [
-        (1, "os.kill(os.getpid(), signal.SIGKILL)", "time.sleep(60)", [1, -9], "error: rank 1 of 2 is gone"),
+        (1, lambda group: kill(), lambda group: time.sleep(60), [1, -9], "error: rank 1 of 2 is gone"),
         pytest.param(
-            *(0, "os.kill(os.getpid(), signal.SIGKILL)", "group.wait()", [-9, 1], "error: rank 0 of 2 is gone"),
+            *(0, lambda group: kill(), lambda group: group.wait(), [-9, 1], "error: rank 0 of 2 is gone"),
             marks=pytest.mark.slow,
         ),
-        (1, "raise BadInput('a bad row')", "group.wait()", [2, 2], "error: rank 1: a bad row\n"),
-        (0, "pass", "raise BadInput('what all find')", [2, 2], "error: what all find\n"),
+        (1, lambda group: fail("a bad row"), lambda group: group.wait(), [2, 2], "error: rank 1: a bad row\n"),
+        (0, lambda group: None, lambda group: fail("what all find"), [2, 2], "error: what all find\n"),
     ],
+    ids=["rank 1 is killed", "rank 0 is killed", "an error of one", "an error of all"],
 )
-def test_ranks_end_together(
-    started: list["subprocess.Popen[str]"], who: int, what: str, then: str, codes: list[int], said: str
-) -> None:
+def test_ranks_end_together(tmp_path: Path, who: int, what: Act, then: Act, codes: list[int], said: str) -> None:
     """Without a launcher that watches them, as srun may be: each notices by itself."""
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    for rank in ("0", "1"):
-        command = [sys.executable, "-c", WORKER.format(who=who, what=what, then=then)]
-        environment = {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank}
-        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    errors = [process.communicate(timeout=60)[1] for process in started]
-    assert [process.returncode for process in started] == codes
-    lines = [line for text in errors for line in text.splitlines(keepends=True) if "Gloo" not in line]
+    port, errors = free_port(), [tmp_path / "0.err", tmp_path / "1.err"]
+    begun = [rank(number, port, err, who, what, then) for number, err in enumerate(errors)]
+    assert [ended(process) for process in begun] == codes
+    lines = [line for err in errors for line in err.read_text().splitlines(keepends=True) if "Gloo" not in line]
     assert len(lines) == 1
     assert lines[0].startswith(said)

@@ -100,7 +100,8 @@ def test_a_training_run_tells_of_both_once_and_logs_them(
         return found._replace(loss=found.loss * leap, embeddings=found.embeddings | constant)
 
     monkeypatch.setattr(Learner, "contrast", contrast)
-    train(make_config(eval=[], train__steps=40, train__validate_every=8), tmp_path / "run", silent)
+    towers = {"image": {"encoder": "cnn", "width": 4, "size": 8}, "table": {"columns": ["seg_*"], "width": 32}}
+    train(make_config(modalities=towers, train__steps=40, train__validate_every=8), tmp_path / "run", silent)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     warned = [line for line in lines if "warning" in line]
     assert [(line["step"], line["warning"].partition(":")[0]) for line in warned if "spike" in line["warning"]] == [
