@@ -58,7 +58,7 @@ OLD_KEY = "old_key"
 
 def old_key(key: str, text: str) -> PydanticCustomError:
     """For a validator of a whole section to raise: `key` in it is no key any more, and `text` says what is."""
-    return PydanticCustomError(OLD_KEY, text, {"key": key})  # type: ignore[arg-type]
+    return PydanticCustomError(OLD_KEY, text, {"key": key})
 
 
 def _path(problem: ErrorDetails) -> list[str]:
