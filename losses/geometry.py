@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from clx.losses.base import Embeddings, Loss, average, register, require_two_inputs, zero_loss
 from clx.losses.primitives.autograd import at_least_float32, first_order_only, without_autocast
-from clx.losses.primitives.edits import off_diagonal
+from clx.losses.primitives.edits import Edit, off_diagonal
 from clx.losses.primitives.functional import lse, units
 from clx.losses.primitives.masks import chosen
 from clx.losses.primitives.streaming import cross_rows
@@ -60,17 +60,17 @@ def _uniformities(inputs: Sequence[Tensor], kernel: float) -> Tensor:
         return torch.stack([uniformity(x, kernel) for x in inputs])
     if is_small(inputs[0], size):
         return _Uniformities.apply(kernel, *map(at_least_float32, inputs))  # type: ignore[no-any-return, no-untyped-call]
-    return torch.stack([_potentials(x, kernel) for x in inputs]) - math.log(size * (size - 1))
+    return torch.stack([lse(potentials(x, kernel, off_diagonal), 0) for x in inputs]) - math.log(size * (size - 1))
 
 
-def _potentials(x: Tensor, kernel: float) -> Tensor:
-    """log sum_{i != j} exp(-kernel |x_i - x_j|^2)."""
+def potentials(x: Tensor, kernel: float, edit: Edit | None = None) -> Tensor:
+    """log sum_j exp(-kernel |x_i - x_j|^2) of each row of `[B, D]`, over the rows that the edit leaves: `[B]`."""
     # -|a - b|^2 as an inner product, (2a, -|a|^2, -1).(b, 1, |b|^2), so that it can be computed in tiles
     squares = x.square().sum(1, keepdim=True)
     ones = torch.ones_like(squares)
     left, right = torch.cat([2 * x, -squares, -ones], 1), torch.cat([x, ones, squares], 1)
     with multiplying(None):  # the three parts cancel: rounded, near rows would seem far
-        return lse(cross_rows(left, right, 1 / kernel, off_diagonal), 0)
+        return cross_rows(left, right, 1 / kernel, edit)
 
 
 class _Uniformities(Function):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from torch.nn import functional
@@ -179,3 +180,39 @@ class BinaryCrossEntropy(Loss):
         errors = functional.binary_cross_entropy_with_logits(predictions, label_sets, reduction="none")
         known = (~unknown)[:, None].expand_as(errors)
         return mean_where(known, errors, None if weights is None else weights[:, None].expand_as(errors))
+
+
+def mutual_information(logits: Tensor, counted: Tensor) -> Tensor:
+    """H(mean_i p_i) - mean_i H(p_i) of the rows that are `counted` `[B]`, p their softmax `[B, K]`; 0 of none."""
+    log_p = logits.masked_fill(~counted[:, None], 0).log_softmax(1)
+    p = log_p.exp()
+    mean = torch.where(counted[:, None], p, 0).sum(0) / counted.sum().clamp(min=1)
+    single = mean_where(counted, -(p * log_p).sum(1))
+    return torch.where(counted.any(), -torch.special.xlogy(mean, mean).sum() - single, 0)
+
+
+@register("mutual-information")
+@dataclass(eq=False, kw_only=True)
+class MutualInformation(Loss):
+    """Predictions of rows without a label, each sure of itself and all together even: minus their mutual information.
+
+    Example:
+        >>> z, unknown = {"image": torch.zeros(2, 2)}, torch.tensor([-1, -1])
+        >>> loss = MutualInformation()
+        >>> round(loss(z, predictions=torch.tensor([[9.0, 0], [0, 9]]), labels=unknown).item(), 3)  # -log 2 at best
+        -0.692
+        >>> loss(z, predictions=torch.tensor([[9.0, 0], [9, 0]]), labels=unknown).item() > -1e-6
+        True
+    """
+
+    family = "supervised heads"
+    trains_predictions = True
+    paper = "Li et al. 2021, arXiv 2010.16088 (CLIM)"
+    formula = "mean_i H(p_i) - H(mean_i p_i) over the rows without a label, p the softmax of the predictions"
+    cost = "time and memory O(B K)"
+    use = "beside cross-entropy and a contrast, where many rows have no label: it keeps the classes in balance"
+    fits = ("labels",)
+    ours = "no code was published: this is the usual estimate of I, both of whose terms have a gradient"
+
+    def forward(self, z: Embeddings, *, predictions: Tensor, labels: Tensor) -> Tensor:
+        return -mutual_information(at_least_float32(predictions), labels < 0)

@@ -146,6 +146,52 @@ def triplets(rows: Rows, labels: Tensor, margin: float, mining: str, euclidean: 
     return mean(terms)
 
 
+def angle(rows: Rows, scores: Tensor, t: Tensor) -> Tensor:
+    def similarity(x: Tensor, y: Tensor) -> Tensor:
+        half = len(x) // 2
+        a, b = torch.complex(x[:half], x[half:]), torch.complex(y[:half], y[half:])
+        w = (a * b.conj()).sum()
+        return (w.real + w.imag).abs()
+
+    def ordered(items: list[int], x: list[Tensor], y: list[Tensor]) -> Tensor:
+        found = [similarity(a, b) for a, b in zip(x, y, strict=True)]
+        both = itertools.product(range(len(items)), repeat=2)
+        logits = [(found[i] - found[j]) / t for i, j in both if scores[items[i]] < scores[items[j]]]
+        return torch.log1p(sum((x.exp() for x in logits), torch.zeros((), dtype=torch.float64)))
+
+    return by_pairs(rows, ordered)
+
+
+def sepclr(given: Given, kernel: float, share: float, weights: tuple[float, float, float]) -> Tensor:
+    """Of raw rows, label 0 the background."""
+    z, labels, terms = given["z"], given["labels"], []
+    zero = torch.zeros((), dtype=torch.float64)
+
+    def spread(rows: list[Tensor]) -> Tensor:
+        return mean([torch.exp(-kernel * (a - b).square().sum()) for a, b in itertools.combinations(rows, 2)]).log()
+
+    for names in itertools.combinations(z, 2):
+        both = [i for i in range(len(labels)) if labels[i] >= 0 and all(given["present"][n][i] for n in names)]
+        target = [i for i in both if labels[i] != 0]
+        cut = z[names[0]].shape[1] - round(share * z[names[0]].shape[1])
+        c = [{i: z[n][i, :cut] / z[n][i, :cut].norm() for i in both} for n in names]
+        s = [{i: z[n][i, cut:] for i in both} for n in names]
+        zeroed = [{i: x[i] if i in target else 0 * x[i].detach() for i in both} for x in s]
+        total = kernel * mean([(c[0][i] - c[1][i]).square().sum() for i in both])
+        total = total + sum((spread(list(x.values())) for x in c), zero)
+        pulled = kernel * mean([(s[0][i] - s[1][i]).square().sum() for i in target])
+        total = total + weights[0] * (pulled + sum((spread(list(x.values())) for x in zeroed), zero))
+        total = total + weights[1] * kernel * mean([x[i].square().sum() for x in s for i in both if i not in target])
+        for x, y in zip(c, zeroed, strict=True):
+            for i in both:
+                near = [
+                    torch.exp(-kernel * ((x[i] - x[j]).square().sum() + (y[i] - y[j]).square().sum())) for j in both
+                ]
+                total = total + weights[2] * mean(near).log() / len(both) / 2
+        terms.append(total)
+    return mean(terms)
+
+
 CASES: dict[str, tuple[str, Given, Any]] = {
     "cacr": (
         "cacr",
@@ -184,7 +230,13 @@ CASES: dict[str, tuple[str, Given, Any]] = {
         for mining in ("all", "semi-hard", "hard")
         for distance in ("cosine", "euclidean")
     },
+    "angle": ("angle", {}, lambda r, d, t: angle(r, d["targets"][:, 0], t)),
+    "sepclr": (
+        "sepclr",
+        {"kernel": 0.7, "beta_salient": 3.0, "beta_background": 2.0},
+        lambda r, d, t: sepclr(d, 0.7, 0.5, (3.0, 2.0, 10.0)),
+    ),
     "groco of all": ("groco", {}, lambda r, d, t: groco(r, 10, 1.0)),
 }
-ELSEWHERE = {"sogclr", "isogclr"}
+ELSEWHERE = {"sogclr", "isogclr", "mutual-information"}
 """Losses of files of their own, whose loops are in a test of that name."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from clx.losses.cacr import attraction, repulsion
+from clx.losses.cosent import angle_similarity, ordered_loss
+from clx.losses.geometry import uniformity
 from clx.losses.groco import GroCo
 from clx.losses.hinge import energy_hinge
 from clx.losses.infonce import infonce
@@ -17,6 +19,7 @@ from clx.losses.metric import multi_similarity, triplets
 from clx.losses.pairwise import Negatives
 from clx.losses.primitives.functional import unit
 from clx.losses.primitives.streaming import cross_margins
+from clx.losses.sepclr import joint_entropy, sepclr
 from clx.losses.sogclr import moved, next_temperatures
 from golden_case import GOLDEN, Case
 
@@ -116,7 +119,22 @@ def pml(c: Case) -> Tensor:
     return triplets(z, c.labels, h["margin"], "all", "euclidean")
 
 
+def angle(c: Case) -> Tensor:
+    return ordered_loss(angle_similarity(unit(c.a), unit(c.b)) * c.hyper.get("scale", c.hyper.get("tau")), c.labels)
+
+
+def separated(c: Case) -> Tensor:
+    h = c.hyper
+    weights = float(h["beta_salient"]), float(h["beta_reg"]), float(h["lambda_jem"])
+    return sepclr([unit(c.c1), unit(c.c2)], [c.s1, c.s2], c.labels == 1, 0.5 / h["tau"], weights)
+
+
 CHECKS: dict[str, Check] = {
+    "st_angle": angle,
+    "anglelib_angle": angle,
+    "sepclr_total": separated,
+    "sepclr_uniform": lambda c: uniformity(c.x, 0.5 / c.hyper["tau"]),
+    "sepclr_jem": lambda c: joint_entropy(c.c, c.s, 0.5 / c.hyper["tau"]),
     "promcse_": promcse,
     "pml_triplet": pml,
     "pml_multisimilarity": pml,

@@ -605,6 +605,11 @@ def test_supervised_heads() -> None:
     assert loss.log == {"dropped_labels": 1}
     with pytest.raises(ValueError, match="differ in shape"):
         loss(z, predictions=p, label_sets=sets[:, :1])
+    shares = torch.tensor([[0.8, 0.2], [0.3, 0.7], [0.5, 0.5]])
+    loss = LOSSES["mutual-information"]()
+    expected = sum(float((s * s.log()).sum()) for s in shares[:2]) / -2 + 0.55 * math.log(0.55) + 0.45 * math.log(0.45)
+    assert loss(z, predictions=shares.log() + 3, labels=torch.tensor([-1, -1, 1])) == pytest.approx(expected)
+    assert loss(z, predictions=shares.log(), labels=torch.tensor([0, 1, 1])) == 0
 
 
 def test_a_rare_row_of_one_view_is_an_anchor_of_conr() -> None:
