@@ -238,5 +238,5 @@ CASES: dict[str, tuple[str, Given, Any]] = {
     ),
     "groco of all": ("groco", {}, lambda r, d, t: groco(r, 10, 1.0)),
 }
-ELSEWHERE = {"sogclr", "isogclr", "mutual-information"}
+ELSEWHERE = {"sogclr", "isogclr", "mutual-information", "sct", "whitened"}
 """Losses of files of their own, whose loops are in a test of that name."""

@@ -25,7 +25,7 @@ DIFFERENTIABLE: dict[str, dict[str, Any]] = {
     "isogclr": {"gamma": 1.0, "rate": 0.0},
 }
 # targets are constants to the gradient by definition: the tests against loops have their gradients
-CONSTANT_TARGETS = {"core-tuning"}
+CONSTANT_TARGETS = {"core-tuning", "sct"}
 # draws belong to places in the batch, so a permuted batch has other ones
 WITHOUT_DRAWS: dict[str, dict[str, Any]] = {
     "supremix": {"mixing": "positive"},
@@ -259,6 +259,7 @@ def test_learned_scalars_have_a_dimension_and_are_read_from_files_in_which_they_
         assert torch.equal(a, b)
 
 
+ALWAYS_DRAWING = {"supremix", "whitened"}
 DRAWING: dict[str, list[dict[str, Any]]] = {
     "symile": [{"tuples": "shuffled"}],
     "supremix": [{"mixing": "negative"}, {"mixing": "positive", "window": 3.0, "max_positives": 2}],

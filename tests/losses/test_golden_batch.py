@@ -19,8 +19,10 @@ from clx.losses.metric import multi_similarity, triplets
 from clx.losses.pairwise import Negatives
 from clx.losses.primitives.functional import unit
 from clx.losses.primitives.streaming import cross_margins
+from clx.losses.sct import distilled
 from clx.losses.sepclr import joint_entropy, sepclr
 from clx.losses.sogclr import moved, next_temperatures
+from clx.losses.whitening import grouped, inverse_roots, ungrouped
 from golden_case import GOLDEN, Case
 
 Check = Callable[[Case], Tensor]
@@ -129,7 +131,32 @@ def separated(c: Case) -> Tensor:
     return sepclr([unit(c.c1), unit(c.c2)], [c.s1, c.s2], c.labels == 1, 0.5 / h["tau"], weights)
 
 
+def whitened(c: Case) -> Tensor:
+    """Each of three views by itself, without a gradient through the whitening; the number is that of the cubes."""
+    found = []
+    straight = torch.arange(c.x.shape[1]).expand(3, -1)
+    for x, order in zip(c.x.chunk(3), c.aux.get("perms", straight), strict=True):
+        groups, covariances = grouped(x, order, x.shape[1] // c.hyper["num_groups"])
+        found.append(ungrouped(groups @ inverse_roots(covariances, 0.0).detach(), order))
+    white = torch.cat(found)
+    return white if c.expected.dim() else (white**3).sum()
+
+
+def across_views(c: Case) -> Tensor:
+    h = c.hyper
+    total = torch.zeros(())
+    for own, other in ("ab", "ba"):
+        reference = unit(c.inputs[f"reference_{own}"])
+        columns = torch.cat([c.inputs[f"queue_{own}"], reference])
+        torch.testing.assert_close(columns[-h["queue"] :], c.aux[f"queue_{own}_after"])
+        given = unit(c.inputs[f"predicted_{other}"]), reference, columns
+        total = total + distilled(*given, h["student_temp"], h["teacher_temp"])
+    return total
+
+
 CHECKS: dict[str, Check] = {
+    "sgw_": whitened,
+    "sct_": across_views,
     "st_angle": angle,
     "anglelib_angle": angle,
     "sepclr_total": separated,

@@ -57,8 +57,9 @@ def on_cuda(name: str, size: int, missing: bool) -> Counter[str]:
     with pretending() as pretence:
         loss = make(name).float().to("cuda")
         data = tree_map(lambda x: x.to("cuda") if isinstance(x, Tensor) else x, given(loss, size, missing))
-        if hasattr(loss, "memory"):
-            loss.memory = loss.memory.to("cuda")
+        for kept in ("memory", "queues"):
+            if hasattr(loss, kept):
+                setattr(loss, kept, getattr(loss, kept).to("cuda"))
         pretence.reads.clear()
         found = value_and_gradients(loss, data)
         waited = Counter(pretence.reads)
