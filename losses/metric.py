@@ -79,7 +79,7 @@ def triplets(
         positive = same & off_self(s, rows)
         if distance == "euclidean":
             squares = 2 - 2 * s
-            s = -torch.where(squares > 1e-12, squares, 0).clamp(min=1e-24).sqrt()
+            s = -torch.where(squares <= 1e-12, 0, squares).clamp(min=1e-24).sqrt()
         if mining == "hard":
             farthest = s.masked_fill(~positive, math.inf).amin(1)
             nearest = s.masked_fill(same, -math.inf).amax(1)

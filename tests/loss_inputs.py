@@ -13,6 +13,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "supremix": {"window": 3.0},  # so that the targets below have hard positives
     "sct": {"queue": 0, "layers": 1, "hidden": 2},  # as above; test_sct.py has a queue
     "whitened": {"channels": 2},
+    "hydra": {"embedding": 3, "hidden": 5},
+    "amcl": {"heads": 2, "min_temperature": 0.1},
     "isogclr": {"rate": 0.0},  # so that a second call finds the temperatures of the first; test_sogclr.py moves them
 }
 

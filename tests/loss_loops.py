@@ -192,6 +192,42 @@ def sepclr(given: Given, kernel: float, share: float, weights: tuple[float, floa
     return mean(terms)
 
 
+def proto_triplet(rows: Rows, labels: Tensor, margin: float) -> Tensor:
+    every, terms = flat(rows), []
+    kinds = [labels[i].item() if labels[i] >= 0 else f"item {i}" for i, _ in every]
+    for k, (_, u) in enumerate(every):
+        own = [v for m, (_, v) in enumerate(every) if m != k and kinds[m] == kinds[k]]
+        others = [[v for m, (_, v) in enumerate(every) if kinds[m] == c] for c in set(kinds) - {kinds[k]}]
+        if own:
+            nearest = torch.stack([(u - torch.stack(c).mean(0)).norm() for c in others]).min()
+            terms.append(((u - torch.stack(own).mean(0)).norm() - nearest + margin).clamp(min=0))
+    return mean(terms)
+
+
+def icnn(rows: Rows, labels: Tensor, nearest: int) -> Tensor:
+    terms = []
+    for _, u, positive, negative in grouped(rows, labels):
+        if positive and negative:
+            same, other = (
+                mean(sorted(((u - v).norm() for v in kind), key=Tensor.item)[:nearest]) / 2
+                for kind in (positive, negative)
+            )
+            terms.append((1 - same) * other)
+    return -mean(terms).log()
+
+
+def prime(x: list[Tensor], y: list[Tensor], nearest: int, low: float, high: float, t: float) -> Tensor:
+    terms = []
+    for a, b in ((x, y), (y, x)):
+        for i, u in enumerate(a):
+            positive = u @ b[i]
+            hard = sorted((u @ v for j, v in enumerate(b) if j != i), key=Tensor.item)[-nearest:]
+            left = [(n, n - positive + (n - positive).abs().clamp(low, high).detach()) for n in hard]
+            wrong = [(n, each) for n, each in left if each > 0]
+            terms.append(expected([e for _, e in wrong], [n / t for n, _ in wrong]) if wrong else 0 * positive)
+    return mean(terms)
+
+
 CASES: dict[str, tuple[str, Given, Any]] = {
     "cacr": (
         "cacr",
@@ -236,7 +272,10 @@ CASES: dict[str, tuple[str, Given, Any]] = {
         {"kernel": 0.7, "beta_salient": 3.0, "beta_background": 2.0},
         lambda r, d, t: sepclr(d, 0.7, 0.5, (3.0, 2.0, 10.0)),
     ),
+    "proto-triplet": ("proto-triplet", {"margin": 0.5}, lambda r, d, t: proto_triplet(r, d["labels"], 0.5)),
+    "icnn": ("icnn", {"nearest": 2}, lambda r, d, t: icnn(r, d["labels"], 2)),
+    "prime": ("prime", {"nearest": 2}, lambda r, d, t: by_pairs(r, lambda _, x, y: prime(x, y, 2, 0.1, 0.3, 0.1))),
     "groco of all": ("groco", {}, lambda r, d, t: groco(r, 10, 1.0)),
 }
-ELSEWHERE = {"sogclr", "isogclr", "mutual-information", "sct", "whitened"}
+ELSEWHERE = {"sogclr", "isogclr", "mutual-information", "sct", "whitened", "hydra", "amcl", "pg-rank"}
 """Losses of files of their own, whose loops are in a test of that name."""

@@ -27,13 +27,14 @@ def block_rows(x: Tensor, columns: int) -> int:
     return max(1, (1 << (19 if x.is_cpu else 25)) // max(columns, 1))
 
 
-def by_blocks(terms: Terms, x: Tensor, y: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+def by_blocks(terms: Terms, x: Tensor, y: Tensor, *others: Tensor, copies: int = 1) -> tuple[Tensor, ...]:
     """The sums of `terms` over all rows of `x y^T`, in memory O(N D) beside a block.
 
     Args:
         terms: of a block.
         x, y: `[N, D]` and `[M, D]`.
         others: tensors of any shape that `terms` needs; those that require a gradient receive it.
+        copies: how many times the memory of a block of similarities `terms` needs, where that is many.
 
     Returns:
         Scalars, of which the first has a gradient. Where `ranks` share the rows, sums over all of them.
@@ -41,7 +42,7 @@ def by_blocks(terms: Terms, x: Tensor, y: Tensor, *others: Tensor) -> tuple[Tens
     x, y = at_least_float32(x), at_least_float32(y)
     if is_small(x, max(len(x), len(y))):
         return terms(_Similarities.apply(x, y), slice(0, len(x)), *others)  # type: ignore[no-untyped-call]
-    found: tuple[Tensor, ...] = _ByBlocks.apply(terms, x, y, *others)  # type: ignore[no-untyped-call]
+    found: tuple[Tensor, ...] = _ByBlocks.apply(terms, copies, x, y, *others)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -65,8 +66,8 @@ class _Similarities(Function):
 class _ByBlocks(Function):
     @staticmethod
     @without_autocast
-    def forward(ctx: Any, terms: Terms, x: Tensor, y: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-        needs, n = ctx.needs_input_grad[1:], len(x)
+    def forward(ctx: Any, terms: Terms, copies: int, x: Tensor, y: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        needs, n = ctx.needs_input_grad[2:], len(x)
         world = ranks.sharers(x, n * len(y))
         dtype = tiles.multiplied if x.dtype == torch.float32 else None
         left, right = rounded(x, dtype), rounded(y, dtype)
@@ -74,7 +75,7 @@ class _ByBlocks(Function):
         wanted = [each for each in leaves if each.requires_grad]
         gradients = [torch.zeros_like(x), torch.zeros_like(y), *map(torch.zeros_like, wanted)]
         part, totals = world.part(n), []
-        for rows in even_slices(part.stop - part.start, block_rows(x, len(y)), part.start):
+        for rows in even_slices(part.stop - part.start, block_rows(x, copies * len(y)), part.start):
             s = product(left[rows], right.T)
             if not any(needs):
                 totals.append(torch.stack(list(terms(s, rows, *leaves))))
@@ -106,7 +107,7 @@ class _ByBlocks(Function):
     @first_order_only
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         kept = iter(ctx.saved_tensors)
-        return None, *(g * next(kept) if need else None for need in ctx.needs_input_grad[1:])
+        return None, None, *(g * next(kept) if need else None for need in ctx.needs_input_grad[2:])
 
 
 def off_self(like: Tensor, rows: slice) -> Tensor:

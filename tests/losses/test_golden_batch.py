@@ -14,9 +14,11 @@ from clx.losses.cosent import angle_similarity, ordered_loss
 from clx.losses.geometry import uniformity
 from clx.losses.groco import GroCo
 from clx.losses.hinge import energy_hinge
+from clx.losses.hydra import gated_contrast
 from clx.losses.infonce import infonce
 from clx.losses.metric import multi_similarity, triplets
 from clx.losses.pairwise import Negatives
+from clx.losses.prime import dynamic_margin
 from clx.losses.primitives.functional import unit
 from clx.losses.primitives.streaming import cross_margins
 from clx.losses.sct import distilled
@@ -154,7 +156,26 @@ def across_views(c: Case) -> Tensor:
     return total
 
 
+def simlap(c: Case) -> Tensor:
+    return gated_contrast(c.z, c.gate, c.y1, c.y2, c.hyper["temperature"])
+
+
+def prime(c: Case) -> Tensor:
+    """Its maximum of 0 and 0 passes half of a gradient: here none, so those entries are left out of the comparison."""
+    h, s, rows = c.hyper, c.similarity, torch.arange(len(c.similarity))
+    positive = s[rows, c.aux["positive_index"]]
+    given = h["num_negatives"], h["margin_min"], h["margin"], h["tau"]
+    left = s - positive[:, None] + (s - positive[:, None]).abs().clamp(h["margin_min"], h["margin"])
+    level = (left.detach().abs() < 1e-12) & (c.target == 0)
+    level[rows, c.aux["positive_index"]] = level.any(1)
+    c.grads["similarity"] = c.grads["similarity"].masked_fill(level, 0)
+    s.register_hook(lambda g: g.masked_fill(level, 0))
+    return dynamic_margin(s, c.target == 0, positive, *given).mean()
+
+
 CHECKS: dict[str, Check] = {
+    "simlap_": simlap,
+    "prime_dyn": prime,
     "sgw_": whitened,
     "sct_": across_views,
     "st_angle": angle,

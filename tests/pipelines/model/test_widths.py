@@ -46,7 +46,7 @@ def rows(draw: torch.Generator, *steps: int) -> Tensor:
 def test_it_is_the_mean_of_the_loss_at_each_width(name: str) -> None:
     torch.manual_seed(0)
     loss = LOSSES[name]()
-    loss.setup(NAMES, WIDTH)
+    loss.setup(NAMES, WIDTH, ["a", "b", "c"], 100)
     draw = torch.Generator().manual_seed(1)
     z = {each: rows(draw).requires_grad_() for each in NAMES}
     again, plain = given(loss), []  # its generator goes on from one width to the next

@@ -1,0 +1,136 @@
+"""PG-RANK: rankings drawn from the scores, of which good ones become likelier."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from clx.losses.base import Embeddings, register
+from clx.losses.pairwise import Pairwise, item_ids
+from clx.losses.primitives.blocks import by_blocks
+from clx.losses.primitives.functional import lse
+from clx.losses.primitives.masks import group_sizes
+
+
+def gumbel(seed: Tensor, rows: Tensor, columns: int, kind: torch.dtype) -> Tensor:
+    """Gumbel noise for `[b]` numbers of rows and all columns, `[b, M]`, that follows from the seed and the place alone.
+
+    So any part of the rows, on any rank, has the noise that it has in the whole.
+    """
+    h = seed + rows[:, None] * 0x9E3779B9 + torch.arange(columns, device=rows.device) * 0x85EBCA6B
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):  # splitmix64
+        h = (h ^ (torch.bitwise_right_shift(h, shift) & ((1 << (64 - shift)) - 1))) * factor
+    u = (torch.bitwise_right_shift(h, 41) & 0x7FFFFF).to(kind).add(0.5) / (1 << 23)  # exact in float32, never 0 nor 1
+    return -(-u.log()).log()
+
+
+def log_probabilities(scores: Tensor, ranking: Tensor) -> Tensor:
+    """Plackett-Luce's of each of the first k places, `[b, k]`, given those before: of scores `[b, M]`."""
+    chosen = scores.gather(1, ranking)
+    below, terms = lse(scores.scatter(1, ranking, -math.inf), 1), []
+    for score in chosen.flip(1).unbind(1):  # from the last place on
+        below = torch.logaddexp(below, score)
+        terms.append(score - below)
+    return torch.stack(terms[::-1], 1)
+
+
+def discounted(gains: Tensor) -> Tensor:
+    """Gains `[b, k]` at their places, each over log2 of 1 + its place."""
+    places = torch.arange(gains.shape[1], device=gains.device, dtype=gains.dtype)
+    return gains / (places + 2).log2()
+
+
+def weights_of(parts: Tensor, baseline: str, credit: str) -> Tensor:
+    """What multiplies each log-probability `[S, b, k]`, from what each place adds to the utility.
+
+    Args:
+        parts: `[S, b, k]`, of S rankings.
+        baseline: `leave-one-out`, the mean of the other rankings is subtracted; `none`.
+        credit: `gain-to-go`, a place answers for what comes from it on; `whole`, for all of the ranking.
+    """
+    togo = parts.flip(2).cumsum(2).flip(2) if credit == "gain-to-go" else parts.sum(2, keepdim=True).expand_as(parts)
+    samples = len(parts)
+    if baseline == "none" or samples < 2:
+        return togo
+    return togo - (togo.sum(0) - togo) / (samples - 1)
+
+
+@register("pg-rank")
+@dataclass(eq=False, kw_only=True)
+class PGRank(Pairwise):
+    """Policy gradient of nDCG over the rows of a batch, in both directions, over all pairs of names.
+
+    A row's partner is relevant, and rows of equal `repeats`, or, with `exclude`, of equal `sample_id` or `labels`. The
+    loss is 1 less the mean nDCG of what was drawn; its gradient is the estimate.
+
+    Example:
+        >>> image, text = torch.eye(4), torch.eye(4)
+        >>> loss, draw = PGRank(), torch.Generator().manual_seed(0)
+        >>> loss({"image": image, "text": text}, generator=draw).item() < 0.05
+        True
+        >>> loss({"image": image, "text": text.roll(1, 0)}, generator=draw).item() > 0.4
+        True
+    """
+
+    family = "ranking"
+    paper = "Gao et al. 2023, arXiv 2310.04407 (Neural PG-RANK)"
+    formula = (
+        "-mean_{i, r} sum_k w_rk log pi_k(r), r ~ Plackett-Luce(s_i / t), w_rk the gain from place k on less its mean"
+    )
+    cost = "time O(B^2 (D + samples)) per pair of names, memory O(B D)"
+    use = "after a contrastive start, to better the first places of rankings themselves"
+    fits = ("pairs",)
+    ours = "no code was published; relevance is that of rows of the batch, and scores are cosines over the temperature"
+
+    temperature: Annotated[float, Gt(0)] = 0.05
+    samples: Annotated[int, Ge(2)] = 16
+    places: Annotated[int, Ge(1)] = 10
+    baseline: Literal["leave-one-out", "none"] = "leave-one-out"
+    credit: Literal["gain-to-go", "whole"] = "gain-to-go"
+
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        present: dict[str, Tensor] | None = None,
+        labels: Tensor | None = None,
+        sample_id: Tensor | None = None,
+        repeats: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        ids = item_ids(self.exclude, len(next(iter(z.values()))), labels, sample_id, repeats)
+        return self.over_pairs(z, present, ids, lambda x, y, ids, *_: self.both_ways(x, y, ids, generator))
+
+    def both_ways(self, x: Tensor, y: Tensor, ids: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        """The mean of both directions, of unit rows."""
+        where = x.device if generator is None else generator.device
+        seeds = torch.randint(1 << 62, (2, self.samples), generator=generator, device=where)
+        groups = torch.arange(len(x), device=x.device) if ids is None else ids
+        both = zip(seeds.to(x.device, non_blocking=True), (x, y), (y, x), strict=True)
+        return torch.stack([self.one_way(a, b, groups, seed) for seed, a, b in both]).mean()
+
+    def one_way(self, x: Tensor, y: Tensor, groups: Tensor, seeds: Tensor) -> Tensor:
+        """Of the rows of `x` among those of `y`."""
+        count, tau = min(self.places, len(y)), self.tau
+        relevant = group_sizes(groups)[0].clamp(max=count)
+        ideal = discounted(torch.ones_like(x[:1, :1]).expand(1, count)).cumsum(1)[0][relevant - 1]
+
+        def terms(s: Tensor, rows: slice, tau: Tensor) -> tuple[Tensor, ...]:
+            scores, places = s / tau, torch.arange(rows.start, rows.stop, device=s.device)
+            logs, parts = [], []
+            for seed in seeds:
+                drawn = scores.detach() + gumbel(seed, places, s.shape[1], s.dtype)
+                ranking = drawn.topk(count, 1).indices
+                logs.append(log_probabilities(scores, ranking))
+                gains = (groups[ranking] == groups[rows, None]).to(s.dtype)
+                parts.append(discounted(gains) / ideal[rows, None])
+            found = torch.stack(parts)
+            weights = weights_of(found, self.baseline, self.credit)
+            surrogate = -(weights * torch.stack(logs)).sum() / len(seeds)
+            return surrogate - surrogate.detach() - found.sum() / len(seeds), found.new_zeros(())
+
+        given = tau if isinstance(tau, Tensor) else x.new_full((), tau)
+        return 1 + by_blocks(terms, x, y, given, copies=self.samples)[0] / len(x)

@@ -1,0 +1,109 @@
+"""PRIME's triplets: hard negatives with a margin that follows from how far the positive is."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from clx.losses.base import Embeddings, register
+from clx.losses.pairwise import OverPairs, item_ids
+from clx.losses.primitives.blocks import by_blocks, kept_pairs
+from clx.losses.primitives.masks import group_sizes
+
+
+def dynamic_margin(
+    s: Tensor, kept: Tensor, positive: Tensor, nearest: int, low: float, high: float, temperature: float
+) -> Tensor:
+    """sum_n w_n max(0, s_n - p + m_n) of each row, over its nearest negatives n: `[B]`.
+
+    m_n = |p - s_n| held between `low` and `high`, without gradient; w the softmax of s_n / t over those above 0.
+
+    Args:
+        s: `[B, M]`, similarities.
+        kept: `[B, M]`, which of them are negatives.
+        positive: p, `[B]`.
+        nearest: how many negatives count; all where there are fewer.
+    """
+    hard = s.masked_fill(~kept, -math.inf).topk(min(nearest, s.shape[1]), 1).values
+    margin = (positive[:, None] - hard).abs().clamp(low, high).detach()
+    left = torch.where(hard == -math.inf, 0, hard - positive[:, None] + margin).relu()
+    wrong = ~(left <= 0)  # NaN shows
+    weights = (hard / temperature).masked_fill(~wrong, -math.inf)
+    weights = weights.masked_fill(~wrong.any(1, keepdim=True), 0).softmax(1)
+    return (weights * left).sum(1)
+
+
+def partners(ids: Tensor, generator: torch.Generator | None) -> Tensor:
+    """For each of `[B]` a row of its id, its own too, drawn evenly."""
+    size, first = group_sizes(ids)
+    where = ids.device if generator is None else generator.device
+    drawn = torch.rand(len(ids), generator=generator, device=where).to(ids.device, non_blocking=True)
+    return ids.argsort(stable=True)[first + (drawn * size).long().clamp(max=size - 1)]
+
+
+@register("prime")
+@dataclass(eq=False, kw_only=True)
+class PRIME(OverPairs):
+    """Triplets with a dynamic margin, in both directions, over all pairs of names.
+
+    Rows of equal `repeats`, or, with `exclude`, of equal `sample_id` or `labels`, are positives: of them one is drawn.
+
+    Example:
+        >>> text, label = torch.eye(4), torch.eye(4)
+        >>> loss = PRIME()
+        >>> loss({"text": text, "label": label}).item()
+        0.0
+        >>> round(loss({"text": text, "label": label.roll(1, 0)}).item(), 3)
+        1.3
+    """
+
+    family = "ranking"
+    paper = "Dahiya et al. 2025, NAACL (PRIME)"
+    formula = "mean_i sum_n w_n max(0, s_in - s_ip + m_n), m_n = |s_ip - s_in| in [min_margin, max_margin]"
+    cost = "time O(B^2 D) per pair of names, memory O(B D)"
+    use = "texts and very many labels, written out: the second input is the label's text, with exclude: labels"
+    fits = ("pairs", "labels")
+    sharpness = "1 / weight_temperature, of the negatives' weights alone"
+    ours = (
+        "the prototypes and the two stages of label vectors are left out: labels are embedded as they are. For pairs "
+        "in order the margin is min_margin, by algebra"
+    )
+
+    nearest: Annotated[int, Ge(1)] = 100
+    min_margin: Annotated[float, Ge(0)] = 0.1
+    max_margin: Annotated[float, Ge(0)] = 0.3
+    weight_temperature: Annotated[float, Gt(0)] = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_margin > self.max_margin:
+            raise ValueError(f"min_margin {self.min_margin} is above max_margin {self.max_margin}")
+
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        present: dict[str, Tensor] | None = None,
+        labels: Tensor | None = None,
+        sample_id: Tensor | None = None,
+        repeats: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        ids = item_ids(self.exclude, len(next(iter(z.values()))), labels, sample_id, repeats)
+        return self.over_pairs(z, present, ids, lambda x, y, ids, *_: self.both_ways(x, y, ids, generator))
+
+    def both_ways(self, x: Tensor, y: Tensor, ids: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        """The mean of both directions, of unit rows."""
+        given = self.nearest, self.min_margin, self.max_margin, self.weight_temperature
+        kept, total = kept_pairs(ids), []
+        for a, b in ((x, y), (y, x)):
+            partner = b if ids is None else b[partners(ids, generator)]
+
+            def terms(s: Tensor, rows: slice, positive: Tensor) -> tuple[Tensor]:
+                return (dynamic_margin(s, kept(s, rows), positive[rows], *given).sum(),)
+
+            total.append(by_blocks(terms, a, b, torch.linalg.vecdot(a, partner))[0] / len(a))
+        return torch.stack(total).mean()
