@@ -45,7 +45,7 @@ def adaptive(
         return ((near / t).mean(1).sum() - beta * (t.log() + 1 / t).sum(),)
 
     own, t = torch.linalg.vecdot(x, y), temperature(torch.linalg.vecdot(of_x, of_y))
-    positive = -own / t + beta * (x.shape[1] / 2 * t.log() + 1 / t)
+    positive: Tensor = -own / t + beta * (x.shape[1] / 2 * t.log() + 1 / t)
     return positive.mean() + by_blocks(terms, z, z, phi, copies=2)[0] / (2 * size)
 
 
@@ -98,7 +98,7 @@ class AMCL(Loss):
     def through(self, network: nn.ModuleList, x: Tensor) -> Tensor:
         """Two layers; with fewer columns by the first so many of theirs, as `dims` cuts any row."""
         w = x.shape[1]
-        first, second = ((layer.weight[:w, :w].to(x), layer.bias[:w].to(x)) for layer in network)  # type: ignore[union-attr, index]
+        first, second = ((layer.weight[:w, :w].to(x), layer.bias[:w].to(x)) for layer in network)  # type: ignore[index]
         return functional.linear(functional.linear(x, *first).relu(), *second)
 
     def forward(self, z: Embeddings, *, present: dict[str, Tensor] | None = None) -> Tensor:

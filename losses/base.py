@@ -13,7 +13,7 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from clx.losses.primitives.autograd import at_least_float32
-from clx.losses.primitives.masks import chosen
+from clx.losses.primitives.masks import stack_present as stack_present
 from clx.losses.primitives.tiles import multiplying
 
 Embeddings = dict[str, Tensor]
@@ -302,17 +302,3 @@ def zero_loss(z: Embeddings) -> Tensor:
 def average(terms: Sequence[Tensor]) -> Tensor:
     """Mean of one or more scalars."""
     return terms[0] if len(terms) == 1 else torch.stack(list(terms)).mean()
-
-
-def stack_present(z: Embeddings, present: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
-    """The present rows of all names, concatenated `[N, D]`, and the number of each row's item `[N]`."""
-    size = len(next(iter(z.values())))
-    items = torch.cat([torch.arange(size, device=next(iter(z.values())).device)] * len(z))
-    rows = torch.cat(list(z.values()))
-    if present is None:
-        return rows, items
-    mask = torch.cat([present[name] for name in z])
-    if mask.is_cpu and bool(mask.all()):
-        return rows, items
-    (there,) = chosen([mask])
-    return rows[there], items[there]

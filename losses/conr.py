@@ -7,9 +7,9 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Tempered, register, stack_present, three_digits, zero_loss
+from clx.losses.base import Embeddings, Tempered, register, three_digits, zero_loss
 from clx.losses.primitives.functional import unit
-from clx.losses.primitives.masks import group_sizes, mean_where
+from clx.losses.primitives.masks import group_sizes, mean_where, stack_present
 from clx.losses.primitives.streaming import gram
 from clx.losses.primitives.tiles import by_rows
 

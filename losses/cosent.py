@@ -139,7 +139,8 @@ def angle_similarity(x: Tensor, y: Tensor) -> Tensor:
     """
     half = (x.shape[1] + 1) // 2
     (a, b), (c, d) = ((v[:, :half], nn.functional.pad(v[:, half:], (0, v.shape[1] % 2))) for v in (x, y))
-    return (torch.linalg.vecdot(a, c - d) + torch.linalg.vecdot(b, c + d)).abs()
+    w: Tensor = torch.linalg.vecdot(a, c - d) + torch.linalg.vecdot(b, c + d)
+    return w.abs()
 
 
 @register("angle")

@@ -10,9 +10,10 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clx.losses.base import Embeddings, Tempered, register, stack_present, zero_loss
+from clx.losses.base import Embeddings, Tempered, register, zero_loss
 from clx.losses.primitives.blocks import by_blocks
 from clx.losses.primitives.functional import lse, softplus, unit
+from clx.losses.primitives.masks import stack_present
 
 
 def gated_contrast(z: Tensor, gates: Tensor, labels: Tensor, partners: Tensor, temperature: Tensor | float) -> Tensor:
@@ -81,9 +82,7 @@ class Hydra(Tempered):
     hidden: Annotated[int, Ge(1)] = 1024
 
     def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
-        if not classes:
-            raise ValueError("hydra has a gate for two classes, and there are no labels")
-        self.classes = nn.Embedding(len(classes), self.embedding)
+        self.classes = nn.Embedding(max(2, len(classes)), self.embedding)
         wide = self.hidden
         layers = [nn.Linear(self.embedding, wide), nn.Linear(wide, dim)]
         self.layers = nn.ModuleList(layers)
@@ -95,7 +94,7 @@ class Hydra(Tempered):
         first, last = self.layers
         for layer, width in ((first, self.hidden), (last, like.shape[1])):
             x = functional.layer_norm(x.relu(), x.shape[1:])
-            x = functional.linear(x, layer.weight[:width].to(x), layer.bias[:width].to(x))  # type: ignore[union-attr, index]
+            x = functional.linear(x, layer.weight[:width].to(x), layer.bias[:width].to(x))  # type: ignore[index]
         return x.sigmoid()
 
     def forward(

@@ -8,9 +8,10 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Loss, register, stack_present, zero_loss
+from clx.losses.base import Embeddings, Loss, register, zero_loss
 from clx.losses.primitives.blocks import by_blocks, off_self
 from clx.losses.primitives.functional import lse, softplus, unit
+from clx.losses.primitives.masks import stack_present
 
 
 def multi_similarity(

@@ -8,7 +8,7 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.autograd import Function
 
-from clx.losses.base import Embeddings, Tempered, register, stack_present, zero_loss
+from clx.losses.base import Embeddings, Tempered, register, zero_loss
 from clx.losses.primitives.autograd import (
     at_least_float32,
     first_order_only,
@@ -16,7 +16,7 @@ from clx.losses.primitives.autograd import (
     tile_scale,
     without_autocast,
 )
-from clx.losses.primitives.masks import chosen
+from clx.losses.primitives.masks import chosen, stack_present
 
 
 def rank_n_contrast(z: Tensor, targets: Tensor, temperature: Tensor | float, weights: Tensor | None = None) -> Tensor:

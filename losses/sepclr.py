@@ -48,7 +48,7 @@ def sepclr(
     """
     by_salient, by_nothing, by_joint = weights
     apart = [torch.where(target[:, None], s, 0) for s in salient]
-    total = kernel * alignment(*common) + sum(uniformity(c, kernel) for c in common)
+    total = kernel * alignment(common[0], common[1]) + sum(uniformity(c, kernel) for c in common)
     pulled = kernel * mean_where(target, (salient[0] - salient[1]).square().sum(1))
     total = total + by_salient * (pulled + sum(uniformity(s, kernel) for s in apart))
     empty = [mean_where(~target, s.square().sum(1)) for s in salient]
@@ -94,9 +94,9 @@ class SepCLR(Loss):
     joint: Annotated[float, Ge(0)] = 10.0
 
     def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
-        if self.background is not None and self.background not in classes:
-            raise ValueError(f"background {self.background!r} is no label; there is {', '.join(classes) or 'none'}")
-        self.background_label = 0 if self.background is None else list(classes).index(self.background)
+        if self.background is not None and classes and self.background not in classes:
+            raise ValueError(f"background {self.background!r} is no label; there is {', '.join(classes)}")
+        self.background_label = list(classes).index(self.background) if self.background and classes else 0
         if not 0 < round(self.salient * dim) < dim:
             raise ValueError(f"salient {self.salient} of {dim} columns leaves one of the two parts without any")
 

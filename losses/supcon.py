@@ -7,10 +7,10 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Tempered, register, stack_present, zero_loss
+from clx.losses.base import Embeddings, Tempered, register, zero_loss
 from clx.losses.primitives.edits import DifferentIds, Edit, SameIds, off_diagonal
 from clx.losses.primitives.functional import softplus, unit
-from clx.losses.primitives.masks import group_sizes
+from clx.losses.primitives.masks import group_sizes, stack_present
 from clx.losses.primitives.streaming import gram
 from clx.losses.primitives.tiles import is_small
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from clx.losses.base import Embeddings, Tempered, register, stack_present, three_digits, zero_loss
+from clx.losses.base import Embeddings, Tempered, register, three_digits, zero_loss
 from clx.losses.primitives.autograd import nan_unless_finite, without_autocast
 from clx.losses.primitives.draws import beta
 from clx.losses.primitives.functional import lse, unit
-from clx.losses.primitives.masks import chosen, group_sizes, mean_where
+from clx.losses.primitives.masks import chosen, group_sizes, mean_where, stack_present
 
 Growth = Callable[[Tensor], Tensor]
 

@@ -37,7 +37,8 @@ class _InverseRoots(Function):
         roots = (values.clamp(min=0) + eps * mean).clamp(min=torch.finfo(c.dtype).tiny ** 0.5).sqrt()
         ctx.save_for_backward(roots, vectors)
         ctx.eps = eps
-        return (vectors / roots[:, None]) @ vectors.mT
+        result: Tensor = (vectors / roots[:, None]) @ vectors.mT
+        return result
 
     @staticmethod
     @first_order_only

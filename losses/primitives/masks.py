@@ -1,6 +1,6 @@
 """Rows chosen by masks, and means over them, for which the host waits for a GPU once or not at all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -29,3 +29,17 @@ def group_sizes(ids: Tensor) -> tuple[Tensor, Tensor]:
     ordered = ids.sort().values
     first = torch.searchsorted(ordered, ids)
     return torch.searchsorted(ordered, ids, right=True) - first, first
+
+
+def stack_present(z: Mapping[str, Tensor], present: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """The present rows of all names, concatenated `[N, D]`, and the number of each row's item `[N]`."""
+    size = len(next(iter(z.values())))
+    items = torch.cat([torch.arange(size, device=next(iter(z.values())).device)] * len(z))
+    rows = torch.cat(list(z.values()))
+    if present is None:
+        return rows, items
+    mask = torch.cat([present[name] for name in z])
+    if mask.is_cpu and bool(mask.all()):
+        return rows, items
+    (there,) = chosen([mask])
+    return rows[there], items[there]

@@ -197,9 +197,10 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
             modality.load_state(modalities[modality.like].state())
     means, scales = target_statistics(config, train)
     config = fill_target_defaults(config, losses, math.hypot(*scales))
-    try_objective(config, modalities, losses)
+    classes = class_names(config, train)
+    try_objective(config, modalities, losses, classes)
     states = {n: m.state() for n, m in modalities.items()}
-    facts = Facts(states, class_names(config, train), means, scales, rows=int(train.rows.max()) + 1)
+    facts = Facts(states, classes, means, scales, rows=int(train.rows.max()) + 1)
     return build(config, facts, modalities, losses)
 
 

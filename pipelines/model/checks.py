@@ -1,6 +1,6 @@
 """Whether the losses of a config can work with its data and towers, asked before anything is trained."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 from warnings import warn
@@ -24,8 +24,11 @@ from clx.pipelines.model.widths import at_widths
 from clx.pipelines.system.errors import BadInput, ClxWarning
 
 
-def try_objective(config: Config, modalities: Mapping[str, Modality], losses: list[Loss]) -> None:
-    """Run every loss once on made-up rows, so that one that cannot work with these inputs says so now."""
+def try_objective(
+    config: Config, modalities: Mapping[str, Modality], losses: list[Loss], classes: Sequence[str] = ()
+) -> None:
+    """Run every loss once on made-up rows, so that one that cannot work with these inputs says so now; `classes` are
+    the labels, where these are known."""
     size, width = 4, config.embed_dim
     draw = torch.Generator().manual_seed(0)
     outputs = len(config.data.target) or 2
@@ -52,6 +55,8 @@ def try_objective(config: Config, modalities: Mapping[str, Modality], losses: li
         given["negatives"] = {name: torch.randn(size, width, generator=draw) for name in further}
         try:
             tried = deepcopy(loss)  # which may remember rows
+            with torch.random.fork_rng(devices=[]):
+                tried.setup(list(z), width, classes, size)
             at_widths(tried, term.dims or [width], z, {key: given[key] for key in given if key in loss.needs()})
         except ValueError as error:
             raise BadInput(f"loss {term.name!r}: {error}") from None

@@ -55,7 +55,9 @@ def test_a_loss_is_told_what_it_looks_at_the_classes_and_the_rows(
     splits = load_splits(made.data, 0)
     run = prepare(made, splits)
     assert run.facts.rows == len(splits["train"])
-    assert told == [(["table"], made.embed_dim, ["0", "2", "4", "6", "8"], len(splits["train"]))]
+    tried, really = told
+    assert really == (["table"], made.embed_dim, ["0", "2", "4", "6", "8"], len(splits["train"]))
+    assert tried[:3] == really[:3]  # on made-up rows
     told.clear()
     build(run.config, run.facts)  # as a saved run is opened
     assert told == [(["table"], made.embed_dim, ["0", "2", "4", "6", "8"], len(splits["train"]))]

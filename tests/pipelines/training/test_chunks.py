@@ -114,10 +114,11 @@ def test_every_objective_has_the_gradient_of_the_whole_batch(name: str, rows: Pa
     assert any(".encoder." in key for key in whole)
     for chunk in (7, 1000) if name != "clip" else (1, 7, 32, ROWS, 1000):
         now, parts = gradients(learner, batch, chunk)
-        torch.testing.assert_close(now, loss, rtol=1e-12, atol=1e-12)
+        exact = {"rtol": 1e-12, "atol": 1e-12 * max(1.0, abs(loss.item()))}  # some are sums over all pairs
+        torch.testing.assert_close(now, loss, **exact)
         assert parts.keys() == whole.keys()
         for key, gradient in whole.items():
-            torch.testing.assert_close(parts[key], gradient, rtol=1e-12, atol=1e-12, msg=f"{key}, chunk {chunk}")
+            torch.testing.assert_close(parts[key], gradient, msg=f"{key}, chunk {chunk}", **exact)
 
 
 def test_steps_of_time_and_pairs_and_dropout(rows: Path, tmp_path: Path) -> None:
