@@ -61,17 +61,18 @@ def neighbourhood(z: Tensor, groups: Tensor, nearest: int) -> Tensor:
         Scalar, at least 0; a row that lacks one kind is left out; 0 where all do.
     """
 
-    def mean_distance(s: Tensor, kind: Tensor) -> Tensor:
+    def mean_distance(s: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
         near = s.masked_fill(~kind, -math.inf).topk(min(nearest, len(z)), 1).values
         found = near != -math.inf
-        return (distance(2 - 2 * near.masked_fill(~found, 1)) * found).sum(1) / found.sum(1).clamp(min=1) / 2
+        count = found.sum(1)
+        far = distance(2 - 2 * near.masked_fill(~found, 1))
+        return torch.where(found, far, 0).sum(1) / count.clamp(min=1) / 2, count > 0
 
     def terms(s: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         same = groups[rows, None] == groups
-        own = same & off_self(s, rows)
-        usable = own.any(1) & ~same.all(1)
-        score = torch.where(usable, (1 - mean_distance(s, own)) * mean_distance(s, ~same), 0)
-        return score.sum(), usable.sum().to(s.dtype)
+        (close, some), (apart, others) = mean_distance(s, same & off_self(s, rows)), mean_distance(s, ~same)
+        usable = some & others
+        return torch.where(usable, (1 - close) * apart, 0).sum(), usable.sum().to(s.dtype)
 
     total, count = by_blocks(terms, z, z)
     mean = torch.where(count > 0, total / count.clamp(min=1), 1)

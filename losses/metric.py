@@ -43,9 +43,13 @@ def multi_similarity(
             # said the other way round, so that a similarity that is NaN stays and shows
             negative = negative & ~(known <= farthest - mining)
             positive = positive & ~(known >= nearest + mining)
-        pull = lse((-alpha * (s - base)).masked_fill(~positive, -math.inf), 1)
-        push = lse((beta * (s - base)).masked_fill(~negative, -math.inf), 1)
-        return ((softplus(pull) / alpha + softplus(push) / beta).sum(),)
+        if alpha * (1 + base) < 60 and beta * (1 - base) < 60:  # no exponential of a cosine can overflow
+            pull = torch.log1p((torch.exp(-alpha * (s - base)) * positive).sum(1))
+            push = torch.log1p((torch.exp(beta * (s - base)) * negative).sum(1))
+        else:
+            pull = softplus(lse((-alpha * (s - base)).masked_fill(~positive, -math.inf), 1))
+            push = softplus(lse((beta * (s - base)).masked_fill(~negative, -math.inf), 1))
+        return ((pull / alpha + push / beta).sum(),)
 
     return by_blocks(terms, z, z)[0] / len(z)
 

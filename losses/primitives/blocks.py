@@ -5,6 +5,7 @@ a tile is kept. Here autograd differentiates a block of rows, in the forward pas
 formula may sort, choose the nearest or take weighted means.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -114,6 +115,14 @@ def off_self(like: Tensor, rows: slice) -> Tensor:
     """Whether a column is another row than the one of the block `[b, M]` that it is compared with."""
     place = torch.arange(like.shape[1], device=like.device)
     return place != place[rows, None]
+
+
+def without_self(s: Tensor, rows: slice, value: float = -math.inf) -> Tensor:
+    """A block in which the similarity of each row with itself is replaced, in place where it is large."""
+    if s.numel() <= 4096:  # autograd takes longer to follow a change in place than this copy
+        return s.masked_fill(~off_self(s, rows), value)
+    s.diagonal(rows.start).fill_(value)
+    return s
 
 
 def kept_pairs(ids: Tensor | None = None, of_columns: Tensor | None = None) -> Callable[[Tensor, slice], Tensor]:

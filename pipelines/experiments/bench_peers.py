@@ -11,6 +11,7 @@ from clx.losses.base import LOSSES
 from clx.losses.infonce import clip
 from clx.losses.siglip import siglip
 from clx.losses.symile import symile, symile_shuffled
+from clx.pipelines.experiments.bench_plain import DENSE, both
 
 Forward = Callable[[list[Tensor]], Tensor]
 """A loss of the embeddings `[B, D]` of every name."""
@@ -193,6 +194,11 @@ def _conr(comparison: Comparison) -> tuple[Forward, Forward]:
     return _ours(comparison, {"window": 1.0, "pushing": 0.01}, targets=targets, predictions=predictions), dense
 
 
+def _plain(comparison: Comparison) -> tuple[Forward, Forward]:
+    dense = DENSE[comparison.loss]
+    return both(LOSSES[comparison.loss](**dense.options), dense, comparison.batch, comparison.width)
+
+
 COMPARISONS = (
     Comparison("clip", "open_clip", 4096, 512, _clip),
     Comparison("siglip", "open_clip", 4096, 512, _siglip),
@@ -206,4 +212,8 @@ COMPARISONS = (
     Comparison("mv-dhel", "dense torch", 256, 512, _mv_dhel, views=8, temperature=0.5, unit=False),
     Comparison("rank-n-contrast", "plain loop", 256, 512, _rank_n_contrast, temperature=2.0, unit=False),
     Comparison("conr", "dense torch", 1024, 512, _conr, views=1, unit=False),
+    *(
+        Comparison(name, "plain torch", dense.batch, 128, _plain, views=dense.views, unit=False)
+        for name, dense in DENSE.items()
+    ),
 )
