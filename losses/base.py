@@ -41,6 +41,8 @@ EXTRAS = {
     "negatives": "`{name: [N, D]}`, rows of the names in the term's `negatives`, which are that and nothing else",
     "contents": "`{name: [B] int64}`, a number for each cell, the same for cells of equal content, negatives' too; "
     "None unless a term has negatives",
+    "keys": "`{name: [B, E]}`, embeddings of the same views by a second model (`train.second`), without gradient; E is "
+    "another width than D where that model has one",
     "steps": "`{name: ([B, T, D], [B, T] bool)}`, embeddings per time step with their mask",
     "head": "`[N, D] -> [N, K]`, the head that is trained jointly, for rows that a loss makes of those of one input",
     "progress": "float in [0, 1), the share of the run's steps that are done; 1 in validation",
@@ -105,8 +107,9 @@ class Loss(nn.Module):
         shapes = {rows.shape for rows in z.values()}
         if len(shapes) != 1 or len(next(iter(shapes))) != 2:
             raise ValueError(f"embeddings must share one shape [B, D], got { {n: [*r.shape] for n, r in z.items()} }")
-        if negatives := extras.get("negatives"):
-            extras["negatives"] = {name: at_least_float32(rows) for name, rows in negatives.items()}
+        for other in ("negatives", "keys"):
+            if rows_of := extras.get(other):
+                extras[other] = {name: at_least_float32(rows) for name, rows in rows_of.items()}
         self.log.clear()
         device = next(iter(z.values())).device.type
         on = torch.is_autocast_enabled(device)  # entering the context takes longer than asking

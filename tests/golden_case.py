@@ -1,4 +1,4 @@
-"""A file of reference numbers."""
+"""Golden files: numbers that came from running the authors' or the peers' own code."""
 
 import json
 import os

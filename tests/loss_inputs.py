@@ -16,6 +16,10 @@ FIELDS: dict[str, dict[str, Any]] = {
     "hydra": {"embedding": 3, "hidden": 5},
     "amcl": {"heads": 2, "min_temperature": 0.1},
     "isogclr": {"rate": 0.0},  # so that a second call finds the temperatures of the first; test_sogclr.py moves them
+    "moco": {"queue": 8},
+    **dict.fromkeys(("simsiam", "byol", "moco-v3"), {"hidden": 3}),
+    "swav": {"prototypes": 3},
+    "dino": {"prototypes": 3},
 }
 
 
@@ -46,6 +50,12 @@ def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, see
         "progress": 0.0,
         "head": lambda rows: rows[:, :3] * 2,
     }
+
+
+def keys_of(z: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Embeddings by a second model that follow from the first's, absent ones too."""
+    order = torch.arange(next(iter(z.values())).shape[1]).roll(1)
+    return {name: rows.detach()[:, order] for name, rows in z.items()}
 
 
 def steps_of(z: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

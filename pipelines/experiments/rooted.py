@@ -23,6 +23,10 @@ def rooted(config: Config) -> Config:
     if config.pretrain is not None and config.pretrain.run is not None:
         begun = str(Path(config.pretrain.run).absolute())
         changes["pretrain"] = config.pretrain.model_copy(update={"run": begun})
+    second = config.train.second
+    if second is not None and second.run is not None:
+        beside = second.model_copy(update={"run": str(Path(second.run).absolute())})
+        changes["train"] = config.train.model_copy(update={"second": beside})
     if any(options.get("lora") for options in config.modalities.values()):  # their weights are read at each opening
         changes["modalities"] = {name: with_weights_at(options) for name, options in config.modalities.items()}
     return config.model_copy(update=changes)

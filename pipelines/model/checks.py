@@ -7,7 +7,7 @@ from warnings import warn
 
 import torch
 
-from clx.losses.base import Loss
+from clx.losses.base import LOSSES, Loss
 from clx.modalities.base import Modality, StepEncoder
 from clx.modalities.image_encoders import Cnn
 from clx.modalities.series import Series
@@ -25,10 +25,15 @@ from clx.pipelines.system.errors import BadInput, ClxWarning
 
 
 def try_objective(
-    config: Config, modalities: Mapping[str, Modality], losses: list[Loss], classes: Sequence[str] = ()
+    config: Config,
+    modalities: Mapping[str, Modality],
+    losses: list[Loss],
+    classes: Sequence[str] = (),
+    keys: int | None = None,
 ) -> None:
     """Run every loss once on made-up rows, so that one that cannot work with these inputs says so now; `classes` are
-    the labels, where these are known."""
+    the labels, where these are known, and `keys` is the width of the second model's embeddings where it is not the
+    run's."""
     size, width = 4, config.embed_dim
     draw = torch.Generator().manual_seed(0)
     outputs = len(config.data.target) or 2
@@ -51,12 +56,13 @@ def try_objective(
     }
     for term, loss in zip(config.objective, losses, strict=True):
         z = {name: torch.randn(size, width, generator=draw) for name in looked_at(term, names, config.only_negatives)}
+        given["keys"] = {name: torch.randn(size, keys or width, generator=draw) for name in z}
         further = [name for name in names if modality_of(name) in (term.negatives or [])]
         given["negatives"] = {name: torch.randn(size, width, generator=draw) for name in further}
         try:
             tried = deepcopy(loss)  # which may remember rows
             with torch.random.fork_rng(devices=[]):
-                tried.setup(list(z), width, classes, size)
+                tried.setup(list(z), width, classes or [str(k) for k in range(outputs)], size)
             at_widths(tried, term.dims or [width], z, {key: given[key] for key in given if key in loss.needs()})
         except ValueError as error:
             raise BadInput(f"loss {term.name!r}: {error}") from None
@@ -133,8 +139,25 @@ def check_chunk(config: Config, model: Embedder) -> None:
             )
 
 
+def check_second(config: Config, losses: list[Loss]) -> None:
+    """Losses that compare with a second model need one, and a second model is for such losses."""
+    asking = [term.name for term, loss in zip(config.objective, losses, strict=True) if "keys" in loss.requires()]
+    if asking and config.train.second is None:
+        raise BadInput(
+            f"loss {asking[0]!r} needs keys, the embeddings of a second model: -s train.second.momentum=0.99 is a copy "
+            "that follows the model; train.second.run or train.second.model names a finished one"
+        )
+    if config.train.second is not None and not any("keys" in loss.needs() for loss in losses):
+        takers = ", ".join(sorted(name for name, cls in LOSSES.items() if "keys" in cls.needs()))
+        named = ", ".join(term.name for term in config.objective)
+        raise BadInput(
+            f"train.second: no loss of the objective looks at a second model ({named}); those that do are {takers}"
+        )
+
+
 def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modalities: Mapping[str, Modality]) -> None:
     """What the losses need must be in the manifest, before the first step."""
+    check_second(config, losses)
     forecasts = forecast_of(config, modalities)
     for term, loss in zip(config.objective, losses, strict=True):
         needs = loss.requires()

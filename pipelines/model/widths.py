@@ -16,7 +16,7 @@ def first_columns(z: Embeddings, width: int) -> Embeddings:
 def at_widths(loss: Loss, dims: Sequence[int], z: Embeddings, given: dict[str, object]) -> Tensor:
     """The mean `[]` of a loss over widths.
 
-    Whatever the loss is given of the embeddings' space is cut alike: negatives and time steps. What it learns (a
+    Whatever the loss is given of the embeddings' space is cut alike: negatives, keys and time steps. What it learns (a
     temperature) is one for all widths; what it remembers of rows is what the widest tells, once, and so are its counts.
 
     Args:
@@ -29,18 +29,21 @@ def at_widths(loss: Loss, dims: Sequence[int], z: Embeddings, given: dict[str, o
         Kusupati et al. 2022, Matryoshka representation learning, arXiv 2205.13147, eq. 1: the sum over widths with all
         weights 1. Here it is their mean, so that a term's weight means the same with and without widths.
     """
-    values = []
+    values, whole = [], next(iter(z.values())).shape[-1]
     for width in dims:
         loss.remembers = width == dims[-1]
         try:
-            values.append(loss(first_columns(z, width), **_cut(given, width)))
+            values.append(loss(first_columns(z, width), **_cut(given, width, whole)))
         finally:
             loss.remembers = True
     return torch.stack(values).mean()
 
 
-def _cut(given: dict[str, object], width: int) -> dict[str, object]:
+def _cut(given: dict[str, object], width: int, whole: int) -> dict[str, object]:
+    """Keys of another width than the embeddings' are of another space, which has no such columns."""
     cut = dict(given)
+    if isinstance(keys := given.get("keys"), dict):
+        cut["keys"] = {name: rows[..., :width] if rows.shape[-1] == whole else rows for name, rows in keys.items()}
     if isinstance(negatives := given.get("negatives"), dict):
         cut["negatives"] = first_columns(negatives, width)
     if isinstance(steps := given.get("steps"), dict):

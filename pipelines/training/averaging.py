@@ -1,6 +1,7 @@
 """Averages of a model's weights over the steps of training."""
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +16,17 @@ class Averaged(nn.Module):
     n_averaged: Tensor
     """`[]` int64, on the CPU: updates so far."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, shared: Iterable[Tensor] = ()) -> None:
+        """`shared` are tensors of the model that the average has in common with it."""
         super().__init__()
-        self.module, self.decay = copy.deepcopy(model), decay
+        self.module, self.decay = copy.deepcopy(model, {id(each): each for each in shared}), decay
         self.register_buffer("n_averaged", torch.tensor(0))
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Take in what the module is now."""
-        pairs = list(zip(self._tensors(self.module), self._tensors(model), strict=True))
+        every = zip(tensors_of(self.module), tensors_of(model), strict=True)
+        pairs = [(ours.detach(), now.detach()) for ours, now in every if ours is not now]
         if self.n_averaged == 0:
             for ours, now in pairs:
                 ours.copy_(now)
@@ -35,10 +38,12 @@ class Averaged(nn.Module):
                     ours.copy_(ours * self.decay + now * (1 - self.decay))
         self.n_averaged += 1
 
-    def _tensors(self, module: nn.Module) -> list[Tensor]:
-        return [x.detach() for x in (*module.parameters(), *module.buffers())]
+
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers."""
+    return [*module.parameters(), *module.buffers()]
 
 
 def averaged(model: nn.Module, objective: nn.Module, decay: float) -> Averaged:
-    """The average of model and objective."""
-    return Averaged(nn.ModuleDict({"model": model, "objective": objective}), decay)
+    """The average of model and objective. What losses remember in buffers is no average: both have the same."""
+    return Averaged(nn.ModuleDict({"model": model, "objective": objective}), decay, objective.buffers())

@@ -8,14 +8,15 @@ from torch import nn
 
 
 class KeptBuffers:
-    """Copies of a model's floating buffers: running statistics of batch norms, and others that a step may change.
+    """Copies of the buffers of modules: running statistics of batch norms, queues, and others that a step may change.
 
     Before a step those are copied, in one operation, that have changed since they were copied last: most buffers are
     constants. Of running statistics nothing tells whether they changed.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        named = {name: b for name, b in model.named_buffers() if b.is_floating_point()}
+    def __init__(self, *modules: nn.Module) -> None:
+        every = [(f"{place}.{name}", b) for place, each in enumerate(modules) for name, b in each.named_buffers()]
+        named = {name: b for name, b in every if not name.endswith("num_batches_tracked")}
         self.buffers, self.copies = list(named.values()), [buffer.clone() for buffer in named.values()]
         self.running = ["running_" in name for name in named]
         self.versions = [buffer._version for buffer in self.buffers]

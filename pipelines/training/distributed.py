@@ -62,15 +62,21 @@ class Ranks:
         """What this process has been asked for, and what all ranks know that any has been: at the same batch."""
         self.fewest_pairs: int | None = None
         """From how many on; what `sharing` says when None."""
-        self.equalise([t for part in (self.model, self.objective) for t in (*part.parameters(), *part.buffers())])
-        alone = settings.chunk is not None and settings.chunk_statistics == "chunk"
-        for name in self.model.towers:
-            tower = self.model.tower(name)
-            share_norms(tower.head if alone else tower, group)
-        self.statistics = list(self.model.buffers()) if alone else []
+        self.alone = settings.chunk is not None and settings.chunk_statistics == "chunk"
+        self.statistics: list[Tensor] = []
         """Those of batch norms that see a chunk of rows, and so those of a rank: the others take over rank 0's."""
+        self.equalise([*self.objective.parameters(), *self.objective.buffers()])
+        self.join(self.model)
         self.plain: dict[str, Input] = {}
         """Of views whose encoders have to run on no rows, too, inputs of some rows."""
+
+    def join(self, model: Embedder) -> None:
+        """Let a model be one on all ranks: rank 0's weights, and batch norms over the rows of all."""
+        self.equalise([*model.parameters(), *model.buffers()])
+        for name in model.towers:
+            tower = model.tower(name)
+            share_norms(tower.head if self.alone else tower, self.group)
+        self.statistics += list(model.buffers()) if self.alone else []
 
     def batches(
         self,

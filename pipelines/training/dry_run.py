@@ -14,6 +14,7 @@ from clx.pipelines.data.splits import load_splits
 from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.training.schedule import plan
+from clx.pipelines.training.second import second_of
 
 
 def dry_run(config: Config) -> dict[str, Any]:
@@ -61,8 +62,14 @@ def estimate_memory(config: Config, run: Run, manifest: Manifest, learned: int, 
     held = sum(size for pointer, size in kept.items() if pointer not in parameters)
     inputs = sum(t.untyped_storage().nbytes() for value in batch.inputs.values() for t in value.values())
     scale = config.train.batch_size / few
+    second = second_of(run, torch.device("cpu"))
+    if second is not None:
+        second.check(run, manifest)
+    remembered = sum(buffer.nbytes for buffer in run.objective.buffers())
     parts = {
         "weights": 4 * (learned * copies + frozen),
+        "second": 0 if second is None else second.bytes(run.model),
+        "remembered": 2 * remembered,  # with the copy from before a step
         "inputs": int(inputs * scale),
         "activations": int(held * scale),
     }

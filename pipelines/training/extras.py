@@ -38,6 +38,8 @@ class Extras:
     """Share of the run's steps that are done."""
     features: Embeddings = field(default_factory=dict)
     """What encoders give their heads by view name, where some loss asks for it."""
+    keys: Embeddings = field(default_factory=dict)
+    """By the second model, of the views of `embeddings`."""
     answered: Tensor | None = None
     """Rows `[B]` whose labels and targets are given to a loss that trains the head; all when None."""
 
@@ -110,6 +112,7 @@ VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "weights": lambda extras, z: extras.batch.weights,
     "negatives": lambda extras, z: None,  # those of the term, where it has some
     "contents": lambda extras, z: extras.batch.contents,
+    "keys": lambda extras, z: {name: extras.keys[name] for name in z},
     "steps": lambda extras, z: {name: extras.steps[name] for name in z if name in extras.steps},
     "generator": lambda extras, z: extras.generator,
     "progress": lambda extras, z: extras.progress,

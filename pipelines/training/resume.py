@@ -54,6 +54,8 @@ def state_of(learner: Learner, course: Course) -> dict[str, Any]:
     if learner.ema is not None:  # then the evaluated weights are not the trained ones
         state["trained"] = checkpoint.weights(learner.model, learner.objective)
         state["ema_updates"] = int(learner.ema.n_averaged)
+    if learner.second is not None:
+        state["second"] = learner.second.state(learner.model)
     return state
 
 
@@ -75,6 +77,8 @@ def _take(learner: Learner, state: dict[str, Any]) -> Course:
     if learner.ema is not None:
         learner.both.load_state_dict(state["trained"])
         learner.ema.n_averaged.fill_(state["ema_updates"])
+    if learner.second is not None:
+        learner.second.take(learner.model, state["second"])
     learner.optimizer.load_state_dict(state["optimizer"])
     for parameter, moments in learner.optimizer.state.items():
         for name, value in moments.items():

@@ -46,8 +46,9 @@ def validation_rows(run: Run, manifest: Manifest) -> BatchDataset:
 
 
 def keep_frozen_features(run: Run, learner: Learner, *datasets: BatchDataset) -> None:
-    """Encode once what a frozen encoder sees without variation: it is the same every epoch."""
-    if "steps" in learner.needs:
+    """Encode once what a frozen encoder sees without variation: it is the same every epoch. Not where another encoder,
+    of a second model, has to see it, too."""
+    if "steps" in learner.needs or (learner.second is not None and not learner.second.follows):
         return
     learner.model.eval()
     for rows in datasets:

@@ -31,6 +31,7 @@ from clx.pipelines.training.compiling import compile_encoders
 from clx.pipelines.training.distributed import Ranks
 from clx.pipelines.training.extras import Extras
 from clx.pipelines.training.schedule import rate_at
+from clx.pipelines.training.second import second_of
 
 MOST_OVERFLOWS = 30
 """Steps in a row that a half-precision scaler may spoil while it looks for its scale."""
@@ -84,7 +85,9 @@ class Learner:
         )
         self.scaler = torch.amp.grad_scaler.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.ema = averaged(self.model, self.objective, settings.ema) if settings.ema else None
-        self.chunks = Chunks(settings, *{self.model, self.used[0]})
+        self.second = second_of(run, self.device)
+        beside = [] if self.second is None else [self.second.module]
+        self.chunks = Chunks(settings, *{self.model, self.used[0], *beside})
         if settings.compile:
             compile_encoders(self.model, self.device, self.objective.needs())
         # what follows from these
@@ -93,8 +96,12 @@ class Learner:
         views = set(self.augmenters)
         self.learned = [p for group in self.optimizer.param_groups for p in group["params"] if p not in views]
         self.needs = self.objective.needs()
-        self.buffers = KeptBuffers(self.model)
+        self.whole = nn.ModuleList([self.both, *beside])
+        """All that a step may change."""
+        self.buffers = KeptBuffers(self.whole)
         self.ranks = None if group is None else Ranks(group, self.device, run, settings)
+        if self.second is not None and self.second.follows and self.ranks is not None:
+            self.ranks.join(self.second.module)
 
     @property
     def used(self) -> tuple[Embedder, Objective]:
@@ -132,11 +139,16 @@ class Learner:
             inputs = batch.inputs if ranks is None else ranks.inputs(batch, model)
             features: Embeddings | None = {} if "features" in self.needs else None
             z = model(inputs, batch.present, steps if "steps" in self.needs else None, features)
+            keys: Embeddings = {}
+            if self.second is not None:
+                with stage("second model", whole=True):
+                    keys = self.second(inputs if self.second.follows else batch.inputs, batch.present, model.training)
             if ranks is not None:
                 with stage("gathering from ranks"):
                     features = features and ranks.features(features, batch)
-                    z, steps, batch = ranks.gather(z, steps, batch)
-            extras = Extras(batch, model, objective, z, steps, generator, progress, features or {})
+                    both, steps, batch = ranks.gather(z | {f"key {name}": x for name, x in keys.items()}, steps, batch)
+                    z, keys = {name: both[name] for name in z}, {name: both[f"key {name}"].detach() for name in keys}
+            extras = Extras(batch, model, objective, z, steps, generator, progress, features or {}, keys)
             with stage("loss"), nullcontext() if ranks is None else ranks.sharing():
                 loss, counts = objective(z, extras, progress)
         told = {name: seen(rows.detach(), batch.present[name]) for name, rows in z.items()}
@@ -185,7 +197,7 @@ class Learner:
         streams = random_state()
         while True:
             try:
-                with undone_if_raised(self.both):
+                with undone_if_raised(self.whole):
                     return self.backward(batch)
             except Exception as error:
                 if not out_of_memory(error) or not self.chunks.halve(len(batch)):
@@ -212,6 +224,8 @@ class Learner:
             self.overflows = 0
             if self.ema is not None:
                 self.ema.update_parameters(self.both)
+            if self.second is not None:
+                self.second.follow(self.model, (self.step + 1) / self.steps)
             return "taken"
         self.buffers.restore()
         for remembering in self.objective.remembering():

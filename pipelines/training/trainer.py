@@ -49,6 +49,8 @@ class Trainer:
         self.settings = config.train
         warn_of_idle_parts(config, run.model, run.objective)
         self.learner = Learner(run, config.train, plan.steps, group)
+        if self.learner.second is not None:
+            self.learner.second.check(run, splits["train"])
         self.rows, self.draw = training_rows(run, splits["train"])
         self.mixture = mixture_of(run, splits["train"])
         self.val = validation_rows(run, splits["val"]) if "val" in splits else None

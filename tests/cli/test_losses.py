@@ -22,7 +22,8 @@ def config(name: str) -> dict[str, Any]:
         more["data"] = {"train": "digits", "label": "label", "several": "|"}
     if "steps" in needs:
         more["modalities"] = {"series": SERIES}
-    return tiny(objective=name, train={"steps": 3, "batch_size": 32}, **more)
+    second = {"momentum": 0.99} if "keys" in needs else None
+    return tiny(objective=name, train={"steps": 3, "batch_size": 32, "second": second}, **more)
 
 
 @pytest.mark.parametrize("name", LOSSES)

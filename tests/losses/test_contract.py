@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clx.losses.base import EXTRAS, LOSSES, TERM_KEYS, Data, Exclude, Loss, register
 from clx.losses.primitives import cube, tiles
-from loss_inputs import EVERY, NAMES, batch, make, steps_of
+from loss_inputs import EVERY, NAMES, batch, keys_of, make, steps_of
 
 GUIDE = (Path(__file__).parents[2] / "losses" / "README.md").read_text()
 TEMPERED = [n for n in EVERY if "temperature" in {f.name for f in dataclasses.fields(LOSSES[n])}]
@@ -26,7 +26,7 @@ DIFFERENTIABLE: dict[str, dict[str, Any]] = {
     "isogclr": {"gamma": 1.0, "rate": 0.0},
 }
 # targets are constants to the gradient by definition: the tests against loops have their gradients
-CONSTANT_TARGETS = {"core-tuning", "sct", "pg-rank"}  # or constant draws of rankings
+CONSTANT_TARGETS = {"core-tuning", "sct", "pg-rank", "simsiam", "swav"}  # or constant draws of rankings
 # draws belong to places in the batch, so a permuted batch has other ones
 WITHOUT_DRAWS: dict[str, dict[str, Any]] = {
     "supremix": {"mixing": "positive"},
@@ -41,12 +41,22 @@ HAVE_ANCHORS: dict[str, dict[str, Any]] = {"conr": {"window": 1.5}}
 def call(loss: Loss, data: dict[str, Any]) -> Tensor:
     data = {**data, "steps": steps_of(data["z"])}
     data.setdefault("generator", torch.Generator().manual_seed(5))
+    data.setdefault("keys", keys_of(data["z"]))
     extras = {key: data[key] for key in loss.needs()}
     if "predictions" in extras and "labels" in extras:
         extras["predictions"] = data["predictions"] * data["predictions"].new_tensor([1.0, -1.0, 0.5])
     if next(iter(data["z"].values())).dtype == torch.float64:
         loss.double()
+    if loss.remembers:
+        begin_again(loss)
     return loss(data["z"], **extras)
+
+
+def begin_again(loss: Loss) -> None:
+    """Buffers as they were when this was called first: queues, running statistics."""
+    kept = vars(loss).setdefault("begun", [buffer.clone() for buffer in loss.buffers()])
+    for buffer, begun in zip(loss.buffers(), kept, strict=True):
+        buffer.copy_(begun)
 
 
 def gradients(loss: Loss, data: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -109,6 +119,7 @@ def test_its_docstring_shows_it_at_work(name: str) -> None:
 def test_gradcheck(name: str, missing: bool) -> None:
     loss = make(name, **DIFFERENTIABLE.get(name, {})).double()
     data = batch()
+    data["keys"], loss.remembers = keys_of(data["z"]), False
     if missing:
         data["present"]["text"][:2] = False
         data["present"]["image"][3] = False
@@ -480,7 +491,7 @@ def settings_of(name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("name", "fields"), [(name, fields) for name in EVERY for fields in settings_of(name)])
 def test_what_it_requires_is_enough_and_each_of_it_is_necessary(name: str, fields: dict[str, Any]) -> None:
     loss, data = make(name, **fields).double(), batch()
-    data["steps"] = steps_of(data["z"])
+    data["steps"], data["keys"] = steps_of(data["z"]), keys_of(data["z"])
     data["predictions"] = torch.cat([data["predictions"]] * (3 if "labels" in loss.required() else 1), 1)
     given = {key: data[key] for key in loss.requires()}
     assert loss(data["z"], **given).isfinite()

@@ -13,6 +13,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.model.widths import at_widths, first_columns
 from clx.pipelines.system.errors import BadInput
 from configs import Make
+from loss_inputs import FIELDS
 
 NAMES, ROWS, WIDTH = ("image", "text", "audio"), 6, 8
 TAKERS = sorted(name for name, loss in LOSSES.items() if not loss.trains_predictions)
@@ -31,6 +32,7 @@ def given(loss: Loss) -> dict[str, Any]:
         "predictions": rows(draw)[:, :1],
         "sample_id": torch.arange(ROWS),
         "steps": steps,
+        "keys": {name: rows(draw) for name in NAMES},
         "generator": torch.Generator().manual_seed(4),
     }
     if "negatives" in loss.needs():
@@ -45,14 +47,16 @@ def rows(draw: torch.Generator, *steps: int) -> Tensor:
 @pytest.mark.parametrize("name", TAKERS)
 def test_it_is_the_mean_of_the_loss_at_each_width(name: str) -> None:
     torch.manual_seed(0)
-    loss = LOSSES[name]()
+    loss = LOSSES[name](**FIELDS.get(name, {}))
     loss.setup(NAMES, WIDTH, ["a", "b", "c"], 100)
+    loss.double()
     draw = torch.Generator().manual_seed(1)
     z = {each: rows(draw).requires_grad_() for each in NAMES}
     again, plain = given(loss), []  # its generator goes on from one width to the next
     for width in (3, 8):
         cut = dict(again)
         cut |= {"negatives": first_columns(cut["negatives"], width)} if "negatives" in cut else {}
+        cut |= {"keys": first_columns(cut["keys"], width)} if "keys" in cut else {}
         cut |= {"steps": {n: (h[..., :width], m) for n, (h, m) in cut["steps"].items()}} if "steps" in cut else {}
         plain.append(copy.deepcopy(loss)(first_columns(z, width), **cut))
     value = at_widths(loss, [3, 8], z, given(loss))

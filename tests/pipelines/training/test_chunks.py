@@ -63,7 +63,8 @@ def config(rows: Path, objective: Any, **more: Any) -> Config:
         modalities["series"]["augmentation"] = {"crops": 0, "time_mask": 0.5}
     if any(term.get("negatives") for term in terms):
         modalities["wrong"] = {"like": "text", "column": "wrong"}
-    train = {"batch_size": ROWS, "steps": 4, "clip": None, **more.get("train", {})}
+    second = {"momentum": 0.9} if any("keys" in LOSSES[name].required() for name in names) else None
+    train = {"batch_size": ROWS, "steps": 4, "clip": None, "second": second, **more.get("train", {})}
     raw = {"data": data, "modalities": modalities, "embed_dim": 8, "objective": terms, "train": train, "eval": []}
     return Config.model_validate(raw)
 
@@ -108,7 +109,7 @@ def prepared(made: Config, out: Path) -> tuple[Learner, Batch]:
 @pytest.mark.parametrize("name", objectives())
 def test_every_objective_has_the_gradient_of_the_whole_batch(name: str, rows: Path, tmp_path: Path) -> None:
     learner, batch = prepared(config(rows, objectives()[name]), tmp_path)
-    learner.both.double()
+    learner.whole.double()
     batch = in_double(batch)
     loss, whole = gradients(learner, batch, None, grouped=False)
     assert any(".encoder." in key for key in whole)
