@@ -106,7 +106,7 @@ class Second:
         for name in self.names:
             self._compare(name, run.modalities[name], self.readers[name], manifest)
         losses = [loss for loss in run.objective.losses if isinstance(loss, Loss)]
-        try_objective(run.config, run.modalities, losses, self.module.embed_dim)
+        try_objective(run.config, run.modalities, losses, run.facts.classes, self.module.embed_dim)
 
     def _compare(self, name: str, ours: Modality, theirs: Modality, manifest: Manifest) -> None:
         theirs = copy.copy(theirs)

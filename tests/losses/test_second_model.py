@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from clx.losses.base import LOSSES, Loss
+from clx.losses.base import LOSSES, Loss, Tempered
+from clx.losses.beclr import Clustered
 from clx.losses.moco import MoCo
 from clx.losses.prototypes import balanced
 from clx.losses.queues import NOBODY, Queue
@@ -171,6 +172,24 @@ def prototyped(loss: Any, d: dict[str, Any], keyed: bool) -> Tensor:
     return directed(z, codes, lambda rows: mean([-(q * (c @ x / T).log_softmax(0)).sum() for _, x, q in rows]))
 
 
+def with_neighbours(loss: Any, d: dict[str, Any]) -> Tensor:
+    """Each key with its two nearest of the memory's rows in the cluster of its nearest prototype, and the spread."""
+    told, keys, memory = predicted(loss, d), there(d["keys"], d["present"]), loss.keys_seen
+
+    def near(rows: list[tuple[int, Tensor, Tensor]]) -> Tensor:
+        terms = []
+        for _, p, key in rows:
+            cluster = int((memory.prototypes @ key).argmax())
+            same = [row for row, at in zip(memory.rows, memory.of, strict=True) if int(at) == cluster]
+            nearest = sorted(same, key=lambda row: -(row @ key).item())[:2] if memory.begun else []
+            terms.append(mean([p @ key, *(p @ row for row in nearest)]))
+        return mean(terms)
+
+    z = [(i, r) for rows in there(d["z"], d["present"]).values() for i, r in enumerate(rows) if r is not None]
+    apart = [torch.exp(u @ v / 2) for (i, u), (j, v) in itertools.product(z, repeat=2) if i != j]
+    return 0.1 * mean(apart).log() - directed(told, keys, near)
+
+
 CASES: dict[str, tuple[str, dict[str, Any], Callable[[Any, dict[str, Any]], Tensor]]] = {
     "moco": ("moco", {"queue": 7}, queued),
     "moco hardest": ("moco", {"queue": 7, "hardest": 3}, queued),
@@ -198,12 +217,14 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Any, dict[str, Any]], Tens
     "distil margins": ("distil", {"form": "margins"}, lambda loss, d: distilled(d, "margins")),
     "swav": ("swav", {"prototypes": 3}, lambda loss, d: prototyped(loss, d, keyed=False)),
     "dino": ("dino", {"prototypes": 3}, lambda loss, d: prototyped(loss, d, keyed=True)),
+    "beclr": ("beclr", {"hidden": 6, "memory_rows": 12, "prototypes": 3, "neighbours": 2}, with_neighbours),
+    "beclr, memory not full": ("beclr", {"hidden": 6, "memory_rows": 40, "prototypes": 3}, with_neighbours),
 }
 
 
 def made(name: str, **fields: Any) -> Any:
     torch.manual_seed(0)
-    tempered = {"temperature": T} if hasattr(LOSSES[name], "temperature") else {}
+    tempered = {"temperature": T} if issubclass(LOSSES[name], Tempered) else {}
     loss = LOSSES[name](**tempered, **fields)
     loss.setup(NAMES, D)
     return loss.double()
@@ -374,6 +395,30 @@ def test_codes_are_shared_out_over_prototypes() -> None:
     torch.testing.assert_close(codes.sum(1), torch.ones(12, dtype=torch.float64))
     torch.testing.assert_close(codes.sum(0), torch.full((3,), 4.0, dtype=torch.float64))
     assert balanced(scores.float() * 200, 0.05).isfinite().all()  # exp of 4,000 is none
+
+
+def test_clusters_begin_when_the_memory_is_full_and_rows_go_to_the_nearest() -> None:
+    """Six directions of which each cluster has one, as 98 % of rows find; the published code has 0 %."""
+    torch.manual_seed(0)
+    memory, draw = Clustered(120, 8, 6), torch.Generator().manual_seed(1)
+
+    def rows(n: int) -> tuple[Tensor, Tensor]:
+        kinds = torch.arange(n) % 6
+        x = torch.eye(8)[kinds] + 0.1 * torch.randn(n, 8, generator=draw)
+        return x / x.norm(dim=1, keepdim=True), kinds
+
+    for _ in range(3):
+        assert not memory.begun
+        assert not memory.neighbours(rows(6)[0], 2)[1].any()
+        memory.learn(rows(40)[0], torch.arange(40), 0.05, draw)
+    assert memory.begun
+    x, kinds = rows(60)
+    memory.learn(x, torch.arange(60), 0.05, draw)
+    near, known = memory.neighbours(x, 5)
+    assert known.all()
+    assert (near.argmax(2) == kinds[:, None]).float().mean() > 0.98
+    torch.testing.assert_close(memory.prototypes.norm(dim=1), torch.ones(6))
+    assert (memory.of == (memory.rows @ memory.prototypes.T).argmax(1)).float().mean() > 0.8
 
 
 def test_the_centre_is_the_running_mean_of_what_the_copy_says() -> None:

@@ -1,5 +1,6 @@
 """What losses are given: by which rows and inputs, and from which random stream."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import EXTRAS, LOSSES, Embeddings, Loss, Steps, register
-from clx.pipelines.config.schema import Config, Term
+from clx.pipelines.config.schema import Config, Term, Train
 from clx.pipelines.model.objective import Objective
+from clx.pipelines.model.towers import Embedder
 from clx.pipelines.system.errors import ClxWarning
 from clx.pipelines.training.extras import OF_HEADS, VALUES
+from clx.pipelines.training.second import Second
 from configs import TIME_KEPT, Make, series_config
 from trained import trainer_of
 
@@ -42,6 +45,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
             weights: Tensor,
             negatives: Embeddings | None,
             contents: dict[str, Tensor] | None,
+            keys: Embeddings,
             steps: Steps,
             head: torch.nn.Module,
             progress: float,
@@ -58,6 +62,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
     objective = Objective([Term(name="curious")], [Curious()])
     learner, batch = trainer.learner, next(trainer.batches())
     learner.needs = objective.needs()
+    learner.second = copy_of(learner.model, learner.settings)
     batch.label_sets = torch.eye(16)  # a column holds single labels or sets, never both
     learner.contrast(batch, learner.model, objective, 0, progress=0.25)
     assert given["head"](torch.zeros(3, 16)).shape == (3, 1)
@@ -70,9 +75,16 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
     assert given["labels"].tolist() == [k % 2 for k in given["sample_id"].tolist()]
     assert given["repeats"] is given["levels"] is None
     assert given["predictions"].shape == (16, 1)
+    assert {name: tuple(rows.shape) for name, rows in given["keys"].items()} == {
+        "series/0": (16, 16), "series/1": (16, 16)}  # fmt: skip
     assert set(given["present"]) == set(given["steps"]) == {"series/0", "series/1"}
     assert given["steps"]["series/0"][0].shape == (16, 4, 16)
     assert isinstance(given["generator"], torch.Generator)
+
+
+def copy_of(model: Embedder, settings: Train) -> Second:
+    """A second model that is the model as it was."""
+    return Second(copy.deepcopy(model), ["series"], settings.model_copy(update={"momentum": 0.9}), {})  # type: ignore
 
 
 def test_a_name_that_nobody_provides_is_an_error_at_registration() -> None:
