@@ -67,7 +67,8 @@ class Clustered(Queue):
         self.of[self.put(rows, ids)] = codes.argmax(1)[-size:]
         if bool(~self.begun & (self.ids != NOBODY).all()):
             some = torch.randperm(size, generator=generator, device=place_of(generator, self.rows))
-            self.prototypes.copy_(self.rows[some[: len(self.prototypes)].to(self.rows.device)])
+            some = some[: len(self.prototypes)].to(self.rows.device, non_blocking=True)
+            self.prototypes.copy_(self.rows[some])
             for _ in range(10):
                 self.of.copy_((self.rows @ self.prototypes.T).argmax(1))
                 self._centre()
@@ -88,8 +89,8 @@ class BECLR(Predicted):
 
     The memory (the paper's DyCE) is in clusters from when it is full: a batch is assigned to them by balanced
     transport, and a key's `neighbours` come from the cluster of its nearest prototype. In evaluation it is not looked
-    at. The authors' code assigns rows to the farthest prototype and fetches other rows than it has found; this follows the
-    text. Its second half, OpTA, is a way to classify few shots, not a part of training.
+    at. The authors' code assigns rows to the farthest prototype and fetches other rows than it has found; this follows
+    the text. Its second half, OpTA, is a way to classify few shots, not a part of training.
 
     Example:
         >>> _ = torch.manual_seed(0)

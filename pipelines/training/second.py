@@ -103,10 +103,11 @@ class Second:
         """Raise `BadInput` where a finished model reads these rows otherwise, or no loss can use its width."""
         if self.follows:
             return
-        for name in self.names:
-            self._compare(name, run.modalities[name], self.readers[name], manifest)
         losses = [loss for loss in run.objective.losses if isinstance(loss, Loss)]
-        try_objective(run.config, run.modalities, losses, run.facts.classes, self.module.embed_dim)
+        with torch.random.fork_rng(devices=[]):  # loaders, and what is made to be tried, draw from the run's stream
+            for name in self.names:
+                self._compare(name, run.modalities[name], self.readers[name], manifest)
+            try_objective(run.config, run.modalities, losses, run.facts.classes, self.module.embed_dim)
 
     def _compare(self, name: str, ours: Modality, theirs: Modality, manifest: Manifest) -> None:
         theirs = copy.copy(theirs)

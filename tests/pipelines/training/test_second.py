@@ -119,8 +119,8 @@ def test_a_step_that_is_spoiled_leaves_copy_and_queue_as_they_were(objective: An
     bad = copy.copy(next(made))
     plain = learner.contrast
 
-    def spoiled(*args: Any) -> Any:
-        found = plain(*args)
+    def spoiled(*args: Any, **more: Any) -> Any:
+        found = plain(*args, **more)
         return found._replace(loss=found.loss * torch.nan)
 
     learner.contrast = spoiled  # type: ignore[method-assign]
