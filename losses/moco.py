@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 import torch
 from annotated_types import Ge, Gt
@@ -81,7 +81,9 @@ class MoCo(Tempered):
     Transformation (Zhu et al. 2021, arXiv 2108.02982: 2.0 and 1.6), one draw for a batch, or `by_dimension` for each
     number. `pseudo_labels: 20` adds the sigmoid loss of MLS (Zhu et al. 2023, arXiv 2308.03286) with as many nearest
     rows as positives; it looks for them among the embeddings, where the paper has a second queue of features.
-    Contriever (arXiv 2112.09118) is `normalise: false` with temperature 0.05.
+    `by: labels` has a queue for each label and leaves rows without one out: with `data.label` a language, a text is
+    told from texts of its own language alone (CCP, whose negatives have a memory per language). Contriever (arXiv
+    2112.09118) is `normalise: false` with temperature 0.05.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -112,6 +114,7 @@ class MoCo(Tempered):
     extrapolate: Annotated[float, Gt(0)] | None = None
     interpolate: Annotated[float, Gt(0)] | None = None
     by_dimension: bool = False
+    by: Literal["labels"] | None = None
     pseudo_labels: Annotated[int, Ge(1)] | None = None
     pseudo_weight: Annotated[float, Ge(0)] = 0.5
 
@@ -125,10 +128,13 @@ class MoCo(Tempered):
         self.queues = nn.ModuleDict()
 
     def requires(self) -> frozenset[str]:
-        return super().requires() | ({self.exclude} & {"labels"})
+        return super().requires() | ({self.exclude, self.by} & {"labels"})
 
     def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
-        self.queues = nn.ModuleDict({name: Queue(self.queue, dim) for name in keyed(self.ways(names))})
+        values = [f" {k}" for k in range(len(classes))] if self.by == "labels" else [""]
+        self.queues = nn.ModuleDict(
+            {f"{n}{v}": Queue(self.queue, dim) for n in keyed(self.ways(names)) for v in values}
+        )
 
     def ways(self, names: Iterable[str]) -> list[tuple[str, str]]:
         """Names of queries and of keys. Between two modalities both ways: no other loss may teach the second tower."""
@@ -152,22 +158,54 @@ class MoCo(Tempered):
     ) -> Tensor:
         require_two_inputs(z)
         ids = lasting_ids(self.exclude, sample_id, labels, repeats)
-        ways = self.ways(z)
-        ends = keyed(ways)
-        rows: Sequence[Tensor | slice] = [slice(None)] * (len(ways) + len(ends))
-        if present is not None:
-            rows = chosen([*(present[a] & present[b] for a, b in ways), *(present[b] for b in ends)])
         scaled = unit if self.normalise else torch.Tensor.clone
-        terms = []
-        for (a, b), both in zip(ways, rows, strict=False):
-            query, key = scaled(z[a][both]), scaled(keys[b][both].detach())
-            if len(query):
-                terms.append(self.of(query, key, self.queue_of(b), None if ids is None else ids[both], generator))
+        terms: list[Tensor] = []
+        ways = self.ways(z)
+        asked, kept = self.rows_by_queue(ways, labels, present)
+        for a, b in ways:
+            parts = [
+                (rows, self.queue_of(name))
+                for (start, name), rows in asked.items()
+                if start == a and b == name.split(" ")[0]
+            ]
+            found = []
+            for rows, queue in parts:
+                query, key = scaled(z[a][rows]), scaled(keys[b][rows].detach())
+                if len(query):
+                    loss = self.of(query, key, queue, None if ids is None else ids[rows], generator)
+                    found.append((len(query), loss))
+            if found:
+                total = sum(count for count, _ in found)
+                terms.append(torch.stack([loss * (count / total) for count, loss in found]).sum())
         if self.training and self.remembers:
-            for b, here in zip(ends, rows[len(ways) :], strict=True):
-                named = (sample_id if ids is None else ids)[here]
-                self.queue_of(b).put(scaled(keys[b][here].detach()), named)
+            for name, rows in kept.items():
+                named = (sample_id if ids is None else ids)[rows]
+                self.queue_of(name).put(scaled(keys[name.split(" ")[0]][rows].detach()), named)
         return average(terms) if terms else zero_loss(z)
+
+    def rows_by_queue(
+        self, ways: list[tuple[str, str]], labels: Tensor | None, present: dict[str, Tensor] | None
+    ) -> tuple[dict[tuple[str, str], Tensor | slice], dict[str, Tensor | slice]]:
+        """Rows of the batch: the queries by their name and the name of their queue, and what is put into each queue."""
+        ends = keyed(ways)
+        if self.by is None and present is None:
+            return dict.fromkeys(ways, slice(None)), dict.fromkeys(ends, slice(None))
+        count = len(self.queues) // len(ends)
+        if self.by is not None and labels is None:
+            raise ValueError("by is 'labels', but the batch has no labels")
+
+        def there(*names: str) -> list[Tensor]:
+            """Masks of the rows that have these names, by value."""
+            parts = [] if labels is None or self.by is None else [labels == k for k in range(count)]
+            both = [present[name] for name in names] if present is not None else []
+            return [torch.stack([part, *both]).all(0) for part in parts] or [torch.stack(both).all(0)]
+
+        values = [""] if self.by is None else [f" {k}" for k in range(count)]
+        cells = [((a, f"{b}{v}"), mask) for a, b in ways for v, mask in zip(values, there(a, b), strict=True)]
+        filled = [(f"{b}{v}", mask) for b in ends for v, mask in zip(values, there(b), strict=True)]
+        rows = chosen([mask for _, mask in (*cells, *filled)])
+        asked = dict(zip((cell for cell, _ in cells), rows, strict=False))
+        return asked, dict(zip((name for name, _ in filled), rows[len(cells) :], strict=True))
 
     def queue_of(self, name: str) -> Queue:
         """The keys of a name from earlier batches."""

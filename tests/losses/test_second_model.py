@@ -330,6 +330,31 @@ def test_labels_leave_rows_of_the_same_class_out_of_the_queue() -> None:
     torch.testing.assert_close(loss(two, keys=d["keys"], sample_id=d["sample_id"], labels=d["labels"]), wanted)
 
 
+def test_a_queue_for_each_label() -> None:
+    """What is told from rows of one's own label alone is what a loss of that label's rows is."""
+    torch.manual_seed(0)
+    loss = MoCo(queue=4, temperature=T, by="labels")
+    loss.setup(NAMES[:2], D, ("a", "b"))
+    loss.double()
+    d, labels = rows_of(False), torch.tensor([0, 1, 0, -1, 1])
+    two = {name: d["z"][name] for name in NAMES[:2]}
+    assert set(loss.queues) == {"image/1 0", "image/1 1"}
+    terms = []
+    for k in range(2):
+        here = labels == k
+        alone = MoCo(queue=4, temperature=T)
+        alone.setup(NAMES[:2], D)
+        alone.double().queues["image/1"].load_state_dict(loss.queues[f"image/1 {k}"].state_dict())
+        part = {name: x[here] for name, x in two.items()}
+        terms.append(alone(part, keys={n: x[here] for n, x in d["keys"].items()}, sample_id=d["sample_id"][here]))
+    value = loss(two, keys=d["keys"], sample_id=d["sample_id"], labels=labels)
+    torch.testing.assert_close(value, mean(terms))  # two rows of each
+    assert [loss.queues[f"image/1 {k}"].ids.tolist() for k in range(2)] == [[0, 2, -1, -1], [1, 4, -1, -1]]
+    assert loss.requires() >= {"labels"}
+    with pytest.raises(ValueError, match="by is 'labels', but the batch has no labels"):
+        loss(two, keys=d["keys"], sample_id=d["sample_id"])
+
+
 VARIANTS: list[dict[str, Any]] = [
     {"mix": {"top": 4, "pairs": 3, "with_query": 2}},
     {"extrapolate": 2.0},
