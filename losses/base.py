@@ -45,6 +45,8 @@ EXTRAS = {
     "another width than D where that model has one",
     "steps": "`{name: ([B, T, D], [B, T] bool)}`, embeddings per time step with their mask",
     "head": "`[N, D] -> [N, K]`, the head that is trained jointly, for rows that a loss makes of those of one input",
+    "mixed": "`{name: ([B] int64, [])}`, of views that are mixtures of rows of the batch: the row that each has its "
+    "lesser part of, and the share of its own; None where there are none, as in validation",
     "progress": "float in [0, 1), the share of the run's steps that are done; 1 in validation",
     "generator": "`torch.Generator`, from which all that is random is drawn; it may be on another device than the rows",
 }

@@ -68,13 +68,13 @@ class M3CoL(Tempered):
     is mixed are embeddings, as the authors' code does with the outputs of its encoders. In validation it is soft CLIP.
 
     Example:
+        >>> import torch
         >>> z = {"image": torch.eye(4), "text": torch.eye(4)}
         >>> loss = M3CoL(temperature=0.5)
         >>> round(loss(z, progress=0.5).item(), 3)  # soft CLIP, of both names
         0.009
-        >>> value = loss(z, progress=0.1, generator=torch.Generator().manual_seed(0))
-        >>> round(value.item(), 3)
-        1
+        >>> loss(z, progress=0.1, generator=torch.Generator().manual_seed(0)).item() > 1  # mixed rows
+        True
     """
 
     family = "mixtures"

@@ -1,6 +1,7 @@
 """Losses on the predictions of a head that is trained jointly, alone or beside a contrastive one."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -130,7 +131,23 @@ class CrossEntropy(Loss):
 
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
 
-    def forward(self, z: Embeddings, *, predictions: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        predictions: Tensor,
+        labels: Tensor,
+        weights: Tensor | None = None,
+        mixed: dict[str, tuple[Tensor, Tensor | float]] | None = None,
+    ) -> Tensor:
+        if mixed:
+            if len(z) > 1:
+                raise ValueError(f"of mixed views it takes one, and has {', '.join(z)}: set views: 1, or use moit")
+            ((partner, share),) = mixed.values()
+            whole = partial(self.forward, z, predictions=predictions, weights=weights)
+            known = labels[partner] >= 0  # of rows whose partner has no label nothing is learned
+            own, other = torch.where(known, labels, -1), torch.where(labels >= 0, labels[partner], -1)
+            return share * whole(labels=own) + (1 - share) * whole(labels=other)
         # on a GPU the cross-entropy itself stops at such a label
         if labels.is_cpu and len(labels) and (highest := int(labels.max())) >= predictions.shape[1]:
             raise ValueError(f"label {highest} is beyond the {predictions.shape[1]} predicted classes")

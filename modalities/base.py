@@ -84,6 +84,17 @@ class Lora(TypedDict, total=False):
     """Names of layers, such as q_proj and v_proj; every linear layer when not given."""
 
 
+class Mix(TypedDict, total=False):
+    """How views are mixed with those of other rows of the batch in training (mixup, arXiv 1710.09412)."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    alpha: Required[Annotated[float, Gt(0)]]
+    """The greater part, of the row itself, is max(l, 1 - l), l ~ Beta(alpha, alpha): one for each view and step."""
+    views: Annotated[int, Ge(1)]
+    """How many of the views are mixed, the first ones; all when not given."""
+
+
 LORA_FAMILIES = ("open_clip", "timm", "hf")
 
 
@@ -139,6 +150,8 @@ class Modality:
     """Share of the training rows, drawn anew at each step, that are trained without this input, so that the others
     learn to do without it. A row keeps at least one of its inputs."""
     augmentation: Literal["none", "mild", "strong"] = "mild"
+    mix: Mix | None = None
+    """Mix images with others of the batch in training, for losses that know of it: `cross-entropy`, `moit`."""
 
     def __post_init__(self) -> None:
         self.encoder = self.encoder or self.default_encoder
@@ -148,6 +161,12 @@ class Modality:
             self._check_lora()
         if self.checkpointing and self.freeze and not self.unlocked:
             raise ValueError("checkpointing with freeze: true: a frozen encoder keeps nothing for its gradient anyway")
+        if self.mix is not None and self.kind != "image":
+            raise ValueError(f"mix is for images, not for {self.kind}: inputs of unlike lengths cannot be mixed")
+        if self.mix is not None and self.freeze and not self.unlocked:
+            raise ValueError("mix with freeze: true: a frozen encoder's features are computed once, of pure images")
+        if self.mix is not None and self.mix.get("views", 1) > self.views:
+            raise ValueError(f"mix.views is {self.mix['views']}, and there are {self.views} views")
         if self.views > 1 and self.augmentation == "none":
             raise ValueError(f"{self.views} views with augmentation none would be equal")
         family = self.encoder.partition(":")[0]

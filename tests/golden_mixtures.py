@@ -8,9 +8,13 @@ from torch import Tensor
 
 from clx.losses.core_tuning import Mixtures, focal_supcon, mixtures, soft_cross_entropy
 from clx.losses.m3col import mixed_contrast, soft_clip
+from clx.losses.moit import Columns, View, bootstrapped, classified, clean_rows, interpolated
 from clx.losses.primitives.functional import unit
 
-FAMILIES = ("mixco_s_", "mixco_m_", "mixco_x_", "m3col_ring_s.", "m3col_ring_m.", "m3col_ring_x.", "softclip", "core_")
+FAMILIES = (
+    *("mixco_s_", "mixco_m_", "mixco_x_", "m3col_ring_s.", "m3col_ring_m.", "m3col_ring_x.", "softclip"),
+    *("core_", "moit"),
+)
 
 
 def checks(c: Any) -> dict[str, Callable[[], Tensor]]:
@@ -22,8 +26,49 @@ def checks(c: Any) -> dict[str, Callable[[], Tensor]]:
         "core_focal": lambda: focal_supcon(c.z, plain(c), h["temperature"]),
         "core_mix": lambda: core_mixtures(c).rows,
         "core_step": lambda: core_step(c),
+        "moit_icl": lambda: moit_contrast(c),
+        "moit_cls": lambda: moit_classes(c),
+        "moit_flags": lambda: moit_flags(c),
+        "moitplus_boot": lambda: bootstrapped(
+            [View(c.preds, c.mix_index, h["lam"])], torch.arange(len(c.labels)), c.labels, c.preds_clean, 1 - h["B"]
+        ),
         "softclip": lambda: soft_clip(c.preds, c.targs, h["temp"]),
     }
+
+
+def moit_contrast(c: Any) -> Tensor:
+    h, size = c.hyper, len(c.labels)
+    items = torch.arange(size)
+    views = [View(c.zA, c.mix_index1, h["lam1"]), View(c.zB, c.mix_index2, h["lam2"])]
+    loss = interpolated(views, items, c.labels, h["temperature"])
+    if "memory" not in c.inputs:
+        return loss
+    places = torch.arange(int(c.aux["ptr"]) - 2 * size, int(c.aux["ptr"])) % len(c.memory)
+    of = torch.full((len(c.memory),), -1).index_copy(0, places, items.repeat(2))
+    columns = Columns(c.memory, c.memory_labels, of, places)
+    return loss + interpolated(views, items, c.labels, h["temperature"], columns)
+
+
+def moit_classes(c: Any) -> Tensor:
+    """Defect: the flag of the dominant item counts for both labels."""
+    h, items = c.hyper, torch.arange(len(c.labels))
+    views = [View(c.predsA, c.mix_index1, h["lam1"]), View(c.predsB, c.mix_index2, h["lam2"])]
+    if not h["corrected"]:
+        return classified(views, items, c.labels)
+    return classified(views, items, c.labels, c.agreement > 0, c.preds_clean, by_own=False)
+
+
+def moit_flags(c: Any) -> Tensor:
+    """Which of equally doubtful rows are taken is not defined: as many of each class, and those that are not equal."""
+    h, labels = c.hyper, c.labels
+    found = clean_rows(unit(c.features), labels, h["k"], h["num_classes"], bool(h["corrected"]), h["balance"])
+    wanted, doubt = c.expected > 0, c.aux["discrepancy2" if h["corrected"] else "discrepancy1"]
+    for label in labels.unique():
+        own = labels == label
+        assert found[own].sum() == wanted[own].sum()
+        edge = doubt[own & wanted].max()
+        assert torch.equal(found[own & (doubt != edge)], wanted[own & (doubt != edge)])
+    return c.expected
 
 
 def plain(c: Any) -> Mixtures:

@@ -15,6 +15,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "whitened": {"channels": 2},
     "hydra": {"embedding": 3, "hidden": 5},
     "amcl": {"heads": 2, "min_temperature": 0.1},
+    "moit": {"per_class": 0},  # so that a second call finds no rows of the first
     "isogclr": {"rate": 0.0},  # so that a second call finds the temperatures of the first; test_sogclr.py moves them
     "moco": {"queue": 8},
     **dict.fromkeys(("simsiam", "byol", "moco-v3"), {"hidden": 3}),
@@ -49,6 +50,7 @@ def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, see
         "negatives": None,  # test_only_negatives.py has some
         "contents": None,
         "progress": 0.0,
+        "mixed": None,
         "head": lambda rows: rows[:, :3] * 2,
     }
 

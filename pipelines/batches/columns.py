@@ -4,7 +4,7 @@ import copy
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 
-from clx.modalities.base import Modality
+from clx.modalities.base import Mix, Modality
 from clx.modalities.numbers import PLAIN
 from clx.modalities.table import Table
 from clx.modalities.table_columns import Reading
@@ -176,3 +176,13 @@ def view_names(name: str, modality: Modality) -> list[str]:
     if isinstance(modality.column, list):
         return [f"{name}/{number}" for number in range(len(modality.column))]
     return [name] if modality.views == 1 else [f"{name}/{v}" for v in range(modality.views)]
+
+
+def mixed_views(modalities: Mapping[str, Modality]) -> dict[str, Mix]:
+    """The views that are mixed in training, by name."""
+    found: dict[str, Mix] = {}
+    for name, modality in modalities.items():
+        if modality.mix is not None:
+            names = view_names(name, modality)
+            found |= dict.fromkeys(names[: modality.mix.get("views", len(names))], modality.mix)
+    return found

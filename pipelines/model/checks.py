@@ -11,7 +11,7 @@ from clx.losses.base import LOSSES, Loss
 from clx.modalities.base import Modality, StepEncoder
 from clx.modalities.image_encoders import Cnn
 from clx.modalities.series import Series
-from clx.pipelines.batches.columns import column_of, require_column, view_names
+from clx.pipelines.batches.columns import column_of, mixed_views, require_column, view_names
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.label_sets import holds_sets, labels_in
@@ -51,6 +51,7 @@ def try_objective(
         "repeats": torch.arange(size),
         "generator": draw,
         "progress": 0.0,
+        "mixed": {view: (torch.arange(size).roll(1), 0.7) for view in mixed_views(modalities)} or None,
         "head": torch.nn.Linear(width, outputs),
         "steps": {name: (torch.randn(size, 4, width, generator=draw), torch.ones(size, 4).bool()) for name in names},
     }
@@ -185,6 +186,13 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
             raise BadInput(
                 f"loss {term.name!r} gives its head rows that it makes of one input, and has {', '.join(inputs)}: name "
                 "one in inputs"
+            )
+        blended = [name for name in config.inputs_of(term) if modalities[name].mix is not None]
+        if blended and "mixed" not in loss.needs():
+            takers = ", ".join(name for name, cls in LOSSES.items() if "mixed" in cls.needs())
+            raise BadInput(
+                f"modalities.{blended[0]}.mix: loss {term.name!r} would take mixtures for rows of one label or "
+                f"partner; {takers} know of them"
             )
         if config.data.balance and config.data.balance.by == "weights" and "weights" not in loss.needs():
             raise BadInput(

@@ -14,6 +14,7 @@ from clx.pipelines.batches.batch import Batch
 from clx.pipelines.model.fusion import Gated
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder, modality_of
+from clx.pipelines.training.mixing import Mixed
 
 GATE_ROWS = 5
 """One in so many rows teaches the gates of a head over several inputs."""
@@ -40,6 +41,8 @@ class Extras:
     """What encoders give their heads by view name, where some loss asks for it."""
     keys: Embeddings = field(default_factory=dict)
     """By the second model, of the views of `embeddings`."""
+    mixed: Mixed | None = None
+    """Which views are mixed, and how."""
     answered: Tensor | None = None
     """Rows `[B]` whose labels and targets are given to a loss that trains the head; all when None."""
 
@@ -115,5 +118,8 @@ VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "keys": lambda extras, z: {name: extras.keys[name] for name in z},
     "steps": lambda extras, z: {name: extras.steps[name] for name in z if name in extras.steps},
     "generator": lambda extras, z: extras.generator,
+    "mixed": lambda extras, z: (
+        {name: extras.mixed[name] for name in z if name in extras.mixed} if extras.mixed else None
+    ),
     "progress": lambda extras, z: extras.progress,
 }

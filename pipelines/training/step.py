@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Steps
 from clx.pipelines.batches.batch import Batch
+from clx.pipelines.batches.columns import mixed_views
 from clx.pipelines.batches.dataset import mixed_seed
 from clx.pipelines.batches.loader import batches
 from clx.pipelines.config.schema import Train
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.objective import Objective
-from clx.pipelines.model.towers import Embedder
+from clx.pipelines.model.towers import Embedder, modality_of
 from clx.pipelines.runs.checkpoint import random_state, restore_random
 from clx.pipelines.system.devices import fetched, pick_device, pick_precision
-from clx.pipelines.system.errors import out_of_memory
+from clx.pipelines.system.errors import BadInput, out_of_memory
 from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.system.stages import stage
@@ -30,6 +31,7 @@ from clx.pipelines.training.chunks import Chunks
 from clx.pipelines.training.compiling import compile_encoders
 from clx.pipelines.training.distributed import Ranks
 from clx.pipelines.training.extras import Extras
+from clx.pipelines.training.mixing import Mixed, mix
 from clx.pipelines.training.schedule import rate_at
 from clx.pipelines.training.second import second_of
 
@@ -96,6 +98,12 @@ class Learner:
         views = set(self.augmenters)
         self.learned = [p for group in self.optimizer.param_groups for p in group["params"] if p not in views]
         self.needs = self.objective.needs()
+        self.mixed = mixed_views(run.modalities)
+        if self.mixed and group is not None:
+            raise BadInput(
+                f"modalities.{modality_of(next(iter(self.mixed)))}.mix mixes images of a whole batch, of which each of "
+                "several processes has a part: train in one process, or without mix"
+            )
         self.whole = nn.ModuleList([self.both, *beside])
         """All that a step may change."""
         self.buffers = KeptBuffers(self.whole)
@@ -137,6 +145,9 @@ class Learner:
         with self.autocast():
             steps: Steps = {}
             inputs = batch.inputs if ranks is None else ranks.inputs(batch, model)
+            mixed: Mixed | None = None
+            if self.mixed and model.training:
+                inputs, mixed = mix(model, inputs, batch.present, self.mixed, self.settings.seed, 9, *place)
             features: Embeddings | None = {} if "features" in self.needs else None
             z = model(inputs, batch.present, steps if "steps" in self.needs else None, features)
             keys: Embeddings = {}
@@ -148,7 +159,7 @@ class Learner:
                     features = features and ranks.features(features, batch)
                     both, steps, batch = ranks.gather(z | {f"key {name}": x for name, x in keys.items()}, steps, batch)
                     z, keys = {name: both[name] for name in z}, {name: both[f"key {name}"].detach() for name in keys}
-            extras = Extras(batch, model, objective, z, steps, generator, progress, features or {}, keys)
+            extras = Extras(batch, model, objective, z, steps, generator, progress, features or {}, keys, mixed)
             with stage("loss"), nullcontext() if ranks is None else ranks.sharing():
                 loss, counts = objective(z, extras, progress)
         told = {name: seen(rows.detach(), batch.present[name]) for name, rows in z.items()}

@@ -26,7 +26,7 @@ DIFFERENTIABLE: dict[str, dict[str, Any]] = {
     "isogclr": {"gamma": 1.0, "rate": 0.0},
 }
 # targets are constants to the gradient by definition: the tests against loops have their gradients
-CONSTANT_TARGETS = {"core-tuning", "sct", "pg-rank", "simsiam", "swav"}  # or constant draws of rankings
+CONSTANT_TARGETS = {"core-tuning", "moit", "sct", "pg-rank", "simsiam", "swav"}  # or constant draws of rankings
 # draws belong to places in the batch, so a permuted batch has other ones
 WITHOUT_DRAWS: dict[str, dict[str, Any]] = {
     "supremix": {"mixing": "positive"},

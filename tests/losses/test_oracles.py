@@ -425,6 +425,7 @@ CASES |= loss_loops.CASES
 ELSEWHERE = loss_loops.ELSEWHERE | {
     "m3col",
     "core-tuning",
+    "moit",
     "relation",
     "symile",
     "ts2vec",

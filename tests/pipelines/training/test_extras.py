@@ -48,6 +48,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
             keys: Embeddings,
             steps: Steps,
             head: torch.nn.Module,
+            mixed: None,
             progress: float,
             generator: torch.Generator,
         ) -> Tensor:
