@@ -156,9 +156,10 @@ class BECLR(Predicted):
 
     def nearness(self, told: Tensor, target: Tensor) -> Tensor:
         """The mean cosine of predictions `[B, D]` with their targets and the neighbours of these, `[B]`; unit rows."""
-        own: Any = torch.linalg.vecdot(told, target)
+        own: Tensor = torch.linalg.vecdot(told, target)
         if not self.training or not self.neighbours:
-            return own  # type: ignore[no-any-return]
+            return own
         near, known = self.keys_seen.neighbours(target, self.neighbours)
         cosines = torch.einsum("bd,bkd->bk", told, near)
-        return (own + torch.where(known, cosines, 0).sum(1)) / (1 + known.sum(1))
+        mean: Tensor = (own + torch.where(known, cosines, 0).sum(1)) / (1 + known.sum(1))
+        return mean

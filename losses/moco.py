@@ -128,7 +128,7 @@ class MoCo(Tempered):
         self.queues = nn.ModuleDict()
 
     def requires(self) -> frozenset[str]:
-        return super().requires() | ({self.exclude, self.by} & {"labels"})
+        return super().requires() | (frozenset({"labels"}) if "labels" in (self.exclude, self.by) else frozenset())
 
     def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
         values = [f" {k}" for k in range(len(classes))] if self.by == "labels" else [""]
@@ -204,7 +204,7 @@ class MoCo(Tempered):
         cells = [((a, f"{b}{v}"), mask) for a, b in ways for v, mask in zip(values, there(a, b), strict=True)]
         filled = [(f"{b}{v}", mask) for b in ends for v, mask in zip(values, there(b), strict=True)]
         rows = chosen([mask for _, mask in (*cells, *filled)])
-        asked = dict(zip((cell for cell, _ in cells), rows, strict=False))
+        asked: dict[tuple[str, str], Tensor | slice] = dict(zip((cell for cell, _ in cells), rows, strict=False))
         return asked, dict(zip((name for name, _ in filled), rows[len(cells) :], strict=True))
 
     def queue_of(self, name: str) -> Queue:

@@ -174,12 +174,13 @@ class Relation(Pairwise):
 
     def mean(self, x: Tensor, y: Tensor, pairs: "_Pairs", both: bool = False) -> Tensor:
         """The mean term of the rows of `x` among those of `y`, unit rows, and with `both` the other way, too."""
-        form: Form = {
+        forms: dict[str, Form] = {
             "softmax": soft_choice,
             "sigmoid": each_pair,
             "decoupled": decoupled,
             "top-k": partial(top_k, k=self.k, slope=self.slope),
-        }[self.form]
+        }
+        form = forms[self.form]
         settings: list[Tensor | float] = [self.tau]
         if self.form == "sigmoid":
             settings.append(self.logit_bias.squeeze() if self.learn_bias else self.bias)
