@@ -78,6 +78,9 @@ class BatchDataset(Dataset[Batch]):
     """Random views, `views` of each modality; without it one plain view named like the modality."""
     on_bad: Literal["fail", "skip", "replace"] = "fail"
     """A bad row ends the batch, is left out, or gives its place to a row drawn at random."""
+    parts: tuple[tuple[int, int], ...] = ()
+    """First row of each source with a share, and the one behind its last: a bad row gives its place to one of its own
+    source."""
     missing: float = 0.0
     drop: Mapping[str, float] = field(default_factory=dict)
     """By modality, the share of rows that a batch has without it, drawn anew for each batch."""
@@ -198,7 +201,8 @@ class BatchDataset(Dataset[Batch]):
                         break
                     if self.on_bad == "fail" or len(bad) > 10 * len(key.rows):
                         return Batch.empty(self.modalities, bad)
-                    i = int(asked.draws(REPLACED, attempt).bits()[place] % np.uint64(len(self)))
+                    first, stop = next(((a, b) for a, b in self.parts if a <= i < b), (0, len(self)))
+                    i = first + int(asked.draws(REPLACED, attempt).bits()[place] % np.uint64(stop - first))
         asked = asked.take(places)
         of_view = [samples] * max((m.views for m in self.modalities.values()), default=1)
         if self.neighbours is not None:

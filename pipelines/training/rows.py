@@ -23,6 +23,8 @@ def training_rows(run: Run, manifest: Manifest) -> tuple[BatchDataset, NDArray[n
     on_bad = "replace" if data.on_bad_row == "skip" else "fail"
     drop = {name: modality.drop for name, modality in run.modalities.items() if modality.drop}
     rows = _rows(run, manifest, augment=True, on_bad=on_bad, missing=data.missing, drop=drop)
+    mixture = mixture_of(run, manifest)
+    rows.parts = mixture.parts if mixture is not None else ()
     weights = row_weights(data, manifest)
     if data.balance is not None and data.balance.by == "sampling":
         return rows, weights

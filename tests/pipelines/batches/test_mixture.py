@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 
+from clx.modalities.image import Image
 from clx.pipelines.batches import mixture
+from clx.pipelines.batches.batch import Key
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import Order
 from clx.pipelines.batches.mixture import Mixture
 from clx.pipelines.training.distributed import Part
+from samples import manifest, png
 
 PARTS = ((0, 40), (40, 47), (47, 100))
 
@@ -53,6 +57,15 @@ def test_a_step_follows_from_its_number_alone_also_where_nothing_is_held(monkeyp
     rows, turns = map(np.concatenate, zip(*computed, strict=True))
     assert len({*zip(rows.tolist(), turns.tolist(), strict=True)}) == 300
     assert sorted(rows[(turns == 0) & (rows >= 40) & (rows < 47)].tolist()) == list(range(40, 47))
+
+
+def test_a_bad_row_gives_its_place_to_one_of_its_own_source() -> None:
+    rows = manifest(image=[png(0), b"junk", png(2), png(3), b"junk", png(5), png(6), png(7)])
+    image = {"image": Image(encoder="cnn", size=8)}
+    data = BatchDataset(rows, image, augment=True, on_bad="replace", parts=((0, 3), (3, 8)))
+    found = [data[Key(epoch, 0, np.array([1, 4]))].sample_id.tolist() for epoch in range(20)]
+    assert {one for one, _ in found} == {0, 2}
+    assert {other for _, other in found} == {3, 5, 6, 7}
 
 
 def test_an_order_of_several_sources_resumes_and_is_divided_among_ranks() -> None:
