@@ -72,8 +72,8 @@ class M3CoL(Tempered):
         >>> z = {"image": torch.eye(4), "text": torch.eye(4)}
         >>> loss = M3CoL(temperature=0.5)
         >>> round(loss(z, progress=0.5).item(), 3)  # soft CLIP, of both names
-        0.009
-        >>> loss(z, progress=0.1, generator=torch.Generator().manual_seed(0)).item() > 1  # mixed rows
+        0.018
+        >>> loss(z, progress=0.1, generator=torch.Generator().manual_seed(0)).item() > 0.5  # mixed rows
         True
     """
 

@@ -42,7 +42,6 @@ from clx.pipelines.batches.decoded import (
     sets_of,
     without,
 )
-from clx.pipelines.batches.decoded import mixed_seed as mixed_seed
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.batches.sample_cache import SampleCache, Where
 from clx.pipelines.config.data_schema import Near
@@ -256,13 +255,7 @@ class BatchDataset(Dataset[Batch]):
         first = asked.draws(ONE_OF_SEVERAL, name).bits().tolist()
         return lambda k, held: held[(first[k] + view) % len(held)] if isinstance(held, list) else held
 
-    def _collate(
-        self,
-        rows: list[int],
-        of_view: list[list[Decoded]],
-        asked: Asked,
-        bad: list[BadRow],
-    ) -> Batch:
+    def _collate(self, rows: list[int], of_view: list[list[Decoded]], asked: Asked, bad: list[BadRow]) -> Batch:
         """`of_view`: the samples that each view is made of."""
         samples = of_view[0]
         inputs: dict[str, Input] = {}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clx.losses.base import Tempered
 from clx.pipelines.batches.batch import Batch, Key
-from clx.pipelines.batches.dataset import mixed_seed
+from clx.pipelines.batches.decoded import mixed_seed
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.experiments import bench_schemes as schemes

@@ -132,8 +132,8 @@ def proto_triplet(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
     sums, sizes = member.T @ z, member.sum(0)
     own = (sums[labels] - z) / (sizes[labels] - 1)[:, None]
     others = (z[:, None] - sums / sizes[:, None]).square().sum(2).sqrt().masked_fill(member > 0, math.inf)
-    loss: Tensor = ((z - own).norm(dim=1) - others.amin(1) + 0.3).relu().mean()
-    return loss
+    value: Tensor = ((z - own).norm(dim=1) - others.amin(1) + 0.3).relu().mean()
+    return value
 
 
 def icnn(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:

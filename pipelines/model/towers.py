@@ -11,7 +11,6 @@ from clx.losses.base import Embeddings, Steps
 from clx.losses.primitives.autograd import at_least_float32
 from clx.losses.view_criterion import relevance
 from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
-from clx.modalities.series_encoders import last_step
 from clx.pipelines.config.heads import Head
 from clx.pipelines.model.checkpointing import recompute
 from clx.pipelines.model.chunks import encode
@@ -297,12 +296,3 @@ class Embedder(nn.Module):
         if not seen:
             return at_least_float32(torch.zeros_like(next(iter(z.values()))))
         return mean_of_present([z[name] for name in seen], [present[name] for name in seen])
-
-
-def at_end(tower: Tower, value: Input) -> Tensor:
-    """Features `[N, width]` of the last step of each series, or of all of it for encoders without steps."""
-    encoder = tower.encoder
-    if not isinstance(encoder, StepEncoder):
-        return tower.features(value)
-    step = last_step(*encoder.steps(**value))
-    return encoder.pool(step, torch.ones(step.shape[:2], dtype=torch.bool, device=step.device))

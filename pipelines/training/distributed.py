@@ -19,7 +19,8 @@ from clx.losses.primitives.ranks import sharing
 from clx.modalities.base import Input, StepEncoder
 from clx.pipelines.batches.batch import BadRow, Batch, Counts, Key
 from clx.pipelines.batches.columns import view_names
-from clx.pipelines.batches.dataset import BatchDataset, mixed_seed
+from clx.pipelines.batches.dataset import BatchDataset
+from clx.pipelines.batches.decoded import mixed_seed
 from clx.pipelines.batches.loader import batches
 from clx.pipelines.config.schema import Train
 from clx.pipelines.model.build import Run

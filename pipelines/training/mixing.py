@@ -8,7 +8,7 @@ from torch import Tensor
 from clx.losses.primitives.draws import beta, permutation
 from clx.modalities.base import Input, Mix
 from clx.modalities.image_encoders import ImageEncoder
-from clx.pipelines.batches.dataset import mixed_seed
+from clx.pipelines.batches.decoded import mixed_seed
 from clx.pipelines.model.towers import Embedder
 
 Mixed = dict[str, tuple[Tensor, Tensor]]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clx.losses.base import Embeddings, Steps
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.batches.columns import mixed_views
-from clx.pipelines.batches.dataset import mixed_seed
+from clx.pipelines.batches.decoded import mixed_seed
 from clx.pipelines.batches.loader import batches
 from clx.pipelines.config.schema import Train
 from clx.pipelines.model.build import Run
@@ -32,6 +32,7 @@ from clx.pipelines.training.compiling import compile_encoders
 from clx.pipelines.training.distributed import Ranks
 from clx.pipelines.training.extras import Extras
 from clx.pipelines.training.mixing import Mixed, mix
+from clx.pipelines.training.parameter_groups import parameter_groups
 from clx.pipelines.training.schedule import rate_at
 from clx.pipelines.training.second import second_of
 
@@ -273,36 +274,3 @@ class Learner:
 def seen(rows: Tensor, here: Tensor) -> Tensor:
     """The rows `[B, D]` of a view that are there; on a GPU, where a mask as an index would wait, NaN for the others."""
     return rows[here] if rows.is_cpu else torch.where(here[:, None], rows, torch.nan)
-
-
-def parameter_groups(
-    model: Embedder, objective: nn.Module, decay: float, layer_decay: float = 1.0
-) -> list[dict[str, Any]]:
-    """Weight decay for matrices; none for vectors, scalars, what the objective learns and what makes views.
-
-    Each group has one rate: its `faster` times that of the step. With `layer_decay` below 1 an encoder's blocks learn
-    slower the further they are from the head.
-    """
-    views = model.augmenters()
-    others, factors = {id(p) for p in views}, factors_of_blocks(model, layer_decay)
-    learned = [p for p in model.parameters() if p.requires_grad and id(p) not in others]
-    groups: list[dict[str, Any]] = []
-    for factor in sorted({factors.get(id(p), 1.0) for p in learned} | {1.0}, reverse=True):
-        here = [p for p in learned if factors.get(id(p), 1.0) == factor]
-        bare = [p for p in here if p.ndim < 2]
-        bare += [p for p in objective.parameters() if p.requires_grad and factor == 1.0]
-        pace = {} if factor == 1.0 else {"faster": factor}
-        groups.append({"params": [p for p in here if p.ndim >= 2], "weight_decay": decay, **pace})
-        groups.append({"params": bare, "weight_decay": 0.0, **pace})
-    groups.append({"params": views, "weight_decay": 0.0, "faster": augmenters.RATE})
-    return [group for group in groups if group["params"]]
-
-
-def factors_of_blocks(model: Embedder, layer_decay: float) -> dict[int, float]:
-    """By the `id` of an encoder's parameter, `layer_decay` to the power of its block's place before the head, 1 for the
-    last block. Heads are not among them: they learn at the whole rate."""
-    factors: dict[int, float] = {}
-    for name in model.towers if layer_decay < 1 else ():
-        for place, block in enumerate(reversed(model.tower(name).encoder.blocks()), 1):
-            factors |= {id(p): layer_decay**place for p in block.parameters()}
-    return factors

@@ -22,9 +22,8 @@ from clx.pipelines.data.splits import Otherwise, choose, load_splits
 from clx.pipelines.data.windows import TIMES, extents
 from clx.pipelines.data.writers import Line
 from clx.pipelines.model.build import Run
-from clx.pipelines.model.forecasting import windowed_series
+from clx.pipelines.model.forecasting import at_end, windowed_series
 from clx.pipelines.model.scoring import trained
-from clx.pipelines.model.towers import at_end
 from clx.pipelines.system.errors import BadInput, explain_out_of_memory
 
 if TYPE_CHECKING:

@@ -29,9 +29,8 @@ from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, non
 from clx.pipelines.measures.bootstrap import Statistic, figures
 from clx.pipelines.measures.probes import Fitted, forecaster
 from clx.pipelines.model.build import Run
-from clx.pipelines.model.forecasting import windowed_series
+from clx.pipelines.model.forecasting import at_end, windowed_series
 from clx.pipelines.model.scoring import trained
-from clx.pipelines.model.towers import at_end
 from clx.pipelines.system.errors import BadInput
 
 HELD_OUT = 0.2  # share of the training windows, the last, that choose the penalty where there are no val windows
