@@ -77,12 +77,9 @@ class Loss(nn.Module):
     cost: ClassVar[str] = ""  # time and memory, of B rows of width D under V names
     use: ClassVar[str] = ""  # when to choose it
     fits: ClassVar[tuple[Data, ...]] = ()
-    """What of the user's data it is made for, the most usual first."""
-    sharpness: ClassVar[str] = ""
-    """What similarities are multiplied by before they are exponentiated, in the loss's own parameters: the effective
-    temperature is its inverse. Empty where nothing is."""
-    ours: ClassVar[str] = ""
-    """What of the definition is not that of the paper, or not known to be; empty where it follows its source."""
+    """What of the user's data it is made for."""
+    sharpness: ClassVar[str] = ""  # what similarities are multiplied by: the inverse of the effective temperature
+    ours: ClassVar[str] = ""  # what of the definition is not the paper's, or not known to be
     fuses_by_product: ClassVar[bool] = False
     """Whether several inputs score a candidate together by the product of their rows, as `fuse` then gives it, and not
     each for itself by its cosine. In such a space the cosine of one pair of inputs says little."""

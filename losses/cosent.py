@@ -111,7 +111,7 @@ class CoSENT(Tempered):
         known = ~targets[:, 0].isnan()
         if present is None and known.is_cpu and len(known) and bool(known.all()):  # a look costs less than masks there
             names = itertools.combinations(map(unit, z.values()), 2)
-            return average([cosent(x, y, targets[:, 0], self.tau) for x, y in names])
+            return average([ordered_loss(self.similarity(x, y) / self.tau, targets[:, 0]) for x, y in names])
         self.count("dropped_targets", (~known).sum())
         terms, some = [], []
         for a, b in itertools.combinations(z, 2):

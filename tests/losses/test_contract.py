@@ -272,12 +272,11 @@ def test_learned_scalars_have_a_dimension_and_are_read_from_files_in_which_they_
         assert torch.equal(a, b)
 
 
-ALWAYS_DRAWING = {"supremix", "whitened", "hydra", "pg-rank"}
 DRAWING: dict[str, list[dict[str, Any]]] = {
     "symile": [{"tuples": "shuffled"}],
     "supremix": [{"mixing": "negative"}, {"mixing": "positive", "window": 3.0, "max_positives": 2}],
 }
-ALWAYS_DRAWING = {"supremix", "m3col", "core-tuning"}
+ALWAYS_DRAWING = {"supremix", "m3col", "core-tuning", "whitened", "hydra", "pg-rank"}
 
 
 @pytest.mark.parametrize(
