@@ -161,5 +161,5 @@ class BECLR(Predicted):
             return own
         near, known = self.keys_seen.neighbours(target, self.neighbours)
         cosines = torch.einsum("bd,bkd->bk", told, near)
-        mean: Tensor = (own + torch.where(known, cosines, 0).sum(1)) / (1 + known.sum(1))
-        return mean
+        total: Tensor = own + torch.where(known, cosines, 0).sum(1)
+        return total / (1 + known.sum(1))

@@ -128,7 +128,7 @@ class MoCo(Tempered):
         self.queues = nn.ModuleDict()
 
     def requires(self) -> frozenset[str]:
-        return super().requires() | (frozenset({"labels"}) if "labels" in (self.exclude, self.by) else frozenset())
+        return super().requires() | ({"labels"} if "labels" in (self.exclude, self.by) else set())
 
     def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
         values = [f" {k}" for k in range(len(classes))] if self.by == "labels" else [""]
