@@ -90,7 +90,7 @@ class Learner:
         self.ema = averaged(self.model, self.objective, settings.ema) if settings.ema else None
         self.second = second_of(run, self.device)
         beside = [] if self.second is None else [self.second.module]
-        self.chunks = Chunks(settings, *{self.model, self.used[0], *beside})
+        self.chunks = Chunks(settings, *dict.fromkeys([self.model, self.used[0], *beside]))
         if settings.compile:
             compile_encoders(self.model, self.device, self.objective.needs())
         # what follows from these

@@ -257,3 +257,18 @@ def test_a_dry_run_counts_copy_and_queue() -> None:
     assert memory["second"] > 1000
     assert memory["remembered"] == 2 * 2 * (80 * 8 * 4 + 80 * 8 + 8)
     assert memory["total"] == sum(value for name, value in memory.items() if name != "total")
+
+
+def test_memory_of_a_row_is_that_of_the_model_which_learns(tmp_path: Path) -> None:
+    learner = trainer_of(config(chunk="auto"), tmp_path).learner
+    assert learner.second is not None
+    assert learner.chunks.models[0] is learner.model
+    assert learner.second.module in learner.chunks.models
+
+
+def test_a_first_stage_may_have_a_second_model_of_its_own(tmp_path: Path) -> None:
+    first = {"objective": "byol", "train": {"steps": 2, "second": MOMENTUM}}
+    raw = config("cross-entropy", None, steps=2).model_dump() | {"pretrain": first}
+    train(Config.model_validate(raw), tmp_path / "run", Heard())
+    assert "second" in checkpoint.load_trainer(checkpoint.last(tmp_path / "run" / "pretrain"))
+    assert "second" not in checkpoint.load_trainer(checkpoint.last(tmp_path / "run"))
