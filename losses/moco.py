@@ -102,7 +102,10 @@ class MoCo(Tempered):
     cost = "time O(B K D) per pair of names, memory O((B + K) D); K the queue"
     use = "small batches of one modality's views; with train.second.momentum"
     fits = ("one modality", "pairs")
-    ours = "hardest with both_ways: the paper tells no formula; pseudo_labels are of embeddings, not of features"
+    ours = (
+        "earlier keys of the same row are no negatives; hardest with both_ways, whose paper tells no formula; "
+        "pseudo_labels are of embeddings, not of features; by: labels, whose paper was read at second hand"
+    )
 
     temperature: Annotated[float, Gt(0)] = 0.2
     queue: Annotated[int, Ge(1)] = 4096

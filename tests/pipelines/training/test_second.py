@@ -252,6 +252,22 @@ def test_a_loss_with_keys_and_a_second_model_need_each_other(tmp_path: Path) -> 
         trainer_of(config("distil", {"run": str(tmp_path / "nowhere")}), tmp_path)
 
 
+def test_options_of_moco_are_read_from_a_config(tmp_path: Path) -> None:
+    mixed = MOCO | {"mix": {"top": 8, "pairs": 4}, "by": "labels", "hardest": 20}
+    learner = (trainer := trainer_of(config(mixed), tmp_path)).learner
+    for batch in trainer.batches():
+        step(learner, batch)
+    assert sorted(learner.objective.losses[0].queues)[:2] == ["image/0 0", "image/0 1"]  # type: ignore
+    for wrong, said in (
+        ({"mix": {"tops": 8}}, r"objective \(moco\): unknown key 'mix.tops' \(did you mean 'top'\?\)"),
+        ({"mix": {"top": 0}}, r"mix.top = 0: should be greater than or equal to 1"),
+        ({"mix": {"top": 81}}, r"mix.top = 81, but the queue has 80 rows"),
+        ({"by": "lang"}, r"by = 'lang': should be 'labels'"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            trainer_of(config(MOCO | wrong), tmp_path)
+
+
 def test_a_dry_run_counts_copy_and_queue() -> None:
     memory = dry_run(config(MOCO))["memory"]
     assert memory["second"] > 1000
