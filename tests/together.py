@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clx.losses.base import LOSSES
 from clx.pipelines.batches.batch import Batch
@@ -62,6 +63,8 @@ class Case:
     """How near ranks come to one process; 1e-5 without `double`. They are near each other in any case."""
     still: bool = False
     """Whether learned views draw nothing at random."""
+    full: str = ""
+    """Where the last rank's memory runs out with more than 4 rows at a time: `forward` or `backward`."""
     plain: bool = True
     """By gradient descent with momentum, else AdamW."""
 
@@ -75,6 +78,8 @@ class Course:
     gradients: dict[str, Tensor] = field(default_factory=dict)
     """Of the first step."""
     weights: dict[str, Tensor] = field(default_factory=dict)
+    chunk: int | None = None
+    """Rows at a time in the end."""
     calls: int = 0
     bytes: int = 0
     """Collectives of the second step, and what this rank put into them."""
@@ -152,6 +157,15 @@ def cases() -> dict[str, Case]:
         ),
         "norms": Case(clip, modalities=NORMS, ends=HOLES),
         "norms, some missing": Case(clip, modalities=NORMS, data=SPARSE, ends=HOLES),
+        "memory, forward": Case(clip, data=SPARSE, train={"chunk": "auto"}, ends=HOLES, full="forward"),
+        "memory, backward": Case(clip, data=SPARSE, train={"chunk": "auto"}, ends=HOLES, full="backward"),
+        "memory, shard": Case(clip, data=SPARSE, train={"chunk": "auto", "shard": True}, ends=HOLES, full="backward"),
+        "shard": Case(clip, data=SPARSE, train={"shard": True}, ends=HOLES),
+        "shard, chunks": Case(clip, data=SPARSE, train={"shard": True, "chunk": 5}, ends=HOLES),
+        "shard, norms": Case(clip, modalities=NORMS, data=SPARSE, train={"shard": True, "clip": 0.05}, ends=HOLES),
+        "shard, adam": Case(
+            mixed, data=target, double=False, plain=False, train={"shard": True, "ema": 0.9, "clip": 0.1}
+        ),
         "adam": Case(mixed, data=target, double=False, plain=False, train={"ema": 0.9}),
     }
 
@@ -188,12 +202,21 @@ def learn(case: Case, folder: Path, group: Group | None, steps: int = 3) -> Cour
             lift(learner.ranks.plain)
     if case.plain:
         learner.optimizer = torch.optim.SGD(learner.optimizer.param_groups, lr=0.01, momentum=0.9)
+    if case.full and (group is None or group.rank == group.size - 1):
+        encoder = learner.model.tower("q").encoder
+        encoder.forward = bounded(encoder.forward, case.full)  # type: ignore[method-assign]
     taken, given = learner.optimizer.step, learner.batches
     named = [*learner.model.named_parameters(), *learner.objective.named_parameters()]
 
+    def gradient(p: nn.Parameter) -> Tensor | None:
+        if learner.sharded is None or id(p) not in learner.sharded.parts:
+            return None if p.grad is None else p.grad.clone()
+        part = learner.sharded.parts[id(p)].grad
+        return None if part is None else learner.sharded.gathered(part, p.shape)
+
     def step(*args: Any, **kwargs: Any) -> Any:
         if not course.gradients:
-            course.gradients = {name: p.grad.clone() for name, p in named if p.grad is not None}
+            course.gradients = {name: g for name, p in named if (g := gradient(p)) is not None}
         return taken(*args, **kwargs)
 
     def batches(*args: Any) -> Iterator[Batch]:
@@ -221,8 +244,26 @@ def learn(case: Case, folder: Path, group: Group | None, steps: int = 3) -> Cour
     trainer.save = lambda: None  # type: ignore[method-assign]
     with patch.object(torch, "rand_like", half) if case.still else nullcontext():
         trainer.loop(Heard(), Signals())
+    course.chunk = learner.chunks.size
     course.weights = {n: t.clone() for part in (learner.model, learner.objective) for n, t in part.state_dict().items()}
     return course
+
+
+def bounded(run: Callable[..., Tensor], where: str) -> Callable[..., Tensor]:
+    """A forward that has no memory for more than 4 rows at a time, or whose backward has none."""
+
+    def refuse(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def forward(*, x: Tensor, **more: Tensor) -> Tensor:
+        if len(x) > 4 and where == "forward":
+            refuse()
+        made = run(x=x, **more)
+        if len(x) > 4 and made.requires_grad:
+            made.register_hook(refuse)
+        return made
+
+    return forward
 
 
 def half(like: Tensor) -> Tensor:
@@ -252,7 +293,9 @@ def play(folder: Path, group: Group | None) -> dict[str, Any]:
         train={"ema": 0.9, "workers": 1},
     )
     same = dataclasses.replace(case, modalities=TWO)  # no dropout
-    for name, stops, what in (("whole", False, case), ("stopped", True, case), ("begun", True, same)):
+    split = dataclasses.replace(same, train={**same.train, "shard": group is not None})
+    runs = (("whole", False, case), ("stopped", True, case), ("begun", True, same), ("split", True, split))
+    for name, stops, what in runs:
         hears = stops and group is not None and group.rank == size - 1
         try:
             train(config_of(what, folder, 6), folder / f"{name}-{size}", StopAt(3) if hears else Heard(), group=group)
@@ -262,6 +305,10 @@ def play(folder: Path, group: Group | None) -> dict[str, Any]:
                 group.wait()
     if group is not None:
         train(config_of(case, folder, 6), folder / f"stopped-{size}", Heard(), resume=True, group=group)
+        if group.rank == 0:
+            shutil.copytree(folder / f"split-{size}", folder / f"split-then-{size}")
+        group.wait()
+        train(config_of(split, folder, 6), folder / f"split-{size}", Heard(), resume=True, group=group)
     photo = {"photo": NORMS["photo"] | {"column": "broken"}, "p": table("a", "b")}
     bad = Case([{"name": "clip"}], modalities=photo, data={"on_bad_row": "skip", "bad_row_budget": 0.5})
     train(config_of(bad, folder, 3), folder / f"bad-{size}", Heard(), group=group)

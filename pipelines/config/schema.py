@@ -127,6 +127,10 @@ class Train(Section):
     second: Second | None = None
     """A second model, whose embeddings are the `keys` of losses such as moco, byol and distil; see `clx losses`."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    shard: bool = False
+    """Of several processes that train together, let each keep a part of every tower's weights, gradients and optimiser
+    state: a tower is whole on each while its rows are encoded, and while its gradient is computed. The steps are the
+    same; more is sent."""
     compile: bool = False
     """Compile the encoders for this machine (`torch.compile`), which takes minutes at the start and then saves time at
     each step on a graphics card. The weights are saved as ever; dropout draws other numbers."""

@@ -73,6 +73,10 @@ def train(
         return summary
     if not resume and writes(group):
         refuse_existing(out, overwrite)
+    if config.train.shard:
+        from clx.pipelines.training.sharding import refuse_shard
+
+        refuse_shard(config.train, group)
     pick_device(config.train.device if group is None else group.device(config.train.device))
     config = rooted(config)
     splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
@@ -286,6 +290,8 @@ def describe(trainer: Trainer) -> str:
     at = f", from step {trainer.step}" if trainer.step else ""
     chunk, rows, group = trainer.learner.chunks.size, trainer.settings.batch_size, trainer.group
     shared = "" if group is None else f" {group.shares(rows)}"
+    if trainer.settings.shard:
+        shared += ", each of which keeps a part of the towers"
     if chunk is not None and chunk < rows:
         alone = trainer.settings.chunk_statistics == "chunk"
         shared += f", encoded {chunk} at a time{', with the statistics of these in batch norms' if alone else ''}"

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clx.modalities.base import Encoder, Input
 from clx.modalities.lengths import lengths_of
+from clx.pipelines.system.errors import out_of_memory
 from clx.pipelines.system.memory import give_back_freed
 
 RATIOS = (1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0, 4.0, 16.0, math.inf)
@@ -32,7 +33,14 @@ Encode = Callable[[Input], tuple[Tensor, ...]]
 """Results `[N, ...]` of N rows."""
 
 
-def encode(encoder: Encoder, run: Encode, value: Input, chunk: int | None, trimmed: bool = True) -> tuple[Tensor, ...]:
+def encode(
+    encoder: Encoder,
+    run: Encode,
+    value: Input,
+    chunk: int | None,
+    short: Callable[[], None] | None = None,
+    trimmed: bool = True,
+) -> tuple[Tensor, ...]:
     """What `run` gives for all rows, in their order, computed group by group.
 
     Args:
@@ -40,8 +48,21 @@ def encode(encoder: Encoder, run: Encode, value: Input, chunk: int | None, trimm
         run: applied to a part of the rows at a time.
         value: an `Input` of N rows.
         chunk: the most rows of a group. Where there are more, each group is computed again in backward.
+        short: told that memory ran out, which then is no error: the result is that of rows that say nothing.
         trimmed: whether groups are of like length, and have no more steps than their longest row.
     """
+    try:
+        return _encode(encoder, run, value, chunk, trimmed)
+    except Exception as error:
+        if short is None or not out_of_memory(error):
+            raise
+    short()
+    rows, device = len(value["x"]), value["x"].device
+    nothing = torch.zeros(rows, 1, encoder.width, dtype=next(encoder.parameters()).dtype, device=device)
+    return nothing[:, 0], nothing, torch.zeros(rows, 1, dtype=torch.bool, device=device)
+
+
+def _encode(encoder: Encoder, run: Encode, value: Input, chunk: int | None, trimmed: bool) -> tuple[Tensor, ...]:
     again = chunk is not None and len(value["x"]) > chunk and torch.is_grad_enabled()
     groups = groups_of(value, chunk, encoder.group_worth if trimmed and not torch.compiler.is_exporting() else 0)
     if len(groups) == 1:

@@ -51,6 +51,8 @@ class Tower(nn.Module):
         super().__init__()
         self.chunk: int | None = None
         """The most rows that are encoded at a time."""
+        self.short: Callable[[], None] | None = None
+        """Told that memory ran out while rows were encoded, whose features are then zeros; else that is an error."""
         self.encoder: Encoder = modality.build_encoder(load or modality.lora is not None)
         self.pair = modality.pair is not None
         self.width = width = self.encoder.width * (4 if self.pair else 1)
@@ -115,7 +117,7 @@ class Tower(nn.Module):
             return mean_of_rows(each, value["of"])
         learns = not self.locked or value["x"].requires_grad  # of a learned view the gradient goes through
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-            (features,) = encode(self.encoder, lambda part: (self.encoder(**part),), value, self.chunk)
+            features, *_ = encode(self.encoder, lambda part: (self.encoder(**part),), value, self.chunk, self.short)
         if not self.pair:
             return features
         u, v = features.chunk(2)
@@ -125,7 +127,7 @@ class Tower(nn.Module):
         """As `forward`, and each time step pooled and projected by itself: `[N, T, embed_dim]` with mask `[N, T]`."""
         assert isinstance(self.encoder, StepEncoder)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.locked):
-            features, single, mask = encode(self.encoder, self._steps, value, self.chunk, trimmed=False)
+            features, single, mask = encode(self.encoder, self._steps, value, self.chunk, self.short, trimmed=False)
         each = self.head(single[mask])
         return self.head(features), scatter_present(each, mask), mask
 
@@ -179,6 +181,8 @@ class Embedder(nn.Module):
         """The modalities that each head looks at: the inputs of the terms that train it. The first one predicts."""
         self.predictor = made.pop(heads[0].name) if made else None
         self.further_heads: Mapping[str, nn.Module] = nn.ModuleDict(made)  # type: ignore[assignment]
+        self.turn: Callable[[Tower], None] | None = None
+        """Told the tower that is to encode next, whether this batch has rows for it or not."""
         # Predictions are in the target's own units: the predictor's output is scaled by training statistics.
         self.register_buffer("target_mean", torch.zeros(outputs))
         self.register_buffer("target_scale", torch.ones(outputs))
@@ -205,13 +209,15 @@ class Embedder(nn.Module):
         z: Embeddings = {}
         for name, here in present.items():
             tower = self.tower(name)
+            if self.turn is not None:
+                self.turn(tower)
             several = "of" in inputs.get(name, {})  # the mean of several recordings has no time
             stepped = steps is not None and isinstance(tower.encoder, StepEncoder) and not several
             if name not in inputs:
-                weight = next(self.parameters())
-                z[name] = weight.new_zeros(len(here), self.whole)
+                kind = next(self.parameters()).dtype
+                z[name] = torch.zeros(len(here), self.whole, dtype=kind, device=here.device)
                 if features is not None:
-                    features[name] = weight.new_zeros(len(here), tower.width)
+                    features[name] = torch.zeros(len(here), tower.width, dtype=kind, device=here.device)
                 if steps is not None and stepped:
                     steps[name] = z[name][:, None], here[:, None]
                 continue

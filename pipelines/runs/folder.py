@@ -46,7 +46,15 @@ COPIED = (CONFIG, FACTS)
 """Files of the run that each checkpoint has a copy of: without the facts the weights are worth nothing."""
 FILES = (WEIGHTS, TRAINER, *COPIED)
 LOGS = (METRICS, BAD_ROWS)
-CHANGEABLE = ("train.steps", "train.epochs", "train.chunk", "train.device", "data.on_bad_row", "data.bad_row_budget")
+CHANGEABLE = (
+    "train.steps",
+    "train.epochs",
+    "train.chunk",
+    "train.shard",
+    "train.device",
+    "data.on_bad_row",
+    "data.bad_row_budget",
+)
 """Keys that a run may be resumed with; any other makes another run."""
 
 

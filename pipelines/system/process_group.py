@@ -118,6 +118,13 @@ class Group:
         dist.all_reduce(values)
         return values
 
+    def scattered(self, values: Tensor) -> Tensor:
+        """Of the sum of `values` `[R, ...]` over ranks, this rank's `[...]`."""
+        found = values.new_empty(values.shape[1:])
+        self._count(values)
+        dist.reduce_scatter_tensor(found.view(-1), values.view(-1))
+        return found
+
     def from_first(self, values: Tensor) -> None:
         """Those of rank 0, in place."""
         self._count(values)
@@ -204,6 +211,12 @@ def joined(place: Place) -> Iterator[Group]:
             error.args = (f"rank {group.rank}: {error}",)
         raise
     group.leave(0)
+
+
+def of_this_rank(x: Tensor) -> Tensor:
+    """What this rank has of a tensor that may be split over the ranks (a `DTensor`)."""
+    found: Tensor = x.to_local() if hasattr(x, "to_local") else x
+    return found
 
 
 def end(code: int) -> NoReturn:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from clx.pipelines.system.process_group import of_this_rank
+
 
 class Averaged(nn.Module):
     """An exponential moving average of a module, in `module`, buffers included; the first is the module itself.
@@ -40,8 +42,8 @@ class Averaged(nn.Module):
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:
-    """Parameters and buffers."""
-    return [*module.parameters(), *module.buffers()]
+    """Parameters and buffers; of those that are split over ranks this rank's part."""
+    return [of_this_rank(x.detach()) for x in (*module.parameters(), *module.buffers())]
 
 
 def averaged(model: nn.Module, objective: nn.Module, decay: float) -> Averaged:

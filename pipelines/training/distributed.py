@@ -6,8 +6,10 @@ takes those of its own rows back, and of what the objective and the head learn. 
 
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,18 +20,21 @@ from clx.losses.base import Embeddings, Steps
 from clx.losses.primitives.ranks import sharing
 from clx.modalities.base import Input, StepEncoder
 from clx.pipelines.batches.batch import BadRow, Batch, Counts, Key
-from clx.pipelines.batches.columns import view_names
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.decoded import mixed_seed
 from clx.pipelines.batches.loader import batches
 from clx.pipelines.config.schema import Train
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.towers import Embedder, is_further, modality_of
-from clx.pipelines.system.errors import BadInput, Failed
-from clx.pipelines.system.process_group import Group
+from clx.pipelines.system.errors import BadInput, Failed, out_of_memory
+from clx.pipelines.system.process_group import Group, of_this_rank
 from clx.pipelines.system.signals import Signals
-from clx.pipelines.training.gathered import gather, whole
-from clx.pipelines.training.shared_norms import share_norms, trains_norms
+from clx.pipelines.training.cut import Cut
+from clx.pipelines.training.gathered import counted, gather, views_of, whole
+from clx.pipelines.training.shared_norms import share_norms, shared_norms, trains_norms
+
+if TYPE_CHECKING:
+    from clx.pipelines.training.sharding import Sharded
 
 
 @dataclass
@@ -53,6 +58,10 @@ def share(rows: int, rank: int, size: int) -> slice:
     return slice(rows * rank // size, rows * (rank + 1) // size)
 
 
+class Short(MemoryError):
+    """A rank had no memory for a step, and all ranks know."""
+
+
 class Ranks:
     """What training does together with the other ranks."""
 
@@ -68,6 +77,12 @@ class Ranks:
         """Those of batch norms that see a chunk of rows, and so those of a rank: the others take over rank 0's."""
         self.equalise([*self.objective.parameters(), *self.objective.buffers()])
         self.join(self.model)
+        self.sharded: Sharded | None = None
+        self.automatic = settings.chunk == "auto"
+        self.short = False
+        """Whether memory ran out on this rank, in a step that goes on so that all ranks hear of it at its end."""
+        self.cut = Cut()
+        """Between towers and loss, of the present step."""
         self.plain: dict[str, Input] = {}
         """Of views whose encoders have to run on no rows, too, inputs of some rows."""
 
@@ -78,6 +93,13 @@ class Ranks:
             tower = model.tower(name)
             share_norms(tower.head if self.alone else tower, self.group)
         self.statistics += list(model.buffers()) if self.alone else []
+
+    def shard(self, precision: torch.dtype, *models: Embedder) -> "Sharded":
+        """Split the towers of some models over the ranks. Raises `BadInput`."""
+        from clx.pipelines.training.sharding import Sharded  # FSDP2 takes two seconds to import
+
+        self.sharded = Sharded(self.group, self.device, precision, *models)
+        return self.sharded
 
     def batches(
         self,
@@ -103,8 +125,8 @@ class Ranks:
                 error = found
             state = [error is not None, batch is None, bool(bad), self.heard.stop or 0, self.heard.save]
             self.heard.save = False
-            counted = [0] * (3 + 2 * len(views)) if batch is None else _counted(batch, views)
-            by_rank = self.group.exchange([*map(int, state), *counted])
+            numbers = [0] * (3 + 2 * len(views)) if batch is None else counted(batch, views)
+            by_rank = self.group.exchange([*map(int, state), *numbers])
             failed, over, unusable, stop, save = (
                 max(column) for column in list(zip(*by_rank, strict=True))[: len(state)]
             )
@@ -113,7 +135,7 @@ class Ranks:
             if over:
                 return
             self.signals.stop, self.signals.save = stop or self.signals.stop, bool(save) or self.signals.save
-            counts = Counts.of([numbers[len(state) :] for numbers in by_rank], views)
+            counts = Counts.of([found[len(state) :] for found in by_rank], views)
             if sum(counts.rows):
                 assert batch is not None
                 batch.counts = counts
@@ -142,7 +164,8 @@ class Ranks:
                 if view in self.plain:
                     inputs[view] = {key: value[:0].to(self.device) for key, value in self.plain[view].items()}
                 else:
-                    inputs[view] = {"features": next(tower.parameters()).new_zeros(0, tower.width)}
+                    kind = next(tower.parameters()).dtype
+                    inputs[view] = {"features": torch.zeros(0, tower.width, dtype=kind, device=self.device)}
         return inputs
 
     def look(self, data: BatchDataset) -> None:
@@ -160,7 +183,11 @@ class Ranks:
                     break
 
     def gather(self, z: Embeddings, steps: Steps, batch: Batch) -> tuple[Embeddings, Steps, Batch]:
-        """Those of the rows of all ranks; see `gathered.gather`."""
+        """Those of the rows of all ranks; see `gathered.gather`. With gradients, those of towers are `backward`'s."""
+        if torch.is_grad_enabled():
+            z, steps = self.cut.of(z, steps)
+        elif self.sharded is not None:
+            self.sharded.turn(None)
         return gather(self.group, z, steps, batch)
 
     def features(self, features: Embeddings, batch: Batch) -> Embeddings:
@@ -199,17 +226,18 @@ class Ranks:
         torch.manual_seed(mixed_seed(seed, 8, step, self.group.rank))
 
     def sum_gradients(self, loss: Tensor) -> Tensor:
-        """Give each parameter the sum of its gradients over ranks; the loss `[]` of rank 0.
+        """Give each parameter that is not split the sum of its gradients over ranks; the loss `[]` of rank 0.
 
         Every rank has the whole gradient of what the objective and the predicting heads learn. Rank 0's is taken, so
         that ranks on different processors stay equal to the last bit. One all-reduce for each type of number. A
-        parameter that no rank has a gradient of stays without.
+        parameter that no rank has a gradient of stays without. Raises `Short` on all ranks where any has borne with it.
         """
         heads = [self.model.head(name) for name in self.model.heads]
         whole = {id(p) for part in (self.objective, *heads) for p in part.parameters()}
         first = self.group.rank == 0
-        learned = [p for part in (self.model, self.objective) for p in part.parameters() if p.requires_grad]
-        for kind in dict.fromkeys(p.dtype for p in learned):
+        every = [p for part in (self.model, self.objective) for p in part.parameters() if p.requires_grad]
+        learned = [p for p in every if of_this_rank(p) is p]
+        for kind in dict.fromkeys(p.dtype for p in learned) or [loss.dtype]:
             some = [p for p in learned if p.dtype == kind]
             ours = [None if id(p) in whole and not first else p.grad for p in some]
             parts = [p.new_zeros(p.numel()) if g is None else g.flatten() for p, g in zip(some, ours, strict=True)]
@@ -217,15 +245,58 @@ class Ranks:
             absent = [number for number, p in enumerate(some) if p.grad is None]
             if absent:
                 there[absent] = 0
-            flat = self.group.sum(torch.cat([*parts, there, (loss if first else 0 * there[0]).view(1).to(kind)]))
-            any_has = flat[-1 - len(some) :].tolist() if absent else []
-            places = flat[: -1 - len(some)].split([p.numel() for p in some])
+            last = torch.zeros(2, dtype=kind, device=self.device)  # the loss, and how many ranks were short of memory
+            if first:
+                last[0] = loss
+            if self.short:
+                last[1] = 1
+            flat = self.group.sum(torch.cat([*parts, there, last]))
+            any_has = flat[-2 - len(some) :].tolist() if absent else []
+            places = flat[: -2 - len(some)].split([p.numel() for p in some])
             for number, (p, place) in enumerate(zip(some, places, strict=True)):
                 if p.grad is not None or any_has[number]:
                     p.grad = place.view_as(p)
-            loss = flat[-1]
+            loss, short = flat[-2], flat[-1]
+        if self.automatic and short > 0:
+            raise Short("memory ran out on a rank")
         self.equalise(self.statistics)
         return loss
+
+    @contextmanager
+    def bearing(self) -> Iterator[None]:
+        """Bear that memory runs out while towers encode, or their gradients are computed, until `sum_gradients`.
+
+        Not of towers whose encoders have batch norms of all ranks, which are called by all or by none.
+        """
+        towers = [self.model.tower(name) for name in self.model.towers]
+        towers = [tower for tower in towers if self.automatic and not shared_norms(tower.encoder)]
+        self.short, self.cut = False, Cut()
+        for tower in towers:
+            tower.short = partial(setattr, self, "short", True)
+        try:
+            yield
+        finally:
+            for tower in towers:
+                tower.short = None
+
+    def all_know(self, error: BaseException) -> bool:
+        """Whether an error is that of all ranks, at the same place: a step of one alone cannot begin again."""
+        return isinstance(error, Short)
+
+    def backward(self) -> None:
+        """The gradients of the towers, one after the other; of those that are split, summed over ranks."""
+        cut = self.cut
+        for tower in cut.towers(self.model):
+            if self.sharded is not None:
+                self.sharded.turn(tower)
+            try:
+                cut.backward(self.model, tower)
+            except Exception as error:
+                if tower.short is None or not out_of_memory(error):
+                    raise
+                self.short = True
+            if self.sharded is not None:
+                self.sharded.sum_gradients(tower)
 
     @torch.no_grad()
     def equalise(self, tensors: list[Tensor]) -> None:
@@ -236,17 +307,3 @@ class Ranks:
             self.group.from_first(flat)
             for t, values in zip(some, flat.split([t.numel() for t in some]), strict=True):
                 t.copy_(values.view_as(t))
-
-
-def views_of(data: BatchDataset) -> list[str]:
-    """Names of what batches have, by each modality's views."""
-    return [view for name, m in data.modalities.items() for view in (view_names(name, m) if data.augment else [name])]
-
-
-def _counted(batch: Batch, views: Sequence[str]) -> list[int]:
-    """Rows, columns of targets and of sets, and of each view its rows and whether one has several samples."""
-    wide = [
-        value.shape[1] if value is not None and value.dim() > 1 else 0 for value in (batch.targets, batch.label_sets)
-    ]
-    shown = [(int(batch.present[view].sum()), int("of" in batch.inputs.get(view, {}))) for view in views]
-    return [len(batch), *wide, *(number for each in shown for number in each)]

@@ -10,6 +10,8 @@ from torch import Tensor
 from clx.losses.base import Embeddings, Steps
 from clx.losses.primitives.autograd import at_least_float32
 from clx.pipelines.batches.batch import Batch, Counts
+from clx.pipelines.batches.columns import view_names
+from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.system.process_group import Group
 
 
@@ -115,3 +117,17 @@ def _longer(steps: Tensor, length: int) -> Tensor:
 def _as(packed: Tensor, dtype: torch.dtype) -> Tensor:
     """Bytes `[N, W]` as numbers of a type; a copy, since these have to begin where such numbers may."""
     return packed.flatten().clone().view(dtype)
+
+
+def views_of(data: BatchDataset) -> list[str]:
+    """Names of what batches have, by each modality's views."""
+    return [view for name, m in data.modalities.items() for view in (view_names(name, m) if data.augment else [name])]
+
+
+def counted(batch: Batch, views: Sequence[str]) -> list[int]:
+    """Rows, columns of targets and of sets, and of each view its rows and whether one has several samples."""
+    wide = [
+        value.shape[1] if value is not None and value.dim() > 1 else 0 for value in (batch.targets, batch.label_sets)
+    ]
+    shown = [(int(batch.present[view].sum()), int("of" in batch.inputs.get(view, {}))) for view in views]
+    return [len(batch), *wide, *(number for each in shown for number in each)]

@@ -38,11 +38,12 @@ class Course:
 
 def state_of(learner: Learner, course: Course) -> dict[str, Any]:
     """What only resuming needs: all state but the weights to evaluate with."""
+    sharded = learner.sharded
     state = {
         "step": learner.step,
         "bad_steps": course.bad_steps,
         "overflows": learner.overflows,
-        "optimizer": learner.optimizer.state_dict(),
+        "optimizer": learner.optimizer.state_dict() if sharded is None else sharded.moments(learner.optimizer),
         "scaler": learner.scaler.state_dict(),
         "random": checkpoint.random_state(),
         "validated": course.validated,
@@ -79,7 +80,10 @@ def _take(learner: Learner, state: dict[str, Any]) -> Course:
         learner.ema.n_averaged.fill_(state["ema_updates"])
     if learner.second is not None:
         learner.second.take(learner.model, state["second"])
-    learner.optimizer.load_state_dict(state["optimizer"])
+    optimizer, sharded = learner.optimizer, learner.sharded
+    optimizer.load_state_dict(
+        state["optimizer"] if sharded is None else sharded.moments_of(optimizer, state["optimizer"])
+    )
     for parameter, moments in learner.optimizer.state.items():
         for name, value in moments.items():
             if not value.ndim and name != "step":  # a scalar parameter of a run saved before these had shape [1]

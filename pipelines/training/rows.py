@@ -53,8 +53,9 @@ def keep_frozen_features(run: Run, learner: Learner, *datasets: BatchDataset) ->
     if "steps" in learner.needs or (learner.second is not None and not learner.second.follows):
         return
     learner.model.eval()
-    for rows in datasets:
-        use_frozen_features(run, rows, learner.autocast)
+    with learner.gathered():
+        for rows in datasets:
+            use_frozen_features(run, rows, learner.autocast)
     learner.model.train()
 
 

@@ -20,20 +20,27 @@ class Saving:
         """Step of the newest checkpoint; -1 before there is one."""
         self.source: checkpoint.Checkpoint | None = None
         """The checkpoint that a resumed run began at."""
-        self.time = time.monotonic()
+        self.time, self.asked = time.monotonic(), False
 
-    def due(self, step: int, signals: Signals) -> bool:
-        """Whether this step is to be saved whatever else happens at it."""
+    def due(self, step: int, signals: Signals, heard: Signals | None = None) -> bool:
+        """Whether this step is to be saved whatever else happens at it.
+
+        With `heard`, what this process is asked for while `signals` are what all ranks know, the minutes of one ask all
+        for it: they save at the same step.
+        """
         every = self.settings.save_every
-        minutes = (time.monotonic() - self.time) / 60
-        return bool(every and step % every == 0) or minutes > self.settings.save_minutes or signals.save
+        late = (time.monotonic() - self.time) / 60 > self.settings.save_minutes
+        if late and heard is not None:
+            heard.save, late = heard.save or not self.asked, False
+            self.asked = True
+        return bool(every and step % every == 0) or late or signals.save
 
     def save(self, learner: Learner, state: dict[str, Any], score: float | None) -> None:
         """Checkpoint the present step; `state` is what only resuming needs. Raises `Failed`."""
+        used = checkpoint.weights(*learner.used) if self.writes or learner.sharded is not None else {}
         if self.writes:
-            used = checkpoint.weights(*learner.used)
             checkpoint.save(self.out, learner.step, used, state, score, self.settings.keep)
-        self.step, self.time = learner.step, time.monotonic()
+        self.step, self.time, self.asked = learner.step, time.monotonic(), False
 
     def resumed(self, source: checkpoint.Checkpoint) -> None:
         """Go on after `source`; later checkpoints, of a run that is now done otherwise, are set aside."""

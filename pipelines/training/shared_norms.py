@@ -23,7 +23,12 @@ def share_norms(model: nn.Module, group: Group) -> None:
 
 def trains_norms(module: nn.Module) -> bool:
     """Whether a part of a model has batch norms that take statistics of the rows of all ranks now."""
-    return any(isinstance(vars(part).get("forward"), _Forward) and part.training for part in module.modules())
+    return any(part.training for part in shared_norms(module))
+
+
+def shared_norms(module: nn.Module) -> list[nn.Module]:
+    """Batch norms, of a part of a model, that count the rows of all ranks while they train."""
+    return [part for part in module.modules() if isinstance(vars(part).get("forward"), _Forward)]
 
 
 class _Forward:

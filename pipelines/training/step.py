@@ -81,16 +81,22 @@ class Learner:
         """Steps in a row that only the half-precision scaler spoiled."""
         self.model = run.model.to(self.device)
         self.objective = run.objective.to(self.device)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, self.objective, settings.weight_decay, settings.layer_decay),
-            lr=settings.lr,
-            fused=self.device.type in ("cpu", "cuda") or None,  # small parameters cost a fifth of a step on a CPU else
-        )
         self.scaler = torch.amp.grad_scaler.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.ema = averaged(self.model, self.objective, settings.ema) if settings.ema else None
         self.second = second_of(run, self.device)
         beside = [] if self.second is None else [self.second.module]
         self.chunks = Chunks(settings, *dict.fromkeys([self.model, self.used[0], *beside]))
+        self.ranks = None if group is None else Ranks(group, self.device, run, settings)
+        self.sharded = None
+        """The towers of which this rank keeps a part, which is what the optimiser has then."""
+        if settings.shard and self.ranks is not None:
+            self.sharded = self.ranks.shard(self.dtype, *dict.fromkeys([self.model, self.used[0]]))
+        groups = parameter_groups(self.model, self.objective, settings.weight_decay, settings.layer_decay)
+        self.optimizer = torch.optim.AdamW(
+            groups if self.sharded is None else self.sharded.kept(groups),
+            lr=settings.lr,
+            fused=self.device.type in ("cpu", "cuda") or None,  # small parameters cost a fifth of a step on a CPU else
+        )
         if settings.compile:
             compile_encoders(self.model, self.device, self.objective.needs())
         # what follows from these
@@ -108,7 +114,6 @@ class Learner:
         self.whole = nn.ModuleList([self.both, *beside])
         """All that a step may change."""
         self.buffers = KeptBuffers(self.whole)
-        self.ranks = None if group is None else Ranks(group, self.device, run, settings)
         if self.second is not None and self.second.follows and self.ranks is not None:
             self.ranks.join(self.second.module)
 
@@ -119,6 +124,10 @@ class Learner:
             return self.model, self.objective
         both = self.ema.module
         return both["model"], both["objective"]  # type: ignore[index]
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """All weights on this rank, to look at: those of towers that are split are else on others, too."""
+        return nullcontext() if self.sharded is None else self.sharded.whole()
 
     def hear(self, signals: Signals) -> Signals:
         """What is to be heeded of what this process is asked for: of several, what all of them know."""
@@ -179,13 +188,9 @@ class Learner:
         with stage("moving"):
             batch = batch.to(self.device)
         (loss, counts, embeddings, rows), relevance = self.gradients(batch)
-        loss = loss.detach()
-        if self.ranks is not None:
-            with stage("summing over ranks"):
-                loss = self.ranks.sum_gradients(loss)
         with stage("optimiser"):
             # the one time in a step that the host waits for a GPU
-            told = fetched({"loss": loss, **self.clip()})
+            told = fetched({"loss": loss.detach(), **self.clip()})
             value, norm, finite = told["loss"], told["norm"], math.isfinite(told["norm"] + told["of views"])
             outcome = self.apply(finite, math.isfinite(value))
         self.step += 1
@@ -196,23 +201,27 @@ class Learner:
         """Gradients of everything that learns, and what the networks that make views are to lower, by view.
 
         With `chunk: auto`, where memory runs out, all of it again from the same random state, half as many rows at a
-        time; not on several ranks, which plan alone.
+        time; on several ranks on all of them, also where it ran out on one.
         """
         if not self.chunks.automatic:
             return self.backward(batch)
-        if self.ranks is not None:  # one that began again would call what the others do not
+        ranks, rows, bears = self.ranks, len(batch), out_of_memory
+        if ranks is None:
+            self.chunks.plan(batch)
+        else:
+            assert batch.counts is not None
+            rows, bears = max(batch.counts.rows), ranks.all_know
             if not self.chunks.planned:
-                self.chunks.plan(batch, self.ranks.beside())
-                self.chunks.set(self.ranks.least(self.chunks.size))
-            return self.backward(batch)
-        self.chunks.plan(batch)
+                with self.gathered():
+                    self.chunks.plan(batch, ranks.beside())
+                self.chunks.set(ranks.least(self.chunks.size))
         streams = random_state()
         while True:
             try:
                 with undone_if_raised(self.whole):
                     return self.backward(batch)
             except Exception as error:
-                if not out_of_memory(error) or not self.chunks.halve(len(batch)):
+                if not bears(error) or not self.chunks.halve(rows):
                     raise
             restore_random(streams)  # outside of `except`, which holds on to what the step has made so far
             if self.device.type == "cuda":
@@ -221,12 +230,19 @@ class Learner:
     def backward(self, batch: Batch) -> tuple[Contrast, dict[str, Tensor]]:
         """As `gradients`, once."""
         self.optimizer.zero_grad(set_to_none=True)
-        found = self.contrast(batch, self.model, self.objective, self.step, 0, progress=self.step / self.steps)
-        with stage("backward", whole=True):
-            self.scaler.scale(found.loss).backward()
-        if self.augmenters and (self.step + 1) % augmenters.EVERY == 0:
-            return found, self.train_augmenters(batch)
-        return found, {}
+        ranks, relevance = self.ranks, dict[str, Tensor]()
+        with nullcontext() if ranks is None else ranks.bearing():
+            found = self.contrast(batch, self.model, self.objective, self.step, 0, progress=self.step / self.steps)
+            with stage("backward", whole=True):
+                self.scaler.scale(found.loss).backward()
+                if ranks is not None:
+                    ranks.backward()
+            if self.augmenters and (self.step + 1) % augmenters.EVERY == 0:
+                relevance = self.train_augmenters(batch)
+        if ranks is not None:
+            with stage("summing over ranks"):
+                found = found._replace(loss=ranks.sum_gradients(found.loss.detach()))
+        return found, relevance
 
     def apply(self, finite_gradient: bool, finite_loss: bool) -> Literal["taken", "overflow", "spoiled"]:
         """Change the weights, or, where something is not finite, nothing at all."""
@@ -268,7 +284,12 @@ class Learner:
         self.scaler.unscale_(self.optimizer)
         most = self.settings.clip or math.inf
         parts = {"norm": self.learned, "of views": self.augmenters}
-        return {name: nn.utils.clip_grad_norm_(each, most) for name, each in parts.items()}
+        if self.sharded is None:
+            return {name: nn.utils.clip_grad_norm_(each, most) for name, each in parts.items()}
+        norms = {name: self.sharded.norm(each) for name, each in parts.items()}
+        for name, each in parts.items():
+            nn.utils.clip_grads_with_norm_(each, most, norms[name])
+        return norms
 
 
 def seen(rows: Tensor, here: Tensor) -> Tensor:

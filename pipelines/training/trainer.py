@@ -79,7 +79,7 @@ class Trainer:
     def loop(self, progress: Progress, signals: Signals) -> float:
         """All remaining steps; returns rows per second."""
         self.say = progress.say
-        signals = self.learner.hear(signals)
+        heard, signals = None if self.learner.ranks is None else signals, self.learner.hear(signals)
         if self.run.config.data.cache == "memory":
             keep_frozen_features(self.run, self.learner, self.rows, *([self.val] if self.val else []))
         if self.saving.step < 0:
@@ -97,7 +97,7 @@ class Trainer:
             figures = self.update(batch)
             progress.step(self.step, self.plan.steps, loss=figures["loss"], rows_per_s=round(speed()))
             validated = self.due() and self.validate(signals) and self.val is not None
-            if validated or self.step == self.plan.steps or signals.stop or self.saving.due(self.step, signals):
+            if validated or self.step == self.plan.steps or signals.stop or self.saving.due(self.step, signals, heard):
                 self.save()
                 signals.save = False
             turn_ends()

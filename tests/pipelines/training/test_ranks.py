@@ -11,6 +11,8 @@ from torch import Tensor
 
 from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs.folder import read_config
+from clx.pipelines.system.errors import BadInput
 from together import Course, cases, learn, on_ranks, play, write_rows
 from trained import Heard, weights
 
@@ -53,11 +55,14 @@ def test_ranks_learn_what_one_process_learns(rows: Path, ranks: Found, name: str
     exact = case.exact if case.double else 1e-5
     assert one.losses
     assert one.val
-    for found in (rank[name] for rank, _ in ranks):
+    for rank, found in enumerate(rank[name] for rank, _ in ranks):
         assert found.losses == pytest.approx(one.losses, rel=exact, abs=exact)
-        assert apart(one.gradients, found.gradients) < exact
         if case.plain:
             assert found.val == pytest.approx(one.val, rel=exact, abs=exact)
+        if rank and case.train.get("shard"):  # rank 0 alone gathers
+            continue
+        assert apart(one.gradients, found.gradients) < exact
+        if case.plain:
             assert apart(one.weights, found.weights) < exact
         assert all(torch.equal(found.weights[key], ranks[0][0][name].weights[key]) for key in found.weights)
 
@@ -75,7 +80,14 @@ def test_what_is_sent_in_a_step_is_known_beforehand(rows: Path, ranks: Found, na
         views, width, parameters = 2, 16, sum(g.numel() for g in one.gradients.values())
         exchange = 8 * (5 + 3 + 2 * views)
         rows_sent = most * (8 * views * width + views + 8 + 8 + 4)
-        assert ranks[0][0][name].bytes == exchange + rows_sent + 8 * (parameters + len(one.gradients) + 1)
+        assert ranks[0][0][name].bytes == exchange + rows_sent + 8 * (parameters + len(one.gradients) + 2)
+
+
+@pytest.mark.parametrize("name", ["memory, forward", "memory, backward", "memory, shard"])
+def test_where_memory_runs_out_on_one_all_take_fewer_rows_at_a_time(ranks: Found, name: str) -> None:
+    sizes = {rank[name].chunk for rank, _ in ranks}
+    assert len(sizes) == 1
+    assert sizes <= {2, 3, 4}
 
 
 def saved(run: Path) -> dict[str, Tensor]:
@@ -109,6 +121,24 @@ def test_a_run_of_several_ranks_goes_on_with_one(rows: Path, ranks: Found, alone
     train(checkpoint.read_config(begun), begun, Heard(), resume=True)
     assert list(losses(begun)) == [1, 6]
     assert losses(begun) == pytest.approx(losses(whole), rel=1e-5)
+
+
+def test_a_run_whose_towers_are_split_leaves_the_files_of_any_other(
+    rows: Path, ranks: Found, alone: dict[str, Any]
+) -> None:
+    """It is stopped and goes on, on as many ranks and on one, which is told to split nothing."""
+    size = len(ranks)
+    split, then, whole = (rows / name for name in (f"split-{size}", f"split-then-{size}", "split-0"))
+    assert checkpoint.last(then).step == 4
+    with pytest.raises(BadInput, match="train.shard: true splits towers over several processes, and this is one"):
+        train(checkpoint.read_config(then), then, Heard(), resume=True)
+    train(read_config(then, ["train.shard=false"]), then, Heard(), resume=True)
+    expected = saved(whole)
+    for run in (split, then):
+        found = saved(run)
+        assert losses(run) == pytest.approx(losses(whole), rel=1e-5)
+        assert {name: t.shape for name, t in found.items()} == {name: t.shape for name, t in expected.items()}
+        assert apart(weights(run), weights(whole)) < 1e-4
 
 
 def test_bad_rows_are_those_of_one_process(rows: Path, ranks: Found, alone: dict[str, Any]) -> None:
