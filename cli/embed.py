@@ -8,6 +8,7 @@ import typer
 from clx.cli import options
 from clx.cli.inputs import pairs
 from clx.cli.output import Rate, emit_json, note
+from clx.cli.ranks import ON, apart_or_together, is_first, quiet, unheard
 
 
 def embed(
@@ -33,6 +34,7 @@ def embed(
     batch_size: options.BatchSize = 128,
     workers: options.Workers = None,
     device: options.Device = "auto",
+    processes: options.Processes = None,
     strict: options.Strict = False,
     shard: options.Shard = None,
     overwrite: Annotated[bool, typer.Option(help="Replace what is there, unfinished parts too.")] = False,
@@ -45,28 +47,30 @@ def embed(
 
     clx embed runs/digits --data more.csv --out more.parquet
 
+    clx embed runs/digits --data more.csv --out more.parquet --processes 4
+
     clx embed runs/digits --data more.csv --out more --shard 3/16
 
     clx embed ViT-B-32 --pretrained laion2b_s34b_b79k --data photos/ --out photos.npy --modality image --dtype float16
     """
-    from clx.pipelines.system.shard import shard_of
+    columns = pairs("--column", column)
+    with apart_or_together(shard, processes, "embeds", ON) as (share, group):
+        from clx.pipelines.system.devices import own_device
+        from clx.pipelines.use import embed as pipeline
+        from clx.pipelines.use.embedding_tables import EmbeddingOptions
 
-    share, told = shard_of(shard, "embeds a share of the rows in each")
-    if told or shard == "env":
-        note(told or f"shard {share}")
-    from clx.pipelines.system.devices import own_device
-    from clx.pipelines.use import embed as pipeline
-    from clx.pipelines.use.embedding_tables import EmbeddingOptions
-
-    rate, own = Rate("rows embedded"), own_device(device) if share else device
-    summary = pipeline.embed(
-        model, out, data, EmbeddingOptions(split, modality, id, keep, dtype, normalize, batch_size, dim),
-        shard=share, columns=pairs("--column", column), allow_outside=allow_outside, pretrained=pretrained,
-        checkpoint=checkpoint, device=own, workers=workers, strict=strict, overwrite=overwrite, step=rate.count,
-        say=note,
-    )  # fmt: skip
-    if rate.number:
-        rate.end()
+        rate = Rate("rows embedded" if group is None else f"rows embedded by rank {group.rank}")
+        with quiet(group):
+            summary = pipeline.embed(
+                model, out, data, EmbeddingOptions(split, modality, id, keep, dtype, normalize, batch_size, dim),
+                shard=share, group=group, columns=columns, allow_outside=allow_outside, pretrained=pretrained,
+                checkpoint=checkpoint, device=own_device(device) if share else device, workers=workers, strict=strict,
+                overwrite=overwrite, step=rate.count, say=note if is_first(group) else unheard,
+            )  # fmt: skip
+        if rate.number:
+            rate.end()
+    if not is_first(group):
+        return
     left_out = f", {summary['skipped']} left out" if summary["skipped"] else ""
     note(f"{summary['rows']} rows in {', '.join(summary['files'])}{left_out}")
     if json:

@@ -9,6 +9,7 @@ from clx.cli import options
 from clx.cli.evaluation_tables import show_evaluation, tell_skipped
 from clx.cli.inputs import pairs, whole_numbers
 from clx.cli.output import emit_json, emit_table, note
+from clx.cli.ranks import ANEW, is_first, quiet, together, unheard
 from clx.pipelines.config.task_names import TASKS
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of resamples, episodes and drawn rows.")] = 0,
     checkpoint: options.Checkpoint = "best",
     device: options.Device = "auto",
+    processes: options.Processes = None,
     skip_bad_rows: Annotated[bool, typer.Option(help="Leave bad rows out, naming them, and go on.")] = False,
     force: Annotated[bool, typer.Option(help="Evaluate again what was evaluated before.")] = False,
     explain: Annotated[bool, typer.Option(help="Print what each figure means, and stop.")] = False,
@@ -89,6 +91,8 @@ def evaluate(
     clx eval runs/digits --task probe --task knn --k 5 --features head
 
     clx eval runs/words --dim 64
+
+    clx eval runs/photos --processes 4
 
     clx eval runs/load --task forecast --horizons 24,48,168
 
@@ -123,12 +127,17 @@ def evaluate(
         template,
     )
     columns = pairs("--column", column)
-    from clx.pipelines.evaluation.evaluate import evaluate_run
+    with together(processes, ANEW) as group:
+        from clx.pipelines.evaluation.evaluate import evaluate_run
 
-    result = evaluate_run(
-        model, task, settings, pretrained=pretrained, data=data, split=split, train=train, label=label, target=target,
-        columns=columns, checkpoint=checkpoint, device=device, skip_bad=skip_bad_rows, force=force, say=note,
-    )  # fmt: skip
+        with quiet(group):
+            result = evaluate_run(
+                model, task, settings, pretrained=pretrained, data=data, split=split, train=train, label=label,
+                target=target, columns=columns, checkpoint=checkpoint, device=device, skip_bad=skip_bad_rows,
+                force=force, say=note if is_first(group) else unheard, group=group,
+            )  # fmt: skip
+    if not is_first(group):
+        return
     tell_skipped(result)
     if json:
         emit_json(result)

@@ -90,7 +90,7 @@ def run() -> int:
         return fail(str(error), error.exit_code)
 
 
-SHARED = ("train", "embed", "predict", "sweep")
+SHARED = ("train", "eval", "embed", "predict", "sweep")
 """Commands that the processes of one job do together, or share out."""
 
 

@@ -65,6 +65,9 @@ Shard = Annotated[
     str | None,
     typer.Option(metavar="K/N|env", help="This job's share, 0/N to N-1/N; env: what SLURM or torchrun say."),
 ]
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="Share the rows out over so many processes of this machine, one for each GPU.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows at a time.")]
 Workers = Annotated[

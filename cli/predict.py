@@ -10,6 +10,7 @@ import typer
 from clx.cli import options
 from clx.cli.inputs import pairs
 from clx.cli.output import emit_json, emit_table, note
+from clx.cli.ranks import ANEW, apart_or_together, is_first, unheard
 
 
 def predict(
@@ -42,6 +43,7 @@ def predict(
     checkpoint: options.Checkpoint = "best",
     batch_size: options.BatchSize = 256,
     device: options.Device = "auto",
+    processes: options.Processes = None,
     strict: options.Strict = False,
     shard: options.Shard = None,
     json: options.Json = False,
@@ -58,58 +60,65 @@ def predict(
 
     clx predict runs/airfoil more.csv --keep id | jq .predicted_target
 
+    clx predict runs/airfoil many.parquet --out predictions.parquet --processes 4
+
     clx predict runs/airfoil many.parquet --out predictions --shard 3/16
 
     clx predict runs/pump today.csv --anomaly | jq 'select(.anomaly)'
     """
     from clx.pipelines.data.writers import check_name
     from clx.pipelines.system.errors import BadInput
-    from clx.pipelines.system.shard import shard_of
 
     if out is not None and json:
         raise BadInput("--json prints lines, --out writes them: give one of the two")
     if not anomaly and (average is not None or beta is not None):
         raise BadInput("--average and --beta are about --anomaly, which is not given")
-    part, told = shard_of(shard, "predicts a share of the rows in each")
-    if told or shard == "env":
-        note(told or f"shard {part}")
-    if part is not None and out is None:
+    if shard is not None and out is None:
         raise BadInput("--shard writes a part of a folder: name it with --out")
-    if anomaly and (keep or probabilities or part):
-        raise BadInput("--keep, --probabilities and --shard are for rows of a table, not for the steps of recordings")
+    if anomaly and (keep or probabilities or shard or processes):
+        raise BadInput(
+            "--keep, --probabilities, --shard and --processes are for rows of a table, not for the steps of recordings"
+        )
     if anomaly and column:
         raise BadInput("--column is for rows of a table; of recordings data.windows says the column")
-    if out is not None and part is None:
+    if out is not None and shard is None:
         check_name(out, overwrite)
     elif out is None and overwrite:
         raise BadInput("--overwrite is about the file of --out, which is not given")
     columns = pairs("--column", column)
-    from clx.pipelines.system.devices import own_device
-    from clx.pipelines.use.predict import BETA, USUAL, Predictor, check_beta
+    with apart_or_together(shard, processes, "predicts", ANEW) as (part, group):
+        from clx.pipelines.system.devices import own_device
+        from clx.pipelines.use.predict import BETA, USUAL, Predictor, check_beta
 
-    beta = BETA if beta is None else beta
-    check_beta(beta)
-    device = own_device(device) if part else device
-    predictor = Predictor(run, checkpoint=checkpoint, device=device, batch_size=batch_size, strict=strict, say=note)
-    start = time.monotonic()
-    if anomaly:
-        predictions = predictor.anomalies(source, split, average=average or USUAL, beta=beta)
-    else:
-        predictions = predictor.predict(
-            source, split, columns=columns, keep=keep, probabilities=probabilities, shard=part
-        )
-    if out is not None and part is not None:
-        out, made = predictions.save_part(out, overwrite=overwrite)
-        if not made:
-            note(f"{out} is whole already")
-            return
-    elif out is not None:
-        predictions.save(out, overwrite=overwrite)
-    elif json or not sys.stdout.isatty():
-        for line in predictions:
-            emit_json(line, digits=17)  # columns are repeated as they are
-    elif shown := list(predictions):
-        emit_table(shown)
+        beta = BETA if beta is None else beta
+        check_beta(beta)
+        device = own_device(device) if part else device if group is None else group.device(device)
+        say = note if is_first(group) else unheard
+        predictor = Predictor(run, checkpoint=checkpoint, device=device, batch_size=batch_size, strict=strict, say=say)
+        start = time.monotonic()
+        if anomaly:
+            predictions = predictor.anomalies(source, split, average=average or USUAL, beta=beta)
+        else:
+            predictions = predictor.predict(
+                source, split, columns=columns, keep=keep, probabilities=probabilities, shard=part, group=group
+            )
+        if not is_first(group):
+            for _ in predictions:
+                pass
+        elif out is not None and part is not None:
+            out, made = predictions.save_part(out, overwrite=overwrite)
+            if not made:
+                note(f"{out} is whole already")
+                return
+        elif out is not None:
+            predictions.save(out, overwrite=overwrite)
+        elif json or not sys.stdout.isatty():
+            for line in predictions:
+                emit_json(line, digits=17)  # columns are repeated as they are
+        elif shown := list(predictions):
+            emit_table(shown)
+    if not is_first(group):
+        return
     saved, bad = f" in {out}" if out else "", predictions.bad
     seconds = time.monotonic() - start
     note(f"{predictions.count} rows{saved}, {seconds:.1f} s" + (f", {bad} without a prediction" if bad else ""))

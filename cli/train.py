@@ -1,9 +1,8 @@
 """`clx train`."""
 
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +12,11 @@ from clx.cli import options
 from clx.cli.evaluation_tables import show_evaluation, tell_skipped
 from clx.cli.inputs import refuse_two_lengths
 from clx.cli.output import cell, emit_json, emit_table, note, note_table, progress
+from clx.cli.ranks import RESUME, is_first, quiet, together
+from clx.pipelines.system.progress import Silent
 
 if TYPE_CHECKING:
     from clx.pipelines.config.schema import Config
-    from clx.pipelines.system.process_group import Group
-    from clx.pipelines.system.progress import Progress
-    from clx.pipelines.system.ranks import Place
 
 
 def train(
@@ -63,72 +61,31 @@ def train(
         "train.seed": seed,
     }
     refuse_two_lengths(settings, flags)
-    place = place_of(processes)
     placed = out is not None or overwrite
-    if processes is not None and processes > 1 and place is None and not dry_run:
-        config_of(source, resume, settings, flags, placed)  # what is wrong is said once, and at once
-        from clx.pipelines.system.launch import launch
-
-        raise typer.Exit(launch([sys.executable, "-c", AGAIN, *sys.argv[1:]], processes))
-    with joined(place) as group:
-        config = config_of(source, resume, settings, flags, placed)
+    configured = partial(config_of, source, resume, settings, flags, placed)
+    # before processes are started, what is wrong is said once, and at once
+    with together(None if dry_run else processes, RESUME, configured) as group:
+        config = configured()
         from clx.pipelines.experiments import train as pipeline
         from clx.pipelines.runs.folder import run_name
         from clx.pipelines.training.dry_run import dry_run as planned
 
         if dry_run:
-            if group is None or group.rank == 0:
+            if is_first(group):
                 show_plan(planned(config), json)
             return
         folder = resume or out or Path("runs") / run_name(Path(source or "").stem)
-        with quiet() if group is not None and group.rank else progress() as shown:
+        with quiet(group), progress() if is_first(group) else nullcontext(Silent()) as shown:
             summary = pipeline.train(
                 config, folder, shown, resume=resume is not None, overwrite=overwrite, group=group, profile=profile
             )
-        if group is not None and group.rank:
+        if not is_first(group):
             return
         tell_skipped(summary.get("evaluation", {}))
         if json:
             emit_json(summary)
         else:
             show_summary(summary, folder)
-
-
-AGAIN = "from clx.cli.main import main; main()"
-"""What a process runs that is one of several."""
-
-
-def place_of(processes: int | None) -> "Place | None":
-    """The place that a launcher has given this process among several; None where it is alone. Raises `BadInput`."""
-    from clx.pipelines.system import ranks
-    from clx.pipelines.system.errors import BadInput
-
-    place = ranks.place_of()
-    size = 1 if place is None else place.size
-    if processes is not None and place is not None and processes != size:
-        raise BadInput(
-            f"--processes {processes}, but a launcher has started {size}: say how many to it, and leave --processes out"
-        )
-    return place if size > 1 else None
-
-
-def joined(place: "Place | None") -> AbstractContextManager["Group | None"]:
-    """The processes that train together, met; None for one that is alone."""
-    if place is None:
-        return nullcontext()
-    from clx.pipelines.system.process_group import joined
-
-    return joined(place)
-
-
-@contextmanager
-def quiet() -> Iterator["Progress"]:
-    """Nothing is said: rank 0 says it."""
-    from clx.pipelines.system.progress import Silent
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield Silent()
 
 
 def config_of(

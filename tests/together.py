@@ -27,6 +27,7 @@ from clx.losses.base import LOSSES
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
+from clx.pipelines.evaluation import embeddings
 from clx.pipelines.experiments.train import train
 from clx.pipelines.model.build import prepare
 from clx.pipelines.system.errors import BadInput, Stopped
@@ -38,6 +39,9 @@ from clx.pipelines.training import distributed
 from clx.pipelines.training.schedule import plan
 from clx.pipelines.training.step import Contrast, Learner
 from clx.pipelines.training.trainer import Trainer
+from clx.pipelines.use.embed import embed
+from clx.pipelines.use.embedding_tables import EmbeddingOptions
+from clx.pipelines.use.predict import Predictor
 from configs import TIME_KEPT
 from samples import png
 from trained import Heard, StopAt
@@ -317,6 +321,10 @@ def play(folder: Path, group: Group | None) -> dict[str, Any]:
         train(config_of(bad, folder, 3), folder / f"fail-{size}", Heard(), group=group)
     except BadInput as error:
         found["bad"] = str(error).replace(f"fail-{size}", "fail")
+    told = config_of(TOLD, folder, 3).model_copy(update={"eval": ["retrieval", "probe", "classification"]})
+    with patch.object(embeddings, "ROWS", 4):
+        train(told, folder / f"told-{size}", Heard(), group=group)
+    use(folder / f"told-{size}", folder / "rows.csv", group)
     plain = Learner.contrast
 
     def poisoned(self: Learner, batch: Batch, *given: Any) -> Contrast:
@@ -328,6 +336,19 @@ def play(folder: Path, group: Group | None) -> dict[str, Any]:
     train(config_of(case, folder, 6), folder / f"skipped-{size}", Heard(), group=group)
     Learner.contrast = plain  # type: ignore[method-assign]
     return found
+
+
+TOLD = Case([{"name": "clip"}, {"name": "cross-entropy"}], data={"label": "kind"})
+
+
+def use(run: Path, rows: Path, group: Group | None, to: str = "") -> None:
+    """Embed rows, and predict their classes, into files beside the run."""
+    embed(run, run.with_name(f"{run.name}{to}.parquet"), str(rows), EmbeddingOptions(batch_size=2), group=group)
+    predictions = Predictor(run, batch_size=2).predict(str(rows), group=group)
+    if group is None or group.rank == 0:
+        predictions.save(run.with_name(f"{run.name}{to}.csv"))
+    else:
+        assert not list(predictions)
 
 
 def on_ranks(folder: Path, size: int) -> list[tuple[dict[str, Course], dict[str, Any]]]:

@@ -1,14 +1,14 @@
 """A manifest in the shared space: every row through its towers once, for all that is then asked of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings
-from clx.pipelines.batches.batch import BadRow
+from clx.pipelines.batches.batch import BadRow, Key
 from clx.pipelines.batches.cells import cell_at, content_of
 from clx.pipelines.batches.columns import check_columns, has_columns
 from clx.pipelines.batches.dataset import BatchDataset
@@ -20,7 +20,8 @@ from clx.pipelines.model.build import Run, class_names
 from clx.pipelines.model.frozen_features import use_frozen_features
 from clx.pipelines.model.scoring import queries
 from clx.pipelines.model.widths import first_columns
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, Failed
+from clx.pipelines.system.process_group import Group
 
 ROWS = 256
 """Rows that go through the towers at a time."""
@@ -77,7 +78,6 @@ class Embedded:
         )
 
 
-@torch.no_grad()
 def embed_manifest(
     run: Run,
     manifest: Manifest,
@@ -92,6 +92,25 @@ def embed_manifest(
     Modalities whose columns the manifest lacks are missing in every row. Labels are numbered by `classes` and then
     by what the manifest has besides; by the run's own classes first where none are given. Raises `BadInput` when
     no modality is there, and for embeddings that are not finite.
+    """
+    found = embed_on(None, run, manifest, on_bad, report, classes, features)
+    assert found is not None
+    return found
+
+
+@torch.no_grad()
+def embed_on(
+    group: Group | None,
+    run: Run,
+    manifest: Manifest,
+    on_bad: Literal["fail", "skip"],
+    report: Report,
+    classes: list[str] | None,
+    features: bool,
+) -> Embedded | None:
+    """As `embed_manifest`, by all ranks of a group, which are called alike: each embeds some batches.
+
+    Rank 0 has what one process would have, the others have None.
     """
     modalities = {name: m for name, m in run.scored().items() if has_columns(manifest, name, m)}
     if not modalities:
@@ -110,23 +129,31 @@ def embed_manifest(
     if run.config.data.cache == "memory":
         use_frozen_features(run, data)
     device = run.device
-    parts: list[Embedded] = []
+    parts: list[_Part] = []
     bad: set[int] = set()
 
     def hear(found: list[BadRow]) -> None:
         bad.update(one.row for one in found)
         report(found)
 
-    for batch in batches(data, once(len(data), ROWS), run.config.train.workers, report=hear):
-        moved = batch.to(device)
-        entered: Embeddings | None = {} if features else None
-        z = _on_cpu(run.model(moved.inputs, moved.present, features=entered))
-        for name, rows in z.items():
-            if not rows[batch.present[name]].isfinite().all():  # no comparison with NaN holds: ranks would be 1
-                raise BadInput(f"{manifest.name}: the model's {name} embeddings are not finite")
-        targets = batch.targets.view(len(batch), len(target))
-        parts.append(Embedded(manifest, z, batch.present, batch.labels, every, targets, target, batch.sample_id))
-        parts[-1].features, parts[-1].label_sets = _on_cpu(entered or {}), batch.label_sets
+    def made(keys: list[Key], hear: Report) -> Iterator[_Part]:
+        for batch in batches(data, keys, run.config.train.workers, report=hear):
+            moved = batch.to(device)
+            entered: Embeddings | None = {} if features else None
+            z = _on_cpu(run.model(moved.inputs, moved.present, features=entered))
+            for name, rows in z.items():
+                if not rows[batch.present[name]].isfinite().all():  # no comparison with NaN holds: ranks would be 1
+                    raise BadInput(f"{manifest.name}: the model's {name} embeddings are not finite")
+            targets = batch.targets.view(len(batch), len(target))
+            yield _Part(z, batch.present, batch.labels, targets, batch.label_sets, _on_cpu(entered or {}))
+
+    keys = once(len(data), ROWS)
+    if group is None:
+        parts += made(keys, hear)
+    else:
+        parts += shared_out(group, keys, made, hear)
+        if group.rank:
+            return None
     if not parts:
         raise BadInput(f"{manifest.name}: no usable rows")
     return Embedded(
@@ -141,6 +168,38 @@ def embed_manifest(
         torch.cat([part.label_sets for part in parts if part.label_sets is not None]) if sets else None,
         _joined([part.features for part in parts]),
     )
+
+
+class _Part(NamedTuple):
+    """Of a batch, what `Embedded` has of all rows."""
+
+    z: Embeddings
+    present: dict[str, Tensor]
+    labels: Tensor
+    targets: Tensor
+    label_sets: Tensor | None
+    features: dict[str, Tensor]
+
+
+def shared_out(
+    group: Group, keys: list[Key], made: Callable[[list[Key], Report], Iterator[_Part]], hear: Report
+) -> list[_Part]:
+    """What is made of all keys, each rank having some of them; on rank 0, which hears of all bad rows.
+
+    Raises the first error of any rank there.
+    """
+    parts, bad, error = list[_Part](), list[list[BadRow]](), None
+    try:
+        parts += made(keys[group.share(len(keys))], bad.append)
+    except (BadInput, Failed) as found:
+        error = type(found), str(found)
+    by_rank = group.collected((parts, bad, error))
+    for _, found_bad, said in by_rank:
+        for rows in found_bad:
+            hear(rows)
+        if said is not None:
+            raise said[0](said[1])
+    return [part for of_rank, *_ in by_rank for part in of_rank]
 
 
 def _on_cpu(tensors: Embeddings) -> Embeddings:

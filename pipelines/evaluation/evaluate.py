@@ -11,11 +11,10 @@ from typing import Any
 from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.columns import other_names
 from clx.pipelines.config.task_names import TASKS, Task
-from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import splits_of
 from clx.pipelines.evaluation import results
 from clx.pipelines.evaluation import tasks as _  # noqa: F401  (registers them)
-from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_manifest, ignore_bad_rows
+from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_on, ignore_bad_rows
 from clx.pipelines.evaluation.evaluated_rows import OnBad, Source, evaluated_rows, with_longest_horizon
 from clx.pipelines.evaluation.result_key import key
 from clx.pipelines.evaluation.results import SCHEMA, Settings
@@ -24,6 +23,7 @@ from clx.pipelines.measures import probes
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput, Failed, explain_out_of_memory, nearest
+from clx.pipelines.system.process_group import Group
 
 WHOLE_WIDTH: tuple[Task, ...] = ("classification", "forecast")
 """Tasks on what is learned from time steps, or predicted from whole embeddings: they have no figures by width."""
@@ -42,22 +42,38 @@ def evaluate(
     on_bad: OnBad = "fail",
     report: Report = ignore_bad_rows,
     say: Callable[[str], None] = lambda text: None,
+    group: Group | None = None,
 ) -> dict[str, Any]:
     """Every task of `tasks` that the data allow, as one JSON object (see `clx.pipelines.evaluation.results`).
 
-    `say` hears what begins: rows being embedded, and each task. Raises `BadInput` when `strict` and none is possible,
-    and when one of `named`, which somebody asked for by name, is not.
+    With `group`, rows are embedded by all ranks; rank 0 has the figures, the others nothing. `say` hears what begins:
+    rows being embedded, and each task. Raises `BadInput` when `strict` and none is possible, and when one of `named`,
+    which somebody asked for by name, is not.
     """
     run.model.eval()
     run.objective.eval()
     run = run.narrowed(settings.dim)
     wanted = bool(set(tasks) & set(LEARNING)) and settings.features == "encoder"
 
-    def embed(rows: Manifest, classes: list[str] | None = None) -> Embedded:
-        say(f"embedding {len(rows)} rows of {rows.name}")
-        return embed_manifest(run, rows, on_bad=on_bad, report=report, classes=classes, features=wanted)
+    def work(which: str, classes: list[str] | None) -> Embedded | None:
+        rows = getattr(source, which)
+        return embed_on(group, run, rows, on_bad, report, classes, wanted)
 
-    embedded = embed(source.rows)
+    if group is not None and group.rank:
+        while (asked := group.told(None)) is not None:
+            work(*asked)
+        return {}
+
+    def embed(which: str, classes: list[str] | None = None) -> Embedded:
+        rows = getattr(source, which)
+        say(f"embedding {len(rows)} rows of {rows.name}")
+        if group is not None:
+            group.told((which, classes))
+        found = work(which, classes)
+        assert found is not None
+        return found
+
+    embedded = embed("rows")
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "clx": version("clx"),
@@ -76,8 +92,8 @@ def evaluate(
     def learn() -> Learning:
         if source.train is None:
             raise Unfit("needs training rows to learn from, other than those it is asked about")
-        train = embed(source.train, embedded.classes)
-        return Learning(train, None if source.val is None else embed(source.val, train.classes))
+        train = embed("train", embedded.classes)
+        return Learning(train, None if source.val is None else embed("val", train.classes))
 
     whole = TaskContext(run, embedded, learn, settings, source.train, source.val, on_bad, report)
     apart = parted(whole, settings.seed) if source.drawn else whole
@@ -89,6 +105,8 @@ def evaluate(
         except Unfit as reason:
             skipped[task] = str(reason)
     result |= by_width(whole, apart, [task for task in tasks if task not in skipped], say)
+    if group is not None:
+        group.told(None)
     refuse_skipped(source, skipped, {*tasks} if strict and len(skipped) == len(tasks) else {*named})
     return result | ({"skipped": skipped} if skipped else {})
 
@@ -166,6 +184,7 @@ def evaluate_run(
     skip_bad: bool = False,
     force: bool = False,
     say: Callable[[str], None],
+    group: Group | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run on a split of its own data or of another source, or an OpenCLIP model on a source.
 
@@ -176,7 +195,8 @@ def evaluate_run(
     for name in tasks:
         if name not in (*TASKS, "all"):
             raise BadInput(f"unknown task {name!r}{nearest(name, [*TASKS, 'all'])}")
-    run = open_model(str(model), pretrained, checkpoint, device).narrowed(settings.dim)
+    own_device = device if group is None else group.device(device)
+    run = open_model(str(model), pretrained, checkpoint, own_device).narrowed(settings.dim)
     own, names = pretrained is None, {}
     if not own:
         if data is None:
@@ -197,6 +217,8 @@ def evaluate_run(
     if own and not force:
         wanted = key(run, source, chosen, settings, on_bad)
         kept = next((each for each in results.saved(Path(model)) if each["key"] == wanted), None)
+        if group is not None:
+            kept = group.told(kept)  # as rank 0 finds it
         if kept is not None:
             refuse_skipped(source, kept.get("skipped", {}), named)
             say("evaluated before, and nothing has changed (--force does it again)")
@@ -214,8 +236,9 @@ def evaluate_run(
             on_bad=on_bad,
             report=partial(tell_of_bad_rows, say) if on_bad == "skip" else ignore_bad_rows,
             say=say,
+            group=group,
         )
-    if own:
+    if own and (group is None or group.rank == 0):
         keep(Path(model), result, say)
     return result
 

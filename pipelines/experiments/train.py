@@ -58,7 +58,7 @@ def train(
 
     With `resume`, `config` is the run's own, but for its `CHANGEABLE` keys (see `relengthened`), and training
     continues after its last whole checkpoint. With `group`, this process is one of several that train together, all
-    called alike, and rank 0 alone writes and evaluates. With `profile`, where the time of the first steps went is in
+    called alike, and rank 0 alone writes and has figures. With `profile`, where the time of the first steps went is in
     the result and in the file `profile.json` of the folder; after a pre-training, of the steps that follow it.
 
     Raises `BadInput` before anything is written when the config does not fit the data or another process trains there,
@@ -212,7 +212,11 @@ def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
         "rows_per_s": round(speed),
         "split": name,
     }
-    if config.eval and trainer.writes:
+    if trainer.group is not None:
+        trainer.group.wait()  # until all is saved
+    if config.eval and not trainer.writes:
+        _evaluate(trainer, splits, name)
+    elif config.eval:
         if name == "train":
             progress.say("there are no val or test rows: these figures are of the training rows")
         elif name == "val":
@@ -268,6 +272,7 @@ def _evaluate(trainer: Trainer, splits: dict[str, Manifest], name: str) -> dict[
                 strict=False,
                 on_bad=config.data.on_bad_row,
                 report=partial(trainer.bad_rows.report, split=name),
+                group=trainer.group,
             )
     except BadInput as error:
         raise BadInput(f"trained and saved in {out}, but its evaluation failed: {error}") from None
@@ -275,7 +280,8 @@ def _evaluate(trainer: Trainer, splits: dict[str, Manifest], name: str) -> dict[
         raise Stopped(
             f"trained and saved in {out}; {error} before it was evaluated: clx eval {out}", error.exit_code
         ) from None
-    save(out, result, ended=True)
+    if trainer.writes:
+        save(out, result, ended=True)
     return result
 
 

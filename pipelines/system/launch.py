@@ -21,11 +21,11 @@ LOOK = 0.05
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 
 
-def launch(command: Sequence[str], count: int) -> int:
+def launch(command: Sequence[str], count: int, then: str = "") -> int:
     """Run `command` as `count` ranks until all have ended; the exit code, 0 or that of the first that failed.
 
     Rank 0 has this process's stdin and stdout; all have its stderr. Signals are passed on. Raises `Failed` where one
-    was killed, with its rank and exit code, after the others have been ended.
+    was killed, with its rank and exit code and what to do `then`, after the others have been ended.
     """
     reading, writing = os.pipe()
     ranks: list[subprocess.Popen[bytes]] = []
@@ -43,7 +43,7 @@ def launch(command: Sequence[str], count: int) -> int:
                         start_new_session=True,  # else a terminal's signals come twice, from it and from here
                     )
                 )
-            return _watched(ranks)
+            return _watched(ranks, then)
     finally:
         for process in ranks:
             with suppress(ProcessLookupError):
@@ -97,7 +97,7 @@ def _passed_on(ranks: list["subprocess.Popen[bytes]"]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _watched(ranks: list["subprocess.Popen[bytes]"]) -> int:
+def _watched(ranks: list["subprocess.Popen[bytes]"], then: str) -> int:
     """Wait for all; the exit code. After an error the others have `GRACE` seconds, after a kill none."""
     failed: tuple[int, int] | None = None
     until = float("inf")
@@ -106,7 +106,7 @@ def _watched(ranks: list["subprocess.Popen[bytes]"]) -> int:
         codes = [(rank, process.poll()) for rank, process in enumerate(ranks)]
         killed = [(rank, -code) for rank, code in codes if code is not None and code < 0]
         if killed:
-            raise Failed(_said(*killed[0], len(ranks)))
+            raise Failed(_said(*killed[0], len(ranks), then))
         ended = [(rank, code) for rank, code in codes if code]
         if failed is None and ended:
             failed, until = ended[0], time.monotonic() + GRACE
@@ -114,7 +114,7 @@ def _watched(ranks: list["subprocess.Popen[bytes]"]) -> int:
     if failed is None:  # all may have ended between two looks
         killed = [(rank, -code) for rank, code in codes if code is not None and code < 0]
         if killed:
-            raise Failed(_said(*killed[0], len(ranks)))
+            raise Failed(_said(*killed[0], len(ranks), then))
         return next((code for _, code in codes if code), 0)
     if any(code is None for _, code in codes):
         rank, code = failed
@@ -122,8 +122,6 @@ def _watched(ranks: list["subprocess.Popen[bytes]"]) -> int:
     return failed[1]
 
 
-def _said(rank: int, number: int, count: int) -> str:
-    return (
-        f"rank {rank} of {count} was killed by {signal.Signals(number).name} (exit code {128 + number}), so the others "
-        "were ended; a run that has saved a checkpoint goes on with clx train --resume"
-    )
+def _said(rank: int, number: int, count: int, then: str) -> str:
+    killed = f"rank {rank} of {count} was killed by {signal.Signals(number).name} (exit code {128 + number})"
+    return f"{killed}, so the others were ended" + (then and f"; {then}")

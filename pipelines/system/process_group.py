@@ -36,8 +36,9 @@ LAST_WORD = 3.0
 class Group:
     """This process's view of the processes that it works with. All call the same methods in the same order."""
 
-    def __init__(self, place: Place) -> None:
-        """Meet the others. Raises `Failed` where they do not come."""
+    def __init__(self, place: Place, then: str = "") -> None:
+        """Meet the others. `then` says what to do where one is gone. Raises `Failed` where they do not come."""
+        self.then = then and f"; {then}"
         self.rank, self.local_rank, self.size = place.rank, place.local_rank, place.size
         self.launched = LIFELINE in os.environ
         """Whether the process that has started this one watches it, and says which one was killed."""
@@ -100,6 +101,22 @@ class Group:
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, value, group=self.words)
         return found
+
+    def told(self, value: Any) -> Any:
+        """Rank 0's picklable value."""
+        found = [value]
+        dist.broadcast_object_list(found, 0, group=self.words)
+        return found[0]
+
+    def collected(self, value: Any) -> list[Any]:
+        """A picklable value of each rank, by rank; on rank 0, of which others have none."""
+        found: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        dist.gather_object(value, found, 0, group=self.words)
+        return found or []
+
+    def share(self, length: int) -> slice:
+        """Which of so many things in order are this rank's."""
+        return slice(length * self.rank // self.size, length * (self.rank + 1) // self.size)
 
     def gathered(self, rows: Tensor, counts: list[int]) -> Tensor:
         """The rows `[N_rank, W]` of all ranks, `[sum N_rank, W]`, by rank. `counts` says how many each has."""
@@ -178,8 +195,8 @@ class Group:
             time.sleep(2 * LAST_WORD)
         elif self.rank < 2:
             print(
-                f"error: rank {rank} of {self.size} is gone (killed, or its machine lost), so the others are ended; "
-                "a run that has saved a checkpoint goes on with clx train --resume",
+                f"error: rank {rank} of {self.size} is gone (killed, or its machine lost), so the others are ended"
+                f"{self.then}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -196,9 +213,9 @@ class Group:
 
 
 @contextmanager
-def joined(place: Place) -> Iterator[Group]:
+def joined(place: Place, then: str = "") -> Iterator[Group]:
     """Work with the other processes: an error of one, in the block, ends all, and so does one that is gone."""
-    group = Group(place)
+    group = Group(place, then)
     try:
         yield group
     except BaseException as error:

@@ -16,6 +16,7 @@ from clx.pipelines.model.fingerprint import fingerprint
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import BadInput, Stopped, explain_out_of_memory
+from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.read_ahead import default_workers
 from clx.pipelines.system.remote import Url
 from clx.pipelines.system.shard import Shard
@@ -35,6 +36,7 @@ def embed(
     options: EmbeddingOptions = EmbeddingOptions(),  # noqa: B008 (it is frozen)
     *,
     shard: Shard | None = None,
+    group: Group | None = None,
     columns: Mapping[str, str] | None = None,
     allow_outside: bool = False,
     pretrained: str | None = None,
@@ -56,6 +58,7 @@ def embed(
         data: manifest, class folder or built-in data; the run's own when None.
         shard: the share of the rows that is embedded, into one part of the folder `out`; all rows when None. The parts
             of all shards hold the rows, bit for bit, that one call makes.
+        group: the processes that embed them together, all called alike, into one file; rank 0 alone has what is given.
         columns: other columns of the data than the model's own, by modality.
         allow_outside: whether paths may lead out of the data's folder.
         checkpoint: of a run: `best`, `last`, or a step.
@@ -74,13 +77,13 @@ def embed(
     out = Path(out)
     if not out.parent.is_dir():
         raise BadInput(f"--out {out}: no folder {out.parent}")
-    run = open_model(model, pretrained, checkpoint, device)
+    run = open_model(model, pretrained, checkpoint, device if group is None else group.device(device))
     set_columns(run, columns or {})
     named, rows = identity(run, model, pretrained), sources(run, data, options.split, allow_outside)
     run = run.narrowed(options.dim)
     return embed_rows(
         run, named, rows, out, options,
-        shard=shard, workers=workers, strict=strict, overwrite=overwrite, step=step, say=say,
+        shard=shard, group=group, workers=workers, strict=strict, overwrite=overwrite, step=step, say=say,
     )  # fmt: skip
 
 
@@ -112,6 +115,7 @@ def embed_rows(
     options: EmbeddingOptions,
     *,
     shard: Shard | None = None,
+    group: Group | None = None,
     workers: int | None = None,
     strict: bool = False,
     overwrite: bool = False,
@@ -158,12 +162,44 @@ def embed_rows(
     maker = EmbeddingTables(
         run, rows, names, options, strict
     )  # refuses what it cannot make, before anything is written
+    threads = workers or default_workers()
+    if group is not None and group.rank:
+        group.wait()  # until there is a folder of parts
+        make_some(group, maker, work, Parts(folder, meta, False), threads, step, say)
+        return {}
     with locked(folder, "written"):
         parts = Parts(folder, meta, overwrite)
-        make(maker, work, parts, workers or default_workers(), step, say)
+        if group is None:
+            make(maker, work, parts, threads, step, say)
+        else:
+            group.wait()
+            make_some(group, maker, work, parts, threads, step, say)
         write_whole(out, whole, parts, len(work), meta)
         parts.remove()
     return _summary(out, meta, rows, work)
+
+
+def make_some(
+    group: Group,
+    maker: EmbeddingTables,
+    work: list[Block],
+    parts: Parts,
+    workers: int,
+    step: Callable[[int], None],
+    say: Callable[[str], None],
+) -> None:
+    """Make the parts that are not there yet together, each rank some that are neighbours, until all are there.
+
+    Rank 0 says what any has to say.
+    """
+    missing = group.told([number for number in range(len(work)) if not parts.has(number)])
+    heard = list[str]()
+    make(
+        maker, work, parts, workers, step, heard.append if group.rank else say, set(missing[group.share(len(missing))])
+    )
+    for line in (line for lines in group.collected(heard) for line in lines):
+        say(line)
+    group.wait()
 
 
 def make(
@@ -173,13 +209,16 @@ def make(
     workers: int,
     step: Callable[[int], None],
     say: Callable[[str], None],
+    mine: set[int] | None = None,
 ) -> None:
-    """Make the parts that are not there yet, one a block."""
+    """Make the parts that are not there yet, one a block; of several processes those that are `mine`."""
+    if mine is None:
+        mine = {number for number in range(len(work)) if not parts.has(number)}
     if finished := sum(parts.has(number) for number in range(len(work))):
         say(f"{finished} of {len(work)} parts are there already")
     short = partial(short_of_memory, maker.options.batch_size, parts, len(work))
     with Signals().watched() as signals, explain_out_of_memory(short):
-        for number, tables in maker.parts(work, parts.has, workers):
+        for number, tables in maker.parts(work, lambda number: number not in mine, workers):
             tables_of_part = []
             for table, bad in tables:
                 for line in bad:

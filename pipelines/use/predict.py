@@ -10,6 +10,7 @@ from clx.pipelines.batches.columns import other_names
 from clx.pipelines.data.writers import Line, writer
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.shard import Shard
 from clx.pipelines.use import predict_recordings, predict_rows
 from clx.pipelines.use.embed import describe, identity
@@ -120,6 +121,7 @@ class Predictor:
         keep: Sequence[str] = (),
         probabilities: bool = False,
         shard: Shard | None = None,
+        group: Group | None = None,
     ) -> Predictions:
         """Targets in their units, or classes, a line for each row in its order; or what follows each recording.
 
@@ -133,6 +135,8 @@ class Predictor:
             keep: columns to repeat beside a prediction; all but the inputs when empty.
             probabilities: of a run with classes also a column for each.
             shard: only its share of the rows, for `Predictions.save_part`.
+            group: the processes that predict together, all called alike. Rank 0 has the lines; the others, which have
+                none, go through them all the same.
         """
         if self.run.model.predictor is None:
             names = ", ".join(term.name for term in self.run.config.objective)
@@ -141,10 +145,10 @@ class Predictor:
                 f"-s pretrain.run={self.folder} with an objective such as l1, mse or cross-entropy"
             )
         if self.run.forecasts:
-            if keep or probabilities or columns or shard:
+            if keep or probabilities or columns or shard or group:
                 raise BadInput(
-                    "--column, --keep, --probabilities and --shard are for rows of a table, not for the steps of "
-                    "recordings"
+                    "--column, --keep, --probabilities, --shard and several processes are for rows of a table, not for "
+                    "the steps of recordings"
                 )
             scorer = predict_recordings.open_scorer(self.run, block=self.batch_size)
             recordings = predict_recordings.recordings(self.run, source, split)
@@ -171,9 +175,9 @@ class Predictor:
             first, last = work[0][0][1], work[-1][-1][1]
             rows = range(first * self.batch_size, min(len(manifest), (last + 1) * self.batch_size))
             manifest = manifest.take(rows)
-        made = self._predictions(
-            predict_rows.predict(self.run, manifest, kept, probabilities, self.batch_size), schema, source
-        )
+        how = (self.run, manifest, kept, probabilities, self.batch_size)
+        parts = predict_rows.predict(*how) if group is None else predict_rows.predict_on(group, *how)
+        made = self._predictions(parts, schema, source)
         made.shard, made.plan = shard, plan
         return made
 

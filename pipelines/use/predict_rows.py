@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from clx.pipelines.batches.batch import BadRow, Batch
+from clx.pipelines.batches.batch import BadRow, Batch, Key
 from clx.pipelines.batches.columns import check_columns, columns_of, has_columns
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
@@ -17,6 +17,8 @@ from clx.pipelines.data.splits import choose
 from clx.pipelines.data.writers import Line
 from clx.pipelines.model.build import Run
 from clx.pipelines.system.errors import BadInput, explain_out_of_memory, nearest
+from clx.pipelines.system.process_group import Group
+from clx.pipelines.use.embedding_shards import BATCHES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,10 +48,30 @@ def _is_plain(kind: "pa.DataType") -> bool:
     return not (types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind))
 
 
-def predict(
-    run: Run, manifest: Manifest, keep: Sequence[str] = (), probabilities: bool = False, batch_size: int = 256
+def predict_on(
+    group: Group, run: Run, manifest: Manifest, keep: Sequence[str], probabilities: bool, batch_size: int
 ) -> Iterator[tuple[list[Line], list[BadRow]]]:
-    """Lines, batch by batch, and the rows among them that could not be used: these have None for a prediction.
+    """As `predict`, by all ranks of a group, which go through it alike: a block of batches each at a time. Rank 0 has
+    what one process would have, the others nothing."""
+    keys = once(len(manifest), batch_size)
+    for start in range(0, len(keys), BATCHES * group.size):
+        first = start + BATCHES * group.rank
+        mine = keys[first : first + BATCHES]
+        made = list(predict(run, manifest, keep, probabilities, batch_size, mine)) if mine else []
+        for of_rank in group.collected(made):
+            yield from of_rank
+
+
+def predict(
+    run: Run,
+    manifest: Manifest,
+    keep: Sequence[str] = (),
+    probabilities: bool = False,
+    batch_size: int = 256,
+    keys: Sequence[Key] | None = None,
+) -> Iterator[tuple[list[Line], list[BadRow]]]:
+    """Lines, batch by batch, and the rows among them that could not be used: these have None for a prediction. Of some
+    batches alone where `keys` are given.
 
     A line has `row` (1 is the first row of data), the columns of `keep`, and `predicted_NAME` for each target, in
     its units; of a run with classes `predicted_NAME` and its `probability`, of one with sets of labels in
@@ -74,7 +96,8 @@ def predict(
             line | dict(zip(names, answer, strict=True)) for line, (_, answer) in zip(cells, done, strict=True)
         ], unread
 
-    for batch in batches(data, once(len(data), batch_size), run.config.train.workers, report=bad.extend):
+    keys = once(len(data), batch_size) if keys is None else keys
+    for batch in batches(data, keys, run.config.train.workers, report=bad.extend):
         places = np.searchsorted(manifest.rows, batch.sample_id.numpy()).tolist()
         predictable = run.model.predictable(batch.present).tolist()
         columns = ",".join(columns_of(modalities))

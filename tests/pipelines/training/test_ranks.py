@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from clx.pipelines.evaluation import embeddings
+from clx.pipelines.evaluation.evaluate import evaluate_run
 from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs.folder import read_config
 from clx.pipelines.system.errors import BadInput
-from together import Course, cases, learn, on_ranks, play, write_rows
+from together import Course, cases, learn, on_ranks, play, use, write_rows
 from trained import Heard, weights
 
 SIZES = [2, pytest.param(4, marks=pytest.mark.slow)]
@@ -139,6 +141,22 @@ def test_a_run_whose_towers_are_split_leaves_the_files_of_any_other(
         assert losses(run) == pytest.approx(losses(whole), rel=1e-5)
         assert {name: t.shape for name, t in found.items()} == {name: t.shape for name, t in expected.items()}
         assert apart(weights(run), weights(whole)) < 1e-4
+
+
+def test_rows_are_asked_about_by_all_ranks_as_by_one_process(
+    rows: Path, ranks: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures that end a training, embeddings and predictions, in batches so small that every rank has several."""
+    monkeypatch.setattr(embeddings, "ROWS", 4)
+    run = rows / f"told-{len(ranks)}"
+    found = json.loads((run / "results.json").read_text())
+    one = json.loads(json.dumps(evaluate_run(run, force=True, say=lambda text: None)).replace("NaN", "null"))
+    assert {"retrieval", "probe", "classification"} <= one.keys()
+    assert {name: found[name] for name in one} == one
+    use(run, rows / "rows.csv", None, "-alone")
+    for kind in (".parquet", ".csv"):
+        files = [run.with_name(f"{run.name}{to}{kind}").read_bytes() for to in ("", "-alone")]
+        assert files[0] == files[1]
 
 
 def test_bad_rows_are_those_of_one_process(rows: Path, ranks: Found, alone: dict[str, Any]) -> None:
