@@ -19,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from clx.pipelines.config.schema import Train
+from clx.pipelines.model.lora import OURS
 from clx.pipelines.model.towers import Embedder, Tower
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.process_group import Group, of_this_rank
@@ -60,6 +61,8 @@ class Sharded:
     def _split(self, name: str, tower: Tower) -> None:
         if tower.view is not None:
             raise BadInput(f"train.shard: modalities.{name} learns its views, which sharded towers do not: no shard")
+        if any(each.rpartition(".")[2] in OURS for each, _ in tower.named_parameters()):
+            raise BadInput(f"train.shard: modalities.{name} has lora, whose changes are small as they are: no shard")
         scalars = {p for p in tower.parameters() if not p.ndim}
         if len(scalars) == len(list(tower.parameters())):
             return
