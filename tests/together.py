@@ -47,6 +47,8 @@ from samples import png
 from trained import Heard, StopAt
 
 ROWS = 96
+STEPS = {2: 3, 4: 20}
+"""Steps of a training, by the number of ranks."""
 ENDS = {2: [0, 1, 32], 4: [0, 5, 5, 6, 32]}
 """Where the parts of the ranks end, of a batch of 32 rows, by the number of ranks."""
 
@@ -84,6 +86,8 @@ class Course:
     weights: dict[str, Tensor] = field(default_factory=dict)
     chunk: int | None = None
     """Rows at a time in the end."""
+    learned: tuple[int, int] = (0, 0)
+    """Numbers that are learned, and the tensors that they are in."""
     calls: int = 0
     bytes: int = 0
     """Collectives of the second step, and what this rank put into them."""
@@ -249,6 +253,8 @@ def learn(case: Case, folder: Path, group: Group | None, steps: int = 3) -> Cour
     with patch.object(torch, "rand_like", half) if case.still else nullcontext():
         trainer.loop(Heard(), Signals())
     course.chunk = learner.chunks.size
+    tensors = [p for _, p in named if p.requires_grad]
+    course.learned = sum(p.numel() for p in tensors), len(tensors)
     course.weights = {n: t.clone() for part in (learner.model, learner.objective) for n, t in part.state_dict().items()}
     return course
 
@@ -375,7 +381,7 @@ def main(folder: Path, size: int) -> None:
             start = time.monotonic()
             os.environ.get("CLX_TIMES") and print(name, group.rank, file=sys.stderr, flush=True)
             distributed.share = shares(case.ends[size])
-            found[name] = learn(case, folder, group)
+            found[name] = learn(case, folder, group, STEPS[size])
             seconds[name] = round(time.monotonic() - start, 2)
         seen = play(folder, group)
         torch.save((found, seen), folder / f"{size}-{group.rank}.pt")

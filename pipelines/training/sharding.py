@@ -90,7 +90,12 @@ class Sharded:
             _reshard(self.now)
         self.now = tower
         if isinstance(tower, FSDPModule):
+            self.group.calls += 1
+            self.group.bytes += sum(p.numel() * p.element_size() for p in self._kept(tower))
             tower.unshard()
+
+    def _kept(self, tower: Tower) -> list[Tensor]:
+        return [of_this_rank(p) for p in tower.parameters() if isinstance(p, DTensor)]
 
     @contextmanager
     def whole(self) -> Iterator[None]:
