@@ -1,7 +1,7 @@
-"""The softmax family on two inputs: InfoNCE, CLIP, NT-Xent, DCL, DCLW.
+"""The softmax family on two inputs: InfoNCE, CLIP, NT-Xent.
 
 All of them are -log(e^p / (e^p + sum of e^n)) = softplus(N - p), with p the positive's logit and N the
-log-sum-exp over the negatives; decoupled losses leave the positive out of the denominator, so N - p remains.
+log-sum-exp over the negatives; decoupled losses, in `dcl`, leave the positive out of the denominator, so N - p remains.
 `cross_margins` and `gram_margins` give N - p of every row, `cross_loss` and `gram_loss` the mean of its softplus.
 """
 
@@ -13,9 +13,9 @@ from annotated_types import Gt
 from torch import Tensor
 
 from clx.losses.base import register
-from clx.losses.pairwise import Negatives, Pairwise, PairwiseWithNegatives, add_negatives
+from clx.losses.pairwise import Negatives, WeightedPairwise, WeightedWithNegatives, add_negatives
 from clx.losses.primitives.edits import DifferentIds, Edit, off_diagonal, off_items
-from clx.losses.primitives.functional import paired_similarity, softplus
+from clx.losses.primitives.functional import softplus, weighted_mean
 from clx.losses.primitives.streaming import cross_loss, cross_margins, gram, gram_loss, gram_margins
 
 
@@ -30,6 +30,7 @@ def infonce(
     temperature: Tensor | float,
     ids: Tensor | None = None,
     negatives: Negatives | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE: each row of `x` finds its own among the rows of `y`, and of the further negatives n where there are any.
 
@@ -40,15 +41,17 @@ def infonce(
         temperature: positive.
         ids: `[B]`; other rows of equal id are left out of the denominator.
         negatives: rows that are candidates of every row of `x` and the partner of none.
+        weights: `[B]`, the factor of each row's term, 1 by default.
 
     Returns:
         Scalar in nats; 0 for a batch of one without further negatives.
 
     Reference:
         van den Oord et al. 2018, arXiv 1807.03748; with negatives: Henderson et al. 2017, arXiv 1705.00652;
-        Karpukhin et al. 2020, arXiv 2004.04906.
+        Karpukhin et al. 2020, arXiv 2004.04906; with weights: GCL, Zhu et al. 2024, arXiv 2404.08535, of which no code
+        is published: the divisor, rows and not their weights, is our own.
     """
-    return choice_loss(x, y, temperature, ids, negatives, both=False)
+    return choice_loss(x, y, temperature, ids, negatives, weights, both=False)
 
 
 def clip(
@@ -57,6 +60,7 @@ def clip(
     temperature: Tensor | float,
     ids: Tensor | None = None,
     negatives: Negatives | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """CLIP: InfoNCE from `x` to `y` and from `y` to `x`, averaged.
 
@@ -69,7 +73,7 @@ def clip(
     Reference:
         Radford et al. 2021, figure 3, arXiv 2103.00020; with negatives: Yuksekgonul et al. 2023, arXiv 2210.01936.
     """
-    return choice_loss(x, y, temperature, ids, negatives)
+    return choice_loss(x, y, temperature, ids, negatives, weights)
 
 
 def choice_loss(
@@ -78,14 +82,22 @@ def choice_loss(
     temperature: Tensor | float,
     ids: Tensor | None,
     negatives: Negatives | None,
+    weights: Tensor | None = None,
     both: bool = True,
 ) -> Tensor:
-    """`cross_loss`, where the rows of `x` choose among `negatives` as well."""
+    """`cross_loss`, where the rows of `x` choose among `negatives` as well, and each row's terms have its weight."""
     edit = None if ids is None else DifferentIds(ids)
-    if negatives is None:
+    if negatives is None and weights is None:
         return cross_loss(x, y, temperature, edit, both)
     margins = cross_margins(x, y, temperature, edit or off_diagonal, both)
-    return softplus(add_negatives(margins, x, y, temperature, negatives)).mean()
+    if negatives is not None:
+        margins = add_negatives(margins, x, y, temperature, negatives)
+    return weighted_mean(softplus(margins), repeated(weights, len(margins)))
+
+
+def repeated(weights: Tensor | None, size: int) -> Tensor | None:
+    """The weights `[B]` of items, for `size` rows of one view after another."""
+    return None if weights is None else weights.repeat(size // len(weights))
 
 
 def log_sum_of_negatives(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
@@ -98,7 +110,13 @@ def other_items(ids: Tensor | None) -> Edit | None:
     return None if ids is None else DifferentIds(ids.repeat(2))
 
 
-def nt_xent(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
+def nt_xent(
+    x: Tensor,
+    y: Tensor,
+    temperature: Tensor | float,
+    ids: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Tensor:
     """NT-Xent: every row of both finds its partner among the other 2B - 1.
 
     mean over the 2B rows u of -log( exp(u.u' / t) / sum_{v != u} exp(u.v / t) ), u' the partner of u
@@ -108,42 +126,14 @@ def nt_xent(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | Non
     Reference:
         Chen et al. 2020, arXiv 2002.05709.
     """
-    return gram_loss(x, y, temperature, other_items(ids))
-
-
-def dcl(
-    x: Tensor,
-    y: Tensor,
-    temperature: Tensor | float,
-    ids: Tensor | None = None,
-    weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Decoupled contrastive loss: NT-Xent without the positive in the denominator. It can be negative.
-
-    -w u.u' / t + log sum_{v of other items} exp(u.v / t), for each of the 2B rows u
-
-    Args:
-        weight: w of each positive, `[B]`; 1 without it. The others as `infonce`.
-
-    Returns:
-        The loss of each row in nats, `[2B]`, and whether it has a negative; 0 where it has none.
-
-    Reference:
-        Yeh et al. 2022, arXiv 2110.06848.
-    """
-    terms = gram_margins(x, y, temperature, other_items(ids), weight)
-    valid = terms != -torch.inf  # NaN is no lack of negatives: it must show
-    return torch.where(valid, terms, 0), valid
-
-
-def von_mises(x: Tensor, y: Tensor, sigma: float) -> Tensor:
-    """DCLW's weights `2 - B softmax_i(x_i.y_i / sigma)`, `[B]`: the more similar a pair, the less it counts."""
-    return 2 - len(x) * paired_similarity(x, y, sigma).softmax(0)
+    if weights is None:
+        return gram_loss(x, y, temperature, other_items(ids))
+    return weighted_mean(softplus(gram_margins(x, y, temperature, other_items(ids))), weights.repeat(2))
 
 
 @register("infonce")
 @dataclass(eq=False, kw_only=True)
-class InfoNCE(PairwiseWithNegatives):
+class InfoNCE(WeightedWithNegatives):
     """InfoNCE from the first of two names to the second, over all pairs in order.
 
     Example:
@@ -165,13 +155,20 @@ class InfoNCE(PairwiseWithNegatives):
     use = "only one direction matters, as when the second input comes from a frozen model"
     fits = ("pairs",)
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, negatives: Negatives | None = None) -> Tensor:
-        return infonce(x, y, self.tau, ids, negatives)
+    def pair(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ids: Tensor | None,
+        negatives: Negatives | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        return infonce(x, y, self.tau, ids, negatives, weights)
 
 
 @register("clip")
 @dataclass(eq=False, kw_only=True)
-class CLIP(PairwiseWithNegatives):
+class CLIP(WeightedWithNegatives):
     """InfoNCE in both directions, over all pairs of names.
 
     Example:
@@ -195,13 +192,20 @@ class CLIP(PairwiseWithNegatives):
 
     learn_temperature: bool = True
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, negatives: Negatives | None = None) -> Tensor:
-        return clip(x, y, self.tau, ids, negatives)
+    def pair(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ids: Tensor | None,
+        negatives: Negatives | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        return clip(x, y, self.tau, ids, negatives, weights)
 
 
 @register("nt-xent")
 @dataclass(eq=False, kw_only=True)
-class NTXent(Pairwise):
+class NTXent(WeightedPairwise):
     """SimCLR's loss, over all pairs of names.
 
     Example:
@@ -219,67 +223,5 @@ class NTXent(Pairwise):
 
     temperature: Annotated[float, Gt(0)] = 0.5
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        return nt_xent(x, y, self.tau, ids)
-
-
-@dataclass(eq=False, kw_only=True)
-class Decoupled(Pairwise):
-    """Mean over the rows that have a negative; rows without, by `exclude`, are logged as `dropped_anchors`."""
-
-    family = "softmax"
-    paper = "Yeh et al. 2022, arXiv 2110.06848"
-    cost = "time O(B^2 D) per pair of names, memory O(B D)"
-
-    temperature: Annotated[float, Gt(0)] = 0.1
-
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        terms, valid = dcl(x, y, self.tau, ids, self.weight(x, y))
-        if ids is None:  # two rows or more: each is a negative of the other
-            return terms.mean()
-        count = valid.sum()
-        self.count("dropped_anchors", len(valid) - count)
-        return terms.sum() / count.clamp(min=1)
-
-    def weight(self, x: Tensor, y: Tensor) -> Tensor | None:
-        """Factor of each positive `[B]`; None for 1."""
-        return None
-
-
-@register("dcl")
-@dataclass(eq=False, kw_only=True)
-class DCL(Decoupled):
-    """Decoupled contrastive loss, over all pairs of names.
-
-    Example:
-        >>> views = {"image/0": torch.eye(4), "image/1": torch.eye(4)}
-        >>> round(DCL(temperature=0.5)(views).item(), 3)  # log(6 e^-2): it can be negative
-        -0.208
-    """
-
-    formula = "mean over rows u of [x; y]: lse_{v of other items}(u.v / t) - u.u' / t"
-    use = "small batches: without the positive in the denominator easy items keep their gradient"
-    fits = ("one modality",)
-
-
-@register("dclw")
-@dataclass(eq=False, kw_only=True)
-class DCLW(Decoupled):
-    """Decoupled contrastive loss in which positives count more, the less similar they are.
-
-    Example:
-        >>> x, y = torch.eye(3), torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 1]])  # the last pair agrees least
-        >>> loss = DCLW()
-        >>> [round(w, 3) for w in loss.weight(x, torch.nn.functional.normalize(y)).tolist()]
-        [0.827, 0.827, 1.347]
-    """
-
-    formula = "lse_{v of other items}(u.v / t) - w u.u' / t, w_i = 2 - B softmax_i(x_i.y_i / sigma)"
-    use = "as dcl, with hard positives emphasised; the weights carry no gradient"
-    fits = ("one modality",)
-
-    sigma: Annotated[float, Gt(0)] = 0.5
-
-    def weight(self, x: Tensor, y: Tensor) -> Tensor | None:
-        with torch.no_grad():
-            return von_mises(x, y, self.sigma)
+    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, weights: Tensor | None = None) -> Tensor:
+        return nt_xent(x, y, self.tau, ids, weights)

@@ -99,6 +99,33 @@ class Pairwise(OverPairs, Tempered):
     """Such a mean of a loss with a temperature."""
 
 
+@dataclass(eq=False, kw_only=True)
+class WeightedPairwise(Pairwise):
+    """`Pairwise` of losses that have a term a row, which its weight multiplies."""
+
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        present: dict[str, Tensor] | None = None,
+        labels: Tensor | None = None,
+        sample_id: Tensor | None = None,
+        repeats: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        size = len(next(iter(z.values())))
+        ids = item_ids(self.exclude, size, labels, sample_id, repeats)
+
+        def pair(x: Tensor, y: Tensor, ids: Tensor | None, name: str, rows: Tensor | slice) -> Tensor:
+            return self.pair(x, y, ids, None if weights is None else weights[rows])
+
+        return self.over_pairs(z, present, ids, pair)
+
+    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, weights: Tensor | None = None) -> Tensor:
+        """As `Pairwise.pair`, each row's terms times its weight `[B]`."""
+        raise NotImplementedError
+
+
 class Negatives(NamedTuple):
     """Rows that are negatives of every anchor and nothing else, such as hard negatives that were mined."""
 
@@ -112,6 +139,10 @@ class Negatives(NamedTuple):
         if self.edit is None:
             return torch.ones_like(s, dtype=torch.bool)
         return self.edit.ids[rows, None] != self.edit.of_columns
+
+
+Among = Callable[[Tensor, Tensor, Tensor | None, Negatives | None, Tensor | slice], Tensor]
+"""The loss of unit rows `x`, `y`, their ids, the negatives of `x`, and which rows of the batch they are."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -134,23 +165,34 @@ class WithNegatives(OverPairs):
         negatives: Embeddings | None = None,
         contents: dict[str, Tensor] | None = None,
     ) -> Tensor:
-        size = len(next(iter(z.values())))
-        ids = item_ids(self.exclude, size, labels, sample_id, repeats)
+        ids = item_ids(self.exclude, len(next(iter(z.values()))), labels, sample_id, repeats)
+        return self.among(z, present, ids, negatives, contents, lambda x, y, ids, more, _: self.pair(x, y, ids, more))
+
+    def among(
+        self,
+        z: Embeddings,
+        present: dict[str, Tensor] | None,
+        ids: Tensor | None,
+        negatives: Embeddings | None,
+        contents: dict[str, Tensor] | None,
+        pair: Among,
+    ) -> Tensor:
+        """`over_pairs` with the negatives that are there."""
         further = negatives or {}
         here: dict[str, Tensor | slice] = dict.fromkeys(further, slice(None))
         if present is not None and further:
             here = dict(zip(further, chosen([present[n] for n in further]), strict=True))
         found = [x[here[n]] for n, x in further.items()]
         if not sum(map(len, found)):
-            return self.over_pairs(z, present, ids, lambda x, y, ids, *_: self.pair(x, y, ids))
+            return self.over_pairs(z, present, ids, lambda x, y, ids, _, rows: pair(x, y, ids, None, rows))
         rows = unit(torch.cat(found))
         theirs = None if contents is None else torch.cat([contents[n][here[n]] for n in further])
 
-        def pair(x: Tensor, y: Tensor, ids: Tensor | None, name: str, both: Tensor | slice) -> Tensor:
+        def beside(x: Tensor, y: Tensor, ids: Tensor | None, name: str, both: Tensor | slice) -> Tensor:
             edit = None if contents is None or theirs is None else DifferentIds(contents[name][both], theirs)
-            return self.pair(x, y, ids, Negatives(rows, edit))
+            return pair(x, y, ids, Negatives(rows, edit), both)
 
-        return self.over_pairs(z, present, ids, pair, fewest=1)
+        return self.over_pairs(z, present, ids, beside, fewest=1)
 
     def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, negatives: Negatives | None = None) -> Tensor:
         """As `OverPairs.pair`, with further `negatives` of the rows of `x`."""
@@ -160,6 +202,41 @@ class WithNegatives(OverPairs):
 @dataclass(eq=False, kw_only=True)
 class PairwiseWithNegatives(WithNegatives, Pairwise):
     """Both: a temperature, and further negatives."""
+
+
+@dataclass(eq=False, kw_only=True)
+class WeightedWithNegatives(PairwiseWithNegatives):
+    """`PairwiseWithNegatives` of losses that have a term a row, which its weight multiplies."""
+
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        present: dict[str, Tensor] | None = None,
+        labels: Tensor | None = None,
+        sample_id: Tensor | None = None,
+        repeats: Tensor | None = None,
+        negatives: Embeddings | None = None,
+        contents: dict[str, Tensor] | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        ids = item_ids(self.exclude, len(next(iter(z.values()))), labels, sample_id, repeats)
+
+        def pair(x: Tensor, y: Tensor, ids: Tensor | None, more: Negatives | None, rows: Tensor | slice) -> Tensor:
+            return self.pair(x, y, ids, more, None if weights is None else weights[rows])
+
+        return self.among(z, present, ids, negatives, contents, pair)
+
+    def pair(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ids: Tensor | None,
+        negatives: Negatives | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """As `PairwiseWithNegatives.pair`, each row's terms times its weight `[B]`."""
+        raise NotImplementedError
 
 
 def add_negatives(margins: Tensor, x: Tensor, y: Tensor, temperature: Tensor | float, more: Negatives) -> Tensor:

@@ -207,6 +207,9 @@ class Data(Section):
     """Numeric columns to predict."""
     numbers: Written | None = None
     """How numbers and dates are written in text, for targets, tables and channels alike."""
+    weight: str | None = None
+    """Column with a number of at least 0, by which each training row counts in every term: the score of a pair, say.
+    They are divided by their mean."""
     bin_width: Annotated[float, Field(gt=0)] | None = None
     """Width of a target's bins, in its units, for `balance`, for binned labels and for how many training rows are
     like a row; a fiftieth of the training range when not given."""

@@ -153,6 +153,26 @@ def row_weights(data: Data, manifest: Manifest) -> Floats | None:
     return weights_of(*distinct(manifest, data.label), data.balance)
 
 
+def column_weights(data: Data, manifest: Manifest) -> Floats | None:
+    """Weights `[N]` of training rows from the column `data.weight`, 1 on average; None without one.
+
+    Raises `BadInput` where a row has none, or one below 0, or where all are 0.
+    """
+    if data.weight is None:
+        return None
+    found = targets_of(manifest, data.weight)
+    wrong = np.flatnonzero(~(found >= 0))
+    if len(wrong):
+        cell = manifest.cell(int(wrong[0]), data.weight)
+        raise BadInput(
+            f"{manifest.where(int(wrong[0]))}: data.weight, {data.weight} is {cell!r}; a row's weight is a number of "
+            "at least 0"
+        )
+    if not found.any():
+        raise BadInput(f"{manifest.name}: data.weight, all of {data.weight} is 0, so no row would count")
+    return np.asarray(found / found.mean())
+
+
 def label_of(data: Data, value: Any) -> str | None:
     """The class of a row with this value in the label's column: its name, or its bin where it is a target."""
     if value is None or data.label not in data.target:

@@ -160,6 +160,8 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
     """What the losses need must be in the manifest, before the first step."""
     check_second(config, losses)
     forecasts = forecast_of(config, modalities)
+    if config.data.weight is not None:
+        require_column(config.data.weight, "data.weight", manifest)
     for term, loss in zip(config.objective, losses, strict=True):
         needs = loss.requires()
         for need in sorted(needs - ({"predictions", "targets"} if forecasts and "predictions" in needs else set())):
@@ -194,11 +196,20 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
                 f"modalities.{blended[0]}.mix: loss {term.name!r} would take mixtures for rows of one label or "
                 f"partner; {takers} know of them"
             )
-        if config.data.balance and config.data.balance.by == "weights" and "weights" not in loss.needs():
-            raise BadInput(
-                f"loss {term.name!r} has no term for each row that a weight could multiply: data.balance.by=sampling "
-                "draws rare rows more often, with any loss"
-            )
+        if "weights" not in loss.needs():
+            refuse_weights(config, term.name)
+
+
+def refuse_weights(config: Config, name: str) -> None:
+    """Raise `BadInput` where rows have weights: the loss of this name has no use for them."""
+    takers = ", ".join(each for each, cls in LOSSES.items() if "weights" in cls.needs())
+    if config.data.weight is not None:
+        raise BadInput(f"data.weight: loss {name!r} has no term a row that it could multiply; {takers} do")
+    if config.data.balance and config.data.balance.by == "weights":
+        raise BadInput(
+            f"loss {name!r} has no term for each row that a weight could multiply: data.balance.by=sampling "
+            f"draws rare rows more often, with any loss; {takers} have such terms"
+        )
 
 
 def check_levels(config: Config, losses: list[Loss]) -> None:

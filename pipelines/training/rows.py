@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.mixture import Mixture
-from clx.pipelines.data.imbalance import row_weights
+from clx.pipelines.data.imbalance import column_weights, row_weights
 from clx.pipelines.data.label_sets import holds_sets
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import inputs_of, sharing
@@ -17,18 +17,19 @@ from clx.pipelines.training.step import Learner
 
 
 def training_rows(run: Run, manifest: Manifest) -> tuple[BatchDataset, NDArray[np.float64] | None]:
-    """The training rows with random views, weighted where `data.balance` says so; and how often each is drawn, where
-    balance is by sampling."""
+    """The training rows with random views, weighted as `data.balance` and `data.weight` say; and how often each is
+    drawn, where balance is by sampling."""
     data = run.config.data
     on_bad = "replace" if data.on_bad_row == "skip" else "fail"
     drop = {name: modality.drop for name, modality in run.modalities.items() if modality.drop}
     rows = _rows(run, manifest, augment=True, on_bad=on_bad, missing=data.missing, drop=drop)
     mixture = mixture_of(run, manifest)
     rows.parts = mixture.parts if mixture is not None else ()
-    weights = row_weights(data, manifest)
+    weights, counted = row_weights(data, manifest), column_weights(data, manifest)
     if data.balance is not None and data.balance.by == "sampling":
+        rows.weights = counted
         return rows, weights
-    rows.weights = weights
+    rows.weights = counted if weights is None else weights if counted is None else weights * counted
     return rows, None
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 import golden_mixtures
 from clx.losses.cosent import cosent
 from clx.losses.dbpm import nt_xent_per_item
+from clx.losses.dcl import dcl, von_mises
 from clx.losses.geometry import alignment, uniformity
-from clx.losses.infonce import clip, dcl, infonce, log_sum_of_negatives, nt_xent, von_mises
+from clx.losses.infonce import clip, infonce, log_sum_of_negatives, nt_xent
 from clx.losses.multiview import mv_dhel, mv_infonce, poly_view
 from clx.losses.negatives import hard_negatives
 from clx.losses.pairwise import Negatives
