@@ -327,7 +327,7 @@ def test_absent_rows_are_never_looked_at(name: str) -> None:
 def test_each_row_counts_by_its_weight(name: str, unknown: bool) -> None:
     loss = make(name, **HAVE_ANCHORS.get(name, {}))
 
-    def value(weights: Tensor) -> Tensor:
+    def value(weights: Tensor | None) -> Tensor:
         data = batch() | {"weights": weights}
         if unknown:
             data["labels"][2], data["targets"][2], data["label_sets"][2] = -1, torch.nan, torch.nan
@@ -337,6 +337,7 @@ def test_each_row_counts_by_its_weight(name: str, unknown: bool) -> None:
     alone = torch.stack([value(row) for row in torch.eye(6, dtype=torch.float64)])
     torch.testing.assert_close(value(weights), weights @ alone)
     torch.testing.assert_close(value(torch.ones(6)), alone.sum())
+    torch.testing.assert_close(value(None), alone.sum())
     assert (alone != 0).sum() > 2
 
 
