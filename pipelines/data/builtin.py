@@ -25,6 +25,7 @@ from clx.pipelines.data.builtin_digits import (
     digits_rotation,
     digits_sum,
 )
+from clx.pipelines.data.builtin_pairs import PAIR_ROWS, digit_pairs
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.readers import read_ts
 from clx.pipelines.system.durable_files import unwritable
@@ -193,6 +194,11 @@ def _registry() -> dict[str, Builtin]:
             {split: count * ROTATION_ROWS[split] for split, count in builtin_digits.SOURCES.items()},
             f"handwritten digits turned by an angle, target: angle, -{ROTATION:.0f} to {ROTATION:.0f} degrees",
             digits_rotation,
+        )
+    )
+    found.append(
+        Builtin(
+            "digit-pairs", ("image",), PAIR_ROWS, "two digits a picture, labels odd/prime/three and so on", digit_pairs
         )
     )
     found.append(

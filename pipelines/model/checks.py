@@ -214,7 +214,9 @@ def refuse_weights(config: Config, name: str) -> None:
 
 def check_levels(config: Config, losses: list[Loss]) -> None:
     """Raise `BadInput` where levels of labels are given and nothing looks at them."""
-    if config.data.levels is not None and not any("levels" in loss.requires() for loss in losses):
+    first = [] if config.pretrain is None else config.pretrain.objective or []
+    in_first = any(term.options.get("kernel") in ("tree", "paths") for term in first)
+    if config.data.levels is not None and not (in_first or any("levels" in loss.requires() for loss in losses)):
         raise BadInput(
             f"data.levels = {config.data.levels!r}, but no term looks at levels of labels: relation does with kernel: "
             "tree or kernel: paths"
