@@ -161,44 +161,6 @@ class CrossEntropy(Loss):
         return mean_where(~unknown, errors, weights)
 
 
-@register("binary-cross-entropy")
-@dataclass(eq=False, kw_only=True)
-class BinaryCrossEntropy(Loss):
-    """Whether each class applies, for itself: for rows with several labels; rows without known labels are left out.
-
-    Example:
-        >>> import torch
-        >>> z = {"image": torch.zeros(2, 2)}
-        >>> predictions, sets = torch.tensor([[2.0, -2, 0], [9, 9, 9]]), torch.tensor([[1.0, 0, 1], [torch.nan] * 3])
-        >>> loss = BinaryCrossEntropy()
-        >>> round(loss(z, predictions=predictions, label_sets=sets).item(), 3), loss.log
-        (0.316, {'dropped_labels': 1})
-    """
-
-    family = "supervised heads"
-    trains_predictions = True
-    paper = "textbook"
-    formula = "mean_ik log(1 + exp(p_ik)) - y_ik p_ik, y_ik = 1 if class k applies to row i, else 0"
-    cost = "time and memory O(B K)"
-    use = "rows have sets of labels and a head should tell each"
-    fits = ("label sets",)
-
-    def forward(
-        self, z: Embeddings, *, predictions: Tensor, label_sets: Tensor, weights: Tensor | None = None
-    ) -> Tensor:
-        if predictions.shape != label_sets.shape:
-            raise ValueError(f"predictions {[*predictions.shape]} and label_sets {[*label_sets.shape]} differ in shape")
-        predictions = at_least_float32(predictions)
-        unknown = label_sets.isnan().any(1)
-        self.count("dropped_labels", unknown.sum())
-        label_sets = label_sets.to(predictions.dtype)
-        if not predictions.is_cpu or self.log:
-            predictions, label_sets = (x.masked_fill(unknown[:, None], 0) for x in (predictions, label_sets))
-        errors = functional.binary_cross_entropy_with_logits(predictions, label_sets, reduction="none")
-        known = (~unknown)[:, None].expand_as(errors)
-        return mean_where(known, errors, None if weights is None else weights[:, None].expand_as(errors))
-
-
 def mutual_information(logits: Tensor, counted: Tensor) -> Tensor:
     """H(mean_i p_i) - mean_i H(p_i) of the rows that are `counted` `[B]`, p their softmax `[B, K]`; 0 of none."""
     log_p = logits.masked_fill(~counted[:, None], 0).log_softmax(1)

@@ -139,6 +139,7 @@ def cases() -> dict[str, Case]:
     for name in (name for name in found if "keys" in LOSSES[name].required()):
         found[name].train = {"second": {"momentum": 0.9}}
     found["distil"].objective[0]["teacher_temperature"] = 0.5  # else it has nothing to learn in the first step
+    found["sparsemax"].data = {"label": "kinds", "several": "|"}
     found["ts2vec"].modalities = {"series": SERIES}
     found["ts2vec"].data, found["ts2vec"].exact = {}, 1e-8  # views are float32, and rounded as their batch is padded
     mixed = [{"name": "clip", "learn_temperature": True}, {"name": "supremix", "weight": 0.1}, {"name": "l1"}]

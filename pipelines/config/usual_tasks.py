@@ -7,7 +7,9 @@ from clx.pipelines.config.task_names import Task
 
 PAIR_SCORING = ("cosent",)
 """Objectives by which `data.target` is the score of a pair of inputs."""
-HEADS = ("cross-entropy", "binary-cross-entropy", "l1", "mse", "huber")
+SET_HEADS = ("binary-cross-entropy", "sparsemax")
+"""Objectives of a head that says which labels of a set apply."""
+HEADS = ("cross-entropy", *SET_HEADS, "l1", "mse", "huber")
 """Objectives of a head, which alone say nothing of how inputs lie to each other."""
 
 
@@ -29,7 +31,7 @@ def usual_tasks(
     kinds = [kind_of(name, modalities) for name in modalities if not modalities[name].get("pair")]
     several = len(modalities) > 1 and not {*objectives} <= {*HEADS}
     tasks: list[Task] = ["classification"] if "cross-entropy" in objectives and not target else []
-    sets = "binary-cross-entropy" in objectives
+    sets = any(name in objectives for name in SET_HEADS)
     tasks += ["multilabel"] if sets else []
     if target:
         scored = len(modalities) > 1 and any(name in PAIR_SCORING for name in objectives)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from clx.losses.base import Loss
+from clx.losses.set_heads import SetHead
 from clx.modalities.base import Modality
 from clx.modalities.series import Series
 from clx.pipelines.batches.cells import cells
@@ -111,12 +112,15 @@ class Run:
         return replace(self, config=self.config.model_copy(update={"modalities": options}))
 
     @property
+    def set_head(self) -> SetHead | None:
+        """The loss of a predictor that says which labels of a set apply; None where it says something else."""
+        heads = (loss for loss in self.objective.losses if isinstance(loss, SetHead))
+        return next(heads, None) if self.model.predictor is not None else None
+
+    @property
     def tells_sets(self) -> bool:
         """Whether the predictor says of each class whether it applies, and not which one is right."""
-        return self.model.predictor is not None and any(
-            loss.trains_predictions and "label_sets" in loss.required()  # type: ignore[operator]
-            for loss in self.objective.losses
-        )
+        return self.set_head is not None
 
     @property
     def class_index(self) -> dict[str, int]:

@@ -144,8 +144,10 @@ def answer(run: Run, batch: Batch, probabilities: bool) -> list[list[Any]]:
     outputs = run.model.predict(run.model(moved.inputs, moved.present), moved.present).cpu()
     if run.config.data.target:
         return [[float(f"{value:.7g}") for value in row] for row in outputs.tolist()]  # float32 knows no more
-    if run.tells_sets:
-        return [_applying(run, line) + (line if probabilities else []) for line in outputs.sigmoid().tolist()]
+    if head := run.set_head:
+        chances = head.chances(outputs)
+        both = zip(head.applying(chances).tolist(), chances.tolist(), strict=True)
+        return [_applying(run, said) + (line if probabilities else []) for said, line in both]
     shares = outputs.softmax(1)
     best = shares.max(1)
     every = shares.tolist() if probabilities else [[]] * len(shares)
@@ -153,9 +155,9 @@ def answer(run: Run, batch: Batch, probabilities: bool) -> list[list[Any]]:
     return [[run.facts.classes[k], share, *each] for k, share, each in ranked]
 
 
-def _applying(run: Run, chances: list[float]) -> list[Any]:
-    """The classes whose probability is at least a half, as one text."""
-    names = [name for name, chance in zip(run.facts.classes, chances, strict=True) if chance >= 0.5]
+def _applying(run: Run, said: list[bool]) -> list[Any]:
+    """The classes that are said to apply, as one text."""
+    names = [name for name, applies in zip(run.facts.classes, said, strict=True) if applies]
     return [spoken(names, run.config.data.several)]
 
 

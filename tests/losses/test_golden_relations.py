@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from clx.losses.infonce import infonce
 from clx.losses.primitives.alike import Alike, by_sets, by_vectors, tree_of
 from clx.losses.primitives.forms import decoupled, each_pair, soft_choice, soft_top_k, top_k
 from clx.losses.primitives.functional import unit
 from clx.losses.relation import Relation, _Pairs
+from clx.losses.set_heads import sparsemax, sparsemax_loss
 from golden_case import GOLDEN, Case
 
-FAMILIES = ("cwcl_", "softclip", "dexml", "space2", "icdtree", "mgll_softce")
+FAMILIES = ("cwcl_", "softclip", "dexml", "space2", "icdtree", "mgll_softce", "sparsemax_")
 
 
 def checks(c: Case) -> dict[str, Callable[[], Tensor]]:
@@ -37,6 +39,8 @@ def checks(c: Case) -> dict[str, Callable[[], Tensor]]:
         "space2_score": lambda: by_paths(h["rows"]),
         "space2_score_parts": lambda: parts(h["rows"]),
         "icdtree": lambda: tree_similarity(h["labels"], h["ontology"]),
+        "sparsemax_": lambda: sparsemax(c.z),
+        "sparsemax_loss": lambda: sparsemax_loss(c.z, functional.one_hot(c.y.long(), c.z.shape[1]).double()),
         "mgll_softce": lambda: (
             (soft_choice(c.logits, c.targets, None)[0] + soft_choice(c.logits.T, c.targets, None)[0]).mean() / 4
             + each_pair(c.logits, c.targets, None)[0].mean()
@@ -168,7 +172,8 @@ def test_matches(path: Path) -> None:
     value = every[max((key for key in every if f"{path.stem}_".startswith(key)), key=len)]()
     torch.testing.assert_close(value, case.expected, rtol=1e-6, atol=1e-9)
     for name, wanted in case.grads.items():
-        (got,) = torch.autograd.grad(value.sum(), [case.inputs[name]], retain_graph=True)
+        total = (value * case.aux["weights"]).sum() if "weights" in case.aux else value.sum()
+        (got,) = torch.autograd.grad(total, [case.inputs[name]], retain_graph=True)
         torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-9)
 
 

@@ -427,6 +427,7 @@ ELSEWHERE = loss_loops.ELSEWHERE | {
     "core-tuning",
     "moit",
     "relation",
+    "sparsemax",
     "symile",
     "ts2vec",
     "dbpm",

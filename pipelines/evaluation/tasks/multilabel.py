@@ -26,7 +26,7 @@ def multilabel(context: TaskContext) -> Lines:
         raise Unfit("needs sets of labels: lists in data.label, or text that data.several divides")
     known = ~sets.isnan().any(1)
     found: Lines = {}
-    if run.tells_sets:
+    if head := run.set_head:
         classes = len(run.facts.classes)
         if not bool((sets[known][:, :classes] > 0).any()):
             raise Unfit(f"none of the labels is one of the run's: {', '.join(run.facts.classes[:8])}")
@@ -34,10 +34,10 @@ def multilabel(context: TaskContext) -> Lines:
             rows = (known & run.model.predictable(embedded.present, by)).nonzero()[:, 0]
             if len(rows):
                 here = embedded.take(rows)
-                chances = head_says(run, here.z, here.present, by).sigmoid()
+                chances = head.chances(head_says(run, here.z, here.present, by))
                 names = "+".join(name for name in embedded.z if name in inputs)
                 unseen = int((sets[rows][:, classes:] > 0).sum())
-                line = _figures(context, chances, sets[rows][:, :classes], chances >= 0.5)
+                line = _figures(context, chances, sets[rows][:, :classes], head.applying(chances))
                 found[names] = line | ({"unseen_labels": unseen} if unseen else {})
     text = context.text
     if text is not None and column_of(text, run.modalities[text]) != run.config.data.label and embedded.classes:
@@ -49,7 +49,9 @@ def multilabel(context: TaskContext) -> Lines:
             if len(rows):
                 scores = context.ask(group, rows, text) @ words.T
                 found[f"{'+'.join(group)}->{text}"] = _figures(context, scores, sets[rows])
-    return nonempty(found, "needs a head trained by binary-cross-entropy, or a text modality to read the labels")
+    return nonempty(
+        found, "needs a head of sets, as binary-cross-entropy trains it, or a text modality to read the labels"
+    )
 
 
 def _figures(context: TaskContext, scores: Tensor, sets: Tensor, answers: Tensor | None = None) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""Sparsemax: exact zeros, its gradient, several labels; and which labels each head says to apply."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from clx.losses.set_heads import BinaryCrossEntropy, Sparsemax, sparsemax, sparsemax_loss
+
+
+def nearest(z: Tensor) -> Tensor:
+    """The shares nearest to a row, by trying every support."""
+    best, found = torch.inf, torch.zeros_like(z)
+    for size in range(1, len(z) + 1):
+        for support in itertools.combinations(range(len(z)), size):
+            p = torch.zeros_like(z)
+            kept = z[list(support)]
+            p[list(support)] = kept - (kept.sum() - 1) / size
+            if (p >= 0).all() and float((p - z).square().sum()) < best:
+                best, found = float((p - z).square().sum()), p
+    return found
+
+
+def rows() -> Tensor:
+    g = torch.Generator().manual_seed(2)
+    z = torch.randn(6, 5, generator=g, dtype=torch.float64)
+    z[4] = torch.tensor([1.0, 1, 1, 0, 0])
+    return z.requires_grad_()
+
+
+def test_shares_are_the_nearest_and_add_up() -> None:
+    z = rows()
+    p = sparsemax(z)
+    for row, share in zip(z.detach(), p.detach(), strict=True):
+        torch.testing.assert_close(share, nearest(row))
+    torch.testing.assert_close(p.sum(1), torch.ones(6, dtype=torch.float64))
+    assert (p == 0).sum() > 6
+    torch.testing.assert_close(sparsemax(z + 7), p)
+
+
+def test_gradients() -> None:
+    z = rows()
+    assert torch.autograd.gradcheck(sparsemax, (z[:4],))
+    q = torch.rand(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    q = q / q.sum(1, keepdim=True)
+    value = sparsemax_loss(z, q)
+    (g,) = torch.autograd.grad(value.sum(), z)
+    torch.testing.assert_close(g, (sparsemax(z) - q).detach())
+    assert (value > 0).all()
+    torch.testing.assert_close(sparsemax_loss(z, sparsemax(z).detach()), torch.zeros(6, dtype=torch.float64))
+
+
+def test_large_predictions_lose_no_digit() -> None:
+    z, q = torch.tensor([[2e4, 2e4 - 0.5, 0.0]]), torch.tensor([[0.5, 0.5, 0.0]])
+    exact = sparsemax_loss(z.double(), q.double()).float()
+    torch.testing.assert_close(sparsemax_loss(z, q), exact, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_without_a_label_teach_nothing() -> None:
+    loss = Sparsemax()
+    sets = torch.tensor([[1.0, 0, 1], [0, 0, 0], [torch.nan] * 3])
+    predictions = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    value = loss({"x": torch.zeros(3, 2)}, predictions=predictions, label_sets=sets)
+    (g,) = torch.autograd.grad(value, predictions)
+    assert loss.log == {"dropped_labels": 2}
+    assert (g[1:] == 0).all()
+    torch.testing.assert_close(value, sparsemax_loss(predictions[:1], sets[:1] / 2)[0])
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (BinaryCrossEntropy(), [True, False, False]),
+        (Sparsemax(), [True, True, False]),
+        (Sparsemax(above=0.4), [True, False, False]),
+    ],
+)
+def test_which_labels_apply(loss: BinaryCrossEntropy | Sparsemax, said: list[bool]) -> None:
+    assert loss.applying(loss.chances(torch.tensor([[0.3, -0.1, -4.0]]))).tolist() == [said]
