@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Gt
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from clx.losses.base import register
 from clx.losses.pairwise import Negatives, WeightedPairwise, WeightedWithNegatives, add_negatives
 from clx.losses.primitives.edits import DifferentIds, Edit, off_diagonal, off_items
-from clx.losses.primitives.functional import softplus, weighted_mean
+from clx.losses.primitives.functional import paired_similarity, softplus, weighted_mean
+from clx.losses.primitives.masks import group_sizes
 from clx.losses.primitives.streaming import cross_loss, cross_margins, gram, gram_loss, gram_margins
 
 
@@ -31,6 +32,7 @@ def infonce(
     ids: Tensor | None = None,
     negatives: Negatives | None = None,
     weights: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """InfoNCE: each row of `x` finds its own among the rows of `y`, and of the further negatives n where there are any.
 
@@ -42,6 +44,8 @@ def infonce(
         ids: `[B]`; other rows of equal id are left out of the denominator.
         negatives: rows that are candidates of every row of `x` and the partner of none.
         weights: `[B]`, the factor of each row's term, 1 by default.
+        smoothing: share of the target that all rows of `y` which count have alike, as in torch's `cross_entropy`;
+            further negatives have none.
 
     Returns:
         Scalar in nats; 0 for a batch of one without further negatives.
@@ -51,7 +55,7 @@ def infonce(
         Karpukhin et al. 2020, arXiv 2004.04906; with weights: GCL, Zhu et al. 2024, arXiv 2404.08535, of which no code
         is published: the divisor, rows and not their weights, is our own.
     """
-    return choice_loss(x, y, temperature, ids, negatives, weights, both=False)
+    return choice_loss(x, y, temperature, ids, negatives, weights, smoothing, both=False)
 
 
 def clip(
@@ -61,6 +65,7 @@ def clip(
     ids: Tensor | None = None,
     negatives: Negatives | None = None,
     weights: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """CLIP: InfoNCE from `x` to `y` and from `y` to `x`, averaged.
 
@@ -73,7 +78,7 @@ def clip(
     Reference:
         Radford et al. 2021, figure 3, arXiv 2103.00020; with negatives: Yuksekgonul et al. 2023, arXiv 2210.01936.
     """
-    return choice_loss(x, y, temperature, ids, negatives, weights)
+    return choice_loss(x, y, temperature, ids, negatives, weights, smoothing)
 
 
 def choice_loss(
@@ -83,16 +88,36 @@ def choice_loss(
     ids: Tensor | None,
     negatives: Negatives | None,
     weights: Tensor | None = None,
+    smoothing: float = 0.0,
     both: bool = True,
 ) -> Tensor:
     """`cross_loss`, where the rows of `x` choose among `negatives` as well, and each row's terms have its weight."""
     edit = None if ids is None else DifferentIds(ids)
-    if negatives is None and weights is None:
+    if negatives is None and weights is None and not smoothing:
         return cross_loss(x, y, temperature, edit, both)
     margins = cross_margins(x, y, temperature, edit or off_diagonal, both)
     if negatives is not None:
         margins = add_negatives(margins, x, y, temperature, negatives)
-    return weighted_mean(softplus(margins), repeated(weights, len(margins)))
+    terms = softplus(margins)
+    if smoothing:
+        sides = [apart(x, y, y, ids), apart(y, x, x, ids)] if both else [apart(x, y, y, ids)]
+        terms = terms + smoothing * torch.cat(sides) / temperature
+    return weighted_mean(terms, repeated(weights, len(terms)))
+
+
+def apart(x: Tensor, partner: Tensor, candidates: Tensor, ids: Tensor | None) -> Tensor:
+    """How much more similar each row of `x` is to its partner than to the mean candidate, `[N]`.
+
+    Args:
+        x, partner, candidates: `[N, D]`.
+        ids: `[N]`; of the candidates of a row's id its partner alone counts.
+    """
+    total, size = candidates.sum(0), len(candidates)
+    if ids is None:
+        return paired_similarity(x, partner - total / size)
+    sizes, group = group_sizes(ids)
+    own = torch.zeros_like(candidates).index_add(0, group, candidates)[group]
+    return paired_similarity(x, partner - (total - own + partner) / (size + 1 - sizes)[:, None])
 
 
 def repeated(weights: Tensor | None, size: int) -> Tensor | None:
@@ -116,6 +141,7 @@ def nt_xent(
     temperature: Tensor | float,
     ids: Tensor | None = None,
     weights: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """NT-Xent: every row of both finds its partner among the other 2B - 1.
 
@@ -126,9 +152,13 @@ def nt_xent(
     Reference:
         Chen et al. 2020, arXiv 2002.05709.
     """
-    if weights is None:
+    if weights is None and not smoothing:
         return gram_loss(x, y, temperature, other_items(ids))
-    return weighted_mean(softplus(gram_margins(x, y, temperature, other_items(ids))), weights.repeat(2))
+    terms = softplus(gram_margins(x, y, temperature, other_items(ids)))
+    if smoothing:
+        z, items = torch.cat([x, y]), torch.arange(len(x), device=x.device) if ids is None else ids
+        terms = terms + smoothing * apart(z, torch.cat([y, x]), z, items.repeat(2)) / temperature
+    return weighted_mean(terms, repeated(weights, len(terms)))
 
 
 @register("infonce")
@@ -155,6 +185,8 @@ class InfoNCE(WeightedWithNegatives):
     use = "only one direction matters, as when the second input comes from a frozen model"
     fits = ("pairs",)
 
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+
     def pair(
         self,
         x: Tensor,
@@ -163,7 +195,7 @@ class InfoNCE(WeightedWithNegatives):
         negatives: Negatives | None = None,
         weights: Tensor | None = None,
     ) -> Tensor:
-        return infonce(x, y, self.tau, ids, negatives, weights)
+        return infonce(x, y, self.tau, ids, negatives, weights, self.label_smoothing)
 
 
 @register("clip")
@@ -191,6 +223,7 @@ class CLIP(WeightedWithNegatives):
     fits = ("pairs", "several modalities")
 
     learn_temperature: bool = True
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     def pair(
         self,
@@ -200,7 +233,7 @@ class CLIP(WeightedWithNegatives):
         negatives: Negatives | None = None,
         weights: Tensor | None = None,
     ) -> Tensor:
-        return clip(x, y, self.tau, ids, negatives, weights)
+        return clip(x, y, self.tau, ids, negatives, weights, self.label_smoothing)
 
 
 @register("nt-xent")
@@ -222,6 +255,7 @@ class NTXent(WeightedPairwise):
     fits = ("one modality",)
 
     temperature: Annotated[float, Gt(0)] = 0.5
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, weights: Tensor | None = None) -> Tensor:
-        return nt_xent(x, y, self.tau, ids, weights)
+        return nt_xent(x, y, self.tau, ids, weights, self.label_smoothing)

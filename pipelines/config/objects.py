@@ -75,6 +75,7 @@ def make_losses(config: Config) -> list[Loss]:
             raise BadInput(f"{where}.fuse: {term.name} trains no head that predicts; those that do are {heads}")
         if term.dims:
             check_dims(config, term, where)
+        check_declared(term, where)
         losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})", TERM_KEYS))
     for name, options in config.modalities.items():
         if isinstance(options.get("column"), list) and name not in config.only_negatives:
@@ -90,6 +91,22 @@ def make_losses(config: Config) -> list[Loss]:
             f"would learn nothing: add {config.embed_dim} to dims, or set embed_dim: {widest}"
         )
     return losses
+
+
+DECLARED = {
+    "exclude": "leaves no rows out",
+    "label_smoothing": "has no targets to smooth",
+    "of": "compares no features",
+}
+"""Keys that many losses share, and what to say of a loss that has no such parameter."""
+
+
+def check_declared(term: Term, where: str) -> None:
+    """Raise `BadInput` for a key that other losses declare."""
+    for key in (key for key in DECLARED if key in term.options):
+        takers = [name for name, cls in LOSSES.items() if key in options_model(cls).model_fields]
+        if term.name not in takers:
+            raise BadInput(f"{where}.{key}: {term.name} {DECLARED[key]}; those that take it are {', '.join(takers)}")
 
 
 def check_dims(config: Config, term: Term, where: str) -> None:
