@@ -14,6 +14,7 @@ from clx.losses.primitives.alike import Alike, Kernel, Tree, by_class, by_number
 from clx.losses.primitives.blocks import by_blocks
 from clx.losses.primitives.forms import Form, decoupled, each_pair, soft_choice, top_k
 from clx.losses.primitives.functional import unit
+from clx.losses.primitives.tiles import is_small
 
 KERNELS: dict[str, tuple[str, ...]] = {
     "labels": ("equal", "cosine", "jaccard", "tree", "paths"),
@@ -191,15 +192,28 @@ class Relation(Pairwise):
             tau, *bias = [next(found) if isinstance(each, Tensor) else each for each in settings]
             w, out = pairs(rows, s.dtype)
             w = torch.where(w > self.threshold, w, 0) if self.threshold else w
-            term, valid = form(s / tau + bias[0] if bias else s / tau, w, out)
-            return (term if pairs.weights is None else term * pairs.weights[rows].to(s.dtype)).sum(), valid.sum()
+            s = s / tau + bias[0] if bias else s / tau
+            term, valid = form(s, w, out)
+            total, count = pairs.total(term, rows), number_of(term, valid)
+            if once:  # the block is all there is, and `w` is symmetric
+                term, valid = form(s.T, w, out)
+                total, count = total + pairs.total(term, rows), count + number_of(term, valid)
+            return total, count
 
+        if self.form == "sigmoid" and pairs.symmetric:  # then both directions are one
+            both = False
+        once = both and is_small(x, len(x))
         total, count = by_blocks(terms, x, y, *learned)
-        if both:
+        if both and not once:
             more, others = by_blocks(terms, y, x, *learned)
             total, count = total + more, count + others
         self.count("dropped_anchors", (len(x) * (2 if both else 1) - count).long())
         return total / count.clamp(min=1)
+
+
+def number_of(term: Tensor, valid: Tensor | None) -> Tensor:
+    """How many rows have a term, `[]`."""
+    return torch.full((), len(term), device=term.device) if valid is None else valid.sum()
 
 
 class _Pairs:
@@ -222,6 +236,15 @@ class _Pairs:
         if self.kept is None or self.kept[0] != rows:
             self.kept = rows, *self.block(rows, dtype)
         return self.kept[1:]
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether every pair counts, and alike in both directions."""
+        return self.ids is None and self.own is None and self.weights is None
+
+    def total(self, term: Tensor, rows: slice) -> Tensor:
+        """The sum of the terms of these rows, each times its weight."""
+        return (term if self.weights is None else term * self.weights[rows].to(term.dtype)).sum()
 
     def block(self, rows: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         w = self.alike(rows).to(dtype)

@@ -24,16 +24,26 @@ class Alike:
     compare: Callable[[Tensor, Tensor], Tensor]
     """Of descriptions `[b, F]` and `[N, F]`, or `[b]` and `[N]`, how alike each two are `[b, N]`."""
     described: Tensor
-    known: Tensor
-    """`[N]` bool."""
+    known: Tensor | None
+    """`[N]` bool; None for all."""
 
     def take(self, rows: Tensor | slice) -> "Alike":
         """Of some of the rows."""
-        return replace(self, described=self.described[rows], known=self.known[rows])
+        if isinstance(rows, slice) and rows == slice(None):
+            return self
+        return replace(self, described=self.described[rows], known=None if self.known is None else self.known[rows])
 
     def __call__(self, rows: slice) -> Tensor:
         w = self.compare(self.described[rows], self.described)
-        return w.mul_(self.known[rows, None]).mul_(self.known)
+        return w if self.known is None else w.mul_(self.known[rows, None]).mul_(self.known)
+
+
+def of_known(rows: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Rows `[N, F]` with zeros for those that hold a NaN, and which hold none; on a CPU None where none does."""
+    known = rows.isfinite().all(1)
+    if known.is_cpu and bool(known.all()):
+        return rows, None
+    return torch.where(known[:, None], rows, 0), known
 
 
 def by_class(labels: Tensor, tree: Tree | None, dtype: torch.dtype) -> Alike:
@@ -56,8 +66,7 @@ def by_sets(sets: Tensor, kernel: Kernel, tree: Tree | None, dtype: torch.dtype)
     of the Jaccard indices of runs of levels, each level, each two in a row, and so on (He et al. 2022,
     arXiv 2209.06638); runs that neither has are left out of the mean.
     """
-    known = sets.isfinite().all(1)
-    x = torch.where(known[:, None], sets, 0).to(dtype)
+    x, known = of_known(sets.to(dtype))
     if kernel == "cosine":
         return Alike(lambda a, b: a @ b.T, unit(x), known)
     if kernel == "equal":
@@ -70,8 +79,8 @@ def by_sets(sets: Tensor, kernel: Kernel, tree: Tree | None, dtype: torch.dtype)
 
 def by_vectors(rows: Tensor, temperature: float | None) -> Alike:
     """Of vectors `[N, F]`, NaN where there is none: (1 + cos) / 2, or exp((cos - 1) / temperature)."""
-    known = rows.isfinite().all(1)
-    u = unit(torch.where(known[:, None], rows, 0))
+    rows, known = of_known(rows)
+    u = unit(rows)
     if temperature is None:
         return Alike(lambda a, b: (a @ b.T).add_(1).div_(2).clamp_(0, 1), u, known)
     return Alike(lambda a, b: (a @ b.T).sub_(1).div_(temperature).exp_(), u, known)
@@ -82,13 +91,13 @@ def by_numbers(targets: Tensor, kernel: Kernel, bandwidth: float | None) -> Alik
 
     h is `bandwidth`, by default the deviation of the rows, the root of the sum of squares over columns.
     """
-    known = targets.isfinite().all(1)
-    y = torch.where(known[:, None], targets, 0)
+    y, known = of_known(targets)
     if kernel == "cosine":
         return Alike(lambda a, b: (a @ b.T).clamp_(min=0), unit(y), known)
     if bandwidth is None:
-        count = known.sum().clamp(min=1)
-        apart = torch.where(known[:, None], y - y.sum(0) / count, 0)
+        count = len(y) if known is None else known.sum().clamp(min=1)
+        apart = y - y.sum(0) / count
+        apart = apart if known is None else torch.where(known[:, None], apart, 0)
         spread = (apart.square().sum() / count).sqrt()
         y = y / torch.where(spread > 0, spread, 1)
     else:

@@ -5,44 +5,63 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from clx.losses.primitives.functional import lse, softplus
+from clx.losses.primitives.functional import softplus
 
 HALVINGS, NEWTONS = 16, 6
 """Steps that look for the threshold of `soft_top_k`: of 80 in logits the former leave 0.001, the latter no digit."""
 
-Form = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+NEVER = -1e30
+"""A logit of which no exponential is left, and of which alone a softmax has no NaN."""
+
+Form = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 """Of logits `[b, M]`, how alike each pair is `[b, M]`, 0 where it is left out, and which are left out, None for none:
-the term of each row `[b]` and whether it has one."""
+the term of each row `[b]` and whether it has one, None where all have."""
 
 
-def soft_choice(s: Tensor, w: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
+def shares(w: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """`w` over the sum of its row, and whether that is more than 0; None for all: where nothing is left out, a row is
+    wholly alike to its own partner."""
+    mass = w.sum(1, keepdim=True)
+    if out is None:
+        return w / mass, None
+    return w / torch.where(mass > 0, mass, 1), mass[:, 0] > 0
+
+
+def kept(term: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Terms, 0 for rows that have none."""
+    return (term if valid is None else torch.where(valid, term, 0)), valid
+
+
+def soft_choice(s: Tensor, w: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Cross-entropy of choosing among all columns in the proportions of `w`: lse_j s_j - sum_j w_j s_j / sum_j w_j."""
-    mass = w.sum(1)
-    term = lse(without(s, out, -torch.inf), 1) - torch.linalg.vecdot(w, s) / torch.where(mass > 0, mass, 1)
-    return torch.where(mass > 0, term, 0), mass > 0
+    q, valid = shares(w, out)
+    return kept(without(s, out, NEVER).logsumexp(1) - torch.linalg.vecdot(q, s), valid)
 
 
-def each_pair(s: Tensor, w: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
+def each_pair(s: Tensor, w: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Binary cross-entropy of each pair with `w` as its chance, the mean over columns: softplus(s_j) - w_j s_j."""
+    terms = functional.binary_cross_entropy_with_logits(s, w, reduction="none")
+    if out is None:
+        return terms.mean(1), None
     count = columns(s, out)
-    term = without(softplus(s) - w * s, out, 0).sum(1) / count.clamp(min=1)
-    return term, count > 0
+    return without(terms, out, 0).sum(1) / count.clamp(min=1), count > 0
 
 
-def decoupled(s: Tensor, w: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
+def decoupled(s: Tensor, w: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Each positive against the negatives alone: sum_p w_p log(1 + sum_{n: w_n = 0} exp(s_n - s_p)) / sum_p w_p.
 
     Reference:
         Gupta et al. 2024, DEXML, arXiv 2310.10636.
     """
-    mass, positive = w.sum(1), w > 0
-    negative = lse(s.masked_fill(positive if out is None else out | positive, -torch.inf), 1)
-    term = torch.linalg.vecdot(w, softplus(negative[:, None] - s)) / torch.where(mass > 0, mass, 1)
-    return torch.where(mass > 0, term, 0), mass > 0
+    q, valid = shares(w, out)
+    positive = w > 0
+    negative = s.masked_fill(positive if out is None else out | positive, NEVER).logsumexp(1)
+    return kept(torch.linalg.vecdot(q, softplus(negative[:, None] - s)), valid)
 
 
-def top_k(s: Tensor, w: Tensor, out: Tensor | None, k: int, slope: float = 1.0) -> tuple[Tensor, Tensor]:
+def top_k(s: Tensor, w: Tensor, out: Tensor | None, k: int, slope: float = 1.0) -> tuple[Tensor, Tensor | None]:
     """Each positive is to be among the k best: -sum_p w_p log p_p / sum_p w_p, `p` the `chances` of `soft_top_k`.
 
     A row of at most k columns has no term.
@@ -50,11 +69,10 @@ def top_k(s: Tensor, w: Tensor, out: Tensor | None, k: int, slope: float = 1.0) 
     Reference:
         Gupta et al. 2024, DEXML, arXiv 2310.10636.
     """
-    mass = w.sum(1)
-    valid = (mass > 0) & (columns(s, out) > k)
+    q, valid = shares(w, out)
+    enough = columns(s, out) > k
     x = soft_top_k(s, out, k, slope)
-    term = torch.linalg.vecdot(w, softplus(-x)) / torch.where(mass > 0, mass, 1)
-    return torch.where(valid, term, 0), valid
+    return kept(torch.linalg.vecdot(q, softplus(-x)), enough if valid is None else enough & valid)
 
 
 def soft_top_k(s: Tensor, out: Tensor | None, k: int, slope: float) -> Tensor:
