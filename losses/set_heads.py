@@ -113,7 +113,8 @@ def sparsemax_loss(z: Tensor, q: Tensor) -> Tensor:
     z = z - z.detach().amax(1, keepdim=True)  # the loss is the same, and its squares are small
     tau, support = threshold_of(z)
     spread = torch.where(support, z.square() - tau.square(), 0).sum(1)
-    return torch.linalg.vecdot(q, q) / 2 + spread / 2 - torch.linalg.vecdot(q, z)
+    loss: Tensor = torch.linalg.vecdot(q, q) / 2 + spread / 2 - torch.linalg.vecdot(q, z)
+    return loss
 
 
 @register("sparsemax")

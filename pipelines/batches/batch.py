@@ -78,7 +78,7 @@ class Batch:
     targets: Tensor
     sample_id: Tensor
     label_sets: Tensor | None = None
-    """`[B, C]` where labels are sets, see `losses.base.EXTRAS`; `labels` are then -1."""
+    """`[B, C]` where labels are sets, see `losses.extras.EXTRAS`; `labels` are then -1."""
     repeats: Tensor | None = None
     """`[B]` int64, equal for rows that share an image, a recording or a text; None where no rows of the split do."""
     weights: Tensor | None = None

@@ -25,7 +25,8 @@ def digit_pairs(_: str) -> Tables:
     for number, (split, (files, labels)) in enumerate(scans().items()):
         rng = np.random.default_rng([23, number])
         pixels = np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
-        images, names = [], []
+        images: list[bytes] = []
+        names: list[str] = []
         while len(images) < PAIR_ROWS[split]:
             two = rng.integers(len(files), size=2)
             digits = sorted(labels[two].tolist())

@@ -25,7 +25,7 @@ from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.system.launch import launch
 from clx.pipelines.system.process_group import Group, joined
 from clx.pipelines.system.ranks import place_of
-from clx.pipelines.training.distributed import share
+from clx.pipelines.training.rank_part import share
 from clx.pipelines.training.rows import training_rows
 from clx.pipelines.training.step import Learner
 

@@ -10,7 +10,7 @@ from warnings import warn
 
 from clx.pipelines.batches.columns import said_of_readings
 from clx.pipelines.batches.cuts import cut_lines, guessed_lines
-from clx.pipelines.batches.loader import Lost, usual_workers
+from clx.pipelines.batches.loader import Lost
 from clx.pipelines.batches.telling_columns import TELLS, telling_columns
 from clx.pipelines.config.load import dump, first_stage
 from clx.pipelines.config.objects import make_losses, make_modalities
@@ -23,6 +23,7 @@ from clx.pipelines.data.understood import in_three_lines, understood
 from clx.pipelines.evaluation.evaluate import evaluate
 from clx.pipelines.evaluation.evaluated_rows import source_in
 from clx.pipelines.evaluation.results import SCHEMA, save
+from clx.pipelines.experiments.first_line import describe
 from clx.pipelines.experiments.rooted import rooted
 from clx.pipelines.experiments.run_folder import Claim, claimed, held, writes
 from clx.pipelines.model.build import Run, prepare
@@ -283,28 +284,3 @@ def _evaluate(trainer: Trainer, splits: dict[str, Manifest], name: str) -> dict[
     if trainer.writes:
         save(out, result, ended=True)
     return result
-
-
-def describe(trainer: Trainer) -> str:
-    """One line on what is about to happen."""
-    precision = str(trainer.learner.dtype).removeprefix("torch.")
-    learned = sum(p.numel() for p in trainer.learner.model.parameters() if p.requires_grad)
-    told = ""
-    if trainer.settings.workers == "auto":
-        count = usual_workers(trainer.rows)
-        told = f", {count} worker{'s' if count != 1 else ''} (auto)"
-    at = f", from step {trainer.step}" if trainer.step else ""
-    chunk, rows, group = trainer.learner.chunks.size, trainer.settings.batch_size, trainer.group
-    shared = "" if group is None else f" {group.shares(rows)}"
-    if trainer.settings.shard:
-        shared += ", each of which keeps a part of the towers"
-    if chunk is not None and chunk < rows:
-        alone = trainer.settings.chunk_statistics == "chunk"
-        shared += f", encoded {chunk} at a time{', with the statistics of these in batch norms' if alone else ''}"
-    elif trainer.learner.chunks.automatic:
-        shared += ", encoded as many at a time as fit"
-    shared = shared and f", {rows} rows a step{shared}"
-    return (
-        f"{trainer.plan.rows} rows, {trainer.plan.steps} steps{at}{shared}, {learned / 1e6:.2f} M parameters to learn, "
-        f"on {trainer.learner.device} in {precision}, seed {trainer.settings.seed}{told}"
-    )

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Steps
@@ -12,6 +11,7 @@ from clx.losses.primitives.autograd import at_least_float32
 from clx.losses.view_criterion import relevance
 from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
 from clx.pipelines.config.heads import Head
+from clx.pipelines.model.batch_norm import BatchNorm
 from clx.pipelines.model.checkpointing import recompute
 from clx.pipelines.model.chunks import encode
 from clx.pipelines.model.fusion import Fused, by_modality, head, mean_of_present
@@ -33,15 +33,6 @@ def is_further(name: str) -> bool:
 
 Whole = Callable[..., Sequence[Tensor]]
 """All rows of some tensors."""
-
-
-class BatchNorm(nn.BatchNorm1d):
-    """Batch norm that bears a batch of one row, as a rare modality gives: it then uses the running statistics."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and len(x) < 2:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(x)
 
 
 class Tower(nn.Module):

@@ -21,7 +21,7 @@ def compile_encoders(model: Embedder, device: torch.device, needs: Collection[st
     Weights keep their names. Averages of weights, which only validate, are not compiled.
 
     Args:
-        needs: what the objective asks for; see `losses.base.EXTRAS`.
+        needs: what the objective asks for; see `losses.extras.EXTRAS`.
         how: further options of `torch.compile`.
 
     Raises `BadInput` where there is nothing to compile with, and for losses on time steps.

@@ -7,7 +7,6 @@ takes those of its own rows back, and of what the objective and the head learn. 
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,31 +30,11 @@ from clx.pipelines.system.process_group import Group, of_this_rank
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.training.cut import Cut
 from clx.pipelines.training.gathered import counted, gather, views_of, whole
+from clx.pipelines.training.rank_part import Part
 from clx.pipelines.training.shared_norms import share_norms, shared_norms, trains_norms
 
 if TYPE_CHECKING:
     from clx.pipelines.training.sharding import Sharded
-
-
-@dataclass
-class Part(Sampler[Key]):
-    """Of the rows of each key, those of one rank: a contiguous part, so that all parts together are in order."""
-
-    keys: Sampler[Key] | Sequence[Key]
-    rank: int
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.keys)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[Key]:
-        for key in self.keys:
-            yield key.part(share(len(key.rows), self.rank, self.size))
-
-
-def share(rows: int, rank: int, size: int) -> slice:
-    """Which of the rows of a batch are this rank's: as many as the others have, or one more or less."""
-    return slice(rows * rank // size, rows * (rank + 1) // size)
 
 
 class Short(MemoryError):

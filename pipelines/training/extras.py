@@ -1,6 +1,6 @@
 """What a loss may ask for besides embeddings: where the value of each name comes from.
 
-A loss declares names by the keyword-only arguments of its `forward`; `losses.base.EXTRAS` says what each name means.
+A loss declares names by the keyword-only arguments of its `forward`; `losses.extras.EXTRAS` says what each name means.
 """
 
 from collections.abc import Callable

@@ -12,7 +12,7 @@ from clx.pipelines.batches.decoded import mixed_seed
 from clx.pipelines.model.towers import Embedder
 
 Mixed = dict[str, tuple[Tensor, Tensor]]
-"""What `losses.base.EXTRAS` says of `mixed`."""
+"""What `losses.extras.EXTRAS` says of `mixed`."""
 
 
 def mix(

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from clx.losses.base import EXTRAS, LOSSES, TERM_KEYS, Data, Exclude, Loss, register
+from clx.losses.base import LOSSES, TERM_KEYS, Data, Exclude, Loss, register
+from clx.losses.extras import EXTRAS
 from clx.losses.primitives import cube, tiles
 from loss_inputs import EVERY, NAMES, batch, keys_of, make, steps_of
 

@@ -9,7 +9,7 @@ from clx.pipelines.batches.batch import Key
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import Order
 from clx.pipelines.batches.mixture import Mixture
-from clx.pipelines.training.distributed import Part
+from clx.pipelines.training.rank_part import Part
 from samples import manifest, png
 
 PARTS = ((0, 40), (40, 47), (47, 100))

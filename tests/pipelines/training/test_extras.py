@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from clx.losses.base import EXTRAS, LOSSES, Embeddings, Loss, Steps, register
+from clx.losses.base import LOSSES, Embeddings, Loss, Steps, register
+from clx.losses.extras import EXTRAS
 from clx.pipelines.config.schema import Config, Term, Train
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder

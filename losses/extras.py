@@ -1,0 +1,28 @@
+"""What a loss may ask for besides the embeddings, by the keyword-only arguments of its `forward`."""
+
+EXTRAS = {
+    "labels": "`[B]` int64, the class of each row; -1 where a row has none",
+    "label_sets": "`[B, C]` float, 1 for each class that applies, else 0; NaN in rows of which none is known",
+    "levels": "`[C, L]` int64, of each class the number of its name at each level of its path; -1 behind its end; None "
+    "where labels have no levels",
+    "features": "`{name: [B, F]}`, by modality what its encoder makes of the first view, before the head; without "
+    "gradient, of all modalities whatever the term looks at; NaN in rows without it",
+    "targets": "`[B, K]` float, numbers to predict or to order rows by; NaN where a row has none",
+    "predictions": "`[B, K]` float, from the head that is trained jointly",
+    "present": "`{name: [B] bool}`, False where a row lacks that input (its embedding is then meaningless)",
+    "sample_id": "`[B]` int64, the row's number in the training data",
+    "repeats": "`[B]` int64, equal for rows that share an image, a recording or a text; None where no two rows do",
+    "weights": "`[B]` float, the factor of each row's term, 1 on average; None where all count alike",
+    "negatives": "`{name: [N, D]}`, rows of the names in the term's `negatives`, which are that and nothing else",
+    "contents": "`{name: [B] int64}`, a number for each cell, the same for cells of equal content, negatives' too; "
+    "None unless a term has negatives",
+    "keys": "`{name: [B, E]}`, embeddings of the same views by a second model (`train.second`), without gradient; E is "
+    "another width than D where that model has one",
+    "steps": "`{name: ([B, T, D], [B, T] bool)}`, embeddings per time step with their mask",
+    "head": "`[N, D] -> [N, K]`, the head that is trained jointly, for rows that a loss makes of those of one input",
+    "mixed": "`{name: ([B] int64, [])}`, of views that are mixtures of rows of the batch: the row that each has its "
+    "lesser part of, and the share of its own; None where there are none, as in validation",
+    "progress": "float in [0, 1), the share of the run's steps that are done; 1 in validation",
+    "generator": "`torch.Generator`, from which all that is random is drawn; it may be on another device than the rows",
+}
+"""What a loss may ask for besides the embeddings, and what each name stands for."""
