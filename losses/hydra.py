@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from clx.losses.base import Embeddings, Tempered, register, zero_loss
 from clx.losses.primitives.blocks import by_blocks
+from clx.losses.primitives.draws import permutation
 from clx.losses.primitives.functional import lse, softplus, unit
 from clx.losses.primitives.masks import stack_present
 
@@ -112,9 +113,7 @@ class Hydra(Tempered):
             return zero_loss(z)
         partners = labels
         if self.partner == "arbitrary":
-            where = labels.device if generator is None else generator.device
-            order = torch.randperm(len(labels), generator=generator, device=where)
-            drawn = labels[order.to(labels.device, non_blocking=True)]
+            drawn = labels[permutation(len(labels), labels, generator)]
             partners = torch.where(drawn < 0, labels, drawn)
         gates = self.gates(labels, partners, x)
         return gated_contrast(unit(x), gates[items], labels[items], partners[items], self.tau)

@@ -11,6 +11,7 @@ from torch import Tensor
 from clx.losses.base import Embeddings, register
 from clx.losses.pairwise import OverPairs, item_ids
 from clx.losses.primitives.blocks import by_blocks, kept_pairs
+from clx.losses.primitives.draws import uniform
 from clx.losses.primitives.masks import group_sizes
 
 
@@ -39,8 +40,7 @@ def dynamic_margin(
 def partners(ids: Tensor, generator: torch.Generator | None) -> Tensor:
     """For each of `[B]` a row of its id, its own too, drawn evenly."""
     size, first = group_sizes(ids)
-    where = ids.device if generator is None else generator.device
-    drawn = torch.rand(len(ids), generator=generator, device=where).to(ids.device, non_blocking=True)
+    drawn = uniform((len(ids),), ids, generator)
     return ids.argsort(stable=True)[first + (drawn * size).long().clamp(max=size - 1)]
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 from clx.losses.base import Embeddings, Tempered, register, require_two_inputs, zero_loss
 from clx.losses.infonce import infonce
 from clx.losses.primitives.autograd import first_order_only, without_autocast
+from clx.losses.primitives.draws import permutation
 from clx.losses.primitives.functional import unit
 from clx.losses.primitives.masks import chosen
 
@@ -117,7 +118,7 @@ class Whitened(Tempered):
             x, y = z[a][both], z[b][both]
             if len(x) > 1:
                 for each in (x, *[y] * self.shuffles):
-                    orders.append(self.order(each, generator))
+                    orders.append(permutation(each.shape[1], each, generator))
                     parts.append(grouped(each, orders[-1], min(self.channels, each.shape[1])))
         skipped = len(pairs) - len(parts) // (1 + self.shuffles)
         if skipped:
@@ -132,9 +133,3 @@ class Whitened(Tempered):
             x, *others = white[first : first + 1 + self.shuffles]
             terms += [infonce(x, y, self.tau) for y in others]
         return torch.stack(terms).mean()
-
-    def order(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Channels at random, drawn where the generator is."""
-        where = like.device if generator is None else generator.device
-        drawn = torch.randperm(like.shape[1], generator=generator, device=where)
-        return drawn.to(like.device, non_blocking=True)
