@@ -24,6 +24,8 @@ QUICK = {
     "rank-n-contrast": (2, 256, 512),
     "supremix": (2, 256, 512),
     "supremix, every pair": (2, 256, 512),
+    "cacr": (2, 4096, 128),
+    "mann-whitney": (2, 4096, 128),
 }
 """Views, batch and width by case."""
 
@@ -68,6 +70,11 @@ def test_rank_n_contrast(quick: dict[str, float]) -> None:
 @pytest.mark.parametrize("case", ["supremix", "supremix, every pair"])
 def test_supremix_of_512_rows(case: str, quick: dict[str, float]) -> None:
     assert quick[case] < 200  # made mixtures would be 512^3 x 512 floats, 256 GiB
+
+
+@pytest.mark.parametrize("case", ["cacr", "mann-whitney"])
+def test_rows_by_blocks(case: str, quick: dict[str, float]) -> None:
+    assert quick[case] < 64  # one matrix of all pairs, of which their formulas would take several
 
 
 @pytest.mark.slow

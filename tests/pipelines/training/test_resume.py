@@ -39,7 +39,8 @@ def whole_as_in_parts(made: Config, stop: int, folder: Path, silent: Progress) -
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_memory_and_steps_resume_bit_for_bit(tmp_path: Path, silent: Progress, ema: float) -> None:
     raw = series_config(augmentation=TIME_KEPT)
-    raw["objective"] = [{"name": "ts2vec"}, {"name": "dbpm", "noisy": 0.5, "faulty": 0.5}]
+    raw["objective"] = [{"name": "ts2vec"}, {"name": "dbpm", "noisy": 0.5, "faulty": 0.5}, {"name": "sogclr"}]
+    raw["objective"] += [{"name": "isogclr"}, {"name": "sct", "queue": 32, "layers": 1, "hidden": 2}]
     raw["train"] |= {"ema": ema}
     made = Config.model_validate(raw)
     whole, log = whole_as_in_parts(made, 6, tmp_path, silent)
