@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clx.losses.cacr import attraction, repulsion
-from clx.losses.cosent import angle_similarity, ordered_loss
+from clx.losses.cosent import angle_similarity, cosent, ordered_loss
 from clx.losses.geometry import uniformity
 from clx.losses.groco import GroCo
 from clx.losses.hinge import energy_hinge
@@ -83,6 +83,18 @@ def fastclip_v2(c: Case) -> Tensor:
         bound = c.aux[f"s{step}_bound_im"][:, 0]
         torch.testing.assert_close(averages[0], wanted[0].log() + bound, rtol=1e-3, atol=1e-4)
     return value
+
+
+def fastclip_v3(c: Case) -> Tensor:
+    """A learned temperature. The terms of the rows are added over both directions there, that of u is averaged."""
+    n, s = len(c.image), c.logit_scale
+    averages = [torch.full((n,), -math.inf)] * 2
+    for step in range(c.hyper["steps"]):
+        gamma = 0.5 * (1 + math.cos(math.pi * step / c.hyper["gamma_decay_epochs"])) * 0.2 + 0.8
+        now = [m - math.log(n - 1) for m in margins(c, "2" if step else "")]
+        averages = [moved(u, m.detach(), gamma) for u, m in zip(averages, now, strict=True)]
+    rows = torch.stack([(m - u).exp().mean() for m, u in zip(now, averages, strict=True)]).sum()
+    return rows / s.detach() + c.hyper["rho"] / s + torch.stack([u.mean() for u in averages]).sum() / (2 * s)
 
 
 def isogclr(c: Case) -> Tensor:
@@ -189,6 +201,8 @@ CHECKS: dict[str, Check] = {
     "cacr_": cacr,
     "groco_": groco,
     "sogclr_1step_s": fastclip_v1,
+    "fastclipv3_": fastclip_v3,
+    "anglelib_cosine": lambda c: cosent(unit(c.a), unit(c.b), c.labels, 1 / c.hyper["tau"]),
     "isogclr_1step": fastclip_v2,
     "isogclr_2step": fastclip_v2,
     "isogclr_official_bimodal": isogclr,
