@@ -46,4 +46,8 @@ def heads_of(config: Config) -> list[Head]:
                 f"objective: terms of the same inputs ({', '.join(head.inputs)}) train one head, but {name} has "
                 f"{known.fuse} and {term.name} has {head.fuse}: give its terms the same fuse"
             )
+    asking = [t for t in config.objective if t.name in LOSSES and "predictions" in LOSSES[t.name].required()]
+    if asking and not found:  # none learns to predict; predictions are those that the head begins with
+        inputs = config.inputs_of(asking[0])
+        return [Head(tuple(name for name in config.modalities if name in inputs), FUSE)]
     return sorted((head for head, _ in found.values()), key=lambda head: -len(head.inputs))
