@@ -141,7 +141,7 @@ def cases() -> dict[str, Case]:
     found["distil"].objective[0]["teacher_temperature"] = 0.5  # else it has nothing to learn in the first step
     found["sparsemax"].data = {"label": "kinds", "several": "|"}
     for name in ("core-tuning", "moit"):  # classes by one input
-        found[name].objective[0]["inputs"] = ["p"]
+        found[name].modalities = {"p": TWO["p"]}
         del found[name].data["target"]
     found["ts2vec"].modalities = {"series": SERIES}
     found["ts2vec"].data, found["ts2vec"].exact = {}, 1e-8  # views are float32, and rounded as their batch is padded
