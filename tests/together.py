@@ -337,10 +337,10 @@ def play(folder: Path, group: Group | None) -> dict[str, Any]:
     use(folder / f"told-{size}", folder / "rows.csv", group)
     plain = Learner.contrast
 
-    def poisoned(self: Learner, batch: Batch, *given: Any) -> Contrast:
+    def poisoned(self: Learner, batch: Batch, *given: Any, **more: Any) -> Contrast:
         if self.step == 1 and (group is None or group.rank == size - 1):
             batch.inputs["p"]["x"][0] = torch.inf
-        return plain(self, batch, *given)
+        return plain(self, batch, *given, **more)
 
     Learner.contrast = poisoned  # type: ignore[method-assign]
     train(config_of(case, folder, 6), folder / f"skipped-{size}", Heard(), group=group)

@@ -152,6 +152,14 @@ class Train(Section):
     """Steps with a non-finite loss or gradient that are skipped before the run stops."""
     tensorboard: bool = False
 
+    @model_validator(mode="after")
+    def _one_copy(self) -> "Train":
+        if self.shard and self.second is not None and self.second.momentum is not None:
+            raise ValueError(
+                "shard keeps a part of each tower, and the copy of second.momentum is whole: leave one out"
+            )
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _words_of_today(cls, raw: Any) -> Any:

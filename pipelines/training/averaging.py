@@ -28,7 +28,7 @@ class Averaged(nn.Module):
     def update_parameters(self, model: nn.Module) -> None:
         """Take in what the module is now."""
         every = zip(tensors_of(self.module), tensors_of(model), strict=True)
-        pairs = [(ours.detach(), now.detach()) for ours, now in every if ours is not now]
+        pairs = [(of_this_rank(ours.detach()), of_this_rank(now.detach())) for ours, now in every if ours is not now]
         if self.n_averaged == 0:
             for ours, now in pairs:
                 ours.copy_(now)
@@ -42,8 +42,8 @@ class Averaged(nn.Module):
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:
-    """Parameters and buffers; of those that are split over ranks this rank's part."""
-    return [of_this_rank(x.detach()) for x in (*module.parameters(), *module.buffers())]
+    """Parameters and buffers themselves."""
+    return [*module.parameters(), *module.buffers()]
 
 
 def averaged(model: nn.Module, objective: nn.Module, decay: float) -> Averaged:

@@ -93,8 +93,8 @@ def test_a_training_run_tells_of_both_once_and_logs_them(
 ) -> None:
     plain = Learner.contrast
 
-    def contrast(self: Learner, *given: Any) -> Contrast:
-        found = plain(self, *given)
+    def contrast(self: Learner, *given: Any, **more: Any) -> Contrast:
+        found = plain(self, *given, **more)
         constant = {"image": torch.ones_like(found.embeddings["image"])}
         leap = 50 if self.step in (30, 35) else 1
         return found._replace(loss=found.loss * leap, embeddings=found.embeddings | constant)

@@ -153,7 +153,10 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(ema: float, tmp_path: Path) 
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
     assert any("second." in name for name in whole)
     ids = whole["objective.losses.0.queues.image/1.ids"]
-    assert (ids >= 0).all()  # 4 batches of 32 fill the queue of 80: averages have it as it is
+    assert (ids >= 0).all()  # 4 batches of 32 fill the queue of 80
+    shared = [name for name in whole if "queues" in name and name.startswith("trained.")]
+    assert len(shared) == (6 if ema else 0)
+    assert all(torch.equal(whole[name], whole[name.removeprefix("trained.")]) for name in shared)
     lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "again")]
     assert lines[0] == lines[1]
     assert all(math.isfinite(json.loads(line).get("val_loss", 0.0)) for line in lines[0].splitlines())
@@ -241,6 +244,8 @@ def test_a_pretrained_model_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_settings_that_do_not_fit_are_refused(objective: str, second: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         config(objective, second)
+    with pytest.raises(ValueError, match="shard keeps a part of each tower"):
+        config(objective, shard=True)
 
 
 def test_a_loss_with_keys_and_a_second_model_need_each_other(tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ def test_non_finite_steps_are_skipped_then_refused(
     broken: set[int] = set()
     plain = Learner.contrast
 
-    def contrast(self: Learner, batch: Any, *given: Any) -> Contrast:
+    def contrast(self: Learner, batch: Any, *given: Any, **more: Any) -> Contrast:
         if self.step in broken:  # one pixel: also what batch norms remember would be spoiled
             batch.inputs["image"]["x"] = torch.full_like(batch.inputs["image"]["x"], float("inf"), dtype=torch.float32)
-        return plain(self, batch, *given)
+        return plain(self, batch, *given, **more)
 
     monkeypatch.setattr(Learner, "contrast", contrast)
     broken.update({1, 2})
@@ -74,8 +74,8 @@ def test_half_precision_that_never_settles_is_refused(
     monkeypatch.setattr("clx.pipelines.training.step.MOST_OVERFLOWS", 2)
     plain = Learner.contrast
 
-    def contrast(self: Learner, *given: Any) -> Contrast:
-        found = plain(self, *given)
+    def contrast(self: Learner, *given: Any, **more: Any) -> Contrast:
+        found = plain(self, *given, **more)
         if found.loss.requires_grad:
             found.loss.register_hook(lambda gradient: gradient * float("inf"))
         return found
