@@ -60,9 +60,9 @@ class Clustered(Queue):
 
     @torch.no_grad()
     def learn(self, rows: Tensor, ids: Tensor, epsilon: float, generator: torch.Generator | None) -> None:
-        """Assign rows `[N, D]` to clusters evenly, put them in for the oldest, and move each prototype to the mean of
+        """Assign rows `[N, W]` to clusters evenly, put them in for the oldest, and move each prototype to the mean of
         its rows; an empty cluster keeps its own. When full for the first time, find the clusters by k-means."""
-        codes = balanced(rows.to(self.rows.dtype) @ self.prototypes.T, epsilon, 10)
+        codes = balanced(rows.to(self.rows.dtype) @ self.prototypes[:, : rows.shape[1]].T, epsilon, 10)
         size = len(self.rows)
         self.of[self.put(rows, ids)] = codes.argmax(1)[-size:]
         if bool(~self.begun & (self.ids != NOBODY).all()):
