@@ -188,32 +188,33 @@ class Relation(Pairwise):
         learned = [each for each in settings if isinstance(each, Tensor)]
 
         def terms(s: Tensor, rows: slice, *here: Tensor) -> tuple[Tensor, Tensor]:
-            found = iter(here)
-            tau, *bias = [next(found) if isinstance(each, Tensor) else each for each in settings]
+            given = iter(here)
+            tau, *bias = [next(given) if isinstance(each, Tensor) else each for each in settings]
             w, out = pairs(rows, s.dtype)
             w = torch.where(w > self.threshold, w, 0) if self.threshold else w
             s = s / tau + bias[0] if bias else s / tau
-            term, valid = form(s, w, out)
-            total, count = pairs.total(term, rows), number_of(term, valid)
+            found, valid = form(s, w, out)
+            total = pairs.total(found, rows)
+            count = total.detach() if valid is None else valid.sum()  # without `valid` all rows count
             if once:  # the block is all there is, and `w` is symmetric
-                term, valid = form(s.T, w, out)
-                total, count = total + pairs.total(term, rows), count + number_of(term, valid)
+                found, valid = form(s.T, w, out)
+                total = total + pairs.total(found, rows)
+                count = count if valid is None else count + valid.sum()
             return total, count
 
-        if self.form == "sigmoid" and pairs.symmetric:  # then both directions are one
+        everyone = pairs.whole and self.form != "top-k"
+        if self.form == "sigmoid" and everyone and pairs.weights is None:  # then both directions are one
             both = False
         once = both and is_small(x, len(x))
         total, count = by_blocks(terms, x, y, *learned)
         if both and not once:
             more, others = by_blocks(terms, y, x, *learned)
             total, count = total + more, count + others
-        self.count("dropped_anchors", (len(x) * (2 if both else 1) - count).long())
+        rows = len(x) * (2 if both else 1)
+        if everyone:
+            return total / max(1, rows)
+        self.count("dropped_anchors", (rows - count).long())
         return total / count.clamp(min=1)
-
-
-def number_of(term: Tensor, valid: Tensor | None) -> Tensor:
-    """How many rows have a term, `[]`."""
-    return torch.full((), len(term), device=term.device) if valid is None else valid.sum()
 
 
 class _Pairs:
@@ -238,9 +239,9 @@ class _Pairs:
         return self.kept[1:]
 
     @property
-    def symmetric(self) -> bool:
-        """Whether every pair counts, and alike in both directions."""
-        return self.ids is None and self.own is None and self.weights is None
+    def whole(self) -> bool:
+        """Whether every pair counts, and so every row."""
+        return self.items is None and self.ids is None and self.own is None
 
     def total(self, term: Tensor, rows: slice) -> Tensor:
         """The sum of the terms of these rows, each times its weight."""
