@@ -1678,7 +1678,7 @@ PAIRS = [
         "negatives for a loss that takes none",
         triplets("[negative_1]", "{name: siglip, inputs: [one, two], negatives: [wrong]}"),
         "train c.yaml",
-        error="objective.negatives: siglip takes none; infonce, clip do",
+        error="objective.negatives: siglip takes none; clip, energy-hinge, infonce, mann-whitney do",
     ),
     Case(
         "several columns that are inputs",

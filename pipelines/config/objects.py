@@ -71,7 +71,7 @@ def make_losses(config: Config) -> list[Loss]:
         if term.negatives:
             check_negatives(config, term, where)
         if term.fuse is not None and not LOSSES[term.name].trains_predictions:
-            heads = ", ".join(name for name, loss in LOSSES.items() if loss.trains_predictions)
+            heads = ", ".join(sorted(name for name, loss in LOSSES.items() if loss.trains_predictions))
             raise BadInput(f"{where}.fuse: {term.name} trains no head that predicts; those that do are {heads}")
         if term.dims:
             check_dims(config, term, where)
@@ -104,7 +104,7 @@ DECLARED = {
 def check_declared(term: Term, where: str) -> None:
     """Raise `BadInput` for a key that other losses declare."""
     for key in (key for key in DECLARED if key in term.options):
-        takers = [name for name, cls in LOSSES.items() if key in options_model(cls).model_fields]
+        takers = sorted(name for name, cls in LOSSES.items() if key in options_model(cls).model_fields)
         if term.name not in takers:
             raise BadInput(f"{where}.{key}: {term.name} {DECLARED[key]}; those that take it are {', '.join(takers)}")
 
@@ -116,7 +116,7 @@ def check_dims(config: Config, term: Term, where: str) -> None:
             f"{where}.dims: {max(term.dims or [0])} is above embed_dim = {config.embed_dim}, the whole width"
         )
     if LOSSES[term.name].trains_predictions:
-        takers = ", ".join(name for name, cls in LOSSES.items() if not cls.trains_predictions)
+        takers = ", ".join(sorted(name for name, cls in LOSSES.items() if not cls.trains_predictions))
         raise BadInput(
             f"{where}.dims: {term.name} is of a head's predictions, which are of the whole embedding; terms on the "
             f"embeddings themselves take it: {takers}"
@@ -126,7 +126,7 @@ def check_dims(config: Config, term: Term, where: str) -> None:
 def check_negatives(config: Config, term: Term, where: str) -> None:
     """Raise `BadInput` for negatives that a term cannot have."""
     if "negatives" not in LOSSES[term.name].needs():
-        takers = ", ".join(name for name, cls in LOSSES.items() if "negatives" in cls.needs())
+        takers = ", ".join(sorted(name for name, cls in LOSSES.items() if "negatives" in cls.needs()))
         raise BadInput(f"{where}.negatives: {term.name} takes none; {takers} do")
     for name in term.negatives or []:
         if name not in config.modalities:

@@ -191,7 +191,7 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
             )
         blended = [name for name in config.inputs_of(term) if modalities[name].mix is not None]
         if blended and "mixed" not in loss.needs():
-            takers = ", ".join(name for name, cls in LOSSES.items() if "mixed" in cls.needs())
+            takers = ", ".join(sorted(name for name, cls in LOSSES.items() if "mixed" in cls.needs()))
             raise BadInput(
                 f"modalities.{blended[0]}.mix: loss {term.name!r} would take mixtures for rows of one label or "
                 f"partner; {takers} know of them"
@@ -202,7 +202,7 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
 
 def refuse_weights(config: Config, name: str) -> None:
     """Raise `BadInput` where rows have weights: the loss of this name has no use for them."""
-    takers = ", ".join(each for each, cls in LOSSES.items() if "weights" in cls.needs())
+    takers = ", ".join(sorted(each for each, cls in LOSSES.items() if "weights" in cls.needs()))
     if config.data.weight is not None:
         raise BadInput(f"data.weight: loss {name!r} has no term a row that it could multiply; {takers} do")
     if config.data.balance and config.data.balance.by == "weights":

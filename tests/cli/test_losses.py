@@ -23,7 +23,8 @@ def config(name: str) -> dict[str, Any]:
     if "steps" in needs:
         more["modalities"] = {"series": SERIES}
     second = {"momentum": 0.99} if "keys" in needs else None
-    return tiny(objective=name, train={"steps": 3, "batch_size": 32, "second": second}, **more)
+    objective = {"name": name, "inputs": ["image"]} if "head" in needs else name
+    return tiny(objective=objective, train={"steps": 3, "batch_size": 32, "second": second}, **more)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -121,7 +121,7 @@ OTHER: dict[str, Any] = {
     **{"time": True, "layout": "channels-first"},
 }
 """Another value of each option."""
-BY_ENCODER = {"encoder", "pretrained", "unlocked", "like", "pair"}
+BY_ENCODER = {"encoder", "pretrained", "unlocked", "like", "pair", "mix"}
 """Options that go with others; the first two say how large an image is."""
 
 

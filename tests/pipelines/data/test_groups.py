@@ -59,7 +59,7 @@ def test_keys_of_one_row_alone_are_none_also_where_there_are_many() -> None:
 
 
 def test_pieces_are_all_cells_in_the_order_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clx.pipelines.data.pieces.ROWS", 4)
+    monkeypatch.setattr("clx.pipelines.data.stretches.ROWS", 4)
     table = pa.table({"a": pa.chunked_array([list(range(5)), list(range(5, 12)), [12]])})
     for rows in (np.arange(13), np.arange(13)[::2], np.array([12, 3, 3, 7, 0, 6, 5, 4])):
         found = np.empty(len(rows), dtype=np.int64)

@@ -24,7 +24,7 @@ def test_weights_are_refused_where_a_loss_has_no_rows_to_weigh(skewed: Path) -> 
     made = numbers_config(skewed, balance={}).model_copy(
         update={
             "objective": Config.model_validate(
-                numbers_config(skewed).model_dump() | {"objective": {"name": "nt-xent"}}
+                numbers_config(skewed).model_dump() | {"objective": {"name": "align-uniform"}}
             ).objective
         }
     )

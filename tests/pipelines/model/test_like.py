@@ -211,7 +211,11 @@ CONFIGS: list[tuple[dict[str, Any], Any, str]] = [
     ({"b": {"like": "a", "kind": "image"}}, "clip", "like a, whose kind is text"),
     ({"b": {"like": "a", "column": ["x", "y"]}}, "clip", "several columns are for a modality that is only"),
     ({"b": {"like": "a"}}, {"name": "clip", "negatives": ["w"]}, "unknown modality 'w'"),
-    ({"b": {"like": "a"}}, {"name": "siglip", "negatives": ["b"]}, "siglip takes none; infonce, clip do"),
+    (
+        {"b": {"like": "a"}},
+        {"name": "siglip", "negatives": ["b"]},
+        "siglip takes none; clip, energy-hinge, infonce, mann-whitney do",
+    ),
     ({"b": {"like": "a"}}, {"name": "clip", "negatives": ["b"]}, "needs two inputs, and has a"),
     (
         {"b": {"like": "a"}},

@@ -14,6 +14,7 @@ from clx.losses.base import LOSSES
 from clx.modalities.text_encoders import ByteTransformer, bytes_of
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.config.schema import Config, Pretrain
+from clx.pipelines.config.upgrade import FORMAT
 from clx.pipelines.experiments.train import train
 from clx.pipelines.model import chunks
 from clx.pipelines.model.checkpointing import recompute
@@ -71,6 +72,9 @@ def config(rows: Path, objective: Any, **more: Any) -> Config:
 
 def objectives() -> dict[str, Any]:
     named: dict[str, Any] = {name: {"name": name} for name in sorted(LOSSES)}
+    for name in named:
+        if "head" in LOSSES[name].needs():  # of one input
+            named[name] = {"name": name, "inputs": ["text"]}
     named["relation by features"] = {"name": "relation", "by": "features", "of": "table", "form": "sigmoid"}
     return named | {"infonce with negatives": NEGATIVES, "a sum of three": SUM}
 
@@ -300,7 +304,9 @@ def test_runs_that_accumulated_are_used_and_not_resumed(rows: Path, tmp_path: Pa
     with pytest.raises(Stopped):
         train(config(rows, SUM, train={"batch_size": 8}), out, StopAt(2))
     for file in (out / "config.yaml", checkpoint.last(out).path / "config.yaml"):
-        text = file.read_text().replace("format: 4", "format: 3").replace("  chunk: null\n", "  accumulate: 5\n")
+        text = (
+            file.read_text().replace(f"format: {FORMAT}", "format: 3").replace("  chunk: null\n", "  accumulate: 5\n")
+        )
         file.write_text(text.replace("  chunk_statistics: batch\n", "").replace("  patience: null\n", ""))
     assert checkpoint.load(out).config.train.batch_size == ROWS
     with pytest.raises(BadInput, match=r"train.accumulate = 5.*train.batch_size = 40 and train.chunk = 8"):
