@@ -35,7 +35,7 @@ from clx.pipelines.system.launch import free_port
 from clx.pipelines.system.process_group import Group, joined
 from clx.pipelines.system.ranks import place_of
 from clx.pipelines.system.signals import Signals
-from clx.pipelines.training import distributed
+from clx.pipelines.training import rank_part
 from clx.pipelines.training.schedule import plan
 from clx.pipelines.training.step import Contrast, Learner
 from clx.pipelines.training.trainer import Trainer
@@ -299,7 +299,7 @@ def shares(ends: list[int]) -> Callable[[int, int, int], slice]:
 def play(folder: Path, group: Group | None) -> dict[str, Any]:
     """What happens to a run: it is stopped and resumed; it has bad rows; its last rank meets what is not finite."""
     size = 0 if group is None else group.size
-    distributed.share = shares([0, 7, 7, 20]) if size == 4 else shares([0, 7])
+    rank_part.share = shares([0, 7, 7, 20]) if size == 4 else shares([0, 7])
     found: dict[str, Any] = {}
     case = Case(
         [{"name": "clip", "learn_temperature": True}],
@@ -384,7 +384,7 @@ def main(folder: Path, size: int) -> None:
         for name, case in cases().items():
             start = time.monotonic()
             os.environ.get("CLX_TIMES") and print(name, group.rank, file=sys.stderr, flush=True)
-            distributed.share = shares(case.ends[size])
+            rank_part.share = shares(case.ends[size])
             found[name] = learn(case, folder, group, STEPS[size])
             seconds[name] = round(time.monotonic() - start, 2)
         seen = play(folder, group)
