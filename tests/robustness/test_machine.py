@@ -388,8 +388,8 @@ CLOCKS = {
     *("state.py", "report.py", "durable_files.py", "mapped.py", "row_groups.py", "remote_tables.py"),
     *("stages.py", "bench_training.py"),
 }
-"""What asks what time it is: for dates to show, for what killed writers left a day ago or nobody has opened, and for when
-a process started whose first step is waited for."""
+"""What asks what time it is: for dates to show, for what killed writers left a day ago or nobody has opened, and for
+when a process started whose first step is waited for."""
 
 
 def test_nobody_else_asks_what_time_it_is() -> None:

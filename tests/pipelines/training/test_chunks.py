@@ -74,7 +74,7 @@ def objectives() -> dict[str, Any]:
     named: dict[str, Any] = {name: {"name": name} for name in sorted(LOSSES)}
     for name in named:
         if "head" in LOSSES[name].needs():  # of one input
-            named[name] = {"name": name, "inputs": ["text"]}
+            named[name] = [{"name": name, "inputs": ["text"]}, {"name": "clip"}]
     named["relation by features"] = {"name": "relation", "by": "features", "of": "table", "form": "sigmoid"}
     return named | {"infonce with negatives": NEGATIVES, "a sum of three": SUM}
 

@@ -46,7 +46,7 @@ def apart(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     a bias before a batch norm has a gradient of rounding errors."""
     assert a.keys() == b.keys()
     norms = {name: t.double().norm() for name, t in a.items()}
-    least = torch.stack(list(norms.values())).norm() / 10
+    least = (torch.stack(list(norms.values())).norm() / 10).clamp(min=1e-300)
     return max(((a[name].double() - b[name].double()).norm() / norms[name].clamp(min=least)).item() for name in a)
 
 
@@ -69,8 +69,9 @@ def test_ranks_learn_what_one_process_learns(rows: Path, ranks: Found, name: str
         assert all(torch.equal(found.weights[key], ranks[0][0][name].weights[key]) for key in found.weights)
 
 
-KNOWN = [name for name, case in cases().items() if not case.still and case.exact < 1 and not case.full]
-"""But for networks that make views, which step another time, and batch norms of chunks."""
+FEATURES = ("relation", "features")
+KNOWN = [n for n, case in cases().items() if not case.still and case.exact < 1 and not case.full and n not in FEATURES]
+"""But for networks that make views, which step another time, batch norms of chunks, and features, as wide as encoders."""
 
 
 @pytest.mark.parametrize("name", KNOWN)
