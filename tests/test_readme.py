@@ -29,7 +29,7 @@ SHORTER = {
     "clx train my.yaml ": "clx train my.yaml -s train.steps=3 ",
     "clx train digits-sum ": "clx train digits-sum -s eval=[] -s train.batch_size=32 ",
     "-s train.lr=$rate ": "-s train.lr=$rate -s eval=[] -s train.batch_size=32 ",
-    "clx train forecast -s train.steps=20": "clx train forecast -s train.steps=1 -s eval=[]",
+    "clx train forecast -s train.steps=20": "clx train forecast -s train.steps=1 -s eval=[] -s data.windows.stride=32",
     "--horizons 24,168": "--horizons 24",
     "--task probe --task knn ": "",
     "clx report runs/digits ": "clx report --rows 150 --points 150 runs/digits ",

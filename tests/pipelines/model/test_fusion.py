@@ -149,7 +149,7 @@ def test_parts_of_a_target_are_added_up_and_an_input_of_noise_does_no_harm(tmp_p
     def error(*names: str) -> float:
         modalities = {name: {**options, "columns": [name]} for name in names}
         data = {"train": str(tmp_path / "rows.csv"), "target": ["y"], "cache": "memory"}
-        raw = small(data, modalities, "l1", train={"steps": 160, "batch_size": 64, "lr": 0.01, "validate_every": 160})
+        raw = small(data, modalities, "l1", train={"steps": 80, "batch_size": 64, "lr": 0.01, "validate_every": 80})
         train(Config.model_validate(raw), tmp_path / "-".join(names), Silent())
         lines = Predictor(tmp_path / "-".join(names)).predict()
         return float(np.mean([abs(line["predicted_y"] - line["y"]) for line in lines]))
