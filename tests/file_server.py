@@ -24,6 +24,8 @@ class FileServer(ThreadingHTTPServer):
         self.asked: Counter[str] = Counter()
         self.ranges = True
         self.etags = True
+        self.signature = ""
+        """What URLs have to end with."""
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Of a client that was ended nobody needs to hear."""
@@ -58,6 +60,8 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.server.fault(name) if body else None
         if isinstance(fault, int):
             return self.end(fault, b"")
+        if not self.path.endswith(self.server.signature):
+            return self.end(403, b"")
         if path.is_dir():
             links = [each.name + "/" * each.is_dir() for each in sorted(path.iterdir())]
             page = "".join(f'<a href="{link}">{link}</a>' for link in links)

@@ -180,6 +180,8 @@ def _folder(name: str, modality: Modality, manifest: Manifest) -> Path:
     options = {key: value for key, value in options_of(modality).items() if key in ("pair", *modality.read_by)}
     places = (manifest.name if scheme_of(manifest.name) else Path(manifest.name), manifest.root)
     source = [str(place.absolute()) if isinstance(place, Path) else str(place) for place in places]
+    # pieces of tables elsewhere are known by where they are in them, and those of another version are others
+    source += [part.version for part in manifest.parts or (manifest,) if part.version]
     said = json.dumps([modality.kind, name, options, modality.state(), source], sort_keys=True, default=str)
     folder = caches / "samples" / hashlib.blake2b(said.encode(), digest_size=12).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import os
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 from clx.modalities.errors import CellError
 from clx.modalities.files import LARGEST_FILE
@@ -11,7 +12,7 @@ from clx.pipelines.data.pieces import Piece, content, split_text
 from clx.pipelines.data.row_groups import cell_of_group
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.fetch_ahead import FetchAhead
-from clx.pipelines.system.remote import NotGiven, Url, read, url_of
+from clx.pipelines.system.remote import WEB, NotGiven, Url, read, url_of
 
 
 @lru_cache(maxsize=64)
@@ -32,7 +33,7 @@ def resolve(cell: Any, manifest: Manifest) -> Any:
     if "\0" in cell:
         raise BadInput(f"{cell!r} is no path")
     if (piece := split_text(cell)) is not None:
-        return Piece(resolve(piece[0], manifest), piece[1], piece[3], piece[4], piece[2])
+        return Piece(_of_piece(piece[0], manifest), piece[1], piece[3], piece[4], piece[2])
     if "://" in cell:
         return url_of(cell)
     if isinstance(manifest.root, Url):
@@ -45,6 +46,13 @@ def resolve(cell: Any, manifest: Manifest) -> Any:
         if not os.path.realpath(path).startswith(root.rstrip(os.sep) + os.sep):
             raise BadInput(f"path {cell!r} leaves {manifest.root} (data.allow_outside: true accepts that)")
     return path
+
+
+def _of_piece(file: str, manifest: Manifest) -> Any:
+    """The file that a piece is of. Tables elsewhere are called in their pieces what their URLs call them."""
+    if not isinstance(manifest.root, Url) or manifest.root.scheme not in WEB or "://" in file:
+        return resolve(file, manifest)
+    return Url(resolve(unquote(file), manifest).text + manifest.query)
 
 
 def _bytes_of(cell: Url | Piece) -> bytes:

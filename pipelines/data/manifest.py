@@ -72,6 +72,8 @@ class Manifest:
     """Of several sources, each one's own table, one after the other in `table`; their `rows` mean nothing."""
     version: str = ""
     """Of a table elsewhere, what is another one where its content is another."""
+    query: str = field(default="", repr=False)
+    """What its URL ends with, such as a signature, which its pieces are asked for with too."""
     notes: tuple[str, ...] = ()
     """What was understood of the source that one might not expect, in words."""
 

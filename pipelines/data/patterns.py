@@ -30,6 +30,8 @@ def expanded(text: str) -> list[str]:
         match = RANGE.fullmatch(piece) if at % 2 else None
         numbers = range(int(match[1]), int(match[2]) + 1) if match else range(0)
         count *= len(numbers) if match else 1 + piece.count(",") * (at % 2)
+        if match and not numbers:
+            raise BadInput(f"{text}: {{{piece}}} counts down and stands for no file")
         if count > MOST:
             raise BadInput(f"{text} stands for over {MOST} files")
         if match:

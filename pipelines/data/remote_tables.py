@@ -53,17 +53,20 @@ def read_remote(source: str) -> Manifest:
     Paths in cells count from the folder of the table. Raises `BadInput`, naming the URL, for what cannot be had.
     """
     url = url_of(source)
+    query = source.removeprefix(url.path)
     try:
-        query = source.removeprefix(url.path)
-        files = [Url(name + query) for name in expanded(url.path)]
-        if len(files) == 1 and not is_pattern(files[0].path):
-            if table_suffix(files[0].name) in READERS or not (found := tables_in(files[0])):
-                return _one(files[0])
-            return _several(files[0], found)
-        found = matching(files)
-        return _one(found[0]) if len(found) == 1 else _several(common(found), found)
+        return replace(_read([Url(name + query) for name in expanded(url.path)]), query=query)
     except (NotGiven, Unreachable) as error:
         raise BadInput(str(error)) from None
+
+
+def _read(files: list[Url]) -> Manifest:
+    if len(files) == 1 and not is_pattern(files[0].path):
+        if table_suffix(files[0].name) in READERS or not (found := tables_in(files[0])):
+            return _one(files[0])
+        return _several(files[0], found)
+    found = matching(files)
+    return _one(found[0]) if len(found) == 1 else _several(common(found), found)
 
 
 def _one(url: Url) -> Manifest:

@@ -6,6 +6,7 @@ machine read it; those used least lately go. So a pass over rows in an order of 
 
 import hashlib
 import os
+import shutil
 import threading
 import time
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 from warnings import warn
 
 import numpy as np
@@ -35,9 +37,12 @@ if TYPE_CHECKING:
 WINDOW = 16
 """Row groups whose rows are mixed with each other in training."""
 KEPT = 3 * WINDOW
-"""Row groups that stay in the cache folder; those of the next window are fetched while this one is in use."""
+"""Row groups of a column that stay in the cache folder; those of the next window are fetched while this one is in use.
+"""
 OPENED = 2 * WINDOW
-"""Row groups that a process holds open."""
+"""Row groups of a column that a process holds open."""
+UNUSED = 24 * 3600.0
+"""Seconds after which row groups of a column that nobody has asked for are removed."""
 ENDINGS = {"image": ".png", "audio": ".wav", "series": ".npy"}
 """What a cell is called after, so that its kind is told as that of any file."""
 
@@ -64,7 +69,7 @@ def in_groups(url: Url) -> "tuple[pa.Schema, Iterator[pa.RecordBatch]]":
             columns: dict[str, Any] = {}
             for field in schema:
                 if field.name in heavy:
-                    end = f"{field.name.replace('/', '_')}{kinds[field.name]}"
+                    end = f"{_in_path(field.name)}{kinds[field.name]}"
                     columns[field.name] = pa.array([f"{url.name}#{group}:{row}/{end}" for row in range(count)])
                 elif read is not None:
                     columns[field.name] = read.column(field.name).cast(field.type)
@@ -73,6 +78,11 @@ def in_groups(url: Url) -> "tuple[pa.Schema, Iterator[pa.RecordBatch]]":
             yield from table.to_batches() or [pa.RecordBatch.from_pylist([], schema)]
 
     return schema, batches()
+
+
+def _in_path(column: str) -> str:
+    """The name of a column as the last part of a path; `unquote` undoes it."""
+    return column.replace("%", "%25").replace("/", "%2F")
 
 
 def holds_files(url: Url) -> bool:
@@ -99,6 +109,7 @@ def cell_of_group(piece: Piece) -> bytes:
     if not isinstance(piece.of, Url):
         raise NotGiven(f"{piece}: of a table on this machine no row group is read for a cell")
     column = os.path.splitext(piece.name)[0] if piece.name.endswith(tuple(ENDINGS.values())) else piece.name
+    column = unquote(column)
     table = group_of(piece.of, piece.first, column)
     found = table.column(0)[piece.second].as_py() if piece.second < table.num_rows else None
     if not found:
@@ -106,7 +117,8 @@ def cell_of_group(piece: Piece) -> bytes:
     return bytes(found)
 
 
-_held: "OrderedDict[str, pa.Table]" = OrderedDict()
+_held: "dict[str, OrderedDict[str, pa.Table]]" = {}
+"""By column of the tables of a folder, and by what `group_of` calls a row group."""
 
 
 def group_of(url: Url, group: int, column: str) -> "pa.Table":
@@ -114,25 +126,27 @@ def group_of(url: Url, group: int, column: str) -> "pa.Table":
     known = known_once(url)
     named = f"{url.text}\0{known.version or os.getpid()}\0{group}\0{column}"
     key = hashlib.blake2b(named.encode(), digest_size=16).hexdigest()
-    if (held := _held.get(key)) is not None:
+    lot = hashlib.blake2b(f"{url.parent.text}\0{column}".encode(), digest_size=16).hexdigest()
+    opened = _held.setdefault(lot, OrderedDict())
+    if (held := opened.get(key)) is not None:
         with suppress(KeyError):
-            _held.move_to_end(key)
+            opened.move_to_end(key)
         return held
-    table = _kept(key, url, group, column)
-    _held[key] = table
-    while len(_held) > OPENED:
+    table = _kept(lot, key, url, group, column)
+    opened[key] = table
+    while len(opened) > OPENED:
         with suppress(KeyError):
-            _held.popitem(last=False)
+            opened.popitem(last=False)
     return table
 
 
-def _kept(key: str, url: Url, group: int, column: str) -> "pa.Table":
+def _kept(lot: str, key: str, url: Url, group: int, column: str) -> "pa.Table":
     import pyarrow as pa
 
     cache = cache_folder()
     if cache is None:
         return _fetched(url, group, column)
-    at = cache / "groups" / f"{key}.arrow"
+    at = cache / "groups" / lot / f"{key}.arrow"
     try:
         at.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(at.with_suffix(".lock")):
@@ -142,6 +156,7 @@ def _kept(key: str, url: Url, group: int, column: str) -> "pa.Table":
                     writer.write_table(table)
                 _forget(at.parent)
             os.utime(at)
+            os.utime(at.parent)
             return pa.ipc.open_file(pa.memory_map(str(at))).read_all()
     except OSError as error:
         said = f"{at.parent}: {error.strerror or error}: row groups are fetched again by each process (CLX_CACHE names "
@@ -193,14 +208,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def _forget(folder: Path) -> None:
-    """Remove the row groups that were used least lately, and locks that nobody can be waiting for."""
+    """Remove the row groups of a column that were used least lately, and those of columns that nobody asks for."""
     with suppress(OSError):
         files = sorted(folder.glob("*.arrow"), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in files[KEPT:]:
             path.unlink(missing_ok=True)
-        for path in folder.glob("*.lock"):
-            if time.time() - path.stat().st_mtime > 24 * 3600:
-                path.unlink(missing_ok=True)
+        for path in [*folder.glob("*.lock"), *folder.parent.iterdir()]:
+            if time.time() - path.stat().st_mtime > UNUSED:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def blocks_of(manifest: Manifest) -> NDArray[np.int64] | None:

@@ -198,7 +198,7 @@ def _telling(manifest: Manifest, data: Data, split: str) -> Manifest:
     """Rows that a column divides into splits. Raises `BadInput` where there is none, as where a run drew its own."""
     if data.split not in manifest.columns:
         drawn = any(isinstance(part, Fraction | Last) for part in (data.val, data.test))
-        hint = f", or --data for the {split} rows that the run drew from {data.train}" if drawn else ""
+        hint = f", or --data for the {split} rows that the run drew from {data.named}" if drawn else ""
         raise BadInput(
             f"{manifest.name} has no column {data.split!r} that tells its {split} rows: leave out --split for all of "
             f"its rows{hint}"

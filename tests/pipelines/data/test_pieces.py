@@ -20,6 +20,7 @@ from clx.pipelines.batches.loader import Order, batches
 from clx.pipelines.config.data_schema import Data, Fraction
 from clx.pipelines.data import mapped, row_groups
 from clx.pipelines.data.column_kinds import kinds_of
+from clx.pipelines.data.cell_files import fetched, resolve
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.row_groups import blocks_of
 from clx.pipelines.data.splits import load_manifest, load_splits
@@ -175,6 +176,33 @@ def test_a_pass_fetches_each_row_group_once(workers: int, server: FileServer) ->
     assert sorted(sum(made, [])) == manifest.rows.tolist()
     groups = [name for name, count in server.asked.items() for _ in range(count) if _is_group(name)]
     assert len(groups) == len(set(groups)) <= 40
+
+
+def test_what_a_url_hides_and_quotes_holds_for_the_pieces_of_its_file(server: FileServer) -> None:
+    parquet(server.folder / "a b" / "p q.parquet")
+    tar(server.folder / "a b" / "t t.tar", 0)
+    server.signature = "?sig=x"
+    for url, count in (("a%20b/p%20q.parquet", ROWS), ("a%20b/t%20t.tar", 10)):
+        manifest = load_manifest(f"{server.url}/{url}?sig=x")
+        assert seen(manifest) == [*range(count)]
+        assert "sig=x" not in f"{manifest!r} {manifest.table.to_pylist()}"
+        with pytest.raises(BadInput, match="leaves"):
+            resolve("%2e%2e/x.tar#0+10/a.png", manifest)
+
+
+def test_many_columns_of_files(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has row groups of its own in the cache folder."""
+    monkeypatch.setattr(row_groups, "KEPT", 4)
+    monkeypatch.setattr(row_groups, "OPENED", 2)
+    columns = ["a", "b/c", "100%", "d.png"]
+    cells = [grey(i) for i in range(20)]
+    pq.write_table(pa.table(dict.fromkeys(columns, cells)), server.folder / "p.parquet", row_group_size=GROUP)
+    manifest = load_manifest(f"{server.url}/p.parquet")
+    server.asked.clear()
+    for i in [*range(0, 20, GROUP)] * 2:
+        for column in columns:
+            assert fetched(cell_at(manifest, i, "x", Image(column=column))) == cells[i]
+    assert not [name for name, count in server.asked.items() if _is_group(name) and count > 1]
 
 
 def _is_group(asked: str) -> bool:
