@@ -280,6 +280,7 @@ class MOIT(Remembering, Tempered):
         labels = self.memory[known, 0].long()
         if self.classes > 1 and len(known) > 1:
             clean = clean_rows(self.memory[known, 2:], labels, self.nearest, self.classes, balance=self.balance)
+            self.replaced.append((known, self.memory[known]))
             self.memory[known, 1] = (~clean).to(self.memory.dtype)
         self.since.zero_()
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
@@ -70,21 +70,14 @@ class SCT(Loss):
     teacher_temperature: Annotated[float, Gt(0)] = 0.04
     layers: Annotated[int, Ge(1)] = 3
     hidden: Annotated[int, Ge(1)] = 10  # times the width of the embedding
+    queues: Tensor = field(init=False, repr=False)  # [V, queue, D], the newest last
 
     def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
         self.names = list(names)
         wide = self.hidden * dim
         parts = [nn.Sequential(nn.Linear(dim, wide), nn.ReLU(), nn.Linear(wide, dim)) for _ in range(self.layers)]
         self.predictor = nn.ModuleList(parts)
-        self.queues = functional.normalize(torch.randn(len(names), self.queue, dim), dim=2)
-
-    def get_extra_state(self) -> Tensor:
-        """The queues. They are no buffers, since averages of weights must not average them."""
-        return self.queues
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Load the queues that `get_extra_state` gave."""
-        self.queues = state.clone()
+        self.register_buffer("queues", functional.normalize(torch.randn(len(names), self.queue, dim), dim=2))
 
     def predict(self, x: Tensor) -> Tensor:
         """Unit rows `[B, D]`; with fewer columns by the first so many of the predictor's, as `dims` cuts any row."""
@@ -104,9 +97,9 @@ class SCT(Loss):
         if present is not None:
             every = chosen([*(present[a] & present[b] for a, b in pairs), *(present[n] for n in names)])
         width = next(iter(z.values())).shape[1]
-        self.queues = self.queues.to(next(iter(z.values())))
+        queues = self.queues.to(next(iter(z.values())))
         seen = {n: unit(z[n][rows]).detach() for n, rows in zip(names, every[len(pairs) :], strict=True)}
-        columns = {n: torch.cat([unit(self.queues[self.place(n), :, :width]), seen[n]]) for n in names}
+        columns = {n: torch.cat([unit(queues[self.place(n), :, :width]), seen[n]]) for n in names}
         terms = []
         for (a, b), both in zip(pairs, every, strict=False):
             x, y = z[a][both], z[b][both]
@@ -124,11 +117,12 @@ class SCT(Loss):
         """Number of a name's queue; a modality used without views has that of its first view."""
         return self.names.index(name if name in self.names else f"{name}/0")
 
+    @torch.no_grad()
     def enqueue(self, columns: Embeddings) -> None:
         """Keep the newest rows; a step with a row that is no number leaves the queue as it was."""
-        queues = self.queues.clone()
         for name, rows in columns.items():
             newest = rows[len(rows) - self.queue :]
-            queue = queues[self.place(name), :, : rows.shape[1]]  # fewer columns where the last of `dims` has fewer
-            queue.copy_(torch.where(newest.isfinite().all(), newest, queue))
-        self.queues = queues
+            queue = self.queues[
+                self.place(name), :, : rows.shape[1]
+            ]  # fewer columns where the last of `dims` has fewer
+            queue.copy_(torch.where(newest.isfinite().all(), newest.to(queue.dtype), queue))

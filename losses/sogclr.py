@@ -125,8 +125,8 @@ class SogCLR(MovingContrast, Tempered):
     """
 
     formula = "mean_i t (log u_i + rho), u_i <- (1 - gamma) u_i + gamma g_i, g_i = mean_{j != i} e^{(s_ij - s_ii)/t}"
-    use = "pairs in batches that are too small for contrast, over several epochs"
-    fits = ("pairs", "several modalities")
+    use = "pairs or views in batches that are too small for contrast, over several epochs"
+    fits = ("pairs", "several modalities", "one modality")
 
     fresh = (-math.inf,)  # log u
 

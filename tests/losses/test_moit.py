@@ -113,3 +113,16 @@ def test_once_an_epoch_what_is_remembered_votes_and_it_is_saved() -> None:
     other.load_state_dict(loss.state_dict())
     torch.testing.assert_close(other({"image": x}, sample_id=ids, **known), value)
     assert not torch.equal(loss({"image": x}, sample_id=ids, **{**known, "progress": 0.1}), value)
+
+
+def test_a_vote_of_a_step_that_is_not_taken_is_taken_back() -> None:
+    x, labels, _ = flipped()
+    loss, ids = MOIT(nearest=20, balance="none", per_class=0), torch.arange(len(x))
+    loss.setup(["image"], 4, tuple("abcd"), len(x))
+    for part in ids.split(50):
+        before = loss.memory.clone()
+        loss.begin_step()
+        loss({"image": x[part]}, sample_id=part, labels=labels[part], head=lambda rows: rows)
+    assert loss.memory[:, 1].any()  # the last step has let them vote
+    loss.take_back()
+    assert torch.equal(loss.memory, before)

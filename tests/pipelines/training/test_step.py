@@ -87,7 +87,8 @@ def test_half_precision_that_never_settles_is_refused(
 
 def test_a_spoiled_step_changes_nothing(tmp_path: Path, make_config: Make) -> None:
     """Neither weights nor their average, nor what batch norms, the optimiser and losses remember."""
-    trainer = trainer_of(make_config(train__ema=0.9, objective=["clip", "dbpm"]), tmp_path)
+    sct = {"name": "sct", "queue": 8, "layers": 1, "hidden": 1}
+    trainer = trainer_of(make_config(train__ema=0.9, objective=["clip", "dbpm", sct]), tmp_path)
     learner, coming = trainer.learner, trainer.batches()
     learner.model.train()
 
@@ -98,8 +99,12 @@ def test_a_spoiled_step_changes_nothing(tmp_path: Path, make_config: Make) -> No
             found |= {f"{number}.{name}": value for name, value in moments.items()}
         return {name: value.clone() for name, value in found.items()}
 
+    begun = state()["now.objective.losses.2.queues"]
     assert learner.update(next(coming)).outcome == "taken"
     before, batch = state(), next(coming)
+    queues = [before[f"{each}objective.losses.2.queues"] for each in ("now.", "mean.module.")]
+    assert torch.equal(*queues)  # a queue is the same for the average
+    assert not torch.equal(queues[0], begun)
     assert before["now.objective.losses.1._extra_state"][:, 1].sum() == len(batch)
     scale = learner.scaler.scale
     learner.scaler.scale = lambda loss: scale(loss) * float("inf")  # type: ignore[assignment, method-assign]
