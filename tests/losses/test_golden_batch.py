@@ -173,7 +173,11 @@ def simlap(c: Case) -> Tensor:
 
 
 def prime(c: Case) -> Tensor:
-    """Its maximum of 0 and 0 passes half of a gradient: here none, so those entries are left out of the comparison."""
+    """Its maximum of 0 and 0 passes half of a gradient: here none, so those entries are left out of the comparison.
+
+    A temperature of 1 turns the weights of its source off: the sum of what all negatives leave, here their number times
+    a mean with even weights.
+    """
     h, s, rows = c.hyper, c.similarity, torch.arange(len(c.similarity))
     positive = s[rows, c.aux["positive_index"]]
     given = h["num_negatives"], h["margin_min"], h["margin"], h["tau"]
@@ -182,6 +186,10 @@ def prime(c: Case) -> Tensor:
     level[rows, c.aux["positive_index"]] = level.any(1)
     c.grads["similarity"] = c.grads["similarity"].masked_fill(level, 0)
     s.register_hook(lambda g: g.masked_fill(level, 0))
+    if h["tau"] == 1:
+        wrong = (left > 1e-12) & (c.target == 0)
+        assert h["num_negatives"] >= (c.target == 0).sum(1).max()
+        return (dynamic_margin(s, c.target == 0, positive, *given[:3], 1e12) * wrong.sum(1)).mean()
     return dynamic_margin(s, c.target == 0, positive, *given).mean()
 
 
