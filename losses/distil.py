@@ -104,6 +104,7 @@ class Distil(Tempered):
     cost = "time O(B^2 (D + E)) per pair of names, memory O(B (D + E)); features O(B D)"
     use = "a small model that is to do what a large one does; with train.second.run or .model, beside clip or alone"
     fits = ("pairs", "one modality", "several modalities")
+    sharpness = "1 / temperature, and 1 / teacher_temperature of the teacher; of similarities alone"
     ours = "margins are to the other rows of the batch, where the paper has a list of negatives"
 
     form: Literal["similarities", "features", "margins"] = "similarities"

@@ -85,6 +85,7 @@ class M3CoL(Tempered):
     )
     cost = "time O(V B^2 D), memory O(B D); soft CLIP O(B^2) where torch's attention builds its matrix, as on the CPU"
     fits = ("pairs", "several modalities")
+    sharpness = "1 / temperature of mixed rows, and 1 / soft_temperature afterwards, of the targets, too"
     use = "classes share traits across pairs; beside a cross-entropy of each input and of all (weight 0.1 in the paper)"
 
     temperature: Annotated[float, Gt(0)] = 0.1

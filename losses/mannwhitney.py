@@ -153,6 +153,7 @@ class MannWhitney(PairwiseWithNegatives):
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
     use = "one threshold must hold for the scores of all queries; batches of 16 to 64 with hard negatives in the paper"
     fits = ("pairs",)
+    ours = "where the temperature divides: the paper's equation has none, and its experiments name one"
 
     temperature: Annotated[float, Gt(0)] = 0.01
     reduction: Literal["sum", "mean"] = "sum"  # over negatives; the paper's is the sum, their number times the mean

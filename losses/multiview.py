@@ -243,6 +243,7 @@ class PolyView(MultiView):
     cost = "time O(V^2 B^2 D), memory O(V B D + V^2 B)"
     use = "more views in place of a larger batch"
     fits = ("one modality",)
+    ours = "form: sufficient has its means at length 1, of which the paper says nothing"
 
     form: Literal["geometric", "arithmetic", "sufficient"] = "geometric"
 

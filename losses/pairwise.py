@@ -99,9 +99,14 @@ class Pairwise(OverPairs, Tempered):
     """Such a mean of a loss with a temperature."""
 
 
+WEIGHED = "of data.weight, after GCL, whose code is not published: terms are divided by the rows, not by their weights"
+
+
 @dataclass(eq=False, kw_only=True)
 class WeightedPairwise(Pairwise):
     """`Pairwise` of losses that have a term a row, which its weight multiplies."""
+
+    ours = WEIGHED
 
     def forward(
         self,
@@ -207,6 +212,8 @@ class PairwiseWithNegatives(WithNegatives, Pairwise):
 @dataclass(eq=False, kw_only=True)
 class WeightedWithNegatives(PairwiseWithNegatives):
     """`PairwiseWithNegatives` of losses that have a term a row, which its weight multiplies."""
+
+    ours = WEIGHED
 
     def forward(
         self,

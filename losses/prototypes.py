@@ -79,6 +79,7 @@ class SwAV(WithPrototypes):
     formula = "mean over a != b of -mean_i sum_k q_b,ik log softmax_k(u_a,i.c_k / t), q by Sinkhorn over the batch"
     use = "views of one modality whose rows fall into groups; no second model"
     fits = ("one modality",)
+    sharpness = "1 / temperature, and 1 / epsilon of the codes"
 
     epsilon: Annotated[float, Gt(0)] = 0.05
     rounds: Annotated[int, Ge(1)] = 3
@@ -118,6 +119,7 @@ class DINO(WithPrototypes):
     formula = "mean over a != b of -mean_i sum_k softmax_k((k_b,i.d_k - m_k) / t') log softmax_k(u_a,i.c_k / t)"
     use = "views of one modality, as byol; with train.second: {momentum: 0.996, schedule: cosine}"
     fits = ("one modality",)
+    sharpness = "1 / temperature, and 1 / teacher_temperature of the copy"
     ours = "the momentum of the copy's prototypes is a setting of its own"
 
     prototypes: Annotated[int, Ge(2)] = 4096
