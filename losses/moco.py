@@ -39,6 +39,7 @@ def moco(
     temperature: Tensor | float,
     edit: Edit | None = None,
     further: Tensor | None = None,
+    without: Tensor | None = None,
 ) -> Tensor:
     """-log( exp(q_i.k_i / t) / (exp(q_i.k_i / t) + sum_n exp(q_i.n / t)) ) of each query, in nats, `[B]`.
 
@@ -49,6 +50,7 @@ def moco(
         temperature: positive.
         edit: which rows of the queue (columns) are none for which query (rows).
         further: `[B, S, D]`, negatives of each query alone.
+        without: `[B]` bool, queries that have none of these.
 
     Reference:
         He et al. 2020, arXiv 1911.05722, equation 1.
@@ -56,6 +58,8 @@ def moco(
     negative = cross_rows(query, queue, temperature, edit)
     if further is not None and further.shape[1]:
         logits = torch.einsum("bd,bsd->bs", query, further) / temperature
+        if without is not None:
+            logits = logits.masked_fill(without[:, None], -torch.inf)
         negative = lse(torch.cat([negative[:, None], logits], 1), 1)
     return softplus(negative - positive / temperature)
 
@@ -224,11 +228,12 @@ class MoCo(Tempered):
         if self.normalise and query.shape[1] < queue.rows.shape[1]:
             old = unit(old)
         edit: Edit | None = None if ids is None else DifferentIds(ids, theirs)
-        forbidden = further = None
+        forbidden = further = without = None
         if ids is not None and (self.mix or self.hardest or self.interpolate):
             forbidden = ids[:, None] == theirs
         if self.mix is not None:
             further = synthetic(query, old, forbidden, self.mix, generator)  # type: ignore[arg-type]
+            without = None if forbidden is None else forbidden.all(1)
         plain = query
         if self.extrapolate is not None:
             drawn = beta(self.extrapolate, tuple(query.shape) if self.by_dimension else (), query, generator)
@@ -242,7 +247,7 @@ class MoCo(Tempered):
                 edit = only(~forbidden)
         if self.hardest is not None:
             edit = hardest_of(query, old, self.hardest, forbidden)
-        loss = moco(query, paired_similarity(query, key), old, self.tau, edit, further).mean()
+        loss = moco(query, paired_similarity(query, key), old, self.tau, edit, further, without).mean()
         if self.pseudo_labels is not None:
             labelled = pseudo_labelled(plain, old, theirs != NOBODY, self.pseudo_labels, self.tau)
             loss = loss + self.pseudo_weight * labelled

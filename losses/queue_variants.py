@@ -43,19 +43,23 @@ def synthetic(
     """MoCHi's negatives of each query, `[B, S, D]`, constants: unit mixtures of two of its hardest rows, and of one of
     these with the query itself.
 
+    They are made of rows that are not forbidden; those of a query without any are for nobody to look at.
+
     Reference:
         Kalantidis et al. 2020, arXiv 2010.01028. Two rows of a pair may be the same one, as in the code that is public,
         which is not the authors'.
     """
     size, top, where = len(query), mix["top"], place_of(generator, query)
     places = nearest(query, queue, top, forbidden)
+    allowed = None if forbidden is None else (~forbidden).sum(1, keepdim=True).clamp(min=1)
 
     def drawn(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, device=where, dtype=torch.float64).to(query)
 
     def among(count: int) -> Tensor:
         found = torch.randint(top, (size, count), generator=generator, device=where)
-        return places.gather(1, found.to(query.device, non_blocking=True))
+        found = found.to(query.device, non_blocking=True)
+        return places.gather(1, found if allowed is None else found % allowed)
 
     made, pairs, led = [query[:, None, :][:, :0]], mix.get("pairs", 0), mix.get("with_query", 0)
     if pairs:

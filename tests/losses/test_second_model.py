@@ -13,6 +13,7 @@ from clx.losses.base import LOSSES, Loss, Tempered
 from clx.losses.beclr import Clustered
 from clx.losses.moco import MoCo
 from clx.losses.prototypes import balanced
+from clx.losses.queue_variants import synthetic
 from clx.losses.queues import NOBODY, Queue
 
 B, D, T = 5, 4, 0.3
@@ -383,6 +384,20 @@ def test_variants_are_finite_and_draw_from_the_generator_alone(fields: dict[str,
     draws = not fields.keys() & {"pseudo_labels", "normalise"}
     assert (value(2)[0] != once) == draws
     assert once != call(plain, rows_of(True))
+
+
+def test_synthetic_negatives_are_made_of_rows_that_are_negatives() -> None:
+    query, queue = torch.eye(4)[2:3], torch.eye(4)[[0, 1, 1, 1]]
+    made = synthetic(query, queue, torch.tensor([[False, True, True, True]]), {"top": 4, "pairs": 50}, None)
+    torch.testing.assert_close(made, torch.eye(4)[[0]].expand(1, 50, 4))
+    loss = MoCo(queue=B, mix={"top": B, "pairs": 2, "with_query": 2}, exclude="labels")
+    loss.setup(NAMES[:2], D)
+    data = rows_of(False) | {"labels": torch.zeros(B, dtype=torch.long)}
+    data["z"] = {name: data["z"][name] for name in NAMES[:2]}
+    assert call(loss, data).item() > 0  # random rows
+    value = call(loss, data)  # keys of the same label, none of which is a negative
+    assert value.item() == 0
+    assert torch.autograd.grad(value, data["z"]["image/0"])[0].eq(0).all()
 
 
 def test_synthetic_negatives_make_it_harder_and_hard_ones_easier() -> None:
