@@ -71,7 +71,7 @@ def test_ranks_learn_what_one_process_learns(rows: Path, ranks: Found, name: str
 
 FEATURES = ("relation", "features")
 KNOWN = [n for n, case in cases().items() if not case.still and case.exact < 1 and not case.full and n not in FEATURES]
-"""But for networks that make views, which step another time, batch norms of chunks, and features, as wide as encoders."""
+"""But for networks that make views, which step another time, batch norms of chunks, and features of any width."""
 
 
 @pytest.mark.parametrize("name", KNOWN)
