@@ -72,11 +72,10 @@ def parts_of(folder: Path, plan: dict[str, Any]) -> Iterator[Path]:
         raise BadInput(f"{folder / MANIFEST} is not that of clx embed (shards: {count!r})")
     files = [part_file(folder, Shard(number, count)) for number in range(count)]
     if absent := [number for number, file in enumerate(files) if not file.is_file()]:
-        raise BadInput(
-            f"{folder} lacks {len(absent)} of its {count} parts; the command of the others makes them, with --shard "
-            f"{absent[0]}/{count}"
-            + (f", in a shell: {loop(absent, f'clx embed ... --shard $k/{count}')}" * (len(absent) > 1))
-        )
+        alone = f"run clx embed with --shard {absent[0]}/{count}"
+        several = f"{loop(absent, f'clx embed ... --shard $k/{count}')} makes them, as the others were made"
+        lacking = f"{folder} lacks {len(absent)} of its {count} parts"
+        raise BadInput(f"{lacking}: {several if len(absent) > 1 else alone}")
     yield from files
 
 

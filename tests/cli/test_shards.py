@@ -143,7 +143,7 @@ def test_another_count_weights_or_data_are_refused(
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
     searched = clx("search", out, "seven")
     assert (searched.returncode, searched.stderr.count("\n")) == (2, 1)
-    assert "lacks 18 of its 19 parts; the command of the others makes them, with --shard 0/19, in a" in searched.stderr
+    assert "lacks 18 of its 19 parts: for k in $(seq 0 17); do clx embed ... --shard $k/19; done" in searched.stderr
 
 
 def test_slurm_says_which_shard_and_a_forgotten_one_is_told_of(
