@@ -19,8 +19,8 @@ from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import Order, batches
 from clx.pipelines.config.data_schema import Data, Fraction
 from clx.pipelines.data import mapped, row_groups
-from clx.pipelines.data.column_kinds import kinds_of
 from clx.pipelines.data.cell_files import fetched, resolve
+from clx.pipelines.data.column_kinds import kinds_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.row_groups import blocks_of
 from clx.pipelines.data.splits import load_manifest, load_splits
