@@ -16,7 +16,7 @@ from clx.modalities.base import CellError
 from clx.modalities.image import Image
 from clx.pipelines.batches.cells import cell_at, read_cell
 from clx.pipelines.batches.dataset import BatchDataset
-from clx.pipelines.batches.loader import Order, batches
+from clx.pipelines.batches.loader import Order, batches, once
 from clx.pipelines.config.data_schema import Data, Fraction
 from clx.pipelines.data import mapped, row_groups
 from clx.pipelines.data.cell_files import fetched, resolve
@@ -203,6 +203,15 @@ def test_many_columns_of_files(server: FileServer, monkeypatch: pytest.MonkeyPat
         for column in columns:
             assert fetched(cell_at(manifest, i, "x", Image(column=column))) == cells[i]
     assert not [name for name, count in server.asked.items() if _is_group(name) and count > 1]
+
+
+def test_samples_on_disk_are_of_the_table_as_it_is_now(server: FileServer) -> None:
+    for first in (0, 100):
+        parquet(server.folder / "p.parquet", first, 10)
+        forget()
+        data = BatchDataset(load_manifest(f"{server.url}/p.parquet"), {"image": Image(size=4)}, cache="disk")
+        (batch,) = batches(data, once(10, 10))
+        assert batch.inputs["image"]["x"].amax((1, 2, 3)).tolist() == [*range(first, first + 10)]
 
 
 def _is_group(asked: str) -> bool:

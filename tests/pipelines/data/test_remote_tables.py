@@ -98,6 +98,8 @@ def test_braces() -> None:
     assert expanded("plain") == ["plain"]
     with pytest.raises(BadInput, match="stands for over 100000 files"):
         expanded("{0..999999}")
+    with pytest.raises(BadInput, match="{9..0} counts down"):
+        expanded("a{9..0}")
 
 
 def test_a_table_is_fetched_once_and_again_when_it_changes(server: FileServer) -> None:
