@@ -48,7 +48,7 @@ def load_manifest(source: str, *, allow_outside: bool = False, root: str | None 
         if isinstance(folder, Path) and not folder.is_dir():
             raise BadInput(f"data.root = {root}: no such folder (from {Path.cwd()})")
         if manifest.path_column is not None:
-            raise BadInput(f"data.root is for the paths in a table; {source} is a folder without one")
+            raise BadInput(f"data.root is for the paths in a table; {manifest.name} is a folder without one")
         manifest = replace(manifest, root=folder)
     return replace(manifest, allow_outside=allow_outside)
 
@@ -132,7 +132,9 @@ def choose(
     """
     if otherwise == "file" and source is not None and not is_builtin(source):
         manifest = _as_it_is(source, data)
-        splits = {"all": manifest} if split is None else split_by(_telling(manifest, data, split), data.split)
+        splits = (
+            {"all": manifest} if split in (None, "all") else split_by(_telling(manifest, data, str(split)), data.split)
+        )
     elif source is None:
         splits = load_splits(data, seed, whole=whole)
     else:

@@ -12,6 +12,7 @@ from clx.pipelines.data.splits import choose, load_splits, split_in, splits_of
 from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.evaluation.tasks.forecast import HORIZONS
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.remote import shown
 
 OnBad = Literal["fail", "skip"]
 
@@ -52,13 +53,19 @@ def evaluated_rows(
         raise BadInput("--column, --label and --target do not go with data.long, which names the columns itself")
     splits = _called(choose(data, seed, source, otherwise="every"), names)
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
-    rows = split_in(splits, name, source or data.named)
+    rows = split_in(splits, name, shown(source) if source else data.named)
     if train is not None:
+        several = isinstance(data.train, list) and any(_is_same(train, one) for one in data.sources)
+        if source is None and several:
+            raise BadInput(
+                f"--train {shown(train)}: one of the sources of the run, of which rows to evaluate may be drawn; leave "
+                "it out to learn from the training rows of all"
+            )
         known = load_splits(data, seed) if _is_same(train, data.train) else _called(splits_of(train, data), names)
         learned = "train" if "train" in known else "all"
         same = _is_same(train, source or data.train)
         if same and name in (learned, "all"):
-            raise BadInput(f"--train {train}: these are the rows to evaluate; leave it out, or name others")
+            raise BadInput(f"--train {shown(train)}: these are the rows to evaluate; leave it out, or name others")
         return Source(name, rows, known.get(learned), None if same and name == "val" else known.get("val"))
     if "train" not in splits and data.train and not any(_is_same(source, one) for one in data.sources):
         own = load_splits(data, seed)

@@ -156,7 +156,8 @@ def go_on(
                 else f"all its {planned.steps} steps are done and evaluated"
             )
             raise BadInput(f"{out} is finished: {done}; -s train.steps=N makes it longer")
-        changed = bool(longer) or config.data != before.data or config.train.chunk != before.train.chunk
+        now, then = ((c.data, c.train.chunk, c.train.shard) for c in (config, before))
+        changed = bool(longer) or now != then
         if group is not None:
             group.wait()  # until all have read what is written anew below
         if not writes(group):

@@ -28,6 +28,7 @@ from clx.pipelines.runs.folder import read_config
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.durable_files import write_text
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.remote import shown
 
 GENERATOR = '<meta name="generator" content="clx report'
 
@@ -118,7 +119,7 @@ def look_at(
         try:
             splits = choose(run.config.data, run.config.train.seed, data, otherwise="every")
             name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
-            manifest = split_in(splits, name, data or run.config.data.named)
+            manifest = split_in(splits, name, shown(data) if data else run.config.data.named)
             bad: list[str] = []
             snapshot = look(run, manifest, rows, bad.append)
             found = pictures(snapshot, points, splits["train"] if data is None else None)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.secrets import without_secrets
 from clx.pipelines.config.task_names import TASKS
 from clx.pipelines.runs.folder import BAD_ROWS, CONFIG, LAST, METRICS, STATE, best, checkpoints, is_number, read_config
 from clx.pipelines.runs.state import read, state_of
@@ -154,7 +155,7 @@ def details(run: Path) -> dict[str, Any]:
     ]
     row["figures"] = figures(read_results(run))
     row["curves"] = curves(run)
-    row["config"] = read_config(run).model_dump(mode="json")
+    row["config"] = without_secrets(read_config(run)).model_dump(mode="json")
     return row
 
 
@@ -212,7 +213,7 @@ def compare(runs: Sequence[Path]) -> dict[str, Any]:
 
 def settings(config: Config) -> dict[str, Any]:
     """A config by dotted keys; an objective of one term without its number."""
-    raw = config.model_dump(mode="json")
+    raw = without_secrets(config).model_dump(mode="json")
     terms = raw["objective"]
     return flat(raw | {"objective": terms[0] if len(terms) == 1 else dict(enumerate(terms))})
 

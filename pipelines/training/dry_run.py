@@ -8,6 +8,7 @@ from torch import Tensor
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.secrets import without_secrets
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import inputs_of, warn_of_leaks
 from clx.pipelines.data.splits import load_splits
@@ -28,7 +29,7 @@ def dry_run(config: Config) -> dict[str, Any]:
     frozen = sum(p.numel() for p in run.model.parameters() if not p.requires_grad)
     objective = sum(p.numel() for p in run.objective.parameters())
     return {
-        "config": run.config.model_dump(mode="json"),
+        "config": without_secrets(run.config).model_dump(mode="json"),
         "rows": {name: len(manifest) for name, manifest in splits.items()},
         "batches_per_epoch": planned.per_epoch,
         "steps": planned.steps,

@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from clx.modalities.base import Input
 from clx.pipelines.batches.columns import columns_of, has_columns
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
+from clx.pipelines.config.secrets import without_secrets
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import choose
 from clx.pipelines.model.build import Run
@@ -152,7 +154,7 @@ def rebuilt(run: Run, folder: Path, out: Path) -> Run:
         if name in ("objective", "model"):
             raise BadInput(f"a modality called {name!r} cannot be exported: a file of that name is another's")
     used = next(c for c in checkpoints(folder) if c.step == run.step)
-    create(out, run)
+    create(out, replace(run, config=without_secrets(run.config)))  # what is exported is given away
     save_parts(out, weights(run.model, run.objective), run.model.towers)
     names = [*COPIED, *(path.name for path in out.glob("*.safetensors"))]
     files = {name: {"size": (out / name).stat().st_size, "digest": digest(out / name)} for name in names}

@@ -1,6 +1,7 @@
 """Rows whose images are elsewhere: many are fetched at once, by this process and by workers."""
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,9 +89,15 @@ def test_fit_is_given_bytes(server: FileServer) -> None:
         list(cells(load_manifest(f"{server.url}/p.csv"), "image", image))
 
 
-def test_the_command_says_one_line(server: FileServer, clx: Command) -> None:
+def test_the_command_says_one_line_and_no_secret(server: FileServer, clx: Command, tmp_path: Path) -> None:
     done = clx("data", "check", f"{server.url}/none.csv?sig=SECRET")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [f"error: {server.url}/none.csv: no such file there (404)"]
+    source = f"{server.url.replace('//', '//me:SECRET@')}/p.csv"
+    train, image = {"batch_size": 4, "steps": 1}, {"size": 8, "views": 2}
+    config = {"data": {"train": source}, "modalities": {"image": image}, "objective": "nt-xent", "train": train}
+    (tmp_path / "closed.yaml").write_text(json.dumps(config))
+    done = clx("train", tmp_path / "closed.yaml", "--dry-run")
+    assert ("SECRET" in done.stdout + done.stderr, done.returncode) == (False, 0), done.stderr
     done = clx("data", "check", f"{server.url}/p.csv", "--json")
     assert done.returncode == 0, done.stderr

@@ -30,6 +30,11 @@ def test_rows_are_not_learned_from_to_be_asked(tmp_path: Path) -> None:
     for source, learn in ((test_rows, test_rows), (train_rows, train_rows)):
         with pytest.raises(BadInput, match="these are the rows to evaluate"):
             evaluated_rows(data, 0, source, None, learn)
+    several = Data.model_validate({"train": [train_rows, test_rows], "val": {"fraction": 0.3}, "label": "label"})
+    with pytest.raises(BadInput, match="train.csv: one of the sources of the run"):
+        evaluated_rows(several, 0, None, None, train_rows)
+    with pytest.raises(BadInput, match="no row has the split 'test'"):
+        evaluated_rows(several, 0, train_rows, "test", None)
 
 
 def test_another_source_is_cut_into_windows_too(tmp_path: Path) -> None:
