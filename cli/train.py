@@ -61,10 +61,14 @@ def train(
         "train.seed": seed,
     }
     refuse_two_lengths(settings, flags)
+    if dry_run and (profile or processes):
+        from clx.pipelines.system.errors import BadInput
+
+        raise BadInput("--dry-run trains nothing, and plans for one process: leave out --profile and --processes")
     placed = out is not None or overwrite
     configured = partial(config_of, source, resume, settings, flags, placed)
     # before processes are started, what is wrong is said once, and at once
-    with together(None if dry_run else processes, RESUME, configured) as group:
+    with together(processes, RESUME, configured) as group:
         config = configured()
         from clx.pipelines.experiments import train as pipeline
         from clx.pipelines.runs.folder import run_name

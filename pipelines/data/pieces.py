@@ -20,7 +20,7 @@ from clx.pipelines.system.remote import NotGiven, Url, part
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TEXT = re.compile(r"(.+\.(?:tar|parquet))#(\d+)([+:])(\d+)/([^/]+)", re.DOTALL)
+TEXT = re.compile(r"(.+\.(?i:tar|parquet))#(\d+)([+:])(\d+)/([^/]+)", re.DOTALL)
 
 
 @dataclass(frozen=True)

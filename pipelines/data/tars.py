@@ -28,7 +28,8 @@ def read_tar(path: Path, name: str) -> "pa.Table":
     Of a large archive, unless it is compressed, media are not read but cells say where they are (`pieces`); which they
     are is found once and kept in the cache folder. Of another all of it is in memory.
     """
-    if not (is_large(path) and tarfile.is_tarfile(path) and not compressed(path)):
+    called = path.suffix.lower() == ".tar"  # what pieces of it are known by
+    if not (called and is_large(path) and tarfile.is_tarfile(path) and not compressed(path)):
         refuse_too_large(path.stat().st_size, name)
         with open(path, "rb") as file:
             return table_of(file, name)

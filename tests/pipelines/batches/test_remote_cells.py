@@ -97,6 +97,7 @@ def test_the_command_says_one_line_and_no_secret(server: FileServer, clx: Comman
     train, image = {"batch_size": 4, "steps": 1}, {"size": 8, "views": 2}
     config = {"data": {"train": source}, "modalities": {"image": image}, "objective": "nt-xent", "train": train}
     (tmp_path / "closed.yaml").write_text(json.dumps(config))
+    assert clx("train", tmp_path / "closed.yaml", "--dry-run", "--profile").returncode == 2
     done = clx("train", tmp_path / "closed.yaml", "--dry-run")
     assert ("SECRET" in done.stdout + done.stderr, done.returncode) == (False, 0), done.stderr
     done = clx("data", "check", f"{server.url}/p.csv", "--json")

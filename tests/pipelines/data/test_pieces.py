@@ -86,6 +86,8 @@ def test_members_of_tar_files_are_read_where_they_are(where: str, server: FileSe
     top = str(server.folder) if where == "here" else server.url
     splits = load_splits(Data(train=f"{top}/"), 0)
     assert {split: seen(rows) for split, rows in splits.items()} == {"train": [*range(30)], "test": [*range(100, 110)]}
+    for name in ("A.TAR", "a.tar.gz"):  # which is not compressed
+        assert seen(load_manifest(str(tar(server.folder / "b" / name, 0)))) == [*range(10)]
     one = load_manifest(f"{top}/test/000.tar")
     assert seen(one) == seen(one, "what") == [*range(100, 110)]
     assert one.row(3)["text"] == "number 103"
