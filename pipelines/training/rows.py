@@ -29,7 +29,10 @@ def training_rows(run: Run, manifest: Manifest) -> tuple[BatchDataset, NDArray[n
     if data.balance is not None and data.balance.by == "sampling":
         rows.weights = counted
         return rows, weights
-    rows.weights = counted if weights is None else weights if counted is None else weights * counted
+    rows.weights = counted if weights is None else weights
+    if weights is not None and counted is not None:
+        both = weights * counted
+        rows.weights = both / both.mean()
     return rows, None
 
 
