@@ -142,7 +142,8 @@ class Train(Section):
     validate_every: Annotated[int, Field(ge=1)] | None = None
     """Steps between validations; once per epoch when not given."""
     patience: Annotated[int, Field(ge=1)] | None = None
-    """Validations without a better loss after which training ends; it goes on to its last step when not given."""
+    """Validations without a better loss after which training ends, of those since all terms count (`from`); it goes on
+    to its last step when not given."""
     save_every: Annotated[int, Field(ge=1)] | None = None
     """Steps between checkpoints, besides those after each validation."""
     save_minutes: Annotated[float, Field(gt=0)] = 15.0

@@ -184,6 +184,8 @@ class Trainer:
                 return False
             self.score, self.course.validated = found.loss, self.step
             self.course.hear(found.loss)
+            if self.step <= max(term.begin for term in self.run.config.objective) * self.plan.steps:
+                self.course.stale = 0  # it is of terms of which some have not trained yet
             embeddings, figures = found.embeddings, {"val_loss": found.loss}
         spread, warnings = self.course.health.look(self.step, embeddings, self.places)
         for text in warnings:

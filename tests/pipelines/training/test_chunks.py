@@ -328,6 +328,14 @@ def test_patience_ends_a_run_that_does_not_get_better(make_config: Make, tmp_pat
         train(made, tmp_path / "run", Heard(), resume=True)
 
 
+def test_patience_begins_when_all_terms_count(make_config: Make, tmp_path: Path) -> None:
+    changes = {"train__steps": 40, "train__validate_every": 1, "train__lr": 1e-12, "train__patience": 2}
+    terms = [{"name": "clip", "until": 0.5}, {"name": "clip", "from": 0.5, "learn_temperature": False}]
+    heard = Heard()
+    train(make_config(eval=[], objective=terms, **changes), tmp_path / "run", heard)
+    assert 22 <= heard.steps[-1] < 40  # later than 22 where a rounding of what stays as it is was better
+
+
 def test_patience_without_val_rows_is_refused(rows: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="train.patience needs val rows"):
         trainer_of(config(rows, SUM, train={"patience": 2}), tmp_path)
