@@ -13,6 +13,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.data.column_kinds import MEDIA, kinds_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.mapped import release
+from clx.pipelines.system.remote import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -169,9 +170,9 @@ def _example(manifest: Manifest, column: str) -> str:
             return f"{' x '.join(map(str, cell.shape))} numbers"
         if isinstance(cell, list):
             first = cell[0] if cell else ""
-            shown = f"{len(first)} bytes" if isinstance(first, bytes) else str(first)
-            cell = f"{len(cell)}: {shown}{', ...' * (len(cell) > 1)}"
-        text = " ".join(str(cell).split())
+            said = f"{len(first)} bytes" if isinstance(first, bytes) else shown(str(first))
+            cell = f"{len(cell)}: {said}{', ...' * (len(cell) > 1)}"
+        text = " ".join(shown(str(cell)).split())
         return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
     return ""
 

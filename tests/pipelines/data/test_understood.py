@@ -1,6 +1,11 @@
 """What is said of data before time is spent on them."""
 
-from clx.pipelines.data.understood import in_three_lines, left_out_lines
+from pathlib import Path
+
+import pyarrow as pa
+
+from clx.pipelines.data.manifest import Manifest, all_rows
+from clx.pipelines.data.understood import _example, in_three_lines, left_out_lines
 
 LEFT_OUT = [{"reason": f".x{n} files", "count": n, "example": f"a.x{n}"} for n in (1, 2, 3, 4)]
 
@@ -17,3 +22,12 @@ def test_each_note_is_said_once() -> None:
     said = "\n".join(in_three_lines(found))
     assert said.count("files below img") == 1
     assert "; left out: 4 .x4 files (a.x4)" in said
+
+
+def test_examples_of_urls_are_without_what_gives_access() -> None:
+    table = pa.table({"image": ["https://x.org/a.png?sig=SECRET"], "several": [["https://x.org/b.png?sig=SECRET"]]})
+    manifest = Manifest("m", Path(), table, all_rows(1))
+    assert [_example(manifest, column) for column in table.column_names] == [
+        "https://x.org/a.png",
+        "1: https://x.org/b.png",
+    ]
