@@ -240,6 +240,6 @@ def training_blocks(manifest: Manifest, drawn: bool) -> NDArray[np.int64] | None
     grouped = next((part for part in parts if blocks_of(part) is not None), None)
     if grouped is not None and (drawn or manifest.parts):
         how = "data.balance.by: sampling" if drawn else "data.train with several sources"
-        what = "by: weights" if drawn else "a pattern names several tables as one source"
+        what = "data.balance.by: weights does not" if drawn else "a pattern names several tables as one source"
         raise BadInput(f"{how} takes rows from anywhere, and {grouped.name} is fetched by row groups: {what}")
     return blocks_of(manifest)

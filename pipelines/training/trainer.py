@@ -53,6 +53,7 @@ class Trainer:
             self.learner.second.check(run, splits["train"])
         self.rows, self.draw = training_rows(run, splits["train"])
         self.mixture = mixture_of(run, splits["train"])
+        self.blocks = training_blocks(self.rows.manifest, self.draw is not None)
         self.val = validation_rows(run, splits["val"]) if "val" in splits else None
         if config.train.patience is not None and self.val is None:
             raise BadInput("train.patience needs val rows to wait on: set data.val, or leave it out")
@@ -121,7 +122,7 @@ class Trainer:
             stop=self.plan.steps,
             weights=self.draw,
             mixture=self.mixture,
-            blocks=training_blocks(self.rows.manifest, self.draw is not None),
+            blocks=self.blocks,
         )
         pin = self.learner.device.type == "cuda"
         made = self.learner.batches(self.rows, order, settings.workers, pin, self.bad_rows.report)

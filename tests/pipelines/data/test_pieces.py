@@ -22,7 +22,7 @@ from clx.pipelines.data import mapped, row_groups
 from clx.pipelines.data.cell_files import fetched, resolve
 from clx.pipelines.data.column_kinds import kinds_of
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.row_groups import blocks_of
+from clx.pipelines.data.row_groups import blocks_of, training_blocks
 from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.system import remote
 from clx.pipelines.system.errors import BadInput
@@ -219,6 +219,18 @@ def test_samples_on_disk_are_of_the_table_as_it_is_now(server: FileServer) -> No
 def _is_group(asked: str) -> bool:
     """Whether a request was for part of a file and not for its end."""
     return "-" in asked and not asked.endswith(f"-{asked}")
+
+
+def test_rows_from_anywhere_are_refused(server: FileServer) -> None:
+    parquet(server.folder / "p.parquet")
+    manifest = load_manifest(f"{server.url}/p.parquet")
+    assert training_blocks(manifest, False) is not None
+    with pytest.raises(BadInput, match="p.parquet is fetched by row groups: data.balance.by: weights does not"):
+        training_blocks(manifest, True)
+    (server.folder / "a.csv").write_text("text\nanother\n")
+    several = load_splits(Data(train=[f"{server.url}/p.parquet", str(server.folder / "a.csv")]), 0)["train"]
+    with pytest.raises(BadInput, match="p.parquet is fetched by row groups: a pattern"):
+        training_blocks(several, False)
 
 
 def test_a_server_that_fails_in_the_middle(server: FileServer) -> None:
