@@ -86,7 +86,7 @@ def _explain(model: type[BaseModel], error: ValidationError, beside: list[str]) 
     if first["type"] == "extra_forbidden":
         deeper = [f"{name}.{path[0]}" for name in model.model_fields if path[0] in _fields_at(model, [name])]
         hint = f" (did you mean {deeper[0]!r}?)" if len(path) == 1 and deeper else ""
-        known = [*_fields_at(model, path[:-1]), *(beside if len(path) == 1 else [])]
+        known = sorted({*_fields_at(model, path[:-1]), *(beside if len(path) == 1 else [])})
         text = f"unknown key {key!r}{hint or nearest(path[-1], known)}"
     elif first["type"] == "missing":
         text = f"key {key!r} is required"
@@ -98,12 +98,19 @@ def _explain(model: type[BaseModel], error: ValidationError, beside: list[str]) 
     return key, text + (f" (and {rest} more)" if rest else "")
 
 
+def _members(annotation: Any) -> list[Any]:
+    """It, the members of its unions, and what its lists hold."""
+    return [annotation, *(m for arg in typing.get_args(annotation) for m in _members(arg))]
+
+
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
     at: type[BaseModel] = model
     for part in path:
+        if part.isdecimal():  # a place in a list, whose members' fields are these already
+            continue
         field = at.model_fields.get(part)
         found = field.annotation if field else None
-        members = [found, *typing.get_args(found)]
+        members = _members(found)
         if named := [m for m in members if is_typeddict(m)]:
             return list(typing.get_type_hints(named[0]))
         at = next((m for m in members if isinstance(m, type) and issubclass(m, BaseModel)), at)

@@ -172,7 +172,8 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
                 or (need in ("predictions", "head") and not (config.data.label or config.data.target))
             )
             if lacking:
-                key = "data.label" if need in ("labels", "label_sets") else "data.target"
+                of_labels = need in ("labels", "label_sets") or (need == "head" and "labels" in needs)
+                key = "data.label" if of_labels else "data.target"
                 if config.data.windows is not None and needs >= {"predictions", "targets"}:
                     key = "data.windows.horizon to the steps to forecast, or data.target"
                 if need == "levels":

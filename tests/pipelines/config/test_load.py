@@ -60,6 +60,7 @@ def test_settings_reach_lists_new_keys_and_numbers(file: str) -> None:
     ("setting", "words"),
     [
         ("train.epohcs=3", ["unknown key 'train.epohcs'", "did you mean 'epochs'"]),
+        ("data.train=[{sorce: a.csv}]", ["unknown key 'data.train.0.sorce'", "did you mean 'source'"]),
         ("dta.train=x", ["unknown key 'dta'", "did you mean 'data'"]),
         ("train.lr=-1", ["train.lr = -1", "greater than 0"]),
         ("train.device=gpu", ["train.device = 'gpu'"]),
