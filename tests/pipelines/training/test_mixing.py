@@ -66,7 +66,7 @@ def test_a_run_trains_and_opens_again(objective: dict[str, Any], make_config: Ma
 @pytest.mark.parametrize(
     ("image", "objective", "said"),
     [
-        (IMAGE, {"name": "nt-xent"}, "loss 'nt-xent' would take mixtures .* moit, cross-entropy know of them"),
+        (IMAGE, {"name": "nt-xent"}, "loss 'nt-xent' would take mixtures .* cross-entropy, moit know of them"),
         (IMAGE, {"name": "cross-entropy"}, "of mixed views it takes one, and has image/0, image/1, image/2"),
         ({**IMAGE, "views": 1}, MOIT, "mix.views is 2, and there are 1 views"),
         ({**IMAGE, "freeze": True}, MOIT, "mix with freeze: true"),
