@@ -243,7 +243,7 @@ class Config(Section):
     train: Annotated[Train, EmptyIsDefault] = Train()
     eval: list[Task] = ["zeroshot", "retrieval"]
     """Tasks of `clx eval` and of the evaluation that ends a training run. Not given, they follow objective and data:
-    classification of cross-entropy and multilabel of a head of sets; sts of scores of pairs; with other targets
+    classification of a class head and multilabel of a head of sets; sts of scores of pairs; with other targets
     regression; with a horizon forecast;
     retrieval where several inputs are aligned, with zeroshot where there is a label and text to read it, or probe and
     knn where there is no text; of one input alone probe and knn, or geometry where there is no label."""

@@ -9,7 +9,9 @@ PAIR_SCORING = ("cosent",)
 """Objectives by which `data.target` is the score of a pair of inputs."""
 SET_HEADS = ("binary-cross-entropy", "sparsemax")
 """Objectives of a head that says which labels of a set apply."""
-HEADS = ("cross-entropy", *SET_HEADS, "l1", "mse", "huber")
+CLASS_HEADS = ("cross-entropy", "core-tuning", "moit")
+"""Objectives of a head that says which class a row is of."""
+HEADS = (*CLASS_HEADS, *SET_HEADS, "mutual-information", "l1", "mse", "huber")
 """Objectives of a head, which alone say nothing of how inputs lie to each other."""
 
 
@@ -30,7 +32,7 @@ def usual_tasks(
     """
     kinds = [kind_of(name, modalities) for name in modalities if not modalities[name].get("pair")]
     several = len(modalities) > 1 and not {*objectives} <= {*HEADS}
-    tasks: list[Task] = ["classification"] if "cross-entropy" in objectives and not target else []
+    tasks: list[Task] = ["classification"] if {*CLASS_HEADS} & {*objectives} and not target else []
     sets = any(name in objectives for name in SET_HEADS)
     tasks += ["multilabel"] if sets else []
     if target:
@@ -70,8 +72,8 @@ def unfit(
         return "needs data.label, the column with the class"
     if task == "zeroshot" and "text" not in kinds:
         return f"needs a text modality to read the labels; the config has {', '.join(modalities)}"
-    if task == "classification" and ("cross-entropy" not in objectives or target):
-        return "needs a class head, which the objective cross-entropy trains, and no data.target"
+    if task == "classification" and (target or not {*CLASS_HEADS} & {*objectives}):
+        return f"needs a class head, which {', '.join(CLASS_HEADS)} train, and no data.target"
     if task in ("retrieval", "sts") and len(modalities) < 2:
         return f"needs two modalities, the config has {', '.join(modalities)}"
     if task in ("regression", "sts") and not target:

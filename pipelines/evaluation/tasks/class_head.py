@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from clx.pipelines.config.usual_tasks import CLASS_HEADS
 from clx.pipelines.evaluation.task_context import (
     Lines,
     TaskContext,
@@ -27,7 +28,7 @@ def classification(context: TaskContext) -> Lines:
     need_label(context)
     run, embedded = context.run, context.embedded
     if run.model.predictor is None or run.config.data.target or run.forecasts:
-        raise Unfit("needs a class head, which the objective cross-entropy trains")
+        raise Unfit(f"needs a class head, which {', '.join(CLASS_HEADS)} train")
     classes = run.facts.classes
     need_known_classes(classes, named(embedded))
     found = {}

@@ -1,0 +1,24 @@
+"""What is evaluated where nobody says: the lists of names that it goes by are those of the losses."""
+
+import pytest
+
+from clx.losses.base import LOSSES
+from clx.pipelines.config.usual_tasks import CLASS_HEADS, HEADS, SET_HEADS, unfit, usual_tasks
+
+TRAINED = {name for name, loss in LOSSES.items() if loss.trains_predictions}
+
+
+def test_every_loss_that_trains_a_head_is_named() -> None:
+    assert {*HEADS} == TRAINED
+    assert {*SET_HEADS} == {name for name in TRAINED if "label_sets" in LOSSES[name].required()}
+    without = {"mutual-information"}  # of rows without a label it says no class
+    assert {*CLASS_HEADS} == {name for name in TRAINED if "labels" in LOSSES[name].required()} - without
+
+
+@pytest.mark.parametrize("name", CLASS_HEADS)
+def test_a_class_head_is_evaluated(name: str) -> None:
+    image = {"image": {"encoder": "cnn"}}
+    assert usual_tasks([name], image, label=True, target=False, horizon=False) == ["classification"]
+    assert unfit("classification", [name], image, label=True, target=False, windows=False) is None
+    said = unfit("classification", ["supcon"], image, label=True, target=False, windows=False)
+    assert said == "needs a class head, which cross-entropy, core-tuning, moit train, and no data.target"
