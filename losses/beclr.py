@@ -11,12 +11,12 @@ from torch import Tensor
 from clx.losses.base import Embeddings, average, register, zero_loss
 from clx.losses.directed import in_turn
 from clx.losses.predicted import Predicted
+from clx.losses.primitives.draws import permutation
 from clx.losses.primitives.edits import DifferentIds
 from clx.losses.primitives.functional import lse, unit
 from clx.losses.primitives.masks import group_sizes
 from clx.losses.primitives.streaming import gram
 from clx.losses.prototypes import balanced
-from clx.losses.queue_variants import place_of
 from clx.losses.queues import NOBODY, Queue
 
 
@@ -66,7 +66,7 @@ class Clustered(Queue):
         size = len(self.rows)
         self.of[self.put(rows, ids)] = codes.argmax(1)[-size:]
         if bool(~self.begun & (self.ids != NOBODY).all()):
-            some = torch.randperm(size, generator=generator, device=place_of(generator, self.rows))
+            some = permutation(size, self.rows, generator)
             some = some[: len(self.prototypes)].to(self.rows.device, non_blocking=True)
             self.prototypes.copy_(self.rows[some])
             for _ in range(10):

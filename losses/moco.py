@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from clx.losses.base import Embeddings, Exclude, Tempered, average, register, require_two_inputs, zero_loss
+from clx.losses.primitives.draws import beta, permutation
 from clx.losses.primitives.edits import DifferentIds, Edit
 from clx.losses.primitives.functional import lse, paired_similarity, softplus, unit
 from clx.losses.primitives.masks import chosen
 from clx.losses.primitives.streaming import cross_rows
-from clx.losses.queue_variants import beta, between, hardest_of, moved_apart, only, place_of, pseudo_labelled, synthetic
+from clx.losses.queue_variants import between, hardest_of, moved_apart, only, pseudo_labelled, synthetic
 from clx.losses.queues import NOBODY, Queue, lasting_ids
 
 
@@ -236,11 +237,15 @@ class MoCo(Tempered):
             without = None if forbidden is None else forbidden.all(1)
         plain = query
         if self.extrapolate is not None:
-            drawn = beta(self.extrapolate, tuple(query.shape) if self.by_dimension else (), query, generator)
+            drawn = beta(
+                self.extrapolate, self.extrapolate, tuple(query.shape) if self.by_dimension else (), query, generator
+            )
             query, key = moved_apart(query, key, 1 + drawn)
         if self.interpolate is not None:
-            order = torch.randperm(len(old), generator=generator, device=place_of(generator, old)).to(old.device)
-            drawn = beta(self.interpolate, tuple(old.shape) if self.by_dimension else (), old, generator)
+            order = permutation(len(old), old, generator)
+            drawn = beta(
+                self.interpolate, self.interpolate, tuple(old.shape) if self.by_dimension else (), old, generator
+            )
             old = between(old, drawn, order)
             if forbidden is not None:
                 forbidden |= forbidden[:, order]

@@ -5,13 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from clx.losses.primitives.draws import place_of
 from clx.losses.primitives.edits import Edit
 from clx.losses.primitives.functional import softplus, unit
-
-
-def place_of(generator: torch.Generator | None, like: Tensor) -> torch.device:
-    """Where to draw, so that a generator on the CPU gives the same on any device."""
-    return like.device if generator is None else generator.device
 
 
 def only(kept: Tensor) -> Edit:
@@ -73,14 +69,6 @@ def mixed(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     """Unit rows of `share a + (1 - share) b`: `[B, S, D]`, with `share` `[B, S]`."""
     rows = share[..., None] * a + (1 - share[..., None]) * b
     return unit(rows.flatten(0, 1)).view_as(rows)
-
-
-def beta(alpha: float, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draws of Beta(alpha, alpha)."""
-    shapes = torch.full((2, *shape), alpha, dtype=torch.float64, device=place_of(generator, like))
-    a, b = torch._standard_gamma(shapes, generator)
-    drawn: Tensor = a / (a + b)
-    return drawn.to(like)
 
 
 def moved_apart(query: Tensor, key: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

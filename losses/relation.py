@@ -91,6 +91,17 @@ class Relation(Pairwise):
             )
         if self.by == "score" and self.form != "sigmoid":
             raise ValueError(f"by: score is of a row's own pair alone: form: sigmoid learns it, {self.form} cannot")
+        used = {
+            "k": self.form == "top-k",
+            "slope": self.form == "top-k",
+            "bias": self.form == "sigmoid",
+            "best": self.by == "score",
+            "target_temperature": self.by == "features",
+            "bandwidth": self.by == "targets" and self.kernel != "cosine",
+        }
+        for name, here in used.items():
+            if not here and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise ValueError(f"{name} changes nothing with by: {self.by} and form: {self.form}: leave it out")
         self.tree: tuple[Tensor | None, Tree] | None = None
 
     def requires(self) -> frozenset[str]:

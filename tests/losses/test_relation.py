@@ -247,6 +247,9 @@ def test_one_modality_is_compared_within_and_several_across() -> None:
         ({"by": "features"}, "by: features needs `of`"),
         ({"of": "text"}, "by: labels takes no `of`"),
         ({"by": "score"}, "form: sigmoid learns it, softmax cannot"),
+        ({"k": 3}, "k changes nothing with by: labels and form: softmax: leave it out"),
+        ({"form": "top-k", "bias": -1.0}, "bias changes nothing"),
+        ({"form": "sigmoid", "bandwidth": 2.0}, "bandwidth changes nothing"),
     ],
 )
 def test_settings_that_do_not_go_together(fields: dict[str, Any], said: str) -> None:
