@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from clx.losses.core_tuning import Mixtures, focal_supcon, mixtures, soft_cross_entropy
+from clx.losses.laso import laso
 from clx.losses.m3col import mixed_contrast, soft_clip
 from clx.losses.moit import Columns, View, bootstrapped, classified, clean_rows, interpolated
 from clx.losses.primitives.functional import unit
 
 FAMILIES = (
     *("mixco_s_", "mixco_m_", "mixco_x_", "m3col_ring_s.", "m3col_ring_m.", "m3col_ring_x.", "softclip"),
-    *("core_", "moit"),
+    *("core_", "moit", "laso"),
 )
 
 
@@ -31,6 +32,9 @@ def checks(c: Any) -> dict[str, Callable[[], Tensor]]:
         "moit_flags": lambda: moit_flags(c),
         "moitplus_boot": lambda: bootstrapped(
             [View(c.preds, c.mix_index, h["lam"])], torch.arange(len(c.labels)), c.labels, c.preds_clean, 1 - h["B"]
+        ),
+        "laso_loss": lambda: laso(
+            c.embed_a, c.embed_b, c.outputs, c.target_a, c.target_b, lambda rows: rows @ c.W, float(h["toggles"])
         ),
         "softclip": lambda: soft_clip(c.preds, c.targs, h["temp"]),
     }

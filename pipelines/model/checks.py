@@ -36,13 +36,13 @@ def try_objective(
     run's."""
     size, width = 4, config.embed_dim
     draw = torch.Generator().manual_seed(0)
-    outputs = len(config.data.target) or 2
+    outputs = len(config.data.target) or len(classes) or 2
     names = [view for name, modality in modalities.items() for view in view_names(name, modality)]
-    labels = torch.arange(size) % 2
+    labels = torch.arange(size) % min(2, len(classes) or 2)
     given: dict[str, Any] = {
         "present": dict.fromkeys(names, torch.ones(size, dtype=torch.bool)),
         "labels": labels,
-        "label_sets": torch.zeros(size, outputs),
+        "label_sets": torch.zeros(size, len(classes) or outputs),
         "levels": torch.tensor([[0, 1 + k] for k in range(outputs)]) if config.data.levels else None,
         "features": {name: torch.randn(size, 3, generator=draw) for name in modalities},
         "targets": torch.arange(1.0, size + 1)[:, None].expand(size, outputs),

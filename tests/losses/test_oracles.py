@@ -426,6 +426,7 @@ ELSEWHERE = loss_loops.ELSEWHERE | {
     "m3col",
     "core-tuning",
     "moit",
+    "laso",
     "relation",
     "sparsemax",
     "symile",
