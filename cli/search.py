@@ -29,6 +29,10 @@ def search(
     series: options.Series = None,
     table: options.Table = None,
     text: Annotated[str | None, typer.Option(help="A sentence about it.")] = None,
+    also: Annotated[
+        list[str], typer.Option("--and", metavar="QUERY", help="Near to this as well; may be repeated.")
+    ] = [],  # noqa: B006
+    minus: Annotated[list[str], typer.Option(metavar="QUERY", help="And far from this; may be repeated.")] = [],  # noqa: B006
     modality: options.As = None,
     among: Annotated[
         str | None, typer.Option("--in", help="Modality to search among [default: the first that is not text].")
@@ -56,11 +60,14 @@ def search(
     """Find the nearest neighbours of a file, a sentence or a row among embeddings.
 
     Exact by default, in bounded memory; --index and --precision are faster and tell their recall. Several
-    modalities of one thing are fused as in clx zeroshot. Examples:
+    modalities of one thing are fused as in clx zeroshot. With --and B and --minus C the score of a row x for the
+    query A is the sum cos(x, A) + cos(x, B) - cos(x, C): the order that these give to the rows of EMB. Examples:
 
     clx search photos.parquet 'a dog on a beach' --top 5
 
     clx search photos.parquet query.jpg other.jpg --json
+
+    clx search reviews.parquet 'battery life' --and cheap --minus refund
 
     clx search photos.parquet --row 17
 
@@ -71,8 +78,8 @@ def search(
     one = given(image=image, audio=audio, series=series, table=table, text=text)
     if bool(query) + bool(one) + bool(row) != 1:
         raise BadInput("give either QUERY..., or --image, --audio, ... of one thing, or --row")
-    if row and (run or pretrained or modality):
-        raise BadInput("--row needs no model: --run, --pretrained and --as go with a query")
+    if row and (run or pretrained or modality or also or minus):
+        raise BadInput("--row needs no model: --run, --pretrained, --as, --and and --minus go with a query")
     if rescore is not None and precision == "float32":
         raise BadInput("--rescore is about --precision int8 or binary: float32 is compared in full")
     from clx.pipelines.use.approximate import Way
@@ -89,7 +96,9 @@ def search(
         return
     skipped = 0
     with closing(
-        searcher.search([one] if one else names(query or []), top=top, modality=modality, strict=strict)
+        searcher.search(
+            [one] if one else names(query or []), top=top, modality=modality, strict=strict, also=also, minus=minus
+        )
     ) as answers:
         for answer in answers:
             if isinstance(answer, Neighbours):
@@ -106,4 +115,7 @@ def show(answer: "Neighbours", json: bool) -> None:
     if json:
         emit_json(answer.as_json())
     else:
-        emit_table(answer.hits, title=f"{answer.query} ({answer.by}) among {answer.among}")
+        sets = "".join(
+            f" {word} {one}" for word, some in (("and", answer.also), ("minus", answer.minus)) for one in some
+        )
+        emit_table(answer.hits, title=f"{answer.query}{sets} ({answer.by}) among {answer.among}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from clx.pipelines.model.build import Run
@@ -38,10 +39,28 @@ class Neighbours:
     """Best first: `rank` from 1, `score`, and what stands beside the vectors, such as `id`, `row` and `label`."""
     recall: float | None = None
     """Where not all rows were compared in full: the share of the true neighbours that is found, in a sample."""
+    also: tuple[str, ...] = ()
+    minus: tuple[str, ...] = ()
+    """What the hits are to be near to besides, and far from."""
 
     def as_json(self) -> dict[str, Any]:
-        line = {"query": self.query, "by": self.by, "in": self.among, "hits": self.hits}
+        sets = {name: list(asked) for name, asked in (("and", self.also), ("minus", self.minus)) if asked}
+        line = {"query": self.query, **sets, "by": self.by, "in": self.among, "hits": self.hits}
         return line if self.recall is None else {**line, "recall": self.recall}
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What every query is joined with."""
+
+    also: tuple[str, ...]
+    minus: tuple[str, ...]
+    shift: Tensor | None
+    """Of these, `[1, D]`."""
+
+    def moved(self, query: Tensor) -> Tensor:
+        """A query `[1, D]` whose dot products with unit rows are its scores."""
+        return query if self.shift is None else F.normalize(query, dim=-1) + self.shift
 
 
 class Searcher:
@@ -100,6 +119,8 @@ class Searcher:
         top: int = 10,
         modality: str | None = None,
         strict: bool = False,
+        also: Sequence[str] = (),
+        minus: Sequence[str] = (),
     ) -> Generator[Neighbours | Skipped, None, None]:
         """The `top` nearest of each query, in order, while the queries come.
 
@@ -108,22 +129,47 @@ class Searcher:
                 `{"image": "a.png", "text": "a dog"}`.
             modality: what all queries are, where their names do not tell.
             strict: whether a query that cannot be read raises `BadInput` instead of being `Skipped`.
+            also: what hits are to be near to besides a query, and
+            minus: far from. With one of these the score of a row x for a query q is the sum of cosines
+                `cos(x, q) + sum_k cos(x, also_k) - sum_l cos(x, minus_l)` (intersections and differences of SetCSE, Liu
+                2024, arXiv 2404.17606), between -(1 + K + L) and 1 + K + L.
         """
         candidate = candidate_of(self.run, self.column, self.among)
-        return refuse_skipped(self._answers(items_of(self.run, queries, modality), candidate, top), strict)
+        sets = Sets(tuple(also), tuple(minus), self._shift([*also, *minus], len(also), modality, candidate))
+        return refuse_skipped(self._answers(items_of(self.run, queries, modality), candidate, top, sets), strict)
 
-    def _answers(self, items: Iterable[Item], candidate: str, top: int) -> Generator[Neighbours | Skipped, None, None]:
+    def _shift(self, names: list[str], plus: int, modality: str | None, candidate: str) -> Tensor | None:
+        """What is added to the unit rows of queries, `[1, D]`: the unit rows of the first `plus` names, less those of
+        the others; None where there are none. Raises `BadInput`."""
+        if not names:
+            return None
+        if self.run.objective.leading.fuses_by_product:
+            raise BadInput("--and and --minus add cosines, and this run scores by the product of several inputs")
+        shift = torch.zeros(())
+        for number, name in enumerate(names):
+            option, sign = ("--and", 1) if number < plus else ("--minus", -1)
+            items = list(items_of(self.run, [name], modality))
+            [(shown, cells), *more] = read_items(self.run, items) or [(name, "nothing is in it")]
+            if isinstance(cells, str) or more:
+                raise BadInput(f"{option} {shown}: {cells if isinstance(cells, str) else 'it is several things'}")
+            shift = shift + sign * F.normalize(query_of(self.run, cells, candidate), dim=-1)
+        return shift
+
+    def _answers(
+        self, items: Iterable[Item], candidate: str, top: int, sets: "Sets"
+    ) -> Generator[Neighbours | Skipped, None, None]:
         with closing(read_ahead(items, partial(read_items, self.run), 64, default_workers())) as groups:
             for group in groups:  # one pass over the file answers a group
                 read = [cells for _, cells in group if not isinstance(cells, str)]
-                vectors = [query_of(self.run, cells, candidate) for cells in read]
+                vectors = [sets.moved(query_of(self.run, cells, candidate)) for cells in read]
                 hits = iter(self._finder.find(torch.cat(vectors), top) if read else [])
                 for name, cells in group:
                     if isinstance(cells, str):
                         yield Skipped(name, cells)
                     else:
                         by = "+".join(cells)
-                        yield Neighbours(name, by, candidate, self._lines(next(hits)), self._recall(by, top))
+                        found, recall = self._lines(next(hits)), self._recall(by, top)
+                        yield Neighbours(name, by, candidate, found, recall, sets.also, sets.minus)
 
     def near_rows(self, rows: Sequence[int], *, top: int = 10) -> Iterator[Neighbours]:
         """The `top` nearest of rows of the file itself, named by their `row` as hits are, other than the row. No model

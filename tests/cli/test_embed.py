@@ -152,6 +152,7 @@ def test_neighbours_of_files_sentences_rows_and_both(
     asked = {
         "text": unit(embed(run, "text", [run.modalities["text"].read("seven")])[0], dim=0),
         "image": unit(embed(run, "image", [run.modalities["image"].read(picture)])[0], dim=0),
+        "two": unit(embed(run, "text", [run.modalities["text"].read("two")])[0], dim=0),
     }
     fused = asked["text"] + asked["image"]
     cases = [
@@ -160,6 +161,12 @@ def test_neighbours_of_files_sentences_rows_and_both(
         ([picture, "--in", "table"], asked["image"], "table"),
         (["--text", "seven", "--image", picture, "--in", "table"], fused, "table"),
         (["--text", "seven", "--image", picture], fused, "image"),
+        (["seven", "--and", picture, "--minus", "two"], fused - asked["two"], "image"),
+        (
+            ["--text", "seven", "--image", picture, "--minus", "two", "--in", "table"],
+            fused / fused.norm() - asked["two"],
+            "table",
+        ),
     ]
     for args, query, among in cases:
         done = clx("search", embedded, *args, "--top", "7", "--json")
@@ -181,6 +188,10 @@ def test_neighbours_of_files_sentences_rows_and_both(
     assert 5331 in [hit["row"] for hit in json.loads(again.stdout)["hits"]], "the number of a hit asks with that hit"
     done = clx("search", embedded, "--row", "3")
     assert (done.returncode, "has rows 5329 to" in done.stderr) == (2, True)
+    done = clx("search", embedded, "seven", "--minus", "gone.png")
+    assert (done.returncode, done.stdout, "error: --minus gone.png: " in done.stderr) == (2, "", True)
+    done = clx("search", embedded, "--row", "5331", "--and", "seven")
+    assert (done.returncode, "--and and --minus go with a query" in done.stderr) == (2, True)
     done = clx("search", embedded, "-", "--top", "1", stdin=f"seven\n{tmp_path}/gone.png\n{picture}\n")
     assert done.returncode == 1
     assert [json.loads(line)["query"] for line in done.stdout.splitlines()] == ["seven", str(picture)]
