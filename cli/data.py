@@ -101,11 +101,15 @@ def make(
 
 @app.command()
 def thin(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Manifest with a numeric target.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Manifest with a numeric target, or with classes.")],
     out: Annotated[Path, typer.Argument(help="New .csv, .tsv or .parquet file.")],
-    target: Annotated[str, typer.Option(help="Column to thin by.")],
+    target: Annotated[str | None, typer.Option(help="Column of numbers to thin by.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of classes to thin by: each is a bin.")] = None,
     ratio: Annotated[float, typer.Option(min=1, help="Training rows in the densest bin for one in the rarest.")] = 50,
     bins: Annotated[int, typer.Option(min=2, max=1_000_000, help="Bins of equal width over the target's range.")] = 20,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Training rows of the densest bin, at most [default: all].")
+    ] = None,
     held_out: Annotated[
         float, typer.Option(min=0.01, max=0.5, help="Share of a bin's rows that val and test each get at most.")
     ] = 0.2,
@@ -119,10 +123,12 @@ def thin(
     Example:
 
     clx data thin airfoil.csv airfoil-tail.csv --target target --ratio 50
+
+    clx data thin photos.parquet tail.parquet --label class --most 1000
     """
     from clx.pipelines.data.long_tail import thin as make_thin
 
-    counts = make_thin(source, out, target, ratio=ratio, bins=bins, held_out=held_out, seed=seed)
+    counts = make_thin(source, out, target, label, ratio=ratio, bins=bins, most=most, held_out=held_out, seed=seed)
     if json:
         emit_json({"out": str(out), "rows": counts})
     else:

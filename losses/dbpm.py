@@ -53,6 +53,10 @@ class DBPM(Remembering, Tempered):
     faulty: Annotated[float, Gt(0)] = 3.0
     warmup: Annotated[int, Ge(1)] = 1  # visits of an item before it may be weighted
 
+    def told(self) -> dict[str, Tensor]:
+        """Each item's mean loss: that of a faulty pair is large."""
+        return {"mean_loss": torch.where(self.memory[:, 1] > 0, self.memory[:, 0], torch.nan)}
+
     def forward(self, z: Embeddings, *, sample_id: Tensor, present: dict[str, Tensor] | None = None) -> Tensor:
         require_two_inputs(z)
         names = list(itertools.combinations(z, 2))

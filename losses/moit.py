@@ -220,6 +220,10 @@ class MOIT(Remembering, Tempered):
         fresh[:, 0] = -1
         return fresh
 
+    def told(self) -> dict[str, Tensor]:
+        """1 of a row whose label is doubted, else 0."""
+        return {"doubted": torch.where(self.memory[:, 0] < 0, torch.nan, self.memory[:, 1])}
+
     def forward(
         self,
         z: Embeddings,

@@ -188,6 +188,11 @@ class ISogCLR(MovingContrast):
         """log u, the temperature, the mean of its slopes."""
         return -math.inf, self.initial_temperature, 0.0
 
+    def told(self) -> dict[str, Tensor]:
+        """The mean temperature of a row over the directions in which it had negatives."""
+        sides = self.memory.view(len(self.memory), -1, len(self.fresh))
+        return {"temperature": torch.where(sides[:, :, 0] > -math.inf, sides[:, :, 1], torch.nan).nanmean(1)}
+
     def side(self, x: Tensor, y: Tensor, ids: Tensor | None, past: Tensor | None) -> tuple[Tensor, Tensor | None]:
         count = log_count(x, ids)
         has = count != -math.inf

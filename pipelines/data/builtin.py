@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from clx.pipelines.data.builtin_digits import (
     SUM_ROWS,
     Tables,
     digits,
+    digits_mislabelled,
     digits_rotation,
     digits_sum,
 )
@@ -30,9 +31,6 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.readers import read_ts
 from clx.pipelines.system.durable_files import unwritable
 from clx.pipelines.system.errors import BadInput, nearest
-
-if TYPE_CHECKING:
-    pass
 
 XOR_ROWS = {"train": 10_000, "val": 500, "test": 2000}  # the training rows of Symile's own experiment
 WEEKS = {"train": 36, "val": 12, "test": 12}  # of `seasons`, one after the other
@@ -51,8 +49,8 @@ class Builtin:
 
 
 def is_builtin(source: str) -> bool:
-    """Whether `source` names built-in data, or means to: `aeon:`, `sklearn:` and `xor:` are never paths."""
-    return source in BUILTIN or source.startswith(("aeon:", "sklearn:", "xor:"))
+    """Whether `source` names built-in data, or means to: those before a colon are never paths."""
+    return source in BUILTIN or source.startswith(("aeon:", "sklearn:", "xor:", "mislabelled:"))
 
 
 def load_builtin(name: str) -> dict[str, Manifest]:
@@ -196,6 +194,13 @@ def _registry() -> dict[str, Builtin]:
             digits_rotation,
         )
     )
+    for share in ("0.2", "0.4"):
+        about = (
+            f"handwritten digits, {float(share):.0%} of the training and val labels wrong; column truth has the right"
+        )
+        found.append(
+            Builtin(f"mislabelled:{share}", ("image",), dict(builtin_digits.SOURCES), about, digits_mislabelled)
+        )
     found.append(
         Builtin(
             "digit-pairs", ("image",), PAIR_ROWS, "two digits a picture, labels odd/prime/three and so on", digit_pairs

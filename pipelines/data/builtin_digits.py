@@ -245,6 +245,21 @@ def digits_rotation(_: str) -> Tables:
     return tables
 
 
+def digits_mislabelled(share: str) -> Tables:
+    """Handwritten digits of which a share of the training and val rows bear another digit's name, drawn evenly from
+    those that it could be; `truth` has the digit's own name. Test labels are right."""
+    import pyarrow as pa
+
+    tables = {}
+    for number, (split, (files, labels)) in enumerate(scans().items()):
+        rng = np.random.default_rng([29, number])
+        wrong = rng.permutation(len(labels)) < (0 if split == "test" else round(float(share) * len(labels)))
+        told = np.where(wrong, (labels + rng.integers(1, 10, len(labels))) % 10, labels)
+        columns = {"image": pa.array(files, pa.binary()), "label": ENGLISH[told], "truth": ENGLISH[labels]}
+        tables[split] = pa.table({**columns, "split": [split] * len(labels)})
+    return tables
+
+
 def shared(values: "pa.Array", indices: NDArray[np.int64]) -> "pa.Array":
     """A column whose rows refer to a few stored values."""
     import pyarrow as pa

@@ -39,6 +39,7 @@ from clx.pipelines.system.signals import Signals
 from clx.pipelines.system.stages import Stages, measured
 from clx.pipelines.system.text import finite
 from clx.pipelines.training.rechunked import check_rechunked
+from clx.pipelines.training.remembered import REMEMBERED, write_remembered
 from clx.pipelines.training.resume import relengthened
 from clx.pipelines.training.schedule import plan
 from clx.pipelines.training.trainer import Trainer
@@ -204,6 +205,8 @@ def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
         progress.say(line)
     start, begun = time.monotonic(), trainer.step
     speed = steps_left(trainer, progress)
+    if trainer.writes and write_remembered(out, trainer.learner.objective, splits["train"], config.data.label):
+        progress.say(f"what was learned of each training row: {out / REMEMBERED}")
     name = "test" if "test" in splits else "val" if "val" in splits else "train"
     summary: dict[str, Any] = {
         "schema": SCHEMA,

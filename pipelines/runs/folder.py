@@ -4,6 +4,7 @@ config.yaml              the resolved config
 facts.json               statistics and class names learned from the training data, format version
 metrics.jsonl            one line per logged step and validation
 bad_rows.jsonl           rows that could not be used, if any
+remembered.csv           what losses remember of each training row, if they do: doubted labels, temperatures
 results.json             the evaluation that ended training
 evaluations/             those of clx eval
 checkpoints/step-N/      model.safetensors, trainer.pt, copies of config.yaml and facts.json, and, written last,

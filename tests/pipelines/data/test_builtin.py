@@ -213,6 +213,15 @@ def test_an_interrupted_write_leaves_no_manifest(tmp_path, monkeypatch) -> None:
     assert not (tmp_path / "out" / "manifest.csv").exists()
 
 
+def test_a_stated_share_of_labels_is_wrong_but_of_the_test_rows() -> None:
+    for share, of in (("0.2", 0.2), ("0.4", 0.4)):
+        for split, rows in load(f"mislabelled:{share}").items():
+            wrong = np.array(rows.column("label")) != np.array(rows.column("truth"))
+            assert wrong.sum() == (0 if split == "test" else round(of * len(rows)))
+    rows = load("mislabelled:0.4")["train"]
+    assert len(set(zip(rows.column("truth"), rows.column("label"), strict=True))) == 100  # any passes for any other
+
+
 def test_rotated_digits_have_the_angle_that_is_told() -> None:
     """Turned back by the target, an image is like its scan again."""
     import io
