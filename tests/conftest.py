@@ -22,7 +22,10 @@ os.environ["CLX_CACHE"] = ""  # tests make everything anew, and leave nothing in
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `longest` first: else one worker runs them at the end while the others have nothing left to do."""
+    """Files marked `longest`, or with a test that is, first.
+
+    A worker runs whole files, and none is to be left with a long one at the end while the others have nothing to do.
+    """
     items.sort(key=lambda item: item.get_closest_marker("longest") is None)
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import functools
 import importlib
 import subprocess
 import sys
@@ -51,10 +52,16 @@ def folder_of(module: str) -> str:
     return ".".join(parts[:2]) if parts[0] == "pipelines" and len(parts) > 1 else parts[0]
 
 
+@functools.cache
+def nodes(text: str) -> list[ast.AST]:
+    """All of a module; most files are looked at in several tests."""
+    return list(ast.walk(ast.parse(text)))
+
+
 def imports(path: Path, modules: set[str]) -> set[str]:
     """Every module of `clx` that a file imports, inside functions too."""
     named: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path.read_text()):
         if isinstance(node, ast.ImportFrom) and node.level:
             named.add("." * node.level + (node.module or ""))  # relative: of no folder, so never allowed
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "clx":
@@ -69,8 +76,7 @@ def imports(path: Path, modules: set[str]) -> set[str]:
 
 def rooms_follow(path: Path, name: str) -> bool:
     """Whether a file takes rooms, and nothing else, from a package: the package itself holds nothing."""
-    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
-    return any(node.module == name for node in nodes)
+    return any(isinstance(node, ast.ImportFrom) and node.module == name for node in nodes(path.read_text()))
 
 
 def wrong_imports(root: Path) -> list[str]:

@@ -11,6 +11,8 @@ from clx.losses.base import LOSSES
 from command import Command
 from configs import tiny
 
+pytestmark = pytest.mark.longest
+
 SERIES = {"encoder": "dilated", "width": 16, "layers": 1, "views": 2, "augmentation": {"crops": 0, "time_mask": 0.5}}
 
 

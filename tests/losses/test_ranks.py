@@ -17,6 +17,8 @@ from clx.losses.base import LOSSES
 from clx.losses.primitives import ranks, tiles
 from conftest import Once
 
+pytestmark = pytest.mark.longest
+
 SCRIPT = Path(__file__).parent / "shared_step.py"
 Found = list[dict[str, dict[str, Any]]]
 """What each rank says of each case."""

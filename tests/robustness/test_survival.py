@@ -28,6 +28,8 @@ from clx.pipelines.training.step import Learner
 from clx.pipelines.training.trainer import Trainer
 from command import CLX, Forked
 
+pytestmark = pytest.mark.longest
+
 HERE = Path(__file__).parent
 
 

@@ -18,6 +18,8 @@ from clx.pipelines.system.errors import BadInput
 from together import STEPS, TWO, Course, cases, learn, on_ranks, play, use, write_rows
 from trained import Heard, weights
 
+pytestmark = pytest.mark.longest
+
 SIZES = [2, pytest.param(4, marks=pytest.mark.slow)]
 
 

@@ -21,6 +21,8 @@ from clx.pipelines.training.schedule import rate_at
 from configs import TIME_KEPT, Make, series_config
 from trained import StopAt, trainer_of, weights
 
+pytestmark = pytest.mark.longest
+
 
 def whole_as_in_parts(made: Config, stop: int, folder: Path, silent: Progress) -> tuple[dict[str, torch.Tensor], str]:
     """Weights and log of a run, which are those of one that was stopped at a step and resumed."""
