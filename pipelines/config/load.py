@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -140,16 +141,19 @@ def _item(items: list[Any], index: str, where: str) -> Any:
     return items[int(index)]
 
 
-def load_config(source: str, settings: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
-    """Defaults < recipe or file < `-s` settings < flags given on the command line.
+def load_config(
+    source: str | Mapping[str, Any], settings: Iterable[str] = (), flags: Mapping[str, Any] | None = None
+) -> Config:
+    """Defaults < recipe, file or mapping < `-s` settings < flags given on the command line.
 
     `flags` maps dotted keys to values; None means not given. Relative data paths of a file count from the
     working directory, as they would in the shell. Raises `BadInput`.
     """
-    raw = read_source(source)
+    raw, named = (read_source(source), f"config {source}") if isinstance(source, str) else (deepcopy(source), "config")
+    assert isinstance(raw, dict)
     written = "format" not in raw
     if not written:  # the config of a run, which a person did not write
-        raw = upgrade(raw, f"config {source}")
+        raw = upgrade(raw, named)
     if "sweep" in raw:
         raise BadInput(f"{source} describes a sweep of runs: clx sweep {source}")
     said: dict[str, str] = {}
@@ -161,12 +165,12 @@ def load_config(source: str, settings: Iterable[str] = (), flags: Mapping[str, A
             flag = f"--{key.rpartition('.')[2].replace('_', '-')} {value}"
             set_key(raw, key, value, flag)
             said[key] = flag
-    origin = partial(_origin, f"config {source}", said)
+    origin = partial(_origin, named, said)
     config = parse(Config, raw, origin)
     if written and "eval" in config.model_fields_set:  # a saved config has the tasks that nobody named, too
         check_tasks(config, origin("eval"))
     if config.pretrain is not None and config.pretrain.objective is not None:
-        first_stage(config, f"config {source}: pretrain")  # its keys are checked now, not after the first stage
+        first_stage(config, f"{named}: pretrain")  # its keys are checked now, not after the first stage
     return config
 
 

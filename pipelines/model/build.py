@@ -73,6 +73,8 @@ class Run:
     objective: Objective
     step: int | None = None
     """Training step of the weights, where they come from a checkpoint."""
+    opened: tuple[str, str | None] | None = None
+    """What it was opened by: a folder, or an OpenCLIP model's name with its tag or file."""
 
     @property
     def device(self) -> torch.device:

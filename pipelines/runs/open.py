@@ -1,5 +1,7 @@
 """A trained model by the name a user gives it: a run folder, or an OpenCLIP model."""
 
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def open_clip_run(model: str, pretrained: str, device: torch.device) -> Run:
 
 
 def open_model(
-    model: str | Path,
+    model: str | Path | Run,
     pretrained: str | None = None,
     checkpoint: str = "best",
     device: str = "auto",
@@ -50,7 +52,8 @@ def open_model(
     """A trained model, ready to be asked: the one way in which every command opens one.
 
     Args:
-        model: a run folder, or an OpenCLIP model by name.
+        model: a run folder, or an OpenCLIP model by name; or one that is open, which is given back: the same weights,
+            with modalities that may be told to read other columns.
         pretrained: tag or checkpoint file of an OpenCLIP model; None for a run.
         checkpoint: of a run: `best`, `last`, or the number of a step.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
@@ -59,12 +62,18 @@ def open_model(
     Raises `BadInput` for what is neither, with the name of a run that is called nearly so, for an unknown checkpoint or
     device, and for a damaged run.
     """
+    if isinstance(model, Run):
+        if pretrained or checkpoint != "best" or device != "auto":
+            raise BadInput("a model that is open has its weights and device: say them where it is opened")
+        if only_run and (model.opened is None or model.opened[1] is not None):
+            raise BadInput(f"{model.opened[0] if model.opened else 'this model'} is no run, and a run is needed")
+        return replace(model, modalities={name: copy(modality) for name, modality in model.modalities.items()})
     folder = Path(model)
     if folder.is_dir() or only_run:
         if pretrained:
             raise BadInput(f"--pretrained goes with an OpenCLIP model name, and {model} is a run folder")
-        return load(folder, checkpoint, pick_device(device))
+        return replace(load(folder, checkpoint, pick_device(device)), opened=(str(model), None))
     if not pretrained:
         hint = near_run(folder)
         raise BadInput(f"{model} is no run folder{hint}; an OpenCLIP model also needs --pretrained TAG or FILE")
-    return open_clip_run(str(model), pretrained, pick_device(device))
+    return replace(open_clip_run(str(model), pretrained, pick_device(device)), opened=(str(model), pretrained))

@@ -30,7 +30,7 @@ from clx.pipelines.use.inputs import set_columns
 
 
 def embed(
-    model: str | Path,
+    model: str | Path | Run,
     out: Path | str,
     data: str | None = None,
     options: EmbeddingOptions = EmbeddingOptions(),  # noqa: B008 (it is frozen)
@@ -53,7 +53,8 @@ def embed(
         embed("runs/digits", Path("more.parquet"), "more.csv", EmbeddingOptions(split="test", normalize=True))
 
     Args:
-        model: a run folder, or an OpenCLIP model by name with `pretrained`, its tag or checkpoint file.
+        model: a run folder, or an OpenCLIP model by name with `pretrained`, its tag or checkpoint file; or one that is
+            open.
         out: FILE.parquet, or FILE.npy with FILE.ids.parquet; with a shard the folder that all shards write to.
         data: manifest, class folder or built-in data; the run's own when None.
         shard: the share of the rows that is embedded, into one part of the folder `out`; all rows when None. The parts
@@ -72,14 +73,14 @@ def embed(
     Gives `out`, its `files`, `rows`, how many were `skipped`, `modalities` and the `format`. Raises `BadInput`, also
     when `out` is of another model or other data, and `Stopped` after a signal.
     """
-    if pretrained and data is None:
-        raise BadInput("an OpenCLIP model has no data of its own: say which with --data")
     out = Path(out)
     if not out.parent.is_dir():
         raise BadInput(f"--out {out}: no folder {out.parent}")
     run = open_model(model, pretrained, checkpoint, device if group is None else group.device(device))
+    if data is None and identity(run).get("run") is None:
+        raise BadInput("an OpenCLIP model has no data of its own: say which with --data")
     set_columns(run, columns or {})
-    named, rows = identity(run, model, pretrained), sources(run, data, options.split, allow_outside)
+    named, rows = identity(run), sources(run, data, options.split, allow_outside)
     run = run.narrowed(options.dim)
     return embed_rows(
         run, named, rows, out, options,
@@ -87,13 +88,15 @@ def embed(
     )  # fmt: skip
 
 
-def identity(run: Run, model: str | Path, pretrained: str | None) -> dict[str, Any]:
+def identity(run: Run) -> dict[str, Any]:
     """Which weights: enough to find them again, and to know them."""
+    assert run.opened is not None
+    model, pretrained = run.opened
     if pretrained is None:
         named: dict[str, Any] = {"run": str(Path(model).resolve()), "step": run.step}
     else:
         file = Path(pretrained)
-        named = {"model": str(model), "pretrained": str(file.resolve()) if file.is_file() else pretrained}
+        named = {"model": model, "pretrained": str(file.resolve()) if file.is_file() else pretrained}
     return {**named, "weights": fingerprint(run.model)}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.columns import other_names
 from clx.pipelines.data.writers import Line, writer
+from clx.pipelines.model.build import Run
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.process_group import Group
@@ -101,7 +102,7 @@ class Predictor:
 
     def __init__(
         self,
-        run: str | Path,
+        run: str | Path | Run,
         *,
         checkpoint: str = "best",
         device: str = "auto",
@@ -109,8 +110,10 @@ class Predictor:
         strict: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.folder, self.batch_size, self.strict, self.say = Path(run), batch_size, strict, say
+        self.batch_size, self.strict, self.say = batch_size, strict, say
         self.run = open_model(run, checkpoint=checkpoint, device=device, only_run=True)
+        assert self.run.opened is not None
+        self.folder = Path(self.run.opened[0])
 
     def predict(
         self,
@@ -166,7 +169,7 @@ class Predictor:
         plan = {}
         if shard is not None:
             plan = {
-                **identity(self.run, self.folder, None),
+                **identity(self.run),
                 "data": [describe(manifest)],
                 "predicts": {"keep": kept, "probabilities": probabilities, "columns": dict(columns or {})},
                 "batch_size": self.batch_size,

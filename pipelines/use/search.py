@@ -90,7 +90,7 @@ class Searcher:
         embeddings: str | Path,
         *,
         among: str | None = None,
-        run: str | None = None,
+        run: str | Run | None = None,
         pretrained: str | None = None,
         way: Way = Way(),  # noqa: B008 (it is frozen)
         device: str = "auto",
@@ -205,7 +205,7 @@ class Searcher:
         ]
 
 
-def run_of(file: EmbeddingFile, run: str | None, pretrained: str | None, device: str) -> Run:
+def run_of(file: EmbeddingFile, run: str | Run | None, pretrained: str | None, device: str) -> Run:
     """The model that made the embeddings, found by their metadata or given. Raises `BadInput` when it is another."""
     meta = file.meta
     if meta is None and run is None:
@@ -222,7 +222,8 @@ def run_of(file: EmbeddingFile, run: str | None, pretrained: str | None, device:
         step = str(meta["step"]) if meta is not None and meta.get("run") else "best"
         opened = open_model(run, pretrained, step, device)
     if meta is not None and fingerprint(opened.model) != meta["weights"]:
-        named = run or meta.get("run") or meta["model"]
+        assert opened.opened is not None
+        named = opened.opened[0]
         raise BadInput(f"{file.path} was made by other weights than those of {named}")
     return opened.narrowed(file.dim or (None if meta is None else meta["embed_dim"]))
 

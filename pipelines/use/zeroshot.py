@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
 from clx.pipelines.model.scoring import text_modality
 from clx.pipelines.runs.open import open_model
@@ -23,7 +24,8 @@ class Classifier:
             print(answer)
 
     Args:
-        model: a run folder, or an OpenCLIP model by name with `pretrained`, its tag or checkpoint file.
+        model: a run folder, or an OpenCLIP model by name with `pretrained`, its tag or checkpoint file; or one that is
+            open.
         labels: labels, phrasings by label, or a file of either (see `read_labels`). None where only `calibrate` is
             called, which then takes all labels in the data.
         templates: prompts with `{}` for the label, files of such, or names of sets; the run's own when empty.
@@ -47,7 +49,7 @@ class Classifier:
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | Run,
         labels: Path | Mapping[str, Sequence[str]] | Sequence[str] | None = None,
         *,
         templates: Sequence[str] = (),
@@ -78,7 +80,9 @@ class Classifier:
             texts = [name for name, m in self.run.scored().items() if m.kind == "text" and name != modality]
             labels_as = texts[0] if texts else None
         self.inputs = Inputs(self.run, modality, text_modality(self.run, labels_as), split, allow_outside)
-        self.folder = None if pretrained else Path(model)
+        assert self.run.opened is not None
+        name, tag = self.run.opened
+        self.folder = None if tag else Path(name)
         """Of the run; an OpenCLIP model has none."""
 
     @cached_property

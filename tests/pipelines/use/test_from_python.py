@@ -1,11 +1,14 @@
 """What the commands call, called from Python: options in, answers out, without a terminal."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from clx import use
 from clx.pipelines.model.scoring import Scale
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput
@@ -18,6 +21,8 @@ from clx.pipelines.use.question import Result
 from clx.pipelines.use.search import Neighbours, Searcher
 from clx.pipelines.use.temperature_fit import Fit
 from clx.pipelines.use.zeroshot import Classifier
+from command import Command
+from configs import tiny
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
@@ -116,3 +121,41 @@ def test_a_run_called_nearly_so_is_named(digits_run: Path, only_run: bool) -> No
         open_model(digits_run.with_name("tinny"), only_run=only_run)
     with pytest.raises(BadInput, match="is a run folder"):
         open_model(digits_run, "laion2b", only_run=only_run)
+
+
+def test_the_door_answers_as_the_commands_do(digits_run: Path, clx: Command, tmp_path: Path) -> None:
+    model = use.load(digits_run, device="cpu")
+    said = use.classify(model, ["seven"], ["one", "seven"], modality="text", top=2)
+    done = clx("zeroshot", digits_run, "seven", "--labels", "one,seven", "--as", "text", "--json", cwd=tmp_path)
+    assert [answer.as_json() for answer in said if isinstance(answer, Result)] == [json.loads(done.stdout)]
+
+    z = use.embed(model, ["seven", "eight"])
+    assert {name: rows.shape for name, rows in z.items()} == {"text": (2, model.config.embed_dim)}
+    assert np.isfinite(z["text"]).all()
+    assert np.allclose(use.embed(digits_run, ["eight"])["text"], z["text"][1:], atol=1e-5)
+    with pytest.raises(use.BadInput, match="none.png"):
+        use.embed(model, ["seven", "none.png"])
+
+    np.save(tmp_path / "words.npy", z["text"])
+    (found,) = use.search(tmp_path / "words.npy", ["eight"], top=1, model=model, among="text", modality="text")
+    assert isinstance(found, Neighbours)
+    assert found.hits[0]["row"] == 2
+
+
+def test_the_door_trains_what_a_mapping_says(tmp_path: Path) -> None:
+    config = tiny(train={"steps": 2, "batch_size": 16}, eval=["geometry"])
+    done = use.train(config, tmp_path / "run", ["train.lr=0.01"])
+    assert done["steps"] == 2
+    assert "geometry" in done["evaluation"]
+    assert use.load(tmp_path / "run", device="cpu").config.train.lr == 0.01
+    assert use.train(tmp_path / "run", tmp_path / "run", ["train.steps=3"], resume=True)["steps"] == 3
+    with pytest.raises(use.BadInput, match="already exists"):
+        use.train(config, tmp_path / "run")
+
+
+def test_an_open_model_is_asked_in_another_column_and_stays_as_it_is(digits_run: Path) -> None:
+    model = use.load(digits_run, device="cpu")
+    use.classify(model, ["seven"], ["one", "seven"], modality="text", columns={"image": "other"})
+    assert all(modality.column != "other" for modality in model.modalities.values())
+    with pytest.raises(use.BadInput, match="has its weights and device"):
+        use.classify(model, ["seven"], ["one"], checkpoint="last")
