@@ -7,15 +7,15 @@ torch.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Literal, Required, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from annotated_types import Ge, Gt, Interval, MinLen
-from pydantic import ConfigDict
+from annotated_types import Ge, Interval
 from torch import Tensor, nn
-from typing_extensions import TypedDict
 
 from clx.modalities.draws import Draws
 from clx.modalities.errors import CellError as CellError  # part of what a modality needs to know
+from clx.modalities.options import Lora as Lora
+from clx.modalities.options import Mix as Mix
 
 Input = dict[str, Tensor]
 """One collated modality: `x` `[N, ...]` and, where lengths differ, `mask` `[N, T]` (True where real). Where rows have
@@ -32,6 +32,12 @@ class Encoder(nn.Module):
     group_worth: int = 0
     """Where a row's features do not depend on how far it is padded: how many of its steps cost as much on a CPU as one
     more group of rows does, so that rows are encoded in groups of like length. 0 where all are encoded as they come."""
+
+    fixed: bool = True
+    """Whether it is always called alike, as `train.compile` needs it."""
+
+    def at_view(self, number: int) -> None:
+        """Told which view is encoded next, from 0 on; they may differ in dropout."""
 
     def floats(self, x: Tensor) -> Tensor:
         """The input `x` as floats, where `collate` gives bytes: the first thing that the encoder does."""
@@ -68,31 +74,6 @@ class LearnedView(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Input, Tensor]:
         """A random view of a collated batch, and the probability `[N, T]` that it shows a step at all."""
         raise NotImplementedError
-
-
-class Lora(TypedDict, total=False):
-    """How a pretrained encoder is adapted by low-rank changes of its matrices (arXiv 2106.09685)."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
-
-    rank: Required[Annotated[int, Ge(1)]]
-    alpha: Annotated[float, Gt(0)]
-    """The change is multiplied by alpha / rank; `rank` when not given, so by 1."""
-    dropout: Annotated[float, Interval(ge=0, lt=1)]
-    """Of what enters a change; 0 when not given."""
-    targets: Annotated[list[str], MinLen(1)]
-    """Names of layers, such as q_proj and v_proj; every linear layer when not given."""
-
-
-class Mix(TypedDict, total=False):
-    """How views are mixed with those of other rows of the batch in training (mixup, arXiv 1710.09412)."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
-
-    alpha: Required[Annotated[float, Gt(0)]]
-    """The greater part, of the row itself, is max(l, 1 - l), l ~ Beta(alpha, alpha): one for each view and step."""
-    views: Annotated[int, Ge(1)]
-    """How many of the views are mixed, the first ones; all when not given."""
 
 
 LORA_FAMILIES = ("open_clip", "timm", "hf")
@@ -150,6 +131,9 @@ class Modality:
     """Share of the training rows, drawn anew at each step, that are trained without this input, so that the others
     learn to do without it. A row keeps at least one of its inputs."""
     augmentation: Literal["none", "mild", "strong"] = "mild"
+    noise: Annotated[float, Ge(0)] = 0.0
+    """Length of the random vector that training adds to each embedding, of any direction, by the embedding's own
+    length: views then differ also where nothing else tells them apart."""
     mix: Mix | None = None
     """Mix images with others of the batch in training, for losses that know of it: `cross-entropy`, `moit`."""
 
@@ -167,8 +151,8 @@ class Modality:
             raise ValueError("mix with freeze: true: a frozen encoder's features are computed once, of pure images")
         if self.mix is not None and self.mix.get("views", 1) > self.views:
             raise ValueError(f"mix.views is {self.mix['views']}, and there are {self.views} views")
-        if self.views > 1 and self.augmentation == "none":
-            raise ValueError(f"{self.views} views with augmentation none would be equal")
+        if self.views > 1 and self.augmentation == "none" and not (self.drops or self.noise):
+            raise ValueError(f"{self.views} views with augmentation none would be equal but for dropout or noise")
         family = self.encoder.partition(":")[0]
         known = family in {name.partition(":")[0] for name in self.encoders()}  # others are refused when built
         for name, families in self.only_for.items():
@@ -187,6 +171,11 @@ class Modality:
             raise ValueError("lora and freeze: lora freezes the encoder itself, but for its changes: leave out freeze")
         if self.weights is None and (family != "hf" or self.pretrained is False):
             raise ValueError("lora adapts pretrained weights, by which a run finds them again: set pretrained")
+
+    @property
+    def drops(self) -> bool:
+        """Whether the encoder drops at random in training, so that views of a sample differ without augmentation."""
+        return bool(getattr(self, "dropout", 0)) and not (self.freeze and not self.unlocked)
 
     @property
     def draws_one(self) -> bool:

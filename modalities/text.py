@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from annotated_types import Ge, Interval, MinLen, MultipleOf
+from annotated_types import Ge, MultipleOf
+from torch import Tensor
 
-from clx.modalities import openclip
-from clx.modalities.base import CellError, Encoder, Input, Modality, Several, register, unknown_encoder
-from clx.modalities.draws import Draws
+from clx.modalities import openclip, text_tokens
+from clx.modalities.base import CellError, Encoder, Input, Several, register, unknown_encoder
 from clx.modalities.text_encoders import ByteTransformer, HuggingFace, bytes_of, hugging_face
+from clx.modalities.text_prompts import Prompt as Prompt
+from clx.modalities.text_varied import VariedText
+from clx.modalities.text_words import BLANK
 
 LONGEST = (128, 1024)
 """Bytes that `transformer` reads when it is not said: at least, and at most, since its cost grows with their square."""
@@ -24,19 +27,9 @@ HELD: dict[type[Any], str] = {bytes: "bytes of a file", dict: "several named val
 """What a cell holds that is no text, and no list."""
 
 
-class Prompt(NamedTuple):
-    """A text and the template around it, which has `{}` in the place of the text."""
-
-    text: str
-    template: str = "{}"
-
-    def __str__(self) -> str:
-        return self.template.replace("{}", self.text)
-
-
 @register
 @dataclass(kw_only=True)
-class Text(Modality):
+class Text(VariedText):
     """Any text. Evaluation uses the first template, training one drawn for each sample and view.
 
     A sample is a `Prompt`; a batch is token numbers `x` `[N, T]`, for most encoders with a `mask` `[N, T]`.
@@ -49,20 +42,17 @@ class Text(Modality):
     only_for: ClassVar[dict[str, tuple[str, ...]]] = {
         "max_length": ("transformer", "hf"),
         "pooling": ("hf",),
-        **dict.fromkeys(("width", "layers", "dropout"), ("transformer",)),
+        "dropout": ("transformer", "hf"),
+        **dict.fromkeys(("width", "layers"), ("transformer",)),
     }
 
     max_length: Annotated[int, Ge(1)] | None = None
     """Longest text: bytes for `transformer` (at least 128, and up to 1024 so that at most 1 % of the training texts are
     cut, when not given), tokens for `hf:` (the model's, at most 256)."""
-    templates: Annotated[list[str], MinLen(1)] = field(default_factory=lambda: ["{}"])
-    """Sentences around the text, with `{}` where it goes."""
     width: Annotated[int, Ge(32), MultipleOf(32)] = 128
     """Features of `transformer`."""
     layers: Annotated[int, Ge(1)] = 3
     """Layers of `transformer`."""
-    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    """Dropout of `transformer`."""
     pooling: Literal["mean", "cls"] = "mean"
     """How `hf:` models turn tokens into one row."""
     several: Several = "one"
@@ -76,20 +66,23 @@ class Text(Modality):
         self._longest = LONGEST[0]
 
     def fit(self, cells: Iterable[Any]) -> None:
-        """The length of `transformer`, where none is given, from that of the texts."""
-        if self.encoder != "transformer" or self.max_length is not None:
-            return
-        lengths = sorted(self._bytes(str(cell).strip()) for cell in cells)
-        if lengths:
+        """The length of `transformer`, where none is given, from that of the texts, and which words are substitutes.
+        Raises `ValueError` for changes that leave all texts as they are."""
+        texts = [str(cell).strip() for cell in cells]
+        if self.encoder == "transformer" and self.max_length is None and texts:
+            lengths = sorted(map(self._bytes, texts))
             self._longest = min(max(LONGEST[0], lengths[math.ceil((1 - CUT) * len(lengths)) - 1]), LONGEST[1])
+        self.fit_views(texts)
 
     def state(self) -> dict[str, Any]:
         """What `fit` found, where it is not the least."""
-        return {"longest": self._longest} if self._longest != LONGEST[0] else {}
+        known = {"substitutes": self._known} if self._known else {}
+        return known | ({"longest": self._longest} if self._longest != LONGEST[0] else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` gave."""
         self._longest = state.get("longest", LONGEST[0])
+        self.load_substitutes(state.get("substitutes", {}))
 
     @property
     def longest(self) -> int:
@@ -101,8 +94,11 @@ class Text(Modality):
 
     def understood(self) -> list[str]:
         if self._longest == LONGEST[0]:
-            return []
-        return [f"texts are read up to {self._longest} bytes; max_length sets another length, shorter is faster"]
+            return self._notes
+        return [
+            *self._notes,
+            f"texts are read up to {self._longest} bytes; max_length sets another length, shorter is faster",
+        ]
 
     @property
     def limit(self) -> str:
@@ -140,30 +136,31 @@ class Text(Modality):
         """The text in each of the templates (the modality's own when none are given), to average over."""
         return [Prompt(self.read(text).text, template) for template in templates or self.templates]
 
-    def augment(self, samples: list[Prompt], draws: Draws) -> list[Prompt]:
-        """Mild: another template for each. Strong: each word also left out with a probability of 15 %."""
-        if self.augmentation == "none":
-            return samples
-        drawn = draws.integers(len(self.templates)).tolist()
-        views = [Prompt(sample.text, self.templates[i]) for sample, i in zip(samples, drawn, strict=True)]
-        if self.augmentation == "mild":
-            return views
-        words = [view.text.split() for view in views]
-        kept = (draws.rand(max(map(len, words), default=0)) >= 0.15).tolist()
-        return [v._replace(text=_only(w, keep) or v.text) for v, w, keep in zip(views, words, kept, strict=True)]
-
     def collate(self, samples: Sequence[Prompt]) -> Input:
-        """Tokens `x` `[N, T]` and, for encoders that pad to the longest, `mask` `[N, T]`."""
+        """Tokens `x` `[N, T]` and, for encoders that pad to the longest, `mask` `[N, T]`; where a view's tokens are
+        changed, also what `text_tokens.changed` makes."""
         texts = [str(sample) for sample in samples]
         family, _, name = self.encoder.partition(":")
         if family == "open_clip":
             return {"x": self.tokenizer(texts)}
+        own: Tensor | None = None
         if family == "hf":
-            cut = {"truncation": True, "max_length": self.longest}
-            tokens = self.tokenizer(texts, padding=True, return_tensors="pt", **cut)
-            return {"x": tokens["input_ids"], "mask": tokens["attention_mask"].bool()}
-        x, mask = bytes_of(texts, self.longest)
-        return {"x": x, "mask": mask}
+            how = {"truncation": True, "max_length": self.longest, "return_special_tokens_mask": True}
+            tokens = self.tokenizer(texts, padding=True, return_tensors="pt", **how)
+            x, mask, own = tokens["input_ids"], tokens["attention_mask"].bool(), tokens["special_tokens_mask"].bool()
+        else:
+            x, mask = bytes_of(texts, self.longest)
+        changes = [sample.tokens for sample in samples]
+        if not any(changes):
+            return {"x": x, "mask": mask}
+        return text_tokens.changed(x, mask, mask if own is None else mask & ~own, self._embedded_width, changes)
+
+    @cached_property
+    def _embedded_width(self) -> int:
+        """Columns of an embedded token."""
+        if self.encoder == "transformer":
+            return self.width
+        return int(hugging_face("config", self.encoder.partition(":")[2]).hidden_size)
 
     def build_encoder(self, load: bool = True) -> Encoder:
         """The encoder by its name; without `load` the architecture alone, for weights that come from a run."""
@@ -174,13 +171,10 @@ class Text(Modality):
                 raise ValueError(
                     f"encoder hf: takes its folder as its name, hf:FOLDER; pretrained is {self.pretrained!r}"
                 )
-            if load and self.pretrained is not False:
-                return HuggingFace(hugging_face("model", name), self.pooling)
-            from transformers import AutoModel
-
-            return HuggingFace(
-                AutoModel.from_config(hugging_face("config", name), trust_remote_code=False), self.pooling
-            )
+            made = HuggingFace.of(name, self.pooling, self.dropout, load and self.pretrained is not False)
+            self.check_encoder(made)
+            made.fixed = not self._varies
+            return made
         if family == "open_clip" and self.encoder in self.family(family):
             _ = self.tokenizer
             return openclip.tower("text", name, self.weights, load=load)
@@ -188,7 +182,13 @@ class Text(Modality):
             raise unknown_encoder(type(self), self.encoder)
         if self.weights and load:
             raise ValueError("encoder `transformer` has no pretrained weights")
-        return ByteTransformer(self.longest, self.width, self.layers, self.dropout)
+        small = ByteTransformer(self.longest, self.width, self.layers, self.dropout)
+        small.fixed = not self._varies
+        return small
+
+    @property
+    def blank(self) -> str:
+        return (self.encoder.startswith("hf:") and self.tokenizer.mask_token) or BLANK
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -214,8 +214,3 @@ class Text(Modality):
 
             return [f"open_clip:{name}" for name in open_clip.list_models()]
         return ["hf:minilm"] if prefix == "hf" else []
-
-
-def _only(words: list[str], kept: list[bool]) -> str:
-    """The words that are kept; of longer texts there are more in `kept`."""
-    return " ".join(word for word, keep in zip(words, kept, strict=False) if keep)

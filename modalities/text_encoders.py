@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clx.modalities.base import Encoder
 from clx.modalities.pretrained import cut_at, first_line, quiet, require_hub
 from clx.modalities.sequence import Layer, mean_over
+from clx.modalities.text_tokens import cut_off
 
 
 def bytes_of(texts: Sequence[str], longest: int) -> tuple[Tensor, Tensor]:
@@ -31,25 +32,41 @@ class ByteTransformer(Encoder):
 
     group_worth = 64
 
-    def __init__(self, longest: int, width: int, layers: int, dropout: float) -> None:
+    def __init__(self, longest: int, width: int, layers: int, dropout: float | Sequence[float]) -> None:
         super().__init__()
         self.width = width
-        self.dropout = dropout
+        self.rates = [dropout] if isinstance(dropout, float | int) else list(dropout)
+        self.dropout = self.rates[0]
         self.tokens = nn.Embedding(257, width)
         self.positions = nn.Parameter(torch.randn(longest, width) * 0.02)
-        self.layers = nn.ModuleList(Layer(width, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(Layer(width, self.dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`x` and `mask` `[N, T]` -> `[N, width]`."""
+    def at_view(self, number: int) -> None:
+        """The dropout of this view."""
+        if len(self.rates) > 1:
+            self.dropout = drop_at(self, self.rates[number])
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        tokens_shown: Tensor | None = None,
+        columns_shown: Tensor | None = None,
+    ) -> Tensor:
+        """`x` and `mask` `[N, T]` -> `[N, width]`; where given, of tokens that are `cut_off` once they are embedded."""
         mask = x != 0 if mask is None else mask
+        if tokens_shown is not None or columns_shown is not None:
+            return self.encode(x, mask, tokens_shown, columns_shown)
         # on a GPU the host would wait to learn how many differ
         alone = self.training and (self.dropout > 0 or x.is_cuda)
         return self.encode(x, mask) if alone else once_each(self.encode, x, mask)
 
-    def encode(self, x: Tensor, mask: Tensor) -> Tensor:
+    def encode(
+        self, x: Tensor, mask: Tensor, tokens_shown: Tensor | None = None, columns_shown: Tensor | None = None
+    ) -> Tensor:
         """As `forward`, also for rows that are equal, which are then encoded several times."""
-        h = self.tokens(x) + self.positions[: x.shape[1]]
+        h = cut_off(self.tokens(x) + self.positions[: x.shape[1]], tokens_shown, columns_shown)
         for layer in self.layers:
             h = layer(h, mask)
         return mean_over(self.norm(h), mask)
@@ -64,7 +81,7 @@ class HuggingFace(Encoder):
 
     group_worth = 32
 
-    def __init__(self, model: Any, pooling: str) -> None:
+    def __init__(self, model: Any, pooling: str, dropout: float | Sequence[float] = 0.0) -> None:
         super().__init__()
         if model.config.is_encoder_decoder:
             model = model.get_encoder()
@@ -73,11 +90,47 @@ class HuggingFace(Encoder):
         self.model = model
         self.pooling = pooling
         self.width = int(model.config.hidden_size)
+        self.rates = [dropout] if isinstance(dropout, float | int) else list(dropout)
+        if self.rates != [0.0]:
+            drop_at(self, self.rates[0])
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`x` and `mask` `[N, T]` -> `[N, width]`."""
+    @classmethod
+    def of(cls, name: str, pooling: str, dropout: float | Sequence[float], load: bool) -> "HuggingFace":
+        """A model by name or folder, with its weights or without. Raises `ValueError`."""
+        if load:
+            return cls(hugging_face("model", name), pooling, dropout)
+        from transformers import AutoModel
+
+        return cls(AutoModel.from_config(hugging_face("config", name), trust_remote_code=False), pooling, dropout)
+
+    @property
+    def drops(self) -> bool:
+        """Whether a layer drops at random in training."""
+        return any(isinstance(part, nn.Dropout) and part.p > 0 for part in self.modules())
+
+    def at_view(self, number: int) -> None:
+        """The dropout of this view."""
+        if len(self.rates) > 1:
+            drop_at(self, self.rates[number])
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        tokens_shown: Tensor | None = None,
+        columns_shown: Tensor | None = None,
+    ) -> Tensor:
+        """`x` and `mask` `[N, T]` -> `[N, width]`; where given, of tokens that are `cut_off` once they are embedded."""
         mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
-        return self.encode(x, mask) if self.model.training else once_each(self.encode, x, mask)
+        if tokens_shown is None and columns_shown is None:
+            return self.encode(x, mask) if self.model.training else once_each(self.encode, x, mask)
+        hook = self.model.embeddings.register_forward_hook(
+            lambda module, given, h: cut_off(h, tokens_shown, columns_shown)
+        )
+        try:
+            return self.encode(x, mask)
+        finally:
+            hook.remove()
 
     def encode(self, x: Tensor, mask: Tensor) -> Tensor:
         """As `forward`, also for rows that are equal: dropout makes different views of them."""
@@ -87,6 +140,14 @@ class HuggingFace(Encoder):
     def blocks(self) -> list[nn.Module]:
         """Embeddings, each layer, what follows them."""
         return cut_at(self.model, "layers?|h|block", "(?:encoder\\.|decoder\\.)?(?:final_\\w+|norm|ln_f)")
+
+
+def drop_at(encoder: nn.Module, rate: float) -> float:
+    """Let every dropout of an encoder drop this share; gives it back."""
+    for part in encoder.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = rate
+    return rate
 
 
 def once_each(encode: Callable[[Tensor, Tensor], Tensor], x: Tensor, mask: Tensor) -> Tensor:

@@ -228,9 +228,9 @@ def vary(modality: Modality, samples: Sequence[list[Any]], draws: Sequence[Draws
 
 
 def _by_row(samples: list[Any], counts: list[int]) -> list[Any]:
-    """Undo `flat`."""
+    """Undo `flat`; of views that are several samples themselves, the samples."""
     ends = itertools.accumulate(counts)
-    return [samples[end - count : end] for end, count in zip(ends, counts, strict=True)]
+    return [flat(samples[end - count : end]) for end, count in zip(ends, counts, strict=True)]
 
 
 def collate(modality: Modality, samples: Sequence[Any]) -> Input:

@@ -198,9 +198,12 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
             modality.fit(chain.from_iterable(cells(train, n, m) for n, m in spread(sharing).items()))
         except ValueError as error:
             raise BadInput(f"{train.name}, modalities.{name}: {error}") from None
-    for modality in modalities.values():
+    for name, modality in modalities.items():
         if modality.like is not None:
-            modality.load_state(modalities[modality.like].state())
+            try:
+                modality.load_state(modalities[modality.like].state())
+            except ValueError as error:
+                raise BadInput(f"modalities.{name}: {error}") from None
     means, scales = target_statistics(config, train)
     config = fill_target_defaults(config, losses, math.hypot(*scales))
     classes = class_names(config, train)

@@ -82,7 +82,8 @@ def check_neighbours(config: Config, modalities: Mapping[str, Modality], manifes
         raise BadInput("data.neighbours makes further views of neighbouring rows: set views: 2 on a modality")
     for name, modality in several.items():
         if modality.joint:
-            raise BadInput(f"modalities.{name}: crops share a stretch of one series, so they exclude data.neighbours")
+            what = "crops share a stretch of one series" if modality.kind == "series" else "spans are of one text"
+            raise BadInput(f"modalities.{name}: {what}, so they exclude data.neighbours")
     if Neighbours(manifest, near).alone() == len(manifest):
         raise BadInput(f"data.neighbours: no row of {manifest.name} has a neighbour within reach")
 

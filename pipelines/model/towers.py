@@ -11,11 +11,11 @@ from clx.losses.primitives.autograd import at_least_float32
 from clx.losses.view_criterion import relevance
 from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
 from clx.pipelines.config.heads import Head
-from clx.pipelines.model.batch_norm import BatchNorm
 from clx.pipelines.model.checkpointing import recompute
 from clx.pipelines.model.chunks import encode
 from clx.pipelines.model.fusion import Fused, by_modality, head, mean_of_present
 from clx.pipelines.model.lora import adapt
+from clx.pipelines.model.projection import projection
 from clx.pipelines.model.rows_present import mean_of_rows, scatter_present
 from clx.pipelines.model.widths import first_columns
 from clx.pipelines.system.stages import stage
@@ -48,23 +48,7 @@ class Tower(nn.Module):
         self.pair = modality.pair is not None
         self.width = width = self.encoder.width * (4 if self.pair else 1)
         """Of what the head gets."""
-        self.head: nn.Module
-        if modality.head in ("none", "norm"):
-            if width != embed_dim:
-                raise ValueError(
-                    f"head {modality.head} needs embed_dim {width}, the width of the features; it is {embed_dim}"
-                )
-            self.head = nn.Identity() if modality.head == "none" else nn.RMSNorm(width, 1e-6, elementwise_affine=False)
-        elif modality.head == "linear":
-            self.head = nn.Linear(width, embed_dim, bias=False)
-        else:
-            self.head = nn.Sequential(
-                nn.Linear(width, width, bias=False),
-                BatchNorm(width),
-                nn.ReLU(),
-                nn.Linear(width, embed_dim, bias=False),
-                BatchNorm(embed_dim, affine=False),
-            )
+        self.head = projection(modality, width, embed_dim)
         self.view: LearnedView | None = modality.build_view()
         blocks = self.encoder.blocks()
         if modality.unlocked > len(blocks):
@@ -99,20 +83,25 @@ class Tower(nn.Module):
         """`[N, embed_dim]` for the N collated rows of one modality, or for their `features`, known already."""
         return self.head(self.features(value))  # type: ignore[no-any-return]
 
-    def features(self, value: Input) -> Tensor:
-        """What the head gets, `[N, width]`."""
+    def features(self, value: Input, view: int = 0) -> Tensor:
+        """What the head gets, `[N, width]`, of rows of this view."""
         if "features" in value:
             return value["features"]
         if "of" in value:
-            each = self.features({key: part for key, part in value.items() if key != "of"})
+            each = self.features({key: part for key, part in value.items() if key != "of"}, view)
             return mean_of_rows(each, value["of"])
         learns = not self.locked or value["x"].requires_grad  # of a learned view the gradient goes through
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-            features, *_ = encode(self.encoder, lambda part: (self.encoder(**part),), value, self.chunk, self.short)
+            features, *_ = encode(self.encoder, lambda part: self._of_view(view, part), value, self.chunk, self.short)
         if not self.pair:
             return features
         u, v = features.chunk(2)
         return torch.cat([u, v, (u - v).abs(), u * v], 1)
+
+    def _of_view(self, view: int, part: Input) -> tuple[Tensor]:
+        """Features of some rows; in backward they may be computed again, after other views."""
+        self.encoder.at_view(view)
+        return (self.encoder(**part),)
 
     def with_steps(self, value: Input) -> tuple[Tensor, Tensor, Tensor]:
         """As `forward`, and each time step pooled and projected by itself: `[N, T, embed_dim]` with mask `[N, T]`."""
@@ -223,7 +212,7 @@ class Embedder(nn.Module):
                 steps[name] = scatter_present(each, here), scatter_present(mask, here)
                 continue
             with stage(f"encoding {modality_of(name)}"):
-                entered = tower.features(value)
+                entered = tower.features(value, int(name.partition("/")[2] or 0))
                 z[name] = scatter_present(tower.head(entered), here)
             if features is not None:
                 features[name] = scatter_present(entered, here)

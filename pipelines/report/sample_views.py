@@ -1,5 +1,6 @@
 """What becomes of single samples: random views of them, and what an encoder makes of them over time."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,16 +34,22 @@ def views(snapshot: Snapshot) -> list[dict[str, Any]]:
             except (CellError, BadInput):
                 continue
             draws = [Draws.by(v, [i]) for v in range(VIEWS)]
-            made = [view for (view,) in vary(modality, [[sample]] * VIEWS, draws)]
+            each = modality.views if isinstance(modality.augmentation, list) else VIEWS
+            made = [view for (view,) in vary(modality, [[sample]] * each, draws[:each])]
             if (maker := snapshot.run.model.tower(name).view) is not None:
                 learned = _learned(maker, collate(modality, made[1:]), i, snapshot.run.device)
                 half = len(learned) // 2
                 made[1:] = learned if modality.pair is None else zip(learned[:half], learned[half:], strict=True)
             lines.append({"sample": preview(modality, sample), "views": [preview(modality, view) for view in made]})
         how = modality.augmentation
-        said = how if isinstance(how, str) else ", ".join(f"{change} {strength:g}" for change, strength in how.items())
+        said = "; ".join(map(_said, how)) if isinstance(how, list) else _said(how)
         found.append({"modality": name, "augmentation": said, "lines": lines})
     return found
+
+
+def _said(how: str | Mapping[str, float]) -> str:
+    """A preset, or changes with their strengths."""
+    return how if isinstance(how, str) else ", ".join(f"{change} {strength:g}" for change, strength in how.items())
 
 
 def _learned(maker: LearnedView, value: Input, seed: int, device: torch.device) -> list[Tensor]:

@@ -33,6 +33,11 @@ def compile_encoders(model: Embedder, device: torch.device, needs: Collection[st
             f"train.compile: true needs {lacking}, which is not here: install it, or leave train.compile out"
         )
     for name in model.towers:
+        if not model.tower(name).encoder.fixed:
+            raise BadInput(
+                f"train.compile: modalities.{name} has a dropout for each view or tokens that are cut off, which "
+                "compiled encoders do not have: leave one out"
+            )
         model.tower(name).encoder.compile(dynamic=True, **how)
 
 

@@ -13,6 +13,7 @@ from clx.modalities.base import CellError, Encoder, Modality
 from clx.modalities.draws import Draws
 from clx.modalities.registry import MODALITIES
 from clx.modalities.series_views import VIEWS
+from clx.modalities.text_views import CHANGES
 
 
 @dataclass
@@ -30,7 +31,7 @@ def image() -> Case:
 
 
 def text() -> Case:
-    words = ["seven", "sieben", "the number seven", "七", "a longer sentence with several words", "x"]
+    words = ["seven", "sieben", "the number seven", "七", "a longer text. It has two sentences", "x"]
     config = {"templates": ["{}", "a {}", "the {}", "one {}"], "width": 32, "layers": 2, "max_length": 40}
     return Case(config, words, "   ")
 
@@ -125,7 +126,8 @@ def test_a_view_follows_from_its_seed_alone(case: Case, augmentation: str) -> No
 
 
 AUGMENTATIONS: dict[str, list[Any]] = {
-    "series": [*({name: 0.5} for name in VIEWS), {"permutation": 5.0}, {"crops": 0.3}]
+    "series": [*({name: 0.5} for name in VIEWS), {"permutation": 5.0}, {"crops": 0.3}],
+    "text": [{name: 0.5} for name in CHANGES if name != "substitute"],
 }
 """What a kind has besides mild and strong."""
 
