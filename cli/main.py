@@ -9,7 +9,22 @@ from typing import Annotated, Any
 
 import typer
 
-from clx.cli import data, doctor, embed, evaluate, export, predict, report, runs, search, show, sweep, train, zeroshot
+from clx.cli import (
+    data,
+    doctor,
+    embed,
+    evaluate,
+    export,
+    predict,
+    report,
+    runs,
+    search,
+    serve,
+    show,
+    sweep,
+    train,
+    zeroshot,
+)
 from clx.cli.output import ReaderGone, note
 from clx.pipelines.system.errors import ClxWarning, out_of_memory
 
@@ -51,6 +66,7 @@ app.command("predict")(predict.predict)
 app.command("zeroshot")(zeroshot.zeroshot)
 app.command("embed")(embed.embed)
 app.command("search")(search.search)
+app.command("serve")(serve.serve)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.add_typer(data.app, name="data")

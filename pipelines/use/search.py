@@ -114,7 +114,7 @@ class Searcher:
 
     def search(
         self,
-        queries: Iterable[str | Mapping[str, str]],
+        queries: Iterable[str | Mapping[str, str] | Item],
         *,
         top: int = 10,
         modality: str | None = None,
@@ -218,6 +218,8 @@ def run_of(file: EmbeddingFile, run: str | Run | None, pretrained: str | None, d
             opened = open_model(meta["run"], pretrained, str(meta["step"]), device)
         else:
             opened = open_model(meta["model"], pretrained or meta["pretrained"], "best", device)
+    elif isinstance(run, Run):
+        opened = run
     else:
         step = str(meta["step"]) if meta is not None and meta.get("run") else "best"
         opened = open_model(run, pretrained, step, device)
@@ -247,11 +249,14 @@ def candidate_of(run: Run, column: str, asked: str | None) -> str:
     return next((name for name, m in run.modalities.items() if m.kind != "text"), next(iter(run.modalities)))
 
 
-def items_of(run: Run, queries: Iterable[str | Mapping[str, str]], modality: str | None) -> Iterator[Item]:
+def items_of(run: Run, queries: Iterable[str | Mapping[str, str] | Item], modality: str | None) -> Iterator[Item]:
     """Queries as items: files, rows as JSON, one thing by its files, and what is none of these as a sentence."""
     inputs = Inputs(run, modality)
     texts = run.readers("text")
     for query in queries:
+        if isinstance(query, tuple):  # an item already
+            yield query
+            continue
         if isinstance(query, Mapping):
             yield from inputs.items([query])
             continue

@@ -12,12 +12,12 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.model.scoring import embed_items
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.read_ahead import default_workers, read_ahead
-from clx.pipelines.use.inputs import read_items
+from clx.pipelines.use.inputs import Item, read_items
 from clx.pipelines.use.search import items_of
 
 
 def vectors_of(
-    run: Run, items: Iterable[str | Mapping[str, str]], modality: str | None = None
+    run: Run, items: Iterable[str | Mapping[str, str] | Item], modality: str | None = None
 ) -> dict[str, "np.ndarray[Any, Any]"]:
     """Embeddings of items, not normalised, by modality: `[N, D]` in float32, NaN in rows that lack the modality.
 
