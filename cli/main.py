@@ -15,6 +15,7 @@ from clx.cli import (
     embed,
     evaluate,
     export,
+    mine,
     predict,
     report,
     runs,
@@ -67,6 +68,7 @@ app.command("zeroshot")(zeroshot.zeroshot)
 app.command("embed")(embed.embed)
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
+app.command("mine")(mine.mine)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.add_typer(data.app, name="data")

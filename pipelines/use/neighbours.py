@@ -6,6 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from clx.pipelines.measures.top import Top
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.use.embedding_files import EmbeddingFile
 
@@ -41,31 +42,10 @@ def best(
 
     `chunks` are rows with the place of the first, in order; `score` gives `[Q, n]`, NaN for what is no answer.
     """
-    kept = torch.zeros(queries, 0)
-    places = torch.zeros(queries, 0, dtype=torch.long)
+    top = Top(queries, count)
     for start, rows in chunks:
-        scores = score(rows).nan_to_num_(nan=-torch.inf)
-        at = first_of_best(scores, count)
-        both = torch.cat(
-            [kept, scores.gather(1, at)], 1
-        )  # what came before stands first, and a stable sort leaves it so
-        kept, order = both.sort(dim=1, descending=True, stable=True)
-        kept = kept[:, :count]
-        places = torch.cat([places, at + start], 1).gather(1, order[:, :count])
+        top.add(start, score(rows))
     return [
         [(place, score) for place, score in zip(where, values, strict=True) if score > -torch.inf]
-        for values, where in zip(kept.tolist(), places.tolist(), strict=True)
+        for values, where in zip(top.scores.tolist(), top.places.tolist(), strict=True)
     ]
-
-
-def first_of_best(scores: Tensor, count: int) -> Tensor:
-    """Columns `[Q, count]` of the greatest of `scores` `[Q, n]`, in order of the columns, all where there are fewer.
-
-    Where equal scores stand on both sides of the edge, the first columns are taken; `topk` takes any.
-    """
-    values, at = scores.topk(min(count, scores.shape[1]))
-    edge = values[:, -1:]
-    for row in ((scores == edge).sum(1) > (values == edge).sum(1)).nonzero().flatten().tolist():
-        on_edge = values[row] == edge[row]
-        at[row, on_edge] = (scores[row] == edge[row]).nonzero().flatten()[: int(on_edge.sum())]
-    return at.sort(1).values
