@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -74,7 +75,7 @@ def refuse_two_lengths(settings: list[str], flags: Mapping[str, object] | None =
     """
     texts = {text.partition("=")[0]: f"-s {text}" for text in settings if not text.endswith(("=null", "=~", "="))}
     texts |= {key: f"--{key.rpartition('.')[2]} {value}" for key, value in (flags or {}).items() if value is not None}
-    for section in ("train", "pretrain.train"):
+    for section in {key.rpartition(".")[0] for key in texts if re.fullmatch(r"(stages\.\d+\.)?train\.\w+", key)}:
         steps, epochs = texts.get(f"{section}.steps"), texts.get(f"{section}.epochs")
         if steps and epochs:
             raise BadInput(f"{steps} and {epochs} both set the length of the run: give one of the two")

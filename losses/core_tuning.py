@@ -129,7 +129,7 @@ class CoreTuning(Tempered):
     )
     cost = "time O(B^2 D), memory O(B D); of B rows 3 B are compared"
     fits = ("labels",)
-    use = "few labels, and a tower that contrast without labels has trained (pretrain.run with freeze: false)"
+    use = "few labels, and a tower that contrast without labels has trained (stages: [{run: DIR}, {}])"
 
     temperature: Annotated[float, Gt(0)] = 0.07
     contrast: Annotated[float, Ge(0)] = 0.1

@@ -73,16 +73,17 @@ def series_config(**series: Any) -> dict[str, Any]:
     return small(data, {"series": series}, {"name": "ts2vec"}, embed_dim=16, train=train)
 
 
-def two_stages(table: Path, **changes: Any) -> dict[str, Any]:
+def two_stages(table: Path, first: dict[str, Any] | None = None, freeze: bool = True, **changes: Any) -> dict[str, Any]:
     """Pre-training on a table of a, b, kind and y, then a head that predicts y from the encoder that is kept."""
     columns = {"columns": ["a", "b", "kind"], "width": 32, "layers": 2, "head": "norm", "augmentation": "none"}
-    first = {
+    contrast = {
         "objective": {"name": "rank-n-contrast"},
         "head": "linear",
         "embed_dim": 8,
         "modalities": {"table": {"augmentation": "mild", "views": 2}},
-        "train": {"steps": 6},
+        "train": {"steps": 6, "validate_every": 4},
     }
-    data = {"train": str(table), "target": ["y"], "cache": "memory"}
     train = {"steps": 8, "batch_size": 32, "validate_every": 4}
-    return small(data, {"table": columns}, {"name": "l1"}, embed_dim=32, pretrain=first, train=train) | changes
+    stages = [contrast if first is None else first, {"freeze": freeze}]
+    data = {"train": str(table), "target": ["y"], "cache": "memory"}
+    return small(data, {"table": columns}, {"name": "l1"}, embed_dim=32, stages=stages, train=train) | changes

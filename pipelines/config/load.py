@@ -13,6 +13,8 @@ import yaml
 
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.stage_configs import trained_before
+from clx.pipelines.config.stages import set_by_all
 from clx.pipelines.config.upgrade import FORMAT, upgrade
 from clx.pipelines.config.usual_tasks import unfit
 from clx.pipelines.system.errors import BadInput, nearest
@@ -131,7 +133,7 @@ def set_key(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
         at[int(last)] = value
     else:
         at[last] = value
-        if key in ("train.epochs", "pretrain.train.epochs"):
+        if re.fullmatch(r"(stages\.\d+\.)?train\.epochs", key):
             at.pop("steps", None)
 
 
@@ -165,12 +167,14 @@ def load_config(
             flag = f"--{key.rpartition('.')[2].replace('_', '-')} {value}"
             set_key(raw, key, value, flag)
             said[key] = flag
+    for key, words in said.items():
+        if (place := set_by_all(raw, key)) is not None:
+            raise BadInput(f"{words}: every stage sets {key} itself: -s {place}=VALUE sets it of the last")
     origin = partial(_origin, named, said)
     config = parse(Config, raw, origin)
     if written and "eval" in config.model_fields_set:  # a saved config has the tasks that nobody named, too
         check_tasks(config, origin("eval"))
-    if config.pretrain is not None and config.pretrain.objective is not None:
-        first_stage(config, f"{named}: pretrain")  # its keys are checked now, not after the first stage
+    trained_before(config, f"{named}: ")  # their keys are checked now, not when their turn has come
     return config
 
 
@@ -188,22 +192,6 @@ def check_tasks(config: Config, where: str) -> None:
     for task in config.eval:
         if reason := unfit(task, objectives, config.modalities, **facts):
             raise BadInput(f"{where}: eval names {task!r}, which {reason}")
-
-
-def first_stage(config: Config, where: str = "pretrain") -> Config:
-    """The config of the stage that `pretrain.objective` asks for: the run's own with what differs."""
-    assert config.pretrain is not None
-    raw = config.model_dump(mode="json", exclude={"pretrain"})
-    changes = config.pretrain.model_dump(mode="json", include={"objective", "embed_dim"}, exclude_none=True)
-    for options in raw["modalities"].values():
-        kept = options.get("like") is not None or (options.get("freeze") and not options.get("unlocked"))
-        if config.pretrain.head is not None and not kept:
-            options["head"] = config.pretrain.head
-    for name, options in config.pretrain.modalities.items():
-        if name not in raw["modalities"]:
-            raise BadInput(f"{where}.modalities: unknown modality {name!r}{nearest(name, raw['modalities'])}")
-        raw["modalities"][name] |= options
-    return parse(Config, raw | changes | {"train": raw["train"] | config.pretrain.train, "eval": []}, where)
 
 
 def dump(config: Config) -> str:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from clx.pipelines.config.data_schema import Data, Section
 from clx.pipelines.config.options import old_key
+from clx.pipelines.config.stages import Stage, in_order
 from clx.pipelines.config.task_names import Task
 from clx.pipelines.config.upgrade import RENAMED
 from clx.pipelines.config.usual_tasks import usual_tasks
@@ -196,37 +197,6 @@ def _some_term_at_all_times(terms: list[Term]) -> list[Term]:
 Terms = Annotated[list[Term], Field(min_length=1), BeforeValidator(_terms), AfterValidator(_some_term_at_all_times)]
 
 
-class Pretrain(Section):
-    """What the towers learn before the run's own objective: in a first stage of this run, or in an earlier run."""
-
-    run: str | None = None
-    """A run folder whose towers, and what they know of their columns, are taken over."""
-    objective: Terms | None = None
-    """Train them with this first, in the folder `pretrain` of the run."""
-    head: str | None = None
-    """Head in the first stage, where it differs: a projection that is thrown away afterwards. A tower with a frozen
-    encoder keeps its own: nothing would be left of what it learned."""
-    embed_dim: Annotated[int, Field(ge=1)] | None = None
-    """Width of the first stage's embeddings, where it differs; the heads are then new in the second."""
-    modalities: dict[str, dict[str, Any]] = {}
-    """Options of modalities that differ in the first stage, such as `views` and `head`."""
-    train: dict[str, Any] = {}
-    """Keys of `train` that differ in the first stage."""
-    checkpoint: Literal["last", "best"] = "last"
-    """Which weights are taken. A contrastive loss on few validation rows is often lowest long before the features
-    are at their best, so `best` is not the default."""
-    freeze: bool = True
-    """Keep what was taken over as it is, so that only what is new learns (linear probing); false fine-tunes it."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "Pretrain":
-        if (self.run is None) == (self.objective is None):
-            raise ValueError("give either run, a folder, or objective, to train with first")
-        if self.run is not None and (self.head or self.embed_dim or self.modalities or self.train):
-            raise ValueError("head, embed_dim, modalities and train are for a first stage, not for an earlier run")
-        return self
-
-
 EmptyIsDefault = BeforeValidator(lambda value: {} if value is None else value)
 """A key with nothing after it, as YAML allows: all defaults."""
 
@@ -239,8 +209,11 @@ class Config(Section):
     """Inputs by name; `kind` is the name itself unless given. The other keys are the modality's own."""
     embed_dim: Annotated[int, Field(ge=1)] = 128
     objective: Terms
-    pretrain: Pretrain | None = None
     train: Annotated[Train, EmptyIsDefault] = Train()
+    stages: list[Stage] = []
+    """Trainings one after another, each of which begins with the towers of the one before; its optimiser and schedule
+    are new. The keys above are of all of them, and each has what differs. Read back, the keys above are of the last,
+    and the others are `whole`."""
     eval: list[Task] = ["zeroshot", "retrieval"]
     """Tasks of `clx eval` and of the evaluation that ends a training run. Not given, they follow objective and data:
     classification of a class head and multilabel of a head of sets; sts of scores of pairs; with other targets
@@ -261,6 +234,27 @@ class Config(Section):
     def inputs_of(self, term: Term) -> list[str]:
         """Modalities that a term looks at, in its order; where it names none, all but those that are only negatives."""
         return term.inputs or [name for name in self.modalities if name not in self.only_negatives]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stages(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and raw.get("pretrain") is not None:
+            raise old_key(
+                "pretrain",
+                "pretrain is gone: stages: [{objective: ...}, {freeze: true}] trains with that objective first, and "
+                "stages: [{run: runs/X}, {freeze: true}] begins with an earlier run",
+            )
+        return in_order(raw)
+
+    @model_validator(mode="after")
+    def _last_is_trained(self) -> "Config":
+        if self.stages and (len(self.stages) == 1 or self.stages[-1].run or self.stages[-1].whole):
+            raise ValueError("stages are two or more, and the last is trained here: it may be {}, the keys above")
+        if any(stage.run for stage in self.stages[1:]):
+            raise ValueError("run is for the first of stages: the others begin with the one before them")
+        if self.stages and self.stages[0].freeze:
+            raise ValueError("freeze is not for the first of stages, which takes nothing over")
+        return self
 
     @model_validator(mode="after")
     def _usual_tasks(self) -> "Config":

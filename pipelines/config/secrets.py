@@ -3,6 +3,7 @@
 from typing import Any
 
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.stage_configs import trained_before, with_stages
 from clx.pipelines.system.remote import Url, scheme_of, shown
 
 SOURCES = ("train", "val", "test", "root")
@@ -14,12 +15,13 @@ def without_secrets(config: Config) -> Config:
     hidden: dict[str, Any] = {key: shown(value) for key, value in _named(config).items()}
     if not isinstance(data.train, str):
         hidden["train"] = [part.model_copy(update={"source": shown(part.source)}) for part in data.train]
-    return config.model_copy(update={"data": data.model_copy(update=hidden)})
+    return with_stages(config.model_copy(update={"data": data.model_copy(update=hidden)}), without_secrets)
 
 
 def secrets_of(config: Config) -> list[str]:
     """Sources that hold more than is shown, as they are shown."""
-    named = dict.fromkeys([*config.data.sources, *_named(config).values()])
+    every = [config, *trained_before(config).values()]
+    named = dict.fromkeys(source for one in every for source in (*one.data.sources, *_named(one).values()))
     return [shown(value) for value in named if scheme_of(value) and Url(value).secret]
 
 

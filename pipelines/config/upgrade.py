@@ -9,7 +9,7 @@ from typing import Any
 
 from clx.pipelines.system.errors import BadInput
 
-FORMAT = 5
+FORMAT = 6
 """Of the configs that this version saves, under the key `format`; 1 is that of configs without it."""
 RENAMED = {
     "symile": {"negatives": "tuples"},
@@ -68,7 +68,17 @@ def upgrade(raw: Any, where: str) -> Any:
         raw |= {"objective": _shared_4(raw["objective"])} if isinstance(raw.get("objective"), list) else {}
         if isinstance(stage, dict) and isinstance(stage.get("objective"), list):
             raw["pretrain"] = stage | {"objective": _shared_4(stage["objective"])}
+    if found < 6 and "pretrain" in raw:
+        raw |= _stages_5(raw.pop("pretrain"))
     return raw
+
+
+def _stages_5(pretrain: Any) -> dict[str, Any]:
+    """The stages of format 6 for what in format 5 came before the run's own objective."""
+    if not isinstance(pretrain, Mapping):
+        return {}
+    first = {key: value for key, value in pretrain.items() if key != "freeze" and value is not None}
+    return {"stages": [first, {"freeze": pretrain.get("freeze", True)}]}
 
 
 def _shared_4(terms: list[Any]) -> list[Any]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.stage_configs import with_stages
 from clx.pipelines.data.builtin import is_builtin
 
 
@@ -20,9 +21,10 @@ def rooted(config: Config) -> Config:
         found = {"train": [part.model_copy(update={"source": place(part.source)}) for part in data.train]}
     found |= {key: place(value) for key in ("val", "test") if isinstance(value := getattr(data, key), str)}
     changes: dict[str, Any] = {"data": data.model_copy(update=found)}
-    if config.pretrain is not None and config.pretrain.run is not None:
-        begun = str(Path(config.pretrain.run).absolute())
-        changes["pretrain"] = config.pretrain.model_copy(update={"run": begun})
+    config = with_stages(config, rooted)
+    if config.stages and config.stages[0].run is not None:
+        begun = config.stages[0].model_copy(update={"run": str(Path(config.stages[0].run).absolute())})
+        changes["stages"] = [begun, *config.stages[1:]]
     second = config.train.second
     if second is not None and second.run is not None:
         beside = second.model_copy(update={"run": str(Path(second.run).absolute())})

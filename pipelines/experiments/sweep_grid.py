@@ -184,7 +184,7 @@ def _config(raw: dict[str, Any], merged: Mapping[str, Any], settings: Iterable[s
         raw.pop("sweep", None)
     try:
         for key, value in changes.items():
-            set_key(raw, key, value, key)
+            set_key(raw, key, copy.deepcopy(value), key)  # further settings may go into it
     except BadInput as error:
         raise BadInput(f"run {name}: {str(error).removeprefix('-s ')}") from None
     for setting in settings:

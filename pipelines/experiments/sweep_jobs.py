@@ -19,7 +19,7 @@ from typing import NamedTuple
 from clx.pipelines.config.schema import Config
 from clx.pipelines.experiments.sweep_grid import Point
 from clx.pipelines.experiments.train import train
-from clx.pipelines.runs.folder import checkpoints, read_config
+from clx.pipelines.runs.folder import begun, read_config
 from clx.pipelines.system.durable_files import is_locked
 from clx.pipelines.system.errors import Stopped
 from clx.pipelines.system.progress import Progress, Silent
@@ -45,7 +45,7 @@ def execute(job: Job, progress: Progress) -> str | None:
     while is_locked(job.out) and time.monotonic() - waited < PATIENCE:
         time.sleep(0.2)
     try:
-        if not job.anew and (checkpoints(job.out) or checkpoints(job.out / "pretrain")):
+        if not job.anew and (begun(job.out)):
             train(read_config(job.out), job.out, progress, resume=True)
         else:
             train(job.config, job.out, progress, overwrite=True)

@@ -12,8 +12,7 @@ from clx.pipelines.batches.columns import said_of_readings
 from clx.pipelines.batches.cuts import cut_lines, guessed_lines
 from clx.pipelines.batches.loader import Lost
 from clx.pipelines.batches.telling_columns import TELLS, telling_columns
-from clx.pipelines.config.load import dump, first_stage
-from clx.pipelines.config.objects import make_losses, make_modalities
+from clx.pipelines.config.load import dump
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.secrets import secrets_of
 from clx.pipelines.data.manifest import Manifest
@@ -27,9 +26,9 @@ from clx.pipelines.experiments.first_line import describe
 from clx.pipelines.experiments.rooted import rooted
 from clx.pipelines.experiments.run_folder import Claim, claimed, held, writes
 from clx.pipelines.model.build import Run, prepare
-from clx.pipelines.model.checks import check_needs
 from clx.pipelines.runs import checkpoint, state
 from clx.pipelines.runs.folder import CONFIG, LAST, PROFILE, refuse_existing
+from clx.pipelines.runs.stages import folder_before, stage_config, stage_folder
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import locked, write_text
 from clx.pipelines.system.errors import BadInput, ClxWarning, Stopped, explain_out_of_memory
@@ -42,6 +41,7 @@ from clx.pipelines.training.rechunked import check_rechunked
 from clx.pipelines.training.remembered import REMEMBERED, write_remembered
 from clx.pipelines.training.resume import relengthened
 from clx.pipelines.training.schedule import plan
+from clx.pipelines.training.stages import check_stages, told
 from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.training.transfer import take_over
 
@@ -61,7 +61,7 @@ def train(
     With `resume`, `config` is the run's own, but for its `CHANGEABLE` keys (see `relengthened`), and training
     continues after its last whole checkpoint. With `group`, this process is one of several that train together, all
     called alike, and rank 0 alone writes and has figures. With `profile`, where the time of the first steps went is in
-    the result and in the file `profile.json` of the folder; after a pre-training, of the steps that follow it.
+    the result and in the file `profile.json` of the folder; of several stages, of the steps of the last.
 
     Raises `BadInput` before anything is written when the config does not fit the data or another process trains there,
     `Refused` when too many steps were non-finite, `Failed` when the disk is full, `Stopped` after a signal.
@@ -87,9 +87,9 @@ def train(
         for secret in secrets_of(config):
             said = "what gives access in this URL is kept in the run's config.yaml, for eval and --resume"
             warn(f"{secret}: {said}", ClxWarning, stacklevel=2)
-    if resume and (config.pretrain is None or checkpoint.checkpoints(out)):  # else its first stage at most is begun
+    if resume and (not config.stages or checkpoint.checkpoints(out)):  # else the last of its stages is not begun
         return go_on(config, splits, out, progress, group)
-    begin = in_two_stages if config.pretrain is not None and config.pretrain.run is None else begin_anew
+    begin = in_stages if any(stage.run is None for stage in config.stages[:-1]) else begin_anew
     return begin(config, splits, out, progress, None if resume else partial(claimed, out, overwrite), group)
 
 
@@ -98,31 +98,34 @@ def begin_anew(
 ) -> dict[str, Any]:
     """A run from its first step, on new towers or on those of an earlier run."""
     planned = plan(config, len(splits["train"]))
-    if config.pretrain is None:
+    if not config.stages:
         run = prepare(config, splits)
         for column, reading in said_of_readings(run.modalities, splits["train"]).items():
             progress.say(f"column {column}: {reading}")
     else:
-        run = take_over(config, splits, first_folder(config, out), progress.say)
+        run = take_over(config, splits, begun_with(config, out), progress.say)
     say_understood(run, splits, progress)
     trainer = Trainer(run, splits, planned, out, group)
     with held(out, run, planned.steps, claim, group):
         return finish(trainer, splits, progress)
 
 
-def in_two_stages(
+def in_stages(
     config: Config, splits: dict[str, Manifest], out: Path, progress: Progress, claim: Claim, group: Group | None
 ) -> dict[str, Any]:
-    """Pre-training in the folder `pretrain` of the run, or what an earlier try left of it, and then the run itself."""
+    """The stages before the last in their folders, or what an earlier try left of them, and then the run itself.
+
+    All are checked before the first begins.
+    """
     planned = plan(config, len(splits["train"]))
-    run = prepare(config, splits)
-    say_understood(run, splits, progress)
-    first = first_stage(config)
-    check_needs(first, make_losses(first), splits["train"], make_modalities(first))
-    steps = plan(first, len(splits["train"])).steps
-    with held(out, run, planned.steps, claim, group):
-        pretrain(first, steps, first_folder(config, out), progress, group)
-        run = take_over(config, splits, first_folder(config, out), progress.say)
+    checked = check_stages(config, splits)
+    say_understood(checked.last, splits, progress)
+    with held(out, checked.last, planned.steps, claim, group):
+        for k, (one, steps) in checked.before.items():
+            progress.say(told(config, k, one, steps))
+            do_stage(stage_config(config, k, one, out), steps, k, out, progress, group)
+        progress.say(told(config, len(config.stages) - 1, config, planned.steps))
+        run = take_over(config, splits, begun_with(config, out), progress.say)
         if writes(group):
             checkpoint.create(out, run)
         return finish(Trainer(run, splits, planned, out, group), splits, progress)
@@ -142,7 +145,9 @@ def go_on(
     """A run after its last whole checkpoint, perhaps of another length than it was."""
     config, longer = relengthened(config, out, len(splits["train"]))
     planned = plan(config, len(splits["train"]))
-    trainer = Trainer(checkpoint.rebuild(out, config, checkpoint.read_facts(out)), splits, planned, out, group)
+    run = checkpoint.rebuild(out, config, checkpoint.read_facts(out))
+    run.before = folder_before(config, out)
+    trainer = Trainer(run, splits, planned, out, group)
     with locked(out) if writes(group) else nullcontext():
         source, before = checkpoint.last(out), checkpoint.read_config(out)
         checkpoint.warn_of_change(out, source)
@@ -172,26 +177,27 @@ def go_on(
             return finish(trainer, splits, progress)
 
 
-def first_folder(config: Config, out: Path) -> Path:
-    """The run folder that pre-training is in, or will be."""
-    assert config.pretrain is not None
-    return out / "pretrain" if config.pretrain.run is None else Path(config.pretrain.run)
+def begun_with(config: Config, out: Path) -> Path:
+    """The run folder whose towers are taken over."""
+    folder = folder_before(config, out)
+    assert folder is not None
+    return folder
 
 
-def pretrain(config: Config, steps: int, folder: Path, progress: Progress, group: Group | None) -> None:
-    """Do the first stage of a run, or what an earlier try left of it."""
+def do_stage(config: Config, steps: int, k: int, out: Path, progress: Progress, group: Group | None) -> None:
+    """Do stage `k` of the run in `out`, or what an earlier try left of it."""
+    folder = stage_folder(out, k)
     begun = checkpoint.checkpoints(folder)
     if group is not None:
         group.wait()  # until all have looked
-    if begun and begun[-1].step == steps:
+    if begun and (begun[-1].step == steps or state.recorded_state(folder) == "finished"):
         return
-    progress.say("pre-training" + (" goes on" if begun else ""))
     try:
         train(config, folder, progress, resume=bool(begun), group=group)
         if group is not None:
             group.wait()  # until it is saved
     except Stopped as stopped:
-        hint = f"in pre-training; clx train --resume {folder.parent} continues it"
+        hint = f"in stage {k + 1}; clx train --resume {out} continues it"
         raise Stopped(f"{str(stopped).partition(';')[0]} {hint}", stopped.exit_code) from None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 from warnings import warn
 
@@ -75,6 +76,8 @@ class Run:
     """Training step of the weights, where they come from a checkpoint."""
     opened: tuple[str, str | None] | None = None
     """What it was opened by: a folder, or an OpenCLIP model's name with its tag or file."""
+    before: Path | None = None
+    """Run folder of the stage before, where training begins with its towers."""
 
     @property
     def device(self) -> torch.device:
@@ -168,7 +171,7 @@ def build(
                 outputs = forecasts[1] * series.channels
         model = Embedder(modalities, config.embed_dim, outputs, heads_of(config), load)
         check_steps(config, losses, modalities, model)
-        if config.pretrain is None or config.pretrain.run is None or not config.pretrain.freeze:
+        if not (config.stages and config.stages[-1].freeze):
             check_chunk(config, model)  # else when it is known which encoders are kept as they are
     except ValueError as error:
         raise BadInput(str(error)) from None

@@ -14,6 +14,7 @@ from clx.modalities.series import Series
 from clx.pipelines.batches.columns import column_of, mixed_views, require_column, view_names
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.stage_configs import trained_before
 from clx.pipelines.data.label_sets import holds_sets, labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.chunks import batch_norms
@@ -216,8 +217,8 @@ def refuse_weights(config: Config, name: str) -> None:
 
 def check_levels(config: Config, losses: list[Loss]) -> None:
     """Raise `BadInput` where levels of labels are given and nothing looks at them."""
-    first = [] if config.pretrain is None else config.pretrain.objective or []
-    in_first = any(term.options.get("kernel") in ("tree", "paths") for term in first)
+    earlier = [term for one in trained_before(config).values() for term in one.objective]
+    in_first = any(term.options.get("kernel") in ("tree", "paths") for term in earlier)
     if config.data.levels is not None and not (in_first or any("levels" in loss.requires() for loss in losses)):
         raise BadInput(
             f"data.levels = {config.data.levels!r}, but no term looks at levels of labels: relation does with kernel: "

@@ -8,10 +8,12 @@ from typing import Any
 
 from clx.pipelines.config.data_schema import Data
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.stage_configs import trained_before
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs import state
 from clx.pipelines.runs.folder import METRICS, best, checkpoints
 from clx.pipelines.runs.listing import lines
+from clx.pipelines.runs.stages import stage_folder
 from clx.pipelines.system.errors import BadInput
 
 
@@ -74,6 +76,10 @@ def facts(one: ReportedRun, run: Run | None) -> list[tuple[str, str]]:
         also = f" and {frozen_count:,} frozen" if frozen_count else ""
         found.append(("parameters", f"{learned:,} learned{also}"))
     found.append(("embedding", f"{config.embed_dim} dimensions"))
+    for k, stage in trained_before(config).items():
+        terms = " + ".join(term.name for term in stage.objective)
+        last = checkpoints(stage_folder(one.folder, k))
+        found.append((f"stage {k + 1}", f"{terms} on {stage.data.named}, {last[-1].step if last else 0:,} steps"))
     if one.metrics:
         found.append(("steps", f"{one.metrics[-1]['step']:,}, batches of {config.train.batch_size:,}"))
     found.append(("state", state.state_of(one.folder)))

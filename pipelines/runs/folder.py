@@ -7,6 +7,7 @@ bad_rows.jsonl           rows that could not be used, if any
 remembered.csv           what losses remember of each training row, if they do: doubted labels, temperatures
 results.json             the evaluation that ended training
 evaluations/             those of clx eval
+stages/                  runs of the stages before the last, by their number
 checkpoints/step-N/      model.safetensors, trainer.pt, copies of config.yaml and facts.json, and, written last,
                          meta.json with the size and digest of each, in a folder renamed into place when whole
 state.json               how the run stands (see state.py)
@@ -35,6 +36,7 @@ from clx.pipelines.config.load import override, set_key
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.upgrade import upgrade
+from clx.pipelines.runs.stages import PRETRAIN, STAGES, stage_folders
 from clx.pipelines.system.durable_files import Damaged, digest, is_used, unseal
 from clx.pipelines.system.errors import BadInput, ClxWarning
 
@@ -203,6 +205,11 @@ def read_config(folder: Path, settings: Sequence[str] = (), flags: Mapping[str, 
     raise BadInput(said + hint)
 
 
+def begun(out: Path) -> bool:
+    """Whether a run, or a stage of it, has a checkpoint to go on from."""
+    return any(checkpoints(folder) for folder in [out, *stage_folders(out)])
+
+
 def refuse_existing(out: Path, overwrite: bool) -> None:
     """A folder with something in it is only written to when it is a run and `overwrite` is said."""
     if not out.exists():
@@ -211,7 +218,7 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
         raise BadInput(f"{out} is a file, not a folder for a run")
     if is_used(out):
         ours = (out / CONFIG).exists()
-        if ours and not checkpoints(out) and not checkpoints(out / "pretrain"):
+        if ours and not begun(out):
             return  # an earlier try that ended before its first checkpoint
         if not overwrite:
             raise BadInput(
@@ -224,7 +231,7 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
 
 def clear(out: Path, *, marked: bool = False) -> None:
     """Remove what an earlier run left in its folder; with `marked` all but its config, which marks it as ours."""
-    for name in ("checkpoints", "tensorboard", "pretrain", FOLDER):
+    for name in ("checkpoints", "tensorboard", PRETRAIN, STAGES, FOLDER):
         if (out / name).exists():  # the folder itself may be a link to another disk, and stays
             for path in (out / name).iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

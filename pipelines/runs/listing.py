@@ -11,8 +11,10 @@ from typing import Any
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.secrets import without_secrets
+from clx.pipelines.config.stage_configs import trained_before
 from clx.pipelines.config.task_names import TASKS
 from clx.pipelines.runs.folder import BAD_ROWS, CONFIG, LAST, METRICS, STATE, best, checkpoints, is_number, read_config
+from clx.pipelines.runs.stages import stage_folder
 from clx.pipelines.runs.state import read, state_of
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.remote import shown as shown_url
@@ -110,8 +112,9 @@ def summary(run: Path, name: str | None = None) -> dict[str, Any]:
         "run": name or str(run),
         "started": started[:19],
         "data": " + ".join(Path(shown_url(source)).name for source in config.data.sources),
-        "objective": "+".join(term.name for term in config.objective),
+        "objective": " > ".join(map(terms_of, [*trained_before(config).values(), config])),
         "state": state_of(run),
+        "stage": stage_of(config, run),
         "step": kept[-1].step if kept else 0,
         "steps": state.get("steps") or config.train.steps,
         "val_loss": best(kept).score if kept else None,
@@ -119,6 +122,18 @@ def summary(run: Path, name: str | None = None) -> dict[str, Any]:
         "value": None if shown == "val_loss" else figure(run, shown),
         "error": state.get("error"),
     }
+
+
+def terms_of(config: Config) -> str:
+    """The losses of a config, as `clip+supcon`."""
+    return "+".join(term.name for term in config.objective)
+
+
+def stage_of(config: Config, run: Path) -> str | None:
+    """Which of its stages a run is in, or has ended with, as `2 of 3`; None where it has none."""
+    count = len(config.stages)
+    begun = [count] if checkpoints(run) else [k + 1 for k in range(count - 1) if checkpoints(stage_folder(run, k))]
+    return f"{max(begun, default=1)} of {count}" if count else None
 
 
 def list_runs(folder: Path, metrics: Sequence[str] = (), sort: str = "run", reverse: bool = False) -> Iterator[Any]:

@@ -16,22 +16,27 @@ from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.training.schedule import plan
 from clx.pipelines.training.second import second_of
+from clx.pipelines.training.stages import check_stages
 
 
 def dry_run(config: Config) -> dict[str, Any]:
-    """What training would do: resolved config, rows, steps, parameters and an estimate of memory in bytes."""
+    """What training would do: resolved config, rows, steps, parameters and an estimate of memory in bytes; of several
+    stages the last one's, with the steps of those before it, all of which are checked."""
     device = pick_device(config.train.device)
     splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
     warn_of_leaks(splits, config)
     planned = plan(config, len(splits["train"]))
-    run = prepare(config, splits)
+    checked = check_stages(config, splits) if config.stages else None
+    run = prepare(config, splits) if checked is None else checked.last
     learned = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in run.model.parameters() if not p.requires_grad)
     objective = sum(p.numel() for p in run.objective.parameters())
+    stages = {} if checked is None else {"stages": {k + 1: steps for k, (_, steps) in checked.before.items()}}
     return {
         "config": without_secrets(run.config).model_dump(mode="json"),
         "rows": {name: len(manifest) for name, manifest in splits.items()},
         "batches_per_epoch": planned.per_epoch,
+        **stages,
         "steps": planned.steps,
         "device": str(device),
         "precision": str(pick_precision(config.train.precision, device)).removeprefix("torch."),

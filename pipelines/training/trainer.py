@@ -208,10 +208,10 @@ class Trainer:
         self.saving.resumed(source)
 
     def begin(self, signals: Signals) -> None:
-        """Validate and save what was taken over from pre-training: perhaps no step improves it."""
+        """Validate and save what was taken over from the stage before: perhaps no step improves it."""
         self.metrics.recall(-1, -1)  # of a start that was killed before it saved anything
         self.bad_rows.recall()
-        if self.run.config.pretrain is not None and self.val is not None:
+        if self.run.config.stages and self.val is not None:
             self.validate(signals)
             self.save()
             self.stop_if_asked(signals)

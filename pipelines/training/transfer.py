@@ -1,4 +1,4 @@
-"""What a run takes over from pre-training: the towers of another run, and what they know of their columns."""
+"""What a stage takes over from the one before: the towers of another run, and what they know of their columns."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,47 +31,64 @@ PARTS = ("encoder", "head")
 def take_over(config: Config, splits: dict[str, Manifest], folder: Path, say: Callable[[str], None]) -> Run:
     """A new run of `config` with the towers of a checkpoint in `folder`; `say` is told which parts were taken.
 
-    Encoders must fit. A head is taken over where it is of the same form, else it is new. With `pretrain.freeze`
-    what was taken stays as it is. Raises `BadInput` when nothing fits.
+    Which checkpoint, the stage before says; see `follow`.
     """
-    assert config.pretrain is not None
-    source = load(folder, config.pretrain.checkpoint)
+    run = follow(config, splits, load(folder, config.stages[-2].checkpoint), str(folder), say)
+    run.before = folder
+    if (config.data.target or run.forecasts) and run.model.predictor is not None:
+        start_predictor(run, splits["train"])
+    return run
+
+
+def follow(
+    config: Config, splits: dict[str, Manifest], source: Run, name: str, say: Callable[[str], None] = lambda text: None
+) -> Run:
+    """A new run of `config` with the towers of another one, which is called `name`.
+
+    Encoders must fit. A head is taken over where it is of the same form, else it is new. Where the last of
+    `config.stages` says `freeze` what was taken stays as it is. Raises `BadInput` when nothing fits.
+    """
     shared = [name for name in config.modalities if name in source.modalities]
     if not shared:
         raise BadInput(
-            f"pretrain: {folder} has no modality of this run: it has {', '.join(source.modalities)}, "
+            f"stages: {name} has no modality of this run: it has {', '.join(source.modalities)}, "
             f"not {', '.join(config.modalities)}"
         )
-    run = prepare(config, splits, {name: source.facts.states[name] for name in shared})
+    run = prepare(config, splits, {each: source.facts.states[each] for each in shared})
     taken = []
-    for name in (name for name in shared if run.modalities[name].like is None):
-        mine, theirs = run.modalities[name], source.modalities[name]
-        if mine.kind == "table" and column_of(name, mine) != column_of(name, theirs):
-            columns = ", ".join(column_of(name, theirs))
-            raise BadInput(f"pretrain: modalities.{name} of {folder} reads other columns, in this order: {columns}")
-        for part in PARTS:
-            old, new = (each.model.tower(name).get_submodule(part) for each in (source, run))
-            if part == "encoder" and not _fits(old, new):
-                raise BadInput(
-                    f"pretrain: the encoder of modalities.{name} ({mine.encoder}) is not of the form that {folder} "
-                    f"has ({theirs.encoder}): give it the same options"
-                )
-            if _fits(old, new) and (part == "encoder" or new.state_dict()):
-                new.load_state_dict(old.state_dict())
-                taken.append(f"{name}.{part}")
-    if config.pretrain.freeze:
+    for each in (each for each in shared if run.modalities[each].like is None):
+        taken += take_tower(run, source, each, name)
+    if config.stages[-1].freeze:
         run.facts.kept = taken
-        for name, _, part in (kept.partition(".") for kept in taken):
-            run.model.tower(name).keep(part)  # type: ignore[arg-type]
+        for tower, _, part in (kept.partition(".") for kept in taken):
+            run.model.tower(tower).keep(part)  # type: ignore[arg-type]
         views = set(run.model.augmenters())  # they learn nothing that is used later
         learning = {p for each in (run.model, run.objective) for p in each.parameters() if p.requires_grad}
         if not learning - views:
-            raise BadInput("pretrain.freeze leaves nothing to learn: set it to false, or add a loss with a predictor")
+            raise BadInput("stages: freeze leaves nothing to learn: set it to false, or add a loss with a predictor")
     check_chunk(config, run.model)
-    if (config.data.target or run.forecasts) and run.model.predictor is not None:
-        start_predictor(run, splits["train"])
-    say(f"from {folder}: {', '.join(taken)}, {'kept as it is' if run.facts.kept else 'to be fine-tuned'}")
+    say(f"from {name}: {', '.join(taken)}, {'kept as it is' if run.facts.kept else 'to be fine-tuned'}")
     return run
+
+
+def take_tower(run: Run, source: Run, tower: str, name: str) -> list[str]:
+    """Load into a tower of a run those parts of the other run's that are of its form; their names."""
+    mine, theirs = run.modalities[tower], source.modalities[tower]
+    if mine.kind == "table" and column_of(tower, mine) != column_of(tower, theirs):
+        columns = ", ".join(column_of(tower, theirs))
+        raise BadInput(f"stages: modalities.{tower} of {name} reads other columns, in this order: {columns}")
+    taken = []
+    for part in PARTS:
+        old, new = (each.model.tower(tower).get_submodule(part) for each in (source, run))
+        if part == "encoder" and not _fits(old, new):
+            raise BadInput(
+                f"stages: the encoder of modalities.{tower} ({mine.encoder}) is not of the form that {name} has "
+                f"({theirs.encoder}): give it the same options"
+            )
+        if _fits(old, new) and (part == "encoder" or new.state_dict()):
+            new.load_state_dict(old.state_dict())
+            taken.append(f"{tower}.{part}")
+    return taken
 
 
 @torch.no_grad()

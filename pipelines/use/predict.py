@@ -144,8 +144,8 @@ class Predictor:
         if self.run.model.predictor is None:
             names = ", ".join(term.name for term in self.run.config.objective)
             raise BadInput(
-                f"{self.folder} has no head that predicts: its objective is {names}. Train one on its towers: "
-                f"-s pretrain.run={self.folder} with an objective such as l1, mse or cross-entropy"
+                f"{self.folder} has no head that predicts: its objective is {names}. Train one on its towers, by l1, "
+                f"mse or cross-entropy say: -s 'stages=[{{run: {self.folder}}}, {{freeze: true}}]'"
             )
         if self.run.forecasts:
             if keep or probabilities or columns or shard or group:

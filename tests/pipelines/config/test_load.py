@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from clx.pipelines.config.load import dump, first_stage, load_config, override, recipes
+from clx.pipelines.config.load import dump, load_config, override, recipes
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.stage_configs import config_of, trained_before
 from clx.pipelines.config.upgrade import upgrade
 from clx.pipelines.system.errors import BadInput
 from configs import two_stages
@@ -171,13 +172,13 @@ def test_names_stand_for_objectives_and_targets() -> None:
         "data": {"train": "t.csv", "target": "y"},
         "modalities": {"table": {}},
         "objective": ["l1", {"name": "conr", "weight": 2}],
-        "pretrain": {"objective": "supremix"},
+        "stages": [{"objective": "supremix"}, {}],
     }
     config = parse(Config, raw, "c")
     assert config.data.target == ["y"]
     assert [term.name for term in config.objective] == ["l1", "conr"]
-    override(raw, "pretrain.objective.temperature=0.2")
-    assert raw["pretrain"]["objective"] == {"name": "supremix", "temperature": 0.2}
+    override(raw, "stages.0.objective.temperature=0.2")
+    assert raw["stages"][0]["objective"] == {"name": "supremix", "temperature": 0.2}
     with pytest.raises(BadInput, match="objective"):
         parse(Config, raw | {"objective": 3}, "c")
 
@@ -196,25 +197,66 @@ def test_a_frozen_encoder_keeps_its_head_in_the_first_stage() -> None:
     """All that such a tower learns is its head: thrown away, the stage would have been for nothing."""
     raws = two_stages(Path("t.csv"))
     raws["modalities"]["table"] |= {"freeze": True, "head": "mlp"}
-    assert first_stage(Config.model_validate(raws)).modalities["table"]["head"] == "mlp"
+    assert config_of(Config.model_validate(raws), 0).modalities["table"]["head"] == "mlp"
     raws["modalities"]["table"] |= {"unlocked": 1}
-    assert first_stage(Config.model_validate(raws)).modalities["table"]["head"] == "linear"
+    assert config_of(Config.model_validate(raws), 0).modalities["table"]["head"] == "linear"
 
 
 @pytest.mark.parametrize(
-    ("pretrain", "match"),
+    ("stages", "match"),
     [
-        ({"objective": {"name": "supcon"}, "train": {"epoch": 3}}, "pretrain.*epoch.*did you mean 'epochs'"),
-        ({"objective": {"name": "supcon"}, "modalities": {"tabel": {}}}, "unknown modality 'tabel'.*'table'"),
-        ({}, "either run"),
-        ({"run": "x", "head": "mlp"}, "first stage"),
+        ([{"train": {"epoch": 3}}, {}], "stages.0: .*epoch.*did you mean 'epochs'"),
+        ([{}, {"train": {"epoch": 3}}], "train.epoch.*did you mean 'train.epochs'|epoch.*did you mean 'epochs'"),
+        ([{"trian": {"steps": 3}}, {}], "unknown key 'stages.0.trian' .did you mean 'train'"),
+        ([{"data": 3}, {}], "stages.0.data = 3"),
+        ([{"run": "x", "head": "mlp"}, {}], "head is for a stage that is trained here"),
+        ([{}], "two or more"),
+        ([{}, {"run": "x"}], "the last is trained here"),
+        ([{}, {"run": "x"}, {}], "run is for the first"),
+        ([{"freeze": True}, {}], "takes nothing over"),
+        ([{"train": {"lr": 1.0}}, {"train": {"lr": 2.0}}], "-s train.lr=3: every stage sets train.lr itself"),
     ],
 )
-def test_keys_of_the_first_stage_are_checked_at_once(tmp_path: Path, pretrain: dict[str, Any], match: str) -> None:
+def test_keys_of_stages_are_checked_at_once(tmp_path: Path, stages: list[Any], match: str) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text(json.dumps(two_stages(tmp_path / "t.csv", pretrain=pretrain)))
+    path.write_text(json.dumps(two_stages(tmp_path / "t.csv") | {"stages": stages}))
     with pytest.raises(BadInput, match=match):
+        load_config(str(path), ["train.lr=3"])
+
+
+def test_stages_are_laid_over_the_keys_above_them(tmp_path: Path) -> None:
+    """Key by key; read back as saved, the keys above are of the last, and nothing changes."""
+    raw: dict[str, Any] = {
+        "data": {"train": "weak.csv", "label": "kind"},
+        "modalities": {"text": {"width": 32}},
+        "train": {"steps": 9, "lr": 0.1},
+        "stages": [
+            {"objective": "nt-xent", "modalities": {"text": {"views": 2}}, "train": {"epochs": 2}, "embed_dim": 8},
+            {"objective": ["clip"], "data": {"train": "gold.csv"}, "modalities": {"image": {}}, "train": {"lr": 0.2}},
+        ],
+    }
+    config = parse(Config, raw, "c")
+    (first,) = trained_before(config).values()
+    assert (first.data.train, first.data.label, first.train.steps, first.train.epochs) == ("weak.csv", "kind", None, 2)
+    assert (first.modalities, first.embed_dim) == ({"text": {"width": 32, "views": 2}}, 8)
+    assert (config.data.train, config.data.label, config.train.steps, config.train.lr) == ("gold.csv", "kind", 9, 0.2)
+    assert (config.modalities, config.embed_dim) == ({"text": {"width": 32}, "image": {}}, 128)
+    path = tmp_path / "saved.yaml"
+    path.write_text(dump(config))
+    again = load_config(str(path), ["train.lr=3"])  # of the last
+    assert again.train.lr == 3
+    assert load_config(str(path)) == config
+    assert trained_before(again) == {0: first}
+
+
+def test_what_came_before_is_refused_with_what_there_is_now(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(two_stages(tmp_path / "t.csv") | {"pretrain": {"run": "runs/first"}}))
+    with pytest.raises(BadInput, match=r"pretrain is gone: stages: .*\{run: runs/X\}"):
         load_config(str(path))
+    path.write_text(json.dumps(two_stages(tmp_path / "t.csv") | {"pretrain": {"run": "runs/first"}, "format": 5}))
+    stages = load_config(str(path)).stages
+    assert [(stage.run, stage.freeze) for stage in stages] == [("runs/first", False), (None, True)]
 
 
 def test_epochs_that_are_given_decide_over_a_recipes_steps() -> None:
@@ -225,9 +267,9 @@ def test_epochs_that_are_given_decide_over_a_recipes_steps() -> None:
 
 
 def test_so_they_do_in_a_sweep_and_in_the_first_stage() -> None:
-    raw = {"train": {"steps": 20}, "pretrain": {"train": {"steps": 30}}}
-    override(raw, "pretrain.train.epochs=2")
-    assert raw == {"train": {"steps": 20}, "pretrain": {"train": {"epochs": 2}}}
+    raw = {"train": {"steps": 20}, "stages": [{"train": {"steps": 30}}, {}]}
+    override(raw, "stages.0.train.epochs=2")
+    assert raw == {"train": {"steps": 20}, "stages": [{"train": {"epochs": 2}}, {}]}
 
 
 def test_a_misspelt_section_is_named_before_it_is_missed(tmp_path: Path) -> None:

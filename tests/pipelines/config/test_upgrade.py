@@ -34,7 +34,8 @@ def test_old_words_of_a_saved_config_are_translated() -> None:
     new = [{"name": "symile", "tuples": "shuffled"}, {"name": "average-view", "two_view": "mv-dhel"}]
     new.append({"name": "pairwise", "two_view": "mv-dhel"})
     assert terms(raw(*old)) == new
-    assert upgrade(raw({"name": "l1"}, pretrain={"objective": list(old)}), "config")["pretrain"]["objective"] == new
+    first = upgrade(raw({"name": "l1"}, pretrain={"objective": list(old)}), "config")["stages"][0]
+    assert first["objective"] == new
     make_losses(parse(Config, upgrade(raw(*old), "config"), "config"))
 
 
@@ -121,7 +122,7 @@ def test_batches_of_a_step_in_format_3_are_chunks_of_one() -> None:
 
     def stages(train: dict[str, int], first: dict[str, int]) -> tuple[dict[str, object], dict[str, object]]:
         new = upgrade({"train": train, "pretrain": {"train": first}, "format": 3}, "config.yaml")
-        return new["train"], new["pretrain"]["train"]
+        return new["train"], new["stages"][0]["train"]
 
     four = {"batch_size": 256, "chunk": 64, "chunk_statistics": "chunk"}
     assert stages({"batch_size": 64, "accumulate": 4}, {"steps": 5}) == (four, {"steps": 5})

@@ -179,7 +179,7 @@ def test_towers_are_taken_over_from_pretraining_by_the_name_they_are_called_by(
     train(made(tmp_path), tmp_path / "first", silent)
     second = made(
         tmp_path,
-        pretrain={"run": str(tmp_path / "first"), "freeze": False},
+        stages=[{"run": str(tmp_path / "first")}, {}],
         train={"steps": 1, "lr": 1e-9, "batch_size": 4},
     )
     train(second, tmp_path / "second", silent)

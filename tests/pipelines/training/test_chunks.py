@@ -13,7 +13,8 @@ from torch import Tensor
 from clx.losses.base import LOSSES
 from clx.modalities.text_encoders import ByteTransformer, bytes_of
 from clx.pipelines.batches.batch import Batch
-from clx.pipelines.config.schema import Config, Pretrain
+from clx.pipelines.config.schema import Config
+from clx.pipelines.config.stages import Stage
 from clx.pipelines.config.upgrade import FORMAT
 from clx.pipelines.experiments.train import train
 from clx.pipelines.model import chunks
@@ -178,8 +179,8 @@ def test_batch_norms_that_are_kept_as_they_are_bear_chunks(make_config: Make, tm
     train(make_config(train__steps=1, eval=[]), tmp_path / "first", Heard())
     for freeze in (True, False):
         config = make_config(train__steps=1, train__chunk=8, eval=[])
-        earlier = Pretrain(run=str(tmp_path / "first"), freeze=freeze)
-        config = config.model_copy(update={"pretrain": earlier})
+        earlier = [Stage(run=str(tmp_path / "first")), Stage(freeze=freeze)]
+        config = config.model_copy(update={"stages": earlier})
         with nullcontext() if freeze else pytest.raises(BadInput, match="has batch norms"):
             train(config, tmp_path / str(freeze), Heard())
 

@@ -289,7 +289,7 @@ def test_memory_of_a_row_is_that_of_the_model_which_learns(tmp_path: Path) -> No
 
 def test_a_first_stage_may_have_a_second_model_of_its_own(tmp_path: Path) -> None:
     first = {"objective": "byol", "train": {"steps": 2, "second": MOMENTUM}}
-    raw = config("cross-entropy", None, steps=2).model_dump() | {"pretrain": first}
+    raw = config("cross-entropy", None, steps=2).model_dump() | {"stages": [first, {}]}
     train(Config.model_validate(raw), tmp_path / "run", Heard())
-    assert "second" in checkpoint.load_trainer(checkpoint.last(tmp_path / "run" / "pretrain"))
+    assert "second" in checkpoint.load_trainer(checkpoint.last(tmp_path / "run" / "stages" / "1"))
     assert "second" not in checkpoint.load_trainer(checkpoint.last(tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""Pre-training as a first stage or from an earlier run: what is taken over, kept, fitted, resumed and refused."""
+"""A stage after another one or an earlier run: what is taken over, kept, fitted, resumed and refused."""
 
 import csv
 import math
@@ -58,10 +58,10 @@ def towers(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_the_first_stage_is_a_run_whose_encoder_is_kept(run: Path) -> None:
-    first, second = towers(run / "pretrain"), towers(run)
+    first, second = towers(run / "stages" / "1"), towers(run)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    config = checkpoint.read_config(run / "pretrain")
+    config = checkpoint.read_config(run / "stages" / "1")
     assert (config.embed_dim, config.train.steps, config.modalities["table"]["views"]) == (8, 6, 2)
     assert config.modalities["table"]["head"] == "linear"
     assert checkpoint.read_config(run).modalities["table"]["head"] == "norm"
@@ -69,7 +69,7 @@ def test_the_first_stage_is_a_run_whose_encoder_is_kept(run: Path) -> None:
 
 def test_a_run_rebuilds_without_its_first_stage(run: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
-    shutil.copytree(run, alone, ignore=shutil.ignore_patterns("pretrain"))
+    shutil.copytree(run, alone, ignore=shutil.ignore_patterns("stages"))
     z = [torch.cat([row.flatten() for row in predictions(folder)]) for folder in (run, alone)]
     assert torch.equal(*z)
     kept = checkpoint.load(alone).model.tower("table")
@@ -88,9 +88,9 @@ def predictions(folder: Path) -> list[torch.Tensor]:
 
 
 def test_fine_tuning_moves_the_encoder(table: Path, run: Path, tmp_path: Path, silent: Any) -> None:
-    config = Config.model_validate(two_stages(table, pretrain={"run": str(run / "pretrain"), "freeze": False}))
+    config = Config.model_validate(two_stages(table, {"run": str(run / "stages" / "1")}, False))
     train(config, tmp_path / "run", silent)
-    first, second = towers(run / "pretrain"), towers(tmp_path / "run")
+    first, second = towers(run / "stages" / "1"), towers(tmp_path / "run")
     assert any(not torch.equal(first[name], second[name]) for name in first)
     assert "table.encoder, to be fine-tuned" in " ".join(silent.said)
 
@@ -99,7 +99,7 @@ def test_what_was_taken_over_may_be_the_best(
     table: Path, run: Path, tmp_path: Path, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps that only spoil it leave the fitted beginning as the best checkpoint; a stop at once resumes."""
-    spoiling = {"pretrain": {"run": str(run / "pretrain"), "freeze": False}}
+    spoiling: dict[str, Any] = {"first": {"run": str(run / "stages" / "1")}, "freeze": False}
     spoiling["train"] = {"steps": 8, "batch_size": 32, "validate_every": 4, "lr": 1.0, "schedule": "constant"}
     config = Config.model_validate(two_stages(table, **spoiling))
     train(config, tmp_path / "run", silent)
@@ -138,7 +138,7 @@ def test_the_predictor_begins_at_ridge_regression(table: Path, run: Path, tmp_pa
     from sklearn.linear_model import RidgeCV
     from sklearn.preprocessing import StandardScaler
 
-    changes = {"pretrain": {"run": str(run / "pretrain")}, "train": {"steps": 1, "batch_size": 32, "lr": 1e-9}}
+    changes = {"first": {"run": str(run / "stages" / "1")}, "train": {"steps": 1, "batch_size": 32, "lr": 1e-9}}
     train(Config.model_validate(two_stages(table, **changes)), tmp_path / "run", silent)
     loaded = checkpoint.load(tmp_path / "run")
     splits = load_splits(loaded.config.data, 0)
@@ -167,7 +167,8 @@ def test_the_predictor_begins_with_the_dropout_of_training(table: Path, run: Pat
 
     modalities = {"table": two_stages(table)["modalities"]["table"] | {"dropout": 0.5}}
     changes = {
-        "pretrain": {"run": str(run / "pretrain"), "freeze": False},
+        "first": {"run": str(run / "stages" / "1")},
+        "freeze": False,
         "modalities": modalities,
         "train": {"steps": 1, "batch_size": 32, "lr": 1e-9},
     }
@@ -206,7 +207,6 @@ def test_stopped_in_either_stage_and_resumed_equals_unbroken(
     with pytest.raises(Stopped, match=f"--resume {out}\\b") as stopped:
         train(Config.model_validate(two_stages(table)), out, StopAt(at[0], of=at[1]))
     assert stopped.value.exit_code == 143
-    assert "pretrain" not in str(stopped.value).replace("pre-training", "")
     train(checkpoint.read_config(out), out, Heard(), resume=True)
     assert all(torch.equal(value, weights(out)[name]) for name, value in weights(run).items())
     assert (out / "metrics.jsonl").read_text() == (run / "metrics.jsonl").read_text()
@@ -214,7 +214,7 @@ def test_stopped_in_either_stage_and_resumed_equals_unbroken(
 
 def test_features_of_a_kept_encoder_are_computed_once(table: Path, run: Path, tmp_path: Path) -> None:
     """They take the encoder's place, in training and validation, and change no number."""
-    changes = {"pretrain": {"run": str(run / "pretrain")}}
+    changes = {"first": {"run": str(run / "stages" / "1")}}
     out = [tmp_path / "kept", tmp_path / "again"]
     train(Config.model_validate(two_stages(table, **changes)), out[0], Heard())
     slow = two_stages(table, **changes)
@@ -280,18 +280,18 @@ def refuse(config: dict[str, Any], out: Path, match: str) -> None:
 
 
 def test_what_does_not_fit_is_refused(table: Path, run: Path, tmp_path: Path) -> None:
-    begun = {"run": str(run / "pretrain")}
-    other = two_stages(table, pretrain=begun)
+    begun = {"run": str(run / "stages" / "1")}
+    other = two_stages(table, begun)
     other["modalities"] = {"table": other["modalities"]["table"] | {"width": 64}}
     refuse(other | {"embed_dim": 64}, tmp_path / "a", "not of the form")
-    renamed = two_stages(table, pretrain=begun)
+    renamed = two_stages(table, begun)
     renamed["modalities"] = {"rows": renamed["modalities"]["table"] | {"kind": "table"}}
     refuse(renamed, tmp_path / "b", "no modality of this run")
-    fewer = two_stages(table, pretrain=begun)
+    fewer = two_stages(table, begun)
     fewer["modalities"] = {"table": fewer["modalities"]["table"] | {"columns": ["b", "a", "kind"]}}
     refuse(fewer, tmp_path / "c", "other columns")
-    nothing = two_stages(table, pretrain=begun, objective={"name": "rank-n-contrast"})
+    nothing = two_stages(table, begun, objective={"name": "rank-n-contrast"})
     refuse(nothing, tmp_path / "d", "nothing to learn")
-    refuse(two_stages(table, pretrain={"run": str(tmp_path / "none")}), tmp_path / "e", "not a run folder|no run")
-    refuse(two_stages(table, pretrain={"objective": {"name": "supcon"}}), tmp_path / "f", "needs labels")
-    refuse(two_stages(table, pretrain={"objective": {"name": "supremix", "windw": 2}}), tmp_path / "g", "windw.*window")
+    refuse(two_stages(table, {"run": str(tmp_path / "none")}), tmp_path / "e", "not a run folder|no run")
+    refuse(two_stages(table, {"objective": {"name": "supcon"}}), tmp_path / "f", "needs labels")
+    refuse(two_stages(table, {"objective": {"name": "supremix", "windw": 2}}), tmp_path / "g", "windw.*window")
