@@ -194,18 +194,12 @@ def _registry() -> dict[str, Builtin]:
             digits_rotation,
         )
     )
-    for share in ("0.2", "0.4"):
-        about = (
-            f"handwritten digits, {float(share):.0%} of the training and val labels wrong; column truth has the right"
-        )
-        found.append(
-            Builtin(f"mislabelled:{share}", ("image",), dict(builtin_digits.SOURCES), about, digits_mislabelled)
-        )
-    found.append(
-        Builtin(
-            "digit-pairs", ("image",), PAIR_ROWS, "two digits a picture, labels odd/prime/three and so on", digit_pairs
-        )
-    )
+    for share, percent in (("0.2", 20), ("0.4", 40)):
+        about = f"handwritten digits, {percent} % of the training and val labels wrong, the right in truth"
+        scans = dict(builtin_digits.SOURCES)
+        found.append(Builtin(f"mislabelled:{share}", ("image",), scans, about, digits_mislabelled))
+    about = "two digits a picture, labels odd/prime/three and so on"
+    found.append(Builtin("digit-pairs", ("image",), PAIR_ROWS, about, digit_pairs))
     found.append(
         Builtin(
             "seasons",

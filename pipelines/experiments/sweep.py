@@ -28,7 +28,7 @@ def ready(todo: Sequence[Point]) -> None:
     """Check every run against its data before the first begins. Raises `BadInput` that names the run."""
     from clx.pipelines.data.shared_content import inputs_of
     from clx.pipelines.data.splits import load_splits
-    from clx.pipelines.model.build import checked
+    from clx.pipelines.model.build import checked, class_names
     from clx.pipelines.model.checks import try_objective
     from clx.pipelines.system.devices import pick_device
     from clx.pipelines.training.schedule import plan
@@ -46,7 +46,7 @@ def ready(todo: Sequence[Point]) -> None:
             splits = opened[key]
             config, modalities, losses = checked(config, splits)
             plan(config, len(splits["train"]))
-            try_objective(config, modalities, losses)
+            try_objective(config, modalities, losses, class_names(config, splits["train"]))
         except BadInput as error:
             raise BadInput(f"run {point.name}: {error}") from None
 

@@ -1,6 +1,7 @@
 """Sweeps: what is executed, what is kept, and the table of runs."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 import yaml
 
 from clx.pipelines.experiments import sweep
-from clx.pipelines.experiments.sweep_grid import Plan, points
+from clx.pipelines.experiments.sweep_grid import Plan, Point, points
 from clx.pipelines.experiments.sweep_shards import share
 from clx.pipelines.system.durable_files import locked
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.shard import Shard
 from command import Command, ended, start
+from configs import Make
 
 BASE = {
     "data": {"train": "sklearn:iris", "label": "label", "val": {"fraction": 0.2}},
@@ -25,6 +28,18 @@ BASE = {
     "train": {"steps": 6, "batch_size": 32, "validate_every": 3, "lr": 1e-2},
     "eval": ["zeroshot"],
 }
+
+
+def test_runs_are_tried_with_the_labels_of_their_data(make_config: Make) -> None:
+    image = {"encoder": "cnn", "width": 4, "size": 8, "views": 2}
+    for background, wrong in (
+        ("zero", None),
+        ("ten", "run one: loss 'sepclr': background 'ten' is no label; there is eight"),
+    ):
+        term = {"name": "sepclr", "background": background}
+        config = make_config(data__train="mislabelled:0.4", modalities={"image": image}, objective=term)
+        with pytest.raises(BadInput, match=wrong) if wrong else nullcontext():
+            sweep.ready([Point("one", {}, config)])
 
 
 def test_means_and_deviations_over_seeds() -> None:
