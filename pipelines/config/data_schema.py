@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from clx.pipelines.config.replay_schema import Replay
 from clx.pipelines.system.remote import shown
 
 
@@ -221,6 +222,8 @@ class Data(Section):
     """Cuts long series into windows, after they were split into train, val and test."""
     neighbours: Near | None = None
     """Which rows are positives of each other besides a row's own views."""
+    replay: Replay | None = None
+    """Rows of earlier data that come again; none when not given."""
     missing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of training cells to leave out at random, to see how a model bears missing inputs."""
     on_bad_row: Literal["fail", "skip"] = "fail"
@@ -241,6 +244,12 @@ class Data(Section):
             raise ValueError("val or test by {last: ...} needs windows, which say what series are cut and how")
         if sum(shares) >= 1:
             raise ValueError(f"val and test take {sum(shares):g} of every series and leave none to train on")
+        return self
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Data":
+        if self.replay is not None and self.shares:
+            raise ValueError("replay is for sources without shares: name the old rows as a source with its share")
         return self
 
     @property

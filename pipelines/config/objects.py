@@ -75,6 +75,9 @@ def make_losses(config: Config) -> list[Loss]:
             raise BadInput(f"{where}.fuse: {term.name} trains no head that predicts; those that do are {heads}")
         if term.dims:
             check_dims(config, term, where)
+        if term.rows is not None and "weights" not in LOSSES[term.name].needs():
+            takers = ", ".join(sorted(name for name, loss in LOSSES.items() if "weights" in loss.needs()))
+            raise BadInput(f"{where}.rows: {term.name} has no term a row that could be left out; {takers} do")
         check_declared(term, where)
         losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})", TERM_KEYS))
     for name, options in config.modalities.items():

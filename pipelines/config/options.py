@@ -114,7 +114,7 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
         if named := [m for m in members if is_typeddict(m)]:
             return list(typing.get_type_hints(named[0]))
         at = next((m for m in members if isinstance(m, type) and issubclass(m, BaseModel)), at)
-    return list(at.model_fields)
+    return [field.alias or name for name, field in at.model_fields.items()]
 
 
 def options_model(cls: Any) -> type[BaseModel]:

@@ -42,6 +42,9 @@ class Term(BaseModel):
     """Share of the run's steps after which the term counts. Until then it is not computed."""
     until: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the run's steps after which it counts no more. Validation is by the terms that count at the end."""
+    rows: Literal["replay", "new"] | None = None
+    """Which rows have a term of this loss, its mean being over them: those of `data.replay`, or the others. All are
+    negatives as ever. Every row when not given."""
     fuse: Fuse | None = None
     """How the head that this term trains looks at several inputs: `gated`, each predicts for itself and gates weigh
     them, the default; `concat`, a perceptron on all embeddings side by side; `mean`, a linear head on their mean.
@@ -88,11 +91,15 @@ class Second(Section):
     """A pretrained model that gives the keys, as it is: of open_clip, or an encoder by its whole name, `hf:minilm`."""
     pretrained: Annotated[str, Field(min_length=1)] | None = None
     """Tag or file of the weights of `model`."""
+    stage: Literal["previous"] | None = None
+    """The model of the stage before gives the keys, as it was when this one began: what it knew is not forgotten."""
 
     @model_validator(mode="after")
     def _one_model(self) -> "Second":
-        if sum(each is not None for each in (self.momentum, self.run, self.model)) != 1:
-            raise ValueError("give one of momentum (a copy that follows the model), run (a folder), model (a name)")
+        if sum(each is not None for each in (self.momentum, self.run, self.model, self.stage)) != 1:
+            raise ValueError(
+                "give one of momentum (a copy that follows the model), run (a folder), model (a name), stage: previous"
+            )
         if self.pretrained is not None and self.model is None:
             raise ValueError("pretrained is the weights of model: name it")
         if self.schedule != "constant" and self.momentum is None:
@@ -245,6 +252,12 @@ class Config(Section):
                 "stages: [{run: runs/X}, {freeze: true}] begins with an earlier run",
             )
         return in_order(raw)
+
+    @model_validator(mode="after")
+    def _rows_that_come_again(self) -> "Config":
+        if self.data.replay is None and any(term.rows is not None for term in self.objective):
+            raise ValueError("rows of a term are told apart by data.replay: set that, or leave rows out")
+        return self
 
     @model_validator(mode="after")
     def _last_is_trained(self) -> "Config":

@@ -15,14 +15,20 @@ def without_secrets(config: Config) -> Config:
     hidden: dict[str, Any] = {key: shown(value) for key, value in _named(config).items()}
     if not isinstance(data.train, str):
         hidden["train"] = [part.model_copy(update={"source": shown(part.source)}) for part in data.train]
+    if data.replay is not None:
+        hidden["replay"] = data.replay.model_copy(update={"sources": [shown(each) for each in data.replay.sources]})
     return with_stages(config.model_copy(update={"data": data.model_copy(update=hidden)}), without_secrets)
 
 
 def secrets_of(config: Config) -> list[str]:
     """Sources that hold more than is shown, as they are shown."""
     every = [config, *trained_before(config).values()]
-    named = dict.fromkeys(source for one in every for source in (*one.data.sources, *_named(one).values()))
+    named = dict.fromkeys(source for one in every for source in (*_all(one), *_named(one).values()))
     return [shown(value) for value in named if scheme_of(value) and Url(value).secret]
+
+
+def _all(config: Config) -> list[str]:
+    return [*config.data.sources, *(config.data.replay.sources if config.data.replay is not None else [])]
 
 
 def _named(config: Config) -> dict[str, str]:

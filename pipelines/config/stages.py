@@ -59,9 +59,24 @@ def in_order(raw: Any) -> Any:
     if not all(isinstance(stage, Mapping) for stage in raws) or any(_malformed(part) for part in (raw, *raws)):
         return raw
     top = {key: value for key, value in raw.items() if key != "stages"}
-    before = [_whole(top, stage) for stage in raws[:-1]]
+    before: list[dict[str, Any]] = []
+    for stage in raws[:-1]:
+        before.append(_with_memory(_whole(top, stage), before))
     rest = {key: value for key, value in raws[-1].items() if key not in (*SECTIONS, "head")}
-    return laid_over(top, raws[-1]) | {"stages": [*before, rest]}
+    return _with_memory(laid_over(top, raws[-1]), before) | {"stages": [*before, rest]}
+
+
+def _with_memory(raw: dict[str, Any], before: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same with the sources of the stages before where `data.replay` does not say whose rows come again."""
+    data = raw.get("data") or {}
+    replay = data.get("replay")
+    if not isinstance(replay, Mapping) or replay.get("from"):
+        return raw
+    named = [(stage.get("data") or {}).get("train") for stage in before]
+    listed = [source for each in named for source in (each if isinstance(each, list) else [each])]
+    sources = [source.get("source") if isinstance(source, Mapping) else source for source in listed]
+    found = list(dict.fromkeys(source for source in sources if source is not None))
+    return raw | {"data": data | {"replay": {**replay, "from": found}}}
 
 
 def _malformed(part: Mapping[str, Any]) -> bool:

@@ -74,6 +74,8 @@ class Manifest:
     """Of a table elsewhere, what is another one where its content is another."""
     query: str = field(default="", repr=False)
     """What its URL ends with, such as a signature, which its pieces are asked for with too."""
+    replay_from: int | None = None
+    """The index in `table` from which on rows are of earlier data and come again (`data.replay`)."""
     notes: tuple[str, ...] = ()
     """What was understood of the source that one might not expect, in words."""
 

@@ -45,9 +45,14 @@ def _joined(found: Mapping[str, Manifest]) -> Manifest:
         left_out=tuple(each for one in manifests for each in one.left_out),
         written={column: how for one in manifests for column, how in one.written.items()},
         split_from=manifests[0].split_from if same else "; ".join(f"{n}: {how}" for n, how in said.items()) or None,
-        parts=tuple(replace(one, rows=one.rows[:0], notes=(), left_out=()) for one in manifests),
+        parts=tuple(part for one in manifests for part in one.parts or [without_rows(one)]),
         notes=tuple(dict.fromkeys([*(note for one in manifests for note in one.notes), *notes])),
     )
+
+
+def without_rows(one: Manifest) -> Manifest:
+    """What says where the rows of a source are from."""
+    return replace(one, rows=one.rows[:0], notes=(), left_out=())
 
 
 def _alike(tables: Mapping[str, "pa.Table"]) -> tuple[list["pa.Table"], list[str]]:

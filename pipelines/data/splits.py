@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from clx.pipelines.data.long_tables import grouped
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.patterns import is_pattern
 from clx.pipelines.data.remote_tables import read_remote
+from clx.pipelines.data.replay import with_replay
 from clx.pipelines.data.several_sources import joined, with_shares
 from clx.pipelines.data.split_names import split_of
 from clx.pipelines.data.windows import parted, windowed
@@ -90,7 +92,12 @@ def load_splits(
     if splits["train"].parts:
         splits["train"] = with_shares(splits["train"], data)
     kept: dict[str, Manifest] = {split: splits[split] for split in ("train", "val", "test") if split in splits}
-    return kept if whole else {split: _cut(rows, data) for split, rows in kept.items()}
+    if whole:
+        return kept
+    kept = {split: _cut(rows, data) for split, rows in kept.items()}
+    if data.replay is not None:
+        kept["train"] = with_replay(kept["train"], data, seed, partial(load_splits, seed=seed))
+    return kept
 
 
 def splits_of(source: str, data: Data, *, whole: bool = False, split: str | None = None) -> dict[str, Manifest]:

@@ -53,6 +53,10 @@ class Objective(nn.Module):
         self.terms = terms
         self.losses = nn.ModuleList(losses)
         self.only_negatives = only_negatives(terms)
+        self.replay_from: int | None = None
+        """The `sample_id` from which on training rows are of earlier data; None where there are none."""
+        self.rows = {loss: term.rows for term, loss in zip(terms, losses, strict=False) if term.rows is not None}
+        """Of losses that only some rows have a term of, which."""
 
     def needs(self) -> set[str]:
         """Everything that some loss asks for."""

@@ -58,6 +58,8 @@ class Extras:
                 given["predictions"] = self.model.predict(heads, self.batch.present, by)
             if "head" in loss.needs():
                 given["head"] = self.model.head(by)
+        if loss in self.objective.rows:
+            given["weights"] = self.some_rows(self.objective.rows[loss])
         if negatives:
             given |= {"negatives": negatives, "present": VALUES["present"](self, z | negatives)}
         return given
@@ -66,6 +68,17 @@ class Extras:
         """Rows `[B]` with any of these inputs: of the others there is nothing to predict from."""
         known = torch.stack([self.batch.present[name] for name in z]).any(0)
         return known if self.answered is None else known & self.answered
+
+    def some_rows(self, which: str) -> Tensor:
+        """Weights `[B]` by which only rows of earlier data count, or only the others, as much in all as every row does
+        else; 0 where there are none of them. In validation no row is of earlier data."""
+        rows, start = self.batch.sample_id, self.objective.replay_from
+        old = (
+            torch.zeros_like(rows, dtype=torch.bool) if start is None or not self.objective.training else rows >= start
+        )
+        counted = (old if which == "replay" else ~old).to(torch.float32)
+        weights = counted * (len(counted) / counted.sum().clamp(min=1))
+        return weights if self.batch.weights is None else weights * self.batch.weights
 
     def held_out(self) -> tuple["Extras", "Extras"]:
         """The batch for what each input predicts alone, and for the gates that weigh the inputs, each with the answers

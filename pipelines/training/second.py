@@ -132,8 +132,11 @@ class Second:
             )
 
 
-def second_of(run: Run, device: torch.device) -> Second | None:
-    """The second model of a run, made without a draw from the run's random streams. Raises `BadInput`."""
+def second_of(run: Run, device: torch.device, before: Run | None = None) -> Second | None:
+    """The second model of a run, made without a draw from the run's random streams. Raises `BadInput`.
+
+    `before` is the run of the stage before, for a run that is only tried; else it lies in `run.before`.
+    """
     settings = run.config.train.second
     if settings is None:
         return None
@@ -148,23 +151,31 @@ def second_of(run: Run, device: torch.device) -> Second | None:
         module.predictor, module.further_heads, module.heads = None, {}, {}
         return Second(module, names, settings, {})
     with torch.random.fork_rng(devices=[]):
-        found, readers = teacher(settings) if settings.run is not None else pretrained(settings, run.config, names)
+        if settings.stage is not None and before is not None:
+            found, readers = before.model, before.modalities
+        elif settings.run is not None or settings.stage is not None:
+            found, readers = teacher(settings, run)
+        else:
+            found, readers = pretrained(settings, run.config, names)
     for name in names:
         if name not in readers or readers[name].kind != run.modalities[name].kind:
             raise BadInput(
-                f"train.second: {settings.run or settings.model} has no modalities.{name} of kind "
-                f"{run.modalities[name].kind}; it has {', '.join(readers)}: name inputs that it has in the term"
+                f"train.second: {settings.run or settings.model or 'the stage before'} has no modalities.{name} of "
+                f"kind {run.modalities[name].kind}; it has {', '.join(readers)}: name inputs that it has in the term"
             )
     return Second(found.to(device), names, settings, readers)
 
 
-def teacher(settings: Settings) -> tuple[Embedder, dict[str, Modality]]:
-    """The model of a run folder, of its best checkpoint, and how it reads."""
-    assert settings.run is not None
+def teacher(settings: Settings, run: Run) -> tuple[Embedder, dict[str, Modality]]:
+    """The model of a run folder, of its best checkpoint, or what the stage before handed on; and how it reads."""
+    if settings.stage is not None and run.before is None:
+        raise BadInput("train.second.stage: previous, but no stage is before this one: name a run, or leave it out")
+    folder = run.before if settings.stage is not None else Path(str(settings.run))
+    assert folder is not None
     try:
-        source = load(Path(settings.run))
+        source = load(folder, "best" if settings.stage is None else run.config.stages[-2].checkpoint)
     except BadInput as error:
-        raise BadInput(f"train.second.run: {error}") from None
+        raise BadInput(f"train.second.{'run' if settings.stage is None else 'stage'}: {error}") from None
     return source.model, source.modalities
 
 

@@ -50,7 +50,7 @@ def _prepared(config: Config, splits: dict[str, Manifest], source: Run | None, k
     run = prepare(config, splits) if source is None else follow(config, splits, source, f"stage {k}")
     if config.train.patience is not None and "val" not in splits:
         raise BadInput("train.patience needs val rows to wait on: set data.val, or leave it out")
-    second = second_of(run, torch.device("cpu"))
+    second = second_of(run, torch.device("cpu"), source)
     if second is not None:
         second.check(run, splits["train"])
     training_rows(run, splits["train"])

@@ -48,6 +48,7 @@ class Trainer:
         self.run, self.plan, self.out = run, plan, out
         self.settings = config.train
         warn_of_idle_parts(config, run.model, run.objective)
+        run.objective.replay_from = splits["train"].replay_from
         self.learner = Learner(run, config.train, plan.steps, group)
         if self.learner.second is not None:
             self.learner.second.check(run, splits["train"])
