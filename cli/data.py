@@ -9,7 +9,7 @@ import typer
 
 from clx.cli import options
 from clx.cli.inputs import comma_separated
-from clx.cli.output import emit_json, emit_table, note, note_table
+from clx.cli.output import emit_json, emit_table, figures, note, note_table
 
 if TYPE_CHECKING:
     from clx.pipelines.data.inferred import Asked
@@ -58,6 +58,8 @@ def check(
             emit_table(rows, title=title)
         emit_table(summary(report), title=report["data"])
         say_left_out(report)
+        if "batches" in report:
+            emit_table(figures(report["batches"]), title="batches")
         if report["targets"]:
             emit_table(target_summary(report), title="targets (many, median, few: rows like them in training)")
         if report["findings"]:

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +114,14 @@ def draw(console: "Console", rows: list[dict[str, Any]], names: list[str], title
     for row in rows:
         table.add_row(*(Text(cell(row.get(name))) for name in names))
     console.print(table)
+
+
+def figures(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Figures by name as rows of a table, those of a part in one."""
+    return [
+        {"what": key, "value": ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value}
+        for key, value in found.items()
+    ]
 
 
 def cell(value: Any) -> str:

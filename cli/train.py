@@ -11,7 +11,7 @@ import typer
 from clx.cli import options
 from clx.cli.evaluation_tables import show_evaluation, tell_skipped
 from clx.cli.inputs import refuse_two_lengths
-from clx.cli.output import cell, emit_json, emit_table, note, note_table, progress
+from clx.cli.output import cell, emit_json, emit_table, figures, note, note_table, progress
 from clx.cli.ranks import RESUME, is_first, quiet, together
 from clx.pipelines.system.progress import Silent
 
@@ -139,9 +139,8 @@ def show_plan(plan: dict[str, object], json: bool) -> None:
     print(yaml.safe_dump(plan.pop("config"), sort_keys=False, allow_unicode=True))
     memory = plan.pop("memory")
     assert isinstance(memory, dict)
-    lines = [
-        {"what": key, "value": ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value}
-        for key, value in plan.items()
-    ]
+    batches = plan.pop("batches", {})
+    assert isinstance(batches, dict)
+    lines = figures(plan) + figures(batches)
     lines += [{"what": f"memory: {key}", "value": f"{cell(value / 2**20)} MiB"} for key, value in memory.items()]
     emit_table(lines)

@@ -15,6 +15,7 @@ from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describ
 from clx.pipelines.batches.columns import check_columns, column_of, said_of_readings, spread
 from clx.pipelines.batches.cuts import cut_line, is_cut
 from clx.pipelines.batches.findings import Findings
+from clx.pipelines.batches.meetings import meetings_of
 from clx.pipelines.batches.telling_columns import TELLS, telling_columns
 from clx.pipelines.config.load import load_config
 from clx.pipelines.config.objects import make_modalities
@@ -74,6 +75,8 @@ def check_source(
     for split, at in seen.pop("splits").items():
         if split in splits:
             report["splits"][split]["from"] = at["from"]
+    meetings = meetings_of(known, splits["train"])
+    report |= {} if meetings is None else {"batches": meetings.described()}
     return {"data": data.named, **seen, **report}
 
 

@@ -48,6 +48,7 @@ from clx.pipelines.config.data_schema import Near
 from clx.pipelines.data.imbalance import bin_name
 from clx.pipelines.data.label_sets import labels_in
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.values import LIKE_IT, Values
 from clx.pipelines.data.windows import FUTURE
 from clx.pipelines.data.wrong_answers import infinite
 from clx.pipelines.system.errors import BadInput
@@ -80,6 +81,8 @@ class BatchDataset(Dataset[Batch]):
     parts: tuple[tuple[int, int], ...] = ()
     """First row of each source with a share, and the one behind its last: a bad row gives its place to one of its own
     source."""
+    alike: Values | None = None
+    """A bad row gives its place to one that has its own value, where one can be found."""
     missing: float = 0.0
     drop: Mapping[str, float] = field(default_factory=dict)
     """By modality, the share of rows that a batch has without it, drawn anew for each batch."""
@@ -201,7 +204,9 @@ class BatchDataset(Dataset[Batch]):
                     if self.on_bad == "fail" or len(bad) > 10 * len(key.rows):
                         return Batch.empty(self.modalities, bad)
                     first, stop = next(((a, b) for a, b in self.parts if a <= i < b), (0, len(self)))
-                    i = first + int(asked.draws(REPLACED, attempt).bits()[place] % np.uint64(stop - first))
+                    bits = int(asked.draws(REPLACED, attempt).bits()[place])
+                    alike = None if self.alike is None or attempt >= LIKE_IT else self.alike.like(i)
+                    i = first + bits % (stop - first) if alike is None else int(alike[bits % len(alike)])
         asked = asked.take(places)
         of_view = [samples] * max((m.views for m in self.modalities.values()), default=1)
         if self.neighbours is not None:

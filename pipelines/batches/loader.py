@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Sampler
 from clx.pipelines.batches.batch import BadRow, Batch, Key
 from clx.pipelines.batches.cells import reads_files
 from clx.pipelines.batches.dataset import BatchDataset
-from clx.pipelines.batches.mixture import Mixture
 from clx.pipelines.data.permutation import HELD, BlockPermutation, Permutation
 from clx.pipelines.data.row_groups import WINDOW
 from clx.pipelines.system.cores import own_cores
@@ -29,6 +28,13 @@ from clx.pipelines.system.signals import leave_to_parent
 
 class Lost(Failed):
     """A process that reads data is gone, or where they are is out of reach. The run itself is as it was."""
+
+
+class Rule(Protocol):
+    """Says which rows a step has, in place of an order of all."""
+
+    def step(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows of a step of the run `[B]`, and how often each came before."""
 
 
 @dataclass
@@ -47,8 +53,8 @@ class Order(Sampler[Key]):
     """Batches of the whole run."""
     weights: NDArray[np.float64] | None = None
     """Rows are drawn in these proportions, again and again, instead of each once an epoch."""
-    mixture: Mixture | None = None
-    """Sources that rows are taken from by their shares; an epoch has as many rows as all of them."""
+    rule: Rule | None = None
+    """Sources that rows are taken from by their shares, or which rows meet; an epoch has as many rows as there are."""
     blocks: NDArray[np.int64] | None = None
     """Where blocks of rows begin that are fetched as a whole, `[N + 1]` with the end: rows of a few at a time are
     mixed."""
@@ -67,7 +73,7 @@ class Order(Sampler[Key]):
         for done in range(self.start, self.stop):
             if done // self.per_epoch != epoch:
                 epoch = done // self.per_epoch
-                if self.mixture is not None or drawn is not None:
+                if self.rule is not None or drawn is not None:
                     pass
                 elif computed:
                     order = self._computed([self.seed, 2, epoch])
@@ -75,8 +81,8 @@ class Order(Sampler[Key]):
                     shuffled, turns = self._held(epoch)
             at = done % self.per_epoch
             part = slice(at * size, (at + 1) * size)
-            if self.mixture is not None:
-                yield Key(epoch, at, *self.mixture.step(done))
+            if self.rule is not None:
+                yield Key(epoch, at, *self.rule.step(done))
             elif drawn is not None:
                 yield Key(epoch, at, *self._drawn(drawn, epoch, at))
             elif computed:

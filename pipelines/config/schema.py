@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from clx.pipelines.config.batches_schema import Batches
 from clx.pipelines.config.data_schema import Data, Section
 from clx.pipelines.config.options import old_key
 from clx.pipelines.config.stages import Stage, in_order
@@ -114,6 +115,8 @@ class Train(Section):
     steps: Annotated[int, Field(ge=1)] | None = None
     """Total optimiser steps; overrides `epochs`."""
     batch_size: Annotated[int, Field(ge=2)] = 256
+    batches: Batches | None = None
+    """Which rows meet in a batch, by a column; any rows when not given."""
     chunk: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     """Rows that a tower encodes at a time, with the loss and the gradient of the whole batch: it holds the activations
     of a chunk, for a third more time. `auto` finds how many fit; all of the batch when not given."""
@@ -163,6 +166,8 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _one_copy(self) -> "Train":
+        if self.batches is not None:
+            self.batches.check_size(self.batch_size)
         if self.shard and self.second is not None and self.second.momentum is not None:
             raise ValueError(
                 "shard keeps a part of each tower, and the copy of second.momentum is whole: leave one out"
@@ -267,6 +272,12 @@ class Config(Section):
             raise ValueError("run is for the first of stages: the others begin with the one before them")
         if self.stages and self.stages[0].freeze:
             raise ValueError("freeze is not for the first of stages, which takes nothing over")
+        return self
+
+    @model_validator(mode="after")
+    def _one_order(self) -> "Config":
+        if self.train.batches is not None:
+            self.train.batches.check_data(self.data)
         return self
 
     @model_validator(mode="after")

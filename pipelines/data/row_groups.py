@@ -233,13 +233,20 @@ def blocks_of(manifest: Manifest) -> NDArray[np.int64] | None:
     return None
 
 
-def training_blocks(manifest: Manifest, drawn: bool) -> NDArray[np.int64] | None:
-    """The same of training rows. Raises `BadInput` where rows are `drawn` from anywhere, and where one of several
+ANYWHERE = {
+    "data.balance.by: sampling": "data.balance.by: weights does not",
+    "train.batches": "on this machine they are read from anywhere",
+    "data.train with several sources": "a pattern names several tables as one source",
+}
+"""What takes rows from anywhere, and what to do instead."""
+
+
+def training_blocks(manifest: Manifest, anywhere: str | None = None) -> NDArray[np.int64] | None:
+    """The same of training rows. Raises `BadInput` where something takes rows from `anywhere`, and where one of several
     sources has such groups: each of them would be fetched again and again."""
     parts = [replace(part, rows=all_rows(part.table.num_rows)) for part in manifest.parts] or [manifest]
     grouped = next((part for part in parts if blocks_of(part) is not None), None)
-    if grouped is not None and (drawn or manifest.parts):
-        how = "data.balance.by: sampling" if drawn else "data.train with several sources"
-        what = "data.balance.by: weights does not" if drawn else "a pattern names several tables as one source"
-        raise BadInput(f"{how} takes rows from anywhere, and {grouped.name} is fetched by row groups: {what}")
+    how = anywhere or ("data.train with several sources" if manifest.parts else None)
+    if grouped is not None and how is not None:
+        raise BadInput(f"{how} takes rows from anywhere, and {grouped.name} is fetched by row groups: {ANYWHERE[how]}")
     return blocks_of(manifest)

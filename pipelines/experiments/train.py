@@ -11,6 +11,7 @@ from warnings import warn
 from clx.pipelines.batches.columns import said_of_readings
 from clx.pipelines.batches.cuts import cut_lines, guessed_lines
 from clx.pipelines.batches.loader import Lost
+from clx.pipelines.batches.meetings import meetings_of
 from clx.pipelines.batches.telling_columns import TELLS, telling_columns
 from clx.pipelines.config.load import dump
 from clx.pipelines.config.schema import Config
@@ -135,6 +136,8 @@ def say_understood(run: Run, splits: dict[str, Manifest], progress: Progress) ->
     """What the data were taken for, before time is spent on them, and a warning of columns that tell the answer."""
     for line in in_three_lines(understood(run.config, splits)):
         progress.say(line)
+    if (meetings := meetings_of(run.config, splits["train"])) is not None:
+        progress.say(meetings.line())
     for column, answer in telling_columns(run.config, run.modalities, splits["train"]):
         warn(f"column {column!r} is among the inputs: {TELLS.format(answer=answer)}", ClxWarning, stacklevel=2)
 

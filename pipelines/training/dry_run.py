@@ -7,6 +7,7 @@ from torch import Tensor
 
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
+from clx.pipelines.batches.meetings import meetings_of
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.secrets import without_secrets
 from clx.pipelines.data.manifest import Manifest
@@ -28,6 +29,7 @@ def dry_run(config: Config) -> dict[str, Any]:
     planned = plan(config, len(splits["train"]))
     checked = check_stages(config, splits) if config.stages else None
     run = prepare(config, splits) if checked is None else checked.last
+    meetings = meetings_of(run.config, splits["train"])
     learned = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in run.model.parameters() if not p.requires_grad)
     objective = sum(p.numel() for p in run.objective.parameters())
@@ -38,6 +40,7 @@ def dry_run(config: Config) -> dict[str, Any]:
         "batches_per_epoch": planned.per_epoch,
         **stages,
         "steps": planned.steps,
+        **({} if meetings is None else {"batches": meetings.described()}),
         "device": str(device),
         "precision": str(pick_precision(config.train.precision, device)).removeprefix("torch."),
         "parameters": {"learned": learned, "frozen": frozen, "objective": objective},

@@ -11,7 +11,8 @@ from torch import Tensor
 from clx.losses.base import Loss
 from clx.pipelines.batches.batch import Batch, ahead
 from clx.pipelines.batches.columns import column_of
-from clx.pipelines.batches.loader import Order
+from clx.pipelines.batches.loader import Order, Rule
+from clx.pipelines.batches.meetings import meetings_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.row_groups import training_blocks
 from clx.pipelines.model.build import Run
@@ -52,9 +53,13 @@ class Trainer:
         self.learner = Learner(run, config.train, plan.steps, group)
         if self.learner.second is not None:
             self.learner.second.check(run, splits["train"])
+        meetings = meetings_of(config, splits["train"])
         self.rows, self.draw = training_rows(run, splits["train"])
-        self.mixture = mixture_of(run, splits["train"])
-        self.blocks = training_blocks(self.rows.manifest, self.draw is not None)
+        self.rows.alike = None if meetings is None else meetings.values
+        self.rule: Rule | None = mixture_of(run, splits["train"]) or meetings
+        sampled = None if self.draw is None else "data.balance.by: sampling"
+        anywhere = sampled if meetings is None else "train.batches"
+        self.blocks = training_blocks(self.rows.manifest, anywhere)
         self.val = validation_rows(run, splits["val"]) if "val" in splits else None
         if config.train.patience is not None and self.val is None:
             raise BadInput("train.patience needs val rows to wait on: set data.val, or leave it out")
@@ -122,7 +127,7 @@ class Trainer:
             start=self.step,
             stop=self.plan.steps,
             weights=self.draw,
-            mixture=self.mixture,
+            rule=self.rule,
             blocks=self.blocks,
         )
         pin = self.learner.device.type == "cuda"

@@ -70,7 +70,7 @@ def test_a_bad_row_gives_its_place_to_one_of_its_own_source() -> None:
 
 def test_an_order_of_several_sources_resumes_and_is_divided_among_ranks() -> None:
     def order(start: int) -> Order:
-        return Order(100, 10, 1, start=start, stop=25, mixture=of((0.5, 0.3, 0.2)))
+        return Order(100, 10, 1, start=start, stop=25, rule=of((0.5, 0.3, 0.2)))
 
     keys = list(order(0))
     assert [(key.epoch, key.number) for key in keys[9:12]] == [(0, 9), (1, 0), (1, 1)]

@@ -224,13 +224,15 @@ def _is_group(asked: str) -> bool:
 def test_rows_from_anywhere_are_refused(server: FileServer) -> None:
     parquet(server.folder / "p.parquet")
     manifest = load_manifest(f"{server.url}/p.parquet")
-    assert training_blocks(manifest, False) is not None
+    assert training_blocks(manifest) is not None
     with pytest.raises(BadInput, match="p.parquet is fetched by row groups: data.balance.by: weights does not"):
-        training_blocks(manifest, True)
+        training_blocks(manifest, "data.balance.by: sampling")
+    with pytest.raises(BadInput, match="train.batches takes rows from anywhere, and .*p.parquet is fetched by row"):
+        training_blocks(manifest, "train.batches")
     (server.folder / "a.csv").write_text("text\nanother\n")
     several = load_splits(Data(train=[f"{server.url}/p.parquet", str(server.folder / "a.csv")]), 0)["train"]
     with pytest.raises(BadInput, match="p.parquet is fetched by row groups: a pattern"):
-        training_blocks(several, False)
+        training_blocks(several)
 
 
 def test_a_server_that_fails_in_the_middle(server: FileServer) -> None:
