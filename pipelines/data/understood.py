@@ -36,8 +36,8 @@ def understood(
         unused: why columns are not used, where that is known.
 
     Returns:
-        `columns`, each with `column`, `kind`, `use`, `missing` (cells, of all splits) and an `example`; `left_out`,
-        each with `reason`, `count` and an `example`; `notes`, what one might not expect, in words; `splits`
+        `columns`, each with `column`, `kind`, `use`, `missing` (cells, of the splits that have it) and an `example`;
+        `left_out`, each with `reason`, `count` and an `example`; `notes`, what one might not expect, in words; `splits`
         by name with their `rows` and what they are `from`.
     """
     train = splits["train"]
@@ -47,7 +47,8 @@ def understood(
         if column in MADE and (config.data.windows or config.data.long) and column not in uses:
             continue
         use = uses.get(column) or f"not used: {(unused or {}).get(column, NOT_NAMED)}"
-        missing = sum(int(missing_in(manifest, column, found.kind).sum()) for manifest in splits.values())
+        having = [manifest for manifest in splits.values() if column in manifest.columns]
+        missing = sum(int(missing_in(manifest, column, found.kind).sum()) for manifest in having)
         example = _example(train, column)
         columns.append({"column": column, "kind": found.kind, "use": use, "missing": missing, "example": example})
     parts = {
@@ -90,6 +91,10 @@ def uses_of(config: Config, manifest: Manifest) -> dict[str, str]:
     if data.neighbours is not None:
         add(data.neighbours.group, "group of neighbours")
         add(data.neighbours.time, "time of neighbours")
+    batches = config.train.batches
+    if batches is not None:
+        add(batches.together, "batches: its rows meet")
+        add(batches.distinct, "batches: its rows never meet")
     if data.long is not None:
         add(data.long.id, "whose steps: a row per series")
     return {column: ", ".join(dict.fromkeys(said)) for column, said in uses.items()}

@@ -1,6 +1,8 @@
 """Batches by a column: whose rows meet, that no row is lost without a word, and that counters alone decide."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from clx.modalities.image import Image
 from clx.pipelines.batches.batch import Key
+from clx.pipelines.batches.check import check_source
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import Order
 from clx.pipelines.batches.meetings import (
@@ -26,6 +29,7 @@ from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.values import Values, values_of
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.training.dry_run import dry_run
 from clx.pipelines.training.rank_part import Part
 from samples import manifest, png
 
@@ -209,3 +213,21 @@ def test_a_bad_row_gives_its_place_to_one_of_its_value_while_there_is_one() -> N
     found = [data[Key(epoch, 0, np.array([1, 4]))].sample_id.tolist() for epoch in range(30)]
     assert {one for one, _ in found} == {0}
     assert {other for _, other in found} == {0, 2, 3, 5}  # nothing else is of its value
+
+
+def test_what_batches_look_like_is_told_before_training(tmp_path: Path, write: Any) -> None:
+    train = write("a.csv", "text,caption,tie\n" + "".join(f"a word {i},thing {i},{i // 5}\n" for i in range(22)))
+    test = write("b.csv", "text,caption\none,two\nthree,four\n")  # a column to meet by is of training alone
+    raw = {"data": {"train": train, "test": test}, "modalities": {"text": {"width": 32, "layers": 1}}}
+    raw |= {"objective": "clip", "train": {"batch_size": 5, "batches": {"together": "tie"}}, "eval": []}
+    raw["modalities"] |= {"caption": {"like": "text", "column": "caption"}}
+    made = tmp_path / "c.yaml"
+    made.write_text(json.dumps(raw))
+    report = check_source(None, str(made))
+    assert report["ok"]
+    assert {found["column"]: found["use"] for found in report["columns"]}["tie"] == "batches: its rows meet"
+    told = report["batches"]
+    assert (told["values"], told["batches_of_a_pass"], told["rows_left_out_of_a_pass"]) == (5, 4, 2)
+    assert told["rows_of_a_value"] == {"min": 2, "median": 5, "max": 5}
+    assert told["values_of_a_batch"] == {"min": 1, "mean": 1.0, "max": 1}
+    assert dry_run(Config.model_validate(raw))["batches"] == told
