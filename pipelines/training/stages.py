@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from clx.pipelines.batches.meetings import meetings_of
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.stage_configs import trained_before
 from clx.pipelines.data.manifest import Manifest
@@ -54,6 +55,7 @@ def _prepared(config: Config, splits: dict[str, Manifest], source: Run | None, k
     if second is not None:
         second.check(run, splits["train"])
     training_rows(run, splits["train"])
+    meetings_of(run.config, splits["train"])
     return run
 
 
