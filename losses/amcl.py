@@ -11,29 +11,27 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clx.losses.base import Embeddings, Loss, register, require_two_inputs, zero_loss
-from clx.losses.primitives.blocks import by_blocks
+from clx.losses.base import Embeddings, Loss, average, register, require_two_inputs, zero_loss
+from clx.losses.primitives.blocks import by_blocks, of_block
 from clx.losses.primitives.functional import unit
 from clx.losses.primitives.masks import chosen
 
 
-def adaptive(
-    x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, low: float, high: float, nearest: int, beta: float
-) -> Tensor:
+def adaptive(z: Tensor, phi: Tensor, low: float, high: float, nearest: int, beta: float) -> Tensor:
     """AMCL of one head, the mean over the 2B rows of [x; y]:
 
     -s+ / t+ + 1/k sum_n s_n / t_n + beta (D/2 log t+ + 1 / t+) - beta sum_n (log t_n + 1 / t_n),
     n the k nearest rows of other items, t = low + (high - low) sigmoid(-phi(a).phi(b))
 
     Args:
-        x, y: `[B, D]`, unit rows, B >= 2; row i of both is one item.
-        of_x, of_y: phi of them, `[B, E]`.
+        z: `[2B, D]`, unit rows [x; y], B >= 2; row i of both is one item.
+        phi: of them, `[2B, E]`.
 
     Reference:
         Wang et al. 2024, arXiv 2310.05615, equations 2.1 to 2.3.
     """
-    size, z, phi = len(x), torch.cat([x, y]), torch.cat([of_x, of_y])
-    items = torch.arange(size, device=x.device).repeat(2)
+    size = len(z) // 2
+    items = torch.arange(size, device=z.device).repeat(2)
 
     def temperature(product: Tensor) -> Tensor:
         return low + (high - low) * torch.sigmoid(-product)
@@ -41,11 +39,11 @@ def adaptive(
     def terms(s: Tensor, rows: slice, phi: Tensor) -> tuple[Tensor]:
         hidden = s.masked_fill(items[rows, None] == items, -math.inf)
         near, place = hidden.topk(min(nearest, 2 * size - 2), 1)
-        t = temperature((phi[rows] @ phi.T).gather(1, place))
+        t = temperature((of_block(phi, rows) @ phi.T).gather(1, place))
         return ((near / t).mean(1).sum() - beta * (t.log() + 1 / t).sum(),)
 
-    own, t = torch.linalg.vecdot(x, y), temperature(torch.linalg.vecdot(of_x, of_y))
-    positive: Tensor = -own / t + beta * (x.shape[1] / 2 * t.log() + 1 / t)
+    own, t = torch.linalg.vecdot(*z.chunk(2)), temperature(torch.linalg.vecdot(*phi.chunk(2)))
+    positive: Tensor = -own / t + beta * (z.shape[1] / 2 * t.log() + 1 / t)
     return positive.mean() + by_blocks(terms, z, z, phi, copies=2)[0] / (2 * size)
 
 
@@ -98,7 +96,13 @@ class AMCL(Loss):
     def through(self, network: nn.ModuleList, x: Tensor) -> Tensor:
         """Two layers; with fewer columns by the first so many of theirs, as `dims` cuts any row."""
         w = x.shape[1]
-        first, second = ((layer.weight[:w, :w].to(x), layer.bias[:w].to(x)) for layer in network)  # type: ignore[index]
+
+        def cut(layer: nn.Linear) -> tuple[Tensor, Tensor]:
+            if layer.in_features == w:
+                return layer.weight.to(x), layer.bias.to(x)
+            return layer.weight[:w, :w].to(x), layer.bias[:w].to(x)
+
+        first, second = map(cut, network)  # type: ignore[arg-type]
         return functional.linear(functional.linear(x, *first).relu(), *second)
 
     def forward(self, z: Embeddings, *, present: dict[str, Tensor] | None = None) -> Tensor:
@@ -111,14 +115,13 @@ class AMCL(Loss):
             rows = chosen([present[a] & present[b] for a, b in pairs])
         terms = []
         for (a, b), both in zip(pairs, rows, strict=True):
-            x, y, total = z[a][both], z[b][both], []
-            if len(x) > 1:
+            x, total = torch.cat([z[a][both], z[b][both]]), []
+            if len(x) > 2:
                 for head in self.projections:
-                    u, v = unit(self.through(head, x)), unit(self.through(head, y))  # type: ignore[arg-type]
-                    given = u, v, self.through(self.phi, u), self.through(self.phi, v)
+                    u = unit(self.through(head, x))  # type: ignore[arg-type]
                     limits = self.min_temperature, self.max_temperature
-                    total.append(adaptive(*given, *limits, self.nearest, self.beta))
+                    total.append(adaptive(u, self.through(self.phi, u), *limits, self.nearest, self.beta))
                 terms.append(torch.stack(total).sum())
         if len(terms) < len(pairs):
             self.log["skipped_pairs"] = len(pairs) - len(terms)
-        return torch.stack(terms).mean() if terms else zero_loss(z)
+        return average(terms) if terms else zero_loss(z)

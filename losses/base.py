@@ -77,22 +77,22 @@ class Loss(nn.Module):
         Raises:
             ValueError: if the embeddings are not `[B, D]` tensors of one shape.
         """
-        shapes = {rows.shape for rows in z.values()}
-        if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+        first = next(iter(z.values()))
+        if first.dim() != 2 or any(rows.shape != first.shape for rows in z.values()):
             raise ValueError(f"embeddings must share one shape [B, D], got { {n: [*r.shape] for n, r in z.items()} }")
         for other in ("negatives", "keys"):
             if rows_of := extras.get(other):
                 extras[other] = {name: at_least_float32(rows) for name, rows in rows_of.items()}
         self.log.clear()
-        device = next(iter(z.values())).device.type
-        on = torch.is_autocast_enabled(device)  # entering the context takes longer than asking
-        half = on and device == "cuda" and torch.get_autocast_dtype(device) == torch.bfloat16
-        with torch.autocast(device, enabled=False) if on else nullcontext(), bfloat16_products(half):
-            if extras.get("steps"):
-                extras["steps"] = {
-                    name: (at_least_float32(rows), mask) for name, (rows, mask) in extras["steps"].items()
-                }
-            result: Tensor = super().__call__({name: at_least_float32(rows) for name, rows in z.items()}, **extras)
+        if extras.get("steps"):
+            extras["steps"] = {name: (at_least_float32(rows), mask) for name, (rows, mask) in extras["steps"].items()}
+        z, device = {name: at_least_float32(rows) for name, rows in z.items()}, first.device.type
+        if not torch.is_autocast_enabled(device):  # entering the context takes longer than asking
+            alone: Tensor = super().__call__(z, **extras)
+            return alone
+        half = device == "cuda" and torch.get_autocast_dtype(device) == torch.bfloat16
+        with torch.autocast(device, enabled=False), bfloat16_products(half):
+            result: Tensor = super().__call__(z, **extras)
             return result
 
     def count(self, name: str, number: Tensor | int) -> None:

@@ -53,7 +53,10 @@ class Clustered(Queue):
     def neighbours(self, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Of unit rows `[N, W]` each, the nearest rows `[N, count, W]` out of the cluster of its nearest prototype, and
         which of them there are `[N, count]`."""
-        old, directions = (unit(x[:, : rows.shape[1]].to(rows.dtype)) for x in (self.rows, self.prototypes))
+        width = rows.shape[1]
+        old, directions = (x[:, :width].to(rows.dtype) for x in (self.rows, self.prototypes))
+        if width < self.rows.shape[1]:
+            old, directions = unit(old), unit(directions)
         cluster = (rows @ directions.T).argmax(1)
         near = (rows @ old.T).masked_fill(cluster[:, None] != self.of, -torch.inf).topk(min(count, len(old)), 1)
         return old[near.indices], near.values.isfinite() & self.begun

@@ -9,8 +9,9 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
-from clx.losses.base import Embeddings, Loss, register, require_two_inputs, zero_loss
+from clx.losses.base import Embeddings, Loss, average, register, require_two_inputs, zero_loss
 from clx.losses.primitives.blocks import by_blocks, without_self
 from clx.losses.primitives.functional import units
 from clx.losses.primitives.masks import chosen, mean_where
@@ -26,7 +27,7 @@ def attraction(views: Sequence[Tensor], tau: float = 1.0, present: Tensor | None
         present: `[V, B]`; an item with one view alone has no term.
     """
     if len(views) == 2 and present is None:
-        return (views[0] - views[1]).square().sum() / len(views[0])
+        return mse_loss(views[0], views[1], reduction="sum") / len(views[0])
     z = torch.stack(list(views), 1)
     costs = (z[:, :, None] - z[:, None]).square().sum(3)  # [B, V, V]
     usable = ~torch.eye(len(views), dtype=torch.bool, device=z.device).expand_as(costs)
@@ -40,14 +41,14 @@ def attraction(views: Sequence[Tensor], tau: float = 1.0, present: Tensor | None
 def repulsion(x: Tensor, y: Tensor, tau: float = 1.0) -> Tensor:
     """-mean_i sum_{j != i} w_j |x_i - y_j|^2, w = softmax_{j != i}(-tau |x_i - y_j|^2), of `[B, D]`, B >= 2; scalar."""
 
-    def terms(s: Tensor, rows: slice, of_x: Tensor, of_y: Tensor) -> tuple[Tensor]:
+    def terms(s: Tensor, rows: slice, of_y: Tensor) -> tuple[Tensor]:
         # -tau |x - y|^2 but for what is the same in a whole row; what stands for the row itself has no weight
         logits = without_self(torch.add(2 * tau * s, of_y, alpha=-tau), rows, -1e30)
         weights = logits.softmax(1)
-        return (of_x[rows].sum() - torch.linalg.vecdot(weights, logits).sum() / tau,)
+        return ((weights * logits).sum(),)
 
     with multiplying(None):  # the three parts cancel: rounded, near rows would seem far
-        return by_blocks(terms, x, y, x.square().sum(1), y.square().sum(1))[0] / -len(x)
+        return (by_blocks(terms, x, y, y.square().sum(1))[0] / tau - x.square().sum()) / len(x)
 
 
 @register("cacr")
@@ -96,4 +97,4 @@ class CACR(Loss):
         if not len(next(iter(u.values()))):
             return zero_loss(z)
         total = self.alpha * attraction(list(u.values()), self.tau_positive, there)
-        return total + self.beta * torch.stack(apart).mean() if apart else total
+        return total + self.beta * average(apart) if apart else total

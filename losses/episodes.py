@@ -10,15 +10,16 @@ from torch import Tensor
 
 from clx.losses.base import register
 from clx.losses.metric import ByGroups
-from clx.losses.primitives.blocks import by_blocks, off_self
+from clx.losses.primitives.blocks import by_blocks, on_self, similarities
 from clx.losses.primitives.masks import group_sizes
+from clx.losses.primitives.tiles import is_small
 
 SUSANA = "Mendez-Ruiz et al. 2023, arXiv 2305.09062 (SuSana Distancia)"
 
 
 def distance(squares: Tensor) -> Tensor:
     """Square roots; of what is 0 but for rounding 0, without gradient."""
-    return torch.where(squares <= 1e-12, 0, squares).clamp(min=1e-24).sqrt()
+    return torch.nn.functional.threshold(squares, 1e-12, 1e-24).sqrt()
 
 
 def proto_triplet(z: Tensor, groups: Tensor, margin: float) -> Tensor:
@@ -32,21 +33,29 @@ def proto_triplet(z: Tensor, groups: Tensor, margin: float) -> Tensor:
     Returns:
         Scalar, the mean over rows that are not alone in their group.
     """
+    if len(z) <= 32 and is_small(z, len(z)):  # so few that the number of operations is what takes time
+        same = groups[:, None] == groups
+        member = same.to(z.dtype)
+        size, sums = member.sum(1), similarities(member, z.T)  # of each row's group
+        near = distance((z - (sums - z) / (size - 1).clamp(min=1)[:, None]).square().sum(1))
+        nearest = torch.cdist(z, sums / size[:, None]).masked_fill(same, math.inf).amin(1)
+        alone = size == 1
+        return (near - nearest + margin).masked_fill(alone, 0).relu().sum() / max(1, len(z) - int(alone.sum()))
     size, first = group_sizes(groups)
     sums = torch.zeros_like(z).index_add(0, first, z)
     count = torch.zeros_like(z[:, 0]).index_add_(0, first, torch.ones_like(z[:, 0]))
     centres = sums / count.clamp(min=1)[:, None]
-    usable = size > 1
+    alone, places = size == 1, torch.arange(len(z), device=z.device)
     near = distance((z - (sums[first] - z) / (size - 1).clamp(min=1)[:, None]).square().sum(1))
-    places = torch.arange(len(z), device=z.device)
 
     def terms(s: Tensor, rows: slice, near: Tensor, of_z: Tensor, of_centres: Tensor) -> tuple[Tensor]:
         squares = of_z[rows, None] + of_centres - 2 * s
         nearest = squares.masked_fill((count == 0) | (first[rows, None] == places), math.inf).amin(1)
-        return (torch.where(usable[rows], near[rows] - distance(nearest) + margin, 0).relu().sum(),)
+        left = near[rows] - distance(nearest) + margin
+        return (left.masked_fill(alone[rows], 0).relu().sum(),)
 
     total = by_blocks(terms, z, centres, near, z.square().sum(1), centres.square().sum(1))[0]
-    return total / usable.sum().clamp(min=1)
+    return total / (~alone).sum().clamp(min=1)
 
 
 def neighbourhood(z: Tensor, groups: Tensor, nearest: int) -> Tensor:
@@ -61,21 +70,26 @@ def neighbourhood(z: Tensor, groups: Tensor, nearest: int) -> Tensor:
         Scalar, at least 0; a row that lacks one kind is left out; 0 where all do.
     """
 
-    def mean_distance(s: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
-        near = s.masked_fill(~kind, -math.inf).topk(min(nearest, len(z)), 1).values
-        found = near != -math.inf
-        count = found.sum(1)
-        far = distance(2 - 2 * near.masked_fill(~found, 1))
-        return torch.where(found, far, 0).sum(1) / count.clamp(min=1) / 2, count > 0
+    def mean_distance(s: Tensor, out: Tensor) -> tuple[Tensor, Tensor | None]:
+        near = s.masked_fill(out, -math.inf).topk(min(nearest, len(z)), 1).values
+        if s.is_cpu and near.numel() and float(near.detach().amin()) > -math.inf:
+            return distance(2 - 2 * near).mean(1) / 2, None
+        none = near == -math.inf
+        count = (~none).sum(1)
+        far = distance(2 - 2 * near.masked_fill(none, 1)).masked_fill(none, 0)
+        return far.sum(1) / count.clamp(min=1) / 2, count > 0
 
     def terms(s: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         same = groups[rows, None] == groups
-        (close, some), (apart, others) = mean_distance(s, same & off_self(s, rows)), mean_distance(s, ~same)
-        usable = some & others
-        return torch.where(usable, (1 - close) * apart, 0).sum(), usable.sum().to(s.dtype)
+        (close, some), (apart, others) = mean_distance(s, ~same | on_self(s, rows)), mean_distance(s, same)
+        found = (1 - close) * apart
+        usable = others if some is None else some if others is None else some & others
+        if usable is None:  # all
+            return found.sum(), s.new_full((), len(s))
+        return torch.where(usable, found, 0).sum(), usable.sum().to(s.dtype)
 
     total, count = by_blocks(terms, z, z)
-    mean = torch.where(count > 0, total / count.clamp(min=1), 1)
+    mean = (total + (count == 0)) / count.clamp(min=1)  # 1 of no rows
     return -mean.clamp(min=1e-12).log()
 
 

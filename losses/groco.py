@@ -32,11 +32,11 @@ def places(x: Tensor, steepness: float) -> Tensor:
         head, tail = slice(0, first), slice(first + 2 * pairs, n)
         a, b = x[:, first : tail.start].unflatten(1, (pairs, 2)).unbind(2)
         keep = torch.atan(steepness * (b - a)) / math.pi + 0.5
-        low, high = keep * a + (1 - keep) * b, (1 - keep) * a + keep * b
+        low, high = b.lerp(a, keep), a.lerp(b, keep)
         x = torch.cat([x[:, head], torch.stack([low, high], 2).flatten(1), x[:, tail]], 1)
         a, b = shares[:, :, first : tail.start].unflatten(2, (pairs, 2)).unbind(3)
         keep = keep[:, None]
-        swapped = torch.stack([keep * a + (1 - keep) * b, (1 - keep) * a + keep * b], 3).flatten(2)
+        swapped = torch.stack([b.lerp(a, keep), a.lerp(b, keep)], 3).flatten(2)
         shares = torch.cat([shares[:, :, head], swapped, shares[:, :, tail]], 2)
     return shares
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clx.losses.base import register
 from clx.losses.pairwise import Negatives, WithNegatives
-from clx.losses.primitives.blocks import by_blocks, kept_pairs
+from clx.losses.primitives.blocks import by_blocks, of_block, same_pairs
 from clx.losses.primitives.functional import paired_similarity
 
 
@@ -30,14 +30,14 @@ def energy_hinge(
     Reference:
         Jiang et al. 2022, arXiv 2203.06875.
     """
-    size, inside = len(x), kept_pairs(ids)
+    size, inside = len(x), same_pairs(ids)
 
     def terms(s: Tensor, rows: slice, positive: Tensor) -> tuple[Tensor]:
-        kept = inside(s[:, :size], rows)
+        out = inside(s[:, :size], rows)
         if negatives is not None:
-            kept = torch.cat([kept, negatives.kept(s[:, size:], rows)], 1)
-        nearest = s.masked_fill(~kept, -math.inf).amax(1)
-        return ((margin - positive[rows] + nearest).relu().sum(),)
+            out = torch.cat([out, negatives.out(s[:, size:], rows)], 1)
+        nearest = s.masked_fill(out, -math.inf).amax(1)
+        return ((margin - of_block(positive, rows) + nearest).relu().sum(),)
 
     candidates = y if negatives is None else torch.cat([y, negatives.rows])
     return by_blocks(terms, x, candidates, paired_similarity(x, y))[0] / size

@@ -1,6 +1,5 @@
 """Hydra, since renamed to SimLAP: any two classes may be positives, in the space that a gate for the two opens."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -11,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clx.losses.base import Embeddings, Tempered, register, zero_loss
-from clx.losses.primitives.blocks import by_blocks
+from clx.losses.primitives.blocks import by_blocks, of_block
 from clx.losses.primitives.draws import permutation
-from clx.losses.primitives.functional import lse, softplus, unit
+from clx.losses.primitives.forms import NEVER
+from clx.losses.primitives.functional import softplus, unit
 from clx.losses.primitives.masks import stack_present
 
 
@@ -34,21 +34,23 @@ def gated_contrast(z: Tensor, gates: Tensor, labels: Tensor, partners: Tensor, t
     Reference:
         Wu et al. 2024, arXiv 2410.18200.
     """
-    squares = gates.square()
-    own = (squares * z.square()).sum(1)
+    squares, of_z = gates.square(), z.square()
+    own = torch.linalg.vecdot(squares, of_z)
+    whole = labels.is_cpu and len(labels) > 0 and int(labels.min()) >= 0
     given = temperature if isinstance(temperature, Tensor) else z.new_full((), temperature)
 
     def terms(s: Tensor, rows: slice, own: Tensor, g: Tensor, of_z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        lengths = own[rows, None] * (g[rows] @ of_z.T)
+        lengths = of_block(own, rows)[:, None] * (of_block(g, rows) @ of_z.T)
         logits = s * lengths.clamp(min=1e-24).rsqrt() / t
-        known = (labels >= 0) & (labels[rows, None] >= 0)
-        positive = known & (labels == partners[rows, None])
-        negative = known & ~positive & (labels != labels[rows, None])
-        against = lse(logits.masked_fill(~negative, -math.inf), 1)
-        losses = softplus(against[:, None] - logits)
-        return torch.where(positive, losses, 0).sum(), positive.sum().to(s.dtype)
+        positive, no_negative = labels == partners[rows, None], labels == labels[rows, None]
+        if not whole:
+            known = (labels >= 0) & (labels[rows, None] >= 0)
+            positive, no_negative = positive & known, no_negative | ~known
+        against = logits.masked_fill(no_negative | positive, NEVER).logsumexp(1)
+        losses = softplus(against[:, None] - logits) * positive
+        return losses.sum(), positive.sum().to(s.dtype)
 
-    total, count = by_blocks(terms, squares * z, z, own, squares, z.square(), given, copies=2)
+    total, count = by_blocks(terms, squares * z, z, own, squares, of_z, given, copies=2)
     return total / count.clamp(min=1)
 
 

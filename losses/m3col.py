@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, register, require_two_inputs, zero_loss
+from clx.losses.primitives.blocks import similarities
 from clx.losses.primitives.draws import beta, permutation, uniform
 from clx.losses.primitives.functional import paired_similarity, unit
 from clx.losses.primitives.masks import chosen
@@ -29,12 +30,16 @@ def mixed_contrast(
         temperature: positive.
     """
     x, y = unit(mixed), unit(other)
+    mass = share.scatter_add(0, partner, 1 - share)  # of each column
+    if both_ways and is_small(x, len(x)):
+        s = similarities(x, y) / temperature
+        hits = (s.diagonal() * share).sum() + (s.gather(1, partner[:, None])[:, 0] * (1 - share)).sum()
+        return (s.logsumexp(1).sum() + mass @ s.logsumexp(0) - 2 * hits) / (2 * len(x))
     over_columns, over_rows = cross(x, y, temperature)
     hit = paired_similarity(x, y[partner].lerp(y, share[:, None]), temperature)
     loss = (over_columns - hit).mean()
     if not both_ways:
         return loss
-    mass = share.scatter_add(0, partner, 1 - share)  # of each column
     return (loss + (mass * over_rows - hit).mean()) / 2
 
 

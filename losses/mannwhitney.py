@@ -13,7 +13,7 @@ from torch.autograd import Function
 from clx.losses.base import register
 from clx.losses.pairwise import Negatives, PairwiseWithNegatives
 from clx.losses.primitives.autograd import first_order_only, nan_unless_finite, sum_dtype
-from clx.losses.primitives.blocks import Terms, by_blocks, kept_pairs
+from clx.losses.primitives.blocks import Terms, by_blocks, same_pairs
 from clx.losses.primitives.functional import paired_similarity, softplus
 
 DEGREE = 8
@@ -49,17 +49,17 @@ def mann_whitney(
     few = len(x) ** 2 < 4 * (DEGREE + 1) * parts
     curve = positives if few else coefficients(positives, t, parts)
 
-    def summed(keep: Callable[[Tensor, slice], Tensor]) -> Terms:
+    def summed(leave_out: Callable[[Tensor, slice], Tensor]) -> Terms:
         def terms(s: Tensor, rows: slice, curve: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            kept = keep(s, rows)
+            out = leave_out(s, rows)
             values = softplus((s[:, :, None] - curve) / t).sum(2) if few else looked_up(s, curve)
-            return (values * kept).sum(), kept.sum().to(s.dtype)
+            return values.masked_fill(out, 0).sum(), (~out).sum().to(s.dtype)
 
         return terms
 
-    total, count = by_blocks(summed(kept_pairs(ids)), x, y, curve, t)
+    total, count = by_blocks(summed(same_pairs(ids)), x, y, curve, t)
     if negatives is not None:
-        more, besides = by_blocks(summed(negatives.kept), x, negatives.rows, curve, t)
+        more, besides = by_blocks(summed(negatives.out), x, negatives.rows, curve, t)
         total, count = total + more, count + besides
     return total, count
 

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Loss, register, zero_loss
-from clx.losses.primitives.blocks import by_blocks, off_self
+from clx.losses.primitives.blocks import by_blocks, on_self
 from clx.losses.primitives.functional import lse, softplus, unit
 from clx.losses.primitives.masks import stack_present
 
@@ -35,20 +35,20 @@ def multi_similarity(
 
     def terms(s: Tensor, rows: slice) -> tuple[Tensor]:
         same = groups[rows, None] == groups
-        positive, negative = same & off_self(s, rows), ~same
+        no_positive, no_negative = ~same | on_self(s, rows), same
         if mining is not None:
             known = s.detach()
-            farthest = known.masked_fill(~positive, math.inf).amin(1, keepdim=True)
-            nearest = known.masked_fill(~negative, -math.inf).amax(1, keepdim=True)
-            # said the other way round, so that a similarity that is NaN stays and shows
-            negative = negative & ~(known <= farthest - mining)
-            positive = positive & ~(known >= nearest + mining)
+            farthest = known.masked_fill(no_positive, math.inf).amin(1, keepdim=True)
+            nearest = known.masked_fill(no_negative, -math.inf).amax(1, keepdim=True)
+            # what is left out, so that a similarity that is NaN stays and shows
+            no_negative = no_negative | (known <= farthest - mining)
+            no_positive = no_positive | (known >= nearest + mining)
         if alpha * (1 + base) < 60 and beta * (1 - base) < 60:  # no exponential of a cosine can overflow
-            pull = torch.log1p((torch.exp(-alpha * (s - base)) * positive).sum(1))
-            push = torch.log1p((torch.exp(beta * (s - base)) * negative).sum(1))
+            pull = torch.log1p(torch.exp(-alpha * (s - base)).masked_fill(no_positive, 0).sum(1))
+            push = torch.log1p(torch.exp(beta * (s - base)).masked_fill(no_negative, 0).sum(1))
         else:
-            pull = softplus(lse((-alpha * (s - base)).masked_fill(~positive, -math.inf), 1))
-            push = softplus(lse((beta * (s - base)).masked_fill(~negative, -math.inf), 1))
+            pull = softplus(lse((-alpha * (s - base)).masked_fill(no_positive, -math.inf), 1))
+            push = softplus(lse((beta * (s - base)).masked_fill(no_negative, -math.inf), 1))
         return ((pull / alpha + push / beta).sum(),)
 
     return by_blocks(terms, z, z)[0] / len(z)
@@ -81,7 +81,7 @@ def triplets(
 
     def terms(s: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         same = groups[rows, None] == groups
-        positive = same & off_self(s, rows)
+        positive = same & ~on_self(s, rows)
         if distance == "euclidean":
             squares = 2 - 2 * s
             s = -torch.where(squares <= 1e-12, 0, squares).clamp(min=1e-24).sqrt()
@@ -90,6 +90,10 @@ def triplets(
             nearest = s.masked_fill(same, -math.inf).amax(1)
             usable = positive.any(1) & ~same.all(1)
             left = torch.where(usable, nearest - farthest + margin, 0).relu()
+            return left.sum(), (left > 0).sum().to(s.dtype)
+        if mining == "all" and n <= 32:  # so few that a sort takes longer than all triplets
+            one = (positive[:, :, None] & ~same[:, None]).to(s.dtype)
+            left = (s[:, None] - s[:, :, None] + margin).relu() * one
             return left.sum(), (left > 0).sum().to(s.dtype)
         ordered, order = s.detach().masked_fill(same, -math.inf).sort(1)
         values = torch.where(ordered == -math.inf, 0, s.gather(1, order))
@@ -118,9 +122,11 @@ class ByGroups(Loss):
     fits = ("labels",)
 
     def forward(self, z: Embeddings, *, labels: Tensor, present: dict[str, Tensor] | None = None) -> Tensor:
-        x, items = stack_present(z, present)
-        labels = torch.where(labels < 0, -1 - torch.arange(len(labels), device=labels.device), labels)
-        return self.of_groups(unit(x), labels[items]) if len(x) > 1 else zero_loss(z)
+        x, items = stack_present(z, present) if present is not None or len(z) > 1 else (next(iter(z.values())), None)
+        if not labels.is_cpu or (len(labels) and int(labels.min()) < 0):
+            labels = torch.where(labels < 0, -1 - torch.arange(len(labels), device=labels.device), labels)
+        groups = labels if items is None else labels[items]
+        return self.of_groups(unit(x), groups) if len(x) > 1 else zero_loss(z)
 
     def of_groups(self, u: Tensor, groups: Tensor) -> Tensor:
         """Of unit rows `[N, D]` and the number of each one's group `[N]`."""

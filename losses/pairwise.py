@@ -139,11 +139,11 @@ class Negatives(NamedTuple):
     edit: DifferentIds | None = None
     """Which of them (columns) are none for which anchor (rows)."""
 
-    def kept(self, s: Tensor, rows: slice) -> Tensor:
-        """Which of them are negatives of these anchors, in the shape of a block of similarities `[b, N]`."""
+    def out(self, s: Tensor, rows: slice) -> Tensor:
+        """Which of them are no negatives of these anchors, in the shape of a block of similarities `[b, N]`."""
         if self.edit is None:
-            return torch.ones_like(s, dtype=torch.bool)
-        return self.edit.ids[rows, None] != self.edit.of_columns
+            return torch.zeros_like(s, dtype=torch.bool)
+        return self.edit.ids[rows, None] == self.edit.of_columns
 
 
 Among = Callable[[Tensor, Tensor, Tensor | None, Negatives | None, Tensor | slice], Tensor]

@@ -1,6 +1,5 @@
 """PG-RANK: rankings drawn from the scores, of which good ones become likelier."""
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -11,12 +10,13 @@ from torch import Tensor
 from clx.losses.base import Embeddings, register
 from clx.losses.pairwise import Pairwise, item_ids
 from clx.losses.primitives.blocks import by_blocks
-from clx.losses.primitives.functional import lse
+from clx.losses.primitives.forms import NEVER
 from clx.losses.primitives.masks import group_sizes
 
 
 def gumbel(seed: Tensor, rows: Tensor, columns: int, kind: torch.dtype) -> Tensor:
-    """Gumbel noise for `[b]` numbers of rows and all columns, `[b, M]`, that follows from the seed and the place alone.
+    """Gumbel noise for `[b]` numbers of rows and all columns, that follows from the seed and the place alone: `[b, M]`,
+    or `[S, b, M]` of seeds `[S, 1, 1]`.
 
     So any part of the rows, on any rank, has the noise that it has in the whole.
     """
@@ -28,18 +28,17 @@ def gumbel(seed: Tensor, rows: Tensor, columns: int, kind: torch.dtype) -> Tenso
 
 
 def log_probabilities(scores: Tensor, ranking: Tensor) -> Tensor:
-    """Plackett-Luce's of each of the first k places, `[b, k]`, given those before: of scores `[b, M]`."""
-    chosen = scores.gather(1, ranking)
-    below, terms = lse(scores.scatter(1, ranking, -math.inf), 1), []
-    for score in chosen.flip(1).unbind(1):  # from the last place on
-        below = torch.logaddexp(below, score)
-        terms.append(score - below)
-    return torch.stack(terms[::-1], 1)
+    """Plackett-Luce's of each of the first k places, `[..., b, k]`, given those before: of scores `[..., b, M]`."""
+    chosen, count = scores.gather(-1, ranking), ranking.shape[-1]
+    below = scores.scatter(-1, ranking, NEVER).logsumexp(-1, keepdim=True)
+    left = torch.cat([chosen, below], -1)[..., None, :]  # of which place k is chosen among those from k on
+    over = torch.ones(count, count + 1, dtype=torch.bool, device=scores.device).tril(-1)
+    return chosen - left.masked_fill(over, NEVER).logsumexp(-1)
 
 
 def discounted(gains: Tensor) -> Tensor:
-    """Gains `[b, k]` at their places, each over log2 of 1 + its place."""
-    places = torch.arange(gains.shape[1], device=gains.device, dtype=gains.dtype)
+    """Gains `[..., k]` at their places, each over log2 of 1 + its place."""
+    places = torch.arange(gains.shape[-1], device=gains.device, dtype=gains.dtype)
     return gains / (places + 2).log2()
 
 
@@ -121,15 +120,15 @@ class PGRank(Pairwise):
         def terms(s: Tensor, rows: slice, tau: Tensor) -> tuple[Tensor, ...]:
             scores, places = s / tau, torch.arange(rows.start, rows.stop, device=s.device)
             logs, parts = [], []
-            for seed in seeds:
-                drawn = scores.detach() + gumbel(seed, places, s.shape[1], s.dtype)
-                ranking = drawn.topk(count, 1).indices
-                logs.append(log_probabilities(scores, ranking))
+            for some in seeds.split(max(1, (1 << 18) // max(1, s.numel()))):
+                drawn = scores.detach() + gumbel(some[:, None, None], places, s.shape[1], s.dtype)
+                ranking = drawn.topk(count, 2).indices
+                logs.append(log_probabilities(scores.expand_as(drawn), ranking))
                 gains = (groups[ranking] == groups[rows, None]).to(s.dtype)
                 parts.append(discounted(gains) / ideal[rows, None])
-            found = torch.stack(parts)
+            found = torch.cat(parts)
             weights = weights_of(found, self.baseline, self.credit)
-            surrogate = -(weights * torch.stack(logs)).sum() / len(seeds)
+            surrogate = -(weights * torch.cat(logs)).sum() / len(seeds)
             return surrogate - surrogate.detach() - found.sum() / len(seeds), found.new_zeros(())
 
         given = tau if isinstance(tau, Tensor) else x.new_full((), tau)

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings, register
 from clx.losses.pairwise import OverPairs, item_ids
-from clx.losses.primitives.blocks import by_blocks, kept_pairs
+from clx.losses.primitives.blocks import by_blocks, of_block, same_pairs
 from clx.losses.primitives.draws import uniform
+from clx.losses.primitives.forms import NEVER
 from clx.losses.primitives.masks import group_sizes
 
 
 def dynamic_margin(
-    s: Tensor, kept: Tensor, positive: Tensor, nearest: int, low: float, high: float, temperature: float
+    s: Tensor, out: Tensor, positive: Tensor, nearest: int, low: float, high: float, temperature: float
 ) -> Tensor:
     """sum_n w_n max(0, s_n - p + m_n) of each row, over its nearest negatives n: `[B]`.
 
@@ -24,17 +25,16 @@ def dynamic_margin(
 
     Args:
         s: `[B, M]`, similarities.
-        kept: `[B, M]`, which of them are negatives.
+        out: `[B, M]`, which of them are no negatives.
         positive: p, `[B]`.
         nearest: how many negatives count; all where there are fewer.
     """
-    hard = s.masked_fill(~kept, -math.inf).topk(min(nearest, s.shape[1]), 1).values
-    margin = (positive[:, None] - hard).abs().clamp(low, high).detach()
-    left = torch.where(hard == -math.inf, 0, hard - positive[:, None] + margin).relu()
-    wrong = ~(left <= 0)  # NaN shows
-    weights = (hard / temperature).masked_fill(~wrong, -math.inf)
-    weights = weights.masked_fill(~wrong.any(1, keepdim=True), 0).softmax(1)
-    return (weights * left).sum(1)
+    hard = s.masked_fill(out, -math.inf).topk(min(nearest, s.shape[1]), 1).values
+    apart = hard - positive[:, None]
+    left = (apart + apart.detach().abs().clamp(low, high)).relu()  # 0 where there is no negative
+    weights = (hard / temperature).masked_fill(left <= 0, NEVER).softmax(1)  # NaN shows; a row that is right has none
+    found: Tensor = torch.linalg.vecdot(weights, left)
+    return found
 
 
 def partners(ids: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -98,12 +98,12 @@ class PRIME(OverPairs):
     def both_ways(self, x: Tensor, y: Tensor, ids: Tensor | None, generator: torch.Generator | None) -> Tensor:
         """The mean of both directions, of unit rows."""
         given = self.nearest, self.min_margin, self.max_margin, self.weight_temperature
-        kept, total = kept_pairs(ids), []
+        out, total = same_pairs(ids), []
         for a, b in ((x, y), (y, x)):
             partner = b if ids is None else b[partners(ids, generator)]
 
             def terms(s: Tensor, rows: slice, positive: Tensor) -> tuple[Tensor]:
-                return (dynamic_margin(s, kept(s, rows), positive[rows], *given).sum(),)
+                return (dynamic_margin(s, out(s, rows), of_block(positive, rows), *given).sum(),)
 
             total.append(by_blocks(terms, a, b, torch.linalg.vecdot(a, partner))[0] / len(a))
-        return torch.stack(total).mean()
+        return (total[0] + total[1]) / 2

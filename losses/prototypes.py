@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Tempered, average, register, zero_loss
-from clx.losses.directed import in_turn
+from clx.losses.directed import Rows, in_turn
 from clx.losses.primitives.functional import unit
 
 
@@ -28,6 +28,12 @@ def balanced(scores: Tensor, epsilon: float, rounds: int = 3) -> Tensor:
         the range of float32 where a score is 88 epsilon.
     """
     logits = scores / epsilon
+    if logits.is_cpu and logits.numel() and float(logits.abs().amax()) < 30:  # no exponential leaves the range
+        codes = logits.exp()
+        for _ in range(rounds):
+            codes = codes / codes.sum(0)
+            codes = codes / codes.sum(1, keepdim=True)
+        return codes
     for _ in range(rounds):
         logits = logits - logits.logsumexp(0)
         logits = logits - logits.logsumexp(1, keepdim=True)
@@ -53,9 +59,15 @@ class WithPrototypes(Tempered):
     def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
         self.directions = nn.Parameter(torch.randn(self.prototypes, dim) / math.sqrt(dim))
 
-    def scores(self, rows: Tensor, directions: Tensor) -> Tensor:
-        """Cosines `[B, K]` of rows `[B, W]` with prototypes `[K, D]`, of which the first W columns count."""
-        return unit(rows) @ unit(directions[:, : rows.shape[1]]).T
+    def scores(self, rows: Sequence[Tensor], directions: Tensor) -> list[Tensor]:
+        """Cosines `[B, K]` of each of some `[B, W]` with prototypes `[K, D]`, of which the first W columns count."""
+        width = rows[0].shape[1]
+        columns = unit(directions if width == directions.shape[1] else directions[:, :width]).T
+        return [unit(each) @ columns for each in rows]
+
+    def of_names(self, z: Embeddings, there: dict[str, Rows], directions: Tensor) -> dict[str, Tensor]:
+        """`scores` of the rows that are there, by name."""
+        return dict(zip(z, self.scores([x[there[name]] for name, x in z.items()], directions), strict=True))
 
 
 @register("swav")
@@ -88,7 +100,7 @@ class SwAV(WithPrototypes):
         there, ways = in_turn(z, present)
         if not ways:
             return zero_loss(z)
-        scores = {name: self.scores(x[there[name]], self.directions) for name, x in z.items()}
+        scores = self.of_names(z, there, self.directions)
         codes = {name: balanced(each.detach(), self.epsilon, self.rounds) for name, each in scores.items()}
         place = {(way.start, way.end): way.of_start for way in ways}
         return average([cross_entropy(codes[b][place[b, a]], scores[a][place[a, b]], self.tau) for a, b in place])
@@ -142,11 +154,11 @@ class DINO(WithPrototypes):
         with torch.no_grad():
             if learns:  # before the keys, as the copy's weights have moved
                 self.slow.lerp_(self.directions.to(self.slow), 1 - self.prototype_momentum)
-            told = {name: self.scores(keys[name][there[name]], self.slow) for name in z}
+            told = self.of_names({name: keys[name] for name in z}, there, self.slow)
             codes = {name: ((each - self.center) / self.teacher_temperature).softmax(1) for name, each in told.items()}
             if learns:
                 mean = torch.cat(list(told.values())).mean(0)
                 self.center.lerp_(mean.to(self.center), 1 - self.center_momentum)
-        scores = {name: self.scores(x[there[name]], self.directions) for name, x in z.items()}
+        scores = self.of_names(z, there, self.directions)
         place = {(way.start, way.end): way.of_start for way in ways}
         return average([cross_entropy(codes[b][place[b, a]], scores[a][place[a, b]], self.tau) for a, b in place])

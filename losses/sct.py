@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clx.losses.base import Embeddings, Loss, register, require_two_inputs, zero_loss
-from clx.losses.primitives.blocks import by_blocks
+from clx.losses.primitives.blocks import by_blocks, of_block
 from clx.losses.primitives.functional import unit
 from clx.losses.primitives.masks import chosen
 
@@ -32,8 +32,8 @@ def distilled(
 
     def terms(s: Tensor, rows: slice) -> tuple[Tensor]:
         with torch.no_grad():
-            teacher = (reference[rows] @ candidates.T / teacher_temperature).log_softmax(1)
-        return ((teacher.exp() * (teacher - (s / temperature).log_softmax(1))).sum(),)
+            teacher = (of_block(reference, rows) @ candidates.T / teacher_temperature).log_softmax(1)
+        return (functional.kl_div((s / temperature).log_softmax(1), teacher, reduction="sum", log_target=True),)
 
     return by_blocks(terms, predicted, candidates)[0] / len(predicted)
 
@@ -98,20 +98,24 @@ class SCT(Loss):
             every = chosen([*(present[a] & present[b] for a, b in pairs), *(present[n] for n in names)])
         width = next(iter(z.values())).shape[1]
         queues = self.queues.to(next(iter(z.values())))
-        seen = {n: unit(z[n][rows]).detach() for n, rows in zip(names, every[len(pairs) :], strict=True)}
-        columns = {n: torch.cat([unit(queues[self.place(n), :, :width]), seen[n]]) for n in names}
+        if width < queues.shape[2]:
+            queues = functional.normalize(queues[:, :, :width], dim=2)
+        with torch.no_grad():
+            seen = {n: unit(z[n][rows]) for n, rows in zip(names, every[len(pairs) :], strict=True)}
+        columns = {n: torch.cat([queues[self.place(n)], seen[n]]) for n in names}
         terms = []
         for (a, b), both in zip(pairs, every, strict=False):
             x, y = z[a][both], z[b][both]
             if len(x):
                 for own, other, name in ((x, y, a), (y, x, b)):
-                    given = self.predict(other), unit(own), columns[name]
+                    reference = seen[name] if present is None else unit(own.detach())
+                    given = self.predict(other), reference, columns[name]
                     terms.append(distilled(*given, self.student_temperature, self.teacher_temperature))
         if len(terms) < 2 * len(pairs):
             self.log["skipped_pairs"] = len(pairs) - len(terms) // 2
         if self.training and self.remembers:
             self.enqueue(columns)
-        return torch.stack(terms).mean() * 2 if terms else zero_loss(z)
+        return torch.stack(terms).sum() * 2 / len(terms) if terms else zero_loss(z)
 
     def place(self, name: str) -> int:
         """Number of a name's queue; a modality used without views has that of its first view."""

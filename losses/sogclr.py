@@ -10,20 +10,22 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Exclude, Tempered, register, require_two_inputs, zero_loss
+from clx.losses.base import Embeddings, Exclude, Tempered, average, register, require_two_inputs, zero_loss
 from clx.losses.infonce import other_rows
 from clx.losses.memory import Remembering
 from clx.losses.pairwise import item_ids
 from clx.losses.primitives.autograd import with_gradients
-from clx.losses.primitives.functional import unit
+from clx.losses.primitives.functional import units
 from clx.losses.primitives.masks import chosen, group_sizes, mean_where
 from clx.losses.primitives.streaming import cross_margins
 
 
 def moved(average: Tensor, now: Tensor, gamma: float) -> Tensor:
     """log((1 - gamma) u + gamma g), `[B]`, from the logarithms of both; of g alone where u is 0, as at the start."""
-    high, share = torch.maximum(average, now), torch.where(now > average, torch.full_like(now, 1 - gamma), gamma)
-    return torch.where(average == -math.inf, now, high + torch.log1p(share * torch.expm1(-(now - average).abs())))
+    if gamma == 1:
+        return now
+    both = torch.logaddexp(average + math.log(1 - gamma), now + math.log(gamma))
+    return torch.where(average == -math.inf, now, both)
 
 
 def next_temperatures(
@@ -74,37 +76,50 @@ class MovingContrast(Remembering):
             self.setup(list(z), next(iter(z.values())).shape[1])
         size, pairs = len(sample_id), list(itertools.combinations(z, 2))
         ids = item_ids(self.exclude, size, labels, sample_id, repeats)
-        every = torch.arange(size, device=sample_id.device)
-        rows = [every] * len(pairs) if present is None else chosen([present[a] & present[b] for a, b in pairs])
+        rows: Sequence[Tensor | slice] = [slice(None)] * len(pairs)
+        if present is not None:
+            rows = chosen([present[a] & present[b] for a, b in pairs])
         past = self.recall(sample_id).to(z[pairs[0][0]].dtype) if self.training else None
         later, terms = None if past is None else past.clone(), []
         for (a, b), both in zip(pairs, rows, strict=True):
-            if len(both) < 2:
+            seen = {name: z[name] if present is None else z[name][both] for name in (a, b)}
+            if len(seen[a]) < 2:
                 continue
-            u, own = {a: unit(z[a][both]), b: unit(z[b][both])}, None if ids is None else ids[both]
+            u, own = units(seen), None if ids is None else ids[both]
             for x, y in ((a, b), (b, a)):
                 place = self.sides.index((x, y)) * len(self.fresh)
                 columns = slice(place, place + len(self.fresh))
                 value, new = self.side(u[x], u[y], own, None if past is None else past[both, columns])
                 terms.append(value)
                 if later is not None and new is not None:
-                    kept = new.isfinite().all(1, keepdim=True)  # a spoiled step leaves nothing behind
-                    later[both, columns] = torch.where(kept, new, later[both, columns])
+                    later[both, columns] = new
         skipped = len(pairs) - len(terms) // 2
         if skipped:
             self.log["skipped_pairs"] = skipped
-        if later is not None:
-            self.remember(sample_id, later)
-        return torch.stack(terms).mean() if terms else zero_loss(z)
+        if later is not None and past is not None:
+            of_sides = later.unflatten(1, (len(self.sides), len(self.fresh)))
+            kept = of_sides.isfinite().all(2, keepdim=True)  # a spoiled step leaves nothing behind
+            self.remember(sample_id, torch.where(kept, of_sides, past.view_as(of_sides)).flatten(1))
+        return average(terms) if terms else zero_loss(z)
 
     def side(self, x: Tensor, y: Tensor, ids: Tensor | None, past: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The loss of unit rows `x` among `y`, and what is remembered from now on instead of `past` `[B, K]`."""
         raise NotImplementedError
 
 
-def log_count(x: Tensor, ids: Tensor | None) -> Tensor:
-    """Logarithm of the number of negatives of each row, `[B]`; -inf for none."""
-    return (x.new_full((len(x),), len(x) - 1) if ids is None else (len(x) - group_sizes(ids)[0]).to(x.dtype)).log()
+def log_mean(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """log mean over negatives n of exp((x_i.n - x_i.y_i) / t), `[B]`, B at least 2, and whether there are any, None for
+    all; 0 without."""
+    margins = cross_margins(x, y, temperature, other_rows(ids), both=False)
+    if ids is None:
+        return margins - math.log(len(x) - 1), None
+    count = len(x) - group_sizes(ids)[0]
+    has = count > 0
+    return torch.where(has, margins - count.clamp(min=1).to(x.dtype).log(), 0), has
+
+
+def mean_of(terms: Tensor, has: Tensor | None) -> Tensor:
+    return terms.mean() if has is None else mean_where(has, terms)
 
 
 @register("sogclr")
@@ -133,17 +148,16 @@ class SogCLR(MovingContrast, Tempered):
     rho: Annotated[float, Ge(0)] = 0.0  # how far a learned temperature is kept from falling
 
     def side(self, x: Tensor, y: Tensor, ids: Tensor | None, past: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        count = log_count(x, ids)
-        has = count != -math.inf
-        margins = torch.where(has, cross_margins(x, y, self.tau, other_rows(ids), both=False), 0)
-        now = margins - torch.where(has, count, 0)
+        now, has = log_mean(x, y, self.tau, ids)
         if past is None:
-            return mean_where(has, self.tau * (now + self.rho)), None
-        log_u = moved(past[:, 0], now.detach(), self.gamma)
+            return mean_of(self.tau * (now + self.rho), has), None
+        known = now.detach()
+        log_u = moved(past[:, 0], known, self.gamma)
         tau = self.tau.detach() if isinstance(self.tau, Tensor) else self.tau
-        weights = tau * (now.detach() - log_u).exp()
-        terms = self.tau * (log_u + self.rho) + weights * (now - now.detach())
-        return mean_where(has, terms), torch.where(has, log_u, past[:, 0])[:, None]
+        weights = tau * (known - log_u).exp()
+        terms = self.tau * (log_u + self.rho) + weights * (now - known)
+        later = log_u if has is None else torch.where(has, log_u, past[:, 0])
+        return mean_of(terms, has), later[:, None]
 
 
 @register("isogclr")
@@ -194,23 +208,23 @@ class ISogCLR(MovingContrast):
         return {"temperature": torch.where(sides[:, :, 0] > -math.inf, sides[:, :, 1], torch.nan).nanmean(1)}
 
     def side(self, x: Tensor, y: Tensor, ids: Tensor | None, past: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        count = log_count(x, ids)
-        has = count != -math.inf
         log_u, tau, mean = (x.new_full((len(x), 3), 0) if past is None else past).unbind(1)
         if past is None:
             tau = torch.full_like(log_u, self.initial_temperature)
         with torch.enable_grad():
             left, right = (x / tau[:, None]).detach().requires_grad_(), y.detach().requires_grad_()
-            margins = torch.where(has, cross_margins(left, right, 1.0, other_rows(ids), both=False), 0)
-        now = margins.detach() - torch.where(has, count, 0)
+            means, has = log_mean(left, right, 1.0, ids)
+        now = means.detach()
         log_u = now if past is None else moved(log_u, now, self.gamma)
-        weights = torch.where(has, tau * (now - log_u).exp(), 0) / has.sum().clamp(min=1)
-        dx, dy = torch.autograd.grad(margins, (left, right), weights)
-        value = mean_where(has, tau * (log_u + self.rho))
+        count = len(x) if has is None else has.sum().clamp(min=1)
+        weights = tau * (now - log_u).exp() / count
+        dx, dy = torch.autograd.grad(means, (left, right), weights)
+        value = mean_of(tau * (log_u + self.rho), has)
         value = with_gradients(value, (x, y), (dx / tau[:, None], dy))
         if past is None:
             return value, None
-        slope = log_u + self.rho - torch.linalg.vecdot(left.detach(), dx) / tau * has.sum()
+        slope = log_u + self.rho - torch.linalg.vecdot(left.detach(), dx) / tau * count
         low, high = self.min_temperature, self.max_temperature
         tau, mean = next_temperatures(tau, mean, slope, self.rate, self.momentum, low, high)
-        return value, torch.where(has[:, None], torch.stack([log_u, tau, mean], 1), past)
+        later = torch.stack([log_u, tau, mean], 1)
+        return value, later if has is None else torch.where(has[:, None], later, past)

@@ -7,6 +7,7 @@ formula may sort, choose the nearest or take weighted means.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -21,6 +22,10 @@ Terms = Callable[..., tuple[Tensor, ...]]
 """Called with `[b, M]` similarities of a block of rows with all columns, the block's slice of rows, and the tensors
 given besides, whole. It returns the sum of what its rows tell `[]`, and further sums without gradient, counts say.
 It may change the similarities in place, and must draw nothing."""
+
+
+FEW = 4096
+"""Pairs, so few that the number of operations is what takes time."""
 
 
 def block_rows(x: Tensor, columns: int) -> int:
@@ -41,8 +46,8 @@ def by_blocks(terms: Terms, x: Tensor, y: Tensor, *others: Tensor, copies: int =
         Scalars, of which the first has a gradient. Where `ranks` share the rows, sums over all of them.
     """
     x, y = at_least_float32(x), at_least_float32(y)
-    if is_small(x, max(len(x), len(y))):
-        return terms(_Similarities.apply(x, y), slice(0, len(x)), *others)  # type: ignore[no-untyped-call]
+    if is_small(x, len(x), columns=len(y)):
+        return terms(similarities(x, y), slice(0, len(x)), *others)
     found: tuple[Tensor, ...] = _ByBlocks.apply(terms, copies, x, y, *others)  # type: ignore[no-untyped-call]
     return found
 
@@ -111,28 +116,47 @@ class _ByBlocks(Function):
         return None, None, *(g * next(kept) if need else None for need in ctx.needs_input_grad[2:])
 
 
-def off_self(like: Tensor, rows: slice) -> Tensor:
-    """Whether a column is another row than the one of the block `[b, M]` that it is compared with."""
+def similarities(x: Tensor, y: Tensor) -> Tensor:
+    """`x y^T` `[N, M]`, all at once, in the precision of its inputs in backward too."""
+    return _Similarities.apply(x, y)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def of_block(x: Tensor, rows: slice) -> Tensor:
+    """`x[rows]`, without a place in the graph where these are all."""
+    return x if rows.start == 0 and rows.stop == len(x) else x[rows]
+
+
+def on_self(like: Tensor, rows: slice) -> Tensor:
+    """Whether a column is the very row of the block `[b, M]` that it is compared with. Not to be changed in place."""
+    if like.numel() <= FEW and like.is_cpu:
+        return _on_self(like.shape[1], rows.start, rows.stop)
     place = torch.arange(like.shape[1], device=like.device)
-    return place != place[rows, None]
+    return place == place[rows, None]
+
+
+@lru_cache(maxsize=32)
+def _on_self(columns: int, start: int, stop: int) -> Tensor:
+    with torch.inference_mode(False):  # what is kept must serve a later training step
+        place = torch.arange(columns)
+        return place == place[start:stop, None]
 
 
 def without_self(s: Tensor, rows: slice, value: float = -math.inf) -> Tensor:
     """A block in which the similarity of each row with itself is replaced, in place where it is large."""
-    if s.numel() <= 4096:  # autograd takes longer to follow a change in place than this copy
-        return s.masked_fill(~off_self(s, rows), value)
+    if s.numel() <= FEW:  # autograd takes longer to follow a change in place than this copy
+        return s.masked_fill(on_self(s, rows), value)
     s.diagonal(rows.start).fill_(value)
     return s
 
 
-def kept_pairs(ids: Tensor | None = None, of_columns: Tensor | None = None) -> Callable[[Tensor, slice], Tensor]:
-    """A function of a block and its rows: which pairs are of different ids `[b, M]`, by default of different rows.
+def same_pairs(ids: Tensor | None = None, of_columns: Tensor | None = None) -> Callable[[Tensor, slice], Tensor]:
+    """A function of a block and its rows: which pairs are of one id `[b, M]`, by default of one row.
 
     Args:
         ids: `[N]`, of the rows; with `None` each row has its own.
         of_columns: `[M]`, of the columns; `ids` by default.
     """
     if ids is None:
-        return off_self
+        return on_self
     columns = ids if of_columns is None else of_columns
-    return lambda s, rows: ids[rows, None] != columns
+    return lambda s, rows: ids[rows, None] == columns

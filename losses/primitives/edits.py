@@ -65,6 +65,8 @@ class DifferentIds:
         if s.is_cuda:  # comparing all pairs is faster than waiting for the places of equal ids
             s.masked_fill_(self.ids[i, None] == self.of_columns[j], -math.inf)
             return None
+        if 8 * len(s) <= s.shape[1]:  # so few rows that comparing takes less time than a sort of the columns
+            return (self.ids[i, None] != self.of_columns[j]).to(s.dtype)
         values, order, unique = self._sort(j)
         if not unique:
             return (self.ids[i, None] != self.of_columns[j]).to(s.dtype)

@@ -27,7 +27,7 @@ def units(z: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def paired_similarity(x: Tensor, y: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """Similarity of each row of `x` with the same row of `y`, over the temperature: `[B]`."""
     similarity: Tensor = torch.linalg.vecdot(x, y)
-    return similarity / temperature
+    return similarity if isinstance(temperature, float) and temperature == 1 else similarity / temperature
 
 
 def softplus(x: Tensor) -> Tensor:

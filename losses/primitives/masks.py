@@ -33,9 +33,9 @@ def group_sizes(ids: Tensor) -> tuple[Tensor, Tensor]:
 
 def stack_present(z: Mapping[str, Tensor], present: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor]:
     """The present rows of all names, concatenated `[N, D]`, and the number of each row's item `[N]`."""
-    size = len(next(iter(z.values())))
-    items = torch.cat([torch.arange(size, device=next(iter(z.values())).device)] * len(z))
-    rows = torch.cat(list(z.values()))
+    first, several = next(iter(z.values())), len(z) > 1
+    items = torch.arange(len(first), device=first.device)
+    items, rows = (items.repeat(len(z)), torch.cat(list(z.values()))) if several else (items, first)
     if present is None:
         return rows, items
     mask = torch.cat([present[name] for name in z])

@@ -53,7 +53,7 @@ def cross(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None =
         edit: masks or reweights tiles; a row with nothing left gives -inf and no gradient.
     """
     x, y = at_least_float32(x), at_least_float32(y)
-    if is_small(x, max(len(x), len(y))):
+    if is_small(x, len(x), columns=len(y)):
         both: Tensor = DenseCross.apply(temperature, edit, True, False, x, y)  # type: ignore[no-untyped-call]
         return both[: len(x)], both[len(x) :]
     return _Cross.apply(temperature, edit, True, x, y)  # type: ignore[no-any-return, no-untyped-call]
@@ -62,7 +62,7 @@ def cross(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None =
 def cross_rows(x: Tensor, y: Tensor, temperature: Tensor | float, edit: Edit | None = None) -> Tensor:
     """The first result of `cross` alone, which is cheaper: log-sum-exp of `x y^T / temperature` over columns, `[N]`."""
     x, y = at_least_float32(x), at_least_float32(y)
-    if is_small(x, max(len(x), len(y))):
+    if is_small(x, len(x), columns=len(y)):
         return DenseCross.apply(temperature, edit, False, False, x, y)  # type: ignore[no-any-return, no-untyped-call]
     return _Cross.apply(temperature, edit, False, x, y)[0]  # type: ignore[no-any-return, no-untyped-call]
 
@@ -101,7 +101,7 @@ def cross_margins(
         `[N]` of `x` among the rows of `y`, with `both` followed by `[N]` of `y` among those of `x`.
     """
     x, y = at_least_float32(x), at_least_float32(y)
-    if is_small(x, max(len(x), len(y))):
+    if is_small(x, len(x), columns=len(y)):
         return DenseCross.apply(temperature, edit, both, True, x, y)  # type: ignore[no-any-return, no-untyped-call]
     positive = paired_similarity(x, y, temperature)
     if not both:

@@ -274,7 +274,9 @@ class Grid:
             yield i, j, e if weights is None else e.mul_(weights)
 
 
-def is_small(x: Tensor, size: int, side: int | None = None) -> bool:
-    """Whether the logits of `size` rows like those of `x` are computed all at once: on CPU, up to `side` rows."""
-    small = x.is_cpu and multiplied is None and 0 < size <= min(small_side, side or small_side)
-    return small and ranks.sharers(x, size * size).size == 1
+def is_small(x: Tensor, size: int, side: int | None = None, columns: int | None = None) -> bool:
+    """Whether the logits of `size` rows like those of `x` with as many columns, or so many, are computed all at once:
+    on CPU, up to as many as `side` rows have with each other."""
+    pairs = size * (size if columns is None else columns)
+    small = x.is_cpu and multiplied is None and 0 < pairs <= min(small_side, side or small_side) ** 2
+    return small and ranks.sharers(x, pairs).size == 1

@@ -12,6 +12,9 @@ from clx.losses.infonce import clip
 from clx.losses.siglip import siglip
 from clx.losses.symile import symile, symile_shuffled
 from clx.pipelines.experiments.bench_plain import DENSE, both
+from clx.pipelines.experiments.bench_views import VIEWS
+
+PLAIN = DENSE | VIEWS
 
 Forward = Callable[[list[Tensor]], Tensor]
 """A loss of the embeddings `[B, D]` of every name."""
@@ -195,7 +198,7 @@ def _conr(comparison: Comparison) -> tuple[Forward, Forward]:
 
 
 def _plain(comparison: Comparison) -> tuple[Forward, Forward]:
-    dense = DENSE[comparison.loss]
+    dense = PLAIN[comparison.label or comparison.loss]
     return both(LOSSES[comparison.loss](**dense.options), dense, comparison.batch, comparison.width)
 
 
@@ -213,7 +216,7 @@ COMPARISONS = (
     Comparison("rank-n-contrast", "plain loop", 256, 512, _rank_n_contrast, temperature=2.0, unit=False),
     Comparison("conr", "dense torch", 1024, 512, _conr, views=1, unit=False),
     *(
-        Comparison(name, "plain torch", dense.batch, 128, _plain, views=dense.views, unit=False)
-        for name, dense in DENSE.items()
+        Comparison(name.split()[0], "plain torch", dense.batch, 128, _plain, dense.views, unit=False, label=name)
+        for name, dense in PLAIN.items()
     ),
 )

@@ -227,9 +227,20 @@ def both(loss: Loss, dense: Dense, batch: int, width: int) -> tuple[Forward, For
         "labels": torch.arange(batch) % count,
         "targets": torch.rand(batch, 1, generator=torch.Generator().manual_seed(1)),
         "sample_id": torch.arange(batch),
+        "keys": {name: torch.randn(batch, width) for name in names},
+        "generator": (draw := torch.Generator()),
+        "progress": 0.0,
     }
-    given = {name: extras[name] for name in loss.required()}
-    return (
-        lambda views: loss(dict(zip(names, views, strict=True)), **given),
-        lambda views: dense.of(views, extras, loss),
-    )
+    asked = loss.required() | (loss.needs() & {"generator", "progress"})
+    given = {name: extras[name] for name in asked | ({"labels"} if type(loss).__name__ == "Relation" else set())}
+
+    def ours(views: Views) -> Tensor:
+        draw.manual_seed(0)
+        value: Tensor = loss(dict(zip(names, views, strict=True)), **given)
+        return value
+
+    def plain(views: Views) -> Tensor:
+        draw.manual_seed(0)
+        return dense.of(views, extras, loss)
+
+    return ours, plain

@@ -189,8 +189,8 @@ def prime(c: Case) -> Tensor:
     if h["tau"] == 1:
         wrong = (left > 1e-12) & (c.target == 0)
         assert h["num_negatives"] >= (c.target == 0).sum(1).max()
-        return (dynamic_margin(s, c.target == 0, positive, *given[:3], 1e12) * wrong.sum(1)).mean()
-    return dynamic_margin(s, c.target == 0, positive, *given).mean()
+        return (dynamic_margin(s, c.target != 0, positive, *given[:3], 1e12) * wrong.sum(1)).mean()
+    return dynamic_margin(s, c.target != 0, positive, *given).mean()
 
 
 CHECKS: dict[str, Check] = {
