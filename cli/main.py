@@ -15,6 +15,7 @@ from clx.cli import (
     embed,
     evaluate,
     export,
+    merge,
     mine,
     predict,
     report,
@@ -69,6 +70,7 @@ app.command("embed")(embed.embed)
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
 app.command("mine")(mine.mine)
+app.command("merge")(merge.merge)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.add_typer(data.app, name="data")

@@ -241,6 +241,22 @@ def restore(checkpoint: Checkpoint, model: nn.Module, objective: nn.Module) -> N
         raise BadInput(f"{path} does not fit this run: {' '.join(str(error).split())[:200]}") from None
 
 
+def save_weights(out: Path, run: Run, step: int, score: float | None) -> None:
+    """Write a run with nothing but its weights, a file for each tower, into a folder, as `load` takes it.
+
+    Raises `BadInput` for a modality of a name that is another file's.
+    """
+    for name in run.modalities:
+        if name in ("objective", "model"):
+            raise BadInput(f"a modality called {name!r} cannot be exported: a file of that name is another's")
+    create(out, run)
+    save_parts(out, weights(run.model, run.objective), run.model.towers)
+    names = [*COPIED, *(path.name for path in out.glob("*.safetensors"))]
+    files = {name: {"size": (out / name).stat().st_size, "digest": digest(out / name)} for name in names}
+    meta = {"format": FORMAT, "step": step, "score": score, "torch": str(torch.__version__), "files": files}
+    write_text(out / META, seal(meta))
+
+
 def save_parts(folder: Path, state: dict[str, Tensor], towers: Iterable[str]) -> None:
     """Weights as a file for each of the `towers`, with names that count from it, and one for the rest."""
     files = {tower: f"model.towers.{tower}." for tower in towers}

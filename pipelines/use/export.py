@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from clx.modalities.base import Input
 from clx.pipelines.batches.columns import columns_of, has_columns
@@ -20,10 +19,10 @@ from clx.pipelines.config.secrets import without_secrets
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import choose
 from clx.pipelines.model.build import Run
-from clx.pipelines.runs.checkpoint import create, load, save_parts, weights
-from clx.pipelines.runs.folder import COPIED, META, checkpoints
+from clx.pipelines.runs.checkpoint import load, save_weights
+from clx.pipelines.runs.folder import META, checkpoints
 from clx.pipelines.runs.open import open_model
-from clx.pipelines.system.durable_files import FORMAT, digest, seal, write_text
+from clx.pipelines.system.durable_files import write_text
 from clx.pipelines.system.errors import BadInput, Refused
 from clx.pipelines.use.export_description import about, describe
 from clx.pipelines.use.export_onnx import Unfit, require_onnx, session, to_onnx
@@ -150,14 +149,7 @@ def first_of_each(value: Input) -> Input:
 
 def rebuilt(run: Run, folder: Path, out: Path) -> Run:
     """Write weights, config and facts into `out`, and load them from there."""
-    for name in run.modalities:
-        if name in ("objective", "model"):
-            raise BadInput(f"a modality called {name!r} cannot be exported: a file of that name is another's")
     used = next(c for c in checkpoints(folder) if c.step == run.step)
-    create(out, replace(run, config=without_secrets(run.config)))  # what is exported is given away
-    save_parts(out, weights(run.model, run.objective), run.model.towers)
-    names = [*COPIED, *(path.name for path in out.glob("*.safetensors"))]
-    files = {name: {"size": (out / name).stat().st_size, "digest": digest(out / name)} for name in names}
-    meta = {"format": FORMAT, "step": used.step, "score": used.score, "torch": str(torch.__version__), "files": files}
-    write_text(out / META, seal(meta))
+    given_away = replace(run, config=without_secrets(run.config))
+    save_weights(out, given_away, used.step, used.score)
     return load(out)
