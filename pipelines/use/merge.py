@@ -80,7 +80,7 @@ def merge(
         if value < STRANGERS:
             raise BadInput(
                 f"{runs[0]} and {path} have no common start: the cosine of their weights is {value:.2g}. Merge runs "
-                "that were fine-tuned from one (pretrain.run with freeze: false)"
+                "that were fine-tuned from one (stages: [{run: RUN}, {}])"
             )
     merged, told = merge_states(states, start, by, weight)
     _say(told, by, say)
@@ -139,7 +139,7 @@ def check_alike(one: Path, first: Run, state: State, other: Path, second: Run, t
             if learned.get(key) != its_learned.get(key):
                 raise BadInput(
                     f"{both}: the data taught them other {key} of {name}; train one from the other, or both from one "
-                    "(pretrain.run), which takes them over"
+                    "(stages: [{run: RUN}, {}]), which takes them over"
                 )
     for name in (name for name in state if name.startswith("model.towers.")):
         if name not in theirs or theirs[name].shape != state[name].shape:

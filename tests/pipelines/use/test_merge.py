@@ -43,7 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{k}.png").write_bytes(png(k))
         lines.append(f"{k}.png,picture {k},{k / 7},{'ab'[k % 2]}")
     (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
-    start = {"pretrain": {"run": str(trained(folder, "init")), "freeze": False}}
+    start = {"stages": [{"run": str(trained(folder, "init"))}, {}]}
     trained(folder, "a", **start)
     trained(folder, "b", objective={"name": "siglip"}, **start)
     trained(folder, "stranger", train={"steps": 1, "batch_size": 8, "seed": 1})
