@@ -6,6 +6,7 @@ metrics.jsonl            one line per logged step and validation
 bad_rows.jsonl           rows that could not be used, if any
 remembered.csv           what losses remember of each training row, if they do: doubted labels, temperatures
 results.json             the evaluation that ended training
+card.md                  what the run is, for a reader (see card.py)
 evaluations/             those of clx eval
 stages/                  runs of the stages before the last, by their number
 checkpoints/step-N/      model.safetensors, trainer.pt, copies of config.yaml and facts.json, and, written last,
@@ -40,7 +41,7 @@ from clx.pipelines.runs.stages import PRETRAIN, STAGES, stage_folders
 from clx.pipelines.system.durable_files import Damaged, digest, is_used, unseal
 from clx.pipelines.system.errors import BadInput, ClxWarning
 
-CONFIG, FACTS, META = "config.yaml", "facts.json", "meta.json"
+CONFIG, FACTS, META, CARD = "config.yaml", "facts.json", "meta.json", "card.md"
 WEIGHTS, TRAINER = "model.safetensors", "trainer.pt"
 METRICS, BAD_ROWS, STATE, PROFILE = "metrics.jsonl", "bad_rows.jsonl", "state.json", "profile.json"
 LAST, FOLDER = "results.json", "evaluations"
@@ -235,7 +236,7 @@ def clear(out: Path, *, marked: bool = False) -> None:
         if (out / name).exists():  # the folder itself may be a link to another disk, and stays
             for path in (out / name).iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    for name in (LAST, STATE, BAD_ROWS, METRICS, PROFILE, FACTS):
+    for name in (LAST, STATE, BAD_ROWS, METRICS, PROFILE, FACTS, CARD):
         (out / name).unlink(missing_ok=True)
     if not marked:
         (out / CONFIG).unlink(missing_ok=True)  # last

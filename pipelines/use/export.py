@@ -19,8 +19,9 @@ from clx.pipelines.config.secrets import without_secrets
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import choose
 from clx.pipelines.model.build import Run
+from clx.pipelines.runs.card import card
 from clx.pipelines.runs.checkpoint import load, save_weights
-from clx.pipelines.runs.folder import META, checkpoints
+from clx.pipelines.runs.folder import CARD, META, checkpoints
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.durable_files import write_text
 from clx.pipelines.system.errors import BadInput, Refused
@@ -97,6 +98,7 @@ def export(
             description["modalities"][other] = description["modalities"].get(name, {}) | {"modality": other}
             yield row | {"modality": other}
     write_text(out / "clx.json", json.dumps(description, indent=1, ensure_ascii=False))
+    write_text(out / CARD, card(folder))
 
 
 def refuse_other(out: Path, folder: Path) -> None:

@@ -1,0 +1,188 @@
+"""A model card: what a run is, on a page of Markdown, from what stands in its folder. Without torch."""
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clx.pipelines.config.schema import Config
+from clx.pipelines.config.secrets import without_secrets
+from clx.pipelines.config.task_names import TASKS
+from clx.pipelines.runs import listing, state
+from clx.pipelines.runs.folder import CARD, best, checkpoints, is_number, read_config
+from clx.pipelines.system.durable_files import write_text
+
+PACKAGES = ("clx", "torch", "open-clip-torch", "transformers", "timm", "torchaudio", "tsai")
+FEW = 1000
+"""Rows below which intervals are wide."""
+SHOWN = 40
+"""Figures on the card at most; `clx runs show` has all."""
+
+
+def card(run: Path, name: str | None = None) -> str:
+    """The card of a run folder. Paths of data are told by their last part. Raises `BadInput` for what is no run."""
+    config, results = without_secrets(read_config(run)), listing.read_results(run)
+    parts = [
+        f"# {name or run.resolve().name}\n\n{introduced(config)}",
+        "## Inputs\n\n" + table(["modality", "kind", "encoder", "starts from", "columns"], inputs(config)),
+        "## Data\n\n" + bullets(data(config)),
+        "## Objective\n\n" + bullets(objective(config)),
+        "## Training\n\n" + bullets(training(run, config)),
+        "## Figures\n\n" + figures(results),
+        "## Limits\n\n" + bullets(limits(config, results)),
+        "## Made by\n\n" + made_by(config),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_card(run: Path) -> None:
+    """Write the card of a run into its folder."""
+    write_text(run / CARD, card(run))
+
+
+def introduced(config: Config) -> str:
+    kinds = list(dict.fromkeys(kind_of(name, options) for name, options in config.modalities.items()))
+    read = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
+    names = " + ".join(term.name for term in config.objective)
+    return (
+        f"Encoders of {read}, trained by clx with `{names}` into one space of {config.embed_dim} dimensions. Open it "
+        "with `clx zeroshot`, `embed`, `search`, `eval` or `predict`, or with `clx.use.load` from Python."
+    )
+
+
+def kind_of(name: str, options: dict[str, Any]) -> str:
+    return str(options.get("kind") or name)
+
+
+def inputs(config: Config) -> Iterator[list[str]]:
+    """A line for each modality."""
+    for name, options in config.modalities.items():
+        column = options.get("columns") or options.get("column") or name
+        start = options.get("pretrained")
+        frozen = ", frozen" if options.get("freeze") else ", changed by LoRA" if options.get("lora") else ""
+        if options.get("like"):
+            yield [name, kind_of(name, options), f"that of {options['like']}", "", last_parts(column)]
+        else:
+            given = "default weights" if start is True else last_parts(start) if start else "nothing"
+            yield [name, kind_of(name, options), str(options.get("encoder")), given + frozen, last_parts(column)]
+
+
+def last_parts(value: Any) -> str:
+    """Names, of paths the last part; of more than six the first six and how many there are."""
+    values = value if isinstance(value, list) else [value]
+    shown = [Path(str(each)).name for each in values[:6]]
+    return ", ".join(shown) + (f" and {len(values) - 6} more" if len(values) > 6 else "")
+
+
+def data(config: Config) -> Iterator[str]:
+    yield f"training rows: {' + '.join(Path(source).name for source in config.data.sources)}"
+    for split in ("val", "test"):
+        value = getattr(config.data, split)
+        if isinstance(value, str):
+            yield f"{split} rows: {Path(value).name}"
+        elif value is not None:
+            yield f"{split} rows: a share of {value.fraction:g} of the training rows, drawn by seed {config.train.seed}"
+    if config.data.label:
+        yield f"classes: column `{config.data.label}`"
+    if config.data.target:
+        yield f"targets: {', '.join(f'`{name}`' for name in config.data.target)}"
+
+
+def objective(config: Config) -> Iterator[str]:
+    for term in config.objective:
+        options = {key: value for key, value in term.options.items() if value is not None}
+        said = "".join(f", {key} {value}" for key, value in options.items())
+        about = f" of {', '.join(term.inputs)}" if term.inputs else ""
+        weight = f", weight {term.weight:g}" if term.weight not in (None, 1) else ""
+        yield f"`{term.name}`{about}{said}{weight}"
+
+
+def training(run: Path, config: Config) -> Iterator[str]:
+    known, kept = state.read(run), checkpoints(run)
+    if kept:
+        chosen = best(kept)
+        score = "" if chosen.score is None else f", of the lowest validation loss, {chosen.score:.4g}"
+        yield f"weights of step {chosen.step:,} of {known.get('steps') or kept[-1].step:,}{score}"
+    settings = config.train
+    yield f"batches of {settings.batch_size:,} rows, learning rate {settings.lr:g}, seed {settings.seed}"
+    if known.get("started"):
+        yield f"begun {known['started'][:10]}"
+
+
+def figures(results: dict[str, Any]) -> str:
+    """Those with an interval, by their paths."""
+    found = [line for task in TASKS if task in results for line in with_intervals(results[task], task)]
+    if not found:
+        return "None: the run was not evaluated."
+    confidence = results.get("settings", {}).get("confidence", 0.95)
+    about = f"On {results['rows']:,} {results['split']} rows of {Path(str(results['data'])).name}"
+    told = f"{about}; {confidence:.0%} intervals by bootstrap over rows.\n\n"
+    more = f"\n\n{len(found) - SHOWN} more: `clx runs show`." if len(found) > SHOWN else ""
+    return told + table(["figure", "value", "interval"], found[:SHOWN]) + more
+
+
+def with_intervals(value: Any, path: str) -> Iterator[list[str]]:
+    """A line for each number beside which its limits stand."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            limits = value.get(f"{key}_ci")
+            if is_number(each) and isinstance(limits, list) and all(map(is_number, limits)):
+                yield [f"{path}.{key}", f"{each:.3g}", f"{limits[0]:.3g} to {limits[1]:.3g}"]
+            else:
+                yield from with_intervals(each, f"{path}.{key}")
+
+
+def limits(config: Config, results: dict[str, Any]) -> Iterator[str]:
+    """What the figures do not tell, as far as the run itself shows it."""
+    split, rows = results.get("split"), results.get("rows")
+    if not results:
+        yield "nothing was measured: how well it does is not known"
+    elif split == "train":
+        yield "the figures are of the rows that it was trained on, so those of new rows will be worse"
+    elif split == "val":
+        yield "there were no test rows: the figures are of the val rows, which chose the weights"
+    if is_number(rows) and rows < FEW:
+        yield f"{rows:,} rows were measured: see how wide the intervals are"
+    if skipped := {name: why for name, why in results.get("skipped", {}).items()}:
+        yield f"not measured: {', '.join(f'{name} ({why})' for name, why in skipped.items())}"
+    starts = [o for o in config.modalities.values() if o.get("pretrained") or ":" in str(o.get("encoder"))]
+    if any(options.get("pretrained") is not False for options in starts):
+        yield "some encoders start from pretrained weights, whose licences and limits hold for this model, too"
+    yield "figures hold for rows like those measured; of other sources, cameras, speakers or languages nothing is known"
+
+
+def made_by(config: Config) -> str:
+    """The config, as a file that `clx train` takes, and what it ran on."""
+    raw = config.model_dump(mode="json", exclude_defaults=True)
+    shortened = yaml.safe_dump(bare(raw), sort_keys=False, allow_unicode=True).rstrip()
+    found = ", ".join(f"{name} {number}" for name in PACKAGES if (number := installed(name)))
+    said = "What is not said is the default of this version of clx; data are named without their folders."
+    return f"`clx train config.yaml` with\n\n```yaml\n{shortened}\n```\n\n{said} The card was written with {found}."
+
+
+def bare(value: Any) -> Any:
+    """The value without keys that are not set, and with absolute paths as their last part."""
+    if isinstance(value, dict):
+        return {key: bare(each) for key, each in value.items() if each is not None}
+    if isinstance(value, list):
+        return [bare(each) for each in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def table(head: list[str], rows: Any) -> str:
+    """A table of Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def bullets(lines: Any) -> str:
+    return "\n".join(f"- {line}" for line in lines)

@@ -1,0 +1,58 @@
+"""The card of a run: what it says, and what it does not."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clx.pipelines.config.schema import Config
+from clx.pipelines.runs.card import card
+from clx.pipelines.runs.folder import LAST, read_config
+from clx.pipelines.use.export import export
+
+
+@pytest.fixture
+def run(digits_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(digits_run, tmp_path / "run"))
+
+
+def test_a_trained_run_has_one_that_makes_it_again(digits_run: Path) -> None:
+    written = (digits_run / "card.md").read_text()
+    assert written == card(digits_run).replace(f"# {digits_run.name}", "# digits-run")
+    said = re.search(r"```yaml\n(.*?)```", written, re.DOTALL)
+    assert said is not None
+    again, own = Config.model_validate(yaml.safe_load(said[1])), read_config(digits_run)
+    for options in own.modalities.values():
+        for key in [key for key, value in options.items() if value is None]:
+            del options[key]
+    assert again.model_dump() == own.model_dump()
+
+
+def test_figures_have_their_intervals(digits_run: Path) -> None:
+    results = json.loads((digits_run / LAST).read_text())
+    found = results["zeroshot"]["image"]
+    low, high = found["top1_ci"]
+    assert f"| zeroshot.image.top1 | {found['top1']:.3g} | {low:.3g} to {high:.3g} |" in card(digits_run)
+
+
+def test_where_data_lie_is_not_told(run: Path) -> None:
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("train: digits", "train: /home/somebody/rows.csv"))
+    text = card(run)
+    assert "rows.csv" in text
+    assert "/home" not in text
+
+
+def test_what_was_not_measured_is_said(run: Path) -> None:
+    (run / LAST).unlink()
+    text = card(run)
+    assert "None: the run was not evaluated." in text
+    assert "nothing was measured" in text
+
+
+def test_an_export_has_it_too(digits_run: Path, tmp_path: Path) -> None:
+    assert all("error" not in row for row in export(digits_run, "safetensors", tmp_path / "out"))
+    assert (tmp_path / "out" / "card.md").read_text() == card(digits_run)
