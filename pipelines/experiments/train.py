@@ -10,7 +10,6 @@ from warnings import warn
 
 from clx.pipelines.batches.columns import said_of_readings
 from clx.pipelines.batches.cuts import cut_lines, guessed_lines
-from clx.pipelines.batches.loader import Lost
 from clx.pipelines.batches.meetings import meetings_of
 from clx.pipelines.batches.telling_columns import TELLS, telling_columns
 from clx.pipelines.config.load import dump
@@ -37,7 +36,6 @@ from clx.pipelines.system.durable_files import locked, write_text
 from clx.pipelines.system.errors import BadInput, ClxWarning, Stopped, explain_out_of_memory
 from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.progress import Progress
-from clx.pipelines.system.signals import Signals
 from clx.pipelines.system.stages import Stages, measured
 from clx.pipelines.system.text import finite
 from clx.pipelines.training.rechunked import check_rechunked
