@@ -11,7 +11,8 @@ from clx.pipelines.config.load import load_config
 from clx.pipelines.experiments.train import train
 
 NAMES = ("simcse", "consert", "clear", "compcse", "declutr", "contriever", "supcl-seq", "clip-plain", "clip-strong")
-WORDS = "the small cat and two large dogs sleep under an old table while it rains all day".split()
+SENTENCE = "the small cat and two large dogs sleep under an old table while it rains all day"
+WORDS = SENTENCE.split()
 
 
 @pytest.fixture(scope="module")
