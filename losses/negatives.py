@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from clx.losses.base import register
-from clx.losses.infonce import log_sum_of_negatives, other_items
-from clx.losses.pairwise import Pairwise
+from clx.losses.infonce import log_sum_of_negatives, other_items, repeated
+from clx.losses.pairwise import WeightedPairwise
 from clx.losses.primitives.autograd import (
     at_least_float32,
     first_order_only,
@@ -22,7 +22,7 @@ from clx.losses.primitives.autograd import (
 )
 from clx.losses.primitives.dense import logits, partners, scaled_product
 from clx.losses.primitives.edits import Edit, off_items
-from clx.losses.primitives.functional import softplus
+from clx.losses.primitives.functional import softplus, weighted_mean
 from clx.losses.primitives.masks import group_sizes
 from clx.losses.primitives.streaming import gram_margins
 from clx.losses.primitives.tiles import is_small
@@ -35,6 +35,7 @@ def hard_negatives(
     tau_plus: float = 0.1,
     beta: float = 0.0,
     ids: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Debiased contrastive loss, and with `beta` HCL: negatives drawn in proportion to exp(beta s / t).
 
@@ -48,6 +49,7 @@ def hard_negatives(
         tau_plus: share of negatives that are false, in [0, 1).
         beta: hardness, at least 0; 0 weighs all alike and is the debiased loss.
         ids: `[B]`; rows of equal id are no negatives of each other.
+        weights: `[B]`, the factor of each item's terms, 1 by default.
 
     Returns:
         Scalar in nats; 0 for a batch of one.
@@ -61,7 +63,7 @@ def hard_negatives(
     else:
         margin = gram_margins(x, y, temperature, other_items(ids))
     terms: Tensor = _Corrected.apply(temperature, tau_plus, log_count, margin, at_least_float32(x), at_least_float32(y))  # type: ignore[no-untyped-call]
-    return softplus(terms).mean()
+    return weighted_mean(softplus(terms), repeated(weights, len(terms)))
 
 
 def _count(x: Tensor, ids: Tensor | None) -> Tensor:
@@ -150,7 +152,7 @@ class _Corrected(Function):
 
 @register("debiased")
 @dataclass(eq=False, kw_only=True)
-class Debiased(Pairwise):
+class Debiased(WeightedPairwise):
     """NT-Xent corrected for the share of negatives that are of the anchor's class.
 
     Example:
@@ -169,8 +171,8 @@ class Debiased(Pairwise):
     temperature: Annotated[float, Gt(0)] = 0.5
     tau_plus: Annotated[float, Ge(0), Lt(1)] = 0.1
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        return hard_negatives(x, y, self.tau, self.tau_plus, 0.0, ids)
+    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, weights: Tensor | None = None) -> Tensor:
+        return hard_negatives(x, y, self.tau, self.tau_plus, 0.0, ids, weights)
 
 
 @register("hcl")
@@ -193,5 +195,5 @@ class HCL(Debiased):
 
     beta: Annotated[float, Ge(0)] = 1.0
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        return hard_negatives(x, y, self.tau, self.tau_plus, self.beta, ids)
+    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, weights: Tensor | None = None) -> Tensor:
+        return hard_negatives(x, y, self.tau, self.tau_plus, self.beta, ids, weights)

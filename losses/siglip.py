@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from clx.losses.base import register
 from clx.losses.infonce import other_rows
-from clx.losses.pairwise import Pairwise
+from clx.losses.pairwise import WEIGHED, WeightedPairwise
 from clx.losses.primitives.autograd import (
     at_least_float32,
     first_order_only,
@@ -27,7 +27,12 @@ from clx.losses.primitives.tiles import Grid, is_small, longest_row
 
 
 def siglip(
-    x: Tensor, y: Tensor, temperature: Tensor | float, bias: Tensor | float, ids: Tensor | None = None
+    x: Tensor,
+    y: Tensor,
+    temperature: Tensor | float,
+    bias: Tensor | float,
+    ids: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Sigmoid loss over all pairs, divided by the number of rows.
 
@@ -38,6 +43,7 @@ def siglip(
         temperature: positive.
         bias: added to every logit.
         ids: `[B]`; pairs of different rows with equal id are left out.
+        weights: `[B]`; a pair counts by the mean of its two rows'.
 
     Returns:
         Scalar in nats; a batch of one leaves its positive term.
@@ -46,11 +52,13 @@ def siglip(
         Zhai et al. 2023, arXiv 2303.15343.
     """
     x, y = at_least_float32(x), at_least_float32(y)
+    half = None if weights is None else weights.to(x.dtype) / 2
     if is_small(x, max(len(x), len(y))):
-        value: Tensor = _Dense.apply(temperature, bias, ids, x, y)  # type: ignore[no-untyped-call]
+        value: Tensor = _Dense.apply(temperature, bias, ids, half, x, y)  # type: ignore[no-untyped-call]
         return value / len(x)
-    negative: Tensor = _Negatives.apply(temperature, bias, other_rows(ids), x, y)  # type: ignore[no-untyped-call]
-    return (softplus(-paired_similarity(x, y, temperature) - bias).sum() + negative) / len(x)
+    negative: Tensor = _Negatives.apply(temperature, bias, other_rows(ids), half, x, y)  # type: ignore[no-untyped-call]
+    own = softplus(-paired_similarity(x, y, temperature) - bias)
+    return ((own if half is None else own * 2 * half).sum() + negative) / len(x)
 
 
 class _Dense(Function):
@@ -59,7 +67,13 @@ class _Dense(Function):
     @staticmethod
     @without_autocast
     def forward(
-        ctx: Any, temperature: Tensor | float, bias: Tensor | float, ids: Tensor | None, x: Tensor, y: Tensor
+        ctx: Any,
+        temperature: Tensor | float,
+        bias: Tensor | float,
+        ids: Tensor | None,
+        half: Tensor | None,
+        x: Tensor,
+        y: Tensor,
     ) -> Tensor:
         scale = inverse_temperature(temperature)
         s = scaled_product(x, y.T, scale).add_(float(bias))
@@ -68,6 +82,8 @@ class _Dense(Function):
             s.masked_fill_((ids[:, None] == ids).fill_diagonal_(False), -torch.inf)
         w, terms = s.sigmoid(), softplus(s)
         w.diagonal().neg_()
+        if half is not None:
+            w, terms = w.mul_(half[:, None] + half), terms.mul_(half[:, None] + half)
         ctx.save_for_backward(x, y, w)
         ctx.scale = scale
         return terms.sum()
@@ -79,10 +95,10 @@ class _Dense(Function):
         x, y, w = ctx.saved_tensors
         needs = ctx.needs_input_grad
         step = g * ctx.scale
-        dx = torch.mm(w, y).mul_(step) if needs[0] or needs[3] else None
-        dy = torch.mm(w.T, x).mul_(step) if needs[4] else None
+        dx = torch.mm(w, y).mul_(step) if needs[0] or needs[4] else None
+        dy = torch.mm(w.T, x).mul_(step) if needs[5] else None
         dt = temperature_gradient(dx, x, ctx.scale) if dx is not None and needs[0] else None
-        return dt, g * w.sum() if needs[1] else None, None, dx, dy
+        return dt, g * w.sum() if needs[1] else None, None, None, dx, dy
 
 
 class _Negatives(Function):
@@ -91,7 +107,13 @@ class _Negatives(Function):
     @staticmethod
     @without_autocast
     def forward(
-        ctx: Any, temperature: Tensor | float, bias: Tensor | float, edit: Edit, x: Tensor, y: Tensor
+        ctx: Any,
+        temperature: Tensor | float,
+        bias: Tensor | float,
+        edit: Edit,
+        half: Tensor | None,
+        x: Tensor,
+        y: Tensor,
     ) -> Tensor:
         scale, look = tile_scale(temperature), x.is_cpu
         offset: Tensor | float = float(bias) if look or not isinstance(bias, Tensor) else bias.detach()
@@ -104,13 +126,17 @@ class _Negatives(Function):
             s.add_(offset)
             w = shaped(i, j)
             if small:
-                total += torch.log1p(s.exp_(), out=w).sum()
+                terms = torch.log1p(s.exp_(), out=w)
+                total += terms.sum() if half is None else (half[i] @ terms).sum() + (terms @ half[j]).sum()
                 torch.add(s, 1, out=w)
                 torch.div(s, w, out=w)
             else:
-                total += softplus(s).sum()
+                terms = softplus(s)
+                total += terms.sum() if half is None else (half[i] @ terms).sum() + (terms @ half[j]).sum()
                 torch.sigmoid(s, out=w)
             if wanted:
+                if half is not None:
+                    w.mul_(half[i, None] + half[j])
                 slope += w.sum()
                 grid.add_product(dx[i], w, grid.y[j])
                 grid.add_product(dy[j], w.T, grid.x[i])
@@ -126,12 +152,12 @@ class _Negatives(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         dt, db, dx, dy = ctx.saved_tensors
         db = g * db if ctx.needs_input_grad[1] else None
-        return None if dt is None else g * dt, db, None, g * dx, g * dy
+        return None if dt is None else g * dt, db, None, None, g * dx, g * dy
 
 
 @register("siglip")
 @dataclass(eq=False, kw_only=True)
-class SigLIP(Pairwise):
+class SigLIP(WeightedPairwise):
     """Sigmoid loss over all pairs of names, with temperature and bias learned as in the paper.
 
     Example:
@@ -149,6 +175,7 @@ class SigLIP(Pairwise):
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
     use = "aligning modalities in small or very large batches; each pair counts by itself"
     fits = ("pairs", "several modalities")
+    ours = WEIGHED + "; a pair by the mean of its two rows'"
 
     temperature: Annotated[float, Gt(0)] = 0.1
     learn_temperature: bool = True
@@ -167,5 +194,5 @@ class SigLIP(Pairwise):
     def learned(self) -> dict[str, Tensor]:
         return super().learned() | ({"bias": self.logit_bias.detach().squeeze()} if self.learn_bias else {})
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
-        return siglip(x, y, self.tau, self.logit_bias.squeeze() if self.learn_bias else self.bias, ids)
+    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, weights: Tensor | None = None) -> Tensor:
+        return siglip(x, y, self.tau, self.logit_bias.squeeze() if self.learn_bias else self.bias, ids, weights)

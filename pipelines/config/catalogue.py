@@ -1,6 +1,9 @@
 """What there is to choose from: losses and encoders, described from their own declarations."""
 
+import re
 import typing
+from collections.abc import Iterable
+from importlib import resources
 from typing import Any
 
 import torch
@@ -10,11 +13,37 @@ from clx.modalities.registry import MODALITIES
 from clx.pipelines.config.options import options_model
 from clx.pipelines.system.errors import BadInput, nearest
 
+ASKED = {
+    "labels": "data.label",
+    "label_sets": "data.label, sets",
+    "targets": "data.target",
+    "predictions": "a head, which it trains",
+    "head": "a head, which it trains",
+    "keys": "train.second",
+    "steps": "time steps",
+    "sample_id": "",
+}
+"""What a loss asks for, in words of a config; nothing of what every run has."""
+
+
+def asked(names: Iterable[str]) -> str:
+    """What these `EXTRAS` are in a config, each once."""
+    return ", ".join(dict.fromkeys(filter(None, (ASKED.get(name, name) for name in sorted(names)))))
+
+
+def measured(name: str) -> list[str]:
+    """What was seen of a loss, each with its command: the lines of the tables of losses/README.md that name it."""
+    text = resources.files("clx.losses").joinpath("README.md").read_text(encoding="utf-8")
+    whole = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])", re.IGNORECASE)
+    lines = text.partition("\n| claim | what was seen |")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if whole.search(line)]
+    return [f"{claim}: {seen} ({command.strip('`')})" for claim, seen, command in cells]
+
 
 def list_losses() -> list[dict[str, Any]]:
     """One row per loss and kind of data that it is made for, by kind of data."""
     rows = [
-        {"you have": kind, "loss": name, "when": cls.use, "needs": ", ".join(sorted(cls.required()))}
+        {"you have": kind, "loss": name, "when": cls.use, "needs": asked(cls.required())}
         for name, cls in LOSSES.items()
         for kind in cls.fits
     ]
@@ -30,10 +59,11 @@ def describe_loss(name: str) -> dict[str, Any]:
     said = {"fits": ", ".join(cls.fits)}
     said |= {key: getattr(cls, key) for key in ("family", "paper", "formula", "cost", "host_reads", "use")}
     said |= {key: value for key in ("sharpness", "ours") if (value := getattr(cls, key))}
-    optional = cls.needs() - cls.required()
-    needs = ", ".join(sorted(cls.required())) or "embeddings alone"
-    needs += f" (also uses {', '.join(sorted(optional))})" if optional else ""
-    return {"loss": name, **said, "needs": needs, "parameters": parameters(cls)}
+    optional = asked(cls.needs() - cls.required())
+    needs = asked(cls.required()) or "embeddings alone"
+    needs += f" (also uses {optional})" if optional else ""
+    seen = {"measured": "; ".join(found)} if (found := measured(name)) else {}
+    return {"loss": name, **said, "needs": needs, **seen, "parameters": parameters(cls)}
 
 
 def parameters(cls: type[Any]) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ def make_losses(config: Config) -> list[Loss]:
             takers = ", ".join(sorted(name for name, loss in LOSSES.items() if "weights" in loss.needs()))
             raise BadInput(f"{where}.rows: {term.name} has no term a row that could be left out; {takers} do")
         check_declared(term, where)
-        losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})", TERM_KEYS))
+        losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})", keys_of(term.name)))
     for name, options in config.modalities.items():
         if isinstance(options.get("column"), list) and name not in config.only_negatives:
             raise BadInput(
@@ -94,6 +94,18 @@ def make_losses(config: Config) -> list[Loss]:
             f"would learn nothing: add {config.embed_dim} to dims, or set embed_dim: {widest}"
         )
     return losses
+
+
+def keys_of(name: str) -> list[str]:
+    """The keys of a term that this loss takes, besides its own parameters."""
+    cls = LOSSES[name]
+    refused = {
+        "negatives": "negatives" not in cls.needs(),
+        "rows": "weights" not in cls.needs(),
+        "fuse": not cls.trains_predictions,
+        "dims": cls.trains_predictions,
+    }
+    return [key for key in TERM_KEYS if key not in DECLARED and not refused.get(key)]
 
 
 DECLARED = {

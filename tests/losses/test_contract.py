@@ -331,7 +331,7 @@ def test_absent_rows_are_never_looked_at(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in EVERY if "weights" in LOSSES[n].needs()])
 @pytest.mark.parametrize("unknown", [False, True])
-def test_each_row_counts_by_its_weight(name: str, unknown: bool) -> None:
+def test_each_row_counts_by_its_weight(name: str, unknown: bool, cut: str) -> None:
     loss = make(name, **HAVE_ANCHORS.get(name, {}))
 
     def value(weights: Tensor | None) -> Tensor:

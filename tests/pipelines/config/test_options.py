@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 from annotated_types import Gt
 
-from clx.pipelines.config.catalogue import describe_loss
+from clx.pipelines.config.catalogue import describe_loss, list_losses
 from clx.pipelines.config.load import load_config
 from clx.pipelines.config.options import construct
 from clx.pipelines.evaluation.results import Settings
@@ -26,6 +26,15 @@ def test_parameters_tell_type_and_range_of_what_may_be_none() -> None:
     told = {row["parameter"]: row for row in describe_loss("ts2vec")["parameters"]}
     assert told["alpha"]["range"] == ">= 0, <= 1"
     assert (describe_loss("clip")["host_reads"], describe_loss("supremix")["host_reads"]) == (0, 2)
+
+
+def test_a_loss_says_what_was_measured_of_it_and_asks_in_words_of_a_config() -> None:
+    moit = describe_loss("moit")
+    assert "wrong ones it doubts" in moit["measured"]
+    assert moit["measured"].endswith("(clx sweep mislabelled)")
+    assert moit["needs"].startswith("a head, which it trains, data.label (also uses")
+    assert "measured" not in describe_loss("angle")
+    assert {row["needs"] for row in list_losses() if row["loss"] == "byol"} == {"train.second"}
 
 
 def test_few_and_many_leave_room_between_them() -> None:
