@@ -13,6 +13,7 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from clx.losses.extras import EXTRAS
+from clx.losses.judge import Judge
 from clx.losses.primitives.autograd import at_least_float32
 from clx.losses.primitives.masks import stack_present as stack_present
 from clx.losses.primitives.tiles import multiplying
@@ -183,7 +184,7 @@ def three_digits(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-Exclude = Literal["none", "sample_id", "labels", "repeats"]
+Exclude = Literal["none", "sample_id", "labels", "repeats"] | Judge
 
 TERM_KEYS = ("name", "weight", "inputs", "negatives", "dims", "from", "until", "rows", "exclude", "of", "fuse")
 """Keys of a term in a config. A loss may have a field of such a name only if it is that key itself."""

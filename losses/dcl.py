@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clx.losses.base import register
 from clx.losses.infonce import other_items
-from clx.losses.pairwise import WeightedPairwise
+from clx.losses.pairwise import Ids, WeightedPairwise
 from clx.losses.primitives.functional import paired_similarity
 from clx.losses.primitives.streaming import gram_margins
 
@@ -18,7 +18,7 @@ def dcl(
     x: Tensor,
     y: Tensor,
     temperature: Tensor | float,
-    ids: Tensor | None = None,
+    ids: Ids | None = None,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Decoupled contrastive loss: NT-Xent without the positive in the denominator. It can be negative.
@@ -54,7 +54,7 @@ class Decoupled(WeightedPairwise):
 
     temperature: Annotated[float, Gt(0)] = 0.1
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, weights: Tensor | None = None) -> Tensor:
+    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, weights: Tensor | None = None) -> Tensor:
         terms, valid = dcl(x, y, self.tau, ids, self.weight(x, y))
         terms = terms if weights is None else terms * weights.repeat(2).to(terms.dtype)
         if ids is None:  # two rows or more: each is a negative of the other

@@ -9,13 +9,14 @@ from annotated_types import Ge
 from torch import Tensor
 
 from clx.losses.base import register
-from clx.losses.pairwise import Negatives, WithNegatives
+from clx.losses.further_negatives import Negatives, WithNegatives
+from clx.losses.pairwise import Ids
 from clx.losses.primitives.blocks import by_blocks, of_block, same_pairs
 from clx.losses.primitives.functional import paired_similarity
 
 
 def energy_hinge(
-    x: Tensor, y: Tensor, margin: float, ids: Tensor | None = None, negatives: Negatives | None = None
+    x: Tensor, y: Tensor, margin: float, ids: Ids | None = None, negatives: Negatives | None = None
 ) -> Tensor:
     """mean_i max(0, margin - x_i.y_i + max over negatives n of x_i.n), n the other rows of `y` and the `negatives`.
 
@@ -68,5 +69,5 @@ class EnergyHinge(WithNegatives):
 
     margin: Annotated[float, Ge(0)] = 0.2
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, negatives: Negatives | None = None) -> Tensor:
+    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, negatives: Negatives | None = None) -> Tensor:
         return energy_hinge(x, y, self.margin, ids, negatives)

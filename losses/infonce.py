@@ -13,15 +13,22 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from clx.losses.base import register
-from clx.losses.pairwise import Negatives, WeightedPairwise, WeightedWithNegatives, add_negatives
+from clx.losses.further_negatives import Negatives, WeightedWithNegatives, add_negatives
+from clx.losses.pairwise import Ids, WeightedPairwise
 from clx.losses.primitives.edits import DifferentIds, Edit, off_diagonal, off_items
 from clx.losses.primitives.functional import paired_similarity, softplus, weighted_mean
+from clx.losses.primitives.judged import Judged
 from clx.losses.primitives.masks import group_sizes
 from clx.losses.primitives.streaming import cross_loss, cross_margins, gram, gram_loss, gram_margins
 
 
-def other_rows(ids: Tensor | None) -> Edit:
-    """Edit for `x y^T` that leaves out each row's partner and, given ids `[B]`, all columns of its id."""
+def other_rows(ids: Ids | None, both: bool = True) -> Edit:
+    """Edit for `x y^T` that leaves out each row's partner and, given ids `[B]`, all columns of its id.
+
+    With `both` the columns are anchors, too, so that a pair has to be left out of both sums.
+    """
+    if isinstance(ids, Judged):
+        return ids.from_either() if both else ids
     return off_diagonal if ids is None else DifferentIds(ids)
 
 
@@ -29,7 +36,7 @@ def infonce(
     x: Tensor,
     y: Tensor,
     temperature: Tensor | float,
-    ids: Tensor | None = None,
+    ids: Ids | None = None,
     negatives: Negatives | None = None,
     weights: Tensor | None = None,
     smoothing: float = 0.0,
@@ -62,7 +69,7 @@ def clip(
     x: Tensor,
     y: Tensor,
     temperature: Tensor | float,
-    ids: Tensor | None = None,
+    ids: Ids | None = None,
     negatives: Negatives | None = None,
     weights: Tensor | None = None,
     smoothing: float = 0.0,
@@ -85,14 +92,14 @@ def choice_loss(
     x: Tensor,
     y: Tensor,
     temperature: Tensor | float,
-    ids: Tensor | None,
+    ids: Ids | None,
     negatives: Negatives | None,
     weights: Tensor | None = None,
     smoothing: float = 0.0,
     both: bool = True,
 ) -> Tensor:
     """`cross_loss`, where the rows of `x` choose among `negatives` as well, and each row's terms have its weight."""
-    edit = None if ids is None else DifferentIds(ids)
+    edit = None if ids is None else other_rows(ids, both)
     if negatives is None and weights is None and not smoothing:
         return cross_loss(x, y, temperature, edit, both)
     margins = cross_margins(x, y, temperature, edit or off_diagonal, both)
@@ -105,13 +112,15 @@ def choice_loss(
     return weighted_mean(terms, repeated(weights, len(terms)))
 
 
-def apart(x: Tensor, partner: Tensor, candidates: Tensor, ids: Tensor | None) -> Tensor:
+def apart(x: Tensor, partner: Tensor, candidates: Tensor, ids: Ids | None) -> Tensor:
     """How much more similar each row of `x` is to its partner than to the mean candidate, `[N]`.
 
     Args:
         x, partner, candidates: `[N, D]`.
         ids: `[N]`; of the candidates of a row's id its partner alone counts.
     """
+    if isinstance(ids, Judged):
+        raise ValueError("label_smoothing goes with exclude as a word, not by a second model")
     total, size = candidates.sum(0), len(candidates)
     if ids is None:
         return paired_similarity(x, partner - total / size)
@@ -125,13 +134,15 @@ def repeated(weights: Tensor | None, size: int) -> Tensor | None:
     return None if weights is None else weights.repeat(size // len(weights))
 
 
-def log_sum_of_negatives(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Tensor | None = None) -> Tensor:
+def log_sum_of_negatives(x: Tensor, y: Tensor, temperature: Tensor | float, ids: Ids | None = None) -> Tensor:
     """Log-sum-exp of each row of `[x; y]` over the rows of `x` and `y` of all other items: `[2B]`."""
     return gram(torch.cat([x, y]), temperature, other_items(ids) or off_items(len(x)))[0]
 
 
-def other_items(ids: Tensor | None) -> Edit | None:
+def other_items(ids: Ids | None) -> Edit | None:
     """Edit for `[x; y]` that leaves out all rows of an item's id; None, which the primitives take for its own two."""
+    if isinstance(ids, Judged):
+        return ids.stacked()
     return None if ids is None else DifferentIds(ids.repeat(2))
 
 
@@ -139,7 +150,7 @@ def nt_xent(
     x: Tensor,
     y: Tensor,
     temperature: Tensor | float,
-    ids: Tensor | None = None,
+    ids: Ids | None = None,
     weights: Tensor | None = None,
     smoothing: float = 0.0,
 ) -> Tensor:
@@ -157,45 +168,9 @@ def nt_xent(
     terms = softplus(gram_margins(x, y, temperature, other_items(ids)))
     if smoothing:
         z, items = torch.cat([x, y]), torch.arange(len(x), device=x.device) if ids is None else ids
-        terms = terms + smoothing * apart(z, torch.cat([y, x]), z, items.repeat(2)) / temperature
+        twice = items if isinstance(items, Judged) else items.repeat(2)
+        terms = terms + smoothing * apart(z, torch.cat([y, x]), z, twice) / temperature
     return weighted_mean(terms, repeated(weights, len(terms)))
-
-
-@register("infonce")
-@dataclass(eq=False, kw_only=True)
-class InfoNCE(WeightedWithNegatives):
-    """InfoNCE from the first of two names to the second, over all pairs in order.
-
-    Example:
-        >>> image, text = torch.eye(4), torch.eye(4)
-        >>> loss = InfoNCE(temperature=0.5)
-        >>> round(loss({"image": image, "text": text}).item(), 3)
-        0.341
-        >>> round(loss({"image": image, "text": text.roll(1, 0)}).item(), 3)  # each text beside another's image
-        2.341
-        >>> wrong = {"wrong": torch.tensor([[1.0, 1, 0, 0]])}  # one row that is a negative of all
-        >>> round(loss({"image": image, "text": text}, negatives=wrong).item(), 3)
-        0.553
-    """
-
-    family = "softmax"
-    paper = "van den Oord et al. 2018, arXiv 1807.03748"
-    formula = "mean_i lse_j(x_i.y_j / t) - x_i.y_i / t"
-    cost = "time O(B^2 D) per pair of names, memory O(B D)"
-    use = "only one direction matters, as when the second input comes from a frozen model"
-    fits = ("pairs",)
-
-    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
-
-    def pair(
-        self,
-        x: Tensor,
-        y: Tensor,
-        ids: Tensor | None,
-        negatives: Negatives | None = None,
-        weights: Tensor | None = None,
-    ) -> Tensor:
-        return infonce(x, y, self.tau, ids, negatives, weights, self.label_smoothing)
 
 
 @register("clip")
@@ -229,7 +204,7 @@ class CLIP(WeightedWithNegatives):
         self,
         x: Tensor,
         y: Tensor,
-        ids: Tensor | None,
+        ids: Ids | None,
         negatives: Negatives | None = None,
         weights: Tensor | None = None,
     ) -> Tensor:
@@ -257,5 +232,5 @@ class NTXent(WeightedPairwise):
     temperature: Annotated[float, Gt(0)] = 0.5
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, weights: Tensor | None = None) -> Tensor:
+    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, weights: Tensor | None = None) -> Tensor:
         return nt_xent(x, y, self.tau, ids, weights, self.label_smoothing)

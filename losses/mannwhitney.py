@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from clx.losses.base import register
-from clx.losses.pairwise import Negatives, PairwiseWithNegatives
+from clx.losses.further_negatives import Negatives, PairwiseWithNegatives
+from clx.losses.pairwise import Ids
 from clx.losses.primitives.autograd import first_order_only, nan_unless_finite, sum_dtype
 from clx.losses.primitives.blocks import Terms, by_blocks, same_pairs
 from clx.losses.primitives.functional import paired_similarity, softplus
@@ -24,7 +25,7 @@ def mann_whitney(
     x: Tensor,
     y: Tensor,
     temperature: Tensor | float,
-    ids: Tensor | None = None,
+    ids: Ids | None = None,
     negatives: Negatives | None = None,
     lowest: float | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -158,7 +159,7 @@ class MannWhitney(PairwiseWithNegatives):
     temperature: Annotated[float, Gt(0)] = 0.01
     reduction: Literal["sum", "mean"] = "sum"  # over negatives; the paper's is the sum, their number times the mean
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, negatives: Negatives | None = None) -> Tensor:
+    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, negatives: Negatives | None = None) -> Tensor:
         lowest = self.min_temperature if self.learn_temperature else None
         total, count = mann_whitney(x, y, self.tau, ids, negatives, lowest)
         return total / len(x) / (count.clamp(min=1) if self.reduction == "mean" else 1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from clx.losses.base import Embeddings, Exclude, Tempered, average, register, zero_loss
 from clx.losses.directed import in_turn
 from clx.losses.infonce import infonce
+from clx.losses.judge import asked_for
 from clx.losses.pairwise import item_ids
 from clx.losses.predictor import Predictor
 from clx.losses.primitives.functional import unit
@@ -63,7 +64,7 @@ class MoCoV3(Tempered):
         self.predictor: nn.Module = nn.Identity()
 
     def requires(self) -> frozenset[str]:
-        return super().requires() | ({self.exclude} & {"sample_id", "labels"})
+        return super().requires() | asked_for(self.exclude)
 
     def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
         self.predictor = Predictor(dim, self.hidden or 16 * dim)

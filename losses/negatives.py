@@ -11,7 +11,7 @@ from torch.autograd import Function
 
 from clx.losses.base import register
 from clx.losses.infonce import log_sum_of_negatives, other_items, repeated
-from clx.losses.pairwise import WeightedPairwise
+from clx.losses.pairwise import Ids, WeightedPairwise
 from clx.losses.primitives.autograd import (
     at_least_float32,
     first_order_only,
@@ -23,6 +23,7 @@ from clx.losses.primitives.autograd import (
 from clx.losses.primitives.dense import logits, partners, scaled_product
 from clx.losses.primitives.edits import Edit, off_items
 from clx.losses.primitives.functional import softplus, weighted_mean
+from clx.losses.primitives.judged import Judged
 from clx.losses.primitives.masks import group_sizes
 from clx.losses.primitives.streaming import gram_margins
 from clx.losses.primitives.tiles import is_small
@@ -34,7 +35,7 @@ def hard_negatives(
     temperature: Tensor | float,
     tau_plus: float = 0.1,
     beta: float = 0.0,
-    ids: Tensor | None = None,
+    ids: Ids | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
     """Debiased contrastive loss, and with `beta` HCL: negatives drawn in proportion to exp(beta s / t).
@@ -66,15 +67,17 @@ def hard_negatives(
     return weighted_mean(softplus(terms), repeated(weights, len(terms)))
 
 
-def _count(x: Tensor, ids: Tensor | None) -> Tensor:
+def _count(x: Tensor, ids: Ids | None) -> Tensor:
     """Number of negatives of each of the 2B rows, `[2B]`."""
     if ids is None:
         return x.new_full((2 * len(x),), 2 * len(x) - 2)
+    if isinstance(ids, Judged):
+        return ids.stacked().counts().to(x.dtype)
     count = (2 * len(x) - 2 * group_sizes(ids)[0]).to(x.dtype)
     return torch.cat([count, count])
 
 
-def _hard_margins(x: Tensor, y: Tensor, temperature: Tensor | float, beta: float, ids: Tensor | None) -> Tensor:
+def _hard_margins(x: Tensor, y: Tensor, temperature: Tensor | float, beta: float, ids: Ids | None) -> Tensor:
     """log( sum_j w_j exp(s_j / t) / N ) - s+ / t of each of the 2B rows, `[2B]`."""
     edit = other_items(ids) or off_items(len(x))
     if is_small(x, 2 * len(x)):
@@ -171,7 +174,7 @@ class Debiased(WeightedPairwise):
     temperature: Annotated[float, Gt(0)] = 0.5
     tau_plus: Annotated[float, Ge(0), Lt(1)] = 0.1
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, weights: Tensor | None = None) -> Tensor:
+    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, weights: Tensor | None = None) -> Tensor:
         return hard_negatives(x, y, self.tau, self.tau_plus, 0.0, ids, weights)
 
 
@@ -195,5 +198,5 @@ class HCL(Debiased):
 
     beta: Annotated[float, Ge(0)] = 1.0
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, weights: Tensor | None = None) -> Tensor:
+    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, weights: Tensor | None = None) -> Tensor:
         return hard_negatives(x, y, self.tau, self.tau_plus, self.beta, ids, weights)

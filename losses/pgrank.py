@@ -90,7 +90,7 @@ class PGRank(Pairwise):
     baseline: Literal["leave-one-out", "none"] = "leave-one-out"
     credit: Literal["gain-to-go", "whole"] = "gain-to-go"
 
-    def forward(
+    def forward(  # type: ignore[override]  # a second model's word would make positives
         self,
         z: Embeddings,
         *,

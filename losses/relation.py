@@ -116,7 +116,7 @@ class Relation(Pairwise):
         told = self.form == "sigmoid" and self.learn_bias
         return super().learned() | ({"bias": self.logit_bias.detach().squeeze()} if told else {})
 
-    def forward(
+    def forward(  # type: ignore[override]  # no second model says which rows are no negatives
         self,
         z: Embeddings,
         *,

@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from clx.losses.base import register
 from clx.losses.infonce import other_rows
-from clx.losses.pairwise import WEIGHED, WeightedPairwise
+from clx.losses.pairwise import WEIGHED, Ids, WeightedPairwise
 from clx.losses.primitives.autograd import (
     at_least_float32,
     first_order_only,
@@ -20,9 +20,11 @@ from clx.losses.primitives.autograd import (
     tile_scale,
     without_autocast,
 )
+from clx.losses.primitives.blocks import same_pairs
 from clx.losses.primitives.dense import scaled_product
 from clx.losses.primitives.edits import Edit
 from clx.losses.primitives.functional import paired_similarity, softplus
+from clx.losses.primitives.judged import Judged
 from clx.losses.primitives.tiles import Grid, is_small, longest_row
 
 
@@ -31,7 +33,7 @@ def siglip(
     y: Tensor,
     temperature: Tensor | float,
     bias: Tensor | float,
-    ids: Tensor | None = None,
+    ids: Ids | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
     """Sigmoid loss over all pairs, divided by the number of rows.
@@ -70,7 +72,7 @@ class _Dense(Function):
         ctx: Any,
         temperature: Tensor | float,
         bias: Tensor | float,
-        ids: Tensor | None,
+        ids: Ids | None,
         half: Tensor | None,
         x: Tensor,
         y: Tensor,
@@ -79,7 +81,8 @@ class _Dense(Function):
         s = scaled_product(x, y.T, scale).add_(float(bias))
         s.diagonal().neg_()
         if ids is not None:
-            s.masked_fill_((ids[:, None] == ids).fill_diagonal_(False), -torch.inf)
+            either = ids.from_either() if isinstance(ids, Judged) else ids
+            s.masked_fill_(same_pairs(either)(s, slice(0, len(s))).fill_diagonal_(False), -torch.inf)
         w, terms = s.sigmoid(), softplus(s)
         w.diagonal().neg_()
         if half is not None:
@@ -194,5 +197,5 @@ class SigLIP(WeightedPairwise):
     def learned(self) -> dict[str, Tensor]:
         return super().learned() | ({"bias": self.logit_bias.detach().squeeze()} if self.learn_bias else {})
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None, weights: Tensor | None = None) -> Tensor:
+    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, weights: Tensor | None = None) -> Tensor:
         return siglip(x, y, self.tau, self.logit_bias.squeeze() if self.learn_bias else self.bias, ids, weights)

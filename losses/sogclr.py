@@ -12,6 +12,7 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings, Exclude, Tempered, average, register, require_two_inputs, zero_loss
 from clx.losses.infonce import other_rows
+from clx.losses.judge import asked_for
 from clx.losses.memory import Remembering
 from clx.losses.pairwise import item_ids
 from clx.losses.primitives.autograd import with_gradients
@@ -53,7 +54,7 @@ class MovingContrast(Remembering):
     sides: list[tuple[str, str]] = field(init=False, repr=False, default_factory=list)
 
     def requires(self) -> frozenset[str]:
-        return super().requires() | ({self.exclude} & {"labels"})
+        return super().requires() | (asked_for(self.exclude) & {"labels"})
 
     def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
         self.sides = list(itertools.permutations(names, 2))

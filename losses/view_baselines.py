@@ -10,7 +10,7 @@ from torch import Tensor
 from clx.losses.base import average, register
 from clx.losses.infonce import nt_xent
 from clx.losses.multiview import MultiView, mv_dhel, with_mean_of_others
-from clx.losses.pairwise import Pairwise
+from clx.losses.pairwise import Ids, Pairwise
 
 
 def average_view(
@@ -88,7 +88,7 @@ class PairwiseViews(Pairwise):
         if self.two_view != "nt-xent" and self.exclude == "repeats":  # the default, which only the other knows
             self.exclude = "none"
 
-    def pair(self, x: Tensor, y: Tensor, ids: Tensor | None) -> Tensor:
+    def pair(self, x: Tensor, y: Tensor, ids: Ids | None) -> Tensor:
         if self.two_view == "nt-xent":
             return nt_xent(x, y, self.tau, ids)
         if ids is not None:

@@ -16,6 +16,7 @@ from torch.autograd import Function
 
 from clx.losses.primitives import ranks, tiles
 from clx.losses.primitives.autograd import at_least_float32, first_order_only, without_autocast
+from clx.losses.primitives.judged import Judged
 from clx.losses.primitives.tiles import even_slices, is_small, product, rounded
 
 Terms = Callable[..., tuple[Tensor, ...]]
@@ -149,14 +150,18 @@ def without_self(s: Tensor, rows: slice, value: float = -math.inf) -> Tensor:
     return s
 
 
-def same_pairs(ids: Tensor | None = None, of_columns: Tensor | None = None) -> Callable[[Tensor, slice], Tensor]:
+def same_pairs(
+    ids: Tensor | Judged | None = None, of_columns: Tensor | None = None
+) -> Callable[[Tensor, slice], Tensor]:
     """A function of a block and its rows: which pairs are of one id `[b, M]`, by default of one row.
 
     Args:
-        ids: `[N]`, of the rows; with `None` each row has its own.
+        ids: `[N]`, of the rows, or which of them are alike; with `None` each row has its own.
         of_columns: `[M]`, of the columns; `ids` by default.
     """
     if ids is None:
         return on_self
+    if isinstance(ids, Judged):
+        return ids.out
     columns = ids if of_columns is None else of_columns
     return lambda s, rows: ids[rows, None] == columns

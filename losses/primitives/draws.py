@@ -29,3 +29,9 @@ def uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | N
     """Draws from [0, 1), of the device of `like`, in float32."""
     where = place_of(generator, like)
     return torch.rand(shape, generator=generator, device=where).to(like.device, non_blocking=True)
+
+
+def normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draws from the normal distribution, of the type and device of `like`; the same of any type."""
+    where = place_of(generator, like)
+    return torch.randn(shape, generator=generator, device=where).to(like.device, like.dtype, non_blocking=True)

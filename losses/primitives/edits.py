@@ -84,6 +84,22 @@ class DifferentIds:
         return self.sorted[key]
 
 
+def either(*edits: Edit | None) -> Edit | None:
+    """Edit that leaves out what any of these do; None of none."""
+    given = [edit for edit in edits if edit is not None]
+    if len(given) < 2:
+        return given[0] if given else None
+
+    def all_of_them(s: Tensor, i: slice, j: slice) -> Tensor | None:
+        weights = None
+        for edit in given:
+            more = edit(s, i, j)
+            weights = more if weights is None else weights if more is None else weights * more
+        return weights
+
+    return all_of_them
+
+
 class SameIds:
     """Edit that keeps pairs of equal id only, and of these not a row with itself."""
 

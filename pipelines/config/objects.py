@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clx.losses.base import LOSSES, TERM_KEYS, Loss
+from clx.losses.pairwise import OverPairs
 from clx.modalities.base import Modality
 from clx.modalities.registry import MODALITIES
 from clx.pipelines.config.heads import head_of, heads_of
@@ -122,6 +123,13 @@ def check_declared(term: Term, where: str) -> None:
         takers = sorted(name for name, cls in LOSSES.items() if key in options_model(cls).model_fields)
         if term.name not in takers:
             raise BadInput(f"{where}.{key}: {term.name} {DECLARED[key]}; those that take it are {', '.join(takers)}")
+    if isinstance(term.options.get("exclude"), Mapping):
+        takers = sorted(name for name, cls in LOSSES.items() if issubclass(cls, OverPairs) and "keys" in cls.needs())
+        if term.name not in takers:
+            raise BadInput(
+                f"{where}.exclude: {term.name} takes a word (none, sample_id, labels, repeats); those that let a "
+                f"second model say which rows are no negatives are {', '.join(takers)}"
+            )
 
 
 def check_dims(config: Config, term: Term, where: str) -> None:

@@ -69,14 +69,28 @@ def _path(problem: ErrorDetails) -> list[str]:
     return path[:-1] if path and UNION.fullmatch(path[-1]) else path
 
 
+def _of_its_kind(problems: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the complaints of a word that a mapping is none, and of a mapping that a word is none, where these may
+    stand in one place."""
+    wrong = [p for p in problems if (p["type"] == "literal_error") == isinstance(p["input"], Mapping)]
+    wrong = [p for p in wrong if p["type"] in ("literal_error", "dict_type")]
+    return [p for p in problems if p not in wrong] or problems
+
+
 def _explain(model: type[BaseModel], error: ValidationError, beside: list[str]) -> tuple[str, str]:
     """The dotted key that is wrong, and what is wrong with it."""
     # A union reports every member's complaint. An unknown key says most, and may be a missing one misspelt.
     most = ("extra_forbidden", "missing")
-    problems = sorted(error.errors(), key=lambda e: most.index(e["type"]) if e["type"] in most else len(most))
-    first, path = problems[0], _path(problems[0])
-    others = [problem for problem in problems[1:] if _path(problem) != path]
-    literal = next((p for p in problems[1:] if _path(p) == path and p["type"] == "literal_error"), None)
+    found = _of_its_kind(error.errors())
+    problems = sorted(found, key=lambda e: most.index(e["type"]) if e["type"] in most else len(most))
+    rules = {m.__name__ for field in model.model_fields.values() for m in _members(field.annotation) if is_typeddict(m)}
+    paths = [[part for part in _path(problem) if part not in rules] for problem in problems]
+    first, path = problems[0], paths[0]
+    others = [each for each in paths[1:] if each != path]
+    literal = next(
+        (p for p, each in zip(problems[1:], paths[1:], strict=True) if each == path and p["type"] == "literal_error"),
+        None,
+    )
     key, rest = ".".join(path), len(others)
     said = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     said = WORDS.get(first["type"], said)

@@ -58,9 +58,9 @@ def try_objective(
     }
     for term, loss in zip(config.objective, losses, strict=True):
         z = {name: torch.randn(size, width, generator=draw) for name in looked_at(term, names, config.only_negatives)}
-        given["keys"] = {name: torch.randn(size, keys or width, generator=draw) for name in z}
         further = [name for name in names if modality_of(name) in (term.negatives or [])]
         given["negatives"] = {name: torch.randn(size, width, generator=draw) for name in further}
+        given["keys"] = {name: torch.randn(size, keys or width, generator=draw) for name in [*z, *further]}
         try:
             tried = deepcopy(loss)  # which may remember rows
             with torch.random.fork_rng(devices=[]):
@@ -150,11 +150,12 @@ def check_second(config: Config, losses: list[Loss]) -> None:
             f"loss {asking[0]!r} needs keys, the embeddings of a second model: -s train.second.momentum=0.99 is a copy "
             "that follows the model; train.second.run or train.second.model names a finished one"
         )
-    if config.train.second is not None and not any("keys" in loss.needs() for loss in losses):
-        takers = ", ".join(sorted(name for name, cls in LOSSES.items() if "keys" in cls.needs()))
+    if config.train.second is not None and not any("keys" in loss.requires() for loss in losses):
+        takers = ", ".join(sorted(name for name, cls in LOSSES.items() if "keys" in cls.required()))
         named = ", ".join(term.name for term in config.objective)
         raise BadInput(
-            f"train.second: no loss of the objective looks at a second model ({named}); those that do are {takers}"
+            f"train.second: no loss of the objective looks at a second model ({named}); those that do are {takers}, "
+            "and any with exclude: {above: 0.999, by: second}"
         )
 
 

@@ -30,19 +30,21 @@ def at_widths(loss: Loss, dims: Sequence[int], z: Embeddings, given: dict[str, o
         weights 1. Here it is their mean, so that a term's weight means the same with and without widths.
     """
     values, whole = [], next(iter(z.values())).shape[-1]
+    guided = not isinstance(getattr(loss, "exclude", "none"), str)
     for width in dims:
         loss.remembers = width == dims[-1]
         try:
-            values.append(loss(first_columns(z, width), **_cut(given, width, whole)))
+            values.append(loss(first_columns(z, width), **_cut(given, width, whole, guided)))
         finally:
             loss.remembers = True
     return torch.stack(values).mean()
 
 
-def _cut(given: dict[str, object], width: int, whole: int) -> dict[str, object]:
-    """Keys of another width than the embeddings' are of another space, which has no such columns."""
+def _cut(given: dict[str, object], width: int, whole: int, guided: bool) -> dict[str, object]:
+    """Keys of another width than the embeddings' are of another space, which has no such columns; nor are those cut by
+    which a second model only says which rows are alike."""
     cut = dict(given)
-    if isinstance(keys := given.get("keys"), dict):
+    if isinstance(keys := given.get("keys"), dict) and not guided:
         cut["keys"] = {name: rows[..., :width] if rows.shape[-1] == whole else rows for name, rows in keys.items()}
     if isinstance(negatives := given.get("negatives"), dict):
         cut["negatives"] = first_columns(negatives, width)

@@ -62,6 +62,8 @@ class Extras:
             given["weights"] = self.some_rows(self.objective.rows[loss])
         if negatives:
             given |= {"negatives": negatives, "present": VALUES["present"](self, z | negatives)}
+            if "keys" in given:
+                given["keys"] = VALUES["keys"](self, z | negatives)
         return given
 
     def known(self, z: Embeddings) -> Tensor:
@@ -128,7 +130,7 @@ VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "weights": lambda extras, z: extras.batch.weights,
     "negatives": lambda extras, z: None,  # those of the term, where it has some
     "contents": lambda extras, z: extras.batch.contents,
-    "keys": lambda extras, z: {name: extras.keys[name] for name in z},
+    "keys": lambda extras, z: {name: extras.keys[name] for name in z if name in extras.keys} or None,
     "steps": lambda extras, z: {name: extras.steps[name] for name in z if name in extras.steps},
     "generator": lambda extras, z: extras.generator,
     "mixed": lambda extras, z: (

@@ -141,8 +141,9 @@ def second_of(run: Run, device: torch.device, before: Run | None = None) -> Seco
     if settings is None:
         return None
     terms = zip(run.config.objective, run.objective.losses, strict=True)
-    asking = [term for term, loss in terms if "keys" in loss.needs()]  # type: ignore[operator]
-    names = list(dict.fromkeys(name for term in asking for name in run.config.inputs_of(term)))
+    asking = [term for term, loss in terms if "keys" in loss.requires()]  # type: ignore[operator]
+    looked = [[*run.config.inputs_of(term), *(term.negatives or [])] for term in asking]
+    names = list(dict.fromkeys(name for each in looked for name in each))
     if settings.momentum is not None:
         frozen = [each for each in run.model.parameters() if not each.requires_grad]
         module = copy.deepcopy(run.model, {id(each): each for each in frozen})

@@ -34,7 +34,11 @@ MORE: dict[str, list[dict[str, Any]]] = {
     "symile": [{"tuples": "shuffled"}],
     "poly-view": [{"form": "arithmetic"}, {"form": "sufficient"}],
     "average-view": [{"two_view": "mv-dhel"}],
-    "clip": [{"exclude": "labels"}],
+    "clip": [{"exclude": "labels"}, {"exclude": {"by": "second", "above": 0.9}}],
+    "infonce": [
+        {"directions": ["first-second", "second-second"], "noise": 5, "hardness": 2.0},
+        {"exclude": {"by": "second", "above": "partner"}},
+    ],
     "dcl": [{"exclude": "labels"}],
     "siglip": [{"exclude": "labels"}],
     "hcl": [{"exclude": "labels"}],

@@ -18,11 +18,11 @@ import golden_mixtures
 from clx.losses.cosent import cosent
 from clx.losses.dbpm import nt_xent_per_item
 from clx.losses.dcl import dcl, von_mises
+from clx.losses.further_negatives import Negatives
 from clx.losses.geometry import alignment, uniformity
 from clx.losses.infonce import clip, infonce, log_sum_of_negatives, nt_xent
 from clx.losses.multiview import mv_dhel, mv_infonce, poly_view
 from clx.losses.negatives import hard_negatives
-from clx.losses.pairwise import Negatives
 from clx.losses.primitives.edits import DifferentIds, off_diagonal
 from clx.losses.primitives.functional import lse, paired_similarity, softplus, unit
 from clx.losses.primitives.streaming import cross, gram

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from clx.losses.cacr import attraction, repulsion
 from clx.losses.cosent import angle_similarity, cosent, ordered_loss
+from clx.losses.further_negatives import Negatives
 from clx.losses.geometry import uniformity
 from clx.losses.groco import GroCo
 from clx.losses.hinge import energy_hinge
 from clx.losses.hydra import gated_contrast
 from clx.losses.infonce import infonce
 from clx.losses.metric import multi_similarity, triplets
-from clx.losses.pairwise import Negatives
 from clx.losses.prime import dynamic_margin
 from clx.losses.primitives.functional import unit
 from clx.losses.primitives.streaming import cross_margins

@@ -24,6 +24,10 @@ def config(objective: dict[str, Any]) -> Config:
         ),
         ({"name": "clip", "of": "a"}, "objective.of: clip compares no features; those that take it are relation"),
         ({"name": "siglip", "negatives": ["b"]}, "objective.negatives: siglip takes none; clip, "),
+        ({"name": "moco", "exclude": {"above": 0.9, "by": "second"}}, "moco takes a word .* are clip, .*infonce"),
+        ({"name": "clip", "exclude": {"above": 2, "by": "second"}}, r"exclude.above = 2: .*less than 1, or 'partner'$"),
+        ({"name": "clip", "exclude": {"above": 0.9}}, "'exclude.by' is required$"),
+        ({"name": "clip", "exclude": "lables"}, "exclude = 'lables': should be 'none', 'sample_id', 'labels' or 'rep"),
         ({"name": "clip", "label_smoothing": 1.0}, "label_smoothing = 1.0: should be less than 1"),
     ],
 )

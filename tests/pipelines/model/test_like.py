@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from clx.losses.further_negatives import Negatives
 from clx.losses.infonce import infonce
-from clx.losses.pairwise import Negatives
 from clx.losses.primitives.edits import DifferentIds
 from clx.losses.primitives.functional import unit
 from clx.pipelines.config.load import dump, load_config

@@ -30,6 +30,11 @@ from trained import Heard, StopAt, trainer_of
 
 ROWS = 40
 NEGATIVES = [{"name": "infonce", "inputs": ["table", "text"], "negatives": ["wrong"]}]
+JUDGED = NEGATIVES[0] | {
+    "exclude": {"by": "second", "above": 0.9},
+    "directions": ["first-second", "second-second"],
+    "noise": 4,
+}
 SUM = [{"name": "clip"}, {"name": "supremix", "inputs": ["table"]}, {"name": "l1"}]
 
 
@@ -65,7 +70,8 @@ def config(rows: Path, objective: Any, **more: Any) -> Config:
         modalities["series"]["augmentation"] = {"crops": 0, "time_mask": 0.5}
     if any(term.get("negatives") for term in terms):
         modalities["wrong"] = {"like": "text", "column": "wrong"}
-    second = {"momentum": 0.9} if any("keys" in LOSSES[name].required() for name in names) else None
+    asked = any("keys" in LOSSES[name].required() for name in names) or JUDGED in terms
+    second = {"momentum": 0.9} if asked else None
     train = {"batch_size": ROWS, "steps": 4, "clip": None, "second": second, **more.get("train", {})}
     raw = {"data": data, "modalities": modalities, "embed_dim": 8, "objective": terms, "train": train, "eval": []}
     return Config.model_validate(raw)
@@ -77,7 +83,7 @@ def objectives() -> dict[str, Any]:
         if "head" in LOSSES[name].needs():  # of one input
             named[name] = [{"name": name, "inputs": ["text"]}, {"name": "clip"}]
     named["relation by features"] = {"name": "relation", "by": "features", "of": "table", "form": "sigmoid"}
-    return named | {"infonce with negatives": NEGATIVES, "a sum of three": SUM}
+    return named | {"infonce with negatives": NEGATIVES, "infonce, judged": [JUDGED], "a sum of three": SUM}
 
 
 def in_double(batch: Batch) -> Batch:

@@ -1,0 +1,164 @@
+"""Losses of two inputs whose anchors see rows besides those of the other input: columns that are only negatives."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from clx.losses.base import Embeddings
+from clx.losses.judge import Guided
+from clx.losses.pairwise import WEIGHED, Ids, OverPairs, Pairwise, ids_or_guide
+from clx.losses.primitives.edits import DifferentIds, Edit, either
+from clx.losses.primitives.functional import lse, paired_similarity, unit
+from clx.losses.primitives.judged import Judged
+from clx.losses.primitives.masks import chosen
+from clx.losses.primitives.streaming import cross_rows
+
+
+class Negatives(NamedTuple):
+    """Rows that are negatives of every anchor and nothing else, such as hard negatives that were mined."""
+
+    rows: Tensor
+    """`[N, D]`, unit rows."""
+    repeats: DifferentIds | None = None
+    """Which of them (columns) are none for which anchor (rows), since they are its partner once more."""
+    judged: Judged | None = None
+    """The same by a second model."""
+    of: DifferentIds | None = None
+    """Which row of the batch each anchor is, and each of them stands in."""
+
+    @property
+    def edit(self) -> Edit | None:
+        """Leaves out what is no negative."""
+        return either(self.repeats, self.judged)
+
+    def out(self, s: Tensor, rows: slice) -> Tensor:
+        """Which of them are no negatives of these anchors, in the shape of a block of similarities `[b, N]`."""
+        out = torch.zeros_like(s, dtype=torch.bool)
+        if self.repeats is not None:
+            out = self.repeats.ids[rows, None] == self.repeats.of_columns
+        return out if self.judged is None else out | self.judged.out(s, rows)
+
+
+Among = Callable[[Tensor, Tensor, Ids | None, Negatives | None, Tensor | slice], Tensor]
+"""The loss of unit rows `x`, `y`, their ids, the negatives of `x`, and which rows of the batch they are."""
+
+
+@dataclass(eq=False, kw_only=True)
+class WithNegatives(OverPairs):
+    """`OverPairs` whose anchors, the rows of the first of two names, may see further rows besides the second's.
+
+    These are the rows of all the names in `negatives` that are there, whatever row of the batch they stand in. One that
+    repeats an anchor's own partner, by `contents`, is no negative of that anchor; `exclude` is about rows of the batch,
+    whose label is not that of their negatives. With negatives a pair of names needs one common row.
+    """
+
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        present: dict[str, Tensor] | None = None,
+        labels: Tensor | None = None,
+        sample_id: Tensor | None = None,
+        repeats: Tensor | None = None,
+        negatives: Embeddings | None = None,
+        contents: dict[str, Tensor] | None = None,
+        keys: Embeddings | None = None,
+    ) -> Tensor:
+        ids = ids_or_guide(self.exclude, len(next(iter(z.values()))), labels, sample_id, repeats, keys)
+        return self.among(z, present, ids, negatives, contents, lambda x, y, ids, more, _: self.pair(x, y, ids, more))
+
+    def among(
+        self,
+        z: Embeddings,
+        present: dict[str, Tensor] | None,
+        ids: Tensor | Guided | None,
+        negatives: Embeddings | None,
+        contents: dict[str, Tensor] | None,
+        pair: Among,
+    ) -> Tensor:
+        """`over_pairs` with the negatives that are there."""
+        further = negatives or {}
+        here: dict[str, Tensor | slice] = dict.fromkeys(further, slice(None))
+        if present is not None and further:
+            here = dict(zip(further, chosen([present[n] for n in further]), strict=True))
+        found = [x[here[n]] for n, x in further.items()]
+        if not sum(map(len, found)):
+            return self.over_pairs(z, present, ids, lambda x, y, ids, _, rows: pair(x, y, ids, None, rows))
+        rows = unit(torch.cat(found))
+        theirs = None if contents is None else torch.cat([contents[n][here[n]] for n in further])
+        place = torch.arange(len(next(iter(z.values()))), device=rows.device)
+        stand = torch.cat([place[here[n]] for n in further])
+        guided = torch.cat([ids.rows(n, here[n]) for n in further]) if isinstance(ids, Guided) else None
+
+        def beside(x: Tensor, y: Tensor, own: Ids | None, name: str, both: Tensor | slice) -> Tensor:
+            repeats = None if contents is None or theirs is None else DifferentIds(contents[name][both], theirs)
+            judged = None
+            if isinstance(own, Judged) and guided is not None:
+                judged = own.between(own.left, guided, own=None)
+            return pair(x, y, own, Negatives(rows, repeats, judged, DifferentIds(place[both], stand)), both)
+
+        return self.over_pairs(z, present, ids, beside, fewest=1)
+
+    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, negatives: Negatives | None = None) -> Tensor:
+        """As `OverPairs.pair`, with further `negatives` of the rows of `x`."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False, kw_only=True)
+class PairwiseWithNegatives(WithNegatives, Pairwise):
+    """Both: a temperature, and further negatives."""
+
+
+@dataclass(eq=False, kw_only=True)
+class WeightedWithNegatives(PairwiseWithNegatives):
+    """`PairwiseWithNegatives` of losses that have a term a row, which its weight multiplies."""
+
+    ours = WEIGHED
+
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        present: dict[str, Tensor] | None = None,
+        labels: Tensor | None = None,
+        sample_id: Tensor | None = None,
+        repeats: Tensor | None = None,
+        negatives: Embeddings | None = None,
+        contents: dict[str, Tensor] | None = None,
+        weights: Tensor | None = None,
+        keys: Embeddings | None = None,
+    ) -> Tensor:
+        ids = ids_or_guide(self.exclude, len(next(iter(z.values()))), labels, sample_id, repeats, keys)
+
+        def pair(x: Tensor, y: Tensor, ids: Ids | None, more: Negatives | None, rows: Tensor | slice) -> Tensor:
+            return self.pair(x, y, ids, more, None if weights is None else weights[rows])
+
+        return self.among(z, present, ids, negatives, contents, pair)
+
+    def pair(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ids: Ids | None,
+        negatives: Negatives | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """As `PairwiseWithNegatives.pair`, each row's terms times its weight `[B]`."""
+        raise NotImplementedError
+
+
+def add_negatives(margins: Tensor, x: Tensor, y: Tensor, temperature: Tensor | float, more: Negatives) -> Tensor:
+    """Margins of the rows of `x` with further negatives.
+
+    Args:
+        margins: `[B]`, or `[2B]` of which the first B are those of `x`, as `cross_margins` gives them.
+        x, y: `[B, D]`, unit rows; row i of both is one item.
+
+    Returns:
+        `margins`, the first B of them with the log-sum-exp over the negatives besides.
+    """
+    beside = cross_rows(x, more.rows, temperature, more.edit) - paired_similarity(x, y, temperature)
+    return torch.cat([lse(torch.stack([margins[: len(x)], beside]), 0), margins[len(x) :]])
