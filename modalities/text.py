@@ -63,6 +63,8 @@ class Text(VariedText):
         for template in self.templates:
             if "{}" not in template:
                 raise ValueError(f"text template {template!r} has no {{}} where the text should go")
+        if "{}" in self.prompt:
+            raise ValueError(f"prompt {self.prompt!r} stands before the text as it is; templates have a {{}}")
         self._longest = LONGEST[0]
 
     def fit(self, cells: Iterable[Any]) -> None:
@@ -121,7 +123,7 @@ class Text(VariedText):
 
     def _bytes(self, text: str) -> int:
         """Length of a text in the longest of its templates."""
-        return len(text.encode("utf-8", "replace")) + max(len(each.encode("utf-8")) - 2 for each in self.templates)
+        return len(text.encode("utf-8", "replace")) + max(len(each.encode("utf-8")) - 2 for each in self.prompted)
 
     def read(self, cell: Any) -> Prompt:
         """The text, in the first template."""
@@ -130,11 +132,11 @@ class Text(VariedText):
         text = str(cell).strip()
         if not text:
             raise CellError("empty text")
-        return Prompt(text, self.templates[0])
+        return Prompt(text, self.prompted[0])
 
     def prompts(self, text: str, templates: Sequence[str] = ()) -> list[Prompt]:
         """The text in each of the templates (the modality's own when none are given), to average over."""
-        return [Prompt(self.read(text).text, template) for template in templates or self.templates]
+        return [Prompt(self.read(text).text, self.prompt + template) for template in templates or self.templates]
 
     def collate(self, samples: Sequence[Prompt]) -> Input:
         """Tokens `x` `[N, T]` and, for encoders that pad to the longest, `mask` `[N, T]`; where a view's tokens are

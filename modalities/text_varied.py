@@ -34,6 +34,9 @@ class VariedText(Modality):
     """Dropout of `transformer`, and of `hf:` models, which 0 leaves at their own; a list has a rate for each view."""
     templates: Annotated[list[str], MinLen(1)] = field(default_factory=lambda: ["{}"])
     """Sentences around the text, with `{}` where it goes."""
+    prompt: str = ""
+    """What stands before every text, in every template, and is never changed by a view: `"query: "`. Of columns of one
+    tower each has its own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,6 +87,11 @@ class VariedText(Modality):
         return [PRESETS[each] if isinstance(each, str) else each for each in given]
 
     @property
+    def prompted(self) -> list[str]:
+        """The templates with what stands before them."""
+        return [self.prompt + template for template in self.templates]
+
+    @property
     def changes(self) -> set[str]:
         """Names of the changes that some view has."""
         return {name for policy in self.policies for name, strength in policy.items() if strength}
@@ -132,7 +140,7 @@ class VariedText(Modality):
         if given == "none":
             return samples
         policy = PRESETS[given] if isinstance(given, str) else given
-        templates = [self.templates[k] for k in draws.integers(len(self.templates)).tolist()]
+        templates = [self.prompted[k] for k in draws.integers(len(self.templates)).tolist()]
         made = text_views.Making(policy, draws, number > 0, anchor, self.blank, self._known)
         return made.prompts([sample.text for sample in samples], templates)
 

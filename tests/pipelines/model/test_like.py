@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,6 +13,7 @@ from clx.losses.further_negatives import Negatives
 from clx.losses.infonce import infonce
 from clx.losses.primitives.edits import DifferentIds
 from clx.losses.primitives.functional import unit
+from clx.modalities.draws import Draws
 from clx.pipelines.config.load import dump, load_config
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
@@ -21,6 +23,7 @@ from clx.pipelines.model.build import prepare
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, ClxWarning, Stopped
 from clx.pipelines.system.progress import Progress
+from clx.pipelines.use.search import Neighbours, Searcher
 from command import Command
 from configs import small
 from trained import StopAt, trainer_of, weights
@@ -227,6 +230,7 @@ CONFIGS: list[tuple[dict[str, Any], Any, str]] = [
         {"name": "clip", "inputs": ["a", "b"], "negatives": ["w"]},
         r"w is of the tower of a, the anchor, .*write inputs: \[b, a\]",
     ),
+    ({"b": {"like": "a", "prompt": "q {}"}}, "clip", "prompt 'q {}' stands before the text as it is"),
     ({"b": {"like": "a"}}, {"name": "clip", "negative": ["b"]}, "unknown key 'negative' .did you mean 'negatives'"),
     ({"b": {"like": "a"}}, {"name": "clip", "input": ["a"]}, "unknown key 'input' .did you mean 'inputs'"),
 ]
@@ -240,6 +244,30 @@ def test_what_cannot_be_is_refused(
     raw = small({"train": str(tmp_path / "t.csv")}, {"a": TEXT} | modalities, objective, train={"batch_size": 4})
     with pytest.raises(BadInput, match=message):
         train(Config.model_validate(raw), tmp_path / "run", silent)
+
+
+def test_each_column_has_a_prompt_of_its_own(tmp_path: Path, silent: Progress) -> None:
+    raw = raw_config(tmp_path)
+    raw["modalities"]["anchor"] = TEXT | {"prompt": "query: ", "templates": ["{}", "on {}"]}
+    raw["modalities"]["positive"]["prompt"] = "passage: "
+    train(Config.model_validate(raw), tmp_path / "run", silent)
+    run = checkpoint.load(tmp_path / "run")
+    read = {name: str(modality.read("a dog")) for name, modality in run.modalities.items()}
+    assert read == {"anchor": "query: a dog", "positive": "passage: a dog", "wrong": "a dog"}
+    anchor = run.modalities["anchor"]
+    assert list(map(str, anchor.prompts("dog"))) == ["query: dog", "query: on dog"]
+    assert list(map(str, anchor.prompts("dog", ["a {}"]))) == ["query: a dog"]
+    views = {str(anchor.augment([anchor.read("dog")], Draws.seeded(k, 1))[0]) for k in range(8)}
+    assert views == {"query: dog", "query: on dog"}
+    np.save(tmp_path / "rows.npy", torch.eye(8).numpy())
+    (hits,) = Searcher(tmp_path / "rows.npy", run=run).search(["a dog"], top=8)
+    with torch.no_grad():
+        inputs = {name: m.collate([m.read("a dog")]) for name, m in run.modalities.items()}
+        asked = run.model(inputs, dict.fromkeys(inputs, torch.ones(1, dtype=torch.bool)))
+    scores = {name: unit(z)[0].sort(descending=True).values.tolist() for name, z in asked.items()}
+    assert isinstance(hits, Neighbours)
+    assert [hit["score"] for hit in hits.hits] == pytest.approx(scores["anchor"], abs=1e-5)
+    assert scores["anchor"] != pytest.approx(scores["positive"], abs=1e-3)
 
 
 def test_tables_and_pairs_share_no_tower(tmp_path: Path, silent: Progress) -> None:
