@@ -82,6 +82,8 @@ def make_losses(config: Config) -> list[Loss]:
             takers = ", ".join(sorted(name for name, loss in LOSSES.items() if "weights" in loss.needs()))
             raise BadInput(f"{where}.rows: {term.name} has no term a row that could be left out; {takers} do")
         check_declared(term, where)
+        if config.keep == "concat":
+            check_joined(term, where)
         losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})", keys_of(term.name)))
     for name, options in config.modalities.items():
         if isinstance(options.get("column"), list) and name not in config.only_negatives:
@@ -132,6 +134,15 @@ def check_declared(term: Term, where: str) -> None:
                 f"{where}.exclude: {term.name} takes a word (none, sample_id, labels, repeats); those that let a "
                 f"second model say which rows are no negatives are {', '.join(takers)}"
             )
+
+
+def check_joined(term: Term, where: str) -> None:
+    """Raise `BadInput` for a term that has no use for the embeddings of all stages side by side."""
+    if term.dims or LOSSES[term.name].trains_predictions:
+        what = "dims are of" if term.dims else f"{term.name} trains a head that looks at"
+        raise BadInput(f"{where}: {what} the last stage's embeddings, and keep: concat joins those of all stages")
+    if LOSSES[term.name].fuses_by_product:
+        raise BadInput(f"{where}: {term.name} scores by products of rows; keep: concat joins unit rows for cosines")
 
 
 def check_dims(config: Config, term: Term, where: str) -> None:

@@ -226,6 +226,9 @@ class Config(Section):
     """Trainings one after another, each of which begins with the towers of the one before; its optimiser and schedule
     are new. The keys above are of all of them, and each has what differs. Read back, the keys above are of the last,
     and the others are `whole`."""
+    keep: Literal["last", "concat"] = "last"
+    """Whose embeddings are evaluated and used: those of the last stage, or those of all stages, unit rows side by side,
+    so that what one stage has learned is not lost for what another did (arXiv 2402.11816)."""
     eval: list[Task] = ["zeroshot", "retrieval"]
     """Tasks of `clx eval` and of the evaluation that ends a training run. Not given, they follow objective and data:
     classification of a class head and multilabel of a head of sets; sts of scores of pairs; with other targets
@@ -268,6 +271,8 @@ class Config(Section):
     def _last_is_trained(self) -> "Config":
         if self.stages and (len(self.stages) == 1 or self.stages[-1].run or self.stages[-1].whole):
             raise ValueError("stages are two or more, and the last is trained here: it may be {}, the keys above")
+        if self.keep == "concat" and not self.stages:
+            raise ValueError("keep: concat joins the embeddings of stages, and there are none")
         if any(stage.run for stage in self.stages[1:]):
             raise ValueError("run is for the first of stages: the others begin with the one before them")
         if self.stages and self.stages[0].freeze:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from clx.pipelines.config.load import dump
 from clx.pipelines.config.schema import Config
 from clx.pipelines.model.build import Facts, Run, build
+from clx.pipelines.model.joined import joined
 from clx.pipelines.runs.folder import (
     CHANGEABLE,
     CONFIG,
@@ -38,6 +39,7 @@ from clx.pipelines.runs.folder import (
     listed,
     read_config,
 )
+from clx.pipelines.runs.stages import stages_before
 from clx.pipelines.system.durable_files import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
 from clx.pipelines.system.errors import BadInput, ClxWarning, Failed, out_of_memory
 
@@ -206,8 +208,9 @@ def pick(folder: Path, which: str = "best") -> Checkpoint:
     return steps[which]
 
 
-def load(folder: Path, which: str = "best", device: torch.device | str = "cpu") -> Run:
-    """A run rebuilt from its folder, with the weights of its best or last checkpoint, or of step `which`."""
+def load(folder: Path, which: str = "best", device: torch.device | str = "cpu", alone: bool = False) -> Run:
+    """A run rebuilt from its folder, with the weights of its best or last checkpoint, or of step `which`; joined with
+    its earlier stages where its `keep` says so, unless it is wanted `alone`."""
     config, facts, chosen = read_config(folder), read_facts(folder), pick(folder, which)
     warn_of_change(folder, chosen)
     run = rebuild(folder, config, facts)
@@ -215,6 +218,10 @@ def load(folder: Path, which: str = "best", device: torch.device | str = "cpu") 
     run.step = chosen.step
     run.model.eval().to(device)
     run.objective.eval().to(device)
+    if config.keep == "concat" and not alone:
+        return joined(
+            run, [load(place, its, device, by_itself) for place, its, by_itself in stages_before(config, folder)]
+        )
     return run
 
 
@@ -246,6 +253,8 @@ def save_weights(out: Path, run: Run, step: int, score: float | None) -> None:
 
     Raises `BadInput` for a modality of a name that is another file's.
     """
+    if run.config.keep == "concat":
+        raise BadInput("keep: concat joins the towers of stages: such weights are no run; --format onnx writes them as one")
     for name in run.modalities:
         if name in ("objective", "model"):
             raise BadInput(f"a modality called {name!r} cannot be exported: a file of that name is another's")

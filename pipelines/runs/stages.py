@@ -1,5 +1,6 @@
 """Where the stages of a run lie: each before the last is a run in the folder `stages` of the run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from clx.pipelines.config.schema import Config
@@ -26,6 +27,13 @@ def folder_before(config: Config, out: Path) -> Path | None:
         return None
     earlier = config.stages[-2].run
     return stage_folder(out, len(config.stages) - 2) if earlier is None else Path(earlier)
+
+
+def stages_before(config: Config, out: Path) -> Iterator[tuple[Path, str, bool]]:
+    """The run folders of all stages before the last, which checkpoint of each counts, and whether it is by itself,
+    whatever its own `keep` says: a run from before may have stages of its own."""
+    for k, stage in enumerate(config.stages[:-1]):
+        yield Path(stage.run) if stage.run else stage_folder(out, k), stage.checkpoint, stage.run is None
 
 
 def stage_config(config: Config, k: int, one: Config, out: Path) -> Config:

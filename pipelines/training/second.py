@@ -174,7 +174,8 @@ def teacher(settings: Settings, run: Run) -> tuple[Embedder, dict[str, Modality]
     folder = run.before if settings.stage is not None else Path(str(settings.run))
     assert folder is not None
     try:
-        source = load(folder, "best" if settings.stage is None else run.config.stages[-2].checkpoint)
+        of_stage = settings.stage is not None
+        source = load(folder, run.config.stages[-2].checkpoint if of_stage else "best", alone=of_stage)
     except BadInput as error:
         raise BadInput(f"train.second.{'run' if settings.stage is None else 'stage'}: {error}") from None
     return source.model, source.modalities

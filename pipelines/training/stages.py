@@ -33,7 +33,7 @@ class Checked(NamedTuple):
 def check_stages(config: Config, splits: dict[str, Manifest]) -> Checked:
     """Prepare every stage, each upon the one before; `splits` are the last one's. Raises `BadInput`."""
     earlier = config.stages[0].run
-    source = None if earlier is None else load(Path(earlier), config.stages[0].checkpoint)
+    source = None if earlier is None else load(Path(earlier), config.stages[0].checkpoint, alone=True)
     found: dict[int, tuple[Config, int]] = {}
     for k, one in trained_before(config).items():
         try:

@@ -33,7 +33,7 @@ def take_over(config: Config, splits: dict[str, Manifest], folder: Path, say: Ca
 
     Which checkpoint, the stage before says; see `follow`.
     """
-    run = follow(config, splits, load(folder, config.stages[-2].checkpoint), str(folder), say)
+    run = follow(config, splits, load(folder, config.stages[-2].checkpoint, alone=True), str(folder), say)
     run.before = folder
     if (config.data.target or run.forecasts) and run.model.predictor is not None:
         start_predictor(run, splits["train"])
@@ -45,7 +45,8 @@ def follow(
 ) -> Run:
     """A new run of `config` with the towers of another one, which is called `name`.
 
-    Encoders must fit. A head is taken over where it is of the same form, else it is new. Where the last of
+    Encoders must fit. A head is taken over where it is of the same form, else it is new; of one that tells classes what
+    it knows of those that come again. Where the last of
     `config.stages` says `freeze` what was taken stays as it is. Raises `BadInput` when nothing fits.
     """
     shared = [name for name in config.modalities if name in source.modalities]
@@ -58,6 +59,7 @@ def follow(
     taken = []
     for each in (each for each in shared if run.modalities[each].like is None):
         taken += take_tower(run, source, each, name)
+    heads = take_class_heads(run, source)
     if config.stages[-1].freeze:
         run.facts.kept = taken
         for tower, _, part in (kept.partition(".") for kept in taken):
@@ -67,8 +69,31 @@ def follow(
         if not learning - views:
             raise BadInput("stages: freeze leaves nothing to learn: set it to false, or add a loss with a predictor")
     check_chunk(config, run.model)
-    say(f"from {name}: {', '.join(taken)}, {'kept as it is' if run.facts.kept else 'to be fine-tuned'}")
+    say(f"from {name}: {', '.join(taken)}, {'kept as it is' if run.facts.kept else 'to be fine-tuned'}{heads}")
     return run
+
+
+@torch.no_grad()
+def take_class_heads(run: Run, source: Run) -> str:
+    """Begin heads that tell classes at those of the other run, for the classes that both know; what to say of it."""
+    ours, theirs = run.facts.classes, source.facts.classes
+    both = {label: k for k, label in enumerate(theirs)}
+    pairs = [(k, both[label]) for k, label in enumerate(ours) if label in both]
+    if not pairs or run.config.data.target or source.config.data.target or run.forecasts or source.forecasts:
+        return ""
+    here, there = (list(column) for column in zip(*pairs, strict=True))
+    taken = False
+    for name in run.model.heads.keys() & source.model.heads.keys():
+        old, new = source.model.head(name).state_dict(), run.model.head(name).state_dict()
+        if old.keys() != new.keys() or any(old[key].shape[1:] != new[key].shape[1:] for key in new):
+            continue
+        for key, value in new.items():
+            if (len(old[key]), len(value)) == (len(theirs), len(ours)):
+                value[here] = old[key][there]
+            elif old[key].shape == value.shape:
+                value.copy_(old[key])
+        taken = True
+    return f"; {len(pairs)} of {len(ours)} classes of the head" if taken else ""
 
 
 def take_tower(run: Run, source: Run, tower: str, name: str) -> list[str]:

@@ -438,6 +438,7 @@ ELSEWHERE = loss_loops.ELSEWHERE | {
     "cross-entropy",
     "binary-cross-entropy",
     *("moco", "moco-v3", "byol", "simsiam", "vicreg", "barlow-twins", "distil", "swav", "dino"),  # test_second_model.py
+    "nspt",
     "beclr",
 }
 """Losses with loops of their own, below or in a file of their name, and heads that call torch's."""

@@ -158,6 +158,22 @@ def sinkhorn(scores: list[Tensor], sharpness: float) -> list[Tensor]:
     return list(q)
 
 
+def rehearsed(loss: Any, d: dict[str, Any]) -> Tensor:
+    """The teacher's rows of the label as positives, a row without label alone; the student's others as negatives."""
+    x, s, terms = there(d["z"], d["present"]), there(d["keys"], d["present"]), []
+    weights = d.get("weights", torch.ones(B))
+    for name in NAMES:
+        rows, found = both(x[name], s[name]), []
+        for i, row, _ in rows:
+            same = [
+                p @ row / T for j, _, p in rows if j == i or (d["labels"][i] >= 0 and d["labels"][i] == d["labels"][j])
+            ]
+            below = torch.stack([row @ other / T for j, other, _ in rows if j != i]).logsumexp(0)
+            found.append(weights[i] * -mean([each - below for each in same]))
+        terms.append(mean(found))
+    return mean(terms)
+
+
 def prototyped(loss: Any, d: dict[str, Any], keyed: bool) -> Tensor:
     c = loss.directions / loss.directions.norm(dim=1, keepdim=True)
     z, codes = there(d["z"], d["present"]), {}
@@ -216,6 +232,8 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Any, dict[str, Any]], Tens
     "distil similarities": ("distil", {"teacher_temperature": 0.2}, lambda loss, d: distilled(d, "similarities")),
     "distil features": ("distil", {"form": "features"}, lambda loss, d: distilled(d, "features")),
     "distil margins": ("distil", {"form": "margins"}, lambda loss, d: distilled(d, "margins")),
+    "nspt": ("nspt", {}, rehearsed),
+    "nspt weighted": ("nspt", {"weighted": True}, rehearsed),
     "swav": ("swav", {"prototypes": 3}, lambda loss, d: prototyped(loss, d, keyed=False)),
     "dino": ("dino", {"prototypes": 3}, lambda loss, d: prototyped(loss, d, keyed=True)),
     "beclr": ("beclr", {"hidden": 6, "memory_rows": 12, "prototypes": 3, "neighbours": 2}, with_neighbours),
@@ -223,7 +241,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[[Any, dict[str, Any]], Tens
 }
 
 
-def made(name: str, **fields: Any) -> Any:
+def made(name: str, weighted: bool = False, **fields: Any) -> Any:
     torch.manual_seed(0)
     tempered = {"temperature": T} if issubclass(LOSSES[name], Tempered) else {}
     loss = LOSSES[name](**tempered, **fields)
@@ -239,6 +257,7 @@ def test_equals_the_loops(case: str, missing: bool) -> None:
     loss = made(name, **fields)
     call(loss, rows_of(missing, seed=1))
     d = rows_of(missing)
+    d |= {"weights": torch.tensor([0.0, 2.5, 0, 2.5, 0.5])} if fields.get("weighted") else {}
     d["sample_id"] = rows_of(missing, seed=1)["sample_id"]  # the rows of the first call come again
     expected = oracle(loss, d)
     leaves = [*d["z"].values(), *loss.parameters()]

@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from clx.pipelines.config.objects import make_losses
+from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
@@ -14,6 +17,7 @@ from clx.pipelines.runs.listing import summary
 from clx.pipelines.runs.stages import stage_folder
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.training.dry_run import dry_run
+from command import Command
 from configs import small
 from trained import Heard, StopAt, weights
 
@@ -121,3 +125,47 @@ def test_a_wider_stage_in_between_has_a_head_of_its_own(raw: dict[str, Any], tmp
     train(Config.model_validate(raw | {"stages": stages}), tmp_path / "run", heard)
     taken = [line.partition(": ")[2] for line in heard.said if line.startswith("from ")]
     assert taken == ["table.encoder, to be fine-tuned"] * 2
+
+
+def test_embeddings_of_all_stages_stand_side_by_side(raw: dict[str, Any], clx: Command, tmp_path: Path) -> None:
+    """Every command sees the joined ones; training, and the next run, go on with the last stage's alone."""
+    joined = raw | {
+        "keep": "concat",
+        "objective": "rank-n-contrast",
+        "eval": ["knn"],
+        "stages": raw["stages"][:1] + [{}],
+    }
+    joined["data"] = raw["data"] | {"label": "y", "bin_width": 1.0}
+    out = tmp_path / "run"
+    result = train(Config.model_validate(joined), out, Heard())["evaluation"]
+    assert result["dim"] == 16
+    parts = [checkpoint.load(stage_folder(out, 0), "last"), checkpoint.load(out, "best", alone=True)]
+    whole = checkpoint.load(out)
+    table = whole.modalities["table"]
+    value = table.collate([table.read({"a": 0.1 * k, "b": 0.3}) for k in range(3)])
+    here = {"table": torch.ones(3, dtype=torch.bool)}
+    with torch.no_grad():
+        z = [run.model({"table": value}, here)["table"] for run in [*parts, whole]]
+    alike = torch.cat([torch.nn.functional.normalize(one, dim=1) for one in z[:2]], 1)
+    torch.testing.assert_close(z[2], alike)
+    done = clx("embed", out, "--data", joined["data"]["train"], "-o", tmp_path / "z.npy")
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "z.npy").shape[-1] == 16
+    refused = clx("export", out, "--format", "safetensors", "-o", tmp_path / "export")
+    assert (refused.returncode, "joins the towers of stages" in refused.stderr) == (2, True)
+    again = joined | {"stages": [{"run": str(out)}, {"train": {"steps": 1}}]}
+    train(Config.model_validate(again | {"eval": []}), tmp_path / "again", Heard())
+    assert checkpoint.load(tmp_path / "again").model.embed_dim == 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"keep": "concat", "stages": []}, "there are none"),
+        ({"keep": "concat"}, "objective: l1 trains a head that looks at the last stage's embeddings"),
+        ({"keep": "concat", "objective": {"name": "nt-xent", "dims": [4, 8]}}, "dims are of the last stage's"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(raw: dict[str, Any], changes: dict[str, Any], match: str) -> None:
+    with pytest.raises(BadInput, match=match):
+        make_losses(parse(Config, raw | changes, "c"))
