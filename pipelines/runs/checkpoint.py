@@ -4,7 +4,6 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from warnings import warn
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -40,7 +39,8 @@ from clx.pipelines.runs.folder import (
     read_config,
 )
 from clx.pipelines.runs.stages import stages_before
-from clx.pipelines.system.durable_files import FORMAT, Damaged, digest, replacing, seal, sync, unseal, write_text
+from clx.pipelines.runs.weight_parts import load_parts, save_parts
+from clx.pipelines.system.durable_files import FORMAT, Damaged, digest, seal, sync, unseal, write_text
 from clx.pipelines.system.errors import BadInput, ClxWarning, Failed, out_of_memory
 
 __all__ = ["Checkpoint", "best", "checkpoints", "last", "read_config"]
@@ -254,7 +254,7 @@ def save_weights(out: Path, run: Run, step: int, score: float | None) -> None:
     Raises `BadInput` for a modality of a name that is another file's.
     """
     if run.config.keep == "concat":
-        raise BadInput("keep: concat joins the towers of stages: such weights are no run; --format onnx writes them as one")
+        raise BadInput("keep: concat joins the towers of stages: they are no run; --format onnx writes them as one")
     for name in run.modalities:
         if name in ("objective", "model"):
             raise BadInput(f"a modality called {name!r} cannot be exported: a file of that name is another's")
@@ -264,32 +264,6 @@ def save_weights(out: Path, run: Run, step: int, score: float | None) -> None:
     files = {name: {"size": (out / name).stat().st_size, "digest": digest(out / name)} for name in names}
     meta = {"format": FORMAT, "step": step, "score": score, "torch": str(torch.__version__), "files": files}
     write_text(out / META, seal(meta))
-
-
-def save_parts(folder: Path, state: dict[str, Tensor], towers: Iterable[str]) -> None:
-    """Weights as a file for each of the `towers`, with names that count from it, and one for the rest."""
-    files = {tower: f"model.towers.{tower}." for tower in towers}
-    for file, prefix in files.items():
-        part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        _save_part(folder / f"{file}.safetensors", part, prefix)
-    rest = {name: value for name, value in state.items() if not name.startswith(tuple(files.values()))}
-    _save_part(folder / "objective.safetensors", rest, "")
-
-
-def _save_part(path: Path, part: dict[str, Tensor], prefix: str) -> None:
-    with replacing(path) as beside:
-        save_file(part, beside, metadata={"prefix": prefix})
-        beside.chmod(0o644)  # safetensors keeps it to the owner
-
-
-def load_parts(folder: Path) -> dict[str, Tensor]:
-    """What `save_parts` wrote."""
-    state: dict[str, Tensor] = {}
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "pt") as file:
-            prefix = (file.metadata() or {}).get("prefix", "")
-            state |= {prefix + name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return state
 
 
 def load_trainer(checkpoint: Checkpoint) -> dict[str, Any]:
