@@ -63,6 +63,8 @@ class Loss(nn.Module):
     """How often the host waits for a GPU in forward and backward, where nothing is missing. It must not grow with the
     batch. Rows without an input cost one more for each input, at most."""
 
+    compares_times: ClassVar[bool] = False
+    """Whether step t of one input is compared with step t of another: a time that both views show."""
     trains_predictions: ClassVar[bool] = False
     """Whether the head of the predictions learns from this loss: not from one that takes them as they are."""
 

@@ -18,7 +18,8 @@ EXTRAS = {
     "None unless a term has negatives",
     "keys": "`{name: [B, E]}`, embeddings of the same views by a second model (`train.second`), without gradient; E is "
     "another width than D where that model has one",
-    "steps": "`{name: ([B, T, D], [B, T] bool)}`, embeddings per time step with their mask",
+    "steps": "`{name: ([B, T, D], [B, T] bool)}`, embeddings per step with their mask: of a time, a token or a place",
+    "states": "`{name: [B, T, F]}`, what the encoder makes of each step, before the head; without gradient",
     "head": "`[N, D] -> [N, K]`, the head that is trained jointly, for rows that a loss makes of those of one input",
     "mixed": "`{name: ([B] int64, [])}`, of views that are mixtures of rows of the batch: the row that each has its "
     "lesser part of, and the share of its own; None where there are none, as in validation",

@@ -124,6 +124,7 @@ class TS2Vec(Loss):
     )
     fits = ("one modality",)
 
+    compares_times = True
     host_reads = 1  # how many steps the longest series has
 
     alpha: Annotated[float, Interval(ge=0, le=1)] = 0.5

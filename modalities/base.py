@@ -10,70 +10,19 @@ from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from annotated_types import Ge, Interval
-from torch import Tensor, nn
 
 from clx.modalities.draws import Draws
+from clx.modalities.encoder import Encoder as Encoder
+from clx.modalities.encoder import Input as Input
+from clx.modalities.encoder import LearnedView as LearnedView
+from clx.modalities.encoder import StepEncoder as StepEncoder
 from clx.modalities.errors import CellError as CellError  # part of what a modality needs to know
 from clx.modalities.options import Lora as Lora
 from clx.modalities.options import Mix as Mix
 
-Input = dict[str, Tensor]
-"""One collated modality: `x` `[N, ...]` and, where lengths differ, `mask` `[N, T]` (True where real). Where rows have
-several samples each, `of` `[N]` says which row a sample is of, from 0 and in order."""
 Several = Literal["mean", "one"]
 """What is made of several cells in one row: the mean of their features; or in training one of them, drawn anew each
 epoch, in validation the first, and in use the mean."""
-
-
-class Encoder(nn.Module):
-    """Maps one modality's input, as `collate` gives it, to features: `forward(x, mask=None) -> [N, width]` floats."""
-
-    width: int
-    group_worth: int = 0
-    """Where a row's features do not depend on how far it is padded: how many of its steps cost as much on a CPU as one
-    more group of rows does, so that rows are encoded in groups of like length. 0 where all are encoded as they come."""
-
-    fixed: bool = True
-    """Whether it is always called alike, as `train.compile` needs it."""
-
-    def at_view(self, number: int) -> None:
-        """Told which view is encoded next, from 0 on; they may differ in dropout."""
-
-    def floats(self, x: Tensor) -> Tensor:
-        """The input `x` as floats, where `collate` gives bytes: the first thing that the encoder does."""
-        return x
-
-    def blocks(self) -> list[nn.Module]:
-        """Trainable parts from input to output, for partial freezing; together they hold every parameter."""
-        return [self]
-
-
-class StepEncoder(Encoder):
-    """An encoder with features `[N, T, C]` for every time step, which it pools over time to `[N, width]`."""
-
-    def steps(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Features `[N, T, C]` per time step, perhaps fewer than the input has, and their mask `[N, T]`."""
-        raise NotImplementedError
-
-    def pool(self, h: Tensor, mask: Tensor) -> Tensor:
-        """Features `[N, width]` of the steps `h` `[N, T, C]` where `mask` `[N, T]` is True; a row has at least one."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Input `[N, T, ...]` and mask `[N, T]` -> `[N, width]`."""
-        return self.pool(*self.steps(x, mask))
-
-
-class LearnedView(nn.Module):
-    """Makes the second view and those after it, `[N, T, C]` of `[N, T, C]`; it learns by `losses.view_criterion`."""
-
-    def __init__(self, sparsity: float) -> None:
-        super().__init__()
-        self.sparsity = sparsity
-
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Input, Tensor]:
-        """A random view of a collated batch, and the probability `[N, T]` that it shows a step at all."""
-        raise NotImplementedError
 
 
 LORA_FAMILIES = ("open_clip", "timm", "hf")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from clx.modalities import openclip_steps as inner_states
 from clx.modalities.image_encoders import ImageEncoder
 from clx.modalities.pretrained import cut_at, first_line, in_hub_cache, local_file, quiet, require_hub
 
@@ -50,6 +51,14 @@ class Tower(ImageEncoder):
         features: Any = self.tower(self.floats(x))
         pooled: Tensor = features[0] if isinstance(features, tuple) else features  # CoCa gives its tokens too
         return pooled
+
+    @property
+    def stepped(self) -> bool:  # type: ignore[override]
+        return inner_states.last_norm(self.tower, self.side) is not None
+
+    def states(self, x: Tensor, mask: Tensor | None = None, **more: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.floats(x) if self.side == "image" else x
+        return inner_states.states(self.tower, self.side, x)
 
     def blocks(self) -> list[nn.Module]:
         """Embedding, each layer (each stage of a convolutional tower), then the last norm and projection."""

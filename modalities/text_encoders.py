@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clx.modalities.base import Encoder
+from clx.modalities.base import StepEncoder
 from clx.modalities.pretrained import cut_at, first_line, quiet, require_hub
 from clx.modalities.sequence import Layer, mean_over
 from clx.modalities.text_tokens import cut_off
@@ -27,7 +27,16 @@ def bytes_of(texts: Sequence[str], longest: int) -> tuple[Tensor, Tensor]:
     return x, x != 0
 
 
-class ByteTransformer(Encoder):
+class TextEncoder(StepEncoder):
+    """An encoder of texts, whose steps are tokens."""
+
+    timed = False
+
+    def pool(self, h: Tensor, mask: Tensor) -> Tensor:
+        return mean_over(h, mask)
+
+
+class ByteTransformer(TextEncoder):
     """A transformer over UTF-8 bytes `[N, T]`; the features `[N, width]` are the mean over them."""
 
     group_worth = 64
@@ -66,17 +75,27 @@ class ByteTransformer(Encoder):
         self, x: Tensor, mask: Tensor, tokens_shown: Tensor | None = None, columns_shown: Tensor | None = None
     ) -> Tensor:
         """As `forward`, also for rows that are equal, which are then encoded several times."""
+        return self.pool(*self.steps(x, mask, tokens_shown, columns_shown))
+
+    def steps(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        tokens_shown: Tensor | None = None,
+        columns_shown: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        mask = x != 0 if mask is None else mask
         h = cut_off(self.tokens(x) + self.positions[: x.shape[1]], tokens_shown, columns_shown)
         for layer in self.layers:
             h = layer(h, mask)
-        return mean_over(self.norm(h), mask)
+        return self.norm(h), mask
 
     def blocks(self) -> list[nn.Module]:
         """Embeddings, each layer, the last norm."""
         return cut_at(self, "layers", "norm")
 
 
-class HuggingFace(Encoder):
+class HuggingFace(TextEncoder):
     """A text model of the transformers library: token numbers `[N, T]` -> features `[N, width]`, pooled over tokens."""
 
     group_worth = 32
@@ -122,19 +141,35 @@ class HuggingFace(Encoder):
     ) -> Tensor:
         """`x` and `mask` `[N, T]` -> `[N, width]`; where given, of tokens that are `cut_off` once they are embedded."""
         mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+        if self.model.training or tokens_shown is not None or columns_shown is not None:
+            return self.encode(x, mask, tokens_shown, columns_shown)
+        return once_each(self.encode, x, mask)
+
+    def encode(
+        self, x: Tensor, mask: Tensor, tokens_shown: Tensor | None = None, columns_shown: Tensor | None = None
+    ) -> Tensor:
+        """As `forward`, also for rows that are equal: dropout makes different views of them."""
+        return self.pool(*self.steps(x, mask, tokens_shown, columns_shown))
+
+    def steps(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        tokens_shown: Tensor | None = None,
+        columns_shown: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
         if tokens_shown is None and columns_shown is None:
-            return self.encode(x, mask) if self.model.training else once_each(self.encode, x, mask)
+            return self.model(input_ids=x, attention_mask=mask.long()).last_hidden_state, mask
         hook = self.model.embeddings.register_forward_hook(
             lambda module, given, h: cut_off(h, tokens_shown, columns_shown)
         )
         try:
-            return self.encode(x, mask)
+            return self.model(input_ids=x, attention_mask=mask.long()).last_hidden_state, mask
         finally:
             hook.remove()
 
-    def encode(self, x: Tensor, mask: Tensor) -> Tensor:
-        """As `forward`, also for rows that are equal: dropout makes different views of them."""
-        h: Tensor = self.model(input_ids=x, attention_mask=mask.long()).last_hidden_state
+    def pool(self, h: Tensor, mask: Tensor) -> Tensor:
         return h[:, 0] if self.pooling == "cls" else mean_over(h, mask)
 
     def blocks(self) -> list[nn.Module]:

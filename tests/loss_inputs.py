@@ -69,3 +69,9 @@ def steps_of(z: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     beat = torch.tensor([-1, 0.5, 1, -0.25, 2])[:, None]  # exact in half precision
     mask = torch.ones(len(next(iter(z.values()))), 5, dtype=torch.bool)
     return {name: (rows[:, None] * beat.to(rows.dtype), mask) for name, rows in z.items()}
+
+
+def states_of(z: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What an encoder makes of each of those steps: something that the embeddings of steps do not tell."""
+    beat = torch.tensor([1, -1, 0.5, 2, -0.25])[:, None]
+    return {name: (rows.detach()[:, None] - 1) * beat.to(rows.dtype) for name, rows in z.items()}

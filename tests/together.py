@@ -115,6 +115,7 @@ def table(*columns: str, **more: Any) -> dict[str, Any]:
 
 TWO = {"p": table("a", "b"), "q": table("c", "d", "e")}
 SERIES = {"column": "curve", "encoder": "dilated", "width": 16, "head": "none", "views": 2, "augmentation": TIME_KEPT}
+STEPPED = ("ts2vec", "dense", "late")
 NORMS = {
     "photo": {
         "kind": "image",
@@ -143,8 +144,9 @@ def cases() -> dict[str, Case]:
     for name in ("core-tuning", "moit"):  # classes by one input
         found[name].modalities = {"p": TWO["p"]}
         del found[name].data["target"]
-    found["ts2vec"].modalities = {"series": SERIES}
-    found["ts2vec"].data, found["ts2vec"].exact = {}, 1e-8  # views are float32, and rounded as their batch is padded
+    for name in STEPPED:
+        found[name].modalities = {"series": SERIES}
+        found[name].data, found[name].exact = {}, 1e-8  # views are float32, and rounded as their batch is padded
     mixed = [{"name": "clip", "learn_temperature": True}, {"name": "supremix", "weight": 0.1}, {"name": "l1"}]
     target = {"label": "kind", "target": ["y"]}
     clip = [{"name": "clip", "learn_temperature": True, "temperature": 0.1}]

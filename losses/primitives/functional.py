@@ -17,6 +17,11 @@ def unit(x: Tensor) -> Tensor:
     return _Units.apply(at_least_float32(x))[0]  # type: ignore[no-any-return, no-untyped-call]
 
 
+def unit_steps(x: Tensor) -> Tensor:
+    """As `unit`, of `[B, T, D]`."""
+    return unit(x.flatten(0, 1)).view(x.shape)
+
+
 def units(z: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`unit` of every input: one node in the graph, or with many rows one for each input, which needs less memory."""
     if any(len(x) > tiles.small_side for x in z.values()):

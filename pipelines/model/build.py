@@ -36,11 +36,11 @@ from clx.pipelines.model.checks import (
     check_levels,
     check_needs,
     check_neighbours,
-    check_steps,
     check_windows,
     try_objective,
 )
 from clx.pipelines.model.forecasting import forecast_of
+from clx.pipelines.model.inner_states import steps_asked
 from clx.pipelines.model.lora import merge
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder, modality_of
@@ -170,7 +170,7 @@ def build(
                 assert isinstance(series, Series)
                 outputs = forecasts[1] * series.channels
         model = Embedder(modalities, config.embed_dim, outputs, heads_of(config), load)
-        check_steps(config, losses, modalities, model)
+        steps_asked(config, losses, modalities, model)
         if not (config.stages and config.stages[-1].freeze):
             check_chunk(config, model)  # else when it is known which encoders are kept as they are
     except ValueError as error:

@@ -8,7 +8,7 @@ from warnings import warn
 import torch
 
 from clx.losses.base import LOSSES, Loss
-from clx.modalities.base import Modality, StepEncoder
+from clx.modalities.base import Modality
 from clx.modalities.image_encoders import Cnn
 from clx.modalities.series import Series
 from clx.pipelines.batches.columns import column_of, mixed_views, require_column, view_names
@@ -54,6 +54,7 @@ def try_objective(
         "progress": 0.0,
         "mixed": {view: (torch.arange(size).roll(1), 0.7) for view in mixed_views(modalities)} or None,
         "head": torch.nn.Linear(width, outputs),
+        "states": {name: torch.randn(size, 4, 3, generator=draw) for name in names},
         "steps": {name: (torch.randn(size, 4, width, generator=draw), torch.ones(size, 4).bool()) for name in names},
     }
     for term, loss in zip(config.objective, losses, strict=True):
@@ -102,27 +103,6 @@ def check_windows(config: Config, modalities: Mapping[str, Modality]) -> None:
                 raise BadInput(
                     f"data.windows.{key} = {steps}, but modalities.{name} reads {modality.max_steps} steps at most: "
                     f"raise its max_steps or shorten the {key}"
-                )
-
-
-def check_steps(config: Config, losses: list[Loss], modalities: Mapping[str, Modality], model: Embedder) -> None:
-    """A loss on time steps needs views that keep their time, of encoders that have time steps."""
-    for term, loss in zip(config.objective, losses, strict=True):
-        if "steps" not in type(loss).needs():
-            continue
-        seen = [name for name in config.inputs_of(term) if isinstance(model.tower(name).encoder, StepEncoder)]
-        if sum(modalities[name].views for name in seen) < 2:
-            raise ValueError(
-                f"loss {term.name!r} compares time steps of two views: set views: 2 on a series with encoder tcn or "
-                "dilated"
-            )
-        for name in seen:
-            if modalities[name].pair is not None:
-                raise ValueError(f"loss {term.name!r} compares time steps; modalities.{name} is a pair of columns")
-            if not modalities[name].aligned:
-                raise ValueError(
-                    f"loss {term.name!r} compares time steps, but views of modalities.{name} do not keep their time: "
-                    "set its augmentation to {crops: 0, time_mask: 0.5}, say, or name other inputs"
                 )
 
 

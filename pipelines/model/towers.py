@@ -103,21 +103,20 @@ class Tower(nn.Module):
         self.encoder.at_view(view)
         return (self.encoder(**part),)
 
-    def with_steps(self, value: Input) -> tuple[Tensor, Tensor, Tensor]:
-        """As `forward`, and each time step pooled and projected by itself: `[N, T, embed_dim]` with mask `[N, T]`."""
-        assert isinstance(self.encoder, StepEncoder)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.locked):
-            features, single, mask = encode(self.encoder, self._steps, value, self.chunk, self.short, trimmed=False)
-        each = self.head(single[mask])
-        return self.head(features), scatter_present(each, mask), mask
+    def with_steps(self, value: Input, view: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `features`, each step pooled and projected by itself `[N, T, embed_dim]`, with mask `[N, T]`, and what the
+        head gets of each step `[N, T, width]`."""
+        encoder = self.encoder
+        assert isinstance(encoder, StepEncoder)
 
-    def _steps(self, value: Input) -> tuple[Tensor, Tensor, Tensor]:
-        """Features `[N, width]`, those of each time step by itself `[N, T, width]`, and the mask `[N, T]`."""
-        assert isinstance(self.encoder, StepEncoder)
-        h, mask = self.encoder.steps(**value)
-        alone = h[mask][:, None]  # [n, 1, C]
-        single = self.encoder.pool(alone, mask.new_ones(alone.shape[:2]))
-        return self.encoder.pool(h, mask), scatter_present(single, mask), mask
+        def states(part: Input) -> tuple[Tensor, ...]:
+            encoder.at_view(view)
+            return encoder.states(**part)
+
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.locked):
+            features, single, mask = encode(encoder, states, value, self.chunk, self.short, trimmed=False)
+        each = self.head(single[mask])
+        return features, scatter_present(each, mask), mask, single
 
     def relevance(self, value: Input, whole: Whole = lambda *tensors: tensors) -> Tensor:
         """What the network that makes views is to lower, for series to make a view of. `whole` gives all rows of
@@ -161,6 +160,9 @@ class Embedder(nn.Module):
         """The modalities that each head looks at: the inputs of the terms that train it. The first one predicts."""
         self.predictor = made.pop(heads[0].name) if made else None
         self.further_heads: Mapping[str, nn.Module] = nn.ModuleDict(made)  # type: ignore[assignment]
+        self.inner: Mapping[str, Collection[str]] | None = None
+        """By modality, which of its steps' "steps" and "states" losses ask for; its steps of all modalities when
+        None."""
         self.turn: Callable[[Tower], None] | None = None
         """Told the tower that is to encode next, whether this batch has rows for it or not."""
         # Predictions are in the target's own units: the predictor's output is scaled by training statistics.
@@ -183,8 +185,9 @@ class Embedder(nn.Module):
     ) -> Embeddings:
         """Embeddings `[B, embed_dim]` by view name; rows where the input is absent are zero.
 
-        `steps` is filled, where given, with the embeddings per time step of encoders that have them; `features` with
-        what the heads get, `[B, width]`.
+        `steps` is filled, where given, with the embeddings per step of encoders that have them and whose steps are
+        asked for, and under "states NAME" with what the head gets of each step, without gradient, where that is;
+        `features` with what the heads get, `[B, width]`.
         """
         z: Embeddings = {}
         for name, here in present.items():
@@ -192,7 +195,8 @@ class Embedder(nn.Module):
             if self.turn is not None:
                 self.turn(tower)
             several = "of" in inputs.get(name, {})  # the mean of several recordings has no time
-            stepped = steps is not None and isinstance(tower.encoder, StepEncoder) and not several
+            asked = ("steps",) if self.inner is None else self.inner.get(modality_of(name), ())
+            stepped = steps is not None and tower.encoder.stepped and not several and "steps" in asked
             if name not in inputs:
                 kind = next(self.parameters()).dtype
                 z[name] = torch.zeros(len(here), self.whole, dtype=kind, device=here.device)
@@ -200,19 +204,22 @@ class Embedder(nn.Module):
                     features[name] = torch.zeros(len(here), tower.width, dtype=kind, device=here.device)
                 if steps is not None and stepped:
                     steps[name] = z[name][:, None], here[:, None]
+                    if "states" in asked:
+                        steps[f"states {name}"] = z[name].new_zeros(len(here), 1, tower.width), here[:, None]
                 continue
             value = inputs[name]
             if tower.view is not None and is_further(name):
                 with torch.no_grad():  # the objective would make the views as easy as can be
                     value, _ = tower.view(**value)
-            if steps is not None and stepped:
-                with stage(f"encoding {modality_of(name)}"):
-                    rows, each, mask = tower.with_steps(value)
-                z[name] = scatter_present(rows, here)
-                steps[name] = scatter_present(each, here), scatter_present(mask, here)
-                continue
             with stage(f"encoding {modality_of(name)}"):
-                entered = tower.features(value, int(name.partition("/")[2] or 0))
+                view = int(name.partition("/")[2] or 0)
+                if steps is not None and stepped:
+                    entered, each, mask, states = tower.with_steps(value, view)
+                    steps[name] = scatter_present(each, here), scatter_present(mask, here)
+                    if "states" in asked:
+                        steps[f"states {name}"] = scatter_present(states.detach(), here), steps[name][1]
+                else:
+                    entered = tower.features(value, view)
                 z[name] = scatter_present(tower.head(entered), here)
             if features is not None:
                 features[name] = scatter_present(entered, here)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clx.modalities.base import CellError, Input, LearnedView
+from clx.modalities.base import CellError, Input, LearnedView, StepEncoder
 from clx.modalities.draws import Draws
 from clx.pipelines.batches.cells import collate, vary
 from clx.pipelines.report.previews import KINDS, STEPS, preview
@@ -72,15 +72,15 @@ def over_time(snapshot: Snapshot) -> list[dict[str, Any]]:
     found = []
     for name in snapshot.names:
         modality = snapshot.run.modalities[name]
-        stepped = getattr(snapshot.run.model.tower(name).encoder, "steps", None)
-        if stepped is None:
+        encoder = snapshot.run.model.tower(name).encoder
+        if not isinstance(encoder, StepEncoder) or not encoder.timed:
             continue
         there = torch.nonzero(snapshot.embedded.present[name])[:, 0].tolist()
         rows = there[:: max(1, len(there) // SAMPLES)][:SAMPLES]
         read = [snapshot.read(i, name)[1] for i in rows]
         samples = [each[0] if isinstance(each, list) else each for each in read]  # of several the first
         value = modality.collate(samples if modality.pair is None else [first for first, _ in samples])
-        features, mask = stepped(**{key: part.to(snapshot.run.device) for key, part in value.items()})
+        features, mask = encoder.steps(**{key: part.to(snapshot.run.device) for key, part in value.items()})
         features, mask = features.double().cpu(), mask.cpu()
         x = features[mask]
         if len(x) <= COMPONENTS:

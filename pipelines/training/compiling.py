@@ -24,10 +24,10 @@ def compile_encoders(model: Embedder, device: torch.device, needs: Collection[st
         needs: what the objective asks for; see `losses.extras.EXTRAS`.
         how: further options of `torch.compile`.
 
-    Raises `BadInput` where there is nothing to compile with, and for losses on time steps.
+    Raises `BadInput` where there is nothing to compile with, and for losses on steps.
     """
     if "steps" in needs:
-        raise BadInput("train.compile: an objective on time steps calls encoders by parts, which are not compiled")
+        raise BadInput("train.compile: an objective on steps calls encoders by parts, which are not compiled")
     if lacking := what_lacks(device):
         raise BadInput(
             f"train.compile: true needs {lacking}, which is not here: install it, or leave train.compile out"

@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 
 from clx.losses.base import Embeddings, Steps
 from clx.losses.primitives.ranks import sharing
-from clx.modalities.base import Input, StepEncoder
+from clx.modalities.base import Input
 from clx.pipelines.batches.batch import BadRow, Batch, Counts, Key
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.decoded import mixed_seed
@@ -151,7 +151,9 @@ class Ranks:
         """Remember some inputs of each view that has to be encoded on every rank, if of no rows."""
         for name in data.modalities:
             tower = self.model.tower(name)
-            called = trains_norms(tower.encoder) or isinstance(tower.encoder, StepEncoder) and trains_norms(tower)
+            called = (
+                trains_norms(tower.encoder) or "steps" in (self.model.inner or {}).get(name, ()) and trains_norms(tower)
+            )
             if not called and tower.view is None:
                 continue
             for row in range(len(data)):

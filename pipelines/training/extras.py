@@ -132,6 +132,7 @@ VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "contents": lambda extras, z: extras.batch.contents,
     "keys": lambda extras, z: {name: extras.keys[name] for name in z if name in extras.keys} or None,
     "steps": lambda extras, z: {name: extras.steps[name] for name in z if name in extras.steps},
+    "states": lambda extras, z: {name: extras.steps[f"states {name}"][0] for name in z if name in extras.steps},
     "generator": lambda extras, z: extras.generator,
     "mixed": lambda extras, z: (
         {name: extras.mixed[name] for name in z if name in extras.mixed} if extras.mixed else None

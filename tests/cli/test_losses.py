@@ -22,7 +22,10 @@ def config(name: str) -> dict[str, Any]:
     more: dict[str, Any] = {"data": {"train": "digits", "target": "seg_a"}} if "targets" in needs else {}
     if "label_sets" in needs:
         more["data"] = {"train": "digits", "label": "label", "several": "|"}
-    if "steps" in needs:
+    if needs & {"steps", "states"}:  # places and bytes
+        tall = {"width": 32, "layers": 1}
+        more["modalities"] = {"image": {"encoder": "cnn", "width": 4, "size": 8, "views": 2}, "text": tall}
+    if LOSSES[name].compares_times:
         more["modalities"] = {"series": SERIES}
     second = {"momentum": 0.99} if "keys" in needs else None
     objective = {"name": name, "inputs": ["image"]} if "head" in needs else name

@@ -12,7 +12,7 @@ from torch import Tensor
 from clx.losses.base import LOSSES, TERM_KEYS, Data, Exclude, Loss, register
 from clx.losses.extras import EXTRAS
 from clx.losses.primitives import cube, tiles
-from loss_inputs import EVERY, NAMES, batch, keys_of, make, steps_of
+from loss_inputs import EVERY, NAMES, batch, keys_of, make, states_of, steps_of
 
 GUIDE = (Path(__file__).parents[2] / "losses" / "README.md").read_text()
 TEMPERED = [n for n in EVERY if "temperature" in {f.name for f in dataclasses.fields(LOSSES[n])}]
@@ -40,7 +40,7 @@ HAVE_ANCHORS: dict[str, dict[str, Any]] = {"conr": {"window": 1.5}}
 
 
 def call(loss: Loss, data: dict[str, Any]) -> Tensor:
-    data = {**data, "steps": steps_of(data["z"])}
+    data = {**data, "steps": steps_of(data["z"]), "states": states_of(data["z"])}
     data.setdefault("generator", torch.Generator().manual_seed(5))
     data.setdefault("keys", keys_of(data["z"]))
     extras = {key: data[key] for key in loss.needs()}
@@ -498,7 +498,7 @@ def settings_of(name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("name", "fields"), [(name, fields) for name in EVERY for fields in settings_of(name)])
 def test_what_it_requires_is_enough_and_each_of_it_is_necessary(name: str, fields: dict[str, Any]) -> None:
     loss, data = make(name, **fields).double(), batch()
-    data["steps"], data["keys"] = steps_of(data["z"]), keys_of(data["z"])
+    data["steps"], data["keys"], data["states"] = steps_of(data["z"]), keys_of(data["z"]), states_of(data["z"])
     data["predictions"] = torch.cat([data["predictions"]] * (3 if "labels" in loss.required() else 1), 1)
     given = {key: data[key] for key in loss.requires()}
     assert loss(data["z"], **given).isfinite()

@@ -11,10 +11,12 @@ from clx.losses.beclr import spread
 from clx.losses.decorrelation import barlow_twins, vicreg
 from clx.losses.distil import like_the_teacher
 from clx.losses.infonce import clip
+from clx.losses.local_contrast import local_contrast, matches
 from clx.losses.moco import moco
 from clx.losses.moco_v3 import moco_v3
 from clx.losses.predicted import SimSiam
-from clx.losses.primitives.functional import paired_similarity, unit
+from clx.losses.primitives.functional import paired_similarity, unit, unit_steps
+from clx.losses.primitives.streaming import cross_rows
 from clx.losses.prototypes import balanced, cross_entropy
 from clx.losses.queue_variants import between, mixed, moved_apart
 from clx.losses.queues import Queue
@@ -58,6 +60,16 @@ def simsiam(c: Case) -> Tensor:
     found = loss.cosine(predictions, dict(zip("ab", (c.z1, c.z2), strict=True)), None)
     assert found is not None
     return -found
+
+
+def dense(c: Case) -> Tensor:
+    """Maps come as channels by places; negatives are the pooled maps of a queue."""
+    q, k, q_map, k_map = (x.mT for x in (c.q_grid, c.k_grid, c.q_backbone, c.k_backbone))
+    match = matches(q_map, k_map, torch.ones(k.shape[:2], dtype=torch.bool))
+    torch.testing.assert_close(match, c.aux["match"].long())
+    t, q = c.hyper["temperature"], unit_steps(q)
+    others = cross_rows(q.flatten(0, 1), unit(c.queue.T), t).view(match.shape)
+    return local_contrast(q @ unit_steps(k).mT, match, others, t).mean()
 
 
 def two_steps(c: Case) -> Tensor:
@@ -111,6 +123,7 @@ CHECKS: dict[str, Callable[[Case], Tensor]] = {
     "featuretransform": feature_transformation,
     "simsiam": simsiam,
     "swav": swav,
+    "densecl": dense,
     "vicreg_official": lambda c: vicreg(c.x, c.y),
     "lightly_vicreg": lambda c: vicreg(c.z0, c.z1),
     "lightly_barlow": lambda c: barlow_twins(c.z0, c.z1, c.hyper["lambda"]),
@@ -143,4 +156,4 @@ def test_matches(path: Path) -> None:
 
 
 def test_there_are_cases() -> None:
-    assert len({path.name.partition("_")[0] for path in files()}) == 11
+    assert len({path.name.partition("_")[0] for path in files()}) == 12

@@ -440,6 +440,7 @@ ELSEWHERE = loss_loops.ELSEWHERE | {
     *("moco", "moco-v3", "byol", "simsiam", "vicreg", "barlow-twins", "distil", "swav", "dino"),  # test_second_model.py
     "nspt",
     "beclr",
+    *("dense", "late"),  # test_inner_states.py
 }
 """Losses with loops of their own, below or in a file of their name, and heads that call torch's."""
 

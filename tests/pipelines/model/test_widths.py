@@ -32,6 +32,7 @@ def given(loss: Loss) -> dict[str, Any]:
         "predictions": rows(draw)[:, :1],
         "sample_id": torch.arange(ROWS),
         "steps": steps,
+        "states": {name: rows(draw, 3) for name in NAMES},
         "keys": {name: rows(draw) for name in NAMES},
         "generator": torch.Generator().manual_seed(4),
     }

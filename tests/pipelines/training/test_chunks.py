@@ -65,10 +65,12 @@ def config(rows: Path, objective: Any, **more: Any) -> Config:
         "text": {"layers": 1, "width": 32, "dropout": 0.0, "head": "mlp", "augmentation": "none"},
         "table": {"columns": ["x", "y"], "width": 32, "dropout": 0.0, "augmentation": "none"},
     }
-    if names & {"ts2vec"} or more.get("views"):
+    if names & {"late"}:
+        del modalities["table"]
+    if names & {"ts2vec", "dense"} or more.get("views"):
         modalities = {"series": {"encoder": "dilated", "width": 8, "layers": 1, "dropout": 0.0, "views": 2}}
         modalities["series"]["augmentation"] = {"crops": 0, "time_mask": 0.5}
-    if any(term.get("negatives") for term in terms):
+    if any(term.get("negatives") for term in terms) or names & {"late"}:
         modalities["wrong"] = {"like": "text", "column": "wrong"}
     asked = any("keys" in LOSSES[name].required() for name in names) or JUDGED in terms
     second = {"momentum": 0.9} if asked else None

@@ -45,7 +45,7 @@ def test_what_it_needs(tmp_path: Path, make_config: Make, monkeypatch: pytest.Mo
         trainer_of(make_config(train__compile=True), tmp_path / "run")
     steps = series_config(augmentation=TIME_KEPT)
     steps["train"] |= {"compile": True}
-    with pytest.raises(BadInput, match="time steps"):
+    with pytest.raises(BadInput, match="objective on steps"):
         trainer_of(Config.model_validate(steps), tmp_path / "steps")
 
 

@@ -48,6 +48,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
             contents: dict[str, Tensor] | None,
             keys: Embeddings,
             steps: Steps,
+            states: Embeddings,
             head: torch.nn.Module,
             mixed: None,
             progress: float,
@@ -63,7 +64,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
     trainer = trainer_of(Config.model_validate(raw | {"objective": "l1"}), tmp_path / "run")
     objective = Objective([Term(name="curious")], [Curious()])
     learner, batch = trainer.learner, next(trainer.batches())
-    learner.needs = objective.needs()
+    learner.needs, learner.model.inner = objective.needs(), {"series": ["steps", "states"]}
     learner.second = copy_of(learner.model, learner.settings)
     batch.label_sets = torch.eye(16)  # a column holds single labels or sets, never both
     learner.contrast(batch, learner.model, objective, 0, progress=0.25)
@@ -80,7 +81,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
     assert {name: tuple(rows.shape) for name, rows in given["keys"].items()} == {
         "series/0": (16, 16), "series/1": (16, 16)}  # fmt: skip
     assert set(given["present"]) == set(given["steps"]) == {"series/0", "series/1"}
-    assert given["steps"]["series/0"][0].shape == (16, 4, 16)
+    assert given["steps"]["series/0"][0].shape == given["states"]["series/0"].shape == (16, 4, 16)
     assert isinstance(given["generator"], torch.Generator)
 
 

@@ -15,7 +15,7 @@ from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs.folder import read_config
 from clx.pipelines.system.errors import BadInput
-from together import STEPS, TWO, Course, cases, learn, on_ranks, play, use, write_rows
+from together import STEPPED, STEPS, TWO, Course, cases, learn, on_ranks, play, use, write_rows
 from trained import Heard, weights
 
 pytestmark = pytest.mark.longest
@@ -86,7 +86,7 @@ def test_what_is_sent_in_a_step_is_known_beforehand(ranks: Found, name: str) -> 
     case, size = cases()[name], len(ranks)
     found_weights = ranks[0][0][name].weights.items()  # a norm of a loss sees all rows, and sends nothing
     channels = [t.numel() for key, t in found_weights if key.startswith("towers.") and key.endswith("running_mean")]
-    stepped, split, modalities = name == "ts2vec", bool(case.train.get("shard")), case.modalities or TWO
+    stepped, split, modalities = name in STEPPED, bool(case.train.get("shard")), case.modalities or TWO
     towers = len(modalities) if split else 0
     for found in (rank[name] for rank, _ in ranks):
         assert found.calls == 4 + stepped + 2 * len(channels) + (3 * towers + 1 if split else 0)
@@ -96,11 +96,12 @@ def test_what_is_sent_in_a_step_is_known_beforehand(ranks: Found, name: str) -> 
     most = max(end - start for start, end in itertools.pairwise(case.ends[size]))
     views, width = sum(modality.get("views", 1) for modality in modalities.values()), 16
     number, longest = 8 if case.double else 4, 12 if stepped else 0
+    longest *= 1 + (name == "dense")  # which compares what encoders make of the steps, too, of the same width
     row = number * views * width * (1 + longest) + views * (1 + longest)
     row += number * views * width * (case.train.get("second") is not None)  # keys
     row += 8 + 8 + 4 * len(case.data.get("target", [])) + 4 * 3 * ("several" in case.data)
     row += 8 * views * any("negatives" in term for term in case.objective)
-    exchanged = 8 * (5 + 3 + 2 * views) + 8 * views * stepped
+    exchanged = 8 * (5 + 3 + 2 * views) + 8 * views * (stepped + (name == "dense"))
     norms = sum(number * (4 * c + 1) for c in channels)
     numbers, tensors = ranks[0][0][name].learned
     assert ranks[0][0][name].bytes == exchanged + most * row + norms + number * (numbers + tensors + 2)

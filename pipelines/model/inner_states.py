@@ -1,0 +1,72 @@
+"""Whose steps (times, tokens, places) are encoded by themselves, and whether losses that ask for them can have them."""
+
+from collections.abc import Mapping
+
+from clx.losses.base import Loss
+from clx.modalities.base import Modality, StepEncoder
+from clx.pipelines.batches.columns import view_names
+from clx.pipelines.config.schema import Config
+from clx.pipelines.model.towers import Embedder
+
+INNER = frozenset({"steps", "states"})
+
+
+def steps_asked(config: Config, losses: list[Loss], modalities: Mapping[str, Modality], model: Embedder) -> None:
+    """Let the model encode by steps what some term asks for, and nothing else.
+
+    Raises `ValueError` where a term cannot have what it compares: of one on times, views that keep their time; of the
+    others, steps of each of its inputs.
+    """
+    asked: dict[str, frozenset[str]] = {}
+    timed: dict[str, list[str]] = {}
+    for term, loss in zip(config.objective, losses, strict=True):
+        needs = loss.needs() & INNER
+        if not needs:
+            continue
+        inputs = config.inputs_of(term)
+        if loss.compares_times:
+            timed[term.name] = [name for name in inputs if not _is_timed(model, name)]
+            inputs = _timed(term.name, inputs, modalities, model)
+        else:
+            _check(term.name, inputs, modalities, model)
+        asked |= {name: asked.get(name, frozenset()) | needs for name in inputs}
+    for said, others in timed.items():
+        if both := [name for name in others if name in asked]:
+            raise ValueError(f"loss {said!r} compares times, and {both[0]} has none: leave it out of the term's inputs")
+    model.inner = asked
+
+
+def _is_timed(model: Embedder, name: str) -> bool:
+    encoder = model.tower(name).encoder
+    return isinstance(encoder, StepEncoder) and encoder.timed
+
+
+def _timed(loss: str, inputs: list[str], modalities: Mapping[str, Modality], model: Embedder) -> list[str]:
+    seen = [name for name in inputs if _is_timed(model, name)]
+    if sum(modalities[name].views for name in seen) < 2:
+        raise ValueError(
+            f"loss {loss!r} compares time steps of two views: set views: 2 on a series with encoder tcn or dilated"
+        )
+    for name in seen:
+        if modalities[name].pair is not None:
+            raise ValueError(f"loss {loss!r} compares time steps; modalities.{name} is a pair of columns")
+        if not modalities[name].aligned:
+            raise ValueError(
+                f"loss {loss!r} compares time steps, but views of modalities.{name} do not keep their time: "
+                "set its augmentation to {crops: 0, time_mask: 0.5}, say, or name other inputs"
+            )
+    return seen
+
+
+def _check(loss: str, inputs: list[str], modalities: Mapping[str, Modality], model: Embedder) -> None:
+    for name in inputs:
+        if modalities[name].pair is not None:
+            raise ValueError(f"loss {loss!r} compares steps of inputs; modalities.{name} is a pair of columns")
+        if not model.tower(name).encoder.stepped:
+            raise ValueError(
+                f"loss {loss!r} compares steps (times, tokens, places), and encoder {modalities[name].encoder} of "
+                f"modalities.{name} has none: cnn, timm:NAME and ViTs of open_clip have places, transformer, hf:NAME "
+                "and CLIP's texts tokens, tcn, dilated and the mel- encoders times; or name other inputs"
+            )
+    if sum(len(view_names(name, modalities[name])) for name in inputs) < 2:
+        raise ValueError(f"loss {loss!r} compares two inputs or two views: set views: 2 on modalities.{inputs[0]}")
