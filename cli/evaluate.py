@@ -53,6 +53,12 @@ def evaluate(
     ways: Annotated[int, typer.Option(help="Classes in an episode of fewshot.")] = 5,
     shots: Annotated[list[int], typer.Option(help="Examples per class in an episode; repeatable.")] = [1, 5],  # noqa: B006
     episodes: Annotated[int, typer.Option(help="Episodes of fewshot.")] = 600,
+    align: Annotated[
+        str,
+        typer.Option(
+            help="none, or transport: fewshot with classes moved to all queries of an episode too, evenly many a class"
+        ),
+    ] = "none",
     regressor: Annotated[
         str, typer.Option(help="ridge or l1: linear regression for a model without a trained predictor.")
     ] = "ridge",
@@ -114,6 +120,7 @@ def evaluate(
             "ways": ways,
             "shots": list(dict.fromkeys(shots)),
             "episodes": episodes,
+            "align": align,
             "regressor": regressor,
             "horizons": whole_numbers(horizons),
             "bin_width": bin_width,
@@ -147,7 +154,7 @@ def evaluate(
 
 def explain_figures() -> None:
     """What each figure means."""
-    from clx.pipelines.evaluation.results import MEANING
+    from clx.pipelines.evaluation.meaning import MEANING
 
     emit_table([{"figure": name, "meaning": meaning} for name, meaning in MEANING.items()])
 

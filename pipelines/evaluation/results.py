@@ -21,12 +21,14 @@ and under the name of each task (`TASKS`) one line per input:
     classification  of the run's class head "image+table":  top1 top5 mean_per_class macro_F1 macro_AUC log_loss ECE
                                             confusion rows unknown_class
     sts         "text+passage->score"       spearman pearson rows, macro_AUC of a flag
-    retrieval   "image->text", "a+b->c"     R@1 R@5 R@10 median_rank mAP NDCG@10 AUC label@1 graded_by queries
-                                            candidates
-    probe       "image", "image+table"      top1 top5 mean_per_class confusion l2 path features rows train_rows
+    retrieval   "image->text", "a+b->c"     R@1 R@5 R@10 median_rank mAP NDCG@10 AUC AUC_pooled label@1
+                                            graded_by queries candidates roc
+    probe       "image", "image+table"      top1 top5 mean_per_class mean_top1 confusion l2 path features rows
+                                            train_rows
     knn         same                        top1 mean_per_class confusion k weights features rows train_rows
     svm         same                        top1 mean_per_class confusion C path features rows train_rows
-    fewshot     same                        1-shot 5-shot (one figure per `settings.shots`) ways episodes features ...
+    fewshot     same                        1-shot 5-shot (one figure per `settings.shots`) ways episodes features ...;
+                                            with `align` 1-shot_aligned 1-shot_aligned_uneven
     multilabel  "image", "image->text"      mAP AUC P@1 P@3 P@5 labels rows unseen_labels; of the trained head, "image",
                                             micro_F1 macro_F1, too; "image->text" is by the words of the labels
     regression  "table->price"              mae mse rmse gm r2 pearson spearman groups regressor penalty path rows
@@ -34,21 +36,23 @@ and under the name of each task (`TASKS`) one line per input:
                 "trained-predictor->24"     mse mae horizon rows, where the run's own objective is to forecast
                 "ridge-on-lags->24"         mse mae penalty path horizon rows train_rows
                 "seasonal-naive->24"        mse mae season horizon rows
-    geometry    "image", "image->text"      uniformity effective_rank hubness; alignment modality_gap hubness;
-                                            temperature where the objective has one
+    geometry    "image", "image->text"      uniformity effective_rank hubness, tolerance of labelled rows; alignment
+                                            modality_gap hubness; temperature and hardest_tenth where the objective has
+                                            a temperature
 
 `a+b` are several inputs of one item together, `a->b` is asked with a and answered by b. A figure that cannot be
 had is absent; one that is not finite is null. Beside a headline figure `top1` stands `top1_ci`, the limits
 `[low, high]` of its bootstrap interval over rows (over episodes in `fewshot`) at `settings.confidence`. Shares are
 0 to 1, ranks count from 1, errors are in the target's own units; those of forecasts are of values by the mean and
 deviation of the training series, over all channels and all steps up to `horizon`, and their intervals are over blocks
-of windows whose futures overlap. `MEANING` says what each figure is. Nested:
+of windows whose futures overlap. `MEANING` of `meaning.py` says what each figure is. Nested:
 
     confusion   {"classes": [C names], "counts": [C][C]}, rows the true class, columns the answer; absent past
                 1000 classes
     path        [{"l2" or "penalty": .., "val_top1", "val_mae" or "val_mse": ..}, ..], what the sweep on validation
                 rows saw, of equals the smallest penalty is taken; of svm [{"C": .., "cv_top1": ..}, ..], accuracies of
                 cross-validation
+    roc         [[share of wrong pairs, share of right pairs], ..] above falling thresholds, at most 52 points
     groups      {"many", "median", "few": {"rows", "mae", "mse", "gm", "pearson" (of three rows or more) ...}}, by how
                 many training rows have a target like the row's; empty groups are absent
 
@@ -95,6 +99,8 @@ class Settings:
     shots: tuple[Annotated[int, Ge(1)], ...] = (1, 5)
     """Examples per class in an episode."""
     episodes: Annotated[int, Ge(2)] = 600
+    align: Literal["none", "transport"] = "none"
+    """Whether fewshot also moves classes by optimal transport to all queries of an episode together."""
     regressor: Literal["ridge", "l1"] = "ridge"
     """Linear regressor on frozen features, where the model has no trained predictor: squared or absolute error."""
     horizons: tuple[Annotated[int, Ge(1)], ...] = ()
@@ -123,53 +129,6 @@ class Settings:
 
 DEFAULT = Settings()
 
-MEANING: dict[str, str] = {
-    "top1": "share of rows whose best-scored class is right",
-    "top5": "share of rows whose class is among the five best-scored",
-    "mean_per_class": "top-1 averaged over classes, so that rare classes count as much as frequent ones",
-    "macro_F1": "harmonic mean of precision and recall, averaged over classes",
-    "macro_AUC": "chance that a row of a class scores above one of another by that class, averaged over classes; 0.5 "
-    "is blind",
-    "log_loss": "mean of -log of the probability given to the true class; log of the number of classes is blind",
-    "ECE": "mean distance between how sure answers are and how often they are right, over 15 bins of sureness",
-    "unknown_class": "rows left out, since training had no row of their class",
-    "R@1": "share of queries whose best-scored candidate is a partner of theirs (R@5, R@10: one of the first 5, 10)",
-    "median_rank": "rank of the first partner, counted from 1, of the median query; low is good",
-    "mAP": "mean average precision: how far ahead of all other candidates the partners stand; of sets "
-    "of labels the same of the rows that a label applies to, averaged over labels",
-    "NDCG@10": "gain of the first ten answers against the best possible order; a partner gains 2, a candidate of the "
-    "same label 1; with targets the gain is exp(-distance / standard deviation), with scores of pairs the pair's score",
-    "AUC": "chance that a partner scores above a candidate that is none, averaged over queries; 0.5 is blind; of sets "
-    "of labels that a row to which a label applies scores above one to which it does not, averaged over labels",
-    "micro_F1": "F1, 2 right / (said + true), of the labels said to apply (probability 0.5 or more), all together",
-    "P@1": "share of rows whose best-scored label applies (P@3, P@5: mean share of the first 3, 5)",
-    "unseen_labels": "labels of these rows that training did not have, which the head cannot say; they do not count",
-    "label@1": "share of queries whose best-scored candidate has their label",
-    "l2": "weight of the squared norm in the probe's mean loss, the best of the sweep on validation rows",
-    "graded_by": "what NDCG's gains are: pair, label, target or score; with scores of pairs a partner, in R@k and mAP, "
-    "is one whose pair scores in the upper half of the range",
-    "k": "neighbours that vote; not given, half the rows of a small class, and 20 at most",
-    "C": "weight of the support vectors' errors, the best by cross-validation on training rows",
-    "1-shot": "accuracy over episodes when each class is known by one example (5-shot: by five)",
-    "mae": "mean absolute error, in the target's units; of forecasts in deviations of the training series",
-    "mse": "mean squared error, in the target's units squared; of forecasts in squared deviations of the training "
-    "series, whose mean scores 1",
-    "horizon": "steps that are forecast; the error is over all of them",
-    "season": "lag that seasonal-naive repeats, the best on training windows",
-    "penalty": "of the squared weights in ridge regression, the best of the sweep on validation rows",
-    "rmse": "root of the mean squared error, in the target's units; large errors weigh more",
-    "gm": "geometric mean of the absolute errors, in the target's units: how even the errors are",
-    "r2": "share of the target's variance that is predicted; 0 is no better than its mean, 1 is perfect",
-    "pearson": "linear correlation of prediction and target",
-    "spearman": "correlation of their ranks: whether the order is right",
-    "alignment": "mean squared distance of partners on the unit sphere, 0 to 4; low: partners coincide",
-    "uniformity": "log mean exp(-2 d^2) over all pairs of rows; 0 is one point, about -4 the whole sphere; low is good",
-    "effective_rank": "exp of the entropy of the centred rows' singular values: how many dimensions are in use",
-    "modality_gap": "distance between the two modalities' mean unit vectors, 0 to 2; high: they lie in separate cones",
-    "hubness": "skewness of how often a row is among the 10 nearest of others; above 1 few rows are answers to many",
-    "temperature": "divides the similarities in the objective; low makes it look at the hardest negatives alone",
-}
-
 
 def tables(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """An evaluation as flat rows by task, one per input, without what is nested; groups are rows of their own, and so
@@ -179,7 +138,7 @@ def tables(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     for task in TASKS:
         for part, dim in [(result, result.get("dim")), *((lines, int(width)) for width, lines in widths.items())]:
             for name, line in part.get(task, {}).items():
-                flat = {key: value for key, value in line.items() if key not in ("confusion", "path", "groups")}
+                flat = {key: value for key, value in line.items() if key not in ("confusion", "path", "groups", "roc")}
                 head = {"task": task, "input": name, **({"dim": dim} if widths else {})}
                 found.setdefault(task, []).append({**head, **flat})
                 for group, figures in line.get("groups", {}).items():

@@ -37,6 +37,48 @@ def uniformity(x: Tensor) -> Statistic:
     return statistic
 
 
+def tolerance(x: Tensor, labels: Tensor) -> Statistic:
+    """Mean cosine over pairs of different rows `[N, D]` of one label `[N]`, by Wang & Liu 2021, arXiv 2012.09740."""
+    rows = x.double().numpy()
+    order = np.argsort(labels.numpy(), kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(labels.numpy()[order])) + 1)
+    parts = [part for part in parts if len(part) > 1]
+
+    def statistic(weights: Array) -> dict[str, Array]:
+        cosines, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+        for part in parts:
+            own = weights[:, part]
+            own_square = (own**2).sum(1)
+            cosines += ((own @ rows[part]) ** 2).sum(1) - own_square
+            pairs += own.sum(1) ** 2 - own_square
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {"tolerance": cosines / pairs}
+
+    return statistic
+
+
+def hardest_tenth(queries: Tensor, candidates: Tensor, temperature: float, partner: Tensor) -> Tensor:
+    """Share `[Q]` of each query's gradient on negatives that the tenth of them with the highest scores has.
+
+    The gradient of a softmax loss by a negative's score is in proportion to exp(score / temperature). NaN for fewer
+    than ten negatives.
+
+    Args:
+        queries, candidates: unit rows `[Q, D]`, `[C, D]`.
+        partner: `[Q]`, the candidate that is no negative.
+    """
+    negatives = len(candidates) - 1
+    if negatives < 10:
+        return queries.new_full((len(queries),), torch.nan)
+    found = []
+    for start in range(0, len(queries), 1024):
+        scores = queries[start : start + 1024] @ candidates.T
+        scores.scatter_(1, partner[start : start + 1024, None], -torch.inf)
+        part = torch.softmax(scores.double() / temperature, 1)
+        found.append(part.topk(negatives // 10, dim=1).values.sum(1))
+    return torch.cat(found)
+
+
 def modality_gap(x: Tensor, y: Tensor) -> Statistic:
     """Distance between the means of two modalities' unit rows `[N, D]` (Liang et al. 2022)."""
     difference = (x - y).double().numpy()

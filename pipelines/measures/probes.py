@@ -252,45 +252,15 @@ def neighbours(
     return torch.cat(found)
 
 
-def episodes(
-    x: Tensor,
-    labels: Tensor,
-    queries: Tensor,
-    query_labels: Tensor,
-    *,
-    ways: int,
-    shots: int,
-    count: int,
-    seed: int,
-    per_class: int = 15,
-) -> Tensor | None:
-    """Accuracy of each few-shot episode, `[count]`; None when no two classes have the examples.
-
-    An episode draws `ways` classes, `shots` rows of each to know them by, and up to 15 queries of each. A class is
-    the mean of its unit rows, a query is of the class with the highest cosine (Snell et al. 2017, on the sphere).
-    """
-    draw = np.random.default_rng([seed, shots])
-    known, asked = F.normalize(x, dim=1), F.normalize(queries, dim=1)
-    supports, pools = _by_class(labels), _by_class(query_labels)
-    usable = sorted(c for c in supports if len(supports[c]) >= shots and c in pools)
-    if len(usable) < 2:
-        return None
-    found = []
-    for _ in range(count):
-        chosen = draw.choice(len(usable), min(ways, len(usable)), replace=False)
-        classes = [usable[number] for number in chosen]
-        support = np.stack([draw.choice(supports[c], shots, replace=False) for c in classes])
-        query = [draw.choice(pools[c], min(per_class, len(pools[c])), replace=False) for c in classes]
-        prototypes = F.normalize(known[support].mean(1), dim=1)
-        truth = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(each) for each in query]))
-        answers = (asked[np.concatenate(query)] @ prototypes.T).argmax(1)
-        found.append((answers.cpu() == truth).double().mean())
-    return torch.stack(found)
+def class_means(x: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """The mean of each class's unit rows `[C, D]`, zeros for a class without rows."""
+    rows = F.normalize(x.float(), dim=1)
+    sums = rows.new_zeros(classes, rows.shape[1]).index_add_(0, labels, rows)
+    return sums / torch.bincount(labels, minlength=classes).clamp(min=1)[:, None].to(sums.dtype)
 
 
-def _by_class(labels: Tensor) -> dict[int, Any]:
-    """Row numbers of each class."""
-    array = labels.cpu().numpy()
-    order = np.argsort(array, kind="stable")
-    values, starts = np.unique(array[order], return_index=True)
-    return dict(zip(values.tolist(), np.split(order, starts[1:]), strict=True))
+def to_means(queries: Tensor, means: Tensor) -> Tensor:
+    """Cosine of each query to each class mean, `[Q, C]`; the lowest to a class without rows (the mean classifier of
+    Arora et al. 2019, arXiv 1902.09229, on the sphere)."""
+    scores = F.normalize(queries.float(), dim=1) @ F.normalize(means, dim=1).T
+    return scores.masked_fill((means == 0).all(1), -2)

@@ -17,6 +17,7 @@ from clx.pipelines.config.load import dump
 from clx.pipelines.config.secrets import without_secrets
 from clx.pipelines.data.splits import choose, split_in
 from clx.pipelines.evaluation import results
+from clx.pipelines.evaluation.meaning import MEANING
 from clx.pipelines.model.build import Run
 from clx.pipelines.report.confusions import answers
 from clx.pipelines.report.curves import curves
@@ -167,7 +168,7 @@ def render(shown: list[ReportedRun]) -> str:
         curves=drawn,
         evaluations=evaluation_tables(shown),
         difference=difference(shown),
-        meaning=results.MEANING | {f"R@{k}": results.MEANING["R@1"] for k in (5, 10)},
+        meaning=MEANING | {f"R@{k}": MEANING["R@1"] for k in (5, 10)},
         pictures=panels,
         footer=f"clx report {' '.join(str(one.folder) for one in shown)}",
         data={"curves": drawn, "panels": panels},

@@ -21,6 +21,7 @@ from clx.pipelines.evaluation.task_context import (
 )
 from clx.pipelines.measures import probes
 from clx.pipelines.measures.bootstrap import means
+from clx.pipelines.measures.episodes import aligned_episodes, episodes
 
 
 def learnable(context: TaskContext) -> Iterator[tuple[list[str], str]]:
@@ -85,12 +86,19 @@ def probe(context: TaskContext) -> Lines:
     for name, known in labelled(context):
         fitted = probes.probe(known.x, known.labels, len(known.classes), known.val, context.settings.seed)
         order = fitted.model(known.queries).topk(min(5, len(known.classes)), dim=1).indices.cpu()
-        found[name] = classified(context, order, known.truth, known.classes) | {
-            "train_rows": len(known.x),
-            "features": context.settings.features,
-            "l2": fitted.penalty,
-            "path": [{"l2": l2, "val_top1": value} for l2, value in fitted.path],
-        }
+        means_of = probes.class_means(known.x, known.labels, len(known.classes))
+        nearest = probes.to_means(known.queries, means_of).argmax(1).cpu()
+        mean = context.figures(len(known.truth), means({"mean_top1": nearest == known.truth}))
+        found[name] = (
+            classified(context, order, known.truth, known.classes)
+            | mean
+            | {
+                "train_rows": len(known.x),
+                "features": context.settings.features,
+                "l2": fitted.penalty,
+                "path": [{"l2": l2, "val_top1": value} for l2, value in fitted.path],
+            }
+        )
     return nonempty(found, TOO_FEW)
 
 
@@ -134,20 +142,18 @@ def fewshot(context: TaskContext) -> Lines:
     for name, known in labelled(context):
         line: dict[str, Any] = {}
         ways = min(settings.ways, len(set(known.labels.tolist()) & set(known.truth.tolist())))
+        about = (known.x, known.labels, known.queries, known.truth)
         for shots in settings.shots:
-            right = probes.episodes(
-                known.x,
-                known.labels,
-                known.queries,
-                known.truth,
-                ways=ways,
-                shots=shots,
-                count=settings.episodes,
-                seed=settings.seed,
-            )
+            how: dict[str, Any] = {"ways": ways, "shots": shots, "count": settings.episodes, "seed": settings.seed}
+            right = episodes(*about, **how, even=settings.align == "transport")
             if right is not None:
                 line |= context.figures(len(right), means({f"{shots}-shot": right}))
+            if right is not None and settings.align == "transport":
+                aligned = aligned_episodes(*about, **how)
+                assert aligned is not None
+                names = f"{shots}-shot_aligned", f"{shots}-shot_aligned_uneven"
+                line |= context.figures(len(right), means(dict(zip(names, aligned, strict=True))))
         if line:
-            about = {"ways": ways, "episodes": settings.episodes, "features": settings.features}
-            found[name] = line | about | {"rows": len(known.truth), "train_rows": len(known.x)}
+            told = {"ways": ways, "episodes": settings.episodes, "features": settings.features}
+            found[name] = line | told | {"rows": len(known.truth), "train_rows": len(known.x)}
     return nonempty(found, "no two classes have enough labelled training rows and a row to ask")

@@ -1,5 +1,6 @@
 """The task `retrieval`: how well each modality finds its partners in the others."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from clx.pipelines.evaluation.captions import captions_of, has_several
 from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, is_scored_pair, nonempty, task
 from clx.pipelines.measures.bootstrap import means, shared
+from clx.pipelines.measures.pooled import pooled
 from clx.pipelines.measures.ranking import (
     Relevant,
     discounted,
@@ -87,7 +89,9 @@ def _retrieve(
     asks = torch.full((len(asked),), len(rows)).scatter_reduce(0, query, right, "amin")
     relevant = Relevant.of(query, thing[right], len(asks))
     answers = F.normalize(context.embedded.z[candidate][rows[kept]], dim=-1).to(context.device)
-    ranking = rank(context.ask(group, rows[asks], candidate).to(context.device), answers, relevant)
+    queries = context.ask(group, rows[asks], candidate).to(context.device)
+    ranking = rank(queries, answers, relevant)
+    area, curve = pooled(queries, answers, relevant)
     own = context.embedded.rows[rows[right]]
     units = units_of(context, rows[right], [*group, candidate])
     if units is None and len(own.unique()) < len(own):  # captions of one row
@@ -115,6 +119,7 @@ def _retrieve(
         first = shared(means({"label@1": hits[known]}), of(shares, right[known]))
         line |= context.figures(int(known.sum()), first, groups=of(units, known))
     asking = len(right) if shares is None else round(shares[right].sum().item())
+    line |= {"AUC_pooled": area, "roc": curve} if math.isfinite(area) else {}
     return line | {"graded_by": graded, "queries": asking, "candidates": len(answers)}
 
 

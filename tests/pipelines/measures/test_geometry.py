@@ -1,12 +1,13 @@
-"""The shape of a space, against brute force and spaces of known shape."""
+"""The shape of a space, against brute force and spaces of known geometry."""
 
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from clx.losses.geometry import alignment as align_loss
 from clx.losses.geometry import uniformity as uniform_loss
@@ -59,3 +60,27 @@ def test_hubness_is_the_skewness_of_occurrences() -> None:
         found = geometry.hubness(queries, candidates, itself)["hubness"]
         assert found == pytest.approx(stats.skew(counts), rel=1e-4)
     assert geometry.hubness(x, x[:20]) == {}
+
+
+def test_tolerance_is_the_mean_cosine_within_classes() -> None:
+    x = normalize(torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 1, 0, 3, 0])
+    pairs = [x[i] @ x[j] for i in range(12) for j in range(12) if i != j and labels[i] == labels[j]]
+    found = geometry.tolerance(x, labels)(np.ones((1, 12)))["tolerance"]
+    assert found[0] == pytest.approx(torch.stack(pairs).mean().item(), abs=1e-6)
+
+
+def test_hardest_tenth_is_that_of_the_gradient() -> None:
+    """By autograd of the softmax loss; at a high temperature it is a tenth."""
+    draw = torch.Generator().manual_seed(0)
+    queries, candidates = (normalize(torch.randn(n, 5, generator=draw), dim=1) for n in (4, 21))
+    partner = torch.tensor([3, 0, 20, 7])
+    scores = (queries @ candidates.T / 0.1).requires_grad_()
+    cross_entropy(scores, partner).backward()
+    assert scores.grad is not None
+    slopes = scores.grad.scatter(1, partner[:, None], 0)
+    expected = slopes.topk(2, dim=1).values.sum(1) / slopes.sum(1)
+    torch.testing.assert_close(geometry.hardest_tenth(queries, candidates, 0.1, partner).float(), expected)
+    even = geometry.hardest_tenth(queries, candidates, 1e6, partner)
+    torch.testing.assert_close(even, torch.full((4,), 0.1, dtype=torch.float64), rtol=1e-4, atol=0)
+    assert geometry.hardest_tenth(queries, candidates[:10], 0.1, partner.clamp(max=9)).isnan().all()

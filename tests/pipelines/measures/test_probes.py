@@ -12,6 +12,7 @@ from sklearn.svm import SVC, LinearSVR
 from torch import Tensor
 
 from clx.pipelines.measures import probes
+from clx.pipelines.measures.episodes import episodes
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +85,17 @@ def test_episodes_tell_what_prototypes_tell() -> None:
     x = centres[labels] + 0.05 * torch.randn(180, 6, generator=draw)
     noise = torch.randn(180, 6, generator=draw)
     options = {"ways": 4, "shots": 3, "count": 200, "seed": 1}
-    easy = probes.episodes(x[:90], labels[:90], x[90:], labels[90:], **options)  # type: ignore[arg-type]
-    blind = probes.episodes(noise[:90], labels[:90], noise[90:], labels[90:], **options)  # type: ignore[arg-type]
+    easy = episodes(x[:90], labels[:90], x[90:], labels[90:], **options)  # type: ignore[arg-type]
+    blind = episodes(noise[:90], labels[:90], noise[90:], labels[90:], **options)  # type: ignore[arg-type]
     assert easy is not None
     assert blind is not None
     assert easy.min() == 1.0
     assert len(blind) == 200
     assert abs(blind.mean().item() - 0.25) < 0.03
-    again = probes.episodes(noise[:90], labels[:90], noise[90:], labels[90:], **options)  # type: ignore[arg-type]
+    again = episodes(noise[:90], labels[:90], noise[90:], labels[90:], **options)  # type: ignore[arg-type]
     assert again is not None
     assert torch.equal(blind, again)
-    assert probes.episodes(x[:5], labels[:5], x, labels, ways=4, shots=3, count=5, seed=0) is None
+    assert episodes(x[:5], labels[:5], x, labels, ways=4, shots=3, count=5, seed=0) is None
 
 
 def test_support_vectors_are_scikit_learns_by_ts2vecs_protocol() -> None:

@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 from torch import Tensor
 
 from clx.pipelines.measures.bootstrap import figures
+from clx.pipelines.measures.pooled import pooled
 from clx.pipelines.measures.ranking import (
     Relevant,
     discounted,
@@ -156,3 +157,19 @@ assert found.first[some].tolist() == expected.tolist()
 def test_a_hundred_thousand_by_as_many_in_two_gigabytes() -> None:
     subprocess.run([sys.executable, "-c", BIG], check=True, cwd=Path(__file__).parent, timeout=3600)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 * 2**20  # KiB
+
+
+def test_pooled_auc_is_scikit_learns_over_all_pairs() -> None:
+    draw = torch.Generator().manual_seed(0)
+    queries, candidates = torch.randn(30, 4, generator=draw), torch.randn(25, 4, generator=draw)
+    right = torch.randint(25, (45,), generator=draw), torch.cat([torch.arange(30), torch.arange(15)])
+    relevant = Relevant.of(right[1], right[0], 30)
+    truth = torch.zeros(30, 25)
+    truth[relevant.queries, relevant.numbers] = 1
+    area, curve = pooled(queries, candidates, relevant)
+    expected = roc_auc_score(truth.flatten().numpy(), (queries @ candidates.T).flatten().numpy())
+    assert area == pytest.approx(expected, abs=1e-4)
+    false, true = zip(*curve, strict=True)
+    assert (list(false), list(true)) == (sorted(false), sorted(true))
+    assert np.trapezoid(true, false) == pytest.approx(expected, abs=0.02)
+    assert pooled(torch.zeros(2, 4), candidates, Relevant.of(torch.arange(2), torch.arange(2), 2))[0] == 0.5
