@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from clx.pipelines.config.data_schema import Last
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.secrets import without_secrets
 from clx.pipelines.config.task_names import TASKS
@@ -82,6 +83,8 @@ def data(config: Config) -> Iterator[str]:
         value = getattr(config.data, split)
         if isinstance(value, str):
             yield f"{split} rows: {Path(value).name}"
+        elif isinstance(value, Last):
+            yield f"{split} rows: the last {value.last:g} of the steps of every series"
         elif value is not None:
             yield f"{split} rows: a share of {value.fraction:g} of the training rows, drawn by seed {config.train.seed}"
     if config.data.label:

@@ -10,6 +10,7 @@ import yaml
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.runs.card import card
+from clx.pipelines.runs.card import data as said_of_data
 from clx.pipelines.runs.folder import LAST, read_config
 from clx.pipelines.use.export import export
 
@@ -56,3 +57,9 @@ def test_what_was_not_measured_is_said(run: Path) -> None:
 def test_an_export_has_it_too(digits_run: Path, tmp_path: Path) -> None:
     assert all("error" not in row for row in export(digits_run, "safetensors", tmp_path / "out"))
     assert (tmp_path / "out" / "card.md").read_text() == card(digits_run)
+
+
+def test_val_rows_that_are_the_last_steps_are_said() -> None:
+    data = {"train": "a.csv", "val": {"last": 0.15}, "windows": {"length": 24, "stride": 24}}
+    config = Config.model_validate({"data": data, "modalities": {"series": {"column": "series"}}, "objective": "clip"})
+    assert "val rows: the last 0.15 of the steps of every series" in said_of_data(config)
