@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
@@ -113,6 +113,19 @@ class Late(Pairwise):
     pool: Literal["mean", "sum"] = "mean"
     softness: Annotated[float, Ge(0)] = 0.0
     temperature: Annotated[float, Gt(0)] = 0.07
+
+    names: tuple[str, ...] = field(default=(), init=False, repr=False)
+    """Of the inputs, in the order in which they ask."""
+
+    def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
+        super().setup(names, dim, classes, rows)
+        self.names = tuple(dict.fromkeys(name.partition("/")[0] for name in names))
+
+    def asks_first(self, name: str, other: str) -> bool:
+        """Whether the steps of the input `name` ask, and those of `other` answer, where it is asked with `name`."""
+        if self.asks == "each" or name not in self.names or other not in self.names:
+            return True
+        return self.names.index(name) <= self.names.index(other)
 
     def forward(  # type: ignore[override]
         self,

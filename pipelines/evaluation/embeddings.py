@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from clx.losses.base import Embeddings
+from clx.losses.base import Embeddings, Steps
 from clx.pipelines.batches.batch import BadRow, Key
 from clx.pipelines.batches.cells import cell_at, content_of
 from clx.pipelines.batches.columns import check_columns, has_columns
@@ -19,6 +19,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run, class_names
 from clx.pipelines.model.frozen_features import use_frozen_features
 from clx.pipelines.model.scoring import queries
+from clx.pipelines.model.token_scores import Ragged, TokenScores
 from clx.pipelines.model.widths import first_columns
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.system.process_group import Group
@@ -52,13 +53,16 @@ class Embedded:
     """`[N, C]` where labels are sets: 1 for each class that applies, NaN in rows of which none is known."""
     features: dict[str, Tensor] = field(default_factory=dict)
     """What enters each head, `[N, W]` by modality, where it was asked for."""
+    steps: dict[str, Ragged] = field(default_factory=dict)
+    """Embeddings of each step by modality, where the run's objective compares these."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def narrowed(self, width: int) -> "Embedded":
         """The same with the first `width` columns of every embedding."""
-        return replace(self, z=first_columns(self.z, width))
+        cut = {name: rows.narrowed(width) for name, rows in self.steps.items()}
+        return replace(self, z=first_columns(self.z, width), steps=cut)
 
     def take(self, some: Tensor) -> "Embedded":
         """The rows at `some`."""
@@ -71,6 +75,7 @@ class Embedded:
             z=of(self.z),
             present=of(self.present),
             features=of(self.features),
+            steps={name: rows.take(some) for name, rows in self.steps.items()},
             labels=self.labels[some],
             label_sets=None if self.label_sets is None else self.label_sets[some],
             targets=self.targets[some],
@@ -126,9 +131,9 @@ def embed_on(
     width = run.config.data.bin_width if label in run.config.data.target else None
     sets = label is not None and holds_sets(run.config.data, manifest)
     data = BatchDataset(manifest, modalities, label, index, sets, run.config.data.several, width, target, on_bad=on_bad)
-    if run.config.data.cache == "memory":
+    device, by_steps = run.device, TokenScores.of_run(run) is not None
+    if run.config.data.cache == "memory" and not by_steps:
         use_frozen_features(run, data)
-    device = run.device
     parts: list[_Part] = []
     bad: set[int] = set()
 
@@ -140,12 +145,14 @@ def embed_on(
         for batch in batches(data, keys, run.config.train.workers, report=hear):
             moved = batch.to(device)
             entered: Embeddings | None = {} if features else None
-            z = _on_cpu(run.model(moved.inputs, moved.present, features=entered))
+            inner: Steps | None = {} if by_steps else None
+            z = _on_cpu(run.model(moved.inputs, moved.present, inner, entered))
             for name, rows in z.items():
                 if not rows[batch.present[name]].isfinite().all():  # no comparison with NaN holds: ranks would be 1
                     raise BadInput(f"{manifest.name}: the model's {name} embeddings are not finite")
             targets = batch.targets.view(len(batch), len(target))
-            yield _Part(z, batch.present, batch.labels, targets, batch.label_sets, _on_cpu(entered or {}))
+            steps = {name: Ragged.of(*pair) for name, pair in (inner or {}).items() if name in z}
+            yield _Part(z, batch.present, batch.labels, targets, batch.label_sets, _on_cpu(entered or {}), steps)
 
     keys = once(len(data), ROWS)
     if group is None:
@@ -167,6 +174,7 @@ def embed_on(
         torch.tensor([i for i in range(len(manifest)) if i not in bad]),
         torch.cat([part.label_sets for part in parts if part.label_sets is not None]) if sets else None,
         _joined([part.features for part in parts]),
+        {n: Ragged.joined([p.steps[n] for p in parts]) for n in parts[0].steps if all(n in p.steps for p in parts)},
     )
 
 
@@ -179,6 +187,7 @@ class _Part(NamedTuple):
     targets: Tensor
     label_sets: Tensor | None
     features: dict[str, Tensor]
+    steps: dict[str, Ragged]
 
 
 def shared_out(

@@ -1,6 +1,6 @@
 """How well one threshold tells right from wrong pairs of all queries together. Functions of tensors alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,11 +15,16 @@ POINTS = 51
 
 
 def pooled(queries: Tensor, candidates: Tensor, relevant: Relevant) -> tuple[float, list[list[float]]]:
+    """As `pooled_by`, of queries `[Q, D]` whose dot products with candidates `[C, D]` are the scores."""
+    return pooled_by(lambda rows: queries[rows.to(queries.device)] @ candidates.T, len(candidates), relevant)
+
+
+def pooled_by(score: Callable[[Tensor], Tensor], count: int, relevant: Relevant) -> tuple[float, list[list[float]]]:
     """The area under the curve of all pairs of a query and a candidate, and the curve, in blocks of scores.
 
     Args:
-        queries: `[Q, D]`; a query's dot product with a candidate is its score.
-        candidates: `[C, D]`.
+        score: gives the scores `[n, C]` of all candidates for the queries at `[n]`.
+        count: of the candidates.
         relevant: the answers of each query.
 
     Returns:
@@ -29,20 +34,20 @@ def pooled(queries: Tensor, candidates: Tensor, relevant: Relevant) -> tuple[flo
     Reference:
         Bradley 1997, The use of the area under the ROC curve; pooled as by the Mann-Whitney statistic of all pairs.
     """
-    ends = [(block.min(), block.max()) for block in _scores(queries, candidates)]
-    low, high = torch.stack([a for a, _ in ends]).min(), torch.stack([b for _, b in ends]).max()
+    blocks = torch.arange(len(relevant.counts)).split(max(1, CELLS // max(1, count)))
+    ends = torch.stack([torch.stack(score(rows).aminmax()) for rows in blocks])
+    low, high = ends[:, 0].min(), ends[:, 1].max()
     step = ((high - low) / BINS).clamp(min=1e-30)
 
     def counted(scores: Tensor) -> Tensor:
         return torch.bincount(((scores.flatten() - low) / step).long().clamp(max=BINS - 1), minlength=BINS).cpu()
 
-    every = torch.zeros(BINS, dtype=torch.long)
-    for block in _scores(queries, candidates):
-        every += counted(block)
-    right = torch.zeros(BINS, dtype=torch.long)
-    for query, number in zip(relevant.queries.split(CELLS // 64), relevant.numbers.split(CELLS // 64), strict=True):
-        pair = queries[query.to(queries.device)] * candidates[number.to(queries.device)]
-        right += counted(pair.sum(1).clamp(low, high))
+    every, right = torch.zeros(BINS, dtype=torch.long), torch.zeros(BINS, dtype=torch.long)
+    for rows in blocks:
+        scores = score(rows)
+        every += counted(scores)
+        numbers, real = (each.to(scores.device) for each in relevant.padded(rows))
+        right += counted(scores.gather(1, numbers)[real])
     wrong = (every - right).clamp(min=0).flip(0).double()
     hits = right.flip(0).double()
     false, true = wrong.cumsum(0) / wrong.sum(), hits.cumsum(0) / hits.sum()
@@ -51,9 +56,3 @@ def pooled(queries: Tensor, candidates: Tensor, relevant: Relevant) -> tuple[flo
     places = torch.searchsorted(false.contiguous(), grid).clamp(max=BINS - 1)
     points = torch.stack([false[places], true[places]], 1)
     return area, [[0.0, 0.0], *((points * 1e4).round() / 1e4).unique(dim=0).tolist()]
-
-
-def _scores(queries: Tensor, candidates: Tensor) -> Iterator[Tensor]:
-    """All scores, some queries at a time."""
-    for block in queries.split(max(1, CELLS // max(1, len(candidates)))):
-        yield block @ candidates.T

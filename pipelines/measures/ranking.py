@@ -1,5 +1,6 @@
 """What each query finds among candidates: ranks, precision, gains. Functions of tensors alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -62,21 +63,26 @@ class Ranking:
 
 
 def rank(queries: Tensor, candidates: Tensor, relevant: Relevant, cells: int = CELLS) -> Ranking:
+    """As `rank_by`, of queries `[Q, D]` whose dot products with candidates `[C, D]` are the scores."""
+    return rank_by(lambda rows: queries[rows.to(queries.device)] @ candidates.T, len(candidates), relevant, cells)
+
+
+def rank_by(score: Callable[[Tensor], Tensor], count: int, relevant: Relevant, cells: int = CELLS) -> Ranking:
     """Rank all candidates for each query, in blocks of `cells` scores: no `[Q, C]` matrix is held.
 
     Where a wrong candidate ties with a right one, it stands before it: a collapsed space finds nothing.
 
     Args:
-        queries: `[Q, D]`; a query's dot product with a candidate is its score.
-        candidates: `[C, D]`, each a different thing.
+        score: gives the scores `[n, C]` of all candidates, each a different thing, for the queries at `[n]`.
+        count: of the candidates.
         relevant: one answer or more for each query.
     """
-    count, depth = len(candidates), min(DEPTH, len(candidates))
-    first, top = torch.zeros(len(queries), dtype=torch.long), torch.zeros(len(queries), depth, dtype=torch.long)
-    precision, auc = torch.zeros(len(queries)), torch.zeros(len(queries))
+    queries, depth = len(relevant.counts), min(DEPTH, count)
+    first, top = torch.zeros(queries, dtype=torch.long), torch.zeros(queries, depth, dtype=torch.long)
+    precision, auc = torch.zeros(queries), torch.zeros(queries)
     order = relevant.counts.argsort(descending=True, stable=True)  # alike queries together
     for rows in order.split(max(1, cells // max(1, count))):
-        scores = queries[rows.to(queries.device)] @ candidates.T
+        scores = score(rows)
         top[rows] = scores.topk(depth, dim=1).indices.cpu()
         numbers, real = (each.to(scores.device) for each in relevant.padded(rows))
         right = scores.gather(1, numbers).masked_fill(~real, torch.inf)

@@ -13,6 +13,7 @@ from clx.pipelines.data.splits import Otherwise, choose
 from clx.pipelines.data.writers import refuse_input
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
+from clx.pipelines.model.token_scores import TokenScores
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.durable_files import locked
 from clx.pipelines.system.errors import BadInput, Stopped, explain_out_of_memory
@@ -144,6 +145,10 @@ def embed_rows(
         "allow_outside": any(manifest.allow_outside for _, manifest in rows),
         **{key: getattr(options, key) for key in ("split", "id", "keep", "dtype", "normalize", "batch_size")},
     }
+    if (by_steps := TokenScores.of_run(run)) is not None:
+        meta["late"] = by_steps.as_json()
+        if out.suffix == ".npy":
+            raise BadInput(f"--out {out}: this run compares rows step by step, and their steps go to a .parquet file")
     work = blocks([len(manifest) for _, manifest in rows], options.batch_size, shard)
     hidden = ""
     if shard is not None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.shard import difference
-from clx.pipelines.use.embedding_meta import check, read_manifest, read_meta
+from clx.pipelines.use.embedding_meta import STEPS, check, read_manifest, read_meta
 from clx.pipelines.use.embedding_shards import parts_of
 
 if TYPE_CHECKING:
@@ -206,7 +206,8 @@ class EmbeddingFile:
 
         assert self.meta is not None
         names = parquet.read_schema(self.tables[0]).names
-        columns = [name for name in names if name not in self.meta["modalities"]]
+        vectors = {name + suffix for name in self.meta["modalities"] for suffix in ("", STEPS)}
+        columns = [name for name in names if name not in vectors]
         about: dict[int, dict[str, Any]] = {}
         for inside, table in self._rows(places, columns):
             about |= dict(zip(inside, table.to_pylist(), strict=True))

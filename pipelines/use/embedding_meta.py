@@ -11,6 +11,8 @@ from clx.pipelines.system.errors import BadInput
 from clx.pipelines.use.embedding_shards import MANIFEST
 
 FORMAT = 1
+STEPS = ".steps"
+"""What the column of a modality's steps is called, after its name: a list of vectors for each row."""
 
 
 def read_meta(path: Path) -> dict[str, Any] | None:

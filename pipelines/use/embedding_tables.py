@@ -10,15 +10,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from clx.losses.base import Steps
 from clx.pipelines.batches.batch import Batch, Key
 from clx.pipelines.batches.columns import column_of, columns_of, has_columns
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.data.label_sets import spoken
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run
+from clx.pipelines.model.token_scores import Ragged, TokenScores
 from clx.pipelines.system.devices import Turns
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.read_ahead import read_ahead
+from clx.pipelines.use.embedding_meta import STEPS
 from clx.pipelines.use.embedding_shards import Block
 
 if TYPE_CHECKING:
@@ -88,6 +91,9 @@ class EmbeddingTables:
         shared = set.intersection(*(set(manifest.columns) for _, manifest in self.rows))
         self.label = next((column for column in (data.label, "label") if column in shared), None)
         self.split = data.split if data.split in shared else None
+        settings = TokenScores.of_run(self.run)
+        self.by_steps = [] if settings is None else [name for name in self.names if name in settings.names]
+        """Modalities whose steps are written, too."""
         self.paths = [str(column_of(n, m)) for n, m in modalities.items() if m.files]
 
     def parts(
@@ -131,9 +137,12 @@ class EmbeddingTables:
                 cells = [manifest.cell(i, column) for i in rows]
                 columns[name] = pa.array([spoken(c) for c in cells], pa.string())
         moved = batch.to(self.run.device)
-        z = self.run.model(moved.inputs, moved.present) if rows else {}
+        inner: Steps | None = {} if self.by_steps else None
+        z = self.run.model(moved.inputs, moved.present, inner) if rows else {}
         for name in self.names:
             columns[name] = self.vectors(z.get(name), batch.present[name].numpy())
+        for name in self.by_steps:
+            columns[name + STEPS] = self.lists((inner or {}).get(name), len(rows), name)
         return pa.table(columns), bad
 
     def name(self, manifest: Manifest, i: int) -> str:
@@ -154,3 +163,16 @@ class EmbeddingTables:
             rows = F.normalize(rows, dim=-1)
         flat = pa.array(rows.numpy().astype(kind).reshape(-1))
         return pa.FixedSizeListArray.from_arrays(flat, width, mask=pa.array(~present))
+
+    def lists(self, steps: tuple[torch.Tensor, torch.Tensor] | None, count: int, name: str) -> "pa.Array":
+        """Steps `[N, T, D]` as a list of vectors for each row, empty where the input is missing."""
+        import pyarrow as pa
+
+        width = self.run.config.embed_dim
+        if steps is None and count:
+            raise BadInput(f"modalities.{name} has several cells in a row, which are not compared step by step")
+        each = Ragged(torch.zeros(0, width), torch.zeros(0)) if steps is None else Ragged.of(*steps).narrowed(width)
+        rows = F.normalize(each.values, dim=-1) if self.options.normalize else each.values
+        flat = pa.array(rows.numpy().astype(np.dtype(self.options.dtype)).reshape(-1))
+        ends = np.concatenate([[0], each.counts.numpy().cumsum()]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(ends), pa.FixedSizeListArray.from_arrays(flat, width))

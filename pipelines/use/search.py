@@ -20,6 +20,7 @@ from clx.pipelines.system.read_ahead import default_workers, read_ahead
 from clx.pipelines.use.approximate import Finder, Way
 from clx.pipelines.use.embedding_files import EmbeddingFile
 from clx.pipelines.use.inputs import KINDS, Inputs, Item, Skipped, check_modality, is_json, read_items, refuse_skipped
+from clx.pipelines.use.late_search import late_finder
 from clx.pipelines.use.neighbours import Hit
 
 MANY = 1_000_000
@@ -104,6 +105,7 @@ class Searcher:
         if self.count >= MANY and way.exact:
             say(f"{self.count} rows, compared one by one; --index usearch or --precision int8 are faster")
         self._finder = Finder(self.file, self.column, way)
+        self._late = late_finder(self.file, self.column, way)
         self._say, self._recalls = say, dict[tuple[str, int], float]()
         self._open = partial(run_of, self.file, run, pretrained, device)
 
@@ -143,6 +145,8 @@ class Searcher:
         the others; None where there are none. Raises `BadInput`."""
         if not names:
             return None
+        if self._late is not None:
+            raise BadInput("--and and --minus add cosines of whole rows, and this run compares rows step by step")
         if self.run.objective.leading.fuses_by_product:
             raise BadInput("--and and --minus add cosines, and this run scores by the product of several inputs")
         shift = torch.zeros(())
@@ -161,8 +165,7 @@ class Searcher:
         with closing(read_ahead(items, partial(read_items, self.run), 64, default_workers())) as groups:
             for group in groups:  # one pass over the file answers a group
                 read = [cells for _, cells in group if not isinstance(cells, str)]
-                vectors = [sets.moved(query_of(self.run, cells, candidate)) for cells in read]
-                hits = iter(self._finder.find(torch.cat(vectors), top) if read else [])
+                hits = iter(self._hits(read, candidate, top, sets) if read else [])
                 for name, cells in group:
                     if isinstance(cells, str):
                         yield Skipped(name, cells)
@@ -171,12 +174,18 @@ class Searcher:
                         found, recall = self._lines(next(hits)), self._recall(by, top)
                         yield Neighbours(name, by, candidate, found, recall, sets.also, sets.minus)
 
+    def _hits(self, read: list[dict[str, Any]], candidate: str, top: int, sets: "Sets") -> list[list[Hit]]:
+        if self._late is not None:
+            return self._late.find([self._late.query(self.run, cells) for cells in read], top)
+        return self._finder.find(torch.cat([sets.moved(query_of(self.run, each, candidate)) for each in read]), top)
+
     def near_rows(self, rows: Sequence[int], *, top: int = 10) -> Iterator[Neighbours]:
         """The `top` nearest of rows of the file itself, named by their `row` as hits are, other than the row. No model
         is opened."""
         places = self.file.places_of(rows)
         vectors = self.file.vectors(self.column, places)
-        hits_of_rows = self._finder.find(vectors, top + 1)
+        late = self._late
+        hits_of_rows = self._finder.find(vectors, top + 1) if late is None else late.find(late.rows(places), top + 1)
         for row, place, vector, hits in zip(rows, places, vectors, hits_of_rows, strict=True):
             if vector.isnan().any():
                 raise BadInput(f"--row {row}: it has no {self.column}")

@@ -1,6 +1,7 @@
 """The task `retrieval`: how well each modality finds its partners in the others."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,17 +12,18 @@ from torch import Tensor
 from clx.pipelines.evaluation.captions import captions_of, has_several
 from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, is_scored_pair, nonempty, task
 from clx.pipelines.measures.bootstrap import means, shared
-from clx.pipelines.measures.pooled import pooled
+from clx.pipelines.measures.pooled import pooled_by
 from clx.pipelines.measures.ranking import (
     Relevant,
     discounted,
     gains_by_label,
     gains_by_score,
     gains_by_target,
-    rank,
+    rank_by,
     retrieved,
 )
 from clx.pipelines.model.scoring import alone_and_together
+from clx.pipelines.model.token_scores import TokenScores
 
 
 @task("retrieval")
@@ -88,10 +90,9 @@ def _retrieve(
     asked, query = number[right].unique(return_inverse=True)
     asks = torch.full((len(asked),), len(rows)).scatter_reduce(0, query, right, "amin")
     relevant = Relevant.of(query, thing[right], len(asks))
-    answers = F.normalize(context.embedded.z[candidate][rows[kept]], dim=-1).to(context.device)
-    queries = context.ask(group, rows[asks], candidate).to(context.device)
-    ranking = rank(queries, answers, relevant)
-    area, curve = pooled(queries, answers, relevant)
+    score = scored(context, group, rows[asks], candidate, rows[kept])
+    ranking = rank_by(score, len(kept), relevant)
+    area, curve = pooled_by(score, len(kept), relevant)
     own = context.embedded.rows[rows[right]]
     units = units_of(context, rows[right], [*group, candidate])
     if units is None and len(own.unique()) < len(own):  # captions of one row
@@ -104,7 +105,7 @@ def _retrieve(
     if scores is not None:
         pairs = (torch.isin(number, asked) & ~scores.isnan()).nonzero()[:, 0]
         place = torch.searchsorted(asked, number[pairs])
-        gains, best = gains_by_score(ranking.top, place, thing[pairs], scores[pairs], len(answers))
+        gains, best = gains_by_score(ranking.top, place, thing[pairs], scores[pairs], len(kept))
         graded, gains, best = "score", gains[query], best[query]
     elif aimed[kept].any():
         graded, graded_rows = "target", aimed.nonzero()[:, 0]
@@ -120,7 +121,28 @@ def _retrieve(
         line |= context.figures(int(known.sum()), first, groups=of(units, known))
     asking = len(right) if shares is None else round(shares[right].sum().item())
     line |= {"AUC_pooled": area, "roc": curve} if math.isfinite(area) else {}
-    return line | {"graded_by": graded, "queries": asking, "candidates": len(answers)}
+    return line | {"graded_by": graded, "queries": asking, "candidates": len(kept)}
+
+
+def scored(
+    context: TaskContext, group: list[str], asks: Tensor, candidate: str, answers: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """What gives the scores `[n, C]` of the rows at `answers` for some `[n]` of those at `asks`: by their steps where
+    the objective compares these, summed over several inputs that ask."""
+    embedded, device, by_steps = context.embedded, context.device, TokenScores.of_run(context.run)
+    if by_steps is not None and (lacking := {*group, candidate} & {*by_steps.names} - {*embedded.steps}):
+        raise Unfit(f"several cells a row of {min(lacking)} are not compared step by step")
+    if by_steps is None or not {*group, candidate} <= {*by_steps.names}:
+        vectors = F.normalize(embedded.z[candidate][answers], dim=-1).to(device)
+        queries = context.ask(group, asks, candidate).to(device)
+        return lambda part: queries[part.to(device)] @ vectors.T
+    rows, sides = embedded.steps[candidate].take(answers), {n: embedded.steps[n].take(asks) for n in group}
+
+    def score(part: Tensor) -> Tensor:
+        each = [by_steps.scores(n, side.take(part), candidate, rows, device) for n, side in sides.items()]
+        return torch.stack(each).sum(0)
+
+    return score
 
 
 def scores_of(context: TaskContext, rows: Tensor, group: list[str], candidate: str) -> Tensor | None:
