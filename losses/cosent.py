@@ -111,16 +111,20 @@ class CoSENT(Tempered):
         known = ~targets[:, 0].isnan()
         if present is None and known.is_cpu and len(known) and bool(known.all()):  # a look costs less than masks there
             names = itertools.combinations(map(unit, z.values()), 2)
-            return average([ordered_loss(self.similarity(x, y) / self.tau, targets[:, 0]) for x, y in names])
+            return average([self.of_scores(self.similarity(x, y), targets[:, 0]) for x, y in names])
         self.count("dropped_targets", (~known).sum())
         terms, some = [], []
         for a, b in itertools.combinations(z, 2):
             both = known if present is None else known & present[a] & present[b]
             # rows that are left out may hold anything, NaN too
             x, y = (unit(torch.where(both[:, None], z[name], 0)) for name in (a, b))
-            terms.append(ordered_loss(self.similarity(x, y) / self.tau, targets[:, 0], both))
+            terms.append(self.of_scores(self.similarity(x, y), targets[:, 0], both))
             some.append(both.any())
         return mean_where(torch.stack(some), torch.stack(terms))
+
+    def of_scores(self, similarity: Tensor, scores: Tensor, counted: Tensor | None = None) -> Tensor:
+        """The loss of similarities and scores `[B]` of the pairs that are `counted` `[B]`, all by default."""
+        return ordered_loss(similarity / self.tau, scores, counted)
 
     def similarity(self, x: Tensor, y: Tensor) -> Tensor:
         """Of each row of unit rows `x` with the same row of `y`, `[B]`."""

@@ -13,7 +13,7 @@ from clx.losses.moit import Columns, View, bootstrapped, classified, clean_rows,
 from clx.losses.primitives.functional import unit
 
 FAMILIES = (
-    *("mixco_s_", "mixco_m_", "mixco_x_", "m3col_ring_s.", "m3col_ring_m.", "m3col_ring_x.", "softclip"),
+    *("mixco_s_", "mixco_m_", "mixco_x_", "mixco_mix", "m3col_ring", "softclip"),
     *("core_", "moit", "laso"),
 )
 
@@ -23,6 +23,7 @@ def checks(c: Any) -> dict[str, Callable[[], Tensor]]:
     h = c.hyper
     return {
         "mixco_": lambda: mixed_contrast(c.mix, c.fix, c.perm, c.betas, h["temp"], h["bidirectional"]),
+        "mixco_mix": lambda: c.x[c.aux["perm"]].lerp(c.x, c.aux["betas"][:, None]),
         "m3col_ring": lambda: m3col_as_published(c),
         "core_focal": lambda: focal_supcon(c.z, plain(c), h["temperature"]),
         "core_mix": lambda: core_mixtures(c).rows,
@@ -98,15 +99,15 @@ def core_step(c: Any) -> Tensor:
 
 
 def m3col_as_published(c: Any) -> Tensor:
-    """Defect: a row that the permutation leaves in its place loses the share of its own embedding. The cases "asis",
-    in which the other side of each term is mixed too, are left out: no formula of the paper."""
-    rows, total = [c.inputs[f"e{k}"] for k in range(c.hyper["modalities"])], torch.zeros(())
-    for k, x in enumerate(rows):
-        partner, share, t = c.aux["perms"][k], c.aux["betas"][k], c.hyper["temp"]
-        mixed = share[:, None] * x + (1 - share[:, None]) * x[partner]
-        other = rows[(k + 1) % len(rows)]
-        total = total + mixed_contrast(mixed, other, partner, share, t)
-        s = unit(mixed) @ unit(other).T / t
+    """Defects: a row that the permutation leaves in its place loses the share of its own embedding; and in the cases
+    "asis" the other side of each term is mixed, too."""
+    plain, total = [c.inputs[f"e{k}"] for k in range(c.hyper["modalities"])], torch.zeros(())
+    perms, shares, t = c.aux["perms"], c.aux["betas"], c.hyper["temp"]
+    mixed = [share[:, None] * x + (1 - share[:, None]) * x[p] for x, share, p in zip(plain, shares, perms, strict=True)]
+    for k, (x, partner, share) in enumerate(zip(mixed, perms, shares, strict=True)):
+        other = (mixed if "asis" in c.name else plain)[(k + 1) % len(plain)]
+        total = total + mixed_contrast(x, other, partner, share, t)
+        s = unit(x) @ unit(other).T / t
         lost = torch.where(partner == torch.arange(len(x)), share, 0)
         total = total + (lost * (s.log_softmax(1) + s.log_softmax(0)).diagonal()).mean() / 2
     return total

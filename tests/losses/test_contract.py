@@ -348,7 +348,7 @@ def test_each_row_counts_by_its_weight(name: str, unknown: bool, cut: str) -> No
     assert (alone != 0).sum() > 2
 
 
-@pytest.mark.parametrize("name", ON_EMBEDDINGS)
+@pytest.mark.parametrize("name", [n for n in ON_EMBEDDINGS if n != "distil-scores"])  # which has columns for its inputs
 def test_an_input_that_no_row_has_is_as_if_it_were_not_asked_for(name: str) -> None:
     loss, data, without = make(name), batch(), batch()
     data["present"]["text"][:] = False

@@ -427,6 +427,7 @@ ELSEWHERE = loss_loops.ELSEWHERE | {
     "core-tuning",
     "moit",
     "laso",
+    *("codiemb", "distil-scores", "granularities"),  # test_scores.py
     "relation",
     "sparsemax",
     "symile",

@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).parent / "shared_step.py"
 Found = list[dict[str, dict[str, Any]]]
 """What each rank says of each case."""
 WHOLE = {
-    *("supremix", "rank-n-contrast", "ts2vec", "cosent", "angle", "pairwise mv-dhel", "moit"),
+    *("supremix", "rank-n-contrast", "ts2vec", "cosent", "angle", "distil-scores", "pairwise mv-dhel", "moit"),
     *("simsiam", "byol", "vicreg", "barlow-twins", "swav", "dino", "distil", "laso", "late"),
 }
 HEADS = {name for name in LOSSES if LOSSES[name].family == "supervised heads"}
