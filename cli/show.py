@@ -35,7 +35,7 @@ def encoders(
     name: Annotated[str | None, typer.Argument(help="One encoder, or a family such as open_clip.")] = None,
     json: options.Json = False,
 ) -> None:
-    """List the encoders of every modality with their parameter counts."""
+    """List the encoders of every modality: parameters, licence of the code and, apart, of weights that come along."""
     from clx.pipelines.config.catalogue import list_encoders
 
     show(list_encoders(name), json, "encoders")

@@ -3,22 +3,23 @@
 import io
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from clx.modalities import image_views, openclip
+from clx.modalities import image_preprocessing, image_views, openclip
 from clx.modalities.base import CellError, Encoder, Input, Modality, Several, register, unknown_encoder
 from clx.modalities.draws import Draws
 from clx.modalities.files import foreign, open_file
-from clx.modalities.image_encoders import Cnn, ImageEncoder, Norm, timm_encoder
+from clx.modalities.image_encoders import LITE0, LITE0_IN_TIMM, Cnn, ImageEncoder, Norm, lite0, timm_encoder
+from clx.modalities.image_preprocessing import CentreCrop, Preprocessing
 from clx.modalities.pixel_arrays import NUMPY, pixels_of, refuse_bands, refuse_many_bands, refuse_stack
 
 LARGEST = 50_000_000
@@ -35,17 +36,6 @@ SIGNATURES = {
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
 }
-
-
-class Preprocessing(NamedTuple):
-    """How an encoder wants its images: their size in pixels, and the mean and deviation of each channel, 0 to 1."""
-
-    fit: Callable[[Any], Any]
-    """A Pillow image brought to the encoder's size."""
-    size: tuple[int, int]
-    """Height and width."""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @register
@@ -119,6 +109,8 @@ class Image(Modality):
             return openclip.tower("image", name, self.weights, self.size, load)
         if family == "timm":
             return timm_encoder(name, self.weights, self.channels, self.size, load)
+        if self.encoder == LITE0:
+            return lite0(self.pretrained, load)
         if self.weights and load:
             raise ValueError("encoder `cnn` has no pretrained weights")
         return Cnn(self.channels, side, self.width, self.depth, self.norm)
@@ -127,14 +119,16 @@ class Image(Modality):
     def preprocessing(self) -> Preprocessing:
         """What the encoder's own evaluation does with an image. Raises `ValueError` for an unknown encoder."""
         family, colon, name = self.encoder.partition(":")
-        if self.encoder != "cnn" and not (colon and self.encoder in self.family(family)):
+        if self.encoder not in ("cnn", LITE0) and not (colon and self.encoder in self.family(family)):
             raise unknown_encoder(type(self), self.encoder)
+        if family in ("open_clip", LITE0) and self.channels != 3:
+            raise ValueError(f"{self.encoder} wants channels: 3")
+        if self.encoder == LITE0:
+            return image_preprocessing.of_timm(LITE0_IN_TIMM, self.size, self.channels)
         if family == "open_clip":
-            if self.channels != 3:
-                raise ValueError(f"{self.encoder} wants channels: 3")
-            return _open_clip_preprocessing(name, self.weights, self.size)
+            return image_preprocessing.of_open_clip(name, self.weights, self.size)
         if family == "timm":
-            return _timm_preprocessing(name, self.size, self.channels)
+            return image_preprocessing.of_timm(name, self.size, self.channels)
         side = self.size or 32
         return Preprocessing(CentreCrop(side), (side, side), (0.5,) * self.channels, (0.25,) * self.channels)
 
@@ -143,6 +137,7 @@ class Image(Modality):
         """Names with a description."""
         return {
             "cnn": "small residual network, trains on a CPU; `size`, `width`, `depth`, `norm`",
+            LITE0: "EfficientNet-Lite0 trained on ImageNet, weights from a package; `pretrained: false` for none",
             "open_clip:NAME": "visual tower of an OpenCLIP model; `pretrained`: a tag or a checkpoint file",
             "timm:NAME": "any model of timm; `pretrained`: true or a checkpoint file",
         }
@@ -160,48 +155,6 @@ class Image(Modality):
             names = [*timm.list_models(), *timm.list_pretrained()]
             return [f"timm:{name}" for name in dict.fromkeys(names)]
         return []
-
-
-@dataclass(frozen=True)
-class CentreCrop:
-    """Shorter side to `side` pixels by bicubic resampling, then the square in the middle."""
-
-    side: int
-
-    def __call__(self, picture: Any) -> Any:
-        """A Pillow image -> one of `side` x `side`."""
-        from PIL import Image as pillow
-
-        width, height = picture.size
-        short = min(width, height)
-        if (width, height) == (self.side, self.side):
-            return picture
-        left, top = (width - short) // 2, (height - short) // 2
-        box = (left, top, left + short, top + short)
-        return picture.resize((self.side, self.side), pillow.Resampling.BICUBIC, box=box)
-
-
-def _open_clip_preprocessing(name: str, pretrained: str | None, size: int | None) -> Preprocessing:
-    from open_clip import transform
-    from torchvision.transforms import Compose
-
-    config = openclip.preprocessing(name, pretrained, size)
-    steps = transform.image_transform_v2(config, is_train=False).transforms
-    return Preprocessing(Compose(steps[:-3]), config.input_size[1:], tuple(config.mean), tuple(config.std))
-
-
-def _timm_preprocessing(name: str, size: int | None, channels: int) -> Preprocessing:
-    import timm
-    from timm.data import create_transform, resolve_data_config
-    from torchvision.transforms import Compose
-
-    tag = timm.get_pretrained_cfg(name)
-    config = resolve_data_config({"img_size": size} if size else {}, pretrained_cfg=tag.to_dict() if tag else {})
-    steps = create_transform(**config).transforms
-    mean, std = tuple(config["mean"]), tuple(config["std"])
-    if channels == 1:
-        mean, std = (sum(mean) / 3,), (sum(std) / 3,)
-    return Preprocessing(Compose(steps[:-2]), tuple(config["input_size"][1:]), mean, std)
 
 
 def _check_sides(picture: Any) -> None:

