@@ -181,6 +181,7 @@ def cases() -> dict[str, Case]:
             mixed, data=target, double=False, plain=False, train={"shard": True, "ema": 0.9, "clip": 0.1}
         ),
         "adam": Case(mixed, data=target, double=False, plain=False, train={"ema": 0.9}),
+        "similar": Case(clip, double=False, train={"batches": {"near": ["a", "b"], "then": "similar", "refresh": 0.5}}),
     }
 
 

@@ -1,55 +1,31 @@
 """Which rows meet in a batch: by the values of a column, as a function of counters alone."""
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.batches.columns import require_column
-from clx.pipelines.batches.loader import came_before
+from clx.pipelines.batches.nearby import nearby
+from clx.pipelines.batches.passes import Passes, Rows
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.values import Values, classes_of, values_of
 from clx.pipelines.system.errors import BadInput
 
-Rows = NDArray[np.integer[Any]]
 LOOKED_AT = 1000  # batches whose values are counted
 
 
-class Meetings(ABC):
-    """Passes over the rows, each of `per_pass` batches that follow from the seed and the number of the pass."""
-
-    per_pass: int
-    again = 1
-    """How often a row may be in a batch."""
+class ByValue(Passes):
+    """Rows meet, or do not, by their values in a column."""
 
     def __init__(self, values: Values, batch_size: int, seed: int) -> None:
-        self.values, self.batch_size, self.seed = values, batch_size, seed
-        self._held: tuple[int, Rows] = -1, np.empty((0, batch_size), dtype=np.int32)
-
-    def step(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows of a step `[B]`, mixed, and how often each came before in the run."""
-        turn, place = divmod(number, self.per_pass)
-        mixed = np.random.default_rng([self.seed, 4, number]).permutation(self.batch_size)
-        rows = self.batches(turn)[place][mixed].astype(np.int64)
-        return rows, turn * self.again + came_before(rows)
-
-    def batches(self, turn: int) -> Rows:
-        """The rows of each batch of a pass `[P, B]`; those of the newest pass are held."""
-        if self._held[0] != turn:
-            draw = np.random.default_rng([self.seed, 6, turn])
-            self._held = turn, draw.permutation(self.drawn(draw))
-        return self._held[1]
-
-    @abstractmethod
-    def drawn(self, draw: np.random.Generator) -> Rows:
-        """The batches of a pass `[P, B]`."""
+        super().__init__(batch_size, seed)
+        self.values = values
 
     @property
-    @abstractmethod
-    def rule(self) -> str:
-        """In words."""
+    def alike(self) -> Values:
+        return self.values
 
     def described(self) -> dict[str, Any]:
         """How many values there are, and how many a batch has of them."""
@@ -74,7 +50,6 @@ class Meetings(ABC):
         }
 
     def line(self) -> str:
-        """The same in words."""
         at = self.described()
         few, many = at["rows_of_a_value"]["min"], at["rows_of_a_value"]["max"]
         low, high = at["values_of_a_batch"]["min"], at["values_of_a_batch"]["max"]
@@ -96,7 +71,7 @@ class Meetings(ABC):
         return rows, codes[rows]
 
 
-class Together(Meetings):
+class Together(ByValue):
     """Rows of one value meet."""
 
     def __init__(self, values: Values, batch_size: int, seed: int, mixed: bool) -> None:
@@ -130,7 +105,7 @@ class Together(Meetings):
         return np.concatenate([found, rest[: len(rest) // size * size].reshape(-1, size)])
 
 
-class Distinct(Meetings):
+class Distinct(ByValue):
     """No two rows of one value meet."""
 
     def __init__(self, values: Values, batch_size: int, seed: int) -> None:
@@ -153,7 +128,7 @@ class Distinct(Meetings):
         return rows[dealt(codes, self.per_pass, self.batch_size, draw)]
 
 
-class Episodes(Meetings):
+class Episodes(ByValue):
     """So many classes, so many rows of each."""
 
     def __init__(self, values: Values, classes: int, rows: int, seed: int) -> None:
@@ -237,11 +212,13 @@ def _within(codes: Rows) -> Rows:
     return found
 
 
-def meetings_of(config: Config, train: Manifest) -> Meetings | None:
+def meetings_of(config: Config, train: Manifest) -> Passes | None:
     """What `train.batches` asks for of the training rows; None where it is not given. Raises `BadInput`."""
     asked, settings = config.train.batches, config.train
     if asked is None:
         return None
+    if asked.near is not None:
+        return nearby(config, asked, train)
     column = asked.together or asked.distinct
     if column is not None:
         key = "train.batches.together" if asked.together else "train.batches.distinct"

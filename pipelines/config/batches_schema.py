@@ -10,7 +10,7 @@ Column = Annotated[str, Field(min_length=1)]
 
 
 class Batches(Section):
-    """Which training rows meet in a batch. One of `together`, `distinct`, and `classes` with `rows`.
+    """Which training rows meet in a batch. One of `together`, `distinct`, `classes` with `rows`, and `near`.
 
     Every pass over the rows draws the batches anew, from `train.seed` and the number of the pass alone. What cannot be
     in a batch of a pass, by the rule, is left out of it, other rows in each pass; how many is said at the start.
@@ -32,13 +32,35 @@ class Batches(Section):
     them again in the batch, with views of their own."""
     rows: Annotated[int, Field(ge=1)] | None = None
     """Rows of each of the `classes` of a batch."""
+    near: Annotated[list[Column], Field(min_length=1)] | None = None
+    """Columns of numbers, `[lat, lon]` say: a batch grows around rows drawn at random, each of which brings up to half
+    a batch of its neighbours (Sample4Geo, arXiv 2303.11851). Rows at one place, or that share the content of an input,
+    never meet: they would be false negatives; with `distinct` as well, nor do those of one cell in that column."""
+    degrees: bool | None = None
+    """Whether the two columns of `near` are latitude and longitude on a sphere; not given, two that are called so."""
+    reach: Annotated[int, Field(ge=2)] | None = None
+    """How many of the nearest are a row's neighbours; as many as a batch has rows when not given. Of those that a row
+    brings half are the nearest, half are drawn from the others within reach."""
+    then: Literal["similar"] | None = None
+    """With `near`, what comes after: neighbours by the model's own embeddings of the training rows, from the first
+    input of the first objective to its second."""
+    refresh: Annotated[float, Field(gt=0)] | None = None
+    """With `then`, epochs by coordinates in the beginning, and those after which rows are embedded anew; 1 when not
+    given."""
 
     @model_validator(mode="after")
     def _one_rule(self) -> "Batches":
         if (self.classes is None) != (self.rows is None):
             raise ValueError("classes and rows go together: a batch has so many classes of so many rows")
-        if sum(rule is not None for rule in (self.together, self.distinct, self.classes)) != 1:
-            raise ValueError("give one of together (a column), distinct (a column), classes with rows")
+        if sum(rule is not None for rule in (self.together, self.near or self.distinct, self.classes)) != 1:
+            raise ValueError("give one of together (a column), distinct (a column), classes with rows, near (columns)")
+        for name in ("degrees", "reach", "then"):
+            if getattr(self, name) is not None and self.near is None:
+                raise ValueError(f"{name} is of near")
+        if self.refresh is not None and self.then is None:
+            raise ValueError("refresh is of then: similar")
+        if self.degrees and len(self.near or []) != 2:
+            raise ValueError("degrees are of two columns, latitude and longitude")
         if self.rest != "mixed" and self.together is None:
             raise ValueError("rest is of together")
         return self

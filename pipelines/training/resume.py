@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Course:
     """Validation loss."""
     stale: int = 0
     """Validations since."""
+    drawn: dict[str, Any] = field(default_factory=dict)
+    """Batches that the model has decided, and not counters alone."""
 
     def hear(self, loss: float | None) -> None:
         """Count a validation, whose loss is None where no row could be read."""
@@ -51,6 +53,7 @@ def state_of(learner: Learner, course: Course) -> dict[str, Any]:
         "stale": course.stale,
         "chunk": learner.chunks.size,
         "health": json.dumps(course.health.state()),
+        "drawn": course.drawn,
     }
     if learner.ema is not None:  # then the evaluated weights are not the trained ones
         state["trained"] = checkpoint.weights(learner.model, learner.objective)
@@ -98,8 +101,9 @@ def _take(learner: Learner, state: dict[str, Any]) -> Course:
         learner.chunks.planned = True
     checkpoint.restore_random(state["random"])
     health = Health(**json.loads(state["health"]))
-    past = {"lowest": float(state.get("lowest", math.inf)), "stale": int(state.get("stale", 0))}
-    return Course(health, int(state["bad_steps"]), int(state["validated"]), **past)  # type: ignore[arg-type]
+    lowest, stale = float(state.get("lowest", math.inf)), int(state.get("stale", 0))
+    drawn = dict(state.get("drawn", {}))
+    return Course(health, int(state["bad_steps"]), int(state["validated"]), lowest, stale, drawn)
 
 
 def relengthened(config: Config, out: Path, rows: int) -> tuple[Config, str | None]:

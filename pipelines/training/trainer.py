@@ -28,6 +28,7 @@ from clx.pipelines.system.stages import loop_begins, loop_ends, stage, turn_ends
 from clx.pipelines.training import resume
 from clx.pipelines.training.health import Health
 from clx.pipelines.training.logs import BadRows, Metrics
+from clx.pipelines.training.renewing import renewing
 from clx.pipelines.training.rows import keep_frozen_features, mixture_of, training_rows, validation_rows
 from clx.pipelines.training.saving import Saving
 from clx.pipelines.training.schedule import Plan
@@ -55,7 +56,8 @@ class Trainer:
             self.learner.second.check(run, splits["train"])
         meetings = meetings_of(config, splits["train"])
         self.rows, self.draw = training_rows(run, splits["train"])
-        self.rows.alike = None if meetings is None else meetings.values
+        self.rows.alike = None if meetings is None else meetings.alike
+        self.renewing = renewing(run, meetings, self.rows, self.learner)
         self.rule: Rule | None = mixture_of(run, splits["train"]) or meetings
         sampled = None if self.draw is None else "data.balance.by: sampling"
         anywhere = sampled if meetings is None else "train.batches"
@@ -119,13 +121,19 @@ class Trainer:
 
     def batches(self) -> Iterator[Batch]:
         """Those of the remaining steps; none after the end that `train.patience` makes."""
+        end, renewing = self.plan.steps, self.renewing
+        while not self.ended and self.step < end:
+            yield from self.stretch(end if renewing is None else renewing.until(self.step, end))
+
+    def stretch(self, stop: int) -> Iterator[Batch]:
+        """Those until a step."""
         settings = self.settings
         order = Order(
             self.plan.rows,
             settings.batch_size,
             settings.seed,
             start=self.step,
-            stop=self.plan.steps,
+            stop=stop,
             weights=self.draw,
             rule=self.rule,
             blocks=self.blocks,
@@ -203,12 +211,15 @@ class Trainer:
     def save(self) -> None:
         """Checkpoint the present step."""
         score = self.score if self.course.validated == self.step else None
+        self.course.drawn = {} if self.renewing is None else self.renewing.state()
         with stage("saving", rare=True):
             self.saving.save(self.learner, resume.state_of(self.learner, self.course), score)
 
     def restore(self, source: Checkpoint) -> None:
         """Continue as if the run had never stopped after `source`. Raises `BadInput` where that is not this run's."""
         self.course = resume.restore(self.learner, source)
+        if self.renewing is not None:
+            self.renewing.take(self.course.drawn, str(source.path))
         self.bad_rows.recall()
         self.metrics.recall(self.step, self.course.validated)
         self.saving.resumed(source)

@@ -17,9 +17,9 @@ from clx.pipelines.batches.check import check_source
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import Order
 from clx.pipelines.batches.meetings import (
+    ByValue,
     Distinct,
     Episodes,
-    Meetings,
     Together,
     dealt,
     meetings_of,
@@ -42,7 +42,7 @@ def values(*counts: int, without: int = 0) -> Values:
 
 
 UNEVEN = values(23, 11, 9, 4, 2, 1, 1, 1, without=3)
-RULES: dict[str, Callable[[int], Meetings]] = {
+RULES: dict[str, Callable[[int], ByValue]] = {
     "together": lambda seed: Together(UNEVEN, 5, seed, mixed=True),
     "together dropped": lambda seed: Together(UNEVEN, 5, seed, mixed=False),
     "distinct": lambda seed: Distinct(UNEVEN, 5, seed),
@@ -202,7 +202,7 @@ def test_values_are_numbered_by_their_rows_and_classes_by_their_names() -> None:
     assert found.apart().tolist() == [0, 2, 1, 0]
     assert [found.like(row).tolist() for row in (3, 2, 1)] == [[0], [0, 1, 2, 3], [0, 1, 2, 3]]
     made = meetings_of(config({"classes": 2, "rows": 2}, {"label": "label"}), rows)
-    assert made is not None
+    assert isinstance(made, ByValue)
     assert made.values.names == ["1", "2"]
 
 

@@ -69,22 +69,27 @@ def test_sources_with_shares_resume_bit_for_bit(tmp_path: Path, silent: Progress
     whole_as_in_parts(made, 4, tmp_path, silent)
 
 
-@pytest.mark.parametrize("batches", [{"classes": 2, "rows": 4}, {"together": "label"}, {"distinct": "text"}])
+SIMILAR = {"near": ["at"], "then": "similar", "refresh": 1.5}
+
+
+@pytest.mark.parametrize("batches", [{"classes": 2, "rows": 4}, {"together": "label"}, {"distinct": "text"}, SIMILAR])
 def test_batches_by_a_column_resume_bit_for_bit(
     tmp_path: Path, silent: Progress, write: Any, batches: dict[str, Any]
 ) -> None:
-    rows = "".join(f"a word {i % 15},{'aaab'[i % 4]}\n" for i in range(20))  # a pass of fewer batches than an epoch
+    # a pass of fewer batches than an epoch; three steps until rows are compared, and the next stop is in their middle
+    rows = "".join(f"a word {i % 15},{'aaab'[i % 4]},{i % 15}\n" for i in range(20))
     made = Config.model_validate(
         {
-            "data": {"train": write("a.csv", f"text,label\n{rows}"), "label": "label"},
+            "data": {"train": write("a.csv", f"text,label,at\n{rows}"), "label": "label"},
             "modalities": {"text": {"width": 32, "layers": 1, "dropout": 0.1}},
             "embed_dim": 8,
             "objective": "supcon",
-            "train": {"batch_size": 8, "steps": 5, "batches": batches},
+            "train": {"batch_size": 8, "steps": 6, "batches": batches},
             "eval": [],
         }
     )
-    whole_as_in_parts(made, 3, tmp_path, silent)
+    for stop in [3, 4] if batches == SIMILAR else [3]:
+        whole_as_in_parts(made, stop, tmp_path / str(stop), silent)
 
 
 @pytest.mark.parametrize("loss", ["ts2vec", "infonce"])
