@@ -175,7 +175,7 @@ class Near(Passes):
         out = f"; {left} of {len(self.places.codes)} rows are in none of them" if left else ""
         return (
             f"batches: {self.rule}. {at['places']} places{without}, {at['neighbours']} neighbours of each; "
-            f"{self.per_pass} batches at a time{out}"
+            f"drawn for {self.per_pass} steps at a time{out}"
         )
 
 

@@ -95,6 +95,8 @@ def uses_of(config: Config, manifest: Manifest) -> dict[str, str]:
     if batches is not None:
         add(batches.together, "batches: its rows meet")
         add(batches.distinct, "batches: its rows never meet")
+        for column in batches.near or []:
+            add(column, "batches: rows near each other meet")
     if data.long is not None:
         add(data.long.id, "whose steps: a row per series")
     return {column: ", ".join(dict.fromkeys(said)) for column, said in uses.items()}
