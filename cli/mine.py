@@ -1,5 +1,6 @@
 """`clx mine`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -108,13 +109,18 @@ def mine(
         negatives, between, margin, relative, draw, quantile, tuple(same), consistent, least, nearest, clusters,
         centres, communities, seed,
     )  # fmt: skip
-    rate = Rate("cells embedded")
+    rates: dict[str, Rate] = {}  # each begins with its work
+
+    def counted(done: str) -> Callable[[int], None]:
+        return lambda rows: rates.setdefault(done, Rate(done)).count(rows)
+
     told = pipeline.mine(
         source, out, model, wanted, other,
-        by=by, among=among, split=split, allow_outside=allow_outside, overwrite=overwrite, step=rate.count, say=note,
+        by=by, among=among, split=split, allow_outside=allow_outside, overwrite=overwrite,
+        step=counted("cells embedded"), compared=counted("rows compared"), say=note,
     )  # fmt: skip
-    if rate.number:
-        rate.end()
+    if "cells embedded" in rates:
+        rates["cells embedded"].end()
     left_out = f", {told['left_out']} left out" if "left_out" in told else ""
     fewer = told.get("negatives", {}).get("rows_with_fewer")
     note(

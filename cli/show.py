@@ -143,6 +143,27 @@ def bench_training(
     show(pipeline.bench_training(asked, turns, note), json, "training beside open_clip's script")
 
 
+@bench.command("retriever")
+def bench_retriever(
+    source: Annotated[str, typer.Argument(help="The recipe retriever, or a config like it.")] = "retriever",
+    steps: Annotated[int, typer.Option(help="Of each side; the first two are not timed.")] = 20,
+    settings: options.Settings = [],  # noqa: B006
+    json: options.Json = False,
+) -> None:
+    """Loss, recall and time of a retriever beside sentence-transformers: same weights, loss, rows, order and steps.
+
+    A step of one follows a step of the other, in one process, without dropout. apart is the largest difference of the
+    losses of a step, ratio that of processor time, below 1 where clx takes less. Example:
+
+    clx bench retriever -s data.train=pairs.csv -s train.batch_size=16
+    """
+    from clx.pipelines.config.load import load_config
+    from clx.pipelines.experiments import bench_retriever as pipeline
+
+    found = pipeline.bench_retriever(load_config(source, settings), steps, note)
+    show(found, json, "a retriever beside sentence-transformers")
+
+
 @bench.command("data")
 def bench_data(
     source: Annotated[str, typer.Argument(help="A recipe, a config file, or what clx init reads.")],
@@ -205,6 +226,32 @@ def bench_init(
     from clx.pipelines.experiments import bench_init as pipeline
 
     show(pipeline.table(sets or list(pipeline.SETS), data, seeds, sweep, log, note), json, "error of clx init")
+
+
+@bench.command("mine")
+def bench_mine(
+    experiments: Annotated[
+        list[str] | None, typer.Argument(help="consistent, stsb, stamps, merged [default: all]")
+    ] = None,
+    data: Annotated[Path, typer.Option(help="Folder with stsb_dir and stamps.")] = Path("data"),
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of every setting.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Of each training.")] = 100,
+    encoder: Annotated[
+        str, typer.Option(help="Of texts; of a library as it is, below a head that learns.")
+    ] = "hf:minilm",
+    log: Annotated[Path | None, typer.Option(help="JSONL file that keeps every seed; goes on where it ends.")] = None,
+    json: options.Json = False,
+) -> None:
+    """R@1 of short trainings with mined columns and merged weights, and without, on pairs of STS-B and on stamps.
+
+    consistent: a fifth of the pairs swapped, what is found of it, and what leaving it out is worth. stsb, stamps:
+    negatives that a run mined, any negatives, and none. merged: two fine-tunings of one run, and merged. Example:
+
+    clx bench mine stsb --data ../data --seeds 5 --log mine.jsonl
+    """
+    from clx.pipelines.experiments import bench_mine as pipeline
+
+    show(pipeline.table(experiments or [], data, seeds, steps, encoder, log, note), json, "mined columns")
 
 
 def show(rows: list[dict[str, Any]], json: bool, title: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from clx.pipelines.model.towers import Embedder
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.training import augmenters
 
 
@@ -14,7 +15,7 @@ def parameter_groups(
     """Weight decay for matrices; none for vectors, scalars, what the objective learns and what makes views.
 
     Each group has one rate: its `faster` times that of the step. With `layer_decay` below 1 an encoder's blocks learn
-    slower the further they are from the head.
+    slower the further they are from the head. Raises `BadInput` where there is nothing to learn.
     """
     views = model.augmenters()
     others, factors = {id(p) for p in views}, factors_of_blocks(model, layer_decay)
@@ -28,7 +29,13 @@ def parameter_groups(
         groups.append({"params": [p for p in here if p.ndim >= 2], "weight_decay": decay, **pace})
         groups.append({"params": bare, "weight_decay": 0.0, **pace})
     groups.append({"params": views, "weight_decay": 0.0, "faster": augmenters.RATE})
-    return [group for group in groups if group["params"]]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise BadInput(
+            "nothing to learn: encoders are frozen, heads are none and the objective learns nothing; give a modality a "
+            "head (head: linear), thaw its encoder (freeze: false) or learn its temperature (learn_temperature: true)"
+        )
+    return groups
 
 
 def factors_of_blocks(model: Embedder, layer_decay: float) -> dict[int, float]:

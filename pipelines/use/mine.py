@@ -32,6 +32,7 @@ def mine(
     allow_outside: bool = False,
     overwrite: bool = False,
     step: Callable[[int], None] = lambda rows: None,
+    compared: Callable[[int], None] = lambda rows: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Write the rows of a source with what embeddings tell of them.
@@ -50,6 +51,7 @@ def mine(
         among: what it is asked of, likewise; columns with negatives hold cells of this one.
         split: the rows of this one alone.
         step: is told how many rows each batch of embeddings added.
+        compared: is told how many rows each tile compared with all candidates.
         say: hears of rows that cannot be read, and what is good to know.
 
     Gives counts: `rows`, `written`, and for each thing that was wanted what there is of it. Raises `BadInput`.
@@ -64,7 +66,9 @@ def mine(
         manifest.require(column)
     device = pick_device(model.device)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as folder:
-        mined = Mined(source, sides(model, run, source, Path(folder), by, among, step, say), wanted, device)
+        mined = Mined(
+            source, sides(model, run, source, Path(folder), by, among, step, say), wanted, device, step=compared
+        )
         if guide is not None:
             own = Path(folder, "guide")
             own.mkdir()

@@ -1,5 +1,6 @@
 """Rows with their vectors, and what is mined of them, split by split."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,8 @@ class Mined:
     wanted: Wanted
     device: torch.device
     guide: tuple[Side, Side] | None = None
+    step: Callable[[int], None] = lambda rows: None
+    """Is told how many rows were compared with all candidates."""
 
     def found(self, same: tuple[str, ...]) -> Found:
         """Everything that is wanted. Raises `BadInput`."""
@@ -108,7 +111,7 @@ class Mined:
             return
         table_rows = part.rows[alike.candidates].astype(np.int64)
         if wanted.negatives or wanted.communities or wanted.consistent is not None or wanted.least is not None:
-            ranked = ranks(by, among, rows, alike, wanted.depth, self.device)
+            ranked = ranks(by, among, rows, alike, wanted.depth, self.device, step=self.step)
             judged = ~np.isnan(ranked.own)
             if wanted.consistent is not None:
                 found.kept[rows] &= ~judged | (ranked.before < wanted.consistent)

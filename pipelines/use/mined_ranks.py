@@ -1,5 +1,6 @@
 """For each row the cells of other rows that are nearest to what it asks with, exactly, a tile of scores at a time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,14 @@ class Ranks:
 
 
 def ranks(
-    by: Side, among: Side, rows: Ints, alike: Alike, count: int, device: torch.device | str, guarded: bool = True
+    by: Side,
+    among: Side,
+    rows: Ints,
+    alike: Alike,
+    count: int,
+    device: torch.device | str,
+    guarded: bool = True,
+    step: Callable[[int], None] = lambda rows: None,
 ) -> Ranks:
     """Rank candidates for each row. Memory goes with `N x count`, time with `N x U x D`.
 
@@ -39,6 +47,7 @@ def ranks(
         rows: the places `[N]` that the rows of `alike` have in the sides.
         count: how many of the nearest candidates are kept.
         guarded: whether rows that share a label are left out, besides partners and equal cells.
+        step: is told how many rows each tile has compared with all candidates.
     """
     total, count = len(rows), max(1, min(count, len(alike.candidates)))
     numbers = np.full((total, count), -1, dtype=np.int64)
@@ -60,6 +69,7 @@ def ranks(
         numbers[tile] = torch.where(real, top.places, -1).cpu().numpy()
         scores[tile] = torch.where(real, top.scores, torch.nan).cpu().numpy()
         own[tile], before[tile] = mine.cpu().numpy(), nearer.cpu().numpy()
+        step(len(tile))
     return Ranks(numbers, scores, own, before)
 
 

@@ -10,7 +10,8 @@ import torch
 from clx.pipelines.experiments import train as pipeline
 from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
-from clx.pipelines.system.errors import Refused
+from clx.pipelines.system.errors import BadInput, Refused
+from clx.pipelines.training.parameter_groups import parameter_groups
 from clx.pipelines.training.step import Contrast, Learner
 from configs import Make
 from trained import trainer_of, weights
@@ -54,6 +55,13 @@ def test_frozen_towers_do_not_move(tmp_path: Path, make_config: Make, silent: An
     train(config, tmp_path / "run", silent)
     after = checkpoint.load(tmp_path / "run", "last").model.towers["image"].encoder.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)  # batch norm statistics too
+
+
+def test_what_learns_nothing_is_refused(make_config: Make) -> None:
+    config = make_config(eval=[])
+    run = pipeline.prepare(config, pipeline.load_splits(config.data, 0))
+    with pytest.raises(BadInput, match="nothing to learn: .*head: linear"):
+        parameter_groups(run.model.requires_grad_(False), run.objective.requires_grad_(False), 0.1)
 
 
 def test_partly_frozen_towers_move_at_the_end(tmp_path: Path, make_config: Make, silent: Any) -> None:
