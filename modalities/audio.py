@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clx.modalities.audio_encoders import Bundle, MelCNN, MelTransformer, bundle_names
+from clx.modalities.audio_packaged import SPEECH, VOICE, packaged_audio
 from clx.modalities.base import CellError, Encoder, Input, Modality, Several, register, unknown_encoder
 from clx.modalities.draws import Draws
-from clx.modalities.files import foreign, open_file, sound_in
+from clx.modalities.files import foreign, missing_bytes, open_file, sound_in
 from clx.modalities.resampling import resampled
 
 LONGEST = (30.0, 120.0)
@@ -191,6 +192,8 @@ class Audio(Modality):
         family, _, name = self.encoder.partition(":")
         if family == "torchaudio" and self.encoder in self.family(family):
             return Bundle(name, self.sample_rate, self.weights if load else None)
+        if self.encoder in (SPEECH, VOICE):
+            return packaged_audio(self.encoder, self.sample_rate, self.pretrained, load)
         if self.encoder not in ("mel-cnn", "mel-transformer"):
             raise unknown_encoder(type(self), self.encoder)
         if self.weights and load:
@@ -205,6 +208,8 @@ class Audio(Modality):
         return {
             "mel-cnn": "log-mel and four convolutions over time; `mels`, `width`, `dropout`",
             "mel-transformer": "log-mel and self-attention; `mels`, `width`, `layers`, `dropout`",
+            SPEECH: "what is said, 96 features every 80 ms; weights from a package, NON-COMMERCIAL (CC BY-NC-SA 4.0)",
+            VOICE: "whose voice it is; weights from a package",
             "torchaudio:NAME": "wav2vec2, HuBERT or WavLM; `pretrained`: true (download) or a file",
         }
 
@@ -223,7 +228,7 @@ def _decode(source: Path | bytes, max_seconds: float) -> tuple[NDArray[np.float3
     with _Bytes(source) if isinstance(source, bytes) else open_file(source, sys.maxsize) as raw:
         size = raw.seek(0, io.SEEK_END)
         raw.seek(0)
-        if missing := _missing_bytes(raw, size):
+        if missing := missing_bytes(raw, size):
             raise CellError(f"truncated WAV: {missing} bytes are missing")
         try:
             with soundfile.SoundFile(raw if isinstance(source, bytes) else _rewound(raw), closefd=False) as file:
@@ -259,22 +264,6 @@ def _rewound(raw: BinaryIO) -> int:
     """The number of the open file, at its beginning, so that libsndfile reads it without calling Python."""
     os.lseek(raw.fileno(), 0, os.SEEK_SET)
     return raw.fileno()
-
-
-def _missing_bytes(raw: BinaryIO, size: int) -> int:
-    """How many bytes a WAV file lacks of its data chunk; libsndfile reads such a file without an error."""
-    head = raw.read(12)
-    missing = 0
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        while len(chunk := raw.read(8)) == 8:
-            length = int.from_bytes(chunk[4:], "little")
-            if chunk[:4] == b"data":
-                streamed = length >= 0xFFFFFF00 or length == 0  # written to a pipe: the length is not known
-                missing = 0 if streamed else max(0, raw.tell() + length - size)
-                break
-            raw.seek(length + length % 2, io.SEEK_CUR)
-    raw.seek(0)
-    return missing
 
 
 def _numbers(cell: Any) -> NDArray[np.float32]:

@@ -94,3 +94,19 @@ def foreign(head: bytes) -> str | None:
         if start.startswith(b"version https://git-lfs")
         else None
     )
+
+
+def missing_bytes(raw: BinaryIO, size: int) -> int:
+    """How many bytes a WAV file lacks of its data chunk; libsndfile reads such a file without an error."""
+    head = raw.read(12)
+    missing = 0
+    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        while len(chunk := raw.read(8)) == 8:
+            length = int.from_bytes(chunk[4:], "little")
+            if chunk[:4] == b"data":
+                streamed = length >= 0xFFFFFF00 or length == 0  # written to a pipe: the length is not known
+                missing = 0 if streamed else max(0, raw.tell() + length - size)
+                break
+            raw.seek(length + length % 2, io.SEEK_CUR)
+    raw.seek(0)
+    return missing

@@ -55,6 +55,26 @@ PACKAGES = {
         "Apache-2.0 (timm)",
         "Apache-2.0; Google's EfficientNet-Lite0, trained on ImageNet-1k",
     ),
+    "openwakeword": Package(
+        "openwakeword",
+        "openwakeword/resources/models/embedding_model.onnx",
+        "openwakeword",
+        328_152,
+        9.3,
+        "Apache-2.0 (clx, after openwakeword 0.4.0)",
+        "non-commercial: CC BY-NC-SA 4.0 says openwakeword 0.4.0 of all its models; after Google's speech_embedding",
+        restricted=True,
+    ),
+    "resemblyzer": Package(
+        "Resemblyzer",
+        "resemblyzer/pretrained.pt",
+        "resemblyzer",
+        1_423_616,
+        15.7,
+        "Apache-2.0 (clx, after Resemblyzer)",
+        "unclear: Apache-2.0 by the package; trained on LibriSpeech and VoxCeleb 1 and 2",
+        restricted=True,
+    ),
 }
 """By the encoder's name."""
 

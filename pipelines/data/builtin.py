@@ -27,13 +27,14 @@ from clx.pipelines.data.builtin_digits import (
     digits_sum,
 )
 from clx.pipelines.data.builtin_pairs import PAIR_ROWS, digit_pairs
+from clx.pipelines.data.builtin_seasons import WEEKS, seasons
+from clx.pipelines.data.builtin_stamps import FOLDER, STAMP_ROWS, stamps
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.readers import read_ts
 from clx.pipelines.system.durable_files import unwritable
 from clx.pipelines.system.errors import BadInput, nearest
 
 XOR_ROWS = {"train": 10_000, "val": 500, "test": 2000}  # the training rows of Symile's own experiment
-WEEKS = {"train": 36, "val": 12, "test": 12}  # of `seasons`, one after the other
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class Builtin:
     """Rows per split."""
     about: str
     make: Callable[[str], Tables]
+    """From what stands after the colon of its name; from its folder where it has one."""
+    folder: Path | None = None
+    """Where its files lie, if `data.root` does not say; None where cells hold all there is."""
 
 
 def is_builtin(source: str) -> bool:
@@ -53,13 +57,18 @@ def is_builtin(source: str) -> bool:
     return source in BUILTIN or source.startswith(("aeon:", "sklearn:", "xor:", "mislabelled:"))
 
 
-def load_builtin(name: str) -> dict[str, Manifest]:
-    """The splits of built-in data. Raises `BadInput` with the nearest name when there is none so called."""
+def load_builtin(name: str, root: str | None = None) -> dict[str, Manifest]:
+    """The splits of built-in data, of files below `root` where it is given. Raises `BadInput`, with the nearest name
+    when there is none so called."""
     if name not in BUILTIN:
         raise BadInput(f"no built-in data named {name!r}{nearest(name, BUILTIN)}")
-    tables = BUILTIN[name].make(name.partition(":")[2])
+    found = BUILTIN[name]
+    if root is not None and found.folder is None:
+        raise BadInput(f"data.root is for the paths in a table; {name} is built in")
+    folder = Path(root).expanduser() if root is not None else found.folder
+    tables = found.make(name.partition(":")[2] if folder is None else str(folder))
     return {
-        split: Manifest(f"{name} {split}", Path(), table, np.arange(len(table), dtype=np.int64))
+        split: Manifest(f"{name} {split}", folder or Path(), table, np.arange(len(table), dtype=np.int64))
         for split, table in tables.items()
     }
 
@@ -70,40 +79,6 @@ def describe() -> list[dict[str, Any]]:
         {"name": b.name, "modalities": list(b.modalities), "rows": dict(b.rows), "about": b.about}
         for b in BUILTIN.values()
     ]
-
-
-def _seasons(_: str) -> Tables:
-    """An hourly recording of demand: working days and weekends, a slow drift, a trend and noise that lasts.
-
-    The day's two humps are higher on working days and grow and shrink from week to week (an AR(1) of 0.9); the
-    noise is an AR(1) of 0.8 whose size goes with the demand. So it is no sum of sines, nor the same every week.
-    """
-    import pyarrow as pa
-
-    rng = np.random.default_rng(19)
-    hours = np.arange(168 * sum(WEEKS.values()))
-    day, hour = hours // 24, hours % 24
-    weekly = _lasting(0.1 * rng.normal(size=(len(hours) // 168 + 1, 2)), 0.9)  # of each hump
-    drift = np.stack([np.interp(hours, 168 * np.arange(len(weekly)), walk) for walk in weekly.T])
-    work = np.where(day % 7 < 5, 1.0, 0.45)
-    morning, evening = (np.exp(-0.5 * ((hour - at) / 2.5) ** 2) for at in (8, 19))
-    shape = work * morning * np.exp(drift[0]) + (0.6 + 0.4 * work) * evening * np.exp(drift[1])
-    noise = _lasting(rng.normal(size=len(hours)), 0.8)
-    values = (10 + 5 * shape + 0.1 * noise * (1 + shape) + hours / len(hours)).astype(np.float32)
-    tables, start = {}, 0
-    for split, weeks in WEEKS.items():
-        part, start = values[start : start + 168 * weeks], start + 168 * weeks
-        series = pa.ListArray.from_arrays(pa.array([0, len(part)], pa.int32()), pa.array(part))
-        tables[split] = pa.table({"series": series, "split": [split]})
-    return tables
-
-
-def _lasting(shocks: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """AR(1): each step keeps a share of the one before."""
-    values = shocks.copy()
-    for t in range(1, len(values)):
-        values[t] += share * values[t - 1]
-    return values
 
 
 def _xor(p: str) -> Tables:
@@ -206,9 +181,11 @@ def _registry() -> dict[str, Builtin]:
             ("series",),
             dict.fromkeys(WEEKS, 1),
             f"hourly demand of {sum(WEEKS.values())} weeks in one recording, to forecast; val and test follow train",
-            _seasons,
+            seasons,
         )
     )
+    about = "pictures, words in 77 languages, speech in 12, with holes (apt install tuxpaint-stamps-default)"
+    found.append(Builtin("stamps", ("image", "text", "audio"), STAMP_ROWS, about, stamps, FOLDER))
     for p, about in (("0", "noise"), ("0.5", "a XOR b in half of the rows, else noise"), ("1", "a XOR b")):
         found.append(
             Builtin(f"xor:{p}", ("table",), dict(XOR_ROWS), f"tables a, b, c of 5 bits each, c = {about}", _xor)
@@ -251,6 +228,8 @@ def write(name: str, out: Path) -> Path:
     Rows that share a file name the same one. The manifest comes last, under its name only when whole, so a
     folder with a manifest is complete. Raises `BadInput` when `out` holds anything already.
     """
+    if name in BUILTIN and (folder := BUILTIN[name].folder) is not None:
+        raise BadInput(f"{name} is files already, in {folder}: clx train {name} reads them there")
     splits = load_builtin(name)
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -104,7 +104,7 @@ def splits_of(source: str, data: Data, *, whole: bool = False, split: str | None
     """The splits of a source other than the run's own; `all` for one without a split column. Raises `BadInput`, also
     where `split` is asked for and no column tells it."""
     if is_builtin(source):
-        splits = load_builtin(source)
+        splits = load_builtin(source, data.root if BUILTIN.get(source) and BUILTIN[source].folder else None)
     else:
         manifest = _open(source, data, whole)
         manifest = manifest if split in (None, "all") else _telling(manifest, data, str(split))
@@ -156,9 +156,7 @@ def _source(source: str, data: Data, whole: bool, ends: dict[str, float]) -> dic
     """The splits of the training source, whose `train` will be cut at `ends`; rows of a source without a split column
     are all `train`."""
     if is_builtin(source):
-        if data.root is not None:
-            raise BadInput(f"data.root is for the paths in a table; {source} is built in")
-        return load_builtin(source)
+        return load_builtin(source, data.root)
     manifest = _open(source, data, whole, ends)
     if data.split in manifest.columns or data.split != "split":
         splits = split_by(manifest, data.split)
@@ -172,7 +170,7 @@ def _source(source: str, data: Data, whole: bool, ends: dict[str, float]) -> dic
 def _holdout(source: str, split: str, data: Data, whole: bool) -> Manifest:
     """Rows of a source given for one split: those of that split, or all when it has no split column."""
     if is_builtin(source):
-        splits = load_builtin(source)
+        splits = load_builtin(source, data.root)
     else:
         manifest = _open(source, data, whole)
         if data.split not in manifest.columns:

@@ -20,6 +20,8 @@ def rooted(config: Config) -> Config:
     else:
         found = {"train": [part.model_copy(update={"source": place(part.source)}) for part in data.train]}
     found |= {key: place(value) for key in ("val", "test") if isinstance(value := getattr(data, key), str)}
+    if data.root is not None:
+        found["root"] = place(data.root)
     if data.replay is not None:
         found["replay"] = data.replay.model_copy(update={"sources": [place(each) for each in data.replay.sources]})
     changes: dict[str, Any] = {"data": data.model_copy(update=found)}
