@@ -158,7 +158,9 @@ class InfoNCE(WeightedWithNegatives):
 
     With more `directions` all their similarities stand in one denominator; separate ones are `clip`. `noise` so many
     rows of noise, drawn anew in each step, are negatives of every anchor, after climbing the loss by steps of `climb`
-    radians. `hardness` times a negative's cosine, as a constant, is added to its logit.
+    radians. `hardness` times a negative's cosine, as a constant, is added to its logit; with `rising` so much
+    of it as the share of the steps that are done, after the idea of PEG (Wu et al. 2023, arXiv 2311.11691, whose
+    formula is not published).
 
     Example:
         >>> image, text = torch.eye(4), torch.eye(4)
@@ -186,6 +188,7 @@ class InfoNCE(WeightedWithNegatives):
     directions: Annotated[list[Direction], MinLen(1)] = field(default_factory=lambda: ["first-second"])
     hardness: Annotated[float, Ge(0)] = 0.0
     hardness_of: Literal["all", "others", "own"] = "all"
+    rising: bool = False  # hardness grows from 0 with the share of the steps that are done
     noise: Annotated[int, Ge(0)] = 0
     climb: Annotated[float, Ge(0), Le(1)] = 0.05
 
@@ -194,6 +197,8 @@ class InfoNCE(WeightedWithNegatives):
         if "first-second" not in self.directions:
             raise ValueError("directions without first-second have no positive: add it")
         self.harder = Harder(self.hardness, self.hardness_of)
+        if self.rising and not self.hardness:
+            raise ValueError("rising is of hardness: say how much it comes to")
         if self.label_smoothing and self.is_joint:
             raise ValueError("label_smoothing does not go with directions, hardness or noise")
 
@@ -215,7 +220,9 @@ class InfoNCE(WeightedWithNegatives):
         weights: Tensor | None = None,
         keys: Embeddings | None = None,
         generator: torch.Generator | None = None,
+        progress: float = 1.0,
     ) -> Tensor:
+        harder = Harder(self.hardness * progress, self.hardness_of) if self.rising else self.harder
         ids = ids_or_guide(self.exclude, len(next(iter(z.values()))), labels, sample_id, repeats, keys)
 
         def pair(x: Tensor, y: Tensor, ids: Ids | None, more: Negatives | None, rows: Tensor | slice) -> Tensor:
@@ -223,6 +230,6 @@ class InfoNCE(WeightedWithNegatives):
             if not self.is_joint:
                 return infonce(x, y, self.tau, ids, more, own, self.label_smoothing)
             noise = climbing_noise(x, y, self.tau, self.noise, self.climb, generator) if self.noise else None
-            return weighted_mean(joint(x, y, self.tau, ids, more, self.directions, self.harder, noise), own)
+            return weighted_mean(joint(x, y, self.tau, ids, more, self.directions, harder, noise), own)
 
         return self.among(z, present, ids, negatives, contents, pair)

@@ -6,6 +6,7 @@ from typing import Literal
 Task = Literal[
     "zeroshot",
     "classification",
+    "forgetting",
     "multilabel",
     "sts",
     "retrieval",

@@ -68,11 +68,14 @@ def unfit(
 ) -> str | None:
     """Why no data could let this config have a task, as far as the config tells; None where they could."""
     kinds = [kind_of(name, modalities) for name in modalities if not modalities[name].get("pair")]
-    if task in ("zeroshot", "classification", "multilabel", "probe", "knn", "svm", "fewshot") and not label:
+    if (
+        task in ("zeroshot", "classification", "forgetting", "multilabel", "probe", "knn", "svm", "fewshot")
+        and not label
+    ):
         return "needs data.label, the column with the class"
     if task == "zeroshot" and "text" not in kinds:
         return f"needs a text modality to read the labels; the config has {', '.join(modalities)}"
-    if task == "classification" and (target or not {*CLASS_HEADS} & {*objectives}):
+    if task in ("classification", "forgetting") and (target or not {*CLASS_HEADS} & {*objectives}):
         return f"needs a class head, which {', '.join(CLASS_HEADS)} train, and no data.target"
     if task in ("retrieval", "sts") and len(modalities) < 2:
         return f"needs two modalities, the config has {', '.join(modalities)}"

@@ -26,7 +26,7 @@ from clx.pipelines.data.builtin_digits import (
     digits_rotation,
     digits_sum,
 )
-from clx.pipelines.data.builtin_pairs import PAIR_ROWS, digit_pairs
+from clx.pipelines.data.builtin_pairs import PAIR_ROWS, digit_pairs, digit_shadows
 from clx.pipelines.data.builtin_seasons import WEEKS, seasons
 from clx.pipelines.data.builtin_stamps import FOLDER, STAMP_ROWS, stamps
 from clx.pipelines.data.manifest import Manifest
@@ -175,6 +175,8 @@ def _registry() -> dict[str, Builtin]:
         found.append(Builtin(f"mislabelled:{share}", ("image",), scans, about, digits_mislabelled))
     about = "two digits a picture, labels odd/prime/three and so on"
     found.append(Builtin("digit-pairs", ("image",), PAIR_ROWS, about, digit_pairs))
+    about = "a bright digit a picture, its label, and a faint one, in the column shadow"
+    found.append(Builtin("digit-shadows", ("image",), PAIR_ROWS, about, digit_shadows))
     found.append(
         Builtin(
             "seasons",

@@ -1,4 +1,4 @@
-"""Pictures of two different digits, with the set of both as their label: for losses on sets and on paths of labels."""
+"""Pictures of two digits: with the set of both as their label, or one of them bright and one faint."""
 
 import io
 
@@ -7,6 +7,7 @@ import numpy as np
 from clx.pipelines.data.builtin_digits import ENGLISH, Tables, scans
 
 PAIR_ROWS = {"train": 4000, "val": 400, "test": 1000}
+SHADOW = 0.3
 PRIME = (2, 3, 5, 7)
 PATHS = [
     f"{'odd' if digit % 2 else 'even'}/{'prime' if digit in PRIME else 'other'}/{word}"
@@ -43,4 +44,30 @@ def digit_pairs(_: str) -> Tables:
             names.append("|".join(PATHS[digit] for digit in digits))
         columns = {"image": pa.array(images, pa.binary()), "label": names, "split": [split] * len(names)}
         tables[split] = pa.table(columns)
+    return tables
+
+
+def digit_shadows(_: str) -> Tables:
+    """A bright scan in the left half of a picture of 16 by 16 and another, of `SHADOW` of its brightness, in the right
+    half, each at any height; `label` has the bright digit, `shadow` the faint one, drawn apart from it. Each scan
+    stands in pictures of one split only."""
+    import pyarrow as pa
+    from PIL import Image
+
+    tables = {}
+    for number, (split, (files, labels)) in enumerate(scans().items()):
+        rng = np.random.default_rng([29, number])
+        pixels = np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
+        two = rng.integers(len(files), size=(PAIR_ROWS[split], 2))
+        images: list[bytes] = []
+        for (bright, faint), (left, right) in zip(two.tolist(), rng.integers(9, size=two.shape).tolist(), strict=True):
+            canvas = np.zeros((16, 16), np.uint8)
+            canvas[left : left + 8, :8] = pixels[bright]
+            canvas[right : right + 8, 8:] = np.round(SHADOW * pixels[faint])
+            out = io.BytesIO()
+            Image.fromarray(canvas).save(out, "PNG")
+            images.append(out.getvalue())
+        names = ENGLISH[labels[two]]
+        columns = {"image": pa.array(images, pa.binary()), "label": names[:, 0].tolist()}
+        tables[split] = pa.table(columns | {"shadow": names[:, 1].tolist(), "split": [split] * len(two)})
     return tables

@@ -25,7 +25,7 @@ from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput, Failed, explain_out_of_memory, nearest
 from clx.pipelines.system.process_group import Group
 
-WHOLE_WIDTH: tuple[Task, ...] = ("classification", "forecast")
+WHOLE_WIDTH: tuple[Task, ...] = ("classification", "forgetting", "forecast")
 """Tasks on what is learned from time steps, or predicted from whole embeddings: they have no figures by width."""
 
 

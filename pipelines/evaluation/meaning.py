@@ -10,6 +10,10 @@ MEANING: dict[str, str] = {
     "log_loss": "mean of -log of the probability given to the true class; log of the number of classes is blind",
     "ECE": "mean distance between how sure answers are and how often they are right, over 15 bins of sureness",
     "unknown_class": "rows left out, since training had no row of their class",
+    "old_top1": "share of rows of the classes of earlier stages that the last head gets right (new_top1: of those of "
+    "its own stage); a class that it does not know is a wrong answer",
+    "forgetting": "how far the last head's accuracy on the classes of an earlier stage is below the best of all heads "
+    "before it, averaged over these stages (Chaudhry et al. 2018)",
     "R@1": "share of queries whose best-scored candidate is a partner of theirs (R@5, R@10: one of the first 5, 10)",
     "median_rank": "rank of the first partner, counted from 1, of the median query; low is good",
     "mAP": "mean average precision: how far ahead of all other candidates the partners stand; of sets "

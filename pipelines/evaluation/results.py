@@ -20,6 +20,7 @@ and under the name of each task (`TASKS`) one line per input:
     zeroshot    "image", "image+table"      top1 top5 mean_per_class confusion rows
     classification  of the run's class head "image+table":  top1 top5 mean_per_class macro_F1 macro_AUC log_loss ECE
                                             confusion rows unknown_class
+    forgetting  of that head in runs of stages      top1 old_top1 new_top1 forgetting by_stage stages rows
     sts         "text+passage->score"       spearman pearson rows, macro_AUC of a flag
     retrieval   "image->text", "a+b->c"     R@1 R@5 R@10 median_rank mAP NDCG@10 AUC AUC_pooled label@1
                                             graded_by queries candidates roc
@@ -53,6 +54,7 @@ of windows whose futures overlap. `MEANING` of `meaning.py` says what each figur
                 rows saw, of equals the smallest penalty is taken; of svm [{"C": .., "cv_top1": ..}, ..], accuracies of
                 cross-validation
     roc         [[share of wrong pairs, share of right pairs], ..] above falling thresholds, at most 52 points
+    by_stage    [[accuracy of stage k's head on the classes that stage j brought, ..], ..]
     groups      {"many", "median", "few": {"rows", "mae", "mse", "gm", "pearson" (of three rows or more) ...}}, by how
                 many training rows have a target like the row's; empty groups are absent
 
@@ -78,6 +80,7 @@ from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.text import finite
 
 SCHEMA = 2
+NESTED = ("confusion", "path", "groups", "roc", "by_stage")
 MOST_CLASSES = 1000  # of a confusion matrix
 
 
@@ -138,7 +141,7 @@ def tables(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     for task in TASKS:
         for part, dim in [(result, result.get("dim")), *((lines, int(width)) for width, lines in widths.items())]:
             for name, line in part.get(task, {}).items():
-                flat = {key: value for key, value in line.items() if key not in ("confusion", "path", "groups", "roc")}
+                flat = {key: value for key, value in line.items() if key not in NESTED}
                 head = {"task": task, "input": name, **({"dim": dim} if widths else {})}
                 found.setdefault(task, []).append({**head, **flat})
                 for group, figures in line.get("groups", {}).items():

@@ -78,6 +78,8 @@ class Run:
     """What it was opened by: a folder, or an OpenCLIP model's name with its tag or file."""
     before: Path | None = None
     """Run folder of the stage before, where training begins with its towers."""
+    folder: Path | None = None
+    """Its own, where its weights are from one."""
 
     @property
     def device(self) -> torch.device:

@@ -215,7 +215,7 @@ def load(folder: Path, which: str = "best", device: torch.device | str = "cpu", 
     warn_of_change(folder, chosen)
     run = rebuild(folder, config, facts)
     restore(chosen, run.model, run.objective)
-    run.step = chosen.step
+    run.step, run.folder = chosen.step, folder
     run.model.eval().to(device)
     run.objective.eval().to(device)
     if config.keep == "concat" and not alone:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clx.losses.base import LOSSES
 from clx.losses.further_negatives import Negatives
-from clx.losses.joint import Harder, climbing_noise, joint
+from clx.losses.joint import Harder, InfoNCE, climbing_noise, joint
 from clx.losses.pairwise import OverPairs
 from clx.losses.primitives import judged, tiles
 from clx.losses.primitives.edits import DifferentIds
@@ -275,3 +275,15 @@ def test_dclr_finds_the_same_false_negatives(path: Any) -> None:
     clean = torch.cat([x @ y.T, x @ noise.T], 1) / tau
     paper = clean.masked_fill(~kept, -math.inf).log_softmax(1).diagonal().neg()
     torch.testing.assert_close(joint(x, y, tau, rule, noise=noise), paper, rtol=1e-9, atol=1e-9)
+
+
+def test_hardness_rises_with_the_steps_that_are_done() -> None:
+    torch.manual_seed(0)
+    z, wrong = {"a": torch.randn(5, 4), "b": torch.randn(5, 4)}, {"c": torch.randn(5, 4)}
+    rising = InfoNCE(hardness=8.0, hardness_of="own", rising=True)
+    for progress in (0.0, 0.25, 1.0):
+        fixed = InfoNCE(hardness=8 * progress, hardness_of="own")
+        torch.testing.assert_close(rising(z, negatives=wrong, progress=progress), fixed(z, negatives=wrong))
+    assert rising(z, negatives=wrong, progress=0.2) < rising(z, negatives=wrong)
+    with pytest.raises(ValueError, match="rising is of hardness"):
+        InfoNCE(rising=True)
