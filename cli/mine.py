@@ -61,6 +61,9 @@ def mine(
     ] = None,
     nearest: Annotated[int, typer.Option(min=0, help="Nearest cells of other rows: columns nearest_1 ...")] = 0,
     clusters: Annotated[int, typer.Option(min=0, help="So many clusters: column cluster.")] = 0,
+    within: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Crossed with its cells: cluster is then 3/7, say.")
+    ] = None,
     centres: Annotated[int, typer.Option(min=1, help="So many nearest ones as a set of labels: column clusters.")] = 1,
     communities: Annotated[
         int, typer.Option(min=0, help="Communities of so many rows that are hard for each other: column community.")
@@ -107,7 +110,7 @@ def mine(
     between = (int(found[0]), int(found[1])) if found else None
     wanted = Wanted(
         negatives, between, margin, relative, draw, quantile, tuple(same), consistent, least, nearest, clusters,
-        centres, communities, seed,
+        within, centres, communities, seed,
     )  # fmt: skip
     rates: dict[str, Rate] = {}  # each begins with its work
 

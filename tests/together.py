@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from clx.losses.base import LOSSES
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.usual_tasks import SET_HEADS
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.evaluation import embeddings
 from clx.pipelines.experiments.train import train
@@ -136,11 +137,11 @@ def cases() -> dict[str, Case]:
     """Every registered objective with what it asks for, and what is harder."""
     found = {name: Case([{"name": name}], data={"label": "kind", "target": ["y"]}) for name in sorted(LOSSES)}
     del found["cross-entropy"].data["target"]
-    found["binary-cross-entropy"].data = {"label": "kinds", "several": "|"}
+    for name in SET_HEADS:
+        found[name].data = {"label": "kinds", "several": "|"}
     for name in (name for name in found if "keys" in LOSSES[name].required()):
         found[name].train = {"second": {"momentum": 0.9}}
     found["distil"].objective[0]["teacher_temperature"] = 0.5  # else it has nothing to learn in the first step
-    found["sparsemax"].data = {"label": "kinds", "several": "|"}
     for name in ("core-tuning", "moit"):  # classes by one input
         found[name].modalities = {"p": TWO["p"]}
         del found[name].data["target"]

@@ -216,8 +216,8 @@ def check_label_shape(config: Config, name: str, needs: Collection[str], manifes
         shown = labels_in(manifest.cell(row, str(column)), config.data.several)
         raise BadInput(
             f"{manifest.where(row)}: {column} is the set {shown}, but loss {name!r} needs one label a row: "
-            "binary-cross-entropy, sparsemax and relation learn from sets; else name a column of single labels in "
-            "data.label"
+            "binary-cross-entropy, mlcd, sparsemax and relation learn from sets; else name a column of single labels "
+            "in data.label"
         )
     if "label_sets" in needs and not sets:
         raise BadInput(

@@ -60,9 +60,9 @@ def mine(
     run = opened(model)
     source = source_of(name, run.config.data if run else Data(train=name), split, allow_outside)
     manifest = source.manifest
-    check_table(manifest, out, wanted.columns)
+    check_table(manifest, out, wanted.columns, wanted.replaced)
     same = [*([run.config.data.label] if run and run.config.data.label in manifest.columns else []), *wanted.same]
-    for column in same:
+    for column in [*same, *([wanted.within] if wanted.within else [])]:
         manifest.require(column)
     device = pick_device(model.device)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as folder:
@@ -82,7 +82,7 @@ def mine(
         if not len(kept):
             raise BadInput(f"{manifest.name}: no row is consistent, so there is nothing to write")
         read = [str(manifest.file)] if manifest.file else []
-        write(out, manifest, kept, cells, values_of(found, wanted), read=read, overwrite=overwrite)
+        write(out, manifest, kept, cells, values_of(found, wanted, manifest), read=read, overwrite=overwrite)
     if isinstance(manifest.root, Path) and manifest.root.resolve() != out.parent.resolve():
         say(f"paths in {out} count from {manifest.root}: -s data.root={manifest.root} says so where it is trained on")
     return {"out": str(out), "rows": len(manifest), "written": len(kept), **found.told}
@@ -107,6 +107,8 @@ def _check(name: str, out: Path, model: Model, wanted: Wanted, guide: Model | No
         raise BadInput("--draw is about --negatives, which is not given")
     if wanted.centres > 1 and wanted.centres > wanted.clusters:
         raise BadInput(f"--centres {wanted.centres}: of --clusters {wanted.clusters}")
+    if wanted.within is not None and not wanted.clusters:
+        raise BadInput("--within is about --clusters, which is not given")
     first, last = wanted.range
     if not 1 <= first <= last or last - first + 1 < wanted.negatives:
         raise BadInput(f"--ranks {first},{last}: expected two ranks from 1 on, of at least --negatives rows")

@@ -32,6 +32,10 @@ class Wanted:
     """Nearest cells of other rows, that may be of the same label: columns `nearest_1` ..."""
     clusters: int = 0
     """Clusters of what is asked of, learned from train rows: column `cluster`."""
+    within: str | None = None
+    """A column with whose cells the clusters are crossed: `cluster` is then the row's cell and its cluster, as `3/7`,
+    and may take the place of that column. So rows meet that agree in what several stages know (MCL, Zhang et al. 2024,
+    arXiv 2402.11816)."""
     centres: int = 1
     """So many nearest clusters of a row, divided by `|` in the column `clusters`, for a set of labels (MLCD, An et al.
     2024, arXiv 2407.17331)."""
@@ -61,3 +65,8 @@ class Wanted:
         if self.clusters:
             found += ["cluster", *(["clusters"] if self.centres > 1 else [])]
         return found + (["community"] if self.communities else [])
+
+    @property
+    def replaced(self) -> str | None:
+        """A column of the rows whose place one that is added takes."""
+        return self.within if self.clusters and self.within == "cluster" else None

@@ -39,12 +39,16 @@ class Found:
     told: dict[str, Any]
 
 
-def values_of(found: Found, wanted: Wanted) -> dict[str, NDArray[Any]]:
-    """Columns of numbers and of sets of them."""
+def values_of(found: Found, wanted: Wanted, manifest: Manifest) -> dict[str, NDArray[Any]]:
+    """Columns of numbers and of sets of them, for the rows of a manifest."""
     values: dict[str, NDArray[Any]] = {}
     if wanted.clusters:
         texts = [[str(k) for k in row if k >= 0] for row in found.clusters.tolist()]
-        values["cluster"] = np.array([row[0] if row else None for row in texts], dtype=object)
+        own = [row[0] if row else None for row in texts]
+        if wanted.within is not None:
+            cells = [None if cell is None else str(cell) for cell in manifest.column(wanted.within)]
+            own = [None if c is None or k is None else f"{c}/{k}" for c, k in zip(cells, own, strict=True)]
+        values["cluster"] = np.array(own, dtype=object)
         if wanted.centres > 1:
             values["clusters"] = np.array(["|".join(row) or None for row in texts], dtype=object)
     if wanted.communities:

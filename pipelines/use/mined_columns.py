@@ -22,9 +22,10 @@ BLOCK = 1 << 12
 PLAIN = (str, int, float, bool, type(None))
 
 
-def check_table(manifest: Manifest, out: Path, added: Sequence[str]) -> None:
-    """Raise `BadInput` where a column that is added is there already, or the format of `out` cannot hold one."""
-    taken = [name for name in added if name in manifest.columns]
+def check_table(manifest: Manifest, out: Path, added: Sequence[str], replaced: str | None = None) -> None:
+    """Raise `BadInput` where a column that is added is there already, but for `replaced`, or the format of `out` cannot
+    hold one."""
+    taken = [name for name in added if name in manifest.columns and name != replaced]
     if taken:
         raise BadInput(f"{manifest.name} has a column {taken[0]!r} already: mine the file that it was made of")
     if out.suffix == ".parquet":
@@ -60,7 +61,7 @@ def write(
     import pyarrow as pa
 
     schema = manifest.table.schema.remove_metadata()
-    fields = [pa.field(field.name, decoded(field.type)) for field in schema]
+    fields = [pa.field(field.name, decoded(field.type)) for field in schema if field.name not in values]
     fields += [pa.field(name, decoded(schema.field(column).type)) for name, (column, _) in cells.items()]
     fields += [pa.field(name, pa.string() if each.dtype == object else pa.int64()) for name, each in values.items()]
     with writer(out, pa.schema(fields), read, overwrite=overwrite) as put:
@@ -76,7 +77,7 @@ def _blocks(
     for start in range(0, len(kept), BLOCK):
         places = kept[start : start + BLOCK]
         rows = manifest.rows[places].astype(np.int64)
-        columns = {name: _taken(manifest.table.column(name), rows) for name in manifest.columns}
+        columns = {n: _taken(manifest.table.column(n), rows) for n in manifest.columns if n not in values}
         columns |= {name: _taken(manifest.table.column(column), of[places]) for name, (column, of) in cells.items()}
         yield pa.table(columns | {name: pa.array(each[places]) for name, each in values.items()})
 

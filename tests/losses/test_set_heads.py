@@ -1,12 +1,13 @@
-"""Sparsemax: exact zeros, its gradient, several labels; and which labels each head says to apply."""
+"""MLCD by loops; sparsemax: exact zeros, its gradient, several labels; and which labels each head says to apply."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from torch import Tensor
 
-from clx.losses.set_heads import BinaryCrossEntropy, Sparsemax, sparsemax, sparsemax_loss
+from clx.losses.set_heads import MLCD, BinaryCrossEntropy, Sparsemax, sparsemax, sparsemax_loss
 
 
 def nearest(z: Tensor) -> Tensor:
@@ -68,10 +69,32 @@ def test_rows_without_a_label_teach_nothing() -> None:
     torch.testing.assert_close(value, sparsemax_loss(predictions[:1], sets[:1] / 2)[0])
 
 
+def test_mlcd_is_its_formula() -> None:
+    z, loss = rows(), MLCD()
+    sets = torch.tensor([[1, 0, 1, 0, 0], [0] * 5, [1] * 5, [0, 0, 0, 0, 1], [1, 1, 0, 0, 0], [math.nan] * 5]).double()
+    terms = []
+    for scores, own in zip(z, sets, strict=True):
+        if not own.isnan().any():
+            low = sum(math.exp(-s) for s, y in zip(scores.tolist(), own.tolist(), strict=True) if y)
+            high = sum(math.exp(s) for s, y in zip(scores.tolist(), own.tolist(), strict=True) if not y)
+            terms.append(math.log(1 + low) + math.log(1 + high))
+    value = loss({"x": z}, predictions=z, label_sets=sets)
+    assert value.item() == pytest.approx(sum(terms) / 5)
+    assert loss.log == {"dropped_labels": 1}
+    assert torch.autograd.gradcheck(lambda p: MLCD()({"x": p}, predictions=p, label_sets=sets), (z,))
+    far = torch.tensor([[300.0, -300], [-300, 300]], requires_grad=True)
+    huge = MLCD()({"x": far}, predictions=far, label_sets=torch.tensor([[1.0, 0], [1, 0]]))
+    huge.backward()
+    assert huge.item() == pytest.approx(300)
+    assert far.grad is not None
+    assert far.grad.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
         (BinaryCrossEntropy(), [True, False, False]),
+        (MLCD(), [True, False, False]),
         (Sparsemax(), [True, True, False]),
         (Sparsemax(above=0.4), [True, False, False]),
     ],

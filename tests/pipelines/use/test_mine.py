@@ -107,11 +107,11 @@ def candidates(folder: Path, rows: list[dict[str, str]], i: int, by_tags: bool) 
     return dict(sorted(found.items(), key=lambda each: -each[1]))
 
 
-def run(folder: Path, wanted: Wanted, name: str = "out.csv", **more: Any) -> tuple[list[dict[str, str]], Any]:
-    out = folder / name
-    told = mine(
-        str(folder / "pairs.csv"), out, Model(embeddings=folder / "emb.parquet"), wanted, overwrite=True, **more
-    )
+def run(
+    folder: Path, wanted: Wanted, name: str = "out.csv", source: str = "pairs.csv", **more: Any
+) -> tuple[list[dict[str, str]], Any]:
+    out, model = folder / name, Model(embeddings=folder / "emb.parquet")
+    told = mine(str(folder / source), out, model, wanted, overwrite=True, **more)
     return (rows_of(out) if name.endswith(".csv") else []), told
 
 
@@ -191,6 +191,17 @@ def test_what_is_drawn_follows_from_the_seed(folder: Path) -> None:
     assert told["clusters"]["smallest"] > 0
 
 
+def test_clusters_of_a_further_stage_stand_within_those_of_the_one_before(folder: Path) -> None:
+    first, _ = run(folder, Wanted(clusters=5), "first.csv")
+    plain, _ = run(folder, Wanted(clusters=3, seed=1), "plain.csv")
+    both, _ = run(folder, Wanted(clusters=3, seed=1, within="cluster"), "both.csv", source="first.csv")
+    for one, alone, row in zip(first, plain, both, strict=True):
+        assert row["cluster"] == (f"{one['cluster']}/{alone['cluster']}" if alone["cluster"] else "")
+        assert {**row, "cluster": ""} == {**one, "cluster": ""}
+    tagged, _ = run(folder, Wanted(clusters=3, seed=1, within="split"), "tagged.csv")
+    assert tagged[0]["cluster"] == f"train/{plain[0]['cluster']}"
+
+
 def test_nearest_and_communities_in_parquet(folder: Path) -> None:
     rows = rows_of(folder / "pairs.csv")
     _, told = run(folder, Wanted(nearest=2, communities=4, ranks=(2, 30), same=("tags",)), "out.parquet")
@@ -247,6 +258,8 @@ def test_clusters_are_found_again() -> None:
         (Wanted(negatives=9, ranks=(3, 5)), {}, "--ranks 3,5: expected two ranks"),
         (Wanted(clusters=500), {}, "--clusters 500: 180 train rows have a vector of two"),
         (Wanted(clusters=2, centres=3), {}, "--centres 3: of --clusters 2"),
+        (Wanted(nearest=2, within="tags"), {}, "--within is about --clusters"),
+        (Wanted(clusters=2, within="gone"), {}, "no column 'gone'"),
         (Wanted(consistent=3), {"by": "two", "among": "two"}, "two is compared with itself"),
         (Wanted(negatives=1), {"by": "three"}, "--by three: "),
         (Wanted(negatives=1), {"by": "one=tags"}, "a column goes with --run"),
