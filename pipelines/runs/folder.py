@@ -7,6 +7,7 @@ bad_rows.jsonl           rows that could not be used, if any
 remembered.csv           what losses remember of each training row, if they do: doubted labels, temperatures
 results.json             the evaluation that ended training
 card.md                  what the run is, for a reader (see card.py)
+nonfinite/               the first step whose loss or gradient was not finite (see training/nonfinite.py)
 evaluations/             those of clx eval
 stages/                  runs of the stages before the last, by their number
 checkpoints/step-N/      model.safetensors, trainer.pt, copies of config.yaml and facts.json, and, written last,
@@ -44,6 +45,7 @@ from clx.pipelines.system.errors import BadInput, ClxWarning
 CONFIG, FACTS, META, CARD = "config.yaml", "facts.json", "meta.json", "card.md"
 WEIGHTS, TRAINER = "model.safetensors", "trainer.pt"
 METRICS, BAD_ROWS, STATE, PROFILE = "metrics.jsonl", "bad_rows.jsonl", "state.json", "profile.json"
+NONFINITE = "nonfinite"
 LAST, FOLDER = "results.json", "evaluations"
 """The evaluation that ended training, and the folder of the others."""
 COPIED = (CONFIG, FACTS)
@@ -232,7 +234,7 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
 
 def clear(out: Path, *, marked: bool = False) -> None:
     """Remove what an earlier run left in its folder; with `marked` all but its config, which marks it as ours."""
-    for name in ("checkpoints", "tensorboard", PRETRAIN, STAGES, FOLDER):
+    for name in ("checkpoints", "tensorboard", PRETRAIN, STAGES, FOLDER, NONFINITE):
         if (out / name).exists():  # the folder itself may be a link to another disk, and stays
             for path in (out / name).iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

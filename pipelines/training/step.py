@@ -114,6 +114,7 @@ class Learner:
         self.whole = nn.ModuleList([self.both, *beside])
         """All that a step may change."""
         self.buffers = KeptBuffers(self.whole)
+        self.streams = torch.get_rng_state(), list[Tensor]()  # torch's and CUDA's before the newest step
         if self.second is not None and self.second.follows and self.ranks is not None:
             self.ranks.join(self.second.module)
 
@@ -185,6 +186,7 @@ class Learner:
             remembering.begin_step()
         if self.ranks is not None:
             self.ranks.seed(self.settings.seed, self.step)
+        self.streams = torch.get_rng_state(), torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
         with stage("moving"):
             batch = batch.to(self.device)
         (loss, counts, embeddings, rows), relevance = self.gradients(batch)

@@ -25,14 +25,14 @@ from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
 from clx.pipelines.system.stages import loop_begins, loop_ends, stage, turn_ends
-from clx.pipelines.training import resume
+from clx.pipelines.training import nonfinite, resume
 from clx.pipelines.training.health import Health
 from clx.pipelines.training.logs import BadRows, Metrics
 from clx.pipelines.training.renewing import renewing
 from clx.pipelines.training.rows import keep_frozen_features, mixture_of, training_rows, validation_rows
 from clx.pipelines.training.saving import Saving
 from clx.pipelines.training.schedule import Plan
-from clx.pipelines.training.step import Learner
+from clx.pipelines.training.step import Learner, Update
 from clx.pipelines.training.validation import validate
 
 LOG_EVERY = 10
@@ -162,21 +162,25 @@ class Trainer:
             self.say(f"train.chunk: {size} rows of a batch are encoded at a time from step {self.step} on")
         self.embeddings, figures = update.embeddings, update.figures
         if update.outcome == "spoiled":
-            self.skipped(update.rows.tolist())
+            self.skipped(update, batch)
         elif update.outcome == "taken" and (spike := self.course.health.hear_loss(self.step, figures["loss"])):
             self.warn(spike, update.rows.tolist())
         if self.step == self.plan.steps or self.step % LOG_EVERY == 0 or self.step == 1:
             self.metrics.add({"step": self.step, **fetched(figures)})
         return figures
 
-    def skipped(self, rows: list[int]) -> None:
-        """Count a step that changed nothing. Raises `Refused` when there are too many."""
+    def skipped(self, update: Update, batch: Batch) -> None:
+        """Count a step that changed nothing, and keep the first. Raises `Refused` when there are too many."""
         self.course.bad_steps += 1
-        self.metrics.add({"step": self.step, "skipped": "non-finite", "rows": rows})
+        self.metrics.add({"step": self.step, "skipped": "non-finite", "rows": update.rows.tolist()})
+        if self.course.bad_steps == 1:
+            nonfinite.keep(self.out, self.learner, update, batch, self.group.size if self.group else 1, self.writes)
+            self.say(f"step {self.step} was not finite and is kept: clx doctor {self.out} --replay says where it began")
         if self.course.bad_steps > self.settings.bad_steps:
             raise Refused(
                 f"{self.course.bad_steps} steps had a non-finite loss or gradient (train.bad_steps is "
-                f"{self.settings.bad_steps}); the last good checkpoint is kept in {self.out}/checkpoints"
+                f"{self.settings.bad_steps}); the last good checkpoint is kept in {self.out}/checkpoints, the first of "
+                f"these steps in {self.out}/nonfinite: clx doctor {self.out} --replay says where it began"
             )
 
     def warn(self, text: str, rows: list[int] | None = None) -> None:

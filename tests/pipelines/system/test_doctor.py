@@ -44,7 +44,7 @@ def test_broken_is_exit_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     rows = [doctor.row("torch", "gone", "broken", "install it"), doctor.row("cores", "2")]
     monkeypatch.setattr(doctor, "examine", lambda runs, imports: iter(rows))
     with pytest.raises(Refused, match="broken: torch"):
-        command.doctor(Path("runs"), False, False)
+        command.doctor(runs=Path("runs"), imports=False, json=False)
     printed = capsys.readouterr()
     assert [json.loads(line)["check"] for line in printed.out.splitlines()] == ["torch", "cores"]
     assert printed.err == "broken: torch: gone. What to do: install it\n"

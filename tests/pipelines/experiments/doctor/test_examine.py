@@ -1,0 +1,95 @@
+"""What the doctor says of runs that are broken on purpose, and of healthy ones; the rates that a run bears."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clx.pipelines.experiments.doctor.lr_range import lr_range
+from doctor_zoo import BROKEN, HEALTHY, Case, problems, trained
+
+AT_ONCE = [
+    "temperature too high",
+    "equal negatives",
+    "dead input",
+    "head without gradient",
+    "leak",
+    "warm-up without end",
+]
+"""What is broken in these shows after a few steps."""
+
+
+def shortened(one: Case, steps: int) -> Case:
+    config = one.config | {"train": one.config["train"] | {"steps": steps, "validate_every": steps}}
+    return one._replace(config=config)
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_found_after_a_few_steps(name: str, tmp_path: Path) -> None:
+    one = BROKEN[name]
+    assert one.expected & set(problems(trained(shortened(one, 4), tmp_path / "zoo")))
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(shortened(HEALTHY["clip"], 60), tmp_path_factory.mktemp("healthy") / "zoo")
+
+
+def test_silent_on_a_healthy_run(healthy: Path) -> None:
+    assert problems(healthy) == {}
+
+
+def test_examining_changes_nothing_on_disk(healthy: Path) -> None:
+    before = {path: path.read_bytes() for path in healthy.rglob("*") if path.is_file()}
+    problems(healthy)
+    lr_range(healthy, steps=3)
+    assert {path: path.read_bytes() for path in healthy.rglob("*") if path.is_file()} == before
+
+
+def test_rates_that_a_run_bears(healthy: Path) -> None:
+    found = lr_range(healthy, steps=60)
+    assert found["rate"] == 3e-3
+    assert found["verdict"] == "fits"
+    assert 1e-4 < found["suggested"] < 1
+    assert len(found["curve"]) <= 60
+    assert found["curve"][0][0] == 1e-6
+
+
+def test_by_the_command(clx: Any, tmp_path: Path) -> None:
+    run = trained(shortened(BROKEN["temperature too high"], 4), tmp_path / "zoo")
+    done = clx("doctor", str(run), "--json")
+    assert done.returncode == 3, done.stderr
+    rows = {row["check"]: row for row in json.loads(done.stdout)}
+    assert rows["temperature"]["level"] == "problem"
+    assert rows["temperature"]["advice"] == "-s objective.temperature=0.1"
+    assert "has problems: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("nothing",), "not a run folder"),
+        (("--replay",), "about a run"),
+        (("RUN", "--replay"), "has kept no step"),
+        (("RUN", "--replay", "--lr-range"), "one at a time"),
+        (("RUN", "--imports"), "about this machine"),
+    ],
+)
+def test_wrong_use(clx: Any, healthy: Path, given: tuple[str, ...], said: str) -> None:
+    done = clx("doctor", *(str(healthy) if each == "RUN" else each for each in given))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BROKEN)
+def test_found(name: str, tmp_path: Path) -> None:
+    assert BROKEN[name].expected & set(problems(trained(BROKEN[name], tmp_path / "zoo")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEALTHY)
+def test_silent(name: str, tmp_path: Path) -> None:
+    assert problems(trained(HEALTHY[name], tmp_path / "zoo")) == {}
