@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -165,6 +165,10 @@ class Loss(nn.Module):
             classes: names of the labels; label k is that of the k-th.
             rows: of the training data, so that every `sample_id` is below; 0 where that is not known.
         """
+
+    def setup_decoders(self, widths: Mapping[str, int]) -> None:
+        """Create what depends on how many numbers `originals` has of each modality; once, after `setup`, of a loss that
+        asks for them."""
 
     def fuse(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
         """One query `[B, D]` from several inputs of each item; its dot product with unit candidate rows is the score.

@@ -24,6 +24,8 @@ EXTRAS = {
     "mixed": "`{name: ([B] int64, [])}`, of views that are mixtures of rows of the batch: the row that each has its "
     "lesser part of, and the share of its own; None where there are none, as in validation",
     "progress": "float in [0, 1), the share of the run's steps that are done; 1 in validation",
+    "originals": "`{name: [B, P]}`, what the encoder was given of each view, as flat numbers of one scale: cells, "
+    "pixels, steps; NaN where a number is missing, or the row",
     "generator": "`torch.Generator`, from which all that is random is drawn; it may be on another device than the rows",
 }
 """What a loss may ask for besides the embeddings, and what each name stands for."""

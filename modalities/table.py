@@ -79,6 +79,16 @@ class Table(Modality):
         self._categories: dict[str, dict[str, int]] = {}
         self._lent: Tensor | None = None
 
+    @property
+    def numeric_columns(self) -> int:
+        """How many columns are numbers, as `fit` found them."""
+        return len(self._numbers)
+
+    @property
+    def category_counts(self) -> list[int]:
+        """How many categories each of the other columns has."""
+        return [len(names) for names in self._categories.values()]
+
     def fit(self, cells: Iterable[dict[str, Any]]) -> None:
         """Types, categories and quantiles of the columns."""
         seen: dict[str, list[Any]] = {column: [] for column in self.columns}

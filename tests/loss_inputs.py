@@ -11,6 +11,7 @@ EVERY = sorted(LOSSES)
 NAMES = ("image", "text", "audio/0")
 FIELDS: dict[str, dict[str, Any]] = {
     "supremix": {"window": 3.0},  # so that the targets below have hard positives
+    **dict.fromkeys(("reconstruct", "cmim"), {"hidden": 3}),
     "sct": {"queue": 0, "layers": 1, "hidden": 2},  # as above; test_sct.py has a queue
     "whitened": {"channels": 2},
     "hydra": {"embedding": 3, "hidden": 5},
@@ -32,6 +33,7 @@ def make(name: str, width: int = 4, **fields: Any) -> Loss:
     loss = LOSSES[name](**FIELDS.get(name, {}) | fields)
     torch.manual_seed(0)
     loss.setup(NAMES, width, ("a", "b", "c")[: WIDE_SETS.get(name)], 1000)
+    loss.setup_decoders(dict.fromkeys(("image", "text", "audio"), 3))
     return loss
 
 
@@ -75,3 +77,15 @@ def states_of(z: dict[str, Tensor]) -> dict[str, Tensor]:
     """What an encoder makes of each of those steps: something that the embeddings of steps do not tell."""
     beat = torch.tensor([1, -1, 0.5, 2, -0.25])[:, None]
     return {name: (rows.detach()[:, None] - 1) * beat.to(rows.dtype) for name, rows in z.items()}
+
+
+def originals_of(z: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Three numbers that each encoder was given, which follow from the embeddings; one of them is not known."""
+    found = {
+        name: rows.detach()[:, :3].to(torch.promote_types(rows.dtype, torch.float32)) * 2 - 1
+        for name, rows in z.items()
+    }
+    return {
+        name: rows.index_fill(1, torch.tensor([1]), torch.nan) if name == "text" else rows
+        for name, rows in found.items()
+    }

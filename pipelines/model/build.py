@@ -39,6 +39,7 @@ from clx.pipelines.model.checks import (
     check_windows,
     try_objective,
 )
+from clx.pipelines.model.decoders import with_decoders
 from clx.pipelines.model.forecasting import forecast_of
 from clx.pipelines.model.inner_states import steps_asked
 from clx.pipelines.model.lora import merge
@@ -160,6 +161,7 @@ def build(
         for term, loss in zip(config.objective, losses, strict=True):
             seen = [n for n in names if modality_of(n) in config.inputs_of(term)]
             loss.setup(seen, config.embed_dim, facts.classes, facts.rows)
+            with_decoders(loss, config.inputs_of(term), modalities)
         levels = levels_of(facts.classes, config.data.levels)
         known = None if levels is None else torch.tensor(levels)
         objective = Objective(config.objective, losses, [head_of(config, term) for term in config.objective], known)

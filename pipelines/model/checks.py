@@ -18,6 +18,7 @@ from clx.pipelines.config.stage_configs import trained_before
 from clx.pipelines.data.label_sets import holds_sets, labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.chunks import batch_norms
+from clx.pipelines.model.decoders import with_decoders
 from clx.pipelines.model.forecasting import forecast_of
 from clx.pipelines.model.objective import Objective, looked_at
 from clx.pipelines.model.towers import Embedder, modality_of
@@ -66,6 +67,8 @@ def try_objective(
             tried = deepcopy(loss)  # which may remember rows
             with torch.random.fork_rng(devices=[]):
                 tried.setup(list(z), width, classes or [str(k) for k in range(outputs)], size)
+                widths = with_decoders(tried, config.inputs_of(term), modalities)
+            given["originals"] = {n: torch.zeros(size, widths.get(modality_of(n), 0)) for n in z}
             at_widths(tried, term.dims or [width], z, {key: given[key] for key in given if key in loss.needs()})
         except ValueError as error:
             raise BadInput(f"loss {term.name!r}: {error}") from None

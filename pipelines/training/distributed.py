@@ -173,9 +173,12 @@ class Ranks:
 
     def features(self, features: Embeddings, batch: Batch) -> Embeddings:
         """Those of the first views of the rows of all ranks, without gradient; one collective for each."""
+        return self.rows({name: rows for name, rows in features.items() if not is_further(name)}, batch)
+
+    def rows(self, local: Embeddings, batch: Batch) -> Embeddings:
+        """Of numbers of this rank's rows those of all ranks, without gradient; one collective for each name."""
         assert batch.counts is not None
-        first = {name: rows.detach() for name, rows in features.items() if not is_further(name)}
-        return {name: self.group.gathered(rows, batch.counts.rows) for name, rows in first.items()}
+        return {name: self.group.gathered(rows.detach(), batch.counts.rows) for name, rows in local.items()}
 
     def whole(self, batch: Batch, view: str, *tensors: Tensor) -> list[Tensor]:
         """Of tensors `[N, W]` of this rank's rows that have a view, the rows of all ranks."""

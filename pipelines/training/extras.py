@@ -41,6 +41,8 @@ class Extras:
     """What encoders give their heads by view name, where some loss asks for it."""
     keys: Embeddings = field(default_factory=dict)
     """By the second model, of the views of `embeddings`."""
+    originals: Embeddings = field(default_factory=dict)
+    """What encoders were given by view name, as flat numbers, where some loss asks for it."""
     mixed: Mixed | None = None
     """Which views are mixed, and how."""
     answered: Tensor | None = None
@@ -133,6 +135,7 @@ VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "keys": lambda extras, z: {name: extras.keys[name] for name in z if name in extras.keys} or None,
     "steps": lambda extras, z: {name: extras.steps[name] for name in z if name in extras.steps},
     "states": lambda extras, z: {name: extras.steps[f"states {name}"][0] for name in z if name in extras.steps},
+    "originals": lambda extras, z: {name: extras.originals[name] for name in z if name in extras.originals},
     "generator": lambda extras, z: extras.generator,
     "mixed": lambda extras, z: (
         {name: extras.mixed[name] for name in z if name in extras.mixed} if extras.mixed else None

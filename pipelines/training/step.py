@@ -32,6 +32,7 @@ from clx.pipelines.training.compiling import compile_encoders
 from clx.pipelines.training.distributed import Ranks
 from clx.pipelines.training.extras import Extras
 from clx.pipelines.training.mixing import Mixed, mix
+from clx.pipelines.training.originals import decoded_of, originals_of
 from clx.pipelines.training.parameter_groups import parameter_groups
 from clx.pipelines.training.schedule import rate_at
 from clx.pipelines.training.second import second_of
@@ -105,7 +106,7 @@ class Learner:
         views = set(self.augmenters)
         self.learned = [p for group in self.optimizer.param_groups for p in group["params"] if p not in views]
         self.needs = self.objective.needs()
-        self.mixed = mixed_views(run.modalities)
+        self.decoded, self.mixed = decoded_of(run), mixed_views(run.modalities)
         if self.mixed and group is not None:
             raise BadInput(
                 f"modalities.{modality_of(next(iter(self.mixed)))}.mix mixes images of a whole batch, of which each of "
@@ -154,23 +155,25 @@ class Learner:
         generator = torch.Generator().manual_seed(mixed_seed(self.settings.seed, 4, *place))
         ranks = self.ranks
         with self.autocast():
-            steps: Steps = {}
+            steps, keys = Steps(), Embeddings()
             inputs = batch.inputs if ranks is None else ranks.inputs(batch, model)
             mixed: Mixed | None = None
             if self.mixed and model.training:
                 inputs, mixed = mix(model, inputs, batch.present, self.mixed, self.settings.seed, 9, *place)
+            originals = originals_of(self.decoded, inputs, batch)
             features: Embeddings | None = {} if "features" in self.needs else None
             z = model(inputs, batch.present, steps if "steps" in self.needs else None, features)
-            keys: Embeddings = {}
             if self.second is not None:
                 with stage("second model", whole=True):
                     keys = self.second(inputs if self.second.follows else batch.inputs, batch.present, model.training)
             if ranks is not None:
                 with stage("gathering from ranks"):
-                    features = features and ranks.features(features, batch)
+                    features, originals = features and ranks.features(features, batch), ranks.rows(originals, batch)
                     both, steps, batch = ranks.gather(z | {f"key {name}": x for name, x in keys.items()}, steps, batch)
                     z, keys = {name: both[name] for name in z}, {name: both[f"key {name}"].detach() for name in keys}
-            extras = Extras(batch, model, objective, z, steps, generator, progress, features or {}, keys, mixed)
+            extras = Extras(
+                batch, model, objective, z, steps, generator, progress, features or {}, keys, originals, mixed
+            )
             with stage("loss"), nullcontext() if ranks is None else ranks.sharing():
                 loss, counts = objective(z, extras, progress)
         told = {name: seen(rows.detach(), batch.present[name]) for name, rows in z.items()}

@@ -28,7 +28,7 @@ def config(name: str) -> dict[str, Any]:
     if LOSSES[name].compares_times:
         more["modalities"] = {"series": SERIES}
     second = {"momentum": 0.99} if "keys" in needs else None
-    objective = {"name": name, "inputs": ["image"]} if "head" in needs else name
+    objective = {"name": name, "inputs": ["image"]} if needs & {"head", "originals"} else name
     return tiny(objective=objective, train={"steps": 3, "batch_size": 32, "second": second}, **more)
 
 

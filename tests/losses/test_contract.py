@@ -12,7 +12,7 @@ from torch import Tensor
 from clx.losses.base import LOSSES, TERM_KEYS, Data, Exclude, Loss, register
 from clx.losses.extras import EXTRAS
 from clx.losses.primitives import cube, tiles
-from loss_inputs import EVERY, NAMES, batch, keys_of, make, states_of, steps_of
+from loss_inputs import EVERY, NAMES, batch, keys_of, make, originals_of, states_of, steps_of
 
 GUIDE = (Path(__file__).parents[2] / "losses" / "README.md").read_text()
 TEMPERED = [n for n in EVERY if "temperature" in {f.name for f in dataclasses.fields(LOSSES[n])}]
@@ -41,6 +41,7 @@ HAVE_ANCHORS: dict[str, dict[str, Any]] = {"conr": {"window": 1.5}}
 
 def call(loss: Loss, data: dict[str, Any]) -> Tensor:
     data = {**data, "steps": steps_of(data["z"]), "states": states_of(data["z"])}
+    data.setdefault("originals", originals_of(data["z"]))
     data.setdefault("generator", torch.Generator().manual_seed(5))
     data.setdefault("keys", keys_of(data["z"]))
     extras = {key: data[key] for key in loss.needs()}
@@ -124,6 +125,7 @@ def test_gradcheck(name: str, missing: bool) -> None:
     loss = make(name, **DIFFERENTIABLE.get(name, {})).double()
     data = batch()
     data["keys"], loss.remembers = keys_of(data["z"]), False
+    data["originals"] = originals_of(data["z"])
     if missing:
         data["present"]["text"][:2] = False
         data["present"]["image"][3] = False
@@ -137,7 +139,7 @@ def test_gradcheck(name: str, missing: bool) -> None:
     assert torch.autograd.gradcheck(value, (*inputs, *parameters), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted({*EVERY} - {"pg-rank", "laso"}))  # whose draws are of places throughout
+@pytest.mark.parametrize("name", sorted({*EVERY} - {"pg-rank", "laso", "cmim"}))  # whose draws are of places throughout
 def test_row_order_does_not_matter(name: str) -> None:
     loss, data = make(name, **WITHOUT_DRAWS.get(name, {})), batch()
     data["present"]["text"][1] = False
@@ -283,7 +285,7 @@ DRAWING: dict[str, list[dict[str, Any]]] = {
     "symile": [{"tuples": "shuffled"}],
     "supremix": [{"mixing": "negative"}, {"mixing": "positive", "window": 3.0, "max_positives": 2}],
 }
-ALWAYS_DRAWING = {"supremix", "m3col", "core-tuning", "whitened", "hydra", "pg-rank", "laso"}
+ALWAYS_DRAWING = {"supremix", "m3col", "core-tuning", "whitened", "hydra", "pg-rank", "laso", "cmim"}
 
 
 @pytest.mark.parametrize(
@@ -499,6 +501,7 @@ def settings_of(name: str) -> list[dict[str, Any]]:
 def test_what_it_requires_is_enough_and_each_of_it_is_necessary(name: str, fields: dict[str, Any]) -> None:
     loss, data = make(name, **fields).double(), batch()
     data["steps"], data["keys"], data["states"] = steps_of(data["z"]), keys_of(data["z"]), states_of(data["z"])
+    data["originals"] = originals_of(data["z"])
     data["predictions"] = torch.cat([data["predictions"]] * (3 if "labels" in loss.required() else 1), 1)
     given = {key: data[key] for key in loss.requires()}
     assert loss(data["z"], **given).isfinite()

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from clx.losses.base import LOSSES, Loss
 from clx.losses.primitives import cube, tiles
-from loss_inputs import EVERY, batch, keys_of, make, states_of, steps_of
+from loss_inputs import EVERY, batch, keys_of, make, originals_of, states_of, steps_of
 from pretend_cuda import Pretended, pretending
 
 MISSING = {"text": [0, 1], "image": [3]}
@@ -23,6 +23,7 @@ def given(loss: Loss, size: int, missing: bool) -> dict[str, Any]:
     for name, gone in MISSING.items():
         data["present"][name][gone] = not missing
     data["steps"], data["keys"], data["states"] = steps_of(data["z"]), keys_of(data["z"]), states_of(data["z"])
+    data["originals"] = originals_of(data["z"])
     if "predictions" in loss.needs() and "labels" in loss.needs():
         data["predictions"] = data["predictions"] * torch.tensor([1.0, -1.0, 0.5])
     if not missing:

@@ -24,7 +24,7 @@ Found = list[dict[str, dict[str, Any]]]
 """What each rank says of each case."""
 WHOLE = {
     *("supremix", "rank-n-contrast", "ts2vec", "cosent", "angle", "distil-scores", "pairwise mv-dhel", "moit"),
-    *("simsiam", "byol", "vicreg", "barlow-twins", "swav", "dino", "distil", "laso", "late"),
+    *("simsiam", "byol", "vicreg", "barlow-twins", "swav", "dino", "distil", "laso", "late", "reconstruct"),
 }
 HEADS = {name for name in LOSSES if LOSSES[name].family == "supervised heads"}
 

@@ -33,6 +33,7 @@ def given(loss: Loss) -> dict[str, Any]:
         "sample_id": torch.arange(ROWS),
         "steps": steps,
         "states": {name: rows(draw, 3) for name in NAMES},
+        "originals": {name: rows(draw)[:, :3] for name in NAMES},
         "keys": {name: rows(draw) for name in NAMES},
         "generator": torch.Generator().manual_seed(4),
     }
@@ -50,6 +51,7 @@ def test_it_is_the_mean_of_the_loss_at_each_width(name: str) -> None:
     torch.manual_seed(0)
     loss = LOSSES[name](**FIELDS.get(name, {}))
     loss.setup(NAMES, WIDTH, ["a", "b", "c"], 100)
+    loss.setup_decoders(dict.fromkeys(NAMES, 3))
     loss.double()
     draw = torch.Generator().manual_seed(1)
     z = {each: rows(draw).requires_grad_() for each in NAMES}

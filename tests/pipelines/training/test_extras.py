@@ -14,8 +14,9 @@ from clx.losses.extras import EXTRAS
 from clx.pipelines.config.schema import Config, Term, Train
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder
-from clx.pipelines.system.errors import ClxWarning
+from clx.pipelines.system.errors import BadInput, ClxWarning
 from clx.pipelines.training.extras import OF_HEADS, VALUES
+from clx.pipelines.training.originals import originals_of
 from clx.pipelines.training.second import Second
 from configs import TIME_KEPT, Make, series_config
 from trained import trainer_of
@@ -50,6 +51,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
             steps: Steps,
             states: Embeddings,
             head: torch.nn.Module,
+            originals: Embeddings,
             mixed: None,
             progress: float,
             generator: torch.Generator,
@@ -65,6 +67,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
     objective = Objective([Term(name="curious")], [Curious()])
     learner, batch = trainer.learner, next(trainer.batches())
     learner.needs, learner.model.inner = objective.needs(), {"series": ["steps", "states"]}
+    learner.decoded = trainer.run.modalities
     learner.second = copy_of(learner.model, learner.settings)
     batch.label_sets = torch.eye(16)  # a column holds single labels or sets, never both
     learner.contrast(batch, learner.model, objective, 0, progress=0.25)
@@ -82,6 +85,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
         "series/0": (16, 16), "series/1": (16, 16)}  # fmt: skip
     assert set(given["present"]) == set(given["steps"]) == {"series/0", "series/1"}
     assert given["steps"]["series/0"][0].shape == given["states"]["series/0"].shape == (16, 4, 16)
+    assert given["originals"]["series/0"].shape == (16, 4)
     assert isinstance(given["generator"], torch.Generator)
 
 
@@ -139,3 +143,22 @@ def test_a_term_that_reaches_nothing_that_learns_is_warned_of(make_config: Make,
     raw["objective"] = [{"name": "clip"}, {"name": "supcon", "inputs": ["image"]}]
     with pytest.warns(ClxWarning, match="loss 'supcon' changes nothing"):
         trainer_of(Config.model_validate(raw), tmp_path)
+
+
+def test_numbers_to_decode_are_those_of_rows_that_have_the_input(make_config: Make, tmp_path: Path) -> None:
+    with pytest.warns(ClxWarning, match=r"modalities\.(table|text) is in no term"):
+        trainer = trainer_of(make_config(objective={"name": "cmim", "inputs": ["image"], "hidden": 8}), tmp_path)
+    learner, batch = trainer.learner, next(trainer.batches())
+    batch.present["image"][:8] = False
+    batch.inputs["image"] = {name: value[8:] for name, value in batch.inputs["image"].items()}
+    found = originals_of(learner.decoded, batch.inputs, batch)
+    assert found.keys() == {"image"}
+    assert found["image"][:8].isnan().all()
+    assert found["image"][8:].isfinite().all()
+    learner.contrast(batch, learner.model, learner.objective, 0).loss.backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None for p in learner.objective.parameters())
+
+
+def test_an_input_that_has_no_decoder_is_refused_by_name(make_config: Make, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"'reconstruct': modalities\.text: text has no decoder"):
+        trainer_of(make_config(objective={"name": "reconstruct", "inputs": ["text"]}), tmp_path)
