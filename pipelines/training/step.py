@@ -105,8 +105,7 @@ class Learner:
         self.augmenters = self.model.augmenters()
         views = set(self.augmenters)
         self.learned = [p for group in self.optimizer.param_groups for p in group["params"] if p not in views]
-        self.needs = self.objective.needs()
-        self.decoded, self.mixed = decoded_of(run), mixed_views(run.modalities)
+        self.needs, self.decoded, self.mixed = self.objective.needs(), decoded_of(run), mixed_views(run.modalities)
         if self.mixed and group is not None:
             raise BadInput(
                 f"modalities.{modality_of(next(iter(self.mixed)))}.mix mixes images of a whole batch, of which each of "
@@ -153,27 +152,26 @@ class Learner:
         """The objective of one batch when `progress` of the steps is done; `place` is that of the batch in the run and
         seeds what losses draw."""
         generator = torch.Generator().manual_seed(mixed_seed(self.settings.seed, 4, *place))
-        ranks = self.ranks
+        ranks, needs = self.ranks, self.needs
         with self.autocast():
-            steps, keys = Steps(), Embeddings()
+            steps, keys, features = Steps(), Embeddings(), Embeddings()
             inputs = batch.inputs if ranks is None else ranks.inputs(batch, model)
             mixed: Mixed | None = None
             if self.mixed and model.training:
                 inputs, mixed = mix(model, inputs, batch.present, self.mixed, self.settings.seed, 9, *place)
             originals = originals_of(self.decoded, inputs, batch)
-            features: Embeddings | None = {} if "features" in self.needs else None
-            z = model(inputs, batch.present, steps if "steps" in self.needs else None, features)
+            z = model(
+                inputs, batch.present, steps if "steps" in needs else None, features if "features" in needs else None
+            )
             if self.second is not None:
                 with stage("second model", whole=True):
                     keys = self.second(inputs if self.second.follows else batch.inputs, batch.present, model.training)
             if ranks is not None:
                 with stage("gathering from ranks"):
-                    features, originals = features and ranks.features(features, batch), ranks.rows(originals, batch)
+                    features, originals = ranks.features(features, batch), ranks.rows(originals, batch)
                     both, steps, batch = ranks.gather(z | {f"key {name}": x for name, x in keys.items()}, steps, batch)
                     z, keys = {name: both[name] for name in z}, {name: both[f"key {name}"].detach() for name in keys}
-            extras = Extras(
-                batch, model, objective, z, steps, generator, progress, features or {}, keys, originals, mixed
-            )
+            extras = Extras(batch, model, objective, z, steps, generator, progress, features, keys, originals, mixed)
             with stage("loss"), nullcontext() if ranks is None else ranks.sharing():
                 loss, counts = objective(z, extras, progress)
         told = {name: seen(rows.detach(), batch.present[name]) for name, rows in z.items()}
