@@ -17,7 +17,7 @@ from clx.losses.primitives.functional import lse, unit
 from clx.losses.primitives.masks import group_sizes
 from clx.losses.primitives.streaming import gram
 from clx.losses.prototypes import balanced
-from clx.losses.queues import NOBODY, Queue
+from clx.losses.queues import Queue
 
 
 def spread(rows: Tensor, items: Tensor, temperature: float) -> Tensor:
@@ -42,12 +42,15 @@ class Clustered(Queue):
     """`[size]` int64, the cluster of each row."""
     begun: Tensor
     """`[]` bool, whether there are clusters."""
+    round: Tensor
+    """`[]` int64, in which round they were found."""
 
     def __init__(self, size: int, dim: int, clusters: int) -> None:
         super().__init__(size, dim)
         self.register_buffer("prototypes", torch.zeros(clusters, dim))
         self.register_buffer("of", torch.zeros(size, dtype=torch.long))
         self.register_buffer("begun", torch.tensor(False))
+        self.register_buffer("round", torch.tensor(0))
 
     @torch.no_grad()
     def neighbours(self, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -62,13 +65,14 @@ class Clustered(Queue):
         return old[near.indices], near.values.isfinite() & self.begun
 
     @torch.no_grad()
-    def learn(self, rows: Tensor, ids: Tensor, epsilon: float, generator: torch.Generator | None) -> None:
+    def learn(self, rows: Tensor, ids: Tensor, epsilon: float, generator: torch.Generator | None, now: int = 0) -> None:
         """Assign rows `[N, W]` to clusters evenly, put them in for the oldest, and move each prototype to the mean of
-        its rows; an empty cluster keeps its own. When full for the first time, find the clusters by k-means."""
+        its rows; an empty cluster keeps its own. When full for the first time, and when a new round begins (`now`),
+        find the clusters by k-means."""
         codes = balanced(rows.to(self.rows.dtype) @ self.prototypes[:, : rows.shape[1]].T, epsilon, 10)
         size = len(self.rows)
         self.of[self.put(rows, ids)] = codes.argmax(1)[-size:]
-        if bool(~self.begun & (self.ids != NOBODY).all()):
+        if bool(self.full & (~self.begun | (self.round < now))):
             some = permutation(size, self.rows, generator)
             some = some[: len(self.prototypes)].to(self.rows.device, non_blocking=True)
             self.prototypes.copy_(self.rows[some])
@@ -76,6 +80,7 @@ class Clustered(Queue):
                 self.of.copy_((self.rows @ self.prototypes.T).argmax(1))
                 self._centre()
             self.begun.fill_(True)
+            self.round.fill_(now)
         self._centre()
 
     def _centre(self) -> None:
@@ -91,9 +96,10 @@ class BECLR(Predicted):
     key in a memory of keys; and rows of different items spread out.
 
     The memory (the paper's DyCE) is in clusters from when it is full: a batch is assigned to them by balanced
-    transport, and a key's `neighbours` come from the cluster of its nearest prototype. In evaluation it is not looked
-    at. The authors' code assigns rows to the farthest prototype and fetches other rows than it has found; this follows
-    the text. Its second half, OpTA, is a way to classify few shots, not a part of training.
+    transport, and a key's `neighbours` come from the cluster of its nearest prototype. With `recluster` the clusters
+    are found anew whenever that share of the run's steps is done, .15 in the paper. In evaluation the memory is not
+    looked at. The authors' code assigns rows to the farthest prototype and fetches other rows than it has found; this
+    follows the text. Its second half, OpTA, is a way to classify few shots, not a part of training.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -122,6 +128,7 @@ class BECLR(Predicted):
     prototypes: Annotated[int, Ge(2)] = 200
     neighbours: Annotated[int, Ge(0)] = 5
     epsilon: Annotated[float, Interval(gt=0, le=1)] = 0.05
+    recluster: Annotated[float, Interval(gt=0, lt=1)] | None = None
     keys_seen: Clustered = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -141,6 +148,7 @@ class BECLR(Predicted):
         sample_id: Tensor,
         present: dict[str, Tensor] | None = None,
         generator: torch.Generator | None = None,
+        progress: float = 0.0,
     ) -> Tensor:
         there, ways = in_turn(z, present)
         if not ways:
@@ -154,7 +162,9 @@ class BECLR(Predicted):
         items = torch.cat([numbers[there[name]] for name in z])
         if self.training and self.remembers:
             said = torch.cat([unit(keys[name][there[name]].detach()) for name in z])
-            self.keys_seen.learn(said, torch.cat([sample_id[there[name]] for name in z]), self.epsilon, generator)
+            ids = torch.cat([sample_id[there[name]] for name in z])
+            now = int(progress / self.recluster) if self.recluster else 0
+            self.keys_seen.learn(said, ids, self.epsilon, generator, now)
         return self.uniformity * spread(rows, items, self.uniformity_temperature) - average(terms)
 
     def nearness(self, told: Tensor, target: Tensor) -> Tensor:

@@ -44,6 +44,11 @@ class Queue(nn.Module):
         self.at.copy_((self.at + len(rows)) % size)
         return places
 
+    @property
+    def full(self) -> Tensor:
+        """`[]` bool, whether a row was put into each place."""
+        return (self.ids != NOBODY).all()
+
     def now(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Rows `[size, W]` of the width and type of `like`, and ids, as copies: what is put in later is not in them."""
         return self.rows[:, : like.shape[1]].to(like.dtype, copy=True), self.ids.clone()

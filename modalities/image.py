@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from clx.modalities import image_preprocessing, image_views, openclip
@@ -20,7 +20,7 @@ from clx.modalities.draws import Draws
 from clx.modalities.files import foreign, open_file
 from clx.modalities.image_encoders import LITE0, LITE0_IN_TIMM, Cnn, ImageEncoder, Norm, lite0, timm_encoder
 from clx.modalities.image_preprocessing import CentreCrop, Preprocessing
-from clx.modalities.pixel_arrays import NUMPY, pixels_of, refuse_bands, refuse_many_bands, refuse_stack
+from clx.modalities.pixel_arrays import NUMPY, eight_bits, from_array, pixels_of, refuse_many_bands, refuse_stack
 
 LARGEST = 50_000_000
 """Pixels of an image at most; files with more are refused before decoding, well below where Pillow warns."""
@@ -61,6 +61,9 @@ class Image(Modality):
     """Value of 16-bit pixels from which on they are white: 4095 for files that hold 12 bits."""
     flip: bool = False
     """Mirror half of the views. Not for digits, letters or anything else that reads differently in a mirror."""
+    crop: tuple[Annotated[float, Gt(0), Le(1)], Annotated[float, Gt(0), Le(1)]] | None = None
+    """Least and greatest share of the image that a `strong` view shows; 0.2 and 1 where not given. Small crops, 0.05 to
+    0.4, are an input of their own: `small: {like: image, column: image, views: 4, crop: [0.05, 0.4]}`."""
     width: Annotated[int, Ge(4)] = 32
     """Channels of the first layer of `cnn`; its features are four times as wide."""
     depth: Annotated[int, Ge(1)] = 1
@@ -71,10 +74,15 @@ class Image(Modality):
     several: Several = "mean"
     """Of the images in a cell that is a list: the `mean` of their features, or `one` drawn for each row and epoch."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop is not None and (self.augmentation != "strong" or self.crop[0] > self.crop[1]):
+            raise ValueError("crop is two shares, the least first, of views with augmentation: strong")
+
     def read(self, cell: Any) -> Tensor:
         """Path, bytes of a file, or array -> uint8 `[C, H, W]`, upright, on white where it was transparent."""
         if isinstance(cell, np.ndarray):
-            picture = _from_array(cell, self.white)
+            picture = from_array(cell, self.white)
         elif isinstance(cell, Path | bytes):
             picture = _decode(_content(cell) if isinstance(cell, Path) else cell, self.white)
         else:
@@ -89,8 +97,9 @@ class Image(Modality):
         """Views of uint8 images `[C, H, W]`; see `image_views` for what mild and strong do."""
         if self.augmentation == "none" or not samples:
             return samples
-        view = image_views.mild if self.augmentation == "mild" else image_views.strong
-        return list(view(torch.stack(samples), self.flip, draws))
+        if self.augmentation == "mild":
+            return list(image_views.mild(torch.stack(samples), self.flip, draws))
+        return list(image_views.strong(torch.stack(samples), self.flip, draws, self.crop or (0.2, 1.0)))
 
     def collate(self, samples: Sequence[Tensor]) -> Input:
         """uint8 images `[C, H, W]` -> `x` `[N, C, H, W]`, uint8."""
@@ -190,7 +199,7 @@ def _decode(content: bytes, white: int) -> Any:
     if not content:
         raise CellError("zero bytes")
     if content.startswith(NUMPY):
-        return _from_array(pixels_of(content), white)
+        return from_array(pixels_of(content), white)
     name = next((name for start, name in SIGNATURES.items() if content.startswith(start)), "image")
     pillow = _pillow()
     try:
@@ -204,7 +213,7 @@ def _decode(content: bytes, white: int) -> Any:
         picture.load()
         if picture.info or picture.format == "TIFF":  # else there is nothing that could say which way is up
             ImageOps.exif_transpose(picture, in_place=True)
-        return _eight_bits(picture, white)
+        return eight_bits(picture, white)
     except (pillow.DecompressionBombWarning, pillow.DecompressionBombError):
         raise CellError(f"larger than {LARGEST // 1_000_000} megapixels") from None
     except (CellError, MemoryError):  # what the machine lacks is not the file's fault
@@ -217,37 +226,3 @@ def _decode(content: bytes, white: int) -> Any:
     except Exception as error:  # decoders of damaged files raise anything from SyntaxError to struct.error
         truncated = "truncated" in str(error).lower() or isinstance(error, EOFError)
         raise CellError(f"{'truncated' if truncated else 'damaged'} {name}") from error
-
-
-def _eight_bits(picture: Any, white: int) -> Any:
-    """16-bit and float pixels scaled to 8 bits, transparency laid on white."""
-    from PIL import Image as pillow
-
-    if picture.mode.startswith(("I", "F")):
-        pixels = np.asarray(picture)
-        whole = picture.mode != "F" and pixels.min() >= 0 and pixels.max() <= 65535
-        return _from_array(pixels.astype(np.uint16) if whole else pixels, white)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        return pillow.alpha_composite(pillow.new("RGBA", picture.size, "white"), picture)
-    return picture
-
-
-def _from_array(pixels: np.ndarray[Any, Any], white: int) -> Any:
-    """uint8, bool, uint16 or floats in 0..1, `[H, W]` or `[H, W, 1 | 3 | 4]`, as a Pillow image."""
-    from PIL import Image as pillow
-
-    refuse_bands(pixels)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    if pixels.dtype == np.uint16:
-        pixels = np.minimum(pixels / white, 1)
-    if pixels.dtype.kind == "f":
-        if not (pixels.min() >= 0 and pixels.max() <= 1):  # also refuses NaN
-            raise CellError("float pixels outside 0..1")
-        pixels = np.rint(pixels * 255)
-    elif pixels.dtype == bool:
-        pixels = pixels * 255
-    elif pixels.dtype != np.uint8:
-        raise CellError(f"pixels of type {pixels.dtype}: want uint8, uint16, bool or floats in 0..1")
-    return _eight_bits(pillow.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)), white)

@@ -18,9 +18,9 @@ def mild(x: Tensor, flip: bool, draws: Draws) -> Tensor:
     return resized_crop(x, (0.9, 1.0), flip, draws)
 
 
-def strong(x: Tensor, flip: bool, draws: Draws) -> Tensor:
-    """The views of SimCLR: crop of 20 to 100 %, colours (or brightness and contrast) jittered, grey, blur."""
-    x = jitter(resized_crop(x, (0.2, 1.0), flip, draws).float(), draws)
+def strong(x: Tensor, flip: bool, draws: Draws, scale: tuple[float, float] = (0.2, 1.0)) -> Tensor:
+    """The views of SimCLR: crop of a share of `scale`, colours (or brightness and contrast) jittered, grey, blur."""
+    x = jitter(resized_crop(x, scale, flip, draws).float(), draws)
     if min(x.shape[-2:]) >= SMALL:
         x = blur(x, draws)
     return x.round_().clamp_(0, 255).byte()

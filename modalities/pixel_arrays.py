@@ -63,3 +63,37 @@ def refuse_stack(picture: Any) -> None:
     picture.seek(0)
     if alike:
         raise CellError(f"a TIFF of {pages} pages of {mode} pixels: layers are not read, one picture a file is")
+
+
+def eight_bits(picture: Any, white: int) -> Any:
+    """16-bit and float pixels scaled to 8 bits, transparency laid on white."""
+    from PIL import Image as pillow
+
+    if picture.mode.startswith(("I", "F")):
+        pixels = np.asarray(picture)
+        whole = picture.mode != "F" and pixels.min() >= 0 and pixels.max() <= 65535
+        return from_array(pixels.astype(np.uint16) if whole else pixels, white)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return pillow.alpha_composite(pillow.new("RGBA", picture.size, "white"), picture)
+    return picture
+
+
+def from_array(pixels: np.ndarray[Any, Any], white: int) -> Any:
+    """uint8, bool, uint16 or floats in 0..1, `[H, W]` or `[H, W, 1 | 3 | 4]`, as a Pillow image."""
+    from PIL import Image as pillow
+
+    refuse_bands(pixels)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.dtype == np.uint16:
+        pixels = np.minimum(pixels / white, 1)
+    if pixels.dtype.kind == "f":
+        if not (pixels.min() >= 0 and pixels.max() <= 1):  # also refuses NaN
+            raise CellError("float pixels outside 0..1")
+        pixels = np.rint(pixels * 255)
+    elif pixels.dtype == bool:
+        pixels = pixels * 255
+    elif pixels.dtype != np.uint8:
+        raise CellError(f"pixels of type {pixels.dtype}: want uint8, uint16, bool or floats in 0..1")
+    return eight_bits(pillow.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)), white)

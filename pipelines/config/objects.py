@@ -12,7 +12,7 @@ from clx.pipelines.config.options import construct, options_model, options_of
 from clx.pipelines.config.schema import Config, Term
 from clx.pipelines.system.errors import BadInput, nearest
 
-OF_THE_COLUMN = ("kind", "like", "column", "several", "views", "augmentation", "drop", "prompt")
+OF_THE_COLUMN = ("kind", "like", "column", "several", "views", "augmentation", "crop", "drop", "prompt")
 """Keys of a modality that says `like`, where its kind has them; all others are those of the tower that it shares."""
 """What is taken where a term that trains the head says nothing: an input that tells nothing then does no harm."""
 
@@ -52,12 +52,14 @@ def alike(config: Config, name: str, options: Mapping[str, Any]) -> dict[str, An
     if wrong := [key for key in options if key not in OF_THE_COLUMN]:
         raise BadInput(
             f"{where}.{wrong[0]}: it has the tower of {like}, so this is set there, modalities.{like}.{wrong[0]}; its "
-            "own are column, views, augmentation and, of texts, prompt"
+            "own are column, views, augmentation, of texts prompt and of images crop"
         )
     if options.get("kind", kind) != kind:
         raise BadInput(f"{where}.kind: {options['kind']}, but it is like {like}, whose kind is {kind}")
     return (
-        {"kind": kind} | {key: value for key, value in model.items() if key not in ("column", "prompt")} | dict(options)
+        {"kind": kind}
+        | {key: value for key, value in model.items() if key not in ("column", "prompt", "crop")}
+        | dict(options)
     )
 
 

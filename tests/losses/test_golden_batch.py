@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -173,29 +174,88 @@ def simlap(c: Case) -> Tensor:
 
 
 def prime(c: Case) -> Tensor:
-    """Its maximum of 0 and 0 passes half of a gradient: here none, so those entries are left out of the comparison.
-
-    A temperature of 1 turns the weights of its source off: the sum of what all negatives leave, here their number times
-    a mean with even weights.
-    """
-    h, s, rows = c.hyper, c.similarity, torch.arange(len(c.similarity))
-    positive = s[rows, c.aux["positive_index"]]
-    given = h["num_negatives"], h["margin_min"], h["margin"], h["tau"]
-    left = s - positive[:, None] + (s - positive[:, None]).abs().clamp(h["margin_min"], h["margin"])
-    level = (left.detach().abs() < 1e-12) & (c.target == 0)
-    level[rows, c.aux["positive_index"]] = level.any(1)
-    c.grads["similarity"] = c.grads["similarity"].masked_fill(level, 0)
-    s.register_hook(lambda g: g.masked_fill(level, 0))
+    """A temperature of 1 turns the weights of its source off: the sum of what all negatives leave, here their number
+    times a mean with even weights."""
+    h, s = c.hyper, c.similarity
+    positive, level = of_positives(s, c.target, c.aux["positive_index"], h)
+    leave_out(c, "similarity", level)
+    given = h["num_negatives"], h["margin_min"], h["margin"]
     if h["tau"] == 1:
+        left = s - positive[:, None] + (s - positive[:, None]).abs().clamp(h["margin_min"], h["margin"])
         wrong = (left > 1e-12) & (c.target == 0)
         assert h["num_negatives"] >= (c.target == 0).sum(1).max()
-        return (dynamic_margin(s, c.target != 0, positive, *given[:3], 1e12) * wrong.sum(1)).mean()
-    return dynamic_margin(s, c.target != 0, positive, *given).mean()
+        return (dynamic_margin(s, c.target != 0, positive, *given, 1e12) * wrong.sum(1)).mean()
+    return dynamic_margin(s, c.target != 0, positive, *given, h["tau"]).mean()
+
+
+def of_positives(s: Tensor, target: Tensor, drawn: Tensor, h: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The similarity of each row's drawn positive, and the entries whose maximum of 0 and 0 passes half of a gradient
+    there: here none, so they are left out of the comparison."""
+    rows = torch.arange(len(s))
+    positive = s[rows, drawn]
+    apart = (s - positive[:, None]).detach()
+    level = ((apart + apart.abs().clamp(h["margin_min"], h["margin"])).abs() < 1e-12) & (target == 0)
+    level[rows, drawn] = level.any(1)
+    return positive, level
+
+
+def leave_out(c: Case, name: str, level: Tensor) -> None:
+    c.grads[name] = c.grads[name].masked_fill(level, 0)
+    c.inputs[name].register_hook(lambda g: g.masked_fill(level, 0))
+
+
+def prime_of_two_stages(c: Case) -> Tensor:
+    """Label vectors of two stages, of which ours has one: the last one's triplets, the first one's in both directions,
+    and a regulariser that keeps the last one from falling behind the first."""
+    h, f, m, t = c.hyper, c.final, c.intermediate, c.target
+    total, levels = f.new_zeros(()), []
+    for s, target, said in ((f, t, "final"), (m, t, "intermediate"), (m.T, t.T, "dual")):
+        positive, level = of_positives(s, target, c.aux[f"positive_index_{said}"], h)
+        levels.append(level)
+        given = h["num_negatives"], h["margin_min"], h["margin"], h["tau"]
+        total = total + h.get({"intermediate": "inter"}.get(said, said), 1) * (
+            dynamic_margin(s, target != 0, positive, *given).mean()
+        )
+    leave_out(c, "final", levels[0])
+    leave_out(c, "intermediate", levels[1] | levels[2].T)
+    own = torch.arange(len(f)), c.aux["positive_index_regulariser"]
+    hard = f.masked_fill(t != 0, -math.inf).topk(h["num_negatives"], 1).indices
+    behind = (m - f + h["margin_reg"])[own].relu(), (f - m + h["margin_reg"]).gather(1, hard)[t.gather(1, hard) == 0]
+    return total + h["reg"] * sum(each[each > 0].mean() for each in behind) / 2
+
+
+def isogclr_of_views(c: Case) -> Tensor:
+    """The authors' own for two views: sums are of exp(s / t), as they are, and leave the range of float32 where rows
+    are long; in logarithms they do not. u of an item is the mean of its views'; both views' losses are added."""
+    h, size = c.hyper, len(c.features)
+    others = ~torch.eye(size, dtype=torch.bool).repeat(2, 2)
+    log_u, tau, mean = torch.zeros(size), torch.full((size,), h["tau_init"]), torch.zeros(size)
+    in_range = bool(c.expected.isfinite())
+    for step in range(h["steps"]):
+        x = c.inputs["features2" if step else "features"].transpose(0, 1).flatten(0, 1)
+        s, t = x @ x.T, tau.repeat(2)
+        logits = (s / t[:, None]).masked_fill(~others, -math.inf).detach()
+        now = logits.logsumexp(1) - math.log(2 * size - 2)
+        each = moved(log_u.repeat(2), now, h["gamma"]) if step else now
+        log_u = torch.logaddexp(*each.view(2, -1)) - math.log(2)
+        weights = (logits - each[:, None]).exp() / (2 * size - 2)
+        value = 2 * ((weights * s).sum(1) - s.diagonal(size).repeat(2)).mean()
+        slope = (each + h["rho"] - (weights * s).sum(1).detach() / t).view(2, -1).mean(0).clamp(-3, 3)
+        tau, mean = next_temperatures(tau, mean, slope, h["eta"], h["beta_u"], h["tau_min"], h["tau_max"])
+        if in_range:
+            torch.testing.assert_close(tau, c.aux[f"s{step}_tau"], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(log_u.exp(), c.aux[f"s{step}_s"], rtol=1e-3, atol=1e-3)
+    if not in_range:
+        assert value.isfinite()
+        c.expected, c.grads = value.detach(), {}
+    return value
 
 
 CHECKS: dict[str, Check] = {
     "simlap_": simlap,
     "prime_dyn": prime,
+    "prime_full": prime_of_two_stages,
+    "isogclr_official_unimodal": isogclr_of_views,
     "sgw_": whitened,
     "sct_": across_views,
     "st_angle": angle,

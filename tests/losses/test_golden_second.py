@@ -10,7 +10,8 @@ from torch import Tensor
 from clx.losses.beclr import spread
 from clx.losses.decorrelation import barlow_twins, vicreg
 from clx.losses.distil import like_the_teacher
-from clx.losses.infonce import clip
+from clx.losses.further_negatives import Negatives
+from clx.losses.infonce import clip, infonce
 from clx.losses.local_contrast import local_contrast, matches
 from clx.losses.moco import moco
 from clx.losses.moco_v3 import moco_v3
@@ -110,6 +111,27 @@ def farthest(c: Case) -> Tensor:
     return balanced(c.aux["distance"], c.hyper["epsilon"], c.hyper["iterations"])
 
 
+def cocosoda(c: Case) -> Tensor:
+    """Six choices, each among the partners of the batch and a queue of their kind; keys and queues are constants. Then
+    the rows and keys of the batch enter the queues."""
+    code, text, t = unit(c.code), unit(c.text), c.hyper["temperature"]
+    enters = {"code": code.detach(), "text": text.detach(), "code_key": c.code_key, "text_key": c.text_key}
+    old = {name: c.inputs[f"queue_{name}"] for name in enters}
+    for name, rows in enters.items():
+        queue = Queue(*old[name].shape).double()
+        queue.rows.copy_(old[name])
+        queue.put(rows, torch.arange(len(rows)))
+        torch.testing.assert_close(queue.rows, c.aux[f"queue_{name}_after"])
+    between = [
+        (code, "text", text),
+        (code, "text_key", c.text_key),
+        (text, "code", code),
+        (text, "code_key", c.code_key),
+    ]
+    within = [(code, "code_key", c.code_key), (text, "text_key", c.text_key)]
+    return torch.stack([infonce(x, y, t, negatives=Negatives(old[name])) for x, name, y in [*between, *within]]).mean()
+
+
 CHECKS: dict[str, Callable[[Case], Tensor]] = {
     "moco_2step": two_steps,
     "mocov3": lambda c: sum(
@@ -128,6 +150,7 @@ CHECKS: dict[str, Callable[[Case], Tensor]] = {
     "lightly_vicreg": lambda c: vicreg(c.z0, c.z1),
     "lightly_barlow": lambda c: barlow_twins(c.z0, c.z1, c.hyper["lambda"]),
     "clip_distill": distilled,
+    "cocosoda": cocosoda,
     "beclr_loss": beclr,
     "beclr_sinkhorn": farthest,
 }

@@ -508,3 +508,98 @@ def test_a_loss_begins_near_the_logarithm_of_the_queue() -> None:
     z = {name: torch.randn(32, 64) for name in ("a/0", "a/1")}
     keys = {name: torch.randn(32, 64) for name in z}
     assert loss(z, keys=keys, sample_id=torch.arange(32)).item() == pytest.approx(math.log(1001), abs=0.1)
+
+
+def test_a_full_queue_shares_in_the_codes() -> None:
+    loss, size = made("swav", prototypes=3, queue=8, queue_from=0.5), len(NAMES)
+    for seed in (1, 2):  # ten rows of each view
+        call(loss, rows_of(False, seed=seed))
+    c = (loss.directions / loss.directions.norm(dim=1, keepdim=True)).detach()
+    old = {name: loss.queues[name].rows.clone() for name in NAMES}
+    d = rows_of(False)
+    z = there(d["z"], d["present"])
+
+    def expected(queued: bool) -> Tensor:
+        codes = {}
+        for n in NAMES:
+            before = [*old[n]] if queued else []
+            codes[n] = sinkhorn([c @ r.detach() for r in [*before, *z[n]] if r is not None], 0.05)[len(before) :]
+        return directed(z, codes, lambda rows: mean([-(q * (c @ x / T).log_softmax(0)).sum() for _, x, q in rows]))  # type: ignore[arg-type]
+
+    assert (expected(True) - expected(False)).abs() > 1e-3
+    loss.remembers = False
+    for progress, queued in ((0.4, False), (0.5, True)):
+        torch.testing.assert_close(loss(d["z"], present=d["present"], progress=progress), expected(queued))
+    assert all(torch.equal(loss.queues[n].rows, old[n]) for n in NAMES)
+    assert size == len(loss.queues)
+
+
+def test_prototypes_are_held_still_at_first() -> None:
+    for name in ("swav", "dino"):
+        loss, d = made(name, prototypes=3, frozen=0.5), rows_of(True)
+        d.pop("sample_id")
+        early, late = (
+            torch.autograd.grad(
+                call(loss, d | {"progress": progress}), [d["z"]["image/1"], loss.directions], allow_unused=True
+            )
+            for progress in (0.4, 0.5)
+        )
+        assert early[0].nan_to_num().any()
+        assert early[1] is None
+        assert late[1].any()
+
+
+def test_nobody_learns_from_local_views() -> None:
+    for name in ("swav", "dino"):
+        torch.manual_seed(0)
+        loss = LOSSES[name](prototypes=3, temperature=T, local=["small"])  # type: ignore[call-arg]
+        loss.setup(["image/0", "image/1", "small/0"], D)
+        loss, found = loss.double(), []
+        other = rows_of(False)
+        keyed = {"image/0": "image/0", "image/1": "image/1", "small/0": "image/2"}
+        z, keys = ({new: other[key][old] for new, old in keyed.items()} for key in ("z", "keys"))
+        for changed in (False, True):
+            shown = z | ({"small/0": z["small/0"].detach().flip(1)} if changed else {})
+            given = {"keys": keys} if name == "dino" else {}
+            value = loss.eval()(shown, **given)
+            found.append(torch.autograd.grad(value, z["image/0"])[0])
+        torch.testing.assert_close(*found)
+        (of_small,) = torch.autograd.grad(loss(z, **given), z["small/0"])
+        assert of_small.any()
+        for local, said in (
+            (["tiny"], "local names tiny, but the inputs are image, small"),
+            (["image", "small"], "all"),
+        ):
+            with pytest.raises(ValueError, match=said):
+                LOSSES[name](local=local).setup(["image/0", "small/0"], D)  # type: ignore[call-arg]
+
+
+def test_the_copys_temperature_changes_evenly() -> None:
+    loss = made("dino", prototypes=3, first_teacher_temperature=0.04, teacher_temperature=0.08, warmup=0.4)
+    assert [round(loss.of_teacher(p), 4) for p in (0.0, 0.1, 0.2, 0.4, 0.9, 1.0)] == [
+        0.04,
+        0.05,
+        0.06,
+        0.08,
+        0.08,
+        0.08,
+    ]
+    d = rows_of(False)
+    values = [call(loss.eval(), d | {"progress": p}) for p in (0.0, 1.0)]
+    fixed = [call(made("dino", prototypes=3, teacher_temperature=t).eval(), d) for t in (0.04, 0.08)]
+    torch.testing.assert_close(values, fixed)
+    for fields in ({"warmup": 0.3}, {"first_teacher_temperature": 0.04}):
+        with pytest.raises(ValueError, match="go together"):
+            LOSSES["dino"](**fields)  # type: ignore[arg-type]
+
+
+def test_clusters_are_found_anew_when_a_round_begins() -> None:
+    torch.manual_seed(0)
+    memory, draw = Clustered(40, 8, 4), torch.Generator().manual_seed(0)
+    memory.learn(torch.nn.functional.normalize(torch.randn(40, 8), dim=1), torch.arange(40), 0.05, draw)
+    rows = torch.nn.functional.normalize(torch.randn(2, 8), dim=1)
+    for now, again in ((0, False), (1, True), (1, False), (3, True)):
+        state = draw.get_state()
+        memory.learn(rows, torch.arange(2), 0.05, draw, now)
+        assert torch.equal(state, draw.get_state()) != again  # k-means begins with drawn rows
+        assert int(memory.round) == now

@@ -160,6 +160,19 @@ def test_only_flip_mirrors(view: Any, side: int) -> None:
     assert 0.3 < falling(flip=True) < 0.7
 
 
+def test_a_crop_shows_the_share_that_is_asked_for() -> None:
+    def shown(crop: tuple[float, float] | None) -> float:
+        views = Image(size=96, augmentation="strong", crop=crop).augment([*gradient(96)], Draws.seeded(0, 64))
+        spread = torch.stack(views).float().mean(1).amax(1)
+        return float((spread.amax(1) - spread.amin(1)).median())
+
+    small, usual = shown((0.05, 0.1)), shown(None)
+    assert 0 < small < usual / 2
+    for given in ({"crop": (0.4, 0.1), "augmentation": "strong"}, {"crop": (0.1, 0.4)}):
+        with pytest.raises(ValueError, match="crop is two shares"):
+            Image(**given)
+
+
 def test_a_shift_moves_pixels_and_keeps_most() -> None:
     x = torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8)
     moved = image_views.shift(x, False, Draws.seeded(0, 32))
