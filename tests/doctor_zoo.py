@@ -49,7 +49,7 @@ def columns_of(draw: np.random.Generator) -> dict[str, Any]:
         columns |= {f"{name}{k}": seen[:, k].round(4) for k in range(4)}
     bits = (hidden > np.median(hidden, 0)).astype(int)
     texts = [
-        " ".join([*(WORDS[2 * k + b] for k, b in enumerate(row)), f"of {int(50 + 9 * h)} and {int(50 + 9 * g)}"])
+        " ".join([*(WORDS[2 * k + b] for k, b in enumerate(row)), f"of {int(500 + 90 * h)} and {int(500 + 90 * g)}"])
         for row, h, g in zip(bits, hidden[:, 0], hidden[:, 1], strict=True)
     ]
     columns |= {"words": texts, "label": [f"k{k}" for k in kind]}

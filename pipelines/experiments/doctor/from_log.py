@@ -65,10 +65,10 @@ def course(opened: Opened) -> Iterator[Row]:
 def temperatures(opened: Opened) -> Iterator[Row]:
     """Temperatures at a limit, and fixed ones with which a loss over the batch can hardly fall."""
     size = opened.config.train.batch_size
-    for term, loss in zip(opened.config.objective, opened.run.objective.losses, strict=True):
+    for k, (term, loss) in enumerate(zip(opened.config.objective, opened.run.objective.losses, strict=True)):
         if not isinstance(loss, Tempered):
             continue
-        value = loss.temperature
+        value, key = loss.temperature, "objective" if len(opened.config.objective) == 1 else f"objective.{k}"
         if loss.learn_temperature:
             now, low, high = loss.scale()[0], loss.min_temperature, loss.max_temperature
             limit = low if now <= low * 1.001 else high if now >= high / 1.001 else None
@@ -76,7 +76,7 @@ def temperatures(opened: Opened) -> Iterator[Row]:
             if limit is None:
                 yield row("temperature", said)
                 continue
-            advice = f"-s objective.learn_temperature=false -s objective.temperature={0.1 if limit == high else 0.05:g}"
+            advice = f"-s {key}.learn_temperature=false -s {key}.temperature={0.1 if limit == high else 0.05:g}"
             more = ": all similarities are alike to it" if limit == high else ": nothing holds it; labels may be wrong"
             yield row("temperature", f"{said}, so at its limit{more}", "problem", advice)
             continue
@@ -85,6 +85,6 @@ def temperatures(opened: Opened) -> Iterator[Row]:
         able = math.log1p((size - 1) * math.exp(-SPREAD / value))
         if able > ABLE * math.log(size):
             said = f"{value:g}: with {size} rows the loss can only fall from {math.log(size):.3g} to {able:.3g}"
-            yield row("temperature", said, "problem", "-s objective.temperature=0.1")
+            yield row("temperature", said, "problem", f"-s {key}.temperature=0.1")
         else:
             yield row("temperature", f"{term.name} has {value:g}")

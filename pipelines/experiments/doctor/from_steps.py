@@ -22,10 +22,11 @@ from clx.pipelines.training.health import PATIENCE, Health
 BATCHES, SHUFFLES = 3, 2
 LEARNED = 0.02
 """Share of the loss that must be lost when partners and answers are shuffled, or nothing was learned."""
-WELL = 0.1
+ENOUGH, WELL = 0.05, 0.1
+"""The same share, from which on other rows are asked, and from which on weights that grew did so to some use."""
 KEPT = 0.25
 """Share of what was learned of training rows that other rows must show."""
-CARRIES = 0.02
+CARRIES = 0.005
 """Share of what the strongest input carries, below which another carries nothing."""
 STILL, GREW, SHRANK = 0.01, 5.0, 0.5
 """Distance from the first weights by their size, and growth, beyond which the rate, or the decay, is not right."""
@@ -121,7 +122,7 @@ def learns(opened: Opened, training: list[Batch], seen: Shuffled) -> Iterator[Ro
 def apart(opened: Opened, seen: Shuffled) -> Iterator[Row]:
     """Whether rows that were not trained on show what was learned."""
     rows = held_out_batches(opened)
-    if not rows or seen.learned < WELL:
+    if not rows or seen.learned < ENOUGH:
         return
     other = shuffled(opened, rows)
     said = (
