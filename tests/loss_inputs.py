@@ -22,6 +22,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("simsiam", "byol", "moco-v3"), {"hidden": 3}),
     "swav": {"prototypes": 3},
     "dino": {"prototypes": 3},
+    "clusterns": {"clusters": 3, "start": 1.0},
     "beclr": {"memory_rows": 64, "prototypes": 3, "hidden": 3},
 }
 

@@ -441,6 +441,7 @@ ELSEWHERE = loss_loops.ELSEWHERE | {
     *("moco", "moco-v3", "byol", "simsiam", "vicreg", "barlow-twins", "distil", "swav", "dino"),  # test_second_model.py
     "nspt",
     "beclr",
+    "clusterns",
     *("dense", "late"),  # test_inner_states.py
     *("reconstruct", "cmim"),  # test_decoded.py
 }
