@@ -75,6 +75,9 @@ class Modality:
     """Projection into the shared space; `mlp` is SimCLR's, with batch norms that centre each dimension, which
     losses of products (Symile) need to leave their starting plateau. `none` takes the features as they are, `norm`
     divides them by their root mean square: their length means nothing after a loss of angles."""
+    head_dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Share of the features that the head does not see, drawn anew for each row and step of training. With few rows and
+    a frozen encoder of many features 0.5 generalises better."""
     views: Annotated[int, Ge(1)] = 1
     drop: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Share of the training rows, drawn anew at each step, that are trained without this input, so that the others
@@ -100,7 +103,7 @@ class Modality:
             raise ValueError("mix with freeze: true: a frozen encoder's features are computed once, of pure images")
         if self.mix is not None and self.mix.get("views", 1) > self.views:
             raise ValueError(f"mix.views is {self.mix['views']}, and there are {self.views} views")
-        if self.views > 1 and self.augmentation == "none" and not (self.drops or self.noise):
+        if self.views > 1 and self.augmentation == "none" and not (self.drops or self.noise or self.head_dropout):
             raise ValueError(f"{self.views} views with augmentation none would be equal but for dropout or noise")
         family = self.encoder.partition(":")[0]
         known = family in {name.partition(":")[0] for name in self.encoders()}  # others are refused when built

@@ -14,7 +14,10 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.model.towers import Tower
 from clx.pipelines.system.errors import BadInput
 
-OF_TRAINING = ("views", "augmentation", "dropout", "drop", "mix", "head", "freeze", "unlocked", "lora", "checkpointing")
+OF_TRAINING = (
+    *("views", "augmentation", "dropout", "head_dropout", "drop", "mix", "head"),
+    *("freeze", "unlocked", "lora", "checkpointing"),
+)
 """Options of a modality that say nothing of how a cell is read, beside its encoder's."""
 
 

@@ -1,5 +1,7 @@
 """Projection heads, from what an encoder tells to the shared space, and noise on embeddings in training."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,7 +13,14 @@ from clx.pipelines.model.batch_norm import BatchNorm
 def projection(modality: Modality, width: int, embed_dim: int) -> nn.Module:
     """The head of a modality, from features `[N, width]` to embeddings `[N, embed_dim]`. Raises `ValueError`."""
     made = _head(modality.head, width, embed_dim)
+    if modality.head_dropout:
+        made.register_forward_pre_hook(partial(_dropped, modality.head_dropout))
     return Noisy(made, modality.noise) if modality.noise else made
+
+
+def _dropped(rate: float, head: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
+    """What a head is called with, in training without a share of it; weights keep their names, as of any head."""
+    return (F.dropout(given[0], rate, head.training),)
 
 
 def _head(kind: str, width: int, embed_dim: int) -> nn.Module:

@@ -24,7 +24,7 @@ MERGED = "merge.json"
 """Of what a run was made."""
 FREE = {
     *("freeze", "unlocked", "lora", "checkpointing", "pretrained", "views", "drop", "augmentation", "noise", "mix"),
-    *("dropout", "flip", "crop", "column", "pair", "like", "several", "substitutes"),
+    *("dropout", "head_dropout", "flip", "crop", "column", "pair", "like", "several", "substitutes"),
 }
 """Options of a modality that may differ: they say what is trained on, or how, and not what the weights compute."""
 STRANGERS = 0.1
