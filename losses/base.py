@@ -65,6 +65,8 @@ class Loss(nn.Module):
 
     compares_times: ClassVar[bool] = False
     """Whether step t of one input is compared with step t of another: a time that both views show."""
+    absolute: ClassVar[bool] = False
+    """Whether it reads a prediction above 0 as a label that applies, and one below as one that does not."""
     trains_predictions: ClassVar[bool] = False
     """Whether the head of the predictions learns from this loss: not from one that takes them as they are."""
 
@@ -192,7 +194,7 @@ def three_digits(value: float) -> float:
 
 Exclude = Literal["none", "sample_id", "labels", "repeats"] | Judge
 
-TERM_KEYS = ("name", "weight", "inputs", "negatives", "dims", "from", "until", "rows", "exclude", "of", "fuse")
+TERM_KEYS = ("name", "weight", "inputs", "negatives", "dims", "from", "until", "rows", "exclude", "of", "fuse", "words")
 """Keys of a term in a config. A loss may have a field of such a name only if it is that key itself."""
 DECLARED_TERM_KEYS: dict[str, Any] = {"exclude": Exclude, "of": str | None}
 """Those that a loss takes by a field, which must have this type."""

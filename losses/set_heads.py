@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from torch.nn import functional
 
@@ -68,6 +68,7 @@ class BinaryCrossEntropy(SetHead):
         (0.316, {'dropped_labels': 1})
     """
 
+    absolute = True
     paper = "textbook"
     formula = "mean_ik log(1 + exp(p_ik)) - y_ik p_ik, y_ik = 1 if class k applies to row i, else 0"
     use = "rows have sets of labels and a head should tell each"
@@ -190,3 +191,100 @@ class Sparsemax(SetHead):
 
     def applying(self, chances: Tensor) -> Tensor:
         return chances > self.above
+
+
+def asymmetric(predictions: Tensor, label_sets: Tensor, own: float, others: float, shift: float) -> Tensor:
+    """Of each label `[B, K]`, -(1 - p)^own log p where it applies and -p'^others log(1 - p') where it does not, with
+    p = sigmoid(prediction) and p' = max(p - shift, 0); the powers have no gradient. 0 where `label_sets` is NaN.
+
+    Reference:
+        Ridnik et al. 2021, arXiv 2009.14119; as Sun et al. 2022, arXiv 2206.09541 (DualCoOp), have it.
+    """
+    p = predictions.sigmoid()
+    shifted = (p - shift).clamp(min=0)
+    applies = (1 - p).detach() ** own * -functional.logsigmoid(predictions)
+    rest = functional.logsigmoid(-predictions)  # log(1 - p), of a high prediction too
+    rest = torch.logaddexp(rest, rest.new_tensor(shift).log()) if shift else rest
+    not_so = shifted.detach() ** others * -rest.clamp(max=0)
+    return torch.where(label_sets.isnan(), 0, torch.where(label_sets > 0, applies, not_so))
+
+
+@register("asymmetric")
+@dataclass(eq=False, kw_only=True)
+class Asymmetric(SetHead):
+    """Whether each class applies, with little weight on classes that are known not to: few of many apply to a row.
+
+    Example:
+        >>> import torch
+        >>> z, sets = {"image": torch.zeros(1, 2)}, torch.tensor([[1.0, 0, 0]])
+        >>> loss = Asymmetric()
+        >>> round(loss(z, predictions=torch.tensor([[0.0, 0, -4]]), label_sets=sets).item(), 3)
+        0.156
+        >>> round(BinaryCrossEntropy()(z, predictions=torch.tensor([[0.0, 0, -4]]), label_sets=sets).item(), 3)
+        0.468
+    """
+
+    absolute = True
+    paper = "Ridnik et al. 2021, arXiv 2009.14119; DualCoOp, Sun et al. 2022, arXiv 2206.09541"
+    formula = (
+        "-mean_ik y_ik (1 - p_ik)^focus_own log p_ik + (1 - y_ik) p'_ik^focus_others log(1 - p'_ik), "
+        "p = sigmoid(prediction), p' = max(p - shift, 0)"
+    )
+    use = "each row has few labels of many, or learned prompts tell sets of labels"
+
+    focus_own: Annotated[float, Ge(0)] = 1.0
+    focus_others: Annotated[float, Ge(0)] = 2.0
+    shift: Annotated[float, Ge(0), Lt(1)] = 0.05
+
+    def errors(self, predictions: Tensor, label_sets: Tensor) -> Tensor:
+        return asymmetric(predictions, label_sets, self.focus_own, self.focus_others, self.shift)
+
+    def chances(self, predictions: Tensor) -> Tensor:
+        return predictions.sigmoid()
+
+    def applying(self, chances: Tensor) -> Tensor:
+        return chances >= 0.5
+
+
+def label_ranking(predictions: Tensor, label_sets: Tensor, margin: float) -> Tensor:
+    """Of each row `[B]`, sum over its labels p and the other classes n of max(0, margin - s_p + s_n).
+
+    Reference:
+        Guo et al. 2023, arXiv 2211.12739 (TaI-DPT).
+    """
+    own = label_sets > 0
+    others = predictions.masked_fill(own, -torch.inf).sort(dim=1, descending=True).values
+    sums = functional.pad(others.masked_fill(others.isinf(), 0).cumsum(1), (1, 0))  # of the first so many
+    above = torch.searchsorted(-others.detach(), (margin - predictions).detach())  # others over s_p - margin
+    return torch.where(own, above * (margin - predictions) + sums.gather(1, above), 0).sum(1)
+
+
+@register("label-ranking")
+@dataclass(eq=False, kw_only=True)
+class LabelRanking(SetHead):
+    """Each label of a row above every other class by a margin; only their order is learned.
+
+    Example:
+        >>> import torch
+        >>> z, sets = {"image": torch.zeros(1, 2)}, torch.tensor([[1.0, 0, 0]])
+        >>> LabelRanking()(z, predictions=torch.tensor([[2.0, 1.5, -1]]), label_sets=sets).item()
+        0.5
+    """
+
+    paper = "TaI-DPT, Guo et al. 2023, arXiv 2211.12739"
+    formula = "mean_i sum_{p: y_ip = 1, n: y_in = 0} max(0, margin - s_ip + s_in)"
+    cost = "time O(B K log K), memory O(B K)"
+    use = "learned prompts, or a head, should order labels, and how many apply does not matter"
+    ours = "the chance of a label, sigmoid(s_ik - mean_k s_ik): the order alone is learned"
+
+    margin: Annotated[float, Gt(0)] = 1.0
+
+    def errors(self, predictions: Tensor, label_sets: Tensor) -> Tensor:
+        return label_ranking(predictions, label_sets, self.margin)[:, None]
+
+    def chances(self, predictions: Tensor) -> Tensor:
+        predictions = at_least_float32(predictions)
+        return (predictions - predictions.mean(1, keepdim=True)).sigmoid()
+
+    def applying(self, chances: Tensor) -> Tensor:
+        return chances >= 0.5

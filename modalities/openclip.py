@@ -53,6 +53,14 @@ class Tower(ImageEncoder):
         return pooled
 
     @property
+    def embedding(self) -> nn.Module:
+        """The layer that embeds tokens, `[N, T]` -> `[N, T, C]`."""
+        inner = getattr(self.tower, "text", self.tower)
+        own = hasattr(inner, "token_embedding")
+        found: nn.Module = inner.token_embedding if own else inner.transformer.get_input_embeddings()
+        return found
+
+    @property
     def stepped(self) -> bool:  # type: ignore[override]
         return inner_states.last_norm(self.tower, self.side) is not None
 

@@ -64,9 +64,26 @@ class Text(VariedText):
         for template in self.templates:
             if "{}" not in template:
                 raise ValueError(f"text template {template!r} has no {{}} where the text should go")
-        if "{}" in self.prompt:
+        if "{}" in self.written:
             raise ValueError(f"prompt {self.prompt!r} stands before the text as it is; templates have a {{}}")
+        self._check_learned()
         self._longest = LONGEST[0]
+
+    def _check_learned(self) -> None:
+        """Raise `ValueError` for a learned prompt whose parts do not fit each other."""
+        if (learned := self.learned) is None:
+            return
+        count = learned.get("count", 1)
+        if len(learned.get("start", [])) not in (0, count):
+            raise ValueError(
+                f"prompt.start has {len(learned['start'])} texts, and prompt.count is {count}: one for each"
+            )
+        if learned.get("router", 0) > count:
+            raise ValueError(f"prompt.router is {learned['router']}, of a prompt.count of {count}")
+        if self.encoder == STATIC:
+            raise ValueError(f"prompt is learned by encoders transformer, hf: and open_clip:, not by {self.encoder}")
+        if self.pair is not None:
+            raise ValueError("prompt is learned for single texts, not for a pair of columns")
 
     def fit(self, cells: Iterable[Any]) -> None:
         """The length of `transformer`, where none is given, from that of the texts, and which words are substitutes.
@@ -97,6 +114,14 @@ class Text(VariedText):
             return self.max_length or 256
         return int(self.tokenizer.context_length) if family == "open_clip" else self.max_length or self._longest
 
+    @property
+    def room(self) -> int:
+        """Those of `longest` that a learned prompt leaves to the text. Raises `ValueError` where there are none."""
+        taken = 0 if self.learned is None else self.learned["tokens"]
+        if taken and taken + 3 > self.longest:  # a token of a text, and two at its ends
+            raise ValueError(f"prompt.tokens = {taken} leaves no text of the {self.longest} tokens of {self.encoder}")
+        return self.longest - taken
+
     def understood(self) -> list[str]:
         if self._longest == LONGEST[0]:
             return self._notes
@@ -109,10 +134,10 @@ class Text(VariedText):
     def limit(self) -> str:
         family = self.encoder.partition(":")[0]
         unit = "tokens" if family in ("hf", "open_clip", STATIC) else "bytes"
-        return f"{self.longest} {unit}" + (f" of {self.encoder}" if family == "open_clip" else " (max_length)")
+        return f"{self.room} {unit}" + (f" of {self.encoder}" if family == "open_clip" else " (max_length)")
 
     def cut(self, cell: Any) -> bool:
-        text, longest = str(cell).strip(), self.longest
+        text, longest = str(cell).strip(), self.room
         family = self.encoder.partition(":")[0]
         if self._bytes(text) + 2 <= longest:  # no token is less than a byte, and two stand around them
             return False
@@ -125,6 +150,33 @@ class Text(VariedText):
         if family == STATIC:
             return any(len(self.tokenizer.numbers(str(prompt))) > longest for prompt in self.prompts(text))
         return self._bytes(text) > longest
+
+    def numbers_of(self, text: str) -> list[int]:
+        """The tokens of a text, without those that a tokenizer adds at its ends."""
+        family = self.encoder.partition(":")[0]
+        if family == "open_clip" and hasattr(self.tokenizer, "encode"):
+            return [int(number) for number in self.tokenizer.encode(text)]
+        if family in ("open_clip", "hf"):
+            tokenizer = self.tokenizer if family == "hf" else self.tokenizer.tokenizer
+            return [int(number) for number in tokenizer(text, add_special_tokens=False)["input_ids"]]
+        return [int(number) for number in bytes_of([text], self.longest)[0][0]]
+
+    @cached_property
+    def context_at(self) -> int:
+        """How many tokens of a tokenizer's own stand before those of every text. Raises `ValueError` where they stand
+        behind padding."""
+        if self.encoder == "transformer":
+            return 0
+        if self.encoder.startswith("open_clip:"):
+            row = self.tokenizer(["one two three"])[0].tolist()
+        else:
+            row = list(self.tokenizer(["one two three", "one"], padding=True)["input_ids"][1])
+        first = self.numbers_of("one")[0]
+        if first not in row or row.index(first) > 1:
+            raise ValueError(
+                f"prompt: the tokenizer of {self.encoder} pads before the text, so nothing can be learned there"
+            )
+        return int(row.index(first))
 
     def _bytes(self, text: str) -> int:
         """Length of a text in the longest of its templates."""
@@ -141,7 +193,7 @@ class Text(VariedText):
 
     def prompts(self, text: str, templates: Sequence[str] = ()) -> list[Prompt]:
         """The text in each of the templates (the modality's own when none are given), to average over."""
-        return [Prompt(self.read(text).text, self.prompt + template) for template in templates or self.templates]
+        return [Prompt(self.read(text).text, self.written + template) for template in templates or self.templates]
 
     def collate(self, samples: Sequence[Prompt]) -> Input:
         """Tokens `x` `[N, T]` and, for encoders that pad to the longest, `mask` `[N, T]`; where a view's tokens are
@@ -149,14 +201,14 @@ class Text(VariedText):
         texts = [str(sample) for sample in samples]
         family, _, name = self.encoder.partition(":")
         if family == "open_clip":
-            return {"x": self.tokenizer(texts)}
+            return {"x": self.tokenizer(texts, context_length=self.room)}
         own: Tensor | None = None
         if family == "hf":
-            how = {"truncation": True, "max_length": self.longest, "return_special_tokens_mask": True}
+            how = {"truncation": True, "max_length": self.room, "return_special_tokens_mask": True}
             tokens = self.tokenizer(texts, padding=True, return_tensors="pt", **how)
             x, mask, own = tokens["input_ids"], tokens["attention_mask"].bool(), tokens["special_tokens_mask"].bool()
         else:
-            x, mask = (self.tokenizer if family == STATIC else bytes_of)(texts, self.longest)
+            x, mask = (self.tokenizer if family == STATIC else bytes_of)(texts, self.room)
         changes = [sample.tokens for sample in samples]
         if not any(changes):
             return {"x": x, "mask": mask}

@@ -32,6 +32,11 @@ class TextEncoder(StepEncoder):
 
     timed = False
 
+    @property
+    def embedding(self) -> nn.Module:
+        """The layer that embeds tokens, `[N, T]` -> `[N, T, C]`."""
+        raise NotImplementedError
+
     def pool(self, h: Tensor, mask: Tensor) -> Tensor:
         return mean_over(h, mask)
 
@@ -70,6 +75,10 @@ class ByteTransformer(TextEncoder):
         # on a GPU the host would wait to learn how many differ
         alone = self.training and (self.dropout > 0 or x.is_cuda)
         return self.encode(x, mask) if alone else once_each(self.encode, x, mask)
+
+    @property
+    def embedding(self) -> nn.Module:
+        return self.tokens
 
     def encode(
         self, x: Tensor, mask: Tensor, tokens_shown: Tensor | None = None, columns_shown: Tensor | None = None
@@ -121,6 +130,11 @@ class HuggingFace(TextEncoder):
         from transformers import AutoModel
 
         return cls(AutoModel.from_config(hugging_face("config", name), trust_remote_code=False), pooling, dropout)
+
+    @property
+    def embedding(self) -> nn.Module:
+        found: nn.Module = self.model.get_input_embeddings()
+        return found
 
     @property
     def drops(self) -> bool:

@@ -10,6 +10,7 @@ from annotated_types import Interval, MinLen
 from clx.modalities import text_substitutes, text_views
 from clx.modalities.base import Modality
 from clx.modalities.draws import Draws
+from clx.modalities.text_context import LearnedPrompt
 from clx.modalities.text_encoders import HuggingFace
 from clx.modalities.text_prompts import Prompt
 from clx.modalities.text_views import PRESETS, Policy
@@ -34,9 +35,9 @@ class VariedText(Modality):
     """Dropout of `transformer`, and of `hf:` models, which 0 leaves at their own; a list has a rate for each view."""
     templates: Annotated[list[str], MinLen(1)] = field(default_factory=lambda: ["{}"])
     """Sentences around the text, with `{}` where it goes."""
-    prompt: str = ""
-    """What stands before every text, in every template, and is never changed by a view: `"query: "`. Of columns of one
-    tower each has its own."""
+    prompt: str | LearnedPrompt = ""
+    """What stands before every text, in every template, and is never changed by a view: `"query: "`, or so many learned
+    vectors, `{tokens: 4}`. Of columns of one tower each has its own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,6 +66,8 @@ class VariedText(Modality):
             raise ValueError(
                 f"augmentation {tokens[0]} changes tokens, for encoders transformer and hf:, not open_clip:"
             )
+        if self.learned is not None and (tokens := sorted(used & {*text_views.TOKEN_CHANGES})):
+            raise ValueError(f"augmentation {tokens[0]} changes tokens, among which a learned prompt has its places")
         if isinstance(self.dropout, list) and self.freeze and not self.unlocked:
             raise ValueError("dropout with freeze: true: a frozen encoder drops nothing")
         if isinstance(self.dropout, list) and self.checkpointing:
@@ -89,7 +92,17 @@ class VariedText(Modality):
     @property
     def prompted(self) -> list[str]:
         """The templates with what stands before them."""
-        return [self.prompt + template for template in self.templates]
+        return [self.written + template for template in self.templates]
+
+    @property
+    def learned(self) -> LearnedPrompt | None:
+        """The options of a learned prompt."""
+        return None if isinstance(self.prompt, str) else self.prompt
+
+    @property
+    def written(self) -> str:
+        """A prompt of words."""
+        return self.prompt if isinstance(self.prompt, str) else ""
 
     @property
     def changes(self) -> set[str]:

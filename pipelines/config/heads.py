@@ -16,6 +16,8 @@ class Head:
     inputs: tuple[str, ...]
     """Modalities that it looks at, in the order of the config's."""
     fuse: Fuse
+    words: str | None = None
+    """The modality whose learned prompts make of the labels' names what it tells apart; its own weights when None."""
 
     @property
     def name(self) -> str:
@@ -27,7 +29,7 @@ def head_of(config: Config, term: Term) -> Head | None:
     if term.name not in LOSSES or not LOSSES[term.name].trains_predictions:
         return None
     inputs = config.inputs_of(term)
-    return Head(tuple(name for name in config.modalities if name in inputs), term.fuse or FUSE)
+    return Head(tuple(name for name in config.modalities if name in inputs), term.fuse or FUSE, term.words)
 
 
 def heads_of(config: Config) -> list[Head]:
@@ -42,9 +44,10 @@ def heads_of(config: Config) -> list[Head]:
             continue
         known, name = found.setdefault(head.inputs, (head, term.name))
         if known != head:
+            key = "fuse" if known.fuse != head.fuse else "words"
             raise BadInput(
                 f"objective: terms of the same inputs ({', '.join(head.inputs)}) train one head, but {name} has "
-                f"{known.fuse} and {term.name} has {head.fuse}: give its terms the same fuse"
+                f"{getattr(known, key)} and {term.name} has {getattr(head, key)}: give its terms the same {key}"
             )
     asking = [t for t in config.objective if t.name in LOSSES and "predictions" in LOSSES[t.name].required()]
     if asking and not found:  # none learns to predict; predictions are those that the head begins with

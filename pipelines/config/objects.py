@@ -78,6 +78,8 @@ def make_losses(config: Config) -> list[Loss]:
         if term.fuse is not None and not LOSSES[term.name].trains_predictions:
             heads = ", ".join(sorted(name for name, loss in LOSSES.items() if loss.trains_predictions))
             raise BadInput(f"{where}.fuse: {term.name} trains no head that predicts; those that do are {heads}")
+        if term.words is not None:
+            check_words(config, term, where)
         if term.dims:
             check_dims(config, term, where)
         if term.rows is not None and "weights" not in LOSSES[term.name].needs():
@@ -110,6 +112,7 @@ def keys_of(name: str) -> list[str]:
         "negatives": "negatives" not in cls.needs(),
         "rows": "weights" not in cls.needs(),
         "fuse": not cls.trains_predictions,
+        "words": not tells_labels(name),
         "dims": cls.trains_predictions,
     }
     return [key for key in TERM_KEYS if key not in DECLARED and not refused.get(key)]
@@ -121,6 +124,37 @@ DECLARED = {
     "of": "compares no features",
 }
 """Keys that many losses share, and what to say of a loss that has no such parameter."""
+
+
+def tells_labels(name: str) -> bool:
+    """Whether a loss trains a head by what that says of each label."""
+    needs = LOSSES[name].needs()
+    return LOSSES[name].trains_predictions and "head" not in needs and bool({"labels", "label_sets"} & needs)
+
+
+def check_words(config: Config, term: Term, where: str) -> None:
+    """Raise `BadInput` for labels' names that a term cannot tell apart."""
+    if not tells_labels(term.name):
+        takers = ", ".join(sorted(filter(tells_labels, LOSSES)))
+        raise BadInput(f"{where}.words: {term.name} trains no head that tells labels; {takers} do")
+    if term.words not in config.modalities:
+        raise BadInput(f"{where}.words: unknown modality {term.words!r}{nearest(str(term.words), config.modalities)}")
+    prompt = config.modalities[term.words].get("prompt")
+    if not isinstance(prompt, Mapping):
+        raise BadInput(
+            f"{where}.words: {term.words} has no learned prompt: set modalities.{term.words}.prompt, "
+            "to {tokens: 4}, say"
+        )
+    inputs = config.inputs_of(term)
+    if len(inputs) != 1:
+        raise BadInput(f"{where}.words: labels are told of one input, and the term has {', '.join(inputs)}: set inputs")
+    if config.data.target:
+        raise BadInput(f"{where}.words: labels are told, and data.target has numbers to predict: leave one out")
+    if LOSSES[term.name].absolute and not prompt.get("negative"):
+        raise BadInput(
+            f"{where}.words: {term.name} learns whether each label applies, which one prompt alone does not say: set "
+            f"modalities.{term.words}.prompt.negative to true"
+        )
 
 
 def check_declared(term: Term, where: str) -> None:
@@ -199,6 +233,8 @@ def resolved(config: Config, modalities: Mapping[str, Modality], losses: list[Lo
                     negatives=term.negatives,
                     dims=term.dims,
                     until=term.until,
+                    words=term.words,
+                    rows=term.rows,
                     fuse=head.fuse if (head := head_of(config, term)) is not None else None,
                     **{"from": term.begin, **options_of(loss)},
                 )

@@ -49,7 +49,7 @@ TAG = "<"
 """What the names of the members of a union begin with: pydantic puts them into the path of an error."""
 
 
-UNION = re.compile(r"constrained-\w+|literal\[.*\]")
+UNION = re.compile(r"constrained-\w+|literal\[.*\]|str")
 """The same of members without a tag, which are the last part of the path: a number in a range, or a word."""
 
 
@@ -72,8 +72,9 @@ def _path(problem: ErrorDetails) -> list[str]:
 def _of_its_kind(problems: list[ErrorDetails]) -> list[ErrorDetails]:
     """Without the complaints of a word that a mapping is none, and of a mapping that a word is none, where these may
     stand in one place."""
-    wrong = [p for p in problems if (p["type"] == "literal_error") == isinstance(p["input"], Mapping)]
-    wrong = [p for p in wrong if p["type"] in ("literal_error", "dict_type")]
+    words = ("literal_error", "string_type")
+    wrong = [p for p in problems if (p["type"] in words) == isinstance(p["input"], Mapping)]
+    wrong = [p for p in wrong if p["type"] in (*words, "dict_type")]
     return [p for p in problems if p not in wrong] or problems
 
 

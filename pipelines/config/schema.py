@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from clx.pipelines.config.batches_schema import Batches
 from clx.pipelines.config.data_schema import Data, Section
 from clx.pipelines.config.options import old_key
+from clx.pipelines.config.second_schema import Second as Second
 from clx.pipelines.config.stages import Stage, in_order
 from clx.pipelines.config.task_names import Task
 from clx.pipelines.config.upgrade import RENAMED
@@ -50,6 +51,9 @@ class Term(BaseModel):
     """How the head that this term trains looks at several inputs: `gated`, each predicts for itself and gates weigh
     them, the default; `concat`, a perceptron on all embeddings side by side; `mean`, a linear head on their mean.
     Terms of the same inputs train one head and have the same."""
+    words: str | None = None
+    """The text modality whose learned prompts (`prompt: {tokens: 4}`) read the labels' names: what the head predicts is
+    then how near its one input is to each of these, and only the prompts learn, with the towers that are not frozen."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -73,39 +77,6 @@ class Term(BaseModel):
             if isinstance(raw.get(old), str):
                 raise old_key(old, f"{old!r} is called {new!r} now")
         return raw
-
-
-class Second(Section):
-    """A second model beside the one that trains: its embeddings of the same rows are the `keys` that losses ask for.
-
-    It never has a gradient. One of `momentum`, `run` and `model` says which it is.
-    """
-
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """A copy of the model, heads too, that follows it: after each step its weights keep this share of what they were
-    and take the rest from the model (MoCo .999, of small data .99; BYOL and DINO .996)."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """With `cosine` the momentum rises to 1 until the last step, as in BYOL, MoCo v3 and DINO."""
-    run: Annotated[str, Field(min_length=1)] | None = None
-    """A run folder whose model gives the keys, as it is: a teacher."""
-    model: Annotated[str, Field(min_length=1)] | None = None
-    """A pretrained model that gives the keys, as it is: of open_clip, or an encoder by its whole name, `hf:minilm`."""
-    pretrained: Annotated[str, Field(min_length=1)] | None = None
-    """Tag or file of the weights of `model`."""
-    stage: Literal["previous"] | None = None
-    """The model of the stage before gives the keys, as it was when this one began: what it knew is not forgotten."""
-
-    @model_validator(mode="after")
-    def _one_model(self) -> "Second":
-        if sum(each is not None for each in (self.momentum, self.run, self.model, self.stage)) != 1:
-            raise ValueError(
-                "give one of momentum (a copy that follows the model), run (a folder), model (a name), stage: previous"
-            )
-        if self.pretrained is not None and self.model is None:
-            raise ValueError("pretrained is the weights of model: name it")
-        if self.schedule != "constant" and self.momentum is None:
-            raise ValueError("schedule is of momentum")
-        return self
 
 
 class Train(Section):

@@ -7,7 +7,7 @@ from clx.pipelines.config.task_names import Task
 
 PAIR_SCORING = ("cosent",)
 """Objectives by which `data.target` is the score of a pair of inputs."""
-SET_HEADS = ("binary-cross-entropy", "mlcd", "sparsemax")
+SET_HEADS = ("asymmetric", "binary-cross-entropy", "label-ranking", "mlcd", "sparsemax")
 """Objectives of a head that says which labels of a set apply."""
 CLASS_HEADS = ("cross-entropy", "core-tuning", "moit")
 """Objectives of a head that says which class a row is of."""

@@ -103,6 +103,8 @@ class Run:
             return self
         if not 1 <= width < self.config.embed_dim:
             raise BadInput(f"--dim {width}: the embeddings have {self.config.embed_dim} columns, so 1 to that")
+        if any(self.model.prompts_of(name).router is not None for name in self.model.prompts):
+            raise BadInput(f"--dim {width}: the router of this run's prompts looks at all columns of the embeddings")
         model = copy(self.model)  # the same towers
         parts = self.model._modules.items()
         model._modules = {name: part for name, part in parts if name not in ("predictor", "further_heads")}
@@ -173,7 +175,7 @@ def build(
                 series = modalities[forecasts[0]]
                 assert isinstance(series, Series)
                 outputs = forecasts[1] * series.channels
-        model = Embedder(modalities, config.embed_dim, outputs, heads_of(config), load)
+        model = Embedder(modalities, config.embed_dim, outputs, heads_of(config), load, facts.classes)
         steps_asked(config, losses, modalities, model)
         if not (config.stages and config.stages[-1].freeze):
             check_chunk(config, model)  # else when it is known which encoders are kept as they are

@@ -233,6 +233,7 @@ def warn_of_idle_parts(config: Config, model: Embedder, objective: Objective) ->
     """Warn of terms that reach nothing that learns, which are computed and change nothing, and of towers in no term."""
     reached = {model.tower(name) for term in config.objective for name in config.inputs_of(term)}
     reached |= {model.tower(name) for term in config.objective for name in term.negatives or []}
+    reached |= {model.tower(term.words) for term in config.objective if term.words is not None}
     for name, tower in ((name, model.tower(name)) for name in config.modalities):
         if tower not in reached and any(p.requires_grad for p in tower.parameters()):
             warn(
@@ -246,6 +247,9 @@ def warn_of_idle_parts(config: Config, model: Embedder, objective: Objective) ->
         inputs = config.inputs_of(term)
         towers = [model.tower(name) for name in inputs]
         heads = [model.head(objective.heads[loss].name)] if loss in objective.heads and model.heads else []
+        texts = inputs if term.words is None else [*inputs, term.words]
+        heads += [model.prompts_of(name) for name in texts if name in model.prompts]
+        heads += [] if term.words is None else [model.tower(term.words)]
         if not any(p.requires_grad for part in [loss, *heads, *towers] for p in part.parameters()):
             warn(
                 f"loss {term.name!r} changes nothing: all that it looks at is frozen ({', '.join(inputs)})",

@@ -37,7 +37,7 @@ def use_frozen_features(
     for name, modality in rows.modalities.items():
         varied = rows.augment and (modality.views > 1 or modality.augmentation != "none")
         varied |= (rows.augment or rows.first) and modality.draws_one and holds_lists(rows.manifest, name, modality)
-        if run.model.tower(name).locked and not varied:
+        if run.model.tower(name).locked and not varied and name not in run.model.prompts:
             rows.features[name] = features(run, name, rows.manifest, context)
 
 

@@ -62,6 +62,10 @@ def _check(loss: str, inputs: list[str], modalities: Mapping[str, Modality], mod
     for name in inputs:
         if modalities[name].pair is not None:
             raise ValueError(f"loss {loss!r} compares steps of inputs; modalities.{name} is a pair of columns")
+        if len(model.contexts(name)) > 1:
+            raise ValueError(
+                f"loss {loss!r} compares steps of inputs; modalities.{name}.prompt.count makes several each"
+            )
         if not model.tower(name).encoder.stepped:
             raise ValueError(
                 f"loss {loss!r} compares steps (times, tokens, places), and encoder {modalities[name].encoder} of "

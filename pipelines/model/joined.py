@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clx.modalities.base import Encoder, Input
+from clx.modalities.text_context import Context
 from clx.pipelines.config.objects import written_out
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.towers import Tower
@@ -37,7 +38,7 @@ class JoinedTower(Tower):
         """That of the last stage, by which cells are read."""
         return cast("Tower", self.towers[-1]).encoder
 
-    def features(self, value: Input, view: int = 0) -> Tensor:
+    def features(self, value: Input, view: int = 0, contexts: Sequence[Context] = ()) -> Tensor:
         """What the heads get, side by side, `[N, width]`."""
         if "features" in value:
             return value["features"]

@@ -13,6 +13,7 @@ from torch import Tensor
 from clx.losses.base import Embeddings
 from clx.modalities.base import CellError
 from clx.modalities.text import Text
+from clx.modalities.text_context import Context
 from clx.pipelines.batches.cells import collate
 from clx.pipelines.config.options import options_of
 from clx.pipelines.model.build import Run
@@ -58,8 +59,10 @@ class Scale:
 
 
 def text_modality(run: Run, asked: str | None = None) -> str:
-    """The modality that reads the labels: the one asked for, else the first that reads text. Raises `BadInput`."""
+    """The modality that reads the labels: the one asked for, else the one that a head has them from, else the first
+    that reads text. Raises `BadInput`."""
     names = [n for n, m in run.scored().items() if m.kind == "text" and not m.pair]
+    names = sorted(names, key=lambda name: all(term.words != name for term in run.config.objective))
     if not names:
         raise BadInput(f"zero-shot needs a text modality; this run has {', '.join(run.modalities)}")
     if asked is not None and asked not in names:
@@ -68,13 +71,15 @@ def text_modality(run: Run, asked: str | None = None) -> str:
 
 
 @torch.no_grad()
-def embed(run: Run, name: str, samples: Sequence[Any], batch_size: int = 256) -> Tensor:
-    """Embeddings `[N, D]` of read samples of one modality, float32 on the CPU."""
+def embed(run: Run, name: str, samples: Sequence[Any], batch_size: int = 256, prompt: Context | None = None) -> Tensor:
+    """Embeddings `[N, D]` of read samples of one modality, float32 on the CPU; of texts by one learned prompt, or by
+    all that they have."""
+    contexts = run.model.contexts(name) if prompt is None else [prompt]
     modality, device = run.modalities[name], run.device
     found = []
     for start in range(0, len(samples), batch_size):
         value = collate(modality, samples[start : start + batch_size])
-        found.append(run.model.tower(name)({k: v.to(device) for k, v in value.items()}).float().cpu())
+        found.append(run.model.tower(name)({k: v.to(device) for k, v in value.items()}, contexts).float().cpu())
     return torch.cat(found)[:, : run.model.embed_dim]
 
 
@@ -85,7 +90,8 @@ def class_embeddings(
     text: str | None = None,
     cache: bool = False,
 ) -> Tensor:
-    """One unit row per class `[C, D]`: the mean of the unit embeddings of all its phrasings in all templates.
+    """One unit row per class `[C, D]`: the mean of the unit embeddings of all its phrasings in all templates; with
+    learned prompts one by each, side by side, `[C, P D]`. See `of_classes`.
 
     `templates` hold `{}` where the class goes; the run's own are used when none are given. With `cache` the rows
     are kept on disk, for the same weights, phrasings and templates.
@@ -103,15 +109,21 @@ def class_embeddings(
             samples += prompts
             owners += [number] * len(prompts)
 
-    def make() -> Tensor:
-        rows = F.normalize(embed(run, text, samples), dim=-1)
+    learned = run.model.prompts_of(text) if text in run.model.prompts else None
+
+    def by(prompt: Context | None = None) -> Tensor:
+        rows = F.normalize(embed(run, text, samples, prompt=prompt), dim=-1)
         sums = rows.new_zeros(len(phrasings), rows.shape[1]).index_add(0, torch.tensor(owners), rows)
         return F.normalize(sums, dim=-1)
+
+    def make() -> Tensor:
+        return by() if learned is None else torch.cat([by(each) for each in learned.every()], 1)
 
     if not cache:
         return make()
     key = {
         "weights": fingerprint(run.model.tower(text)),
+        **({} if learned is None else {"prompts": fingerprint(learned)}),
         "modality": {name: repr(value) for name, value in options_of(modality).items()},
         "texts": [[owner, str(sample)] for owner, sample in zip(owners, samples, strict=True)],
         "device": run.device.type,
@@ -119,6 +131,15 @@ def class_embeddings(
         "torch": torch.__version__,
     }
     return cached(key, make)
+
+
+@torch.no_grad()
+def of_classes(run: Run, asked: Tensor, text: str) -> Tensor:
+    """Queries `[B, D]` as rows whose dot product with those of `class_embeddings` by the modality `text` is the score:
+    with learned prompts a part for each, `[B, P D]`."""
+    if text not in run.model.prompts:
+        return asked
+    return run.model.prompts_of(text).asked(asked.to(run.device)).cpu()
 
 
 def alone_and_together(names: list[str]) -> list[list[str]]:
@@ -143,8 +164,15 @@ def queries(run: Run, z: Embeddings, present: dict[str, Tensor], candidate: str)
 
 
 def native_scale(run: Run, multi_label: bool = False) -> Scale:
-    """The leading loss's own temperature and bias; 0.07 (where CLIP starts) for a loss that has no temperature."""
+    """The leading loss's own temperature and bias; for a loss that has none, and learned prompts, the temperature of
+    these; else 0.07 (where CLIP starts)."""
     temperature, bias = run.objective.leading.scale()
+    text = next((name for name in run.modalities if name in run.model.prompts), None)
+    if temperature is None and text is not None:
+        prompts = run.model.prompts_of(text)
+        temperature = prompts.temperature.item()
+        if multi_label and prompts.negative is not None:
+            return Scale("sigmoid", temperature)
     temperature = CLIP_START if temperature is None else temperature
     if bias is not None:
         return Scale("sigmoid", temperature, bias)

@@ -106,6 +106,7 @@ def tokens_of(run: Run, name: str, samples: Sequence[Any]) -> Ragged:
     parts = []
     for start in range(0, len(samples), ROWS):
         value = collate(run.modalities[name], samples[start : start + ROWS])
-        _, each, mask, _ = tower.with_steps({key: part.to(run.device) for key, part in value.items()})
+        moved = {key: part.to(run.device) for key, part in value.items()}
+        _, each, mask, _ = tower.with_steps(moved, 0, run.model.contexts(name))
         parts.append(Ragged.of(each, mask))
     return Ragged.joined(parts).narrowed(run.model.embed_dim)

@@ -1,22 +1,20 @@
 """The model: one encoder and projection head per modality. Inputs in, one embedding per name out."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from clx.losses.base import Embeddings, Steps
 from clx.losses.primitives.autograd import at_least_float32
-from clx.losses.view_criterion import relevance
-from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
+from clx.modalities.base import Input, Modality
+from clx.modalities.text_context import Context
 from clx.pipelines.config.heads import Head
-from clx.pipelines.model.checkpointing import recompute
-from clx.pipelines.model.chunks import encode
 from clx.pipelines.model.fusion import Fused, by_modality, head, mean_of_present
-from clx.pipelines.model.lora import adapt
-from clx.pipelines.model.projection import projection
-from clx.pipelines.model.rows_present import mean_of_rows, scatter_present
+from clx.pipelines.model.prompts import KnownWords, Prompts, Words, learned_prompts
+from clx.pipelines.model.rows_present import scatter_present
+from clx.pipelines.model.tower import Tower as Tower
+from clx.pipelines.model.tower import Whole
 from clx.pipelines.model.widths import first_columns
 from clx.pipelines.system.stages import stage
 
@@ -29,104 +27,6 @@ def modality_of(name: str) -> str:
 def is_further(name: str) -> bool:
     """Whether this is a modality's second view or one after it."""
     return name.partition("/")[2] not in ("", "0")
-
-
-Whole = Callable[..., Sequence[Tensor]]
-"""All rows of some tensors."""
-
-
-class Tower(nn.Module):
-    """An encoder, frozen as far as asked, and the head that projects into the shared space."""
-
-    def __init__(self, modality: Modality, embed_dim: int, load: bool = True) -> None:
-        super().__init__()
-        self.chunk: int | None = None
-        """The most rows that are encoded at a time."""
-        self.short: Callable[[], None] | None = None
-        """Told that memory ran out while rows were encoded, whose features are then zeros; else that is an error."""
-        self.encoder: Encoder = modality.build_encoder(load or modality.lora is not None)
-        self.pair = modality.pair is not None
-        self.width = width = self.encoder.width * (4 if self.pair else 1)
-        """Of what the head gets."""
-        self.head = projection(modality, width, embed_dim)
-        self.view: LearnedView | None = modality.build_view()
-        blocks = self.encoder.blocks()
-        if modality.unlocked > len(blocks):
-            raise ValueError(f"unlocked = {modality.unlocked}, but the encoder has {len(blocks)} blocks")
-        self.frozen = blocks[: len(blocks) - modality.unlocked] if modality.freeze else []
-        if modality.lora is not None:
-            self.frozen = adapt(self.encoder, modality.lora)
-        if modality.checkpointing:
-            recompute(self.encoder)
-        self.locked = modality.freeze and not modality.unlocked
-        for block in self.frozen:
-            block.requires_grad_(False)
-        self.train()
-
-    def keep(self, part: Literal["encoder", "head"]) -> None:
-        """Leave a part as it is from now on, whatever the modality's `freeze` says."""
-        module = self.get_submodule(part)
-        module.requires_grad_(False)
-        self.frozen = [*self.frozen, module]
-        self.locked = self.locked or part == "encoder"
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "Tower":
-        super().train(mode)
-        for block in self.frozen:  # frozen batch norms and dropout stay as they are in use
-            block.eval()
-        if self.locked:
-            self.encoder.eval()
-        return self
-
-    def forward(self, value: Input) -> Tensor:
-        """`[N, embed_dim]` for the N collated rows of one modality, or for their `features`, known already."""
-        return self.head(self.features(value))  # type: ignore[no-any-return]
-
-    def features(self, value: Input, view: int = 0) -> Tensor:
-        """What the head gets, `[N, width]`, of rows of this view."""
-        if "features" in value:
-            return value["features"]
-        if "of" in value:
-            each = self.features({key: part for key, part in value.items() if key != "of"}, view)
-            return mean_of_rows(each, value["of"])
-        learns = not self.locked or value["x"].requires_grad  # of a learned view the gradient goes through
-        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-            features, *_ = encode(self.encoder, lambda part: self._of_view(view, part), value, self.chunk, self.short)
-        if not self.pair:
-            return features
-        u, v = features.chunk(2)
-        return torch.cat([u, v, (u - v).abs(), u * v], 1)
-
-    def _of_view(self, view: int, part: Input) -> tuple[Tensor]:
-        """Features of some rows; in backward they may be computed again, after other views."""
-        self.encoder.at_view(view)
-        return (self.encoder(**part),)
-
-    def with_steps(self, value: Input, view: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As `features`, each step pooled and projected by itself `[N, T, embed_dim]`, with mask `[N, T]`, and what the
-        head gets of each step `[N, T, width]`."""
-        encoder = self.encoder
-        assert isinstance(encoder, StepEncoder)
-
-        def states(part: Input) -> tuple[Tensor, ...]:
-            encoder.at_view(view)
-            return encoder.states(**part)
-
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.locked):
-            features, single, mask = encode(encoder, states, value, self.chunk, self.short, trimmed=False)
-        each = self.head(single[mask])
-        return features, scatter_present(each, mask), mask, single
-
-    def relevance(self, value: Input, whole: Whole = lambda *tensors: tensors) -> Tensor:
-        """What the network that makes views is to lower, for series to make a view of. `whole` gives all rows of
-        tensors `[N, ...]` that are of these rows, where other processes have more."""
-        assert self.view is not None
-        varied, kept = self.view(**value)
-        with torch.no_grad():
-            plain = self.features(value)
-        x, v, kept, real = whole(plain, self.features(varied), kept, value["mask"])
-        return relevance(x, v, kept, real, self.view.sparsity)
 
 
 class Embedder(nn.Module):
@@ -142,6 +42,7 @@ class Embedder(nn.Module):
         outputs: int = 0,
         heads: Sequence[Head] = (),
         load: bool = True,
+        classes: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.embed_dim, self.whole, self.is_narrow = embed_dim, embed_dim, False
@@ -155,7 +56,15 @@ class Embedder(nn.Module):
                 self.towers[name] = Tower(modality, embed_dim, load)
             except ValueError as error:
                 raise ValueError(f"modalities.{name}: {error}") from None
-        made = {each.name: head(each.fuse, each.inputs, embed_dim, outputs) for each in heads if outputs}
+        self.prompts: Mapping[str, nn.Module] = nn.ModuleDict(learned_prompts(modalities, self.tower, embed_dim, load))  # type: ignore[assignment]
+        """Of columns of texts that learn some."""
+        made: dict[str, nn.Linear | Fused | Words] = {
+            each.name: head(each.fuse, each.inputs, embed_dim, outputs)
+            if each.words is None
+            else Words(each.words, modalities[each.words], classes)
+            for each in heads
+            if outputs
+        }
         self.heads = {each.name: frozenset(each.inputs) for each in heads if outputs}
         """The modalities that each head looks at: the inputs of the terms that train it. The first one predicts."""
         self.predictor = made.pop(heads[0].name) if made else None
@@ -168,6 +77,16 @@ class Embedder(nn.Module):
         # Predictions are in the target's own units: the predictor's output is scaled by training statistics.
         self.register_buffer("target_mean", torch.zeros(outputs))
         self.register_buffer("target_scale", torch.ones(outputs))
+
+    def contexts(self, name: str) -> list[Context]:
+        """The learned prompts of the texts of a modality, or of a view."""
+        return self.prompts_of(name).contexts() if modality_of(name) in self.prompts else []
+
+    def prompts_of(self, name: str) -> Prompts:
+        """Those that are learned for a modality, or for a view."""
+        prompts = self.prompts[modality_of(name)]
+        assert isinstance(prompts, Prompts)
+        return prompts
 
     def tower(self, name: str) -> Tower:
         """The tower of a modality, or of a view."""
@@ -214,12 +133,12 @@ class Embedder(nn.Module):
             with stage(f"encoding {modality_of(name)}"):
                 view = int(name.partition("/")[2] or 0)
                 if steps is not None and stepped:
-                    entered, each, mask, states = tower.with_steps(value, view)
+                    entered, each, mask, states = tower.with_steps(value, view, self.contexts(name))
                     steps[name] = scatter_present(each, here), scatter_present(mask, here)
                     if "states" in asked:
                         steps[f"states {name}"] = scatter_present(states.detach(), here), steps[name][1]
                 else:
-                    entered = tower.features(value, view)
+                    entered = tower.features(value, view, self.contexts(name))
                 z[name] = scatter_present(tower.head(entered), here)
             if features is not None:
                 features[name] = scatter_present(entered, here)
@@ -254,7 +173,9 @@ class Embedder(nn.Module):
         by = next(iter(self.heads)) if by is None else by
         scale, shift = self.get_buffer("target_scale"), self.get_buffer("target_mean")
         head = self.head(by)
-        if isinstance(head, Fused):
+        if isinstance(head, Words):
+            found = head(self.pooled(z, present, self.heads[by]), self.tower(head.by), self.prompts_of(head.by))
+        elif isinstance(head, Fused):
             found = head(*by_modality(head.names, z, present))
         else:
             found = head(self.pooled(z, present, self.heads[by]))
@@ -275,6 +196,9 @@ class Embedder(nn.Module):
         by = next((n for n, inputs in self.heads.items() if inputs == {name}), None)
         by = by or next((n for n, inputs in self.heads.items() if name in inputs), None)
         head = None if by is None else self.head(by)
+        if isinstance(head, Words):
+            prompts = self.prompts_of(head.by)
+            return KnownWords(prompts, head.rows(self.tower(head.by), prompts).detach())
         return head.alone(name) if isinstance(head, Fused) else head
 
     def predictable(self, present: dict[str, Tensor], by: str | None = None) -> Tensor:

@@ -13,7 +13,14 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.embeddings import queries_of
 from clx.pipelines.evaluation.tasks.regression import training_targets
 from clx.pipelines.measures.probes import STRENGTHS
-from clx.pipelines.model.scoring import alone_and_together, class_embeddings, head_says, native_scale, text_modality
+from clx.pipelines.model.scoring import (
+    alone_and_together,
+    class_embeddings,
+    head_says,
+    native_scale,
+    of_classes,
+    text_modality,
+)
 from clx.pipelines.report.snapshot import Snapshot
 from clx.pipelines.system.errors import BadInput
 
@@ -68,7 +75,7 @@ def _classified(snapshot: Snapshot) -> Iterator[tuple[str, str, Tensor, Tensor]]
         for group in alone_and_together(others):
             rows = known & torch.stack([snapshot.embedded.present[name] for name in group]).any(0)
             if rows.any():
-                scores = queries_of(run, snapshot.embedded, group, rows, text) @ classes.T
+                scores = of_classes(run, queries_of(run, snapshot.embedded, group, rows, text), text) @ classes.T
                 yield "by the words of the classes", "+".join(group), rows, native_scale(run).probabilities(scores)
     elif run.model.predictor is not None and not run.config.data.target and run.forecasts is None:
         rows = known & (snapshot.embedded.labels < run.model.predictor.out_features)

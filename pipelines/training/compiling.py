@@ -32,6 +32,10 @@ def compile_encoders(model: Embedder, device: torch.device, needs: Collection[st
         raise BadInput(
             f"train.compile: true needs {lacking}, which is not here: install it, or leave train.compile out"
         )
+    for name in model.prompts:
+        raise BadInput(
+            f"train.compile: modalities.{name} learns a prompt, which compiled encoders do not: leave one out"
+        )
     for name in model.towers:
         if not model.tower(name).encoder.fixed:
             raise BadInput(

@@ -24,6 +24,7 @@ from clx.pipelines.batches.decoded import mixed_seed
 from clx.pipelines.batches.loader import batches
 from clx.pipelines.config.schema import Train
 from clx.pipelines.model.build import Run
+from clx.pipelines.model.prompts import refuse_prompts
 from clx.pipelines.model.towers import Embedder, is_further, modality_of
 from clx.pipelines.system.errors import BadInput, Failed, out_of_memory
 from clx.pipelines.system.process_group import Group, of_this_rank
@@ -47,6 +48,7 @@ class Ranks:
     def __init__(self, group: Group, device: torch.device, run: Run, settings: Train) -> None:
         self.group, self.device = group, device
         self.model, self.objective = run.model, run.objective
+        refuse_prompts(run.model.prompts)
         self.heard, self.signals = Signals(), Signals()
         """What this process has been asked for, and what all ranks know that any has been: at the same batch."""
         self.fewest_pairs: int | None = None

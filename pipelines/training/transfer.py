@@ -59,6 +59,7 @@ def follow(
     taken = []
     for each in (each for each in shared if run.modalities[each].like is None):
         taken += take_tower(run, source, each, name)
+    take_prompts(run, source)
     heads = take_class_heads(run, source)
     if config.stages[-1].freeze:
         run.facts.kept = taken
@@ -71,6 +72,18 @@ def follow(
     check_chunk(config, run.model)
     say(f"from {name}: {', '.join(taken)}, {'kept as it is' if run.facts.kept else 'to be fine-tuned'}{heads}")
     return run
+
+
+def take_prompts(run: Run, source: Run) -> None:
+    """Take over the learned prompts that are of the same form; others begin at the words and temperature of the other
+    run."""
+    for name in run.model.prompts:
+        ours = run.model.prompts_of(name)
+        if name in source.model.prompts and _fits(source.model.prompts[name], ours):
+            ours.load_state_dict(source.model.prompts[name].state_dict())
+            continue
+        temperature, _ = source.objective.leading.scale()
+        ours.begin(run.model.tower(name).encoder.embedding, temperature)
 
 
 @torch.no_grad()

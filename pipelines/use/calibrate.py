@@ -15,7 +15,14 @@ from clx.pipelines.data.label_sets import labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import choose
 from clx.pipelines.model.build import Run
-from clx.pipelines.model.scoring import alone_and_together, class_embeddings, embed_items, native_scale, queries
+from clx.pipelines.model.scoring import (
+    alone_and_together,
+    class_embeddings,
+    embed_items,
+    native_scale,
+    of_classes,
+    queries,
+)
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.read_ahead import default_workers, read_ahead
 from clx.pipelines.use.inputs import Inputs, Item, read_items
@@ -145,7 +152,8 @@ def calibrate(
         here = torch.stack([present[name] for name in by]).all(0)
         if here.any():
             some = {name: z[name][here] for name in by}
-            scores = queries(run, some, {name: present[name][here] for name in by}, question.text) @ question.rows.T
+            asked = queries(run, some, {name: present[name][here] for name in by}, question.text)
+            scores = of_classes(run, asked, question.text) @ question.rows.T
             fits["+".join(by)] = fit(scores, right[here.cpu()], question.scale)
     return fits, bad
 

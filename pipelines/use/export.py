@@ -74,9 +74,11 @@ def export(
     for leftover in [*out.glob("*.onnx"), *out.glob("*.safetensors"), out / META]:
         leftover.unlink(missing_ok=True)
     again = rebuilt(run, folder, out) if form == "safetensors" else None
-    for name in (name for name in run.model.towers if name in run.scored()):
+    own = {*run.model.towers, *run.model.prompts}  # a column with a learned prompt is a graph of its own
+    for name in (name for name in run.scored() if name in own):
         modality = run.modalities[name]
-        row: dict[str, Any] = {"modality": name, "encoder": modality.encoder, "file": f"{name}.{form}"}
+        file = name if form == "onnx" else modality.like or name
+        row: dict[str, Any] = {"modality": name, "encoder": modality.encoder, "file": f"{file}.{form}"}
         inputs = list(samples(run, manifest, name))
         module = Exported(run, name).eval()
         try:
@@ -94,7 +96,7 @@ def export(
         yield row
         if (row.get("difference") or 0.0) > TOLERANCE:
             raise Refused(f"{out / row['file']} gives outputs that differ from the run's by {row['difference']:.2g}")
-        for other in (n for n, m in run.scored().items() if m.like == name):  # the same file
+        for other in (n for n, m in run.scored().items() if m.like == name and n not in own):  # the same file
             description["modalities"][other] = description["modalities"].get(name, {}) | {"modality": other}
             yield row | {"modality": other}
     write_text(out / "clx.json", json.dumps(description, indent=1, ensure_ascii=False))

@@ -77,9 +77,10 @@ def preprocessing(modality: Modality) -> dict[str, Any]:
         family, _, name = get.encoder.partition(":")
         if family == "open_clip":
             how = "the template with the text for {}, then the tokenizer"
-            return {"how": how, "tokenizer": f"open_clip {name}", "template": get.prompted[0]}
+            shorter = {} if get.learned is None else {"max_length": get.room}
+            return {"how": how, "tokenizer": f"open_clip {name}", "template": get.prompted[0], **shorter}
         if family == "hf":
-            longest = get.longest
+            longest = get.room
             how = "the template with the text for {}, then the tokenizer, padded to the longest of the batch"
             return {
                 "how": how,
@@ -88,7 +89,7 @@ def preprocessing(modality: Modality) -> dict[str, Any]:
                 "template": get.prompted[0],
             }
         how = "the template with the text for {}; each UTF-8 byte plus 1, 0 where padded, cut at whole characters"
-        return {"how": how, "tokenizer": "bytes", "max_length": get.longest, "template": get.prompted[0]}
+        return {"how": how, "tokenizer": "bytes", "max_length": get.room, "template": get.prompted[0]}
     if modality.kind == "series":
         scaled = {"global": "- mean, / deviation of each channel (`fitted`)", "none": "not scaled"}
         how = "gaps bridged by straight lines, " + scaled.get(get.scale, "each channel to mean 0, deviation 1")

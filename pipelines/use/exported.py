@@ -16,6 +16,7 @@ class Exported(nn.Module):
     def __init__(self, run: Run, name: str) -> None:
         super().__init__()
         self.tower = run.model.tower(name)
+        self.prompts = run.model.prompts_of(name) if name in run.model.prompts else None
         sharing = {other for other in run.modalities if run.model.tower(other) is self.tower}
         asked = [each for each in [name, *sorted(sharing)] if each in run.model.predict_from]
         self.predictor = run.model.alone(asked[0]) if asked else None
@@ -24,7 +25,8 @@ class Exported(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """A collated input of N rows -> unit embeddings `[N, D]` and, with a predictor, `[N, outputs]`."""
-        z = self.tower({"x": x} if mask is None else {"x": x, "mask": mask})
+        contexts = [] if self.prompts is None else self.prompts.contexts()
+        z = self.tower({"x": x} if mask is None else {"x": x, "mask": mask}, contexts)
         embedding = F.normalize(z, dim=-1)
         if self.predictor is None:
             return (embedding,)

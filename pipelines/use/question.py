@@ -10,7 +10,15 @@ from torch import Tensor
 
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
-from clx.pipelines.model.scoring import Scale, class_embeddings, embed_items, native_scale, queries, text_modality
+from clx.pipelines.model.scoring import (
+    Scale,
+    class_embeddings,
+    embed_items,
+    native_scale,
+    of_classes,
+    queries,
+    text_modality,
+)
 from clx.pipelines.system.devices import Turns
 from clx.pipelines.system.errors import BadInput, explain_out_of_memory
 from clx.pipelines.system.read_ahead import default_workers, read_ahead
@@ -24,7 +32,7 @@ class Question:
 
     names: list[str]
     rows: Tensor
-    """`[C, D]`, unit."""
+    """`[C, D]`, as `class_embeddings` gives them."""
     text: str
     """The text modality that read the labels."""
     scale: Scale
@@ -122,7 +130,7 @@ def _classify(run: Run, group: Sequence[Item], question: Question, top: int) -> 
     names = question.names
     for by, members in alike.items():
         z, present = embed_items(run, [group[k][1] for k in members])  # type: ignore[misc]
-        scores = queries(run, z, present, question.text) @ question.rows.T
+        scores = of_classes(run, queries(run, z, present, question.text), question.text) @ question.rows.T
         chances = question.fits.get("+".join(by), question.scale).probabilities(scores)
         count = min(top, len(names)) if question.threshold is None else len(names)
         best = chances.topk(count)

@@ -47,7 +47,7 @@ def call(loss: Loss, data: dict[str, Any]) -> Tensor:
     extras = {key: data[key] for key in loss.needs()}
     if "predictions" in extras and "labels" in extras:
         extras["predictions"] = data["predictions"] * data["predictions"].new_tensor([1.0, -1.0, 0.5])
-    if type(loss).__name__ == "Sparsemax":  # of one label alone all shares are 1
+    if type(loss).__name__ in ("Sparsemax", "LabelRanking"):  # of one label alone all shares are 1, and no two compare
         extras["predictions"] = data["predictions"] * data["predictions"].new_tensor([1.0, -1.0])
         extras["label_sets"] = torch.cat([data["label_sets"], 1 - data["label_sets"]], 1)
     if next(iter(data["z"].values())).dtype == torch.float64:

@@ -15,10 +15,20 @@ from clx.losses.primitives.alike import Alike, by_sets, by_vectors, tree_of
 from clx.losses.primitives.forms import decoupled, each_pair, soft_choice, soft_top_k, top_k
 from clx.losses.primitives.functional import unit
 from clx.losses.relation import Relation, _Pairs
-from clx.losses.set_heads import sparsemax, sparsemax_loss
+from clx.losses.set_heads import asymmetric, label_ranking, sparsemax, sparsemax_loss
 from golden_case import GOLDEN, Case
 
-FAMILIES = ("cwcl_", "softclip", "dexml", "space2", "icdtree", "mgll_softce", "sparsemax_")
+FAMILIES = (
+    "cwcl_",
+    "softclip",
+    "dexml",
+    "space2",
+    "icdtree",
+    "mgll_softce",
+    "sparsemax_",
+    "dualcoop_asl",
+    "taidpt_ranking",
+)
 
 
 def checks(c: Case) -> dict[str, Callable[[], Tensor]]:
@@ -41,11 +51,21 @@ def checks(c: Case) -> dict[str, Callable[[], Tensor]]:
         "icdtree": lambda: tree_similarity(h["labels"], h["ontology"]),
         "sparsemax_": lambda: sparsemax(c.z),
         "sparsemax_loss": lambda: sparsemax_loss(c.z, functional.one_hot(c.y.long(), c.z.shape[1]).double()),
+        "dualcoop_asl": lambda: two_prompts(c),
+        "taidpt_ranking": lambda: label_ranking(c.scores, c.targets, h["margin"]).mean(),
         "mgll_softce": lambda: (
             (soft_choice(c.logits, c.targets, None)[0] + soft_choice(c.logits.T, c.targets, None)[0]).mean() / 4
             + each_pair(c.logits, c.targets, None)[0].mean()
         ),
     }
+
+
+def two_prompts(c: Case) -> Tensor:
+    """The score by the positive prompt less that by the negative one; -1 is unknown, and all are summed there."""
+    sets = torch.where(c.targets < 0, torch.nan, c.targets)
+    return asymmetric(
+        c.logits[:, 1] - c.logits[:, 0], sets, c.hyper["gamma_pos"], c.hyper["gamma_neg"], c.hyper["clip"]
+    ).sum()
 
 
 def cwcl(c: Case) -> Tensor:

@@ -437,7 +437,7 @@ ELSEWHERE = loss_loops.ELSEWHERE | {
     "mse",
     "huber",
     "cross-entropy",
-    "binary-cross-entropy",
+    *("asymmetric", "binary-cross-entropy", "label-ranking"),
     *("moco", "moco-v3", "byol", "simsiam", "vicreg", "barlow-twins", "distil", "swav", "dino"),  # test_second_model.py
     "nspt",
     "beclr",

@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from clx.losses.set_heads import MLCD, BinaryCrossEntropy, Sparsemax, sparsemax, sparsemax_loss
+from clx.losses.set_heads import (
+    MLCD,
+    BinaryCrossEntropy,
+    Sparsemax,
+    asymmetric,
+    label_ranking,
+    sparsemax,
+    sparsemax_loss,
+)
 
 
 def nearest(z: Tensor) -> Tensor:
@@ -101,3 +109,36 @@ def test_mlcd_is_its_formula() -> None:
 )
 def test_which_labels_apply(loss: BinaryCrossEntropy | Sparsemax, said: list[bool]) -> None:
     assert loss.applying(loss.chances(torch.tensor([[0.3, -0.1, -4.0]]))).tolist() == [said]
+
+
+def test_asymmetric_and_ranking_against_loops() -> None:
+    z = (3 * rows()).detach().requires_grad_()
+    sets = (torch.rand(6, 5, generator=torch.Generator().manual_seed(3)) < 0.4).double()
+    sets[3], sets[5] = 1, 0  # all labels, and none
+    for own, others, shift in ((1.0, 2.0, 0.05), (0.0, 4.0, 0.2), (0.0, 0.0, 0.0)):
+        found = asymmetric(z, sets, own, others, shift).mean()
+        total = torch.zeros((), dtype=torch.float64)
+        for x, y in zip(z.flatten(), sets.flatten(), strict=True):
+            p = 1 / (1 + (-x).exp())
+            q = (p - shift).clamp(min=0)
+            total = total - ((1 - p.detach()) ** own * p.log() if y else q.detach() ** others * (1 - q).log())
+        torch.testing.assert_close(found, total / 30)
+        for one, other in zip(torch.autograd.grad(found, z), torch.autograd.grad(total / 30, z), strict=True):
+            torch.testing.assert_close(one, other)
+    found, total = label_ranking(z, sets, 0.7).mean(), torch.zeros((), dtype=torch.float64)
+    for scores, labels in zip(z, sets, strict=True):
+        for a, b in itertools.product(range(5), repeat=2):
+            if labels[a] and not labels[b]:
+                total = total + (0.7 - scores[a] + scores[b]).clamp(min=0)
+    torch.testing.assert_close(found, total / 6)
+    torch.testing.assert_close(torch.autograd.grad(found, z), torch.autograd.grad(total / 6, z))
+
+
+def test_high_predictions_of_labels_that_do_not_apply_are_finite() -> None:
+    z = torch.tensor([[200.0, -200.0]], requires_grad=True)
+    for shift in (0.0, 0.05):
+        value = asymmetric(z, torch.tensor([[0.0, 1.0]]), 1.0, 2.0, shift).sum()
+        (g,) = torch.autograd.grad(value, z)
+        assert value.isfinite()
+        assert g.isfinite().all()
+        assert g[0, 1] < -0.9

@@ -11,7 +11,7 @@ from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, non
 from clx.pipelines.evaluation.tasks.zeroshot import phrasings_for
 from clx.pipelines.measures.bootstrap import together
 from clx.pipelines.measures.label_sets import decided_sets, ranked_sets
-from clx.pipelines.model.scoring import alone_and_together, class_embeddings, head_says
+from clx.pipelines.model.scoring import alone_and_together, class_embeddings, head_says, of_classes
 
 MOST = 2 * 10**9
 """Rows times classes times resamples: beyond, intervals would take minutes and are left out."""
@@ -47,7 +47,7 @@ def multilabel(context: TaskContext) -> Lines:
         for group in alone_and_together([name for name in embedded.z if name != text]):
             rows = (torch.stack([embedded.present[name] for name in group]).any(0) & known).nonzero()[:, 0]
             if len(rows):
-                scores = context.ask(group, rows, text) @ words.T
+                scores = of_classes(run, context.ask(group, rows, text), text) @ words.T
                 found[f"{'+'.join(group)}->{text}"] = _figures(context, scores, sets[rows])
     return nonempty(
         found, "needs a head of sets, as binary-cross-entropy trains it, or a text modality to read the labels"

@@ -4,7 +4,7 @@ import torch
 
 from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, classified, need_label, nonempty, task
 from clx.pipelines.measures.ranking import best_classes
-from clx.pipelines.model.scoring import alone_and_together, class_embeddings
+from clx.pipelines.model.scoring import alone_and_together, class_embeddings, of_classes
 from clx.pipelines.system.errors import BadInput, nearest
 
 
@@ -21,7 +21,7 @@ def zeroshot(context: TaskContext) -> Lines:
     for group in alone_and_together([name for name in embedded.z if name != text]):
         here = (torch.stack([embedded.present[name] for name in group]).any(0) & (embedded.labels >= 0)).nonzero()[:, 0]
         if len(here):
-            order = best_classes(context.ask(group, here, text), classes)
+            order = best_classes(of_classes(run, context.ask(group, here, text), text), classes)
             found["+".join(group)] = classified(context, order, embedded.labels[here], embedded.classes)
     return nonempty(found, "no row has both a label and an input to classify")
 

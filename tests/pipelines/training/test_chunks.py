@@ -57,7 +57,7 @@ def config(rows: Path, objective: Any, **more: Any) -> Config:
     terms = objective if isinstance(objective, list) else [objective]
     names = {term["name"] for term in terms}
     data: dict[str, Any] = {"train": str(rows), "label": "label", "target": []}
-    if names & {"binary-cross-entropy", "mlcd", "sparsemax"}:
+    if any("label_sets" in LOSSES[name].required() for name in names):
         data |= {"label": "tags", "several": "|"}
     if any("targets" in LOSSES[name].needs() for name in names):
         data |= {"target": ["target"]}

@@ -1,0 +1,182 @@
+"""Prompts that are learned: vectors before the texts of a column, and the labels' names as what a head tells apart."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from clx.losses.primitives.autograd import at_least_float32
+from clx.modalities import openclip
+from clx.modalities.base import Encoder, Input, Modality
+from clx.modalities.text import Text
+from clx.modalities.text_context import Context, take
+from clx.pipelines.model.tower import Tower
+from clx.pipelines.system.errors import BadInput
+
+TEMPERATURE = 0.07
+"""What scores are divided by where nothing is known of the towers: where CLIP begins."""
+SPREAD = 0.02
+"""Deviation of the vectors that begin at random, as in CoOp."""
+
+
+class Prompts(nn.Module):
+    """The learned prompts of one column of texts: `rows` `[count, n, C]`, and as many `negative` ones where asked for.
+
+    What an item with the unit row q scores is sum_k w_k(q) (q.t_k - q.t'_k) / temperature, t_k and t'_k the unit rows
+    of the label by prompt k and its negative one. The w_k are 1 / count; with a router those of its softmax over the
+    highest of a linear layer of q.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, modality: Text, encoder: Encoder, embed_dim: int, load: bool) -> None:
+        super().__init__()
+        options = modality.learned
+        assert options is not None
+        self.count, self.tokens, self.top = options.get("count", 1), options["tokens"], options.get("router")
+        self.at = modality.context_at
+        _ = modality.room  # or there is none
+        embedding = encoder.embedding
+        assert isinstance(embedding, nn.Module)
+        width = embedding.weight.shape[1]  # type: ignore[index]
+        self.rows = nn.Parameter(SPREAD * torch.randn(self.count, self.tokens, int(width)))
+        self.negative = nn.Parameter(SPREAD * torch.randn_like(self.rows)) if options.get("negative") else None
+        self.router = nn.Linear(embed_dim, self.count) if self.top else None
+        self.starts = [modality.numbers_of(text) for text in options.get("start", [])]
+        for text, numbers in zip(options.get("start", []), self.starts, strict=True):
+            if len(numbers) > self.tokens:
+                raise ValueError(
+                    f"prompt.start {text!r} has {len(numbers)} tokens, more than prompt.tokens = {self.tokens}"
+                )
+        self.given = options.get("temperature")
+        self.register_buffer("temperature", torch.tensor(self.given or own_temperature(modality, load)))
+        self.begin(embedding)
+
+    @torch.no_grad()
+    def begin(self, embedding: Any, temperature: float | None = None) -> None:
+        """Begin where the words of `start` are, by the embedded tokens of a tower whose weights are known now; and take
+        over a temperature, where none is given."""
+        for row, numbers in zip(self.rows, self.starts, strict=False):
+            row[: len(numbers)] = embedding.weight[torch.tensor(numbers, device=row.device)]
+        if temperature is not None and self.given is None:
+            self.temperature.fill_(temperature)
+
+    def contexts(self) -> list[Context]:
+        """Those of the prompts that say what applies."""
+        return [Context(row, self.at) for row in self.rows]
+
+    def every(self) -> list[Context]:
+        """Those of all prompts, the negative ones behind the others."""
+        more = [] if self.negative is None else [Context(row, self.at) for row in self.negative]
+        return self.contexts() + more
+
+    def weights(self, q: Tensor) -> Tensor:
+        """What each prompt counts for rows `[B, D]`, `[B, count]`, 1 in all."""
+        if self.router is None or self.top is None:
+            return q.new_full((len(q), self.count), 1 / self.count)
+        found: Tensor = self.router(normalize(q, dim=1))
+        chosen = found.topk(self.top, dim=1).indices
+        return found.masked_fill(
+            torch.ones_like(found, dtype=torch.bool).scatter(1, chosen, False), -torch.inf
+        ).softmax(1)
+
+    def asked(self, q: Tensor) -> Tensor:
+        """Queries `[B, D]` as rows `[B, P D]` whose dot product with a label's unit rows by `every` prompt, side by
+        side, is the score, not divided by the temperature."""
+        weights = self.weights(q)
+        weights = weights if self.negative is None else torch.cat([weights, -weights], 1)
+        return (weights[:, :, None] * q[:, None]).flatten(1)
+
+
+def own_temperature(modality: Text, load: bool) -> float:
+    """That of the pretrained model, else `TEMPERATURE`."""
+    family, _, name = modality.encoder.partition(":")
+    if family == "open_clip" and modality.weights and load:
+        return openclip.open_clip_scale(name, modality.weights)[0]
+    return TEMPERATURE
+
+
+def learned_prompts(
+    modalities: Mapping[str, Modality], towers: Callable[[str], Tower], embed_dim: int, load: bool
+) -> dict[str, Prompts]:
+    """The prompts of all columns that learn some, whose towers are told of them. Raises `ValueError`."""
+    found: dict[str, Prompts] = {}
+    told = set()
+    for name, modality in modalities.items():
+        if not isinstance(modality, Text) or modality.learned is None:
+            continue
+        encoder = towers(name).encoder
+        try:
+            found[name] = Prompts(modality, encoder, embed_dim, load)
+        except ValueError as error:
+            raise ValueError(f"modalities.{name}.{error}") from None
+        if encoder not in told:
+            take(encoder.embedding)  # type: ignore[arg-type]
+            told.add(encoder)
+    return found
+
+
+def refuse_prompts(prompts: Mapping[str, nn.Module]) -> None:
+    """Raise `BadInput` for prompts that several processes are to learn together."""
+    for name in prompts:
+        raise BadInput(f"modalities.{name}.prompt is learned in one process, and these are several")
+
+
+class Words(nn.Module):
+    """A head without weights of its own: what it predicts of a row is its score for each label's name, by the prompts
+    of the column `by`, divided by their temperature. Tower and prompts of that column are given at each call."""
+
+    def __init__(self, by: str, modality: Modality, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.by, self.out_features = by, len(classes)
+        value = modality.collate([modality.read(name) for name in classes])
+        self.keys = list(value)
+        for key, part in value.items():
+            self.register_buffer(f"names_{key}", part, persistent=False)
+        self.known: tuple[Any, Tensor] | None = None
+        """In use, what the rows were computed from, and the rows."""
+
+    def names(self) -> Input:
+        """The labels' names as a batch."""
+        return {key: self.get_buffer(f"names_{key}") for key in self.keys}
+
+    def train(self, mode: bool = True) -> "Words":
+        self.known = None
+        super().train(mode)
+        return self
+
+    def rows(self, tower: Tower, prompts: Prompts) -> Tensor:
+        """Unit rows of the labels, as `label_rows` gives them; outside of training computed once for the same
+        weights."""
+        if torch.is_grad_enabled() or self.training:
+            return label_rows(tower, prompts, self.names())
+        now = [(p.data_ptr(), p._version) for part in (tower, prompts) for p in part.parameters()]
+        if self.known is None or self.known[0] != now:
+            self.known = now, label_rows(tower, prompts, self.names())
+        return self.known[1]
+
+    def forward(self, z: Tensor, tower: Tower, prompts: Prompts) -> Tensor:
+        """`[B, C]` of embeddings `[B, D]`."""
+        return KnownWords(prompts, self.rows(tower, prompts))(z)  # type: ignore[no-any-return]
+
+
+class KnownWords(nn.Module):
+    """What a head of labels' names predicts `[B, C]` of embeddings `[B, D]`, with the rows of the names as they are."""
+
+    def __init__(self, prompts: Prompts, rows: Tensor) -> None:
+        super().__init__()
+        self.prompts = prompts
+        self.register_buffer("rows", rows)
+
+    def forward(self, z: Tensor) -> Tensor:
+        q = normalize(at_least_float32(z), dim=1)
+        said: Tensor = self.prompts.asked(q) @ self.get_buffer("rows").T / self.prompts.temperature
+        return said
+
+
+def label_rows(tower: Tower, prompts: Prompts, value: Input) -> Tensor:
+    """Unit rows of C collated texts by each of the P prompts of a column, side by side, `[C, P D]`, with gradients."""
+    each = [tower.head(tower.features(value, 0, [context])) for context in prompts.every()]
+    return torch.cat([normalize(at_least_float32(rows), dim=1) for rows in each], 1)

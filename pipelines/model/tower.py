@@ -1,0 +1,124 @@
+"""An encoder and the head behind it, for one modality."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from clx.losses.view_criterion import relevance
+from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
+from clx.modalities.text_context import Context, placed
+from clx.pipelines.model.checkpointing import recompute
+from clx.pipelines.model.chunks import encode
+from clx.pipelines.model.lora import adapt
+from clx.pipelines.model.projection import projection
+from clx.pipelines.model.rows_present import mean_of_rows, scatter_present
+
+Whole = Callable[..., Sequence[Tensor]]
+"""All rows of some tensors."""
+
+
+class Tower(nn.Module):
+    """An encoder, frozen as far as asked, and the head that projects into the shared space."""
+
+    def __init__(self, modality: Modality, embed_dim: int, load: bool = True) -> None:
+        super().__init__()
+        self.chunk: int | None = None
+        """The most rows that are encoded at a time."""
+        self.short: Callable[[], None] | None = None
+        """Told that memory ran out while rows were encoded, whose features are then zeros; else that is an error."""
+        self.encoder: Encoder = modality.build_encoder(load or modality.lora is not None)
+        self.pair = modality.pair is not None
+        self.width = width = self.encoder.width * (4 if self.pair else 1)
+        """Of what the head gets."""
+        self.head = projection(modality, width, embed_dim)
+        self.view: LearnedView | None = modality.build_view()
+        blocks = self.encoder.blocks()
+        if modality.unlocked > len(blocks):
+            raise ValueError(f"unlocked = {modality.unlocked}, but the encoder has {len(blocks)} blocks")
+        self.frozen = blocks[: len(blocks) - modality.unlocked] if modality.freeze else []
+        if modality.lora is not None:
+            self.frozen = adapt(self.encoder, modality.lora)
+        if modality.checkpointing:
+            recompute(self.encoder)
+        self.locked = modality.freeze and not modality.unlocked
+        for block in self.frozen:
+            block.requires_grad_(False)
+        self.train()
+
+    def keep(self, part: Literal["encoder", "head"]) -> None:
+        """Leave a part as it is from now on, whatever the modality's `freeze` says."""
+        module = self.get_submodule(part)
+        module.requires_grad_(False)
+        self.frozen = [*self.frozen, module]
+        self.locked = self.locked or part == "encoder"
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Tower":
+        super().train(mode)
+        for block in self.frozen:  # frozen batch norms and dropout stay as they are in use
+            block.eval()
+        if self.locked:
+            self.encoder.eval()
+        return self
+
+    def forward(self, value: Input, contexts: Sequence[Context] = ()) -> Tensor:
+        """`[N, embed_dim]` for the N collated rows of one modality, or for their `features`, known already."""
+        return self.head(self.features(value, 0, contexts))  # type: ignore[no-any-return]
+
+    def features(self, value: Input, view: int = 0, contexts: Sequence[Context] = ()) -> Tensor:
+        """What the head gets, `[N, width]`, of rows of this view; of texts with learned prompts the mean by these."""
+        if "features" in value:
+            return value["features"]
+        if "of" in value:
+            each = self.features({key: part for key, part in value.items() if key != "of"}, view, contexts)
+            return mean_of_rows(each, value["of"])
+        if len(contexts) > 1:
+            return torch.stack([self.features(value, view, [context]) for context in contexts]).mean(0)
+        context = contexts[0] if contexts else None
+        # of a learned view or prompt the gradient goes through
+        learns = not self.locked or value["x"].requires_grad or (context is not None and context.rows.requires_grad)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+            run = partial(self._of_view, view, context)
+            features, *_ = encode(self.encoder, run, value, self.chunk, self.short)
+        if not self.pair:
+            return features
+        u, v = features.chunk(2)
+        return torch.cat([u, v, (u - v).abs(), u * v], 1)
+
+    def _of_view(self, view: int, context: Context | None, part: Input) -> tuple[Tensor]:
+        """Features of some rows; in backward they may be computed again, after other views."""
+        self.encoder.at_view(view)
+        with placed(context):
+            return (self.encoder(**(part if context is None else context.into(part))),)
+
+    def with_steps(
+        self, value: Input, view: int = 0, contexts: Sequence[Context] = ()
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `features`, each step pooled and projected by itself `[N, T, embed_dim]`, with mask `[N, T]`, and what the
+        head gets of each step `[N, T, width]`."""
+        encoder = self.encoder
+        assert isinstance(encoder, StepEncoder)
+        context = contexts[0] if contexts else None
+
+        def states(part: Input) -> tuple[Tensor, ...]:
+            encoder.at_view(view)
+            with placed(context):
+                return encoder.states(**(part if context is None else context.into(part)))
+
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (not self.locked or context is not None)):
+            features, single, mask = encode(encoder, states, value, self.chunk, self.short, trimmed=False)
+        each = self.head(single[mask])
+        return features, scatter_present(each, mask), mask, single
+
+    def relevance(self, value: Input, whole: Whole = lambda *tensors: tensors) -> Tensor:
+        """What the network that makes views is to lower, for series to make a view of. `whole` gives all rows of
+        tensors `[N, ...]` that are of these rows, where other processes have more."""
+        assert self.view is not None
+        varied, kept = self.view(**value)
+        with torch.no_grad():
+            plain = self.features(value)
+        x, v, kept, real = whole(plain, self.features(varied), kept, value["mask"])
+        return relevance(x, v, kept, real, self.view.sparsity)
