@@ -156,11 +156,11 @@ def climbing_noise(
 class InfoNCE(WeightedWithNegatives):
     """InfoNCE from the first of two names to the second, over all pairs in order.
 
-    With more `directions` all their similarities stand in one denominator; separate ones are `clip`. `noise` so many
-    rows of noise, drawn anew in each step, are negatives of every anchor, after climbing the loss by steps of `climb`
-    radians. `hardness` times a negative's cosine, as a constant, is added to its logit; with `rising` so much
-    of it as the share of the steps that are done, after the idea of PEG (Wu et al. 2023, arXiv 2311.11691, whose
-    formula is not published).
+    With more `directions` all their similarities stand in one denominator (GTE, arXiv 2308.03281); separate ones are
+    `clip`. `noise` rows of noise, drawn anew in each step, are negatives of every anchor, after climbing the loss by
+    steps of `climb` radians (DCLR, arXiv 2205.00656). `hardness` times a negative's cosine, as a constant, is added to
+    its logit (LLaVE, arXiv 2503.04812); with `rising` so much of it as the share of the steps that are done, after the
+    idea of PEG (Wu et al. 2023, arXiv 2311.11691, whose formula is not published).
 
     Example:
         >>> image, text = torch.eye(4), torch.eye(4)

@@ -114,7 +114,7 @@ class LaSO(Loss):
     paper = "Alfassy et al. 2019, arXiv 1902.09811"
     formula = (
         "BCE of c(a), c(b), c(S(a,b)), c(I(a,b)), c(U(a,b)) and of a again, U(S(a, I(b,a)), I(a,b)), with the sets of "
-        "labels that they stand for, + laws (BCE of 10 more ways to these sets + 10 mean squares between two ways)"
+        "labels that they stand for, + laws (BCE of 12 more ways to these sets + 10 mean squares between two ways)"
     )
     cost = "time O(B D^2), memory O(B D); 18 passes of networks of two layers and more"
     use = "rows have sets of labels, some of few rows: features for combinations that no row shows"

@@ -5,7 +5,7 @@ from typing import Any
 
 from clx.pipelines.config.task_names import Task
 
-PAIR_SCORING = ("cosent",)
+PAIR_SCORING = ("angle", "codiemb", "cosent")
 """Objectives by which `data.target` is the score of a pair of inputs."""
 SET_HEADS = ("asymmetric", "binary-cross-entropy", "label-ranking", "mlcd", "sparsemax")
 """Objectives of a head that says which labels of a set apply."""

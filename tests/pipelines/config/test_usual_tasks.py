@@ -3,9 +3,17 @@
 import pytest
 
 from clx.losses.base import LOSSES
-from clx.pipelines.config.usual_tasks import CLASS_HEADS, HEADS, SET_HEADS, unfit, usual_tasks
+from clx.losses.cosent import CoSENT
+from clx.pipelines.config.usual_tasks import CLASS_HEADS, HEADS, PAIR_SCORING, SET_HEADS, unfit, usual_tasks
 
 TRAINED = {name for name, loss in LOSSES.items() if loss.trains_predictions}
+
+
+def test_every_loss_of_scored_pairs_is_named_and_evaluated_by_their_scores() -> None:
+    assert {*PAIR_SCORING} == {name for name, loss in LOSSES.items() if issubclass(loss, CoSENT)}
+    texts = {"one": {"kind": "text"}, "other": {"like": "one"}}
+    for name in PAIR_SCORING:
+        assert usual_tasks([name], texts, label=False, target=True, horizon=False) == ["sts"]
 
 
 def test_every_loss_that_trains_a_head_is_named() -> None:
