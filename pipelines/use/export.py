@@ -4,8 +4,9 @@
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,14 +27,20 @@ from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.durable_files import write_text
 from clx.pipelines.system.errors import BadInput, Refused
 from clx.pipelines.use.export_description import about, describe
-from clx.pipelines.use.export_onnx import Unfit, require_onnx, session, to_onnx
-from clx.pipelines.use.exported import Exported, compare
+from clx.pipelines.use.export_onnx import Unfit, require_onnx, session, to_int8, to_onnx
+from clx.pipelines.use.export_peers import to_open_clip, to_sentence_transformers
+from clx.pipelines.use.exported import Exported, agreement, compare
 
-Format = Literal["onnx", "safetensors"]
+Format = Literal["onnx", "safetensors", "sentence-transformers", "open_clip"]
+FORMATS = ("onnx", "safetensors", "sentence-transformers", "open_clip")
 ROWS = 38
 """Rows that outputs are compared on: one alone, five, and the others."""
 TOLERANCE = 1e-4
 """How far an exported output may be from the run's, relative to the largest output."""
+MANY = 1000
+"""Rows that int8 is judged by, at most."""
+Way = Callable[[str, Exported, list[Input]], tuple[str, Any]]
+"""Writes a modality, and gives its file and how to ask it."""
 
 
 def export(
@@ -44,6 +51,7 @@ def export(
     checkpoint: str = "best",
     data: str | None = None,
     split: str | None = None,
+    int8: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Write a run's encoders into the folder `out`, with `clx.json` on what stays outside of them.
 
@@ -52,18 +60,22 @@ def export(
 
     Args:
         folder: a run folder.
-        form: `onnx`, a graph per modality, or `safetensors`, weights per modality in what any command takes as a run.
+        form: `onnx`, a graph per modality; `safetensors`, weights per modality in what any command takes as a run;
+            `sentence-transformers` or `open_clip`, a folder that this library opens.
         out: a new folder, or one of an earlier export.
         checkpoint: `best`, `last`, or a step.
         data: rows to compare outputs on, at least six of each modality; the run's own when None.
         split: of these; test, else val, when None.
+        int8: whether an `onnx` graph multiplies in 8 bits. Its row then has what this costs: see `agreement`.
 
     Yields a row per modality: its file, which those of one tower share, the largest difference `difference` of its
     outputs from the run's over real rows, or `error`, why it cannot be exported. Raises `Refused` when a file gives
-    something else than the run, and `BadInput`.
+    something else than the run, unless `int8`, and `BadInput`.
     """
     if form == "onnx":
         require_onnx()
+    elif int8:
+        raise BadInput(f"--int8 is of --format onnx, and this is {form}")
     refuse_other(out, folder)
     run = open_model(folder, checkpoint=checkpoint, device="cpu", only_run=True).merged()
     (manifest,) = choose(run.config.data, run.config.train.seed, data, split).values()
@@ -73,34 +85,62 @@ def export(
     write_text(out / "clx.json", text)  # the mark, whatever ends this call
     for leftover in [*out.glob("*.onnx"), *out.glob("*.safetensors"), out / META]:
         leftover.unlink(missing_ok=True)
-    again = rebuilt(run, folder, out) if form == "safetensors" else None
+    way = way_of(form, run, folder, out, int8)
     own = {*run.model.towers, *run.model.prompts}  # a column with a learned prompt is a graph of its own
     for name in (name for name in run.scored() if name in own):
         modality = run.modalities[name]
-        file = name if form == "onnx" else modality.like or name
-        row: dict[str, Any] = {"modality": name, "encoder": modality.encoder, "file": f"{file}.{form}"}
+        row: dict[str, Any] = {"modality": name, "encoder": modality.encoder}
         inputs = list(samples(run, manifest, name))
         module = Exported(run, name).eval()
+        if form in ("sentence-transformers", "open_clip"):
+            module.predictor = None
         try:
-            if again is None:
-                to_onnx(module, inputs, out / f"{name}.onnx")
-                call = session(out / f"{name}.onnx")
-            else:
-                call = Exported(again, name).eval()
+            row["file"], call = way(name, module, inputs)
             row |= compare(module, call, inputs)
+            if int8:
+                row |= agreement(module, call, samples(run, manifest, name, MANY, halves=False))
             row["bytes"] = (out / row["file"]).stat().st_size
             description["modalities"][name] = describe(modality, module, inputs[0]) | row
         except Unfit as reason:
-            (out / row["file"]).unlink(missing_ok=True)
+            (out / f"{name}.onnx").unlink(missing_ok=True)
             row |= {"file": None, "error": str(reason)}
         yield row
-        if (row.get("difference") or 0.0) > TOLERANCE:
+        if not int8 and (row.get("difference") or 0.0) > TOLERANCE:
             raise Refused(f"{out / row['file']} gives outputs that differ from the run's by {row['difference']:.2g}")
         for other in (n for n, m in run.scored().items() if m.like == name and n not in own):  # the same file
             description["modalities"][other] = description["modalities"].get(name, {}) | {"modality": other}
             yield row | {"modality": other}
     write_text(out / "clx.json", json.dumps(description, indent=1, ensure_ascii=False))
     write_text(out / CARD, card(folder))
+
+
+def way_of(form: Format, run: Run, folder: Path, out: Path, int8: bool) -> Way:
+    """How a modality is written in a format."""
+    if form == "onnx":
+
+        def graph(name: str, module: Exported, inputs: list[Input]) -> tuple[str, Any]:
+            path = out / f"{name}.onnx"
+            to_onnx(module, inputs, path)
+            if int8:
+                to_int8(path)
+            return path.name, session(path)
+
+        return graph
+    if form == "safetensors":
+        again = rebuilt(run, folder, out)
+        file = {name: f"{modality.like or name}.safetensors" for name, modality in run.modalities.items()}
+        return lambda name, module, inputs: (file[name], Exported(again, name).eval())
+    towers = [name for name in run.model.towers if name in run.scored()]
+    if form == "open_clip":
+        pair = cache(lambda: to_open_clip(run, towers, out))
+        return lambda name, module, inputs: ("open_clip_model.safetensors", pair()[name])
+    texts = [name for name in towers if run.modalities[name].kind == "text"]
+
+    def library(name: str, module: Exported, inputs: list[Input]) -> tuple[str, Any]:
+        place = "" if len(texts) == 1 else f"{name}/"
+        return f"{place}model.safetensors", to_sentence_transformers(run, name, out / place)
+
+    return library
 
 
 def refuse_other(out: Path, folder: Path) -> None:
@@ -111,8 +151,9 @@ def refuse_other(out: Path, folder: Path) -> None:
         raise BadInput(f"{out} is what is to be exported: choose another --out")
 
 
-def samples(run: Run, manifest: Manifest, name: str) -> Iterator[Input]:
-    """Real rows of one modality: one alone, five together, and more; where lengths vary, five cut to half as well.
+def samples(run: Run, manifest: Manifest, name: str, most: int = ROWS, halves: bool = True) -> Iterator[Input]:
+    """Real rows of one modality: one alone, five together, and more, `most` in all; where lengths vary, with
+    `halves` five cut to half as well.
 
     Raises `BadInput` when there are fewer than six.
     """
@@ -124,7 +165,7 @@ def samples(run: Run, manifest: Manifest, name: str) -> Iterator[Input]:
     for batch in batches(data, once(len(data), 1)):
         if name in batch.inputs:
             row_numbers.append(batch.sample_id)
-        if len(row_numbers) == ROWS:
+        if len(row_numbers) == most:
             break
     if len(row_numbers) < 6:
         raise BadInput(
@@ -138,7 +179,7 @@ def samples(run: Run, manifest: Manifest, name: str) -> Iterator[Input]:
         value = first_of_each(batch.inputs[name])
         yield value | {"x": floats(value["x"])}
     five = first_of_each(next(batches(data, keys[1:2])).inputs[name])
-    if "mask" in five and five["mask"].shape[1] > 3:
+    if halves and "mask" in five and five["mask"].shape[1] > 3:
         half = -(-five["mask"].shape[1] // 2)
         yield {key: value[:, :half] for key, value in five.items()}
 

@@ -62,6 +62,19 @@ def to_onnx(module: Exported, inputs: list[Input], path: Path) -> None:
         raise Unfit(f"torch's exporter cannot trace it: {reason[:200]}") from None
 
 
+def to_int8(path: Path) -> None:
+    """Let a graph multiply in 8 bits: weights once, what comes in as it comes. Raises `Unfit`."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    made = path.with_suffix(".int8")
+    try:
+        with quiet():
+            quantize_dynamic(path, made, weight_type=QuantType.QUInt8)  # convolutions know no signed weights
+    except Exception as error:  # the library fails in as many ways as there are operations
+        raise Unfit(f"onnxruntime cannot make it int8: {' '.join(str(error).split())[:200]}") from None
+    made.replace(path)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the exporter's own talk."""

@@ -1,5 +1,6 @@
 """A tower as an export has it, and what it takes and gives."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -50,6 +51,23 @@ def fitted(value: Input, length: int | None) -> Input:
     x, mask = value["x"][:, :length], value["mask"][:, :length]
     more = length - x.shape[1]
     return {"x": F.pad(x, (0, 0, 0, more) if x.ndim == 3 else (0, more)), "mask": F.pad(mask, (0, more))}
+
+
+@torch.no_grad()
+def agreement(module: Exported, call: Any, inputs: Iterable[Input]) -> dict[str, float]:
+    """How near embeddings of rows come to those of the run: `cosine` to them on average, and `same_nearest`, the share
+    of rows whose nearest other row stays the same."""
+    length = fixed_length(module)
+    ours, theirs = [], []
+    for value in inputs:
+        ours.append(module(**value)[0])
+        theirs.append(F.normalize(call(**fitted(value, length))[0], dim=-1))
+    one, other = torch.cat(ours), torch.cat(theirs)
+    nearest = [(z @ z.T).fill_diagonal_(-2).argmax(1) for z in (one, other)]
+    return {
+        "cosine": (one * other).sum(1).mean().item(),
+        "same_nearest": (nearest[0] == nearest[1]).float().mean().item(),
+    }
 
 
 @torch.no_grad()

@@ -73,16 +73,17 @@ def set_columns(run: Run, columns: Mapping[str, str]) -> None:
 
 
 def one_item(run: Run, cells: Mapping[str, str]) -> Iterator[Item]:
-    """The one thing given by several of its modalities, by kind."""
+    """The one thing given by several of its modalities, by name or, the first of it, by kind."""
     item: dict[str, Any] = {}
-    for kind, text in cells.items():
-        names = run.readers(kind)
-        if not names:
-            raise BadInput(f"--{kind}: this run has no {kind} modality; it has {', '.join(run.modalities)}")
+    for key, text in cells.items():
+        name = key if key in run.modalities else next(iter(run.readers(key)), None)
+        if name is None:
+            raise BadInput(f"--{key}: this run has no {key} modality; it has {', '.join(run.modalities)}")
+        kind = run.modalities[name].kind
         if kind == "table":
-            item[names[0]] = table_row(run, names[0], Path(text))
+            item[name] = table_row(run, name, Path(text))
         else:
-            item[names[0]] = text if kind == "text" else Path(text)
+            item[name] = text if kind == "text" else Path(text)
     yield "+".join(cells.values()), item
 
 

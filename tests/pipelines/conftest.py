@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import small_models as made_models
 from command import Command
+from conftest import Once
 from recordings import learn
 from samples import png, wav
 
@@ -19,6 +21,16 @@ SENTENCES = [
     ("ü", "u and v", 1),
     ("one two", "two one", 4),
 ]
+
+
+@pytest.fixture(scope="session")
+def small_models(once: Once) -> Path:
+    """Small models with random weights: of timm, open_clip and transformers."""
+    import open_clip
+
+    made = once("small_models", made_models.write)
+    open_clip.add_model_config(made / "clx-lora.json")
+    return made
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
+from clx import use
 from clx.modalities.base import Encoder
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import choose
@@ -170,3 +172,86 @@ def test_names_of_modalities_stay_in_the_folder(tmp_path: Path, silent: Any, nam
     with pytest.raises(BadInput, match=said):
         list(export.export(tmp_path / "run", "safetensors", tmp_path / "out"))
     assert not list(tmp_path.rglob("x*"))
+
+
+def test_int8_says_what_it_costs(clx: Command, tmp_path: Path, silent: Any) -> None:
+    need_onnx()
+    config = {
+        "data": {"train": "sklearn:wine", "label": "label"},
+        "modalities": {"table": {"columns": ["*"], "width": 32, "views": 2}},
+        "embed_dim": 8,
+        "objective": {"name": "supcon"},
+        "train": {"steps": 1, "batch_size": 16},
+        "eval": [],
+    }
+    train(Config.model_validate(config), tmp_path / "run", silent)
+    done = clx("export", tmp_path / "run", "--format", "onnx", "--int8", "-o", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert "keep their nearest" in done.stderr
+    assert 0.9 < row["cosine"] < 1
+    assert row["difference"] > 0
+    assert 0 < row["same_nearest"] <= 1
+    assert clx("export", tmp_path / "run", "--format", "safetensors", "--int8", "-o", tmp_path / "no").returncode == 2
+
+
+@pytest.mark.parametrize("head", ["linear", "none"])
+def test_open_clip_opens_a_pair_of_its_towers(
+    small_models: Path, files: Path, tmp_path: Path, silent: Any, head: str
+) -> None:
+    open_clip = pytest.importorskip("open_clip")
+    name, weights = "clx-lora", small_models / "clip.pt"
+    tower = {"encoder": f"open_clip:{name}", "pretrained": str(weights), "head": head}
+    config = {
+        "data": {"train": str(files / "manifest.csv")},
+        "modalities": {"image": tower, "text": dict(tower)},
+        "embed_dim": 32 if head == "none" else 16,
+        "objective": {"name": "siglip"},
+        "train": {"steps": 1, "batch_size": 8},
+        "eval": [],
+    }
+    train(Config.model_validate(config), tmp_path / "run", silent)
+    rows = list(export.export(tmp_path / "run", "open_clip", tmp_path / "out"))
+    assert all(row["difference"] < 1e-5 for row in rows)
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
+    picture = files / "image" / "05400.png"
+    with torch.no_grad():
+        pixels = transform(Image.open(picture).convert("RGB"))[None]
+        z = (
+            model.encode_image(pixels, normalize=True),
+            model.encode_text(open_clip.get_tokenizer(name)(["seven"]), True),
+        )
+    ours = use.embed(tmp_path / "run", [{"image": str(picture), "text": "seven"}])
+    for mine, theirs in zip((ours["image"], ours["text"]), z, strict=True):
+        assert F.normalize(torch.from_numpy(mine), dim=1) == pytest.approx(theirs, abs=1e-5)
+    run = checkpoint.load(tmp_path / "run")
+    assert model.logit_scale.exp().item() == pytest.approx(1 / run.objective.leading.tau.item(), rel=1e-5)
+    assert model.logit_bias.item() == pytest.approx(run.objective.leading.scale()[1], rel=1e-5)
+
+
+def test_sentence_transformers_opens_a_text_tower(tmp_path: Path, small_models: Path, silent: Any) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    texts = [f"{colour} {thing}" for colour in ("one", "two", "three") for thing in ("one", "two", "three", "fox")]
+    (tmp_path / "rows.csv").write_text("first,second\n" + "".join(f"{t},{t} there\n" for t in texts))
+    text = {"kind": "text", "encoder": f"hf:{small_models / 'bert'}", "templates": ["query: {}"], "pooling": "cls"}
+    config = {
+        "data": {"train": str(tmp_path / "rows.csv")},
+        "modalities": {"first": text, "second": {"kind": "text", "like": "first"}},
+        "embed_dim": 8,
+        "objective": {"name": "clip"},
+        "train": {"steps": 1, "batch_size": 8},
+        "eval": [],
+    }
+    train(Config.model_validate(config), tmp_path / "run", silent)
+    rows = list(export.export(tmp_path / "run", "sentence-transformers", tmp_path / "out"))
+    assert [row["file"] for row in rows] == ["model.safetensors"] * 2
+    theirs = library.SentenceTransformer(str(tmp_path / "out"), device="cpu").encode(texts)
+    ours = use.embed(tmp_path / "run", [{"first": t} for t in texts])["first"]
+    assert F.normalize(torch.from_numpy(ours), dim=1) == pytest.approx(torch.from_numpy(theirs), abs=1e-5)
+
+
+def test_what_another_library_cannot_open_is_named(clx: Command, digits_run: Path, tmp_path: Path) -> None:
+    for form, said in (("open_clip", "towers of one model, open_clip:NAME"), ("sentence-transformers", "hf:NAME")):
+        done = clx("export", digits_run, "--format", form, "-o", tmp_path / form)
+        assert done.returncode == 1
+        assert said in done.stderr
