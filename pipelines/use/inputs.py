@@ -80,10 +80,7 @@ def one_item(run: Run, cells: Mapping[str, str]) -> Iterator[Item]:
         if name is None:
             raise BadInput(f"--{key}: this run has no {key} modality; it has {', '.join(run.modalities)}")
         kind = run.modalities[name].kind
-        if kind == "table":
-            item[name] = table_row(run, name, Path(text))
-        else:
-            item[name] = text if kind == "text" else Path(text)
+        item[name] = table_row(run, name, Path(text)) if kind == "table" else text if kind == "text" else Path(text)
     yield "+".join(cells.values()), item
 
 
