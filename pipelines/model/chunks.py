@@ -63,8 +63,10 @@ def encode(
 
 
 def _encode(encoder: Encoder, run: Encode, value: Input, chunk: int | None, trimmed: bool) -> tuple[Tensor, ...]:
+    if torch.compiler.is_exporting():  # a graph is of any number of rows
+        return run(value)
     again = chunk is not None and len(value["x"]) > chunk and torch.is_grad_enabled()
-    groups = groups_of(value, chunk, encoder.group_worth if trimmed and not torch.compiler.is_exporting() else 0)
+    groups = groups_of(value, chunk, encoder.group_worth if trimmed else 0)
     if len(groups) == 1:
         return run(value)
     parts = [_again(encoder, run, part) if again else run(part) for part in (taken(value, *each) for each in groups)]
