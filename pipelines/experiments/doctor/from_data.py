@@ -88,9 +88,10 @@ def content_at(manifest: Manifest, i: int, name: str, modality: Modality) -> int
 
 def empty(opened: Opened, cells: dict[str, list[int | None]]) -> Iterator[Row]:
     """Inputs that are the same in every row, or missing in most."""
+    inputs = spread(opened.run.modalities)
     for name, each in cells.items():
         known = [one for one in each if one is not None]
-        column = column_of(name, opened.run.modalities[name])
+        column = column_of(name, inputs[name])
         of = f"modalities.{name} ({column if isinstance(column, str) else ', '.join(column[:5])})"
         if len(known) < (1 - EMPTY) * len(each):
             said = f"{of}: {len(each) - len(known)} of {len(each)} rows have none, so it is hardly ever trained"
@@ -109,12 +110,13 @@ def empty(opened: Opened, cells: dict[str, list[int | None]]) -> Iterator[Row]:
 def equal_negatives(opened: Opened, cells: dict[str, list[int | None]]) -> Iterator[Row]:
     """The share of a row's negatives that are equal to its partner, where a loss takes them for wrong answers."""
     contrastive = []
-    for term, loss in zip(opened.config.objective, opened.run.objective.losses, strict=True):
+    for k, (term, loss) in enumerate(zip(opened.config.objective, opened.run.objective.losses, strict=True)):
         assert isinstance(loss, Loss)
         excluded = getattr(loss, "exclude", "none")
         if "pairs" in loss.fits and len(opened.config.inputs_of(term)) > 1 and not isinstance(excluded, dict):
-            contrastive.append((term, loss, excluded))
-    for term, _, excluded in contrastive:
+            key = "objective" if len(opened.config.objective) == 1 else f"objective.{k}"
+            contrastive.append((term, f"-s {key}.exclude=labels" if hasattr(loss, "exclude") else None, excluded))
+    for term, by_label, excluded in contrastive:
         if excluded == "labels" or opened.config.train.batches is not None:
             continue
         for name in opened.config.inputs_of(term):
@@ -124,7 +126,7 @@ def equal_negatives(opened: Opened, cells: dict[str, list[int | None]]) -> Itera
             of = f"{share:.1%} of the negatives of {term.name} are equal to the partner in {name}"
             column = column_of(name, opened.run.modalities[name])
             distinct = f"-s 'train.batches={{distinct: {column}}}'"
-            fix = "-s objective.exclude=labels" if opened.config.data.label else distinct
+            fix = by_label if opened.config.data.label and by_label else distinct
             if excluded == "repeats" and opened.trainer.rows.repeats is not None:
                 continue
             level = "problem" if share >= MANY_EQUAL else "note"

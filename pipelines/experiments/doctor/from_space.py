@@ -147,6 +147,7 @@ def of_another_kind(opened: Opened, train: Embedded, other: Embedded) -> Iterato
     area = float(((differences > 0).double() + (differences == 0) / 2).mean())
     said = f"embeddings tell val from training rows with an area under the curve of {area:.2f} (0.5 is chance)"
     if area > OTHER:
-        yield row("val rows", f"of another kind: {said}", "problem", "draw val from the same source: -s data.val=0.1")
+        advice = "draw val from the same source: -s data.val.fraction=0.1"
+        yield row("val rows", f"of another kind: {said}", "problem", advice)
     else:
         yield row("val rows", said)

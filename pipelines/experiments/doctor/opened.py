@@ -12,7 +12,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import inputs_of
 from clx.pipelines.data.splits import load_splits
-from clx.pipelines.model.build import Run
+from clx.pipelines.model.build import Run, build
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs.folder import BAD_ROWS, METRICS
 from clx.pipelines.runs.stages import folder_before
@@ -20,6 +20,7 @@ from clx.pipelines.system.errors import BadInput, ClxWarning
 from clx.pipelines.training.schedule import plan
 from clx.pipelines.training.step import Learner
 from clx.pipelines.training.trainer import Trainer
+from clx.pipelines.training.transfer import take_over
 
 
 @dataclass
@@ -75,12 +76,13 @@ def trainer_of(
     """
     if steps is not None:
         config = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})
-    facts = checkpoint.read_facts(out)
-    from clx.pipelines.model.build import build
-
-    run = build(config, facts) if load else checkpoint.rebuild(out, config, facts)
-    run.before = folder_before(config, out)
+    facts, before = checkpoint.read_facts(out), folder_before(config, out)
     splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
+    if load and before is not None:  # it begins with the weights of the stage before
+        run = take_over(config, splits, before, lambda text: None)
+    else:
+        run = build(config, facts) if load else checkpoint.rebuild(out, config, facts)
+    run.before = before
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ClxWarning)  # of parts that learn nothing, which is a finding
         trainer = Trainer(run, splits, plan(config, len(splits["train"])), out)
@@ -96,7 +98,10 @@ def open_run(out: Path, device: str | None = None) -> Opened:
     step = 0
     if saved:
         newest = checkpoint.last(out)
-        checkpoint.restore(newest, *trainer.learner.used)
+        learner = trainer.learner
+        checkpoint.restore(newest, *learner.used)
+        if learner.ema is not None:  # what is looked at beside these is the same
+            checkpoint.restore(newest, learner.model, learner.objective)
         step = newest.step
     bad = [line for line in read_lines(out / BAD_ROWS) if line.get("split") == "train"]
     return Opened(out, config, trainer, splits, step, read_lines(out / METRICS), len(bad))
