@@ -12,7 +12,7 @@ from clx.modalities.numbers import number
 from clx.pipelines.batches.cells import ASKED, are_elsewhere, ask_for, cell_of, cells, read_cell
 from clx.pipelines.batches.check_content import compare_content, compare_groups, compare_texts, content_digest
 from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describe_column, describe_target
-from clx.pipelines.batches.columns import check_columns, column_of, said_of_readings, spread
+from clx.pipelines.batches.columns import asked_of, check_columns, column_of, has_columns, said_of_readings, spread
 from clx.pipelines.batches.cuts import cut_line, is_cut
 from clx.pipelines.batches.findings import Findings
 from clx.pipelines.batches.meetings import meetings_of
@@ -65,8 +65,8 @@ def check_source(
     else:
         raise BadInput("name the data to check, or a config with --config")
     modalities = make_modalities(known)
-    for manifest in splits.values():
-        check_columns(known, modalities, manifest)
+    for split, manifest in splits.items():
+        check_columns(known, asked_of(known, modalities, split), manifest)
     data, told = known.data, telling_columns(known, modalities, splits["train"])
     report = check(
         splits, modalities, data.label, data.target, step, data.bin_width, data.several, told, groups_of(known)
@@ -152,12 +152,15 @@ def _open_all(
     classes: dict[str, Counter[str]] = {split: Counter() for split in splits}
     total, done = sum(map(len, splits.values())), 0
     for split, manifest in splits.items():
-        far = are_elsewhere(manifest, modalities)
+        there = {name: modality for name, modality in modalities.items() if has_columns(manifest, name, modality)}
+        for name in modalities.keys() - there:  # only negatives, of test rows
+            found[split][name].missing = len(manifest)
+        far = are_elsewhere(manifest, there)
         for i in range(len(manifest)):
             if far and i % ASKED == 0:
-                ask_for(manifest, range(i, min(i + ASKED, len(manifest))), dict(modalities))
+                ask_for(manifest, range(i, min(i + ASKED, len(manifest))), there)
             row = manifest.row(i)
-            _check_row(manifest, i, row, modalities, found[split], findings)
+            _check_row(manifest, i, row, there, found[split], findings)
             for column in target:
                 _check_target(manifest, i, column, row[column], findings)
             if label and row[label] is not None:

@@ -41,6 +41,13 @@ def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: 
         require_column(column, "data.target", manifest)
 
 
+def asked_of(config: Config, modalities: Mapping[str, Modality], split: str) -> dict[str, Modality]:
+    """The modalities whose columns the rows of a split must have: test rows need none that is only negatives, which
+    nothing asks them for."""
+    unasked = config.only_negatives if split == "test" else frozenset[str]()
+    return {name: modality for name, modality in modalities.items() if name not in unasked}
+
+
 def decide_readings(config: Config, modality: Modality, manifest: Manifest) -> None:
     """How a table's columns of text are to be read, where the first manifest, that of training, has them."""
     assert isinstance(modality, Table)

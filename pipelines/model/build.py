@@ -18,7 +18,7 @@ from clx.losses.set_heads import SetHead
 from clx.modalities.base import Modality
 from clx.modalities.series import Series
 from clx.pipelines.batches.cells import cells
-from clx.pipelines.batches.columns import check_columns, refuse_answers, spread, view_names
+from clx.pipelines.batches.columns import asked_of, check_columns, refuse_answers, spread, view_names
 from clx.pipelines.batches.telling_columns import supervised_inputs
 from clx.pipelines.config.heads import head_of, heads_of
 from clx.pipelines.config.objects import make_losses, make_modalities, resolved, written_out
@@ -228,8 +228,8 @@ def checked(config: Config, splits: dict[str, Manifest]) -> tuple[Config, dict[s
     Raises `BadInput`. Nothing is learned from the data, and no model is made.
     """
     modalities, losses = make_modalities(config), make_losses(config)
-    for manifest in splits.values():
-        check_columns(config, modalities, manifest)
+    for split, manifest in splits.items():
+        check_columns(config, asked_of(config, modalities, split), manifest)
     data = config.data
     refuse_wrong_answers(splits, data.label, data.target, skip=data.on_bad_row == "skip")
     refuse_answers(config, modalities, supervised_inputs(config))

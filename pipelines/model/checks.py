@@ -25,6 +25,9 @@ from clx.pipelines.model.towers import Embedder, modality_of
 from clx.pipelines.model.widths import at_widths
 from clx.pipelines.system.errors import BadInput, ClxWarning
 
+SPOKEN = {"label_sets": "sets of labels", "predictions": "an answer to predict", "head": "an answer to predict"}
+"""What a loss needs of the data, in words, where its name is not one."""
+
 
 def try_objective(
     config: Config,
@@ -167,8 +170,9 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
                         f"loss {term.name!r} needs levels of the labels: set data.levels to what divides them, such as "
                         "/ in animal/dog/poodle"
                     )
+                what = SPOKEN.get(need, need)
                 columns = ", ".join(manifest.columns)
-                raise BadInput(f"loss {term.name!r} needs {need}: set {key} to a column of {manifest.name} ({columns})")
+                raise BadInput(f"loss {term.name!r} needs {what}: set {key} to a column of {manifest.name} ({columns})")
         either = needs - {"labels"} if "label_sets" in loss.needs() else needs
         check_label_shape(config, term.name, either, manifest)
         if "head" in needs and len(inputs := config.inputs_of(term)) > 1:

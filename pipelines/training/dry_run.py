@@ -10,6 +10,7 @@ from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.batches.meetings import meetings_of
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.secrets import without_secrets
+from clx.pipelines.data.imbalance import column_weights
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import inputs_of, warn_of_leaks
 from clx.pipelines.data.splits import load_splits
@@ -29,6 +30,7 @@ def dry_run(config: Config) -> dict[str, Any]:
     planned = plan(config, len(splits["train"]))
     checked = check_stages(config, splits) if config.stages else None
     run = prepare(config, splits) if checked is None else checked.last
+    column_weights(run.config.data, splits["train"])  # as training does, which refuses what is no weight
     meetings = meetings_of(run.config, splits["train"])
     learned = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in run.model.parameters() if not p.requires_grad)

@@ -177,9 +177,12 @@ class Trainer:
             nonfinite.keep(self.out, self.learner, update, batch, self.group.size if self.group else 1, self.writes)
             self.say(f"step {self.step} was not finite and is kept: clx doctor {self.out} --replay says where it began")
         if self.course.bad_steps > self.settings.bad_steps:
+            saved = "no checkpoint was saved before"
+            if self.saving.step >= 0:
+                saved = f"the last checkpoint, of step {self.saving.step}, is kept in {self.out}/checkpoints"
             raise Refused(
                 f"{self.course.bad_steps} steps had a non-finite loss or gradient (train.bad_steps is "
-                f"{self.settings.bad_steps}); the last good checkpoint is kept in {self.out}/checkpoints, the first of "
+                f"{self.settings.bad_steps}); {saved}, the first of "
                 f"these steps in {self.out}/nonfinite: clx doctor {self.out} --replay says where it began"
             )
 

@@ -12,6 +12,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.model.build import prepare
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.training.dry_run import dry_run
 from clx.pipelines.training.rows import training_rows
 from trained import trainer_of
 
@@ -77,3 +78,8 @@ def test_refused(tmp_path: Path, objective: str, scores: list[Any], column: str,
     splits = load_splits(made.data, 0)
     with pytest.raises(BadInput, match=said):
         training_rows(prepare(made, splits), splits["train"])
+
+
+def test_a_dry_run_refuses_what_training_would(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="row 1, column score: 'much' is not a number"):
+        dry_run(config(tmp_path, "clip", ["much"]))

@@ -14,10 +14,12 @@ from clx.losses.infonce import infonce
 from clx.losses.primitives.edits import DifferentIds
 from clx.losses.primitives.functional import unit
 from clx.modalities.draws import Draws
+from clx.pipelines.batches.check import check_source
 from clx.pipelines.config.load import dump, load_config
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.evaluation.embeddings import embed_manifest
+from clx.pipelines.experiments.doctor.examine import examine_run
 from clx.pipelines.experiments.train import train
 from clx.pipelines.model.build import prepare
 from clx.pipelines.runs import checkpoint
@@ -287,3 +289,17 @@ def test_a_tower_in_no_term_is_warned_of(tmp_path: Path) -> None:
         trainer_of(Config.model_validate(raw), tmp_path / "run")
     raw["modalities"]["idle"] = {"like": "anchor", "column": "neg_1"}  # whose tower learns
     trainer_of(Config.model_validate(raw), tmp_path / "run")
+
+
+def test_test_rows_need_no_columns_that_are_only_negatives(tmp_path: Path, silent: Progress) -> None:
+    (tmp_path / "test.csv").write_text("anchor,positive\na dog,one dog\nit rains,rain falls\nhe reads,he is reading\n")
+    raw = raw_config(tmp_path, eval=["retrieval"])
+    raw["data"]["test"] = str(tmp_path / "test.csv")
+    found = train(Config.model_validate(raw), tmp_path / "run", silent)
+    assert found["evaluation"]["split"] == "test"
+    report = check_source(None, str(tmp_path / "run" / "config.yaml"))
+    assert report["ok"], report["findings"]
+    inputs = report["splits"]["test"]["inputs"]
+    assert [inputs[name]["missing"] for name in ("anchor", "wrong/0", "wrong/1")] == [0, 3, 3]
+    rows = (line for line in examine_run(tmp_path / "run") if line["check"] == "inputs")
+    assert "modalities.wrong/1 (neg_2)" in "".join(line["value"] for line in rows)

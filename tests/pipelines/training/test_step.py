@@ -42,9 +42,12 @@ def test_non_finite_steps_are_skipped_then_refused(
     assert len(json.loads(skipped[0])["rows"]) == 32
     assert all(torch.isfinite(t).all() for t in weights(tmp_path / "few").values())
     broken.update(range(4, 6))
-    with pytest.raises(Refused, match="non-finite"):
+    with pytest.raises(Refused, match="the last checkpoint, of step 3, is kept in"):
         train(make_config(eval=[], train__bad_steps=2), tmp_path / "many", silent)
     assert checkpoint.last(tmp_path / "many").step == 3
+    broken.update(range(4))
+    with pytest.raises(Refused, match=r"\(train.bad_steps is 2\); no checkpoint was saved before, the first of these"):
+        train(make_config(eval=[], train__bad_steps=2), tmp_path / "none", silent)
 
 
 def test_frozen_towers_do_not_move(tmp_path: Path, make_config: Make, silent: Any) -> None:
