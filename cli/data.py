@@ -108,7 +108,10 @@ def thin(
     target: Annotated[str | None, typer.Option(help="Column of numbers to thin by.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of classes to thin by: each is a bin.")] = None,
     ratio: Annotated[float, typer.Option(min=1, help="Training rows in the densest bin for one in the rarest.")] = 50,
-    bins: Annotated[int, typer.Option(min=2, max=1_000_000, help="Bins of equal width over the target's range.")] = 20,
+    bins: Annotated[
+        int | None,
+        typer.Option(min=2, max=1_000_000, help="Bins of equal width over the target's range [default: 20]."),
+    ] = None,
     most: Annotated[
         int | None, typer.Option(min=1, help="Training rows of the densest bin, at most [default: all].")
     ] = None,

@@ -12,6 +12,9 @@ from clx.pipelines.data.splits import load_manifest
 from clx.pipelines.system.durable_files import replacing
 from clx.pipelines.system.errors import BadInput
 
+BINS = 20
+"""Of a target's range, where nothing is said."""
+
 
 def thin(
     source: str,
@@ -20,7 +23,7 @@ def thin(
     label: str | None = None,
     *,
     ratio: float,
-    bins: int = 20,
+    bins: int | None = None,
     most: int | None = None,
     held_out: float,
     seed: int,
@@ -32,12 +35,15 @@ def thin(
     """
     if (target is None) == (label is None):
         raise BadInput("--target thins by the bins of a number, --label by classes: name one column with one of them")
+    if label is not None and bins is not None:
+        raise BadInput("--bins is about --target: each class of --label is a bin")
     if out.suffix not in (".csv", ".tsv", ".parquet"):
         raise BadInput(f"{out}: the name should end in .csv, .tsv or .parquet")
     if out.exists():
         raise BadInput(f"{out}: exists already; name another file")
     manifest = load_manifest(source)
     if target is not None:
+        bins = BINS if bins is None else bins
         place, of, hint = bins_of(targets_of(manifest, target), bins), f"{bins} bins of {target}", "fewer bins"
     else:
         place, classes = places_of(manifest, str(label))

@@ -1,7 +1,8 @@
 """Which rows are never negatives of each other: known partners, equal cells, and rows that share a label."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import keys_of
 
 Ints = NDArray[np.int64]
-DIVIDER = "|"
-"""What divides the labels of a set in a text."""
+Several = str | Literal[False]
+"""What divides the labels of a set in a text; False for nothing."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,12 @@ class Alike:
 
     @classmethod
     def of(
-        cls, manifest: Manifest, by: str | None, among: str | None, there: NDArray[np.bool_], same: Sequence[str]
+        cls,
+        manifest: Manifest,
+        by: str | None,
+        among: str | None,
+        there: NDArray[np.bool_],
+        same: Mapping[str, Several],
     ) -> "Alike":
         """Of the rows of a manifest.
 
@@ -66,7 +72,8 @@ class Alike:
             by: the column that asks; None where it is no single one, so that no two cells are equal.
             among: the column that is asked of.
             there: which rows have what is asked of, `[N]`.
-            same: columns whose values are compared: rows that share one are never negatives.
+            same: columns whose values are compared, with what divides those of a cell: rows that share one are never
+                negatives.
         """
         count = len(manifest)
         asked, answers = _keys(manifest, by, count, 1), _keys(manifest, among, count, 2)
@@ -97,7 +104,7 @@ class Alike:
         partners = Starts.of(
             np.concatenate([place, np.flatnonzero(own)]), np.concatenate([partner, of_row[own]]), count
         )
-        labels = tuple(_labels(manifest, column, of_row, len(candidates)) for column in same)
+        labels = tuple(_labels(manifest, *each, of_row, len(candidates)) for each in same.items())
         return cls(candidates, of_row, partners, labels)
 
     def mask(self, rows: Ints, device: torch.device | str = "cpu", by_label: bool = True) -> "Mask":
@@ -150,11 +157,11 @@ def _keys(manifest: Manifest, column: str | None, count: int, side: int) -> Ints
     return side * (1 << 61) + np.arange(1, count + 1, dtype=np.int64)
 
 
-def _labels(manifest: Manifest, column: str, of_row: Ints, candidates: int) -> tuple[Ints, Ints]:
+def _labels(manifest: Manifest, column: str, several: Several, of_row: Ints, candidates: int) -> tuple[Ints, Ints]:
     """The values of a column for rows, and for candidates, whose rows may have several."""
     values, value_of = distinct(manifest, column)
     known: dict[str, int] = {}
-    sets = [[known.setdefault(name, len(known)) for name in labels_in(value, DIVIDER) or []] for value in values]
+    sets = [[known.setdefault(name, len(known)) for name in labels_in(value, several) or []] for value in values]
     of_value = Starts(np.cumsum([0, *map(len, sets)]), np.array([k for each in sets for k in each], dtype=np.int64))
     place, label = of_value.pairs(value_of)
     has = of_row[place] >= 0

@@ -20,6 +20,8 @@ from clx.pipelines.use.mined_sides import Side, Source
 
 SAMPLED = 256
 """Rows of a cluster that its centre is learned from, on the mean: further ones hardly move it."""
+DIVIDER = "|"
+"""What divides the labels of a set in a text, where the run does not say."""
 
 
 @dataclass
@@ -110,7 +112,9 @@ class Mined:
         """What is mined within a split, whose rows stand at the places `rows` of the whole."""
         wanted = self.wanted
         by, among = self.sides
-        alike = Alike.of(part, by.column, among.column, there[rows], same)
+        data = self.source.data
+        divided = {column: DIVIDER if data.several is None or column != data.label else data.several for column in same}
+        alike = Alike.of(part, by.column, among.column, there[rows], divided)
         if not len(alike.candidates):
             return
         table_rows = part.rows[alike.candidates].astype(np.int64)

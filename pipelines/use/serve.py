@@ -144,7 +144,10 @@ class Service:
         if modality.files and isinstance(value, str):
             return self.below_root(name, value)
         if isinstance(value, list) and modality.kind == "series":
-            return np.array(value, dtype=float)
+            try:
+                return np.array(value, dtype=float)
+            except (TypeError, ValueError):
+                raise BadInput(f"{name}: expected a list of numbers, or of lists of as many numbers each") from None
         if isinstance(value, str) and not modality.files:
             return value
         what = {"text": "a text", "series": "a list of numbers"}.get(modality.kind, 'a file\'s bytes as {"base64": ..}')

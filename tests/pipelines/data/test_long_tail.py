@@ -59,3 +59,5 @@ def test_classes_are_thinned_as_bins_are_and_a_most_holds_the_commonest(tmp_path
     for columns in ({}, {"label": "label", "target": "k"}):
         with pytest.raises(BadInput, match="--target thins by the bins of a number, --label by classes: name one"):
             thin(str(tmp_path / "rows.csv"), tmp_path / "new.csv", **columns, ratio=4, held_out=0.1, seed=0)
+    with pytest.raises(BadInput, match="--bins is about --target"):
+        thin(str(tmp_path / "rows.csv"), tmp_path / "new.csv", label="label", bins=4, ratio=4, held_out=0.1, seed=0)
