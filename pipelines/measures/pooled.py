@@ -14,11 +14,6 @@ POINTS = 51
 """Of a curve at most."""
 
 
-def pooled(queries: Tensor, candidates: Tensor, relevant: Relevant) -> tuple[float, list[list[float]]]:
-    """As `pooled_by`, of queries `[Q, D]` whose dot products with candidates `[C, D]` are the scores."""
-    return pooled_by(lambda rows: queries[rows.to(queries.device)] @ candidates.T, len(candidates), relevant)
-
-
 def pooled_by(score: Callable[[Tensor], Tensor], count: int, relevant: Relevant) -> tuple[float, list[list[float]]]:
     """The area under the curve of all pairs of a query and a candidate, and the curve, in blocks of scores.
 

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 from torch import Tensor
 
 from clx.pipelines.measures.bootstrap import figures
-from clx.pipelines.measures.pooled import pooled
+from clx.pipelines.measures.pooled import pooled_by
 from clx.pipelines.measures.ranking import (
     Relevant,
     discounted,
@@ -166,10 +166,11 @@ def test_pooled_auc_is_scikit_learns_over_all_pairs() -> None:
     relevant = Relevant.of(right[1], right[0], 30)
     truth = torch.zeros(30, 25)
     truth[relevant.queries, relevant.numbers] = 1
-    area, curve = pooled(queries, candidates, relevant)
+    area, curve = pooled_by(lambda rows: queries[rows] @ candidates.T, len(candidates), relevant)
     expected = roc_auc_score(truth.flatten().numpy(), (queries @ candidates.T).flatten().numpy())
     assert area == pytest.approx(expected, abs=1e-4)
     false, true = zip(*curve, strict=True)
     assert (list(false), list(true)) == (sorted(false), sorted(true))
     assert np.trapezoid(true, false) == pytest.approx(expected, abs=0.02)
-    assert pooled(torch.zeros(2, 4), candidates, Relevant.of(torch.arange(2), torch.arange(2), 2))[0] == 0.5
+    equal = Relevant.of(torch.arange(2), torch.arange(2), 2)
+    assert pooled_by(lambda rows: torch.zeros(len(rows), 25), 25, equal)[0] == 0.5
