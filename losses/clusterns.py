@@ -138,7 +138,8 @@ class ClusterNS(Pairwise):
         """
         if not hasattr(self, "centroids"):
             raise ValueError("clusterns has centroids: call setup(names, dim) once before training")
-        width, learns = x.shape[1], self.training and self.remembers
+        width = x.shape[1]
+        learns = self.training and self.remembers and width == self.centroids.shape[1]  # of `dims` the widest alone
         sound = x.isfinite().all()
         may_begin = sound & (torch.dot(x.mean(0), y.mean(0)) <= self.start)
         started, may_begin_now, is_sound = torch.stack([self.started, may_begin, sound]).tolist()

@@ -1,5 +1,6 @@
 """Losses of heads that tell which labels of a set apply: a chance for each, an order, or sparse shares."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -204,7 +205,7 @@ def asymmetric(predictions: Tensor, label_sets: Tensor, own: float, others: floa
     shifted = (p - shift).clamp(min=0)
     applies = (1 - p).detach() ** own * -functional.logsigmoid(predictions)
     rest = functional.logsigmoid(-predictions)  # log(1 - p), of a high prediction too
-    rest = torch.logaddexp(rest, rest.new_tensor(shift).log()) if shift else rest
+    rest = torch.logaddexp(rest, rest.new_full((), math.log(shift))) if shift else rest
     not_so = shifted.detach() ** others * -rest.clamp(max=0)
     return torch.where(label_sets.isnan(), 0, torch.where(label_sets > 0, applies, not_so))
 

@@ -99,14 +99,14 @@ def write_rows(folder: Path) -> None:
     draw = np.random.default_rng(0)
     with (folder / "rows.csv").open("w", newline="") as file:
         lines = csv.writer(file)
-        lines.writerow(["a", "b", "c", "d", "e", "photo", "broken", "curve", "kind", "kinds", "y", "split"])
+        lines.writerow(["a", "b", "c", "d", "e", "photo", "broken", "curve", "kind", "kinds", "y", "z", "split"])
         for i in range(ROWS):
             v = draw.normal(size=5)
             (folder / f"{i}.png").write_bytes(png(i))
             np.save(folder / f"{i}.npy", draw.normal(size=6 + i % 7).astype(np.float32))
             broken = "none.png" if i in (3, 40) else f"{i}.png"
             cells = [*(f"{x:.4f}" for x in v), f"{i}.png", broken, f"{i}.npy", "rst"[i % 3], ["r|s", "s", "t|r"][i % 3]]
-            lines.writerow([*cells, f"{v[0] + v[3]:.4f}", "val" if i % 6 == 5 else "train"])
+            lines.writerow([*cells, f"{v[0] + v[3]:.4f}", f"{v[1] - v[2]:.4f}", "val" if i % 6 == 5 else "train"])
 
 
 def table(*columns: str, **more: Any) -> dict[str, Any]:
@@ -145,6 +145,9 @@ def cases() -> dict[str, Case]:
     for name in ("core-tuning", "moit"):  # classes by one input
         found[name].modalities = {"p": TWO["p"]}
         del found[name].data["target"]
+    for name in ("granularities", "distil-scores"):  # which choose among several
+        found[name].modalities = {**TWO, "r": table("a", "e")}
+    found["distil-scores"].data["target"] = ["y", "z"]
     for name in STEPPED:
         found[name].modalities = {"series": SERIES}
         found[name].data, found[name].exact = {}, 1e-8  # views are float32, and rounded as their batch is padded

@@ -27,7 +27,7 @@ def config(name: str) -> dict[str, Any]:
         more["modalities"] = {"image": {"encoder": "cnn", "width": 4, "size": 8, "views": 2}, "text": tall}
     if LOSSES[name].compares_times:
         more["modalities"] = {"series": SERIES}
-    else:
+    elif "modalities" not in more:
         more["modalities__table__columns"] = ["seg_b"]  # one: most of the time goes into reading columns
     second = {"momentum": 0.99} if "keys" in needs else None
     objective = {"name": name, "inputs": ["image"]} if needs & {"head", "originals"} else name

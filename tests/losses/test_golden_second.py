@@ -179,4 +179,4 @@ def test_matches(path: Path) -> None:
 
 
 def test_there_are_cases() -> None:
-    assert len({path.name.partition("_")[0] for path in files()}) == 12
+    assert len({path.name.partition("_")[0] for path in files()}) == 13

@@ -27,8 +27,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "text": {"width": 32, "layers": 1},
 }
 WIDE = {"minirocket": {"width": 84}}
+PACKAGED = {"openwakeword", "resemblyzer", "efficientnet-lite0", "wordllama"}
+"""Encoders whose weights are packages that need not be there."""
 OWN = [
-    (kind, name, WIDE.get(name, {})) for kind, cls in MODALITIES.items() for name in cls.encoders() if ":" not in name
+    (kind, name, WIDE.get(name, {}))
+    for kind, cls in MODALITIES.items()
+    for name in cls.encoders()
+    if ":" not in name and name not in PACKAGED
 ]
 OTHERS = [
     *(("series", f"tsai:{name}", {}) for name in ("InceptionTimePlus", "TSTPlus", "LSTMPlus", "XceptionTimePlus")),

@@ -44,7 +44,7 @@ def test_every_task_has_its_lines(every: dict[str, Any]) -> None:
     pairs = {f"{a}->{b}" for a in names for b in names if a != b}
     assert set(every["retrieval"]) == pairs | {"table+text->image", "image+text->table", "image+table->text"}
     assert set(every["geometry"]) == pairs | set(names)
-    assert set(every["skipped"]) == {"classification", "multilabel", "sts", "regression", "forecast"}
+    assert set(every["skipped"]) == {"classification", "multilabel", "sts", "regression", "forecast", "forgetting"}
     assert (every["schema"], every["step"], every["split"], every["rows"]) == (2, 60, "test", 270)
     for task in every.keys() & set(results.tables(every)):
         for line in every[task].values():

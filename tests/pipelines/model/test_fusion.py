@@ -164,7 +164,7 @@ def test_parts_of_a_target_are_added_up_and_an_input_of_noise_does_no_harm(tmp_p
     [
         (
             [{"name": "clip", "fuse": "mean"}],
-            "clip trains no head that predicts; those that do are binary-cross-entropy, ",
+            "clip trains no head that predicts; those that do are asymmetric, binary-cross-entropy, ",
         ),
         ([{"name": "l1", "fuse": "mean"}, {"name": "mse"}], "l1 has mean and mse has gated: give its terms the same"),
     ],

@@ -38,7 +38,7 @@ def test_embeddings_of_labels_are_kept_on_disk(run: Any, tmp_path: Path, monkeyp
     [file] = tmp_path.rglob("*.safetensors")
     calls = []
     embed = scoring.embed
-    monkeypatch.setattr(scoring, "embed", lambda *args: calls.append(args) or embed(*args))
+    monkeypatch.setattr(scoring, "embed", lambda *args, **more: calls.append(args) or embed(*args, **more))
     assert torch.equal(class_embeddings(run, phrasings, ["{}", "a {}"], cache=True), made)
     assert not calls
     class_embeddings(run, phrasings, ["{}"], cache=True)

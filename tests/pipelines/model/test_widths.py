@@ -28,6 +28,7 @@ def given(loss: Loss) -> dict[str, Any]:
     values = {
         "present": there,
         "labels": torch.arange(ROWS) % 2,
+        "label_sets": torch.tensor([[1.0, 0, 1], [0, 1, 0]] * (ROWS // 2), dtype=torch.float64),
         "targets": torch.arange(float(ROWS))[:, None] ** 1.5,
         "predictions": rows(draw)[:, :1],
         "sample_id": torch.arange(ROWS),

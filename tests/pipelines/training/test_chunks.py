@@ -47,7 +47,13 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
             x, y = torch.randn(2, generator=draw).tolist()
             series = torch.randn(12 + i % 9, generator=draw).tolist()
             line = {"text": None if i % 7 == 3 else f"{i} " * (1 + i * i % 67), "x": x, "y": y, "series": series}
-            line |= {"wrong": f"no {i}", "label": f"c{i % 3}", "tags": f"a|c{i % 3}", "target": x + y + i % 4}
+            line |= {
+                "wrong": f"no {i}",
+                "label": f"c{i % 3}",
+                "tags": f"a|c{i % 3}",
+                "target": x + y + i % 4,
+                "second": x - y,
+            }
             file.write(json.dumps(line) + "\n")
     return path
 
@@ -67,6 +73,9 @@ def config(rows: Path, objective: Any, **more: Any) -> Config:
     }
     if names & {"late"}:
         del modalities["table"]
+    if names & {"granularities", "distil-scores"}:  # which choose among several
+        data |= {"target": ["target", "second"]} if "distil-scores" in names else {}
+        modalities["x"] = {"kind": "table", "columns": ["x"], "width": 32, "dropout": 0.0, "augmentation": "none"}
     if names & {"ts2vec", "dense"} or more.get("views"):
         modalities = {"series": {"encoder": "dilated", "width": 8, "layers": 1, "dropout": 0.0, "views": 2}}
         modalities["series"]["augmentation"] = {"crops": 0, "time_mask": 0.5}
@@ -84,6 +93,8 @@ def objectives() -> dict[str, Any]:
     for name in named:
         if "head" in LOSSES[name].needs():  # of one input
             named[name] = [{"name": name, "inputs": ["text"]}, {"name": "clip"}]
+        if "originals" in LOSSES[name].needs():  # of what has a decoder
+            named[name] = [{"name": name, "inputs": ["table"]}, {"name": "clip"}]
     named["relation by features"] = {"name": "relation", "by": "features", "of": "table", "form": "sigmoid"}
     return named | {"infonce with negatives": NEGATIVES, "infonce, judged": [JUDGED], "a sum of three": SUM}
 

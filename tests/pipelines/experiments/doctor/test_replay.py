@@ -116,8 +116,8 @@ def test_dropout_draws_as_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             return found._replace(loss=found.loss * torch.inf)
         return found
 
-    def dropped(self: Tower, value: Any, view: int = 0) -> Tensor:
-        return torch.dropout(features(self, value, view), 0.5, self.training)
+    def dropped(self: Tower, *given: Any) -> Tensor:
+        return torch.dropout(features(self, *given), 0.5, self.training)
 
     monkeypatch.setattr(Learner, "contrast", counted)
     monkeypatch.setattr(Tower, "features", dropped)
@@ -130,8 +130,8 @@ def test_dropout_draws_as_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_only_some_rows_are_to_blame(tmp_path: Path, silent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Tower.features
 
-    def poison(self: Tower, value: Any, view: int = 0) -> Tensor:
-        found = plain(self, value, view)
+    def poison(self: Tower, value: Any, *more: Any) -> Tensor:
+        found = plain(self, value, *more)
         return torch.where((value["x"] == value["x"].max()).any(1, keepdim=True) & self.training, torch.nan, found)
 
     monkeypatch.setattr(Tower, "features", poison)
