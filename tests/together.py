@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from clx.losses.base import LOSSES
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.config.schema import Config
-from clx.pipelines.config.usual_tasks import SET_HEADS
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.evaluation import embeddings
 from clx.pipelines.experiments.train import train
@@ -137,7 +136,7 @@ def cases() -> dict[str, Case]:
     """Every registered objective with what it asks for, and what is harder."""
     found = {name: Case([{"name": name}], data={"label": "kind", "target": ["y"]}) for name in sorted(LOSSES)}
     del found["cross-entropy"].data["target"]
-    for name in SET_HEADS:
+    for name in (name for name in found if "label_sets" in LOSSES[name].required()):
         found[name].data = {"label": "kinds", "several": "|"}
     for name in (name for name in found if "keys" in LOSSES[name].required()):
         found[name].train = {"second": {"momentum": 0.9}}
