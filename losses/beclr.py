@@ -71,22 +71,22 @@ class Clustered(Queue):
         find the clusters by k-means."""
         codes = balanced(rows.to(self.rows.dtype) @ self.prototypes[:, : rows.shape[1]].T, epsilon, 10)
         size = len(self.rows)
-        self.of[self.put(rows, ids)] = codes.argmax(1)[-size:]
+        self.of[self.put(rows, ids)] = codes.argmax(1)[-size:] * self.begun  # before, the nearest of no prototypes
         if bool(self.full & (~self.begun | (self.round < now))):
             some = permutation(size, self.rows, generator)
             some = some[: len(self.prototypes)].to(self.rows.device, non_blocking=True)
             self.prototypes.copy_(self.rows[some])
+            self.begun.fill_(True)
             for _ in range(10):
                 self.of.copy_((self.rows @ self.prototypes.T).argmax(1))
                 self._centre()
-            self.begun.fill_(True)
             self.round.fill_(now)
         self._centre()
 
     def _centre(self) -> None:
         sums = torch.zeros_like(self.prototypes).index_add_(0, self.of, self.rows)
         counts = sums.new_zeros(len(sums)).index_add_(0, self.of, torch.ones_like(self.rows[:, 0]))
-        self.prototypes.copy_(torch.where((counts > 0)[:, None], unit(sums), self.prototypes))
+        self.prototypes.copy_(torch.where((self.begun & (counts > 0))[:, None], unit(sums), self.prototypes))
 
 
 @register("beclr")
