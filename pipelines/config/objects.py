@@ -90,6 +90,8 @@ def make_losses(config: Config) -> list[Loss]:
             check_joined(term, where)
         losses.append(construct(LOSSES[term.name], term.options, f"{where} ({term.name})", keys_of(term.name)))
     for name, options in config.modalities.items():
+        if config.keep == "concat" and isinstance(options.get("prompt"), Mapping):
+            raise BadInput(f"modalities.{name}.prompt: learned prompts are of one tower; keep: concat joins several")
         if isinstance(options.get("column"), list) and name not in config.only_negatives:
             raise BadInput(
                 f"modalities.{name}.column: several columns are for a modality that is only among the `negatives` of a "

@@ -164,6 +164,10 @@ def test_embeddings_of_all_stages_stand_side_by_side(raw: dict[str, Any], clx: C
         ({"keep": "concat", "stages": []}, "there are none"),
         ({"keep": "concat"}, "objective: l1 trains a head that looks at the last stage's embeddings"),
         ({"keep": "concat", "objective": {"name": "nt-xent", "dims": [4, 8]}}, "dims are of the last stage's"),
+        (
+            {"keep": "concat", "objective": {"name": "nt-xent"}, "modalities": {"text": {"prompt": {"tokens": 4}}}},
+            "modalities.text.prompt: learned prompts are of one tower",
+        ),
     ],
 )
 def test_what_cannot_be_joined_is_refused(raw: dict[str, Any], changes: dict[str, Any], match: str) -> None:
