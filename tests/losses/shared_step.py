@@ -84,7 +84,8 @@ def objectives(names: list[str], fields: dict[str, Any], data: dict[str, Any]) -
 def all_objectives() -> Iterator[Case]:
     variants = [(name, fields) for name in EVERY for fields in [{}, *MORE.get(name, [])]]
     sizes = [*((size, "float64") for size in SIZES), (SIZES[-1], "float32")]
-    for (name, fields), (size, kind), gaps in itertools.product(variants, sizes, (False, True)):
+    each = [(size, kind, gaps) for size, kind in sizes for gaps in (False, True) if gaps or size == SIZES[-1]]
+    for (name, fields), (size, kind, gaps) in itertools.product(variants, each):
         said = " ".join([name, *map(str, fields.values()), f"{size}{' with gaps' * gaps} {kind}"])
         yield said, objectives([name], fields, rows_of(size, gaps, DTYPES[kind]))
     for size, kind in itertools.product((7, 37), DTYPES):

@@ -71,10 +71,10 @@ def test_ranks_learn_what_one_process_learns(rows: Path, ranks: Found, name: str
         assert all(torch.equal(found.weights[key], ranks[0][0][name].weights[key]) for key in found.weights)
 
 
-FEATURES = ("relation", "features", "similar")
+FEATURES = ("relation", "features", "similar", "cmim", "reconstruct")
 KNOWN = [n for n, case in cases().items() if not case.still and case.exact < 1 and not case.full and n not in FEATURES]
-"""But for networks that make views, which step another time, batch norms of chunks, features of any width, and rows
-that are embedded between steps."""
+"""But for networks that make views, which step another time, batch norms of chunks, features and originals of any
+width, and rows that are embedded between steps."""
 
 
 @pytest.mark.parametrize("name", KNOWN)
