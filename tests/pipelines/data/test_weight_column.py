@@ -70,7 +70,12 @@ def test_beside_balance(tmp_path: Path, by: str) -> None:
         ("clip", [1.0, None], "score", "data.weight, score is None; a row's weight is a number of at least 0"),
         ("clip", [0], "score", "data.weight, all of score is 0, so no row would count"),
         ("clip", [1], "scores", "data.weight: no column 'scores'"),
-        ("siglip", [1], "score", "data.weight: loss 'siglip' has no term a row that it could multiply; .*clip, .*l1, "),
+        (
+            "align-uniform",
+            [1],
+            "score",
+            "data.weight: loss 'align-uniform' has no term a row that it could multiply; .*clip, .*l1, ",
+        ),
     ],
 )
 def test_refused(tmp_path: Path, objective: str, scores: list[Any], column: str, said: str) -> None:
