@@ -16,7 +16,7 @@ from clx.pipelines.data.shared_content import inputs_of, warn_of_leaks
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.system.devices import pick_device, pick_precision
-from clx.pipelines.training.schedule import plan
+from clx.pipelines.training.schedule import check_patience, plan
 from clx.pipelines.training.second import second_of
 from clx.pipelines.training.stages import check_stages
 
@@ -28,6 +28,7 @@ def dry_run(config: Config) -> dict[str, Any]:
     splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
     warn_of_leaks(splits, config)
     planned = plan(config, len(splits["train"]))
+    check_patience(config, splits)
     checked = check_stages(config, splits) if config.stages else None
     run = prepare(config, splits) if checked is None else checked.last
     column_weights(run.config.data, splits["train"])  # as training does, which refuses what is no weight

@@ -1,9 +1,11 @@
 """How long a run is, and its learning rate: known before the first step."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clx.pipelines.config.schema import Config, Train
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
 
 
@@ -43,3 +45,9 @@ def plan(config: Config, rows: int) -> Plan:
         )
     per_epoch = rows // settings.batch_size
     return Plan(rows, per_epoch, settings.steps or settings.epochs * per_epoch)
+
+
+def check_patience(config: Config, splits: Mapping[str, Manifest]) -> None:
+    """Raise `BadInput` where `train.patience` has no val rows to wait on."""
+    if config.train.patience is not None and "val" not in splits:
+        raise BadInput("train.patience needs val rows to wait on: set data.val, or leave it out")

@@ -16,7 +16,7 @@ from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.runs.stages import stage_config
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.training.rows import training_rows
-from clx.pipelines.training.schedule import plan
+from clx.pipelines.training.schedule import check_patience, plan
 from clx.pipelines.training.second import second_of
 from clx.pipelines.training.transfer import follow
 
@@ -49,8 +49,7 @@ def check_stages(config: Config, splits: dict[str, Manifest]) -> Checked:
 def _prepared(config: Config, splits: dict[str, Manifest], source: Run | None, k: int) -> Run:
     """Stage `k` as it will be trained, but for the weights."""
     run = prepare(config, splits) if source is None else follow(config, splits, source, f"stage {k}")
-    if config.train.patience is not None and "val" not in splits:
-        raise BadInput("train.patience needs val rows to wait on: set data.val, or leave it out")
+    check_patience(config, splits)
     second = second_of(run, torch.device("cpu"), source)
     if second is not None:
         second.check(run, splits["train"])

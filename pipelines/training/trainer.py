@@ -20,7 +20,7 @@ from clx.pipelines.model.checks import warn_of_idle_parts
 from clx.pipelines.runs.checkpoint import Checkpoint
 from clx.pipelines.runs.folder import BAD_ROWS
 from clx.pipelines.system.devices import fetched
-from clx.pipelines.system.errors import BadInput, Refused, Stopped
+from clx.pipelines.system.errors import Refused, Stopped
 from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
@@ -31,7 +31,7 @@ from clx.pipelines.training.logs import BadRows, Metrics
 from clx.pipelines.training.renewing import renewing
 from clx.pipelines.training.rows import keep_frozen_features, mixture_of, training_rows, validation_rows
 from clx.pipelines.training.saving import Saving
-from clx.pipelines.training.schedule import Plan
+from clx.pipelines.training.schedule import Plan, check_patience
 from clx.pipelines.training.step import Learner, Update
 from clx.pipelines.training.validation import validate
 
@@ -63,8 +63,7 @@ class Trainer:
         anywhere = sampled if meetings is None else "train.batches"
         self.blocks = training_blocks(self.rows.manifest, anywhere)
         self.val = validation_rows(run, splits["val"]) if "val" in splits else None
-        if config.train.patience is not None and self.val is None:
-            raise BadInput("train.patience needs val rows to wait on: set data.val, or leave it out")
+        check_patience(config, splits)
         if self.learner.ranks is not None:
             self.learner.ranks.look(self.rows)
         self.validate_every = config.train.validate_every or plan.per_epoch

@@ -26,9 +26,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "table": {"columns": ["a", "b", "c"], "width": 32},
     "text": {"width": 32, "layers": 1},
 }
-WIDE = {"minirocket": {"width": 84}}
-PACKAGED = {"openwakeword", "resemblyzer", "efficientnet-lite0", "wordllama"}
-"""Encoders whose weights are packages that need not be there."""
+WIDE = {"minirocket": {"width": 84}, "efficientnet-lite0": {"width": None}}
+PACKAGED = {"openwakeword", "resemblyzer", "wordllama"}
+"""Encoders that are read from packages which need not be there: see test_audio_packaged.py and test_packaged.py."""
 OWN = [
     (kind, name, WIDE.get(name, {}))
     for kind, cls in MODALITIES.items()
@@ -47,7 +47,8 @@ def built(kind: str, name: str, options: dict[str, Any]) -> tuple[Modality, torc
     family = name.partition(":")[0] if ":" in name else ""
     if family:
         pytest.importorskip({"hf": "transformers"}.get(family, family))
-    modality = MODALITIES[kind](encoder=name, **({} if family in ("timm", "hf") else OPTIONS[kind]) | options)
+    given = ({} if family in ("timm", "hf") else OPTIONS[kind]) | options
+    modality = MODALITIES[kind](encoder=name, **{key: value for key, value in given.items() if value is not None})
     modality.fit(CELLS[kind])
     torch.manual_seed(0)
     return modality, modality.build_encoder(load=False)

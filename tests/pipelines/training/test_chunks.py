@@ -24,6 +24,7 @@ from clx.pipelines.runs import checkpoint
 from clx.pipelines.system import memory
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.training import chunks as planned
+from clx.pipelines.training.dry_run import dry_run
 from clx.pipelines.training.step import Learner
 from configs import Make, series_config
 from trained import Heard, StopAt, trainer_of
@@ -357,8 +358,9 @@ def test_patience_begins_when_all_terms_count(make_config: Make, tmp_path: Path)
 
 
 def test_patience_without_val_rows_is_refused(rows: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="train.patience needs val rows"):
-        trainer_of(config(rows, SUM, train={"patience": 2}), tmp_path)
+    for what in (lambda made: trainer_of(made, tmp_path), dry_run):
+        with pytest.raises(BadInput, match="train.patience needs val rows"):
+            what(config(rows, SUM, train={"patience": 2}))
 
 
 def test_freed_memory_is_given_back_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
