@@ -120,18 +120,20 @@ class Trainer:
 
     def batches(self) -> Iterator[Batch]:
         """Those of the remaining steps; none after the end that `train.patience` makes."""
-        end, renewing = self.plan.steps, self.renewing
-        while not self.ended and self.step < end:
-            yield from self.stretch(end if renewing is None else renewing.until(self.step, end))
+        start, end, renewing = self.step, self.plan.steps, self.renewing
+        while not self.ended and start < end:
+            stop = end if renewing is None else renewing.until(start, end)
+            yield from self.stretch(start, stop)
+            start = stop
 
-    def stretch(self, stop: int) -> Iterator[Batch]:
-        """Those until a step."""
+    def stretch(self, start: int, stop: int) -> Iterator[Batch]:
+        """Those from a step to another."""
         settings = self.settings
         order = Order(
             self.plan.rows,
             settings.batch_size,
             settings.seed,
-            start=self.step,
+            start=start,
             stop=stop,
             weights=self.draw,
             rule=self.rule,

@@ -168,7 +168,12 @@ def _embedded(
 
     numbers = parquet.read_table(out.with_suffix(".ids.parquet"), columns=["row"]).column(0).to_numpy()
     wanted = column_of(name, run.modalities[name])
-    return Side(name, wanted if isinstance(wanted, str) else None, np.load(out, mmap_mode="r"), _at(source, numbers))
+    return Side(
+        name,
+        wanted if isinstance(wanted, str) else None,
+        np.load(out, mmap_mode="r", allow_pickle=False),
+        _at(source, numbers),
+    )
 
 
 def _at(source: Source, numbers: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def test_half_precision_waits_no_more(precision: str, tmp_path: Path, make_confi
     with pretending() as pretence:
         trainer = trainer_of(config, tmp_path)
         trainer.learner.model.train()
-        _, batch = islice(trainer.batches(), 2)
+        _, batch, _ = trainer.batches()
         before = pretence.waits
         assert trainer.learner.update(batch).outcome == "taken"
         assert pretence.waits - before == 1
