@@ -9,7 +9,7 @@ import numpy as np
 
 from clx.modalities.base import CellError, Modality
 from clx.pipelines.batches.cells import cell_at
-from clx.pipelines.batches.columns import column_of
+from clx.pipelines.batches.columns import column_of, spread
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.pieces import Piece
 from clx.pipelines.system.errors import BadInput
@@ -23,7 +23,7 @@ PATIENCE = 1.0
 def cut_lines(manifest: Manifest, modalities: Mapping[str, Modality]) -> Iterator[str]:
     """A line for each modality of which some cells are cut, by up to 2000 rows spread over the manifest."""
     until = time.monotonic() + PATIENCE
-    for name, modality in modalities.items():
+    for name, modality in spread(modalities).items():  # of negatives in several columns each by itself
         if not modality.limit:
             continue
         rows = np.unique(np.linspace(0, len(manifest) - 1, min(len(manifest), SAMPLED)).astype(int))
