@@ -207,7 +207,8 @@ def test_columns_of_negatives_are_cut_each_by_itself(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("wrong_1,wrong_2\nshort,short too\nshort,longer than it\n")
     wrong = Text(column=["wrong_1", "wrong_2"], max_length=10)
     (line,) = cut_lines(load_manifest(str(tmp_path / "t.csv")), {"wrong": wrong})
-    assert line.startswith("1 of 2 cells of wrong_2 (50.0%)") and line.endswith("row 2")
+    assert line.startswith("1 of 2 cells of wrong_2 (50.0%)")
+    assert line.endswith("row 2")
 
 
 def test_content_is_all_of_a_cell() -> None:
