@@ -10,7 +10,7 @@ from clx.cli.output import emit_json, note
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")] = [],  # noqa: B006
     out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")] = Path("report.html"),
     data: options.Data = None,
     split: options.EvaluatedSplit = None,
@@ -20,6 +20,10 @@ def report(
         int, typer.Option(min=0, help="Rows to look at with each model; 0: only curves and saved figures.")
     ] = 1000,
     points: Annotated[int, typer.Option(min=10, max=5000, help="Points of each map, over all modalities.")] = 800,
+    leaderboard: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Objectives side by side on each set of data of the runs in a folder."),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Write one HTML page about runs: curves, figures, confusions, mistakes, similarities, a map, neighbours.
@@ -30,7 +34,16 @@ def report(
     clx report runs/digits
 
     clx report runs/a runs/b -o compare.html --rows 500
+
+    clx report --leaderboard runs/sweep-leaderboard -o leaderboard.html
     """
+    from clx.pipelines.system.errors import BadInput
+
+    if bool(runs) == (leaderboard is not None):
+        raise BadInput("name run folders, or a folder of runs with --leaderboard")
+    if leaderboard is not None:
+        write_leaderboard(leaderboard, out, json)
+        return
     from clx.pipelines.report import report as pipeline
 
     summary = pipeline.report(
@@ -49,3 +62,15 @@ def report(
     else:
         print(summary["report"])
         note(f"{summary['bytes'] / 1e6:.1f} MB in {summary['seconds']} s")
+
+
+def write_leaderboard(folder: Path, out: Path, json: bool) -> None:
+    """Write the page, and its table in Markdown on stdout."""
+    from clx.pipelines.report.leaderboard import leaderboard as pipeline
+
+    summary = pipeline(folder, out, note)
+    if json:
+        emit_json(summary)
+    else:
+        print(summary["markdown"], end="")
+        note(f"{summary['report']}: {summary['hits']} of {summary['judged']} recommendations are among the best")

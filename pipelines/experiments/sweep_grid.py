@@ -37,6 +37,7 @@ def seeds_of(text: Any) -> list[int]:
 
 
 Variants = dict[str, dict[str, Any] | None]
+Grid = dict[str, Variants | list[Any]]
 
 
 class Plan(Section):
@@ -46,9 +47,10 @@ class Plan(Section):
     """Recipe or config file that all runs start from; the rest of this file when not given."""
     set: dict[str, Any] = {}
     """Settings of every run, by dotted key."""
-    grid: dict[str, Variants | list[Any]] = {}
+    grid: Annotated[list[Grid], BeforeValidator(lambda value: [value] if isinstance(value, Mapping) else value)] = []
     """Axes that are crossed: a config key with a list of values, or any name with named variants, each a set of
-    settings by dotted key (and `base`, to start from another config)."""
+    settings by dotted key (and `base`, to start from another config). A list of such grids, of the same axes with
+    other values, has the runs of all: these objectives on these data, those on others."""
     seeds: Annotated[list[int], BeforeValidator(seeds_of)] = []
     metric: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
     """Columns of the table: `val_loss`, or paths in the evaluation."""
@@ -74,9 +76,9 @@ def values_of(text: str) -> list[Any]:
     return list(map(scientific, value_of(f"[{text}]", f"--grid {text}")))
 
 
-def grid_of(settings: Iterable[str]) -> dict[str, Variants | list[Any]]:
+def grid_of(settings: Iterable[str]) -> Grid:
     """Axes from `key=value,value` texts. Raises `BadInput`."""
-    grid: dict[str, Variants | list[Any]] = {}
+    grid: Grid = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key or not text:
@@ -94,13 +96,17 @@ def read_plan(source: str, grid: Sequence[str] = (), seeds: str | None = None) -
     plan = parse(Plan, section or {}, f"{source}, sweep")
     more = grid_of(grid)
     for key in more:
-        if key in plan.grid:
+        if any(key in grid for grid in plan.grid):
             raise BadInput(f"--grid {key}: {source} has this axis already")
     try:
         drawn = seeds_of(seeds) if seeds is not None else plan.seeds
     except ValueError as error:
         raise BadInput(f"--seeds {seeds}: {error}") from None
-    plan = plan.model_copy(update={"grid": plan.grid | more, "seeds": drawn})
+    grids = [grid | more for grid in plan.grid] or ([more] if more else [])
+    for other in grids[1:]:
+        if other.keys() != grids[0].keys():
+            raise BadInput(f"{source}: grids that are joined have the same axes: {_named(grids[0])}; {_named(other)}")
+    plan = plan.model_copy(update={"grid": grids, "seeds": drawn})
     if plan.base is not None:
         if raw:
             raise BadInput(
@@ -112,25 +118,27 @@ def read_plan(source: str, grid: Sequence[str] = (), seeds: str | None = None) -
     return plan, raw
 
 
+def _named(grid: Grid) -> str:
+    return ", ".join(grid) or "none"
+
+
 def points(plan: Plan, base: dict[str, Any], settings: Iterable[str] = ()) -> list[Point]:
     """Every run of a sweep, the last axis changing first; seeds change last of all, so that a sweep that is broken off
     has as many of each kind. `settings` are `-s` ones and win over the file's.
 
     Raises `BadInput` for a setting that is wrong, or two runs that come out the same.
     """
-    for name in plan.grid:
-        if name in ("run", "seed", "seeds", "state", "error"):
-            raise BadInput(f"sweep axis {name}: the table has a column of that name; call it something else")
-    axes = [_axis(name, values) for name, values in plan.grid.items()]
+    grids = [[_axis(name, values) for name, values in grid.items()] for grid in plan.grid] or [[]]
     if plan.seeds:
-        axes.append([("seed", seed, f"seed={seed}", {"train.seed": seed}) for seed in plan.seeds])
+        seeds: list[_Choice] = [("seed", seed, f"seed={seed}", {"train.seed": seed}) for seed in plan.seeds]
+        grids = [[*axes, seeds] for axes in grids]
     given = list(settings)
-    swept = {key for axis in axes if axis[0][0] in (*axis[0][3], "seed") for key in axis[0][3]}
+    swept = {key for axes in grids for axis in axes if axis[0][0] in (*axis[0][3], "seed") for key in axis[0][3]}
     for setting in given:
         if (key := setting.partition("=")[0]) in swept:
             raise BadInput(f"-s {setting}: {key} is swept, so one value for all runs means nothing")
     found: dict[str, Point] = {}
-    every = list(itertools.product(*axes))
+    every = [chosen for axes in grids for chosen in itertools.product(*axes)]
     if plan.seeds:
         every.sort(key=lambda chosen: plan.seeds.index(chosen[-1][1]))
     for chosen in every:
@@ -153,6 +161,8 @@ _Choice = tuple[str, Any, str, dict[str, Any]]
 
 
 def _axis(name: str, values: Variants | list[Any]) -> list[_Choice]:
+    if name in ("run", "seed", "seeds", "state", "error"):
+        raise BadInput(f"sweep axis {name}: the table has a column of that name; call it something else")
     if not values:
         raise BadInput(f"sweep axis {name}: no values")
     if isinstance(values, dict):

@@ -214,6 +214,8 @@ def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
         progress.say(line)
     start, begun = time.monotonic(), trainer.step
     speed = steps_left(trainer, progress)
+    if trainer.writes and trainer.step > begun:
+        state.note_speed(out, speed)
     if trainer.writes and write_remembered(out, trainer.learner.objective, splits["train"], config.data.label):
         progress.say(f"what was learned of each training row: {out / REMEMBERED}")
     name = "test" if "test" in splits else "val" if "val" in splits else "train"

@@ -1,14 +1,8 @@
-"""One page about some runs: what they are, their curves and figures side by side, and what they make of their data.
+"""One page about some runs: what they are, their curves and figures side by side, and what they make of their data."""
 
-The page is one file that fetches nothing (its content security policy forbids it), with everything escaped.
-"""
-
-import base64
-import hashlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +16,7 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.report.confusions import answers
 from clx.pipelines.report.curves import curves
 from clx.pipelines.report.pictures import pictures
+from clx.pipelines.report.rendered import render_page
 from clx.pipelines.report.run_facts import ReportedRun, facts, read_metrics, short_names
 from clx.pipelines.report.snapshot import look
 from clx.pipelines.report.tables import difference, evaluation_tables
@@ -141,13 +136,6 @@ def look_at(
 
 def render(shown: list[ReportedRun]) -> str:
     """The page as text."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    page = resources.files("clx.pipelines.report.page")
-    style, script = (page.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     panels = [{"run": k, "name": one.name, **one.panel} for k, one in enumerate(shown) if one.panel]
     drawn = curves(shown)
     names = ", ".join(one.name for one in shown)
@@ -155,7 +143,8 @@ def render(shown: list[ReportedRun]) -> str:
     sections += [("training", "Training")] if drawn else []
     sections += [("evaluation", "Evaluation"), ("config", "Config")]
     sections += [("pictures", "Pictures")] if panels else []
-    return environment.from_string(page.joinpath("page.html").read_text(encoding="utf-8")).render(
+    return render_page(
+        "page.html",
         title=names if len(names) <= 80 else f"{len(shown)} runs",
         version=version("clx"),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -172,13 +161,4 @@ def render(shown: list[ReportedRun]) -> str:
         pictures=panels,
         footer=f"clx report {' '.join(str(one.folder) for one in shown)}",
         data={"curves": drawn, "panels": panels},
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=digest(style),
-        script_hash=digest(script),
     )
-
-
-def digest(text: str) -> str:
-    """A source expression of a content security policy: only the script of this very text may run."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -15,7 +15,7 @@ from clx.pipelines.runs.folder import LAST, META, STATE, checkpoints
 from clx.pipelines.system.durable_files import is_locked, write_text
 from clx.pipelines.system.errors import Failed, Stopped
 
-KINDS = {"state": str, "steps": int, "started": str, "ended": str, "error": str}
+KINDS = {"state": str, "steps": int, "started": str, "ended": str, "error": str, "rows_per_s": float}
 """What `state.json` tells, where it tells of it."""
 
 
@@ -39,7 +39,12 @@ def recorded(out: Path, steps: int, resume: bool) -> Iterator[None]:
         with suppress(Failed):  # a full disk must not hide what went wrong
             write_text(out / STATE, json.dumps(state | {"ended": _now()}, ensure_ascii=False))
         raise
-    write_text(out / STATE, json.dumps(state | {"state": "finished", "ended": _now()}))
+    write_text(out / STATE, json.dumps(read(out) | state | {"state": "finished", "ended": _now()}))
+
+
+def note_speed(out: Path, rows_per_s: float) -> None:
+    """Write into `state.json` how many rows a second were trained on in the steps just done."""
+    write_text(out / STATE, json.dumps(read(out) | {"rows_per_s": float(rows_per_s)}))
 
 
 def _now() -> str:

@@ -53,6 +53,24 @@ def test_variants_are_sets_of_settings() -> None:
     assert set(at["sum_clip_seed=3"].modalities) == {"image", "audio", "text"}
 
 
+def test_grids_are_joined(tmp_path: Path) -> None:
+    numbers = {"objective": [{"name": "l1"}, {"name": "mse"}], "embed_dim": [4]}
+    both = [{"objective": ["clip", "siglip"], "embed_dim": [8, 16]}, numbers]
+    found = planned({"grid": both, "seeds": "0-1"})
+    assert len(found) == 12
+    assert [point.config.train.seed for point in found] == [0] * 6 + [1] * 6
+    assert {(p.config.objective[0].name, p.config.embed_dim) for p in found if p.config.embed_dim == 4} == {
+        ("l1", 4),
+        ("mse", 4),
+    }
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "sweep": {"grid": both}}))
+    assert len(points(*read_plan(str(path), ["train.lr=0.1,0.2"]))) == 12
+    path.write_text(yaml.safe_dump({**BASE, "sweep": {"grid": [both[0], {"embed_dim": [4]}]}}))
+    with pytest.raises(BadInput, match="have the same axes: embed_dim, objective; embed_dim"):
+        read_plan(str(path))
+
+
 def test_the_command_line_wins_over_the_file() -> None:
     found = planned({"grid": {"m": {"a": {"train.steps": 5}, "b": {"train.lr": 1.0}}}}, ("train.steps=2",))
     assert [point.config.train.steps for point in found] == [2, 2]
@@ -91,7 +109,7 @@ def test_files_and_command_line_meet(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({**BASE, "sweep": {"grid": {"train.lr": [0.1]}, "seeds": [0, 5]}}))
     plan, raw = read_plan(str(path), ["embed_dim=4,8"])
     assert "sweep" not in raw
-    assert list(plan.grid) == ["train.lr", "embed_dim"]
+    assert [list(grid) for grid in plan.grid] == [["train.lr", "embed_dim"]]
     assert plan.seeds == [0, 5]
     assert read_plan(str(path), [], "1-2")[0].seeds == [1, 2]
     for grid, seeds, said in (

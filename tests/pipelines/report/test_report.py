@@ -13,7 +13,8 @@ import pytest
 from clx.pipelines.config.schema import Config
 from clx.pipelines.experiments.train import train
 from clx.pipelines.report import confusions
-from clx.pipelines.report.report import digest, report
+from clx.pipelines.report.rendered import digest
+from clx.pipelines.report.report import report
 from clx.pipelines.runs.folder import read_config
 from clx.pipelines.system.progress import Silent
 from pages import HOSTILE, evaluation, shown

@@ -18,7 +18,9 @@ def test_states(tmp_path: Path) -> None:
     out.mkdir()
     with state.recorded(out, 9, resume=False):
         assert state.read(out)["state"] == "running"
+        state.note_speed(out, 250)
     told = state.read(out)
+    assert told["rows_per_s"] == 250
     assert (told["state"], told["steps"], told["error"]) == ("finished", 9, None)
     for error, expected in ((Stopped("x", 143), "interrupted"), (RuntimeError("a\nb"), "failed")):
         with pytest.raises(type(error)), state.recorded(out, 9, resume=True):
