@@ -105,16 +105,27 @@ def compare(
     run: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.")],
     json: options.Json = False,
 ) -> None:
-    """Compare runs: the config keys in which they differ, and their figures side by side.
+    """Compare runs: the config keys in which they differ, their figures side by side, and which differences are any.
 
-    Example: clx runs compare runs/a runs/b --json | jq .figures
+    Each run is set against the first. The interval of a difference is a paired bootstrap: both runs are resampled over
+    the same test rows, so that a row that is hard for both counts for neither. Example:
+
+    clx runs compare runs/a runs/b --json | jq '.differences[] | select(.differ)'
     """
     from clx.pipelines.runs.listing import compare as pipeline
+    from clx.pipelines.runs.paired import differences
 
-    compared = pipeline(run)
+    compared: dict[str, Any] = pipeline(run)
+    rows, reasons = differences([Path(name) for name in compared["runs"]])
+    compared |= {"differences": rows, "not_paired": reasons}
+    for reason in reasons:
+        note(reason)
     if json:
         emit_json(compared)
         return
     for side in ("config", "figures"):
-        rows: list[dict[str, Any]] = [{side: key, **values} for key, values in compared[side].items()]
+        emit_table([{side: key, **values} for key, values in compared[side].items()])
+    if rows:
         emit_table(rows)
+        count = sum(row["differ"] for row in rows)
+        note(f"{count} of {len(rows)} figures differ; of figures that are alike about one in twenty would by chance")

@@ -134,6 +134,9 @@ class Train(Section):
     bad_steps: Annotated[int, Field(ge=0)] = 10
     """Steps with a non-finite loss or gradient that are skipped before the run stops."""
     tensorboard: bool = False
+    log_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []
+    """Trackers that get the figures of each step besides `metrics.jsonl`. Which project, server and login follow from
+    their own environment variables. One that fails while the run trains is left out with a warning."""
 
     @model_validator(mode="after")
     def _one_copy(self) -> "Train":

@@ -16,10 +16,11 @@ from clx.pipelines.evaluation import results
 from clx.pipelines.evaluation import tasks as _  # noqa: F401  (registers them)
 from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_on, ignore_bad_rows
 from clx.pipelines.evaluation.evaluated_rows import OnBad, Source, evaluated_rows, with_longest_horizon
-from clx.pipelines.evaluation.result_key import key
+from clx.pipelines.evaluation.result_key import key, rows_key
 from clx.pipelines.evaluation.results import SCHEMA, Settings
 from clx.pipelines.evaluation.task_context import LEARNING, RUNS, Learning, Lines, TaskContext, Unfit
 from clx.pipelines.measures import probes
+from clx.pipelines.measures.bootstrap import without_draws
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput, Failed, explain_out_of_memory, nearest
@@ -43,12 +44,13 @@ def evaluate(
     report: Report = ignore_bad_rows,
     say: Callable[[str], None] = lambda text: None,
     group: Group | None = None,
+    draws: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Every task of `tasks` that the data allow, as one JSON object (see `clx.pipelines.evaluation.results`).
 
     With `group`, rows are embedded by all ranks; rank 0 has the figures, the others nothing. `say` hears what begins:
-    rows being embedded, and each task. Raises `BadInput` when `strict` and none is possible, and when one of `named`,
-    which somebody asked for by name, is not.
+    rows being embedded, and each task. `draws`, where given, gets the resamples of each figure by its path. Raises
+    `BadInput` when `strict` and none is possible, and when one of `named`, which somebody asked for by name, is not.
     """
     run.model.eval()
     run.objective.eval()
@@ -84,6 +86,7 @@ def evaluate(
         "data": source.rows.name,
         "split": source.split,
         "rows": len(embedded),
+        "rows_key": rows_key(source.rows, embedded.rows),
         "settings": asdict(settings),
         "dim": run.config.embed_dim,
     }
@@ -108,7 +111,15 @@ def evaluate(
     if group is not None:
         group.told(None)
     refuse_skipped(source, skipped, {*tasks} if strict and len(skipped) == len(tasks) else {*named})
-    return result | ({"skipped": skipped} if skipped else {})
+    return parted_from(result | ({"skipped": skipped} if skipped else {}), draws)
+
+
+def parted_from(result: dict[str, Any], draws: dict[str, Any] | None) -> dict[str, Any]:
+    """A result without the resamples of its figures, which go into `draws` where that is given."""
+    kept, drawn = without_draws(result)
+    if draws is not None:
+        draws |= drawn
+    return dict(kept)
 
 
 def by_width(

@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.cells import cell_at
 from clx.pipelines.batches.columns import has_columns
@@ -37,16 +39,7 @@ def key(run: Run, source: Source, tasks: Sequence[Task], settings: Settings, on_
 
 def _add_rows(digest: Any, run: Run, manifest: Manifest) -> None:
     """Names and cells of a manifest's columns, and size and time of change of each file that its inputs are."""
-    import pyarrow.types as types
-
-    digest.update(manifest.rows.tobytes())
-    for field, column in zip(manifest.table.schema, manifest.table.columns, strict=True):
-        digest.update(f"{field.name!r} {field.type}".encode())
-        for chunk in column.chunks:
-            # a dictionary is none of the buffers of what it encodes
-            for part in (chunk, chunk.dictionary) if types.is_dictionary(field.type) else (chunk,):
-                for buffer in part.buffers():
-                    digest.update(b"" if buffer is None else buffer)
+    _add_cells(digest, manifest)
     for name, modality in run.modalities.items():
         if modality.files and has_columns(manifest, name, modality):
             for i in range(len(manifest)):
@@ -60,3 +53,23 @@ def _add_rows(digest: Any, run: Run, manifest: Manifest) -> None:
                             digest.update(f"{i} {state.st_size} {state.st_mtime_ns}".encode())
                 except (BadInput, OSError):
                     digest.update(f"{i} unreadable".encode())
+
+
+def _add_cells(digest: Any, manifest: Manifest) -> None:
+    import pyarrow.types as types
+
+    digest.update(manifest.rows.tobytes())
+    for field, column in zip(manifest.table.schema, manifest.table.columns, strict=True):
+        digest.update(f"{field.name!r} {field.type}".encode())
+        for chunk in column.chunks:
+            # a dictionary is none of the buffers of what it encodes
+            for part in (chunk, chunk.dictionary) if types.is_dictionary(field.type) else (chunk,):
+                for buffer in part.buffers():
+                    digest.update(b"" if buffer is None else buffer)
+
+
+def rows_key(manifest: Manifest, rows: Tensor) -> str:
+    """A digest of the rows of a manifest that were evaluated, whatever the model: their numbers and all their cells."""
+    digest = hashlib.blake2b(rows.numpy().tobytes(), digest_size=16)
+    _add_cells(digest, manifest)
+    return digest.hexdigest()

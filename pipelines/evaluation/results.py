@@ -9,6 +9,7 @@
     data        manifest, folder or built-in data
     split       train, val or test; all for a source without splits
     rows        rows that could be read
+    rows_key    digest of these rows and all their cells, whatever the model
     settings    every option of the evaluation, by name (`Settings`)
     dim         width of the embeddings that were looked at
     dims        width -> task -> lines as below, of the first so many columns, for widths that the objective trains;
@@ -59,23 +60,25 @@ of windows whose futures overlap. `MEANING` of `meaning.py` says what each figur
                 many training rows have a target like the row's; empty groups are absent
 
 In a run folder `results.json` is the evaluation that ended training, and `evaluations/SPLIT-STEP-KEY.json` are those
-of `clx eval`, of any data, split, tasks and checkpoint. `saved` gives them all.
+of `clx eval`, of any data, split, tasks and checkpoint. `saved` gives them all. `results.npz` has the figures of
+`results.json` in each resample of their intervals, by their path; `clx runs compare` pairs them.
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from annotated_types import Ge, Gt, Lt
 
 from clx.pipelines.config.task_names import TASKS
-from clx.pipelines.runs.folder import FOLDER, LAST, is_number
+from clx.pipelines.runs.folder import DRAWN, FOLDER, LAST, is_number
 from clx.pipelines.runs.listing import read_evaluation
-from clx.pipelines.system.durable_files import write_text
+from clx.pipelines.system.durable_files import replacing, write_text
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.text import finite
 
@@ -208,8 +211,9 @@ def _paths(folder: Path) -> list[Path]:
     return [path for path in (folder / LAST, *(folder / FOLDER).glob("*.json")) if path.is_file()]
 
 
-def save(folder: Path, result: dict[str, Any], *, ended: bool = False) -> None:
-    """Keep an evaluation in its run's folder, as the one that ended training or as one more.
+def save(folder: Path, result: dict[str, Any], draws: Mapping[str, Any] | None = None, *, ended: bool = False) -> None:
+    """Keep an evaluation in its run's folder, as the one that ended training or as one more; beside the former the
+    `draws` of its figures, `[resamples]` by their path.
 
     Its file is the newest, whatever the clock says. Raises `Failed`.
     """
@@ -217,6 +221,9 @@ def save(folder: Path, result: dict[str, Any], *, ended: bool = False) -> None:
     if not ended:
         (folder / FOLDER).mkdir(exist_ok=True)
         path = folder / FOLDER / f"{result['split']}-{result['step']}-{result['key'][:12]}.json"
+    if ended and draws:
+        with replacing(folder / DRAWN) as beside, beside.open("wb") as file:
+            np.savez_compressed(file, key=np.array(result["key"]), **draws)
     write_text(path, dumps(result))
     newest = max((each.stat().st_mtime_ns for each in _paths(folder) if each != path), default=0)
     if path.stat().st_mtime_ns <= newest:

@@ -85,7 +85,7 @@ class TaskContext:
         """With intervals as the settings want them, or of so many `resamples`; whole `groups` are drawn where given."""
         settings = self.settings
         count = settings.resamples if resamples is None else resamples
-        return figures(rows, statistic, count, settings.confidence, settings.seed, groups)
+        return figures(rows, statistic, count, settings.confidence, settings.seed, groups, keep=True)
 
     @cached_property
     def text(self) -> str | None:

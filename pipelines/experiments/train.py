@@ -29,7 +29,7 @@ from clx.pipelines.experiments.steps_left import steps_left
 from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.runs import checkpoint, state
 from clx.pipelines.runs.card import write_card
-from clx.pipelines.runs.folder import CONFIG, LAST, PROFILE, refuse_existing
+from clx.pipelines.runs.folder import CONFIG, DRAWN, LAST, PROFILE, refuse_existing
 from clx.pipelines.runs.stages import folder_before, stage_config, stage_folder
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import locked, write_text
@@ -173,7 +173,8 @@ def go_on(
             return finish(trainer, splits, progress)
         if longer:
             progress.say(longer)
-            (out / LAST).unlink(missing_ok=True)  # figures of the shorter run
+            for name in (LAST, DRAWN):
+                (out / name).unlink(missing_ok=True)  # figures of the shorter run
         if changed:
             write_text(out / CONFIG, dump(config))
         with state.recorded(out, planned.steps, resume=True):
@@ -246,6 +247,7 @@ def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
 def _evaluate(trainer: Trainer, splits: dict[str, Manifest], name: str) -> dict[str, Any]:
     """Figures of the best checkpoint on a split, also in results.json."""
     config, out = trainer.run.config, trainer.out
+    draws: dict[str, Any] = {}
     cpu = "" if trainer.learner.device.type == "cpu" else " --device cpu"
     try:
         with explain_out_of_memory(lambda: f"in the evaluation; the run is trained and saved: clx eval {out}{cpu}"):
@@ -258,6 +260,7 @@ def _evaluate(trainer: Trainer, splits: dict[str, Manifest], name: str) -> dict[
                 on_bad=config.data.on_bad_row,
                 report=partial(trainer.bad_rows.report, split=name),
                 group=trainer.group,
+                draws=draws,
             )
     except BadInput as error:
         raise BadInput(f"trained and saved in {out}, but its evaluation failed: {error}") from None
@@ -266,5 +269,5 @@ def _evaluate(trainer: Trainer, splits: dict[str, Manifest], name: str) -> dict[
             f"trained and saved in {out}; {error} before it was evaluated: clx eval {out}", error.exit_code
         ) from None
     if trainer.writes:
-        save(out, result, ended=True)
+        save(out, result, draws, ended=True)
     return result

@@ -12,6 +12,7 @@ Statistic = Callable[[Array], dict[str, Array]]
 """Figures by name, each `[b]`, of the rows weighted by each line of `[b, n]`."""
 CELLS = 2**22  # of a block of weights
 ROUNDING = 1e-9
+DRAWS = "_draws"
 
 
 def figures(
@@ -21,12 +22,15 @@ def figures(
     confidence: float = 0.95,
     seed: int = 0,
     groups: Any | None = None,
+    keep: bool = False,
 ) -> dict[str, Any]:
     """Each figure of `statistic` over all rows, and beside `figure` its interval `figure_ci`, `[low, high]`.
 
     Percentile bootstrap (Efron 1979): rows are drawn with replacement, which is to weight each by how often it was
     drawn. Equal seeds give equal intervals. With `groups`, a number for each row `[n]`, whole groups are drawn: rows
-    that share a picture, say, are no witnesses of their own.
+    that share a picture, say, are no witnesses of their own. With `keep` the figure of each resample, `[resamples]`,
+    stands beside it as `figure_draws`: of two models that were asked the same rows with the same seed the k-th of one
+    is of the rows of the k-th of the other, so that their differences are a paired bootstrap.
     """
     whole = {name: value[0].item() for name, value in statistic(np.ones((1, rows))).items()}
     if not resamples:
@@ -41,6 +45,8 @@ def figures(
     found: dict[str, Any] = {}
     for name, value in whole.items():
         values = np.concatenate([each[name] for each in drawn])
+        if keep:
+            found[f"{name}{DRAWS}"] = values.astype(np.float32)
         values = values[np.isfinite(values)]
         found[name] = value
         found[f"{name}_ci"] = np.quantile(values, tails).tolist() if len(values) else [value, value]
@@ -55,6 +61,25 @@ def _weights(rows: int, resamples: int, seed: int, width: int = 0) -> Iterator[A
         many = min(block, resamples - start)
         chosen = draw.integers(0, rows, size=(many, rows)) + np.arange(many)[:, None] * rows
         yield np.bincount(chosen.ravel(), minlength=many * rows).reshape(many, rows).astype(np.float64)
+
+
+def without_draws(value: Any, path: str = "") -> tuple[Any, dict[str, Any]]:
+    """Nested figures without the `_draws` beside them, and these by the path of their figure.
+
+    >>> without_draws({"probe": {"image": {"top1": 0.5, "top1_draws": "[...]"}}})
+    ({'probe': {'image': {'top1': 0.5}}}, {'probe.image.top1': '[...]'})
+    """
+    if not isinstance(value, dict):
+        return value, {}
+    kept, draws = {}, {}
+    for key, inner in value.items():
+        here = f"{path}.{key}" if path else str(key)
+        if str(key).endswith(DRAWS):
+            draws[here.removesuffix(DRAWS)] = inner
+        else:
+            kept[key], more = without_draws(inner, here)
+            draws |= more
+    return kept, draws
 
 
 def shared(statistic: Statistic, shares: Tensor | None) -> Statistic:

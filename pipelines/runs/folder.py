@@ -47,6 +47,8 @@ WEIGHTS, TRAINER = "model.safetensors", "trainer.pt"
 METRICS, BAD_ROWS, STATE, PROFILE = "metrics.jsonl", "bad_rows.jsonl", "state.json", "profile.json"
 NONFINITE = "nonfinite"
 LAST, FOLDER = "results.json", "evaluations"
+DRAWN, TRACKERS = "results.npz", "trackers.json"
+"""The resamples of the figures in `LAST`; what trackers call the run."""
 """The evaluation that ended training, and the folder of the others."""
 COPIED = (CONFIG, FACTS)
 """Files of the run that each checkpoint has a copy of: without the facts the weights are worth nothing."""
@@ -238,7 +240,7 @@ def clear(out: Path, *, marked: bool = False) -> None:
         if (out / name).exists():  # the folder itself may be a link to another disk, and stays
             for path in (out / name).iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    for name in (LAST, STATE, BAD_ROWS, METRICS, PROFILE, FACTS, CARD):
+    for name in (LAST, DRAWN, STATE, BAD_ROWS, METRICS, PROFILE, FACTS, CARD, TRACKERS):
         (out / name).unlink(missing_ok=True)
     if not marked:
         (out / CONFIG).unlink(missing_ok=True)  # last

@@ -3,23 +3,23 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.runs.folder import METRICS
 from clx.pipelines.system.durable_files import append, read_log
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, ClxWarning
 from clx.pipelines.system.text import finite
+from clx.pipelines.training.trackers import Trackers
 
 
 class Metrics:
-    """`metrics.jsonl`, which has no clock in it: a resumed run writes the same lines; and TensorBoard, where asked.
+    """`metrics.jsonl`, which has no clock in it: a resumed run writes the same lines; and the trackers asked for.
 
     Of several processes that train together one `writes` them."""
 
-    def __init__(self, out: Path, tensorboard: bool, writes: bool = True) -> None:
-        self.out, self.writes = out, writes
-        self.writer = _tensorboard() if tensorboard and writes else None
-        self.board: Any = None
+    def __init__(self, out: Path, trackers: Trackers | None = None, writes: bool = True) -> None:
+        self.out, self.writes, self.trackers = out, writes, trackers
 
     def recall(self, step: int, validated: int) -> None:
         """Drop the lines after a step, and validations after another: a run that is resumed there writes them anew."""
@@ -35,24 +35,13 @@ class Metrics:
         if not self.writes:
             return
         append(self.out / METRICS, finite(line))
-        if self.writer is not None:
-            self.board = self.board or self.writer(self.out / "tensorboard", purge_step=line["step"])
-            for name, value in line.items():
-                if name != "step" and isinstance(value, float):
-                    self.board.add_scalar(name, value, line["step"])
+        if self.trackers is not None:
+            self.trackers.add(line, lambda text: warn(text, ClxWarning, stacklevel=2))
 
     def close(self) -> None:
-        """Let go of files."""
-        if self.board is not None:
-            self.board.close()
-
-
-def _tensorboard() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise BadInput("train.tensorboard needs the extra: pip install 'clx[tensorboard]'") from None
-    return SummaryWriter
+        """Let go of files and connections."""
+        if self.trackers is not None:
+            self.trackers.close()
 
 
 @dataclass

@@ -33,6 +33,7 @@ from clx.pipelines.training.rows import keep_frozen_features, mixture_of, traini
 from clx.pipelines.training.saving import Saving
 from clx.pipelines.training.schedule import Plan, check_patience
 from clx.pipelines.training.step import Learner, Update
+from clx.pipelines.training.trackers import Trackers
 from clx.pipelines.training.validation import validate
 
 LOG_EVERY = 10
@@ -68,7 +69,7 @@ class Trainer:
             self.learner.ranks.look(self.rows)
         self.validate_every = config.train.validate_every or plan.per_epoch
         self.saving = Saving(out, config.train, self.writes)
-        self.metrics = Metrics(out, config.train.tensorboard, self.writes)
+        self.metrics = Metrics(out, Trackers(config, out) if self.writes else None, self.writes)
         budget = config.data.bad_row_budget if config.data.on_bad_row == "skip" else 1.0
         self.bad_rows = BadRows(out / BAD_ROWS, plan.rows, budget, self.writes)
         self.embeddings: dict[str, Tensor] = {}

@@ -11,7 +11,7 @@ from trained import metrics
 
 
 def test_lines_behind_a_step_are_forgotten_and_validations_behind_another(tmp_path: Path) -> None:
-    log = Metrics(tmp_path, tensorboard=False)
+    log = Metrics(tmp_path)
     for step in (1, 2, 3):
         log.add({"step": step, "loss": float("nan") if step == 2 else 0.5})
         log.add({"step": step, "val_loss": 1.0})
