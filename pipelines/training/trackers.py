@@ -9,8 +9,9 @@ import importlib
 import json
 import os
 import secrets
+import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -104,9 +105,10 @@ class Trackers:
         figures = {name: value for name, value in line.items() if name != "step" and isinstance(value, float)}
         for name in [*self.modules] if figures else []:
             try:
-                if name not in self.logs:
-                    self._open(name)
-                self.logs[name](figures, line["step"])
+                with redirect_stdout(sys.stderr):  # which is for data alone
+                    if name not in self.logs:
+                        self._open(name)
+                    self.logs[name](figures, line["step"])
             except Exception as error:  # the network, a login, a full server: no reason to stop training
                 del self.modules[name]
                 why = " ".join(str(error).split()) or type(error).__name__
@@ -123,7 +125,7 @@ class Trackers:
 
     def close(self) -> None:
         for close in self.closes.values():
-            with suppress(Exception):  # what it could not send is lost there alone
+            with suppress(Exception), redirect_stdout(sys.stderr):  # what it could not send is lost there alone
                 close()
         self.closes.clear()
 

@@ -28,6 +28,7 @@ class Told:
         self.ended = 0
 
     def init(self, **given: Any) -> Any:
+        print("a tracker greets")
         self.opened.append(given)
         return SimpleNamespace(log=self.log, finish=self.finish)
 
@@ -60,7 +61,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio", "mlflow"])
-def test_figures_go_to_one_run_of_the_tracker_also_when_resumed(tmp_path: Path, told: Told, name: str) -> None:
+def test_figures_go_to_one_run_of_the_tracker_also_when_resumed(
+    tmp_path: Path, told: Told, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     for step in (1, 2):
         log = Metrics(tmp_path, Trackers(config(name), tmp_path))
         log.add({"step": step, "loss": 0.5 / step})
@@ -68,6 +71,7 @@ def test_figures_go_to_one_run_of_the_tracker_also_when_resumed(tmp_path: Path, 
         log.close()
     assert told.logged == [({"loss": 0.5}, 1), ({"loss": 0.25}, 2)]
     assert told.ended == 2
+    assert not capsys.readouterr().out  # stdout carries data only
     known = json.loads((tmp_path / "trackers.json").read_text())[name]
     if name == "mlflow":
         assert [each for each in told.opened if "run_id" in each] == [
