@@ -26,6 +26,10 @@ def sweep(
         list[str], typer.Option(metavar="KEY=V1,V2", help="Values of a config key, in YAML; axes are crossed.")
     ] = [],  # noqa: B006
     seeds: Annotated[str | None, typer.Option(help="Values of train.seed: 0-4, or 0,3,7")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Only so many combinations, drawn at random (random search).")
+    ] = None,
+    draw: Annotated[int | None, typer.Option(min=0, help="Which combinations --trials draws [default: 0].")] = None,
     settings: options.Settings = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder [default: runs/sweep-NAME].")] = None,
     metric: options.Metric = [],  # noqa: B006
@@ -41,11 +45,14 @@ def sweep(
     Call it again after a stop, a kill or with more values: what is finished is kept, what was begun goes on. A
     failed run does not stop the others (exit 1 at the end). A config file may describe the sweep itself, in a
     section `sweep:` with `grid:` (keys with values, or named variants of several settings), `seeds:`, `set:`,
-    `metric:` and `base:`. Examples:
+    `metric:`, `trials:` and `base:`. --trials N is a random search: more trials of the same --draw keep those of
+    fewer. Examples:
 
     clx sweep digits --grid train.lr=1e-3,4e-3 objective.temperature=0.05,0.1 --seeds 0-2
 
     clx sweep digits --grid 'objective={name: clip},{name: siglip}' -s train.epochs=2 --dry-run
+
+    clx sweep digits --grid train.lr=3e-4,1e-3,3e-3 objective.temperature=0.05,0.1,0.2 --trials 4
 
     clx sweep methods.yaml --shard 3/16 -o /shared/methods
 
@@ -62,7 +69,10 @@ def sweep(
         raise BadInput(f"name one recipe or file to start from, and axes as key=value,value; got {' '.join(given)}")
     axes = [*grid, *(text for text in given if "=" in text)]
     refuse_two_lengths([*axes, *settings])
-    plan, base = read_plan(sources[0], axes, seeds)
+    search = {key: value for key, value in (("trials", trials), ("draw", draw)) if value is not None}
+    plan, base = read_plan(sources[0], axes, seeds, search)
+    if draw is not None and plan.trials is None:
+        raise BadInput("--draw says which combinations --trials draws: give that too")
     grid_points = points(plan, base, settings)
     folder = out or Path("runs") / f"sweep-{Path(sources[0]).stem}"
     metrics = metric or plan.metric

@@ -4,12 +4,14 @@ import copy
 import hashlib
 import itertools
 import json
+import math
+import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from clx.pipelines.config.data_schema import Section
 from clx.pipelines.config.load import override, read_source, scientific, set_key, value_of
@@ -52,6 +54,10 @@ class Plan(Section):
     settings by dotted key (and `base`, to start from another config). A list of such grids, of the same axes with
     other values, has the runs of all: these objectives on these data, those on others."""
     seeds: Annotated[list[int], BeforeValidator(seeds_of)] = []
+    trials: Annotated[int, Field(ge=1)] | None = None
+    """So many combinations, drawn at random with `draw`, instead of all; each has all seeds. More trials keep those of
+    fewer, so that a search can be made longer."""
+    draw: Annotated[int, Field(ge=0)] = 0
     metric: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
     """Columns of the table: `val_loss`, or paths in the evaluation."""
 
@@ -89,8 +95,11 @@ def grid_of(settings: Iterable[str]) -> Grid:
     return grid
 
 
-def read_plan(source: str, grid: Sequence[str] = (), seeds: str | None = None) -> tuple[Plan, dict[str, Any]]:
-    """The sweep of a file's section `sweep` with what the command line adds, and the config it starts from."""
+def read_plan(
+    source: str, grid: Sequence[str] = (), seeds: str | None = None, search: Mapping[str, int] | None = None
+) -> tuple[Plan, dict[str, Any]]:
+    """The sweep of a file's section `sweep` with what the command line adds, and the config it starts from; `search` is
+    `trials` and `draw`, where they are given there."""
     raw = read_source(source)
     section = raw.pop("sweep", None)
     plan = parse(Plan, section or {}, f"{source}, sweep")
@@ -106,7 +115,7 @@ def read_plan(source: str, grid: Sequence[str] = (), seeds: str | None = None) -
     for other in grids[1:]:
         if other.keys() != grids[0].keys():
             raise BadInput(f"{source}: grids that are joined have the same axes: {_named(grids[0])}; {_named(other)}")
-    plan = plan.model_copy(update={"grid": grids, "seeds": drawn})
+    plan = plan.model_copy(update={"grid": grids, "seeds": drawn, **(search or {})})
     if plan.base is not None:
         if raw:
             raise BadInput(
@@ -130,15 +139,14 @@ def points(plan: Plan, base: dict[str, Any], settings: Iterable[str] = ()) -> li
     """
     grids = [[_axis(name, values) for name, values in grid.items()] for grid in plan.grid] or [[]]
     if plan.seeds:
-        seeds: list[_Choice] = [("seed", seed, f"seed={seed}", {"train.seed": seed}) for seed in plan.seeds]
-        grids = [[*axes, seeds] for axes in grids]
+        grids = [[*axes, seeds_axis(plan)] for axes in grids]
     given = list(settings)
     swept = {key for axes in grids for axis in axes if axis[0][0] in (*axis[0][3], "seed") for key in axis[0][3]}
     for setting in given:
         if (key := setting.partition("=")[0]) in swept:
             raise BadInput(f"-s {setting}: {key} is swept, so one value for all runs means nothing")
     found: dict[str, Point] = {}
-    every = [chosen for axes in grids for chosen in itertools.product(*axes)]
+    every = list(combinations(grids, plan))
     if plan.seeds:
         every.sort(key=lambda chosen: plan.seeds.index(chosen[-1][1]))
     for chosen in every:
@@ -154,6 +162,40 @@ def points(plan: Plan, base: dict[str, Any], settings: Iterable[str] = ()) -> li
                 raise BadInput(f"two runs would be called {name}: name the variants differently")
         found[name] = Point(name, {axis: value for axis, value, _, _ in chosen}, config)
     return list(found.values())
+
+
+def seeds_axis(plan: Plan) -> "list[_Choice]":
+    return [("seed", seed, f"seed={seed}", {"train.seed": seed}) for seed in plan.seeds]
+
+
+def combinations(grids: "Sequence[list[list[_Choice]]]", plan: Plan) -> "Iterator[tuple[_Choice, ...]]":
+    """All combinations of each grid; with `plan.trials` so many of them, in the order drawn, with all seeds."""
+    if plan.trials is None:
+        for axes in grids:
+            yield from itertools.product(*axes)
+        return
+    apart = [axes[:-1] if plan.seeds else axes for axes in grids]
+    counts = [math.prod(map(len, axes)) for axes in apart]
+    draw, seen = random.Random(plan.draw), set[int]()
+    while len(seen) < min(plan.trials, sum(counts)):
+        number = draw.randrange(sum(counts))
+        if number not in seen:
+            seen.add(number)
+            chosen = numbered(apart, counts, number)
+            yield from ((*chosen, seed) for seed in seeds_axis(plan)) if plan.seeds else (chosen,)
+
+
+def numbered(grids: "Sequence[list[list[_Choice]]]", counts: Sequence[int], number: int) -> "tuple[_Choice, ...]":
+    """The combination at place `number` of all, without making the others."""
+    which = 0
+    while number >= counts[which]:
+        number -= counts[which]
+        which += 1
+    chosen = []
+    for axis in reversed(grids[which]):
+        number, place = divmod(number, len(axis))
+        chosen.append(axis[place])
+    return tuple(reversed(chosen))
 
 
 _Choice = tuple[str, Any, str, dict[str, Any]]

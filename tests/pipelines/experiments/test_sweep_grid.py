@@ -71,6 +71,27 @@ def test_grids_are_joined(tmp_path: Path) -> None:
         read_plan(str(path))
 
 
+def test_trials_are_drawn_alike_each_time_and_more_keep_those_of_fewer(tmp_path: Path) -> None:
+    grid = {"train.lr": [1e-4, 1e-3, 1e-2], "embed_dim": [4, 8, 16, 32], "train.batch_size": [8, 16]}
+
+    def names(trials: int, draw: int = 0, **more: Any) -> list[str]:
+        return [point.name for point in planned({"grid": grid, "trials": trials, "draw": draw, **more})]
+
+    every = [point.name for point in planned({"grid": grid})]
+    assert sorted(names(99)) == sorted(every)
+    assert names(5) == names(9)[:5] != names(5, draw=1)
+    assert len(set(names(9))) == 9
+    assert set(names(9)) < set(every)
+    seeded = names(3, seeds="0-1")
+    assert seeded == [f"{name}_seed={seed}" for seed in (0, 1) for name in names(3)]
+    joined = planned({"grid": [{"embed_dim": [4, 8]}, {"embed_dim": [16, 32, 64]}], "trials": 5})
+    assert {point.config.embed_dim for point in joined} == {4, 8, 16, 32, 64}
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "sweep": {"grid": grid, "trials": 2}}))
+    assert len(points(*read_plan(str(path)))) == 2
+    assert len(points(*read_plan(str(path), search={"trials": 4}))) == 4
+
+
 def test_the_command_line_wins_over_the_file() -> None:
     found = planned({"grid": {"m": {"a": {"train.steps": 5}, "b": {"train.lr": 1.0}}}}, ("train.steps=2",))
     assert [point.config.train.steps for point in found] == [2, 2]
