@@ -4,10 +4,11 @@
 socket, as long as PROCESS runs; the command beside it sends its arguments, folder, environment and its own stdin,
 stdout and stderr. A command is so a process of its own, in pipes and all, without the 4 to 6 s that importing torch
 costs. Signals to the command reach it, but for SIGKILL and what goes to a whole process group. `install` writes the
-command.
+command, and `python-once FILE`, which runs a program likewise.
 """
 
 import atexit
+import doctest
 import gc
 import json
 import os
@@ -20,7 +21,7 @@ SHIM = """#!{python} -S
 import json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as line:
     line.connect({address!r})
-    said = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+    said = json.dumps([sys.argv, os.getcwd(), dict(os.environ)]).encode()
     socket.send_fds(line, [len(said).to_bytes(4, "big")], [0, 1, 2])
     line.sendall(said)
     for stream in (0, 1, 2):
@@ -34,10 +35,10 @@ os._exit(code[0] if code else 137)
 
 
 def install(folder: Path, address: str) -> None:
-    """Write the executable `clx` into `folder`, for a server that listens at `address`."""
-    command = folder / "clx"
-    command.write_text(SHIM.format(python=sys.executable, address=address))
-    command.chmod(0o755)
+    """Write the executables `clx` and `python-once` into `folder`, for a server that listens at `address`."""
+    for command in (folder / "clx", folder / "python-once"):
+        command.write_text(SHIM.format(python=sys.executable, address=address))
+        command.chmod(0o755)
 
 
 def runs(process: int) -> bool:
@@ -81,7 +82,7 @@ def run(line: socket.socket) -> None:
     while len(said) < int.from_bytes(size, "big"):
         said += line.recv(1 << 16)
     line.sendall(os.getpid().to_bytes(4, "big"))
-    args, folder, environment = json.loads(said)
+    (called, *args), folder, environment = json.loads(said)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -89,10 +90,13 @@ def run(line: socket.socket) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = ["clx", *args]
+    sys.argv = [Path(called).name, *args]
     code: object = 0
     try:
-        main()
+        if sys.argv[0] == "clx":
+            main()
+        else:
+            program(Path(args[0]))
     except SystemExit as end:
         code = end.code
     atexit._run_exitfuncs()
@@ -100,6 +104,15 @@ def run(line: socket.socket) -> None:
     sys.stderr.flush()
     line.sendall(bytes([code if isinstance(code, int) else 1]))
     os._exit(0)  # Python takes two seconds to dismantle torch
+
+
+def program(file: Path) -> None:
+    """Run a program of Python, or a session with `>>>`, which must answer what is written there."""
+    source = file.read_text()
+    if not source.startswith(">>>"):
+        exec(compile(source, file, "exec"), {"__name__": "__main__"})
+    elif doctest.testfile(str(file), module_relative=False).failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
