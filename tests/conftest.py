@@ -79,7 +79,7 @@ def make_config() -> Make:
 
 @pytest.fixture(scope="session")
 def files(once: Once) -> Path:
-    """The built-in digits as files; some rows of each split are in few.csv, for tests that look at none of them long."""
+    """The built-in digits as files; some rows of each split are in few.csv, for tests that look at none long."""
     from clx.pipelines.data.builtin import write
 
     def make(folder: Path) -> None:

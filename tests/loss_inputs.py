@@ -38,6 +38,19 @@ def make(name: str, width: int = 4, **fields: Any) -> Loss:
     return loss
 
 
+def of_each_kind() -> set[str]:
+    """The first of the losses that ask for the same, for tests of what is not the loss itself."""
+    found: dict[object, str] = {}
+    for name, loss in LOSSES.items():
+        found.setdefault((loss.required(), loss.compares_times, loss.trains_predictions), name)
+    return set(found.values())
+
+
+def with_buffers() -> set[str]:
+    """The losses that keep something from step to step."""
+    return {name for name in LOSSES if list(make(name).buffers())}
+
+
 def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, seed: int = 1) -> dict[str, Any]:
     g = torch.Generator().manual_seed(seed)
     z = {name: torch.randn(size, width, generator=g, dtype=torch.float64).to(dtype) for name in NAMES}

@@ -43,6 +43,7 @@ from clx.pipelines.use.embed import embed
 from clx.pipelines.use.embedding_tables import EmbeddingOptions
 from clx.pipelines.use.predict import Predictor
 from configs import TIME_KEPT
+from loss_inputs import of_each_kind, with_buffers
 from samples import png
 from trained import Heard, StopAt
 
@@ -132,8 +133,14 @@ SPARSE = {"missing": 0.6}
 HOLES = {2: [0, 0, 32], 4: [0, 5, 5, 6, 32]}
 
 
-def cases() -> dict[str, Case]:
-    """Every registered objective with what it asks for, and what is harder."""
+def cases(size: int | None = None) -> dict[str, Case]:
+    """Every registered objective with what it asks for, and what is harder; on two ranks an objective of each kind and
+    those that keep something from step to step."""
+    few = of_each_kind() | with_buffers()
+    return {name: case for name, case in _cases().items() if size != 2 or name in few or name not in LOSSES}
+
+
+def _cases() -> dict[str, Case]:
     found = {name: Case([{"name": name}], data={"label": "kind", "target": ["y"]}) for name in sorted(LOSSES)}
     del found["cross-entropy"].data["target"]
     for name in (name for name in found if "label_sets" in LOSSES[name].required()):
@@ -388,7 +395,7 @@ def main(folder: Path, size: int) -> None:
     place = place_of()
     assert place is not None
     with joined(place) as group:
-        for name, case in cases().items():
+        for name, case in cases(size).items():
             start = time.monotonic()
             os.environ.get("CLX_TIMES") and print(name, group.rank, file=sys.stderr, flush=True)
             rank_part.share = shares(case.ends[size])

@@ -1,4 +1,4 @@
-"""A loss trains through the command, by its name alone: one for each thing that losses ask for, and, slowly, every one."""
+"""A loss trains through the command, by its name alone: one of each kind, and, slowly, every one."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ import yaml
 from clx.losses.base import LOSSES
 from command import Command
 from configs import tiny
+from loss_inputs import of_each_kind
 
 SERIES = {"encoder": "dilated", "width": 16, "layers": 1, "views": 2, "augmentation": {"crops": 0, "time_mask": 0.5}}
 
@@ -33,15 +34,7 @@ def config(name: str, files: Path) -> dict[str, Any]:
     return tiny(objective=objective, train={"steps": 3, "batch_size": 32, "second": second}, **more)
 
 
-def quick() -> set[str]:
-    """The first of the losses that ask for the same; that each gets its gradient is known by `test_chunks`."""
-    found: dict[object, str] = {}
-    for name, loss in LOSSES.items():
-        found.setdefault((loss.required(), loss.compares_times, loss.trains_predictions), name)
-    return set(found.values())
-
-
-QUICK = quick()
+QUICK = of_each_kind()  # that every one gets its gradient is known by test_chunks.py
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in LOSSES])

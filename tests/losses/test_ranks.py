@@ -104,7 +104,7 @@ def test_what_is_sent_depends_on_no_number(found: Found) -> None:
         assert (first["collectives"], first["bytes"]) == (other["collectives"], other["bytes"])
 
 
-PAIRS, B, D, V = 3, 37, 8, 3
+PAIRS, B, D, V = 3, 19, 8, 3
 # collectives and bytes of float64, for three names
 SENT = {
     "clip": (3 * PAIRS, PAIRS * 8 * (2 * 2 * B + 2 * B * D)),

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ pytestmark = pytest.mark.longest
 SIZES = [2, pytest.param(4, marks=pytest.mark.slow)]
 
 
+def each(names: Callable[[int], Iterable[str]]) -> list[Any]:
+    """So many ranks and a name of theirs."""
+    marks = {2: (), 4: pytest.mark.slow}
+    return [pytest.param(size, name, marks=marks[size]) for size in marks for name in names(size)]
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
@@ -33,9 +40,17 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Found = list[tuple[dict[str, Course], dict[str, Any]]]
 
 
-@pytest.fixture(scope="module", params=SIZES)
-def ranks(rows: Path, request: pytest.FixtureRequest) -> Found:
-    return on_ranks(rows, request.param)
+@pytest.fixture(scope="module")
+def worlds() -> dict[int, Found]:
+    """By the number of ranks, which are started once."""
+    return {}
+
+
+@pytest.fixture(params=SIZES)
+def ranks(rows: Path, worlds: dict[int, Found], request: pytest.FixtureRequest) -> Found:
+    if request.param not in worlds:
+        worlds[request.param] = on_ranks(rows, request.param)
+    return worlds[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +67,7 @@ def apart(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return max(((a[name].double() - b[name].double()).norm() / norms[name].clamp(min=least)).item() for name in a)
 
 
-@pytest.mark.parametrize("name", list(cases()))
+@pytest.mark.parametrize(("ranks", "name"), each(cases), indirect=["ranks"])
 def test_ranks_learn_what_one_process_learns(rows: Path, ranks: Found, name: str) -> None:
     case = cases()[name]
     one = learn(case, rows, None, STEPS[len(ranks)])
@@ -72,12 +87,16 @@ def test_ranks_learn_what_one_process_learns(rows: Path, ranks: Found, name: str
 
 
 FEATURES = ("relation", "features", "similar", "cmim", "reconstruct")
-KNOWN = [n for n, case in cases().items() if not case.still and case.exact < 1 and not case.full and n not in FEATURES]
-"""But for networks that make views, which step another time, batch norms of chunks, features and originals of any
-width, and rows that are embedded between steps."""
 
 
-@pytest.mark.parametrize("name", KNOWN)
+def known(size: int) -> list[str]:
+    """But for networks that make views, which step another time, batch norms of chunks, features and originals of any
+    width, and rows that are embedded between steps."""
+    found = cases(size).items()
+    return [n for n, case in found if not case.still and case.exact < 1 and not case.full and n not in FEATURES]
+
+
+@pytest.mark.parametrize(("ranks", "name"), each(known), indirect=["ranks"])
 def test_what_is_sent_in_a_step_is_known_beforehand(ranks: Found, name: str) -> None:
     """An exchange, embeddings, extras, lengths where there are steps, gradients; two for each batch norm; and of split
     towers each one forward and, but for the last, backward, its gradient, and two norms.
