@@ -73,8 +73,9 @@ def silent() -> Any:
 
 
 @pytest.fixture(scope="session")
-def make_config() -> Make:
-    return lambda **changes: Config.model_validate(tiny(**changes))
+def make_config(files: Path) -> Make:
+    """A config of `tiny`, on a few rows where none are named."""
+    return lambda **changes: Config.model_validate(tiny(**{"data__train": str(files / "few.csv")} | changes))
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_the_host_waits_as_often_as_the_loss_says(name: str, small_tiles: None) -> None:
-    for size in (6, 40):
+    for size in (6, 20):
         waited = on_cuda(name, size, missing=False)
         assert waited.total() <= LOSSES[name].host_reads, waited
 

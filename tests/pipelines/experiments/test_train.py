@@ -126,7 +126,7 @@ def test_unbroken_runs_are_equal(tmp_path: Path, make_config: Make, silent: Any)
 
 
 def test_nothing_to_train_is_refused_before_anything_is_written(tmp_path: Path, make_config: Make, silent: Any) -> None:
-    with pytest.raises(BadInput, match="only 5188 training rows"):
+    with pytest.raises(BadInput, match="only 240 training rows"):
         train(make_config(train__batch_size=6000), tmp_path / "run", silent)
     assert not (tmp_path / "run").exists()
 

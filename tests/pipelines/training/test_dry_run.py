@@ -12,7 +12,7 @@ def test_tensorboard_and_dry_run(tmp_path: Path, make_config: Make, silent: Any)
     config = make_config(eval=[], train__tensorboard=True, train__steps=2)
     plan = dry_run(config)
     assert plan["steps"] == 2
-    assert plan["rows"] == {"train": 5188, "val": 140, "test": 1080}
+    assert plan["rows"] == {"train": 240, "val": 50, "test": 100}
     assert plan["parameters"]["learned"] > 1000
     assert plan["memory"]["total"] > plan["memory"]["weights"] > 0
     train(config, tmp_path / "run", silent)
