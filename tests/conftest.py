@@ -96,12 +96,12 @@ FEW = {"train": 240, "val": 50, "test": 100}
 
 
 @pytest.fixture(scope="session")
-def digits_run(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits_run(once: Once, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learned a little: enough to be right more often than chance."""
     from clx.pipelines.experiments.train import train
     from clx.pipelines.system.progress import Silent
 
     steps = {"train__steps": 60, "train__batch_size": 128, "train__lr": 5e-3, "train__validate_every": 30}
-    config = tiny(**steps, eval=["zeroshot", "retrieval"])
+    config = tiny(data__train=str(files / "few.csv"), **steps, eval=["zeroshot", "retrieval"])
     made = once("digits-run", lambda folder: train(Config.model_validate(config), folder, Silent()))
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("runs") / "tiny"))

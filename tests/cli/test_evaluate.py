@@ -36,7 +36,7 @@ def test_json_lines_and_a_second_time(clx: Command, copy: Path) -> None:
     assert all("confusion" not in line and isinstance(line["top1_ci"], list) for line in lines)
 
 
-def test_wrong_usage_is_one_line(clx: Command, copy: Path, tmp_path: Path) -> None:
+def test_wrong_usage_is_one_line(clx: Command, copy: Path, files: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("one\ntwo\n")
     for args, words in (
         ([], ["say what to evaluate"]),
@@ -56,7 +56,7 @@ def test_wrong_usage_is_one_line(clx: Command, copy: Path, tmp_path: Path) -> No
         done = clx("eval", *args)
         assert (done.returncode, done.stdout) == (2, ""), args
         *begun, error = done.stderr.splitlines()
-        assert begun == (["embedding 1080 rows of digits test", "zeroshot"] if "--labels-file" in args else [])
+        assert begun == ([f"embedding 100 rows of {files}/few.csv", "zeroshot"] if "--labels-file" in args else [])
         assert all(word in error for word in words), done.stderr
 
 

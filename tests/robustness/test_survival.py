@@ -173,10 +173,10 @@ def test_handlers_are_put_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("command", ["data check", "eval"])
 def test_commands_that_read_stop_with_a_line(
-    digits_run: Path, forked: Forked, command: str, number: int, code: int
+    digits_run: Path, files: Path, forked: Forked, command: str, number: int, code: int
 ) -> None:
     """In a process that knows when it is in the middle of the work."""
-    place, name, when = (Table, "read", 50) if "data" in command else (Embedder, "forward", 2)
+    place, name, when = (Table, "read", 50) if "data" in command else (Embedder, "forward", 1)
 
     def prepare() -> None:
         real, calls = getattr(place, name), itertools.count(1)
@@ -189,7 +189,7 @@ def test_commands_that_read_stop_with_a_line(
         setattr(place, name, call)
 
     done = forked([*command.split(), *(["digits"] if "data" in command else [digits_run, "--force"])], prepare)
-    begun = "" if "data" in command else "embedding 1080 rows of digits test\n"
+    begun = "" if "data" in command else f"embedding 100 rows of {files}/few.csv\n"
     assert done == (code, "", f"{begun}stopped by {signal.Signals(number).name}\n")
 
 
