@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from PIL import Image
 from pyarrow import parquet
 
-from clx.pipelines.config.schema import Config
 from clx.pipelines.evaluation import results
 from clx.pipelines.evaluation.evaluate import evaluate_run
 from clx.pipelines.evaluation.results import Settings
@@ -24,7 +23,7 @@ from clx.pipelines.use.embedding_tables import EmbeddingOptions
 from clx.pipelines.use.question import Result
 from clx.pipelines.use.search import Searcher
 from clx.pipelines.use.zeroshot import Classifier
-from configs import tiny
+from configs import Make
 from conftest import Once
 from trained import Heard
 
@@ -33,12 +32,12 @@ FEW: dict[str, Any] = {"resamples": 0}
 
 
 @pytest.fixture(scope="module")
-def run(once: Once) -> Path:
+def run(once: Once, make_config: Make) -> Path:
     """A run that learned at 4, 8 and 16 columns."""
 
     def make(out: Path) -> None:
         terms = [WIDTHS, {"name": "cross-entropy", "inputs": ["image"]}]
-        train(Config.model_validate(tiny(objective=terms, eval=["retrieval"], train__steps=3)), out, Heard())
+        train(make_config(objective=terms, eval=["retrieval"], train__steps=3), out, Heard())
 
     return once("dims_run", make)
 
@@ -85,7 +84,7 @@ def test_embed_and_search(run: Path, tmp_path: Path) -> None:
     unit = F.normalize(torch.from_numpy(short[:1].copy()), dim=1)
     scores = (unit @ F.normalize(torch.from_numpy(short.copy()), dim=1).T)[0]
     coded = Way("exact", "int8", 100)  # codes of the first columns, beside those of all
-    [_] = Searcher(whole, among="image", way=coded).near_rows([1], top=3)
+    [_] = Searcher(whole, among="image", way=coded).near_rows([int(parquet.read_table(whole)["row"][0].as_py())], top=3)
     for path, dim, way in ((whole, 4, Way()), (cut, None, Way()), (whole, 4, coded)):
         searcher = Searcher(path, among="image", dim=dim, way=way)
         row = int(parquet.read_table(path)["row"][0].as_py())

@@ -142,8 +142,8 @@ def test_the_door_answers_as_the_commands_do(digits_run: Path, clx: Command, tmp
     assert found.hits[0]["row"] == 2
 
 
-def test_the_door_trains_what_a_mapping_says(tmp_path: Path) -> None:
-    config = tiny(train={"steps": 2, "batch_size": 16}, eval=["geometry"])
+def test_the_door_trains_what_a_mapping_says(files: Path, tmp_path: Path) -> None:
+    config = tiny(data__train=str(files / "few.csv"), train={"steps": 2, "batch_size": 16}, eval=["geometry"])
     done = use.train(config, tmp_path / "run", ["train.lr=0.01"])
     assert done["steps"] == 2
     assert "geometry" in done["evaluation"]
