@@ -194,7 +194,10 @@ def three_digits(value: float) -> float:
 
 Exclude = Literal["none", "sample_id", "labels", "repeats"] | Judge
 
-TERM_KEYS = ("name", "weight", "inputs", "negatives", "dims", "from", "until", "rows", "exclude", "of", "fuse", "words")
+TERM_KEYS = (
+    *("name", "weight", "inputs", "negatives", "dims", "from", "until", "rows", "exclude", "of", "fuse", "words"),
+    "prototypes_per_label",
+)
 """Keys of a term in a config. A loss may have a field of such a name only if it is that key itself."""
 DECLARED_TERM_KEYS: dict[str, Any] = {"exclude": Exclude, "of": str | None}
 """Those that a loss takes by a field, which must have this type."""

@@ -26,7 +26,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "beclr": {"memory_rows": 64, "prototypes": 3, "hidden": 3},
 }
 
-WIDE_SETS = {"laso": 1}
+WIDE_SETS = {"laso": 1, "label-prototypes": 1}
 """How many classes there are to a loss that makes as many outputs as a label set below is wide."""
 
 
@@ -51,6 +51,18 @@ def with_buffers() -> set[str]:
     return {name for name in LOSSES if list(make(name).buffers())}
 
 
+class Head(torch.nn.Module):
+    """Of three outputs; and with two prototypes of a label."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        rows = torch.tensor([[1.0, -1, 0.5, 0], [0, 2, 1, 1]]).repeat(1, -(-width // 4))[:, :width]
+        self.register_buffer("rows", rows)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows[:, :3] * 2
+
+
 def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, seed: int = 1) -> dict[str, Any]:
     g = torch.Generator().manual_seed(seed)
     z = {name: torch.randn(size, width, generator=g, dtype=torch.float64).to(dtype) for name in NAMES}
@@ -70,7 +82,7 @@ def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, see
         "contents": None,
         "progress": 0.0,
         "mixed": None,
-        "head": lambda rows: rows[:, :3] * 2,
+        "head": Head(width),
     }
 
 

@@ -18,6 +18,8 @@ class Head:
     fuse: Fuse
     words: str | None = None
     """The modality whose learned prompts make of the labels' names what it tells apart; its own weights when None."""
+    prototypes: int | None = None
+    """Of each label, where it tells labels by cosines with such."""
 
     @property
     def name(self) -> str:
@@ -29,7 +31,12 @@ def head_of(config: Config, term: Term) -> Head | None:
     if term.name not in LOSSES or not LOSSES[term.name].trains_predictions:
         return None
     inputs = config.inputs_of(term)
-    return Head(tuple(name for name in config.modalities if name in inputs), term.fuse or FUSE, term.words)
+    return Head(
+        tuple(name for name in config.modalities if name in inputs),
+        term.fuse or FUSE,
+        term.words,
+        term.prototypes_per_label,
+    )
 
 
 def heads_of(config: Config) -> list[Head]:
@@ -44,10 +51,12 @@ def heads_of(config: Config) -> list[Head]:
             continue
         known, name = found.setdefault(head.inputs, (head, term.name))
         if known != head:
-            key = "fuse" if known.fuse != head.fuse else "words"
+            parts = {"fuse": "fuse", "words": "words", "prototypes": "prototypes_per_label"}
+            part = next(each for each in parts if getattr(known, each) != getattr(head, each))
             raise BadInput(
                 f"objective: terms of the same inputs ({', '.join(head.inputs)}) train one head, but {name} has "
-                f"{getattr(known, key)} and {term.name} has {getattr(head, key)}: give its terms the same {key}"
+                f"{getattr(known, part)} and {term.name} has {getattr(head, part)}: give its terms the same "
+                f"{parts[part]}"
             )
     asking = [t for t in config.objective if t.name in LOSSES and "predictions" in LOSSES[t.name].required()]
     if asking and not found:  # none learns to predict; predictions are those that the head begins with

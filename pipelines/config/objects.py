@@ -80,6 +80,8 @@ def make_losses(config: Config) -> list[Loss]:
             raise BadInput(f"{where}.fuse: {term.name} trains no head that predicts; those that do are {heads}")
         if term.words is not None:
             check_words(config, term, where)
+        if term.prototypes_per_label is not None:
+            check_prototypes(config, term, where)
         if term.dims:
             check_dims(config, term, where)
         if term.rows is not None and "weights" not in LOSSES[term.name].needs():
@@ -115,6 +117,7 @@ def keys_of(name: str) -> list[str]:
         "rows": "weights" not in cls.needs(),
         "fuse": not cls.trains_predictions,
         "words": not tells_labels(name),
+        "prototypes_per_label": not heads_labels(name),
         "dims": cls.trains_predictions,
     }
     return [key for key in TERM_KEYS if key not in DECLARED and not refused.get(key)]
@@ -128,10 +131,28 @@ DECLARED = {
 """Keys that many losses share, and what to say of a loss that has no such parameter."""
 
 
+def heads_labels(name: str) -> bool:
+    """Whether a loss trains a head of labels."""
+    return LOSSES[name].trains_predictions and bool({"labels", "label_sets"} & LOSSES[name].needs())
+
+
 def tells_labels(name: str) -> bool:
     """Whether a loss trains a head by what that says of each label."""
-    needs = LOSSES[name].needs()
-    return LOSSES[name].trains_predictions and "head" not in needs and bool({"labels", "label_sets"} & needs)
+    return heads_labels(name) and "head" not in LOSSES[name].needs()
+
+
+def check_prototypes(config: Config, term: Term, where: str) -> None:
+    """Raise `BadInput` for prototypes of labels that a term cannot have."""
+    where, inputs = f"{where}.prototypes_per_label", config.inputs_of(term)
+    if not heads_labels(term.name):
+        takers = ", ".join(sorted(filter(heads_labels, LOSSES)))
+        raise BadInput(f"{where}: {term.name} trains no head of labels; {takers} do")
+    if len(inputs) != 1:
+        raise BadInput(f"{where}: prototypes are of one input, and the term has {', '.join(inputs)}: set inputs")
+    if config.data.target:
+        raise BadInput(f"{where}: prototypes are of labels, and data.target has numbers to predict: leave one out")
+    if term.words is not None:
+        raise BadInput(f"{where}: words reads the labels in place of a head of prototypes: leave one out")
 
 
 def check_words(config: Config, term: Term, where: str) -> None:
@@ -236,6 +257,7 @@ def resolved(config: Config, modalities: Mapping[str, Modality], losses: list[Lo
                     dims=term.dims,
                     until=term.until,
                     words=term.words,
+                    prototypes_per_label=term.prototypes_per_label,
                     rows=term.rows,
                     fuse=head.fuse if (head := head_of(config, term)) is not None else None,
                     **{"from": term.begin, **options_of(loss)},

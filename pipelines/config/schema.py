@@ -54,6 +54,9 @@ class Term(BaseModel):
     words: str | None = None
     """The text modality whose learned prompts (`prompt: {tokens: 4}`) read the labels' names: what the head predicts is
     then how near its one input is to each of these, and only the prompts learn, with the towers that are not frozen."""
+    prototypes_per_label: Annotated[int, Field(ge=1)] | None = None
+    """Of how many learned vectors of each label the head that this term trains takes the cosines with its one input, of
+    which the labels are a linear layer; a linear layer of the embedding itself when not given."""
 
     @property
     def options(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.chunks import batch_norms
 from clx.pipelines.model.decoders import with_decoders
 from clx.pipelines.model.forecasting import forecast_of
+from clx.pipelines.model.fusion import head
 from clx.pipelines.model.objective import Objective, looked_at
 from clx.pipelines.model.towers import Embedder, modality_of
 from clx.pipelines.model.widths import at_widths
@@ -57,7 +58,6 @@ def try_objective(
         "generator": draw,
         "progress": 0.0,
         "mixed": {view: (torch.arange(size).roll(1), 0.7) for view in mixed_views(modalities)} or None,
-        "head": torch.nn.Linear(width, outputs),
         "states": {name: torch.randn(size, 4, 3, generator=draw) for name in names},
         "steps": {name: (torch.randn(size, 4, width, generator=draw), torch.ones(size, 4).bool()) for name in names},
     }
@@ -65,6 +65,7 @@ def try_objective(
         z = {name: torch.randn(size, width, generator=draw) for name in looked_at(term, names, config.only_negatives)}
         further = [name for name in names if modality_of(name) in (term.negatives or [])]
         given["negatives"] = {name: torch.randn(size, width, generator=draw) for name in further}
+        given["head"] = head("mean", [], width, outputs, term.prototypes_per_label)
         given["keys"] = {name: torch.randn(size, keys or width, generator=draw) for name in [*z, *further]}
         try:
             tried = deepcopy(loss)  # which may remember rows

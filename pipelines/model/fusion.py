@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from clx.losses.base import Embeddings
 from clx.losses.primitives.autograd import at_least_float32
+from clx.pipelines.model.prototype_head import PrototypeHead
 
 POWER = 8
 """By which power of its error an input loses weight: of two inputs, one of 1.5 times the error counts 4 %."""
@@ -133,8 +134,10 @@ class _Alone(nn.Module):
         return predictions
 
 
-def head(fuse: str, names: Sequence[str], dim: int, outputs: int) -> nn.Linear | Fused:
-    """The head for these modalities; of a single one all ways are the same linear head."""
+def head(fuse: str, names: Sequence[str], dim: int, outputs: int, prototypes: int | None = None) -> nn.Module:
+    """The head for these modalities; of a single one all ways are the same linear head, or one of `prototypes`."""
+    if prototypes is not None:
+        return PrototypeHead(dim, outputs, prototypes)
     if fuse == "mean" or len(names) < 2:
         return nn.Linear(dim, outputs)
     return (Concat if fuse == "concat" else Gated)(names, dim, outputs)

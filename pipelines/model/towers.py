@@ -58,8 +58,8 @@ class Embedder(nn.Module):
                 raise ValueError(f"modalities.{name}: {error}") from None
         self.prompts: Mapping[str, nn.Module] = nn.ModuleDict(learned_prompts(modalities, self.tower, embed_dim, load))  # type: ignore[assignment]
         """Of columns of texts that learn some."""
-        made: dict[str, nn.Linear | Fused | Words] = {
-            each.name: head(each.fuse, each.inputs, embed_dim, outputs)
+        made: dict[str, nn.Module] = {
+            each.name: head(each.fuse, each.inputs, embed_dim, outputs, each.prototypes)
             if each.words is None
             else Words(each.words, modalities[each.words], classes)
             for each in heads

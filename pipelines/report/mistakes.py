@@ -78,7 +78,7 @@ def _classified(snapshot: Snapshot) -> Iterator[tuple[str, str, Tensor, Tensor]]
                 scores = of_classes(run, queries_of(run, snapshot.embedded, group, rows, text), text) @ classes.T
                 yield "by the words of the classes", "+".join(group), rows, native_scale(run).probabilities(scores)
     elif run.model.predictor is not None and not run.config.data.target and run.forecasts is None:
-        rows = known & (snapshot.embedded.labels < run.model.predictor.out_features)
+        rows = known & (snapshot.embedded.labels < len(run.model.get_buffer("target_mean")))
         rows &= run.model.predictable(snapshot.embedded.present)
         names = "+".join(name for name in snapshot.names if name in run.model.predict_from)
         if rows.any():

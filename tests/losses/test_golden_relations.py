@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clx.losses.infonce import infonce
+from clx.losses.label_prototypes import apart, by_overlap, nearness
 from clx.losses.primitives.alike import Alike, by_sets, by_vectors, tree_of
 from clx.losses.primitives.forms import decoupled, each_pair, soft_choice, soft_top_k, top_k
 from clx.losses.primitives.functional import unit
@@ -28,6 +29,7 @@ FAMILIES = (
     "sparsemax_",
     "dualcoop_asl",
     "taidpt_ranking",
+    "protoecg_",
 )
 
 
@@ -53,6 +55,7 @@ def checks(c: Case) -> dict[str, Callable[[], Tensor]]:
         "sparsemax_loss": lambda: sparsemax_loss(c.z, functional.one_hot(c.y.long(), c.z.shape[1]).double()),
         "dualcoop_asl": lambda: two_prompts(c),
         "taidpt_ranking": lambda: label_ranking(c.scores, c.targets, h["margin"]).mean(),
+        "protoecg_": lambda: prototypes_as_published(c),
         "mgll_softce": lambda: (
             (soft_choice(c.logits, c.targets, None)[0] + soft_choice(c.logits.T, c.targets, None)[0]).mean() / 4
             + each_pair(c.logits, c.targets, None)[0].mean()
@@ -66,6 +69,28 @@ def two_prompts(c: Case) -> Tensor:
     return asymmetric(
         c.logits[:, 1] - c.logits[:, 0], sets, c.hyper["gamma_pos"], c.hyper["gamma_neg"], c.hyper["clip"]
     ).sum()
+
+
+def prototypes_as_published(c: Case) -> Tensor:
+    """Departures: maxima run over products with 0, so that cosines below 0 draw nothing, and a row is pushed from the
+    prototypes of its other labels and, for each label that it lacks, from all. Cosines of prototypes are cut at 1."""
+    h, of = c.hyper, c.identity.argmax(1)
+    labels = c.identity.shape[1]
+    order = of.argsort(stable=True)  # those of one label side by side
+    v = unit(c.prototypes[order])
+    s, g, own = c.similarity[:, order], v @ v.T, c.identity[order] @ c.cooccurrence @ c.identity[order].T
+    wrong = 1 - c.identity[order].T[None] * c.targets[:, :, None]
+    with_head = functional.binary_cross_entropy_with_logits(c.logits, c.targets, pos_weight=c.pos_weight)
+    cluster = nearness(s.clamp(min=0), c.targets, of[order])[0].mean()
+    separation = (s[:, None] * wrong).amax(2).mean()
+    assert labels * (of == 0).sum() == len(of)
+    return (
+        with_head
+        - h["lam_clst"] * cluster
+        + h["lam_sep"] * separation
+        + h["lam_div"] * apart(g)
+        + h["lam_cnrst"] * by_overlap(g.clamp(-1 + 1e-6, 1 - 1e-6), own)
+    )
 
 
 def cwcl(c: Case) -> Tensor:

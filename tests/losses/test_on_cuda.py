@@ -57,7 +57,9 @@ def on_cuda(name: str, size: int, missing: bool) -> Counter[str]:
     wanted = value_and_gradients(make(name).float(), given(make(name), size, missing))
     with pretending() as pretence:
         loss = make(name).float().to("cuda")
-        data = tree_map(lambda x: x.to("cuda") if isinstance(x, Tensor) else x, given(loss, size, missing))
+        data = tree_map(
+            lambda x: x.to("cuda") if isinstance(x, Tensor | torch.nn.Module) else x, given(loss, size, missing)
+        )
         for kept in ("memory", "queues"):
             if hasattr(loss, kept):
                 setattr(loss, kept, getattr(loss, kept).to("cuda"))

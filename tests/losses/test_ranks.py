@@ -24,7 +24,19 @@ Found = list[dict[str, dict[str, Any]]]
 """What each rank says of each case."""
 WHOLE = {
     *("supremix", "rank-n-contrast", "ts2vec", "cosent", "angle", "distil-scores", "pairwise mv-dhel", "moit"),
-    *("simsiam", "byol", "vicreg", "barlow-twins", "swav", "dino", "distil", "laso", "late", "reconstruct"),
+    *(
+        "simsiam",
+        "byol",
+        "vicreg",
+        "barlow-twins",
+        "swav",
+        "dino",
+        "distil",
+        "laso",
+        "late",
+        "reconstruct",
+        "label-prototypes",
+    ),
 }
 HEADS = {name for name in LOSSES if LOSSES[name].family == "supervised heads"}
 

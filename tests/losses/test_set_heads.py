@@ -2,11 +2,13 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
+from clx.losses.label_prototypes import LabelPrototypes
 from clx.losses.set_heads import (
     MLCD,
     BinaryCrossEntropy,
@@ -132,6 +134,41 @@ def test_asymmetric_and_ranking_against_loops() -> None:
                 total = total + (0.7 - scores[a] + scores[b]).clamp(min=0)
     torch.testing.assert_close(found, total / 6)
     torch.testing.assert_close(torch.autograd.grad(found, z), torch.autograd.grad(total / 6, z))
+
+
+def test_label_prototypes_against_loops() -> None:
+    g = torch.Generator().manual_seed(5)
+    z, v = (torch.randn(n, 4, generator=g, dtype=torch.float64).requires_grad_() for n in (6, 6))
+    sets = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0], [torch.nan] * 3], dtype=torch.float64)
+    loss = LabelPrototypes(cluster=0.7, separation=0.3, orthogonality=2.0, contrast=3.0)
+    loss.setup(["x"], 4, ["a", "b", "c"])
+    found = loss({"x": z}, head=SimpleNamespace(rows=v), label_sets=sets)
+    overlap = {(0, 1): 2 / 3, (0, 2): 0.0, (1, 2): 0.0} | {(k, k): 1.0 for k in range(3)}
+
+    def cosine(a: Tensor, b: Tensor) -> Tensor:
+        return a @ b / a.norm() / b.norm()
+
+    near, far, square, alike, unlike = [], [], [], [], []
+    for i, k in itertools.product(range(5), range(3)):
+        own = torch.stack([cosine(z[i], v[p]) for p in (2 * k, 2 * k + 1)]).max()
+        near.append(own * sets[i, k])
+    for i in range(5):
+        far.append(torch.stack([cosine(z[i], v[p]) for p in range(6) if not sets[i, p // 2]]).max())
+    for p, q in itertools.product(range(6), repeat=2):
+        w, s = overlap[min(p // 2, q // 2), max(p // 2, q // 2)], cosine(v[p], v[q])
+        square.append((s - float(p == q)) ** 2)
+        alike.append(torch.stack([s * w, torch.tensor(w).double()]))
+        unlike.append(torch.stack([s * (1 - w), torch.tensor(1 - w).double()]))
+    (a, m), (b, n) = torch.stack(alike).sum(0), torch.stack(unlike).sum(0)
+    means = [torch.stack(each).mean() for each in (near, far, square)]
+    wanted = -0.7 * means[0] + 0.3 * means[1] + 2 * means[2] - 3 * (a / m - b / n) / 6**0.5
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(torch.autograd.grad(found, [z, v]), torch.autograd.grad(wanted, [z, v]))
+    assert loss.log == {"dropped_labels": 1}
+    loss.eval()(
+        {"x": z}, head=SimpleNamespace(rows=v), label_sets=torch.ones_like(sets)
+    )  # all labels apply: none is pushed away, and validation counts nothing
+    assert loss.get_buffer("together").tolist() == [[3, 2, 0], [2, 2, 0], [0, 0, 1]]
 
 
 def test_high_predictions_of_labels_that_do_not_apply_are_finite() -> None:

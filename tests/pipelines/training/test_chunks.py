@@ -94,6 +94,8 @@ def objectives() -> dict[str, Any]:
     for name in named:
         if "head" in LOSSES[name].needs():  # of one input
             named[name] = [{"name": name, "inputs": ["text"]}, {"name": "clip"}]
+        if name == "label-prototypes":
+            named[name][0]["prototypes_per_label"] = 2
         if "originals" in LOSSES[name].needs():  # of what has a decoder
             named[name] = [{"name": name, "inputs": ["table"]}, {"name": "clip"}]
     named["relation by features"] = {"name": "relation", "by": "features", "of": "table", "form": "sigmoid"}
