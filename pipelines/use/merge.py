@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -82,7 +82,8 @@ def merge(
                 f"{runs[0]} and {path} have no common start: the cosine of their weights is {value:.2g}. Merge runs "
                 "that were fine-tuned from one (stages: [{run: RUN}, {}])"
             )
-    merged, told = merge_states(states, start, by, weight)
+    remembered = {f"objective.{name}" for name, _ in opened[0].objective.named_buffers()}
+    merged, told = merge_states(states, start, by, weight, remembered)
     _say(told, by, say)
     told = {
         "runs": [str(one) for one in runs],
@@ -163,9 +164,11 @@ def cosine(one: State, other: State) -> float:
     return float(sum(dots)) / math.sqrt(math.prod(squares)) if all(squares) else 1.0
 
 
-def merge_states(states: Sequence[State], base: State, by: By, shares: Sequence[float]) -> tuple[State, dict[str, Any]]:
+def merge_states(
+    states: Sequence[State], base: State, by: By, shares: Sequence[float], remembered: Collection[str] = ()
+) -> tuple[State, dict[str, Any]]:
     """Weights of one, and how many `tensors` were merged, how many of them are running `statistics`, how many are on a
-    straight line (`linear`), and which were `kept` as the first has them."""
+    straight line (`linear`), and which were `kept` as the first has them: also what losses remember, as queues are."""
     merged: State = {}
     told: dict[str, Any] = {"tensors": 0, "statistics": 0, **({"linear": 0} if by == "slerp" else {}), "kept": []}
     for name, mine in states[0].items():
@@ -173,13 +176,15 @@ def merge_states(states: Sequence[State], base: State, by: By, shares: Sequence[
         there = [each for each in found if each is not None and each.shape == mine.shape]
         begun = base.get(name)
         lacking = len(there) < len(states) or (by == "delta" and (begun is None or begun.shape != mine.shape))
+        statistic = name.rpartition(".")[2] in ("running_mean", "running_var")
+        lacking = lacking or (name in remembered and not statistic)
         if lacking or not mine.is_floating_point():
             merged[name] = mine
             if lacking or any(not torch.equal(mine, each) for each in there):
                 told["kept"].append(name)
             continue
         told["tensors"] += 1
-        if name.rpartition(".")[2] in ("running_mean", "running_var"):
+        if statistic:
             merged[name] = average(there, shares)
             told["statistics"] += 1
         elif by == "delta":
@@ -202,7 +207,9 @@ def _say(told: Mapping[str, Any], by: str, say: Callable[[str], None]) -> None:
     counts = [name for name in told["kept"] if name.endswith("num_batches_tracked")]
     if kept := [name for name in told["kept"] if name not in counts]:
         more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
-        say(f"as the first run has them, since not all have them alike: {', '.join(kept[:3])}{more}")
+        say(
+            f"as the first run has them, since not all have them alike or they remember its rows: {', '.join(kept[:3])}{more}"
+        )
     if by == "slerp":
         say(f"{told['linear']} of {told['tensors']} tensors are so alike that the arc between them is a straight line")
 

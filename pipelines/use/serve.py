@@ -28,6 +28,10 @@ MOST = 1024
 """Items in a request."""
 
 
+class NothingThere(LookupError):
+    """A path that nothing answers at."""
+
+
 class Service:
     """What a run answers, one question at a time, whoever asks.
 
@@ -71,9 +75,9 @@ class Service:
         return {**shown, "embed_dim": self.run.config.embed_dim, "answers": list(self.answers)}
 
     def answer(self, path: str, asked: dict[str, Any]) -> Any:
-        """The answer to one question. Raises `BadInput`, `LookupError` where nothing answers at `path`."""
+        """The answer to one question. Raises `BadInput`, `NothingThere` where nothing answers at `path`."""
         if path not in self.answers:
-            raise LookupError(f"nothing at {path}{nearest(path, self.answers)}")
+            raise NothingThere(f"nothing at {path}{nearest(path, self.answers)}")
         with self.turn:
             return self.answers[path](asked)
 
@@ -223,7 +227,7 @@ class Handler(BaseHTTPRequestHandler):
         self.within(lambda: self.server.service.answer(self.path, self.body()))
 
     def unknown(self) -> Any:
-        raise LookupError(f"nothing at {self.path} by GET; POST to {', '.join(self.server.service.answers)}")
+        raise NothingThere(f"nothing at {self.path} by GET; POST to {', '.join(self.server.service.answers)}")
 
     def body(self) -> dict[str, Any]:
         """The object that was sent. Raises `BadInput`, `OverflowError` where it is too large."""
@@ -254,7 +258,7 @@ class Handler(BaseHTTPRequestHandler):
             status, answer = HTTPStatus.BAD_REQUEST, {"error": str(error)}
         except OverflowError as error:
             status, answer = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": str(error)}
-        except LookupError as error:
+        except NothingThere as error:
             status, answer = HTTPStatus.NOT_FOUND, {"error": str(error)}
         except PermissionError as error:
             status, answer = HTTPStatus.FORBIDDEN, {"error": str(error)}

@@ -15,7 +15,7 @@ from clx.pipelines.measures.merged_weights import average, by_delta, slerp
 from clx.pipelines.runs.checkpoint import load, weights
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.progress import Silent
-from clx.pipelines.use.merge import merge
+from clx.pipelines.use.merge import merge, merge_states
 from command import Command
 from configs import small
 from samples import png
@@ -131,3 +131,17 @@ def test_from_the_shell_into_what_every_command_opens(clx: Command, runs: Path, 
     assert resumed.stderr.count("\n") == 1
     done = clx("merge", runs / "a", runs / "b", "--weights", "x,1", "-o", "c", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "error: --weights x,1: expected numbers, as 0.3,0.7\n")
+
+
+def test_what_a_loss_remembers_is_the_firsts_and_its_statistics_are_averaged() -> None:
+    """A mean of two queues would be rows that no picture has."""
+    one = {"objective.0.queue": torch.zeros(2), "objective.0.norm.running_mean": torch.zeros(2), "w": torch.zeros(2)}
+    two = {name: value + 2 for name, value in one.items()}
+    remembered = {name for name in one if name != "w"}
+    merged, told = merge_states([one, two], {}, "average", [0.5, 0.5], remembered)
+    assert {name: value[0].item() for name, value in merged.items()} == {
+        "objective.0.queue": 0,
+        "objective.0.norm.running_mean": 1,
+        "w": 1,
+    }
+    assert told["kept"] == ["objective.0.queue"]

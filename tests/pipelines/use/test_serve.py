@@ -116,6 +116,16 @@ def test_an_unreadable_item_is_told_beside_the_others(server: Server) -> None:
     assert second["hits"]
 
 
+def test_what_breaks_inside_is_no_path_that_is_not_there(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(asked: dict[str, Any]) -> None:
+        raise KeyError("inside")
+
+    monkeypatch.setitem(server.service.answers, "/classify", broken)
+    status, line = ask(server, "/classify", {"items": ["one"], "labels": ["a", "b"]})
+    assert status == 500
+    assert "KeyError" in str(line)
+
+
 def test_a_page_of_another_site_is_refused(server: Server) -> None:
     assert ask(server, "/", None, Host="rebound.example")[0] == 403
     assert ask(server, "/nothing")[0] == 404
