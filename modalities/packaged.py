@@ -55,6 +55,15 @@ PACKAGES = {
         "Apache-2.0 (timm)",
         "Apache-2.0; Google's EfficientNet-Lite0, trained on ImageNet-1k",
     ),
+    "fracast": Package(
+        "fracast",
+        "fracast/weights/model.safetensors",
+        "fracast",
+        25_536,
+        0.5,
+        "Apache-2.0 (fracast)",
+        "Apache-2.0; Fracast-0, trained on five public sets of series and made-up ones",
+    ),
     "openwakeword": Package(
         "openwakeword",
         "openwakeword/resources/models/embedding_model.onnx",

@@ -19,6 +19,7 @@ from clx.modalities.series_files import Values, values_of
 from clx.modalities.series_gaps import bridged, or_one
 from clx.modalities.series_layout import LOOKED_AT, as_told, notes, reading_of
 from clx.modalities.series_learned import AutoTCL
+from clx.modalities.series_packaged import FRACAST, Fracast
 from clx.modalities.series_views import CROPS, LEARNED, PRESETS, VIEWS, check, crops, varied
 
 FIT_SERIES = 512  # training series that MiniRocket takes its biases from
@@ -109,8 +110,7 @@ class Series(Modality):
             count = np.isfinite(values).sum(0)
             whole = bool((count == len(values)).all())  # much faster, and the rule
             mean, variance = (values.mean(0), values.var(0)) if whole else (np.nanmean(values, 0), np.nanvar(values, 0))
-            moments = np.stack([count, mean, variance])
-            found.setdefault(values.shape[1], []).append((len(values), moments))
+            found.setdefault(values.shape[1], []).append((len(values), np.stack([count, mean, variance])))
         if not found:
             return
         self._channels = max(found, key=lambda channels: len(found[channels]))
@@ -150,8 +150,7 @@ class Series(Modality):
         return max(1, self._channels) * (2 if self.gaps == "indicate" else 1)
 
     def read(self, cell: Any) -> Tensor:
-        """The series of a `.npy` or text file (a path or its bytes), of numbers `[T]` or `[T, C]`, or of such a
-        list as JSON text."""
+        """The series of a `.npy` or text file (path or bytes), of numbers `[T]` or `[T, C]`, or of their JSON text."""
         values = self._values(cell)
         if self._channels and values.shape[1] != self._channels:
             raise CellError(f"{values.shape[1]} channels; the training data have {self._channels}")
@@ -218,9 +217,8 @@ class Series(Modality):
 
     def cut(self, cell: Any) -> bool:
         try:
-            if isinstance(cell, Path) and cell.stat().st_size <= self.max_steps:  # no step is less than a byte
-                return False
-            return len(values_of(cell, self.max_steps + 1, self._reading)) > self.max_steps
+            short = isinstance(cell, Path) and cell.stat().st_size <= self.max_steps  # no step is less than a byte
+            return not short and len(values_of(cell, self.max_steps + 1, self._reading)) > self.max_steps
         except (CellError, OSError, UnicodeDecodeError):
             return False
 
@@ -266,19 +264,20 @@ class Series(Modality):
 
     def build_encoder(self, load: bool = True) -> Encoder:
         """The encoder by its name, for the channels and the length that were fitted."""
-        channels = self._inputs
-        if self.encoder not in ("tcn", "dilated", "minirocket") and self.encoder not in self.family("tsai"):
+        if self.encoder not in self.encoders() and self.encoder not in self.family("tsai"):
             raise unknown_encoder(type(self), self.encoder)
+        if self.encoder == FRACAST:
+            return Fracast(self._inputs, self.pretrained, load)
         if self.weights and load:
             raise ValueError(f"encoder `{self.encoder}` has no pretrained weights")
         if self.encoder == "tcn":
-            return TCN(channels, self._length, self.width, self.layers or 3, self.dropout)
+            return TCN(self._inputs, self._length, self.width, self.layers or 3, self.dropout)
         if self.encoder == "dilated":
             reach = min(10, max(1, (self._length // 4).bit_length()))  # each way: 2 (1 + 2 + 4 + ...) steps
-            return Dilated(channels, self.width, self.layers or reach, self.dropout, self.pool)
+            return Dilated(self._inputs, self.width, self.layers or reach, self.dropout, self.pool)
         if self.encoder == "minirocket":
-            return MiniRocket(channels, self._length, self.width, self._biases)
-        return Tsai(self.encoder.removeprefix("tsai:"), channels, self._length, self.width)
+            return MiniRocket(self._inputs, self._length, self.width, self._biases)
+        return Tsai(self.encoder.removeprefix("tsai:"), self._inputs, self._length, self.width)
 
     def build_view(self) -> LearnedView | None:
         values = max(1, self._channels)
@@ -291,6 +290,7 @@ class Series(Modality):
             "tcn": "strided, then dilated convolutions of any length; `width`, `layers`, `dropout`",
             "dilated": "TS2Vec's dilated convolutions, features of every step; `width`, `layers`, `dropout`, `pool`",
             "minirocket": "10,000 fixed convolutions with fitted biases, nothing to learn; `width`, a multiple of 84",
+            FRACAST: "Fracast-0, trained to forecast, each channel by itself; code and weights from a package",
             "tsai:NAME": "InceptionTimePlus, TSTPlus, PatchTST and others of tsai; `width`",
         }
 

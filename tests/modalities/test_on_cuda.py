@@ -27,8 +27,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "text": {"width": 32, "layers": 1},
 }
 WIDE = {"minirocket": {"width": 84}, "efficientnet-lite0": {"width": None}}
-PACKAGED = {"openwakeword", "resemblyzer", "wordllama"}
-"""Encoders that are read from packages which need not be there: see test_audio_packaged.py and test_packaged.py."""
+PACKAGED = {"fracast", "openwakeword", "resemblyzer", "wordllama"}
+"""Encoders that are read from packages which need not be there: see test_audio_packaged.py, test_packaged.py and
+test_series_packaged.py."""
 OWN = [
     (kind, name, WIDE.get(name, {}))
     for kind, cls in MODALITIES.items()
