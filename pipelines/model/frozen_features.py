@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from clx.modalities.base import Modality
 from clx.pipelines.batches.batch import Key
-from clx.pipelines.batches.cells import cell_at, holds_lists
+from clx.pipelines.batches.cells import cell_at, content_of, holds_lists
 from clx.pipelines.batches.columns import spread
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
+from clx.pipelines.batches.sample_cache import key_of
 from clx.pipelines.config.options import options_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run
@@ -24,7 +26,7 @@ from clx.pipelines.system.errors import BadInput
 LARGEST = 1 << 28
 """Bytes of features that outlive the run that asked for them."""
 _kept: dict[str, dict[int, Tensor]] = {}
-"""By digest, the one asked for last at the end."""
+"""By digest and then by place among the rows, the one asked for last at the end."""
 
 
 def use_frozen_features(
@@ -50,20 +52,22 @@ def features(
     One of several columns is called as in `batches.columns.spread`.
 
     Rows that lack the modality or cannot be read are left out. The model should be in evaluation, and `context` is
-    entered to encode. The next run of a sweep, or the next stage of this one, is answered from memory where encoder
-    and cells are the same; files may change meanwhile, so a modality of files is encoded again.
+    entered to encode. The next run of a sweep, the next stage of this one, or its evaluation is answered from memory
+    where encoder and cells are the same, whatever the table is called and wherever its rows stand in it; of a file
+    that is its path, size and time of change. Cells are known together and not each by itself, since the last bits
+    of a row's features depend on the rows that it is encoded with.
     """
     tower, modality, device = run.model.tower(name), spread(run.modalities)[name], run.device
-    cells = [] if modality.files else _cells(name, modality, manifest)
+    cells = _cells(name, modality, manifest)
     with context():
-        key = f"{_digest(run, name, modality, manifest, cells)} {device} {torch.is_autocast_enabled(device.type)}"
+        key = f"{_digest(run, name, modality, cells)} {device} {torch.is_autocast_enabled(device.type)}"
     if key in _kept:
         _kept[key] = _kept.pop(key)
-        return _kept[key]
+        return {int(manifest.rows[i]): found for i, found in _kept[key].items()}
     plain = BatchDataset(manifest, {name: modality}, on_bad="skip")  # bad rows are told when a batch has them
     known: dict[int, Tensor] = {}
     keys = once(len(plain), 256)
-    if cells:  # texts of like length together: a batch is as wide as its longest
+    if not modality.files:  # texts of like length together: a batch is as wide as its longest
         order = np.argsort([len(cell) for cell in cells], kind="stable")
         keys = [Key(0, k, order[part.rows]) for k, part in enumerate(keys)]
     for batch in batches(plain, keys, run.config.train.workers):
@@ -71,8 +75,8 @@ def features(
             with context():
                 found = tower.features(batch.to(device).inputs[name]).float().cpu()
             known |= zip(batch.sample_id[batch.present[name]].tolist(), found, strict=True)
-    if not modality.files:
-        _keep(key, known)
+    place = {row: i for i, row in enumerate(manifest.rows.tolist())}
+    _keep(key, {place[row]: found for row, found in known.items()})
     return known
 
 
@@ -87,23 +91,31 @@ def _bytes(known: dict[int, Tensor]) -> int:
     return len(known) * next(iter(known.values())).nbytes if known else 0
 
 
-def _digest(run: Run, name: str, modality: Modality, manifest: Manifest, cells: Sequence[str]) -> str:
-    """Of all that decides the features: encoder, how cells are read, cells, and which rows they are."""
+def _digest(run: Run, name: str, modality: Modality, cells: Sequence[bytes]) -> str:
+    """Of all that decides the features: encoder, how cells are read, and the cells in their order."""
     said = [modality.kind, options_of(modality), modality.state()]
     digest = hashlib.blake2b(fingerprint(run.model.tower(name).encoder).encode(), digest_size=16)
     digest.update(json.dumps(said, sort_keys=True, default=str).encode())
-    digest.update(manifest.rows.tobytes())
     for cell in cells:
-        digest.update(f"{len(cell)} {cell}".encode("utf-8", "surrogateescape"))
+        digest.update(b"%d " % len(cell) + cell)
     return digest.hexdigest()
 
 
-def _cells(name: str, modality: Modality, manifest: Manifest) -> list[str]:
-    """The cells of a modality as text; those that are refused are all alike."""
+def _cells(name: str, modality: Modality, manifest: Manifest) -> list[bytes]:
+    """What each cell of a modality is made from; those that are refused or not there are all alike."""
     found = []
     for i in range(len(manifest)):
         try:
-            found.append(repr(cell_at(manifest, i, name, modality)))
+            found.append(_cell(modality, cell_at(manifest, i, name, modality)))
         except BadInput:
-            found.append("")
+            found.append(b"")
     return found
+
+
+def _cell(modality: Modality, cell: Any) -> bytes:
+    if not modality.files:
+        return repr(cell).encode("utf-8", "surrogateescape")
+    if cell is None:
+        return b""
+    key = key_of(modality, cell)  # None of numbers, and of a file that is not there
+    return b"%d" % content_of(cell) if key is None else key
