@@ -1,7 +1,6 @@
 """Fracast, an encoder of time series whose weights and code come as a package."""
 
 import json
-from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -27,8 +26,9 @@ class Fracast(Encoder):
         load = wants_weights(FRACAST, pretrained, load)
         file = packaged_file(FRACAST)
         try:
-            config = json.loads(file.with_name("config.json").read_text("utf-8"))
-            core, _ = import_module("fracast._core.model").build_from_cfg(config)
+            from fracast._core.model import build_from_cfg
+
+            core, _ = build_from_cfg(json.loads(file.with_name("config.json").read_text("utf-8")))
             if load:
                 from safetensors.torch import load_file
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ STORY = ROOT / "README.md"
 FOLDERS = ("cli", "losses", "modalities", "pipelines", "tests")
 READMES = [STORY, *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("README.md"))]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-INSTALL = re.compile(r"python3 -m venv|pip install")
+INSTALL = re.compile(r"python3 -m venv|pip install|apt install")
 COPY = "cp -al $DIGITS/audio $DIGITS/image $DIGITS/series"
 FEW = "-s data.train=$DIGITS/few.csv"
 # Training to the end takes minutes, a few steps on a few rows show that the command is right.
@@ -30,6 +31,9 @@ SHORTER = {
     "clx sweep digits ": f"clx sweep digits {FEW} -s train.batch_size=32 ",
     "--data digits ": "--data $DIGITS/few.csv ",
     'train("digits", "runs/digits", [': 'train("digits", "runs/digits", ["data.train=$DIGITS/few.csv", ',
+    "clx train stamps\n": "clx train stamps -s data.root=tuxpaint -s modalities.image.encoder=cnn "
+    "-s modalities.image.size=16 -s train.steps=1 -s train.batch_size=8 -s eval=[]\n",
+    "/usr/share/tuxpaint/stamps/": "tuxpaint/",
     "clx train my.yaml ": "clx train my.yaml -s train.steps=3 ",
     "clx train digits-sum ": "clx train digits-sum -s eval=[] -s train.batch_size=32 ",
     "-s train.lr=$rate ": "-s train.lr=$rate -s eval=[] -s train.batch_size=32 ",
@@ -71,6 +75,19 @@ def pairs(folder: Path) -> None:
     (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
 
 
+def stamps(folder: Path, sound: Path) -> None:
+    """A stand-in for the stamps of Tux Paint, `tuxpaint`: the squares of `pairs`, with words and one sound for all."""
+    fruit = folder / "tuxpaint/food/fruit"
+    fruit.mkdir(parents=True)
+    for k in range(40):
+        stem = "lemon" if k == 0 else f"fruit-{k}"
+        shutil.copy(folder / f"{k}.png", fruit / f"{stem}.png")
+        words = [f"Fruit {k}.", *(f"{language}.utf8={language} {k}." for language in ("fr", "es", "de", "ru"))]
+        (fruit / f"{stem}.txt").write_text("\n".join(words) + "\n")
+        for language in ("fr", "es", "ru", "ro"):
+            shutil.copy(sound, fruit / f"{stem}_desc_{language}.ogg")
+
+
 def test_the_story_is_told_in_order() -> None:
     headings = re.findall(r"^## (.*)$", STORY.read_text(), re.MULTILINE)
     assert headings[:3] == ["First run", "Zero-shot in one line", "Your own CSV in three lines"]
@@ -82,6 +99,8 @@ def test_the_story_is_told_in_order() -> None:
 def test_blocks_run(path: Path, commands: Path, files: Path, tmp_path: Path) -> None:
     """A block of Python is a program of its own, or a session with `>>>` and what Python answers."""
     pairs(tmp_path)
+    if path == STORY:
+        stamps(tmp_path, next((files / "audio").iterdir()))
     environment = os.environ | {"PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment["DIGITS"] = str(files)
     for language, block in BLOCK.findall(path.read_text()):
