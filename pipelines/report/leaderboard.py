@@ -70,8 +70,8 @@ class Board:
 
     @property
     def hit(self) -> bool | None:
-        """Whether the recommended objective is as good as the best, but for `WITHIN`; None where it was not run."""
-        if self.advised is None:
+        """Whether the recommended objective is as good as the best, but for `WITHIN`; None if it, or no other, ran."""
+        if self.advised is None or len(self.places) < 2:
             return None
         best = self.places[0].mean
         return self.advised.mean >= best - WITHIN * abs(best)

@@ -64,8 +64,10 @@ def test_objectives_are_ranked_by_data_and_recommendations_are_judged(folder: Pa
 
 
 def test_a_recommendation_that_falls_short_is_a_miss(folder: Path) -> None:
+    made_up(folder, "alone", classes("cross-entropy", 0, source="sklearn:iris"), {"knn": {"table": {"top1": 0.9}}})
+    assert {board.data: board.hit for board in boards(folder, lambda line: None)}["iris"] is None  # beside nothing
     made_up(folder, "best", classes("multi-similarity", 0), {"probe": {"table": {"top1": 0.9}}})
-    assert boards(folder, lambda line: None)[0].hit is False
+    assert {board.data: board.hit for board in boards(folder, lambda line: None)}["wine"] is False
 
 
 def test_page_and_markdown(folder: Path, tmp_path: Path) -> None:
