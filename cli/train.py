@@ -124,9 +124,9 @@ def show_summary(summary: dict[str, Any], folder: Path) -> None:
 
 def show_profile(profile: dict[str, Any]) -> None:
     """Where the time of a step goes, on stderr."""
-    names = [name for name in ("stage", "ms", "host_ms", "share", "times") if any(name in r for r in profile["stages"])]
-    note(f"of a step, over {profile['turns']} steps (a stage with `times`: over all):")
-    note_table([{name: row.get(name) for name in names} for row in profile["stages"]])
+    names = [name for name in ("phase", "ms", "host_ms", "share", "times") if any(name in r for r in profile["phases"])]
+    note(f"of a step, over {profile['turns']} steps (a phase with `times`: over all):")
+    note_table([{name: row.get(name) for name in names} for row in profile["phases"]])
 
 
 def show_plan(plan: dict[str, object], json: bool) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clx.modalities.base import Input
 from clx.modalities.lengths import remember
-from clx.pipelines.system.stages import stage
+from clx.pipelines.system.phases import phase
 
 
 class Key(NamedTuple):
@@ -138,7 +138,7 @@ def ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
         return
     copies, before = torch.cuda.Stream(device), None
     for batch in batches:
-        with stage("moving"), torch.cuda.stream(copies):
+        with phase("moving"), torch.cuda.stream(copies):
             moved = batch.to(device)
         if before is not None:
             yield before

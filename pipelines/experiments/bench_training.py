@@ -19,7 +19,7 @@ import numpy as np
 from clx.pipelines.runs.folder import PROFILE
 from clx.pipelines.system.devices import pick_device, pick_precision
 from clx.pipelines.system.errors import BadInput, Failed
-from clx.pipelines.system.stages import WARM_UP
+from clx.pipelines.system.phases import WARM_UP
 
 Row = dict[str, Any]
 NEEDED = ("open_clip_train", "webdataset", "braceexpand", "pandas")

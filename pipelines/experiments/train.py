@@ -34,9 +34,9 @@ from clx.pipelines.runs.stages import folder_before, stage_config, stage_folder
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.durable_files import locked, write_text
 from clx.pipelines.system.errors import BadInput, ClxWarning, Stopped, explain_out_of_memory
+from clx.pipelines.system.phases import Phases, measured
 from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.progress import Progress
-from clx.pipelines.system.stages import Stages, measured
 from clx.pipelines.system.text import finite
 from clx.pipelines.training.rechunked import check_rechunked
 from clx.pipelines.training.remembered import REMEMBERED, write_remembered
@@ -68,9 +68,9 @@ def train(
     `Refused` when too many steps were non-finite, `Failed` when the disk is full, `Stopped` after a signal.
     """
     if profile:
-        with measured(Stages()) as stages:
+        with measured(Phases()) as phases:
             summary = train(config, out, progress, resume=resume, overwrite=overwrite, group=group)
-        summary["profile"] = stages.figures()
+        summary["profile"] = phases.figures()
         if writes(group):
             write_text(out / PROFILE, json.dumps(finite(summary["profile"])))
         return summary

@@ -16,7 +16,7 @@ from clx.pipelines.model.rows_present import scatter_present
 from clx.pipelines.model.tower import Tower as Tower
 from clx.pipelines.model.tower import Whole
 from clx.pipelines.model.widths import first_columns
-from clx.pipelines.system.stages import stage
+from clx.pipelines.system.phases import phase
 
 
 def modality_of(name: str) -> str:
@@ -130,7 +130,7 @@ class Embedder(nn.Module):
             if tower.view is not None and is_further(name):
                 with torch.no_grad():  # the objective would make the views as easy as can be
                     value, _ = tower.view(**value)
-            with stage(f"encoding {modality_of(name)}"):
+            with phase(f"encoding {modality_of(name)}"):
                 view = int(name.partition("/")[2] or 0)
                 if steps is not None and stepped:
                     entered, each, mask, states = tower.with_steps(value, view, self.contexts(name))

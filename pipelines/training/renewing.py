@@ -15,7 +15,7 @@ from clx.pipelines.batches.passes import Passes, Rows
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs.checkpoint import random_state, restore_random
 from clx.pipelines.system.errors import BadInput
-from clx.pipelines.system.stages import stage
+from clx.pipelines.system.phases import phase
 from clx.pipelines.training.step import Learner
 
 ROWS = 256
@@ -46,7 +46,7 @@ class Renewing:
         """The step before which rows are looked at again, at most `end`; those of this step's period are known."""
         turn = step // self.rule.per_pass
         if turn and self.rule.held[0] != turn:
-            with stage("looking for similar rows", rare=True):
+            with phase("looking for similar rows", rare=True):
                 self.renew(turn)
         return min(end, (turn + 1) * self.rule.per_pass)
 

@@ -21,9 +21,9 @@ from clx.pipelines.model.towers import Embedder, modality_of
 from clx.pipelines.runs.checkpoint import random_state, restore_random
 from clx.pipelines.system.devices import fetched, pick_device, pick_precision
 from clx.pipelines.system.errors import BadInput, out_of_memory
+from clx.pipelines.system.phases import phase
 from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.signals import Signals
-from clx.pipelines.system.stages import stage
 from clx.pipelines.training import augmenters
 from clx.pipelines.training.averaging import averaged
 from clx.pipelines.training.buffers import KeptBuffers, buffers_kept, undone_if_raised
@@ -164,15 +164,15 @@ class Learner:
                 inputs, batch.present, steps if "steps" in needs else None, features if "features" in needs else None
             )
             if self.second is not None:
-                with stage("second model", whole=True):
+                with phase("second model", whole=True):
                     keys = self.second(inputs if self.second.follows else batch.inputs, batch.present, model.training)
             if ranks is not None:
-                with stage("gathering from ranks"):
+                with phase("gathering from ranks"):
                     features, originals = ranks.features(features, batch), ranks.rows(originals, batch)
                     both, steps, batch = ranks.gather(z | {f"key {name}": x for name, x in keys.items()}, steps, batch)
                     z, keys = {name: both[name] for name in z}, {name: both[f"key {name}"].detach() for name in keys}
             extras = Extras(batch, model, objective, z, steps, generator, progress, features, keys, originals, mixed)
-            with stage("loss"), nullcontext() if ranks is None else ranks.sharing():
+            with phase("loss"), nullcontext() if ranks is None else ranks.sharing():
                 loss, counts = objective(z, extras, progress)
         told = {name: seen(rows.detach(), batch.present[name]) for name, rows in z.items()}
         return Contrast(loss, counts, told, batch.sample_id)
@@ -188,10 +188,10 @@ class Learner:
         if self.ranks is not None:
             self.ranks.seed(self.settings.seed, self.step)
         self.streams = torch.get_rng_state(), torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
-        with stage("moving"):
+        with phase("moving"):
             batch = batch.to(self.device)
         (loss, counts, embeddings, rows), relevance = self.gradients(batch)
-        with stage("optimiser"):
+        with phase("optimiser"):
             # the one time in a step that the host waits for a GPU
             told = fetched({"loss": loss.detach(), **self.clip()})
             value, norm, finite = told["loss"], told["norm"], math.isfinite(told["norm"] + told["of views"])
@@ -236,14 +236,14 @@ class Learner:
         ranks, relevance = self.ranks, dict[str, Tensor]()
         with nullcontext() if ranks is None else ranks.bearing():
             found = self.contrast(batch, self.model, self.objective, self.step, 0, progress=self.step / self.steps)
-            with stage("backward", whole=True):
+            with phase("backward", whole=True):
                 self.scaler.scale(found.loss).backward()
                 if ranks is not None:
                     ranks.backward()
             if self.augmenters and (self.step + 1) % augmenters.EVERY == 0:
                 relevance = self.train_augmenters(batch)
         if ranks is not None:
-            with stage("summing over ranks"):
+            with phase("summing over ranks"):
                 found = found._replace(loss=ranks.sum_gradients(found.loss.detach()))
         return found, relevance
 

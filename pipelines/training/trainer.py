@@ -21,10 +21,10 @@ from clx.pipelines.runs.checkpoint import Checkpoint
 from clx.pipelines.runs.folder import BAD_ROWS
 from clx.pipelines.system.devices import fetched
 from clx.pipelines.system.errors import Refused, Stopped
+from clx.pipelines.system.phases import loop_begins, loop_ends, phase, turn_ends
 from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
-from clx.pipelines.system.stages import loop_begins, loop_ends, stage, turn_ends
 from clx.pipelines.training import nonfinite, resume
 from clx.pipelines.training.health import Health
 from clx.pipelines.training.logs import BadRows, Metrics
@@ -144,7 +144,7 @@ class Trainer:
         made = self.learner.batches(self.rows, order, settings.workers, pin, self.bad_rows.report)
         coming = ahead(made, self.learner.device)
         while not self.ended:
-            with stage("waiting for rows"):
+            with phase("waiting for rows"):
                 batch = next(coming, None)
             if batch is None:
                 break
@@ -202,7 +202,7 @@ class Trainer:
         """Validate, where there are rows to, and look at the embeddings; False when a signal cut it short."""
         embeddings, figures = self.embeddings, dict[str, float | None]()
         if self.val is not None:
-            with stage("validation", rare=True):
+            with phase("validation", rare=True):
                 found = validate(self.learner, self.val, signals, partial(self.bad_rows.report, split="val"))
             if found is None:
                 return False
@@ -221,7 +221,7 @@ class Trainer:
         """Checkpoint the present step."""
         score = self.score if self.course.validated == self.step else None
         self.course.drawn = {} if self.renewing is None else self.renewing.state()
-        with stage("saving", rare=True):
+        with phase("saving", rare=True):
             self.saving.save(self.learner, resume.state_of(self.learner, self.course), score)
 
     def restore(self, source: Checkpoint) -> None:

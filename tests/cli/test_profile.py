@@ -19,7 +19,7 @@ CONFIG = {
     "train": {"steps": 8, "batch_size": 8, "chunk": 3, "validate_every": 4},
     "eval": [],
 }
-STAGES = ["waiting for rows", "moving", "encoding a", "encoding b", "loss", "backward", "optimiser"]
+PHASES = ["waiting for rows", "moving", "encoding a", "encoding b", "loss", "backward", "optimiser"]
 
 
 def test_a_run_tells_where_its_time_goes(clx: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,12 +29,12 @@ def test_a_run_tells_where_its_time_goes(clx: Command, tmp_path: Path, capsys: p
     done = clx("train", "config.yaml", "--profile", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     profile = json.loads(done.stdout)["profile"]
-    assert [row["stage"] for row in profile["stages"]] == [*STAGES, "validation", "saving", "other"]
-    assert all(row["ms"] > 0 for row in profile["stages"])
-    assert [row["times"] for row in profile["stages"] if "times" in row] == [2, 2]
+    assert [row["phase"] for row in profile["phases"]] == [*PHASES, "validation", "saving", "other"]
+    assert all(row["ms"] > 0 for row in profile["phases"])
+    assert [row["times"] for row in profile["phases"] if "times" in row] == [2, 2]
     assert (profile["turns"], len(profile["each_ms"])) == (5, 5)
     assert json.loads((tmp_path / "runs" / "config" / "profile.json").read_text())["turns"] == 5
     show_profile(profile)
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "of a step, over 5 steps (a stage with `times`: over all):"
-    assert [line.split("  ")[0] for line in said[1:]] == ["stage", *STAGES, "validation", "saving", "other"]
+    assert said[0] == "of a step, over 5 steps (a phase with `times`: over all):"
+    assert [line.split("  ")[0] for line in said[1:]] == ["phase", *PHASES, "validation", "saving", "other"]

@@ -1,12 +1,12 @@
-"""All time between two marks is one stage's; what is rare is spread over all turns."""
+"""All time between two marks is one phase's; what is rare is spread over all turns."""
 
 from typing import Any
 
 import pytest
 import torch
 
-from clx.pipelines.system import stages
-from clx.pipelines.system.stages import Stages, loop_begins, loop_ends, measured, stage, turn_ends
+from clx.pipelines.system import phases
+from clx.pipelines.system.phases import Phases, loop_begins, loop_ends, measured, phase, turn_ends
 from pretend_cuda import pretending
 
 MOMENTS = {"host": 0.0, "device": 0.0}
@@ -16,7 +16,7 @@ MOMENTS = {"host": 0.0, "device": 0.0}
 def clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time passes only by `spend`."""
     MOMENTS.update(host=0.0, device=0.0)
-    monkeypatch.setattr(stages.time, "perf_counter", lambda: MOMENTS["host"])
+    monkeypatch.setattr(phases.time, "perf_counter", lambda: MOMENTS["host"])
 
 
 def spend(milliseconds: float, device: float = 0.0) -> None:
@@ -41,32 +41,32 @@ class Event:
 
 
 def turn(k: int) -> None:
-    with stage("rows"):
+    with phase("rows"):
         spend(2, 1)
-        with stage("moving"):
+        with phase("moving"):
             spend(3)
-    with stage("encoding"):
+    with phase("encoding"):
         spend(4, 40)
-    with stage("backward", whole=True):
+    with phase("backward", whole=True):
         spend(5, 50)
-        with stage("encoding"):
+        with phase("encoding"):
             spend(1, 10)
     if k % 5 == 4:
-        with stage("validation", rare=True), stage("encoding"):
+        with phase("validation", rare=True), phase("encoding"):
             spend(100)
     spend(0.5)
     turn_ends()
 
 
 def run(count: int, device: str = "cpu", **options: Any) -> dict[str, Any]:
-    with measured(Stages(**options)) as found:
-        with stage("encoding"):
+    with measured(Phases(**options)) as found:
+        with phase("encoding"):
             spend(1000)  # before the loop
         loop_begins(torch.device(device))
         for k in range(count):
             turn(k)
         loop_ends()
-        with stage("validation", rare=True):
+        with phase("validation", rare=True):
             spend(1000)
     return found.figures()
 
@@ -74,7 +74,7 @@ def run(count: int, device: str = "cpu", **options: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("count", [10, 100])
 def test_exclusive_times_of_a_few_turns(count: int) -> None:
     found = run(count, turns=6)
-    rows = {row["stage"]: row for row in found["stages"]}
+    rows = {row["phase"]: row for row in found["phases"]}
     assert {name: row["ms"] for name, row in rows.items()} == pytest.approx(
         {"rows": 2, "moving": 3, "encoding": 4, "backward": 6, "other": 0.5, "validation": 20}
     )
@@ -85,7 +85,7 @@ def test_exclusive_times_of_a_few_turns(count: int) -> None:
 
 
 def test_what_is_measured_is_bounded() -> None:
-    with measured(Stages(turns=5)) as found:
+    with measured(Phases(turns=5)) as found:
         loop_begins(torch.device("cpu"))
         for k in range(8):
             turn(k)
@@ -99,7 +99,7 @@ def test_what_is_measured_is_bounded() -> None:
 def test_a_short_loop_counts_its_first_turns_only_if_it_has_no_others(count: int, counted: int) -> None:
     found = run(count)
     assert (found["turns"], len(found["each_ms"])) == (counted, counted)
-    assert [row["ms"] for row in found["stages"] if row["stage"] == "backward"] == pytest.approx([6] * (count > 0))
+    assert [row["ms"] for row in found["phases"] if row["phase"] == "backward"] == pytest.approx([6] * (count > 0))
 
 
 def test_a_device_is_waited_for_once_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_a_device_is_waited_for_once_at_the_end(monkeypatch: pytest.MonkeyPatch)
         found = run(10, "cuda", turns=6, event=Event)
         assert pretence.waits == 0
     assert Event.waits == 1
-    rows = {row["stage"]: row for row in found["stages"]}
+    rows = {row["phase"]: row for row in found["phases"]}
     assert {name: (row["ms"], row.get("host_ms")) for name, row in rows.items() if name != "validation"} == {
         "rows": pytest.approx((1, 2)),
         "moving": pytest.approx((0, 3)),
@@ -119,7 +119,7 @@ def test_a_device_is_waited_for_once_at_the_end(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nobody_measures_unless_asked() -> None:
-    with measured(Stages()) as found:
+    with measured(Phases()) as found:
         pass
     marks = len(found.marks)
     loop_begins(torch.device("cpu"))

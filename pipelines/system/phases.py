@@ -1,6 +1,6 @@
-"""Where the time of a loop's turns goes, stage by stage. Between one mark and the next all time is one stage's.
+"""Where the time of a loop's turns goes, phase by phase. Between one mark and the next all time is one phase's.
 
-On CUDA marks are events in the stream that computes, which nobody waits for until the figures are asked for: a stage
+On CUDA marks are events in the stream that computes, which nobody waits for until the figures are asked for: a phase
 has the time for which the device worked on it, or had nothing to do because of it.
 """
 
@@ -14,7 +14,7 @@ import torch
 WARM_UP, TURNS = 3, 50
 """Turns of a loop that are not counted, since the first ones allocate and compile, and those after them that are."""
 OTHER = "other"
-"""The stage of all time that no other has."""
+"""The phase of all time that no other has."""
 
 
 class Event(Protocol):
@@ -30,7 +30,7 @@ def cuda_event() -> Event:
     return event
 
 
-class Stages:
+class Phases:
     """Measures the first turns of a loop, and what is rare in it for as long as it runs."""
 
     def __init__(self, turns: int = TURNS, event: Callable[[], Event] = cuda_event) -> None:
@@ -43,15 +43,15 @@ class Stages:
         """A loop on this device starts here; whatever was measured before is forgotten."""
         self.stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         self.marks: list[tuple[str, float, Event | None]] = []
-        """The stage that begins, when by the host's clock in seconds, and in the device's stream."""
+        """The phase that begins, when by the host's clock in seconds, and in the device's stream."""
         self.ends: list[int] = []
         """How many marks there were at the end of each turn."""
         self.within: list[str] = [OTHER]
         self.whole: str | None = None
-        """A stage that is not looked into."""
+        """A phase that is not looked into."""
         self.done = 0
         self.rare: dict[str, list[float]] = {}
-        """Seconds of each time, of stages that do not come every turn."""
+        """Seconds of each time, of phases that do not come every turn."""
         self.started = time.time()
         """When the first turn began, in seconds since 1970."""
         self.runs = True
@@ -77,8 +77,8 @@ class Stages:
             self.ends.append(len(self.marks) - 1)
 
     @contextmanager
-    def stage(self, name: str, whole: bool, rare: bool) -> Iterator[None]:
-        """The time of the block is this stage's, but for stages in it, unless it is a `whole` one."""
+    def phase(self, name: str, whole: bool, rare: bool) -> Iterator[None]:
+        """The time of the block is this phase's, but for phases in it, unless it is a `whole` one."""
         if not self.runs or self.whole is not None or not (rare or self.measures):
             yield
             return
@@ -98,7 +98,7 @@ class Stages:
                 self.mark(self.within[-1])
 
     def figures(self) -> dict[str, Any]:
-        """Milliseconds of a turn: `turns` looked into, `each_ms`, and `stages` with `stage`, `ms` and `share`.
+        """Milliseconds of a turn: `turns` looked into, `each_ms`, and `phases` with `phase`, `ms` and `share`.
         `started` is when the loop began, in seconds since 1970.
 
         On CUDA `host_ms` beside these is what the host spent there. What is rare is spread over all turns of the loop,
@@ -129,45 +129,45 @@ class Stages:
             "turns": counted,
             "started": self.started,
             "each_ms": turns,
-            "stages": self._rows(host, device, counted),
+            "phases": self._rows(host, device, counted),
         }
 
     def _rows(self, host: dict[str, float], device: dict[str, float], counted: int) -> list[dict[str, Any]]:
         times = device or host
-        rows: list[dict[str, Any]] = [{"stage": name, "ms": spent / counted} for name, spent in times.items()]
+        rows: list[dict[str, Any]] = [{"phase": name, "ms": spent / counted} for name, spent in times.items()]
         if device:
-            rows = [row | {"host_ms": host[row["stage"]] / counted} for row in rows]
+            rows = [row | {"host_ms": host[row["phase"]] / counted} for row in rows]
         for name, seconds in self.rare.items():
-            rows.append({"stage": name, "ms": 1000 * sum(seconds) / max(1, self.done), "times": len(seconds)})
-        rows.sort(key=lambda row: bool(row["stage"] == OTHER))  # which is last
+            rows.append({"phase": name, "ms": 1000 * sum(seconds) / max(1, self.done), "times": len(seconds)})
+        rows.sort(key=lambda row: bool(row["phase"] == OTHER))  # which is last
         total = sum(row["ms"] for row in rows)
         return [row | {"share": row["ms"] / max(total, 1e-9)} for row in rows]
 
 
-_measured: Stages | None = None
+_measured: Phases | None = None
 
 
 @contextmanager
-def measured(stages: Stages) -> Iterator[Stages]:
-    """Within the block `stage` and `turn` tell these."""
+def measured(phases: Phases) -> Iterator[Phases]:
+    """Within the block `phase` and `turn` tell these."""
     global _measured
-    before, _measured = _measured, stages
+    before, _measured = _measured, phases
     try:
-        yield stages
+        yield phases
     finally:
         _measured = before
 
 
 @contextmanager
-def stage(name: str, whole: bool = False, rare: bool = False) -> Iterator[None]:
-    """The time of the block is this stage's, where anyone measures; of a `whole` stage, what is in it too.
+def phase(name: str, whole: bool = False, rare: bool = False) -> Iterator[None]:
+    """The time of the block is this phase's, where anyone measures; of a `whole` phase, what is in it too.
 
-    A `rare` stage does not come every turn: it is whole, and measured as long as the loop runs, by the host's clock.
+    A `rare` phase does not come every turn: it is whole, and measured as long as the loop runs, by the host's clock.
     """
     if _measured is None:
         yield
     else:
-        with _measured.stage(name, whole, rare):
+        with _measured.phase(name, whole, rare):
             yield
 
 
