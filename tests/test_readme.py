@@ -30,6 +30,7 @@ SHORTER = {
     "clx train digits --steps": f"clx train digits {FEW} --steps",
     "clx sweep digits ": f"clx sweep digits {FEW} -s train.batch_size=32 ",
     "--data digits ": "--data $DIGITS/few.csv ",
+    "--batch-size 16 --out parts": "--batch-size 4 --out parts",
     'train("digits", "runs/digits", [': 'train("digits", "runs/digits", ["data.train=$DIGITS/few.csv", ',
     "clx train stamps\n": "clx train stamps -s data.root=tuxpaint -s modalities.image.encoder=cnn "
     "-s modalities.image.size=16 -s train.steps=1 -s train.batch_size=8 -s eval=[]\n",

@@ -147,6 +147,8 @@ def _cases() -> dict[str, Case]:
         found[name].data = {"label": "kinds", "several": "|"}
     for name in (name for name in found if "keys" in LOSSES[name].required()):
         found[name].train = {"second": {"momentum": 0.9}}
+    found["label-prototypes"].objective[0]["prototypes_per_label"] = 2
+    found["label-prototypes"].modalities = {"p": TWO["p"]}
     found["distil"].objective[0]["teacher_temperature"] = 0.5  # else it has nothing to learn in the first step
     for name in ("core-tuning", "moit"):  # classes by one input
         found[name].modalities = {"p": TWO["p"]}

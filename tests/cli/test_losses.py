@@ -30,7 +30,8 @@ def config(name: str, files: Path) -> dict[str, Any]:
     elif "modalities" not in more:
         more["modalities__table__columns"] = ["seg_b"]  # one: most of the time goes into reading columns
     second = {"momentum": 0.99} if "keys" in needs else None
-    objective = {"name": name, "inputs": ["image"]} if needs & {"head", "originals"} else name
+    objective = {"name": name, "inputs": ["image"]} if needs & {"head", "originals"} else {"name": name}
+    objective |= {"prototypes_per_label": 2} if name == "label-prototypes" else {}
     return tiny(objective=objective, train={"steps": 3, "batch_size": 32, "second": second}, **more)
 
 

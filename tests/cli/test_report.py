@@ -38,8 +38,8 @@ def test_one_run(clx: Callable[..., Any], run: Path) -> None:
     assert page.stat().st_size < 0.7 * made["bytes"]
 
 
-def test_moved_data_leave_curves_and_figures(clx: Callable[..., Any], run: Path, tmp_path: Path) -> None:
-    rewrite(run / "config.yaml", "train: digits", f"train: {tmp_path}/gone.csv")
+def test_moved_data_leave_curves_and_figures(clx: Callable[..., Any], run: Path, files: Path, tmp_path: Path) -> None:
+    rewrite(run / "config.yaml", f"train: {files}/few.csv", f"train: {tmp_path}/gone.csv")
     done = clx("report", run, "-o", tmp_path / "page.html", "--json")
     assert done.returncode == 0, done.stderr
     (left,) = json.loads(done.stdout)["runs"][0]["left_out"]
