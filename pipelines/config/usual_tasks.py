@@ -11,7 +11,7 @@ SET_HEADS = ("asymmetric", "binary-cross-entropy", "label-ranking", "mlcd", "spa
 """Objectives of a head that says which labels of a set apply."""
 CLASS_HEADS = ("cross-entropy", "core-tuning", "moit")
 """Objectives of a head that says which class a row is of."""
-HEADS = (*CLASS_HEADS, *SET_HEADS, "mutual-information", "l1", "mse", "huber")
+HEADS = (*CLASS_HEADS, *SET_HEADS, "mutual-information", "label-prototypes", "l1", "mse", "huber")
 """Objectives of a head, which alone say nothing of how inputs lie to each other."""
 
 

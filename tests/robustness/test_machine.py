@@ -386,7 +386,7 @@ def test_a_disk_that_dies(forked: Forked, config: Path, whole: Path, tmp_path: P
 
 CLOCKS = {
     *("state.py", "report.py", "durable_files.py", "mapped.py", "row_groups.py", "remote_tables.py"),
-    *("stages.py", "bench_training.py"),
+    *("phases.py", "bench_training.py", "leaderboard.py"),
 }
 """What asks what time it is: for dates to show, for what killed writers left a day ago or nobody has opened, and for
 when a process started whose first step is waited for."""

@@ -29,7 +29,9 @@ def test_a_trained_run_has_one_that_makes_it_again(digits_run: Path) -> None:
     for options in own.modalities.values():
         for key in [key for key, value in options.items() if value is None]:
             del options[key]
-    assert again.model_dump() == own.model_dump()
+    found = own.model_dump()
+    found["data"]["train"] = Path(own.data.train).name  # where data lie is not told
+    assert again.model_dump() == found
 
 
 def test_figures_have_their_intervals(digits_run: Path) -> None:
@@ -41,7 +43,7 @@ def test_figures_have_their_intervals(digits_run: Path) -> None:
 
 def test_where_data_lie_is_not_told(run: Path) -> None:
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace("train: digits", "train: /home/somebody/rows.csv"))
+    config.write_text(re.sub(r"train: \S*few.csv", "train: /home/somebody/rows.csv", config.read_text()))
     text = card(run)
     assert "rows.csv" in text
     assert "/home" not in text

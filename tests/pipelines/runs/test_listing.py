@@ -38,7 +38,7 @@ def test_list_names_the_damaged_and_goes_on(clx: Command, folder: Path) -> None:
     results = json.loads((folder / "b" / "results.json").read_text())
     assert rows[0]["metric"] == "zeroshot.image+table.top1"
     assert rows[0]["value"] == pytest.approx(results["zeroshot"]["image+table"]["top1"], rel=1e-5)
-    assert (rows[0]["state"], rows[0]["step"], rows[0]["steps"], rows[0]["data"]) == ("finished", 60, 60, "digits")
+    assert (rows[0]["state"], rows[0]["step"], rows[0]["steps"], rows[0]["data"]) == ("finished", 60, 60, "few.csv")
     scores = [one.score for one in checkpoint.checkpoints(folder / "b")]
     assert rows[0]["val_loss"] == pytest.approx(min(scores), rel=1e-5)
     assert [f"x{k}" in line for k, line in enumerate(done.stderr.splitlines(), 1)] == [True] * 4
