@@ -42,6 +42,10 @@ def report(
     if bool(runs) == (leaderboard is not None):
         raise BadInput("name run folders, or a folder of runs with --leaderboard")
     if leaderboard is not None:
+        of_runs = {"--data": data, "--split": split, "--checkpoint": checkpoint != "best", "--device": device != "auto"}
+        of_runs |= {"--rows": rows != 1000, "--points": points != 800}
+        if given := [flag for flag, value in of_runs.items() if value]:
+            raise BadInput(f"{', '.join(given)} with --leaderboard, which shows saved figures alone: leave it out")
         write_leaderboard(leaderboard, out, json)
         return
     from clx.pipelines.report import report as pipeline

@@ -9,14 +9,17 @@ from typing import Any
 
 def render_page(template: str, **values: Any) -> str:
     """A page as text. `style` and `script` and their digests are given to the template."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
     page = resources.files("clx.pipelines.report.page")
     style, script = (page.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader = FunctionLoader(lambda name: page.joinpath(name).read_text(encoding="utf-8"))
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    return environment.from_string(page.joinpath(template).read_text(encoding="utf-8")).render(
+    return environment.get_template(template).render(
         style=Markup(style),
         script=Markup(script),
         style_hash=digest(style),

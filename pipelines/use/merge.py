@@ -207,7 +207,7 @@ def _say(told: Mapping[str, Any], by: str, say: Callable[[str], None]) -> None:
     counts = [name for name in told["kept"] if name.endswith("num_batches_tracked")]
     if kept := [name for name in told["kept"] if name not in counts]:
         more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
-        say(f"as the first run has them, alike in not all, or of its rows: {', '.join(kept[:3])}{more}")
+        say(f"as the first run has them, since they cannot be averaged: {', '.join(kept[:3])}{more}")
     if by == "slerp":
         say(f"{told['linear']} of {told['tensors']} tensors are so alike that the arc between them is a straight line")
 

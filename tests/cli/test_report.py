@@ -158,3 +158,10 @@ def test_a_browser_draws_it(clx: Callable[..., Any], digits_run: Path, tmp_path:
     assert "digits test row" in found["map"]
     assert " called " in found["matrix"]
     assert found["changes"] > 5
+
+
+def test_a_leaderboard_takes_no_options_of_rows(clx: Callable[..., Any], run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = clx("report", "--leaderboard", run, "--split", "val", "--rows", 5, "-o", page)
+    assert (done.returncode, done.stdout, page.exists()) == (2, "", False)
+    assert done.stderr.startswith("error: --split, --rows with --leaderboard")

@@ -219,8 +219,9 @@ def test_calibration_is_kept_and_used(clx: Any, digits_run: Path, files: Path, t
     _, [raw], _ = clx(*args)
     code, fits, said = clx("zeroshot", run, "--calibrate", files)
     assert (code, [fit["input"] for fit in fits]) == (0, ["image", "table", "image+table"])
-    assert all(fit["rows"] == 140 for fit in fits), fits
-    assert fits[0]["nll_after"] < fits[0]["nll_before"], fits
+    assert all(fit["rows"] == 140 for fit in fits)
+    for fit in fits:  # of rows that are nearly all right the fit is more careful than they are, and says so
+        assert fit["nll_after"] < fit["nll_before"] or f"warning: {fit['input']}: " in said, (fit, said)
     assert "calibration.json" in said
     _, [found], said = clx(*args)
     assert "calibrated temperatures: image" in said
