@@ -6,6 +6,8 @@ import hashlib
 from importlib import resources
 from typing import Any
 
+FILES = ("page.css", "page.js", "figures.js")
+
 
 def render_page(template: str, **values: Any) -> str:
     """A page as text. `style` and `script` and their digests are given to the template."""
@@ -13,7 +15,10 @@ def render_page(template: str, **values: Any) -> str:
     from markupsafe import Markup
 
     page = resources.files("clx.pipelines.report.page")
-    style, script = (page.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    style, *scripts = (
+        page.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "figures.js")
+    )
+    script = "\n".join(scripts)
     loader = FunctionLoader(lambda name: page.joinpath(name).read_text(encoding="utf-8"))
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

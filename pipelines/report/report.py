@@ -15,6 +15,7 @@ from clx.pipelines.evaluation.meaning import MEANING
 from clx.pipelines.model.build import Run
 from clx.pipelines.report.confusions import answers
 from clx.pipelines.report.curves import curves
+from clx.pipelines.report.figures import evaluation_charts, score_charts
 from clx.pipelines.report.pictures import pictures
 from clx.pipelines.report.rendered import render_page
 from clx.pipelines.report.run_facts import ReportedRun, facts, read_metrics, short_names
@@ -137,7 +138,7 @@ def look_at(
 def render(shown: list[ReportedRun]) -> str:
     """The page as text."""
     panels = [{"run": k, "name": one.name, **one.panel} for k, one in enumerate(shown) if one.panel]
-    drawn = curves(shown)
+    drawn, scores, charts = curves(shown), score_charts(shown), evaluation_charts(shown)
     names = ", ".join(one.name for one in shown)
     sections = [("runs", "Runs" if len(shown) > 1 else "Run")]
     sections += [("training", "Training")] if drawn else []
@@ -155,10 +156,12 @@ def render(shown: list[ReportedRun]) -> str:
             for one in shown
         ],
         curves=drawn,
+        scores=scores,
+        charts=charts,
         evaluations=evaluation_tables(shown),
         difference=difference(shown),
         meaning=MEANING | {f"R@{k}": MEANING["R@1"] for k in (5, 10)},
         pictures=panels,
         footer=f"clx report {' '.join(str(one.folder) for one in shown)}",
-        data={"curves": drawn, "panels": panels},
+        data={"curves": drawn, "scores": scores, "charts": charts, "panels": panels},
     )

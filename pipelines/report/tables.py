@@ -51,17 +51,10 @@ class Table:
 def evaluation_tables(shown: list[ReportedRun]) -> list[Table]:
     """The figures of the newest evaluation of each task and data: of one run its inputs below each other, several runs
     side by side."""
-    newest: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
-    for k, one in enumerate(shown):
-        for result in one.evaluations:  # oldest first
-            data, split = result["data"], result["split"]
-            source = file_name(data) if data.endswith(split) else f"{file_name(data)}, {split}"
-            for task in results.tables(result):
-                newest.setdefault((task, source), {})[k] = result
     found = []
-    for task, source in sorted(newest, key=lambda each: TASKS.index(each[0])):
+    for (task, source), by_run in newest(shown).items():
         by_input: dict[str, dict[int, dict[str, Any]]] = {}
-        for k, result in newest[task, source].items():
+        for k, result in by_run.items():
             for row in results.tables(result)[task]:
                 name = row["input"] + (f", {row['group']}-shot rows" if "group" in row else "")
                 name += f", {row['dim']} columns" if "dim" in row else ""
@@ -69,11 +62,23 @@ def evaluation_tables(shown: list[ReportedRun]) -> list[Table]:
         names = [one.name for one in shown]
         table = side_by_side(by_input, names) if len(shown) > 1 else below_each_other(by_input)
         table.title = f"{task} on {source}"
-        said = {names[k]: how_evaluated(result, task) for k, result in newest[task, source].items()}
+        said = {names[k]: how_evaluated(result, task) for k, result in by_run.items()}
         alike = len(set(said.values())) == 1
         table.caption = next(iter(said.values())) if alike else "; ".join(f"{k}: {how}" for k, how in said.items())
         found.append(table)
     return found
+
+
+def newest(shown: list[ReportedRun]) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
+    """The newest evaluation by the number of its run, for each task and data, tasks in their order."""
+    found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for k, one in enumerate(shown):
+        for result in one.evaluations:  # oldest first
+            data, split = result["data"], result["split"]
+            source = file_name(data) if data.endswith(split) else f"{file_name(data)}, {split}"
+            for task in results.tables(result):
+                found.setdefault((task, source), {})[k] = result
+    return {key: found[key] for key in sorted(found, key=lambda each: TASKS.index(each[0]))}
 
 
 def how_evaluated(result: dict[str, Any], task: str) -> str:

@@ -49,9 +49,9 @@ class Contrast(NamedTuple):
     counts: dict[str, float | Tensor]
     """What each loss counted, by `loss.count`; on a GPU scalars on it."""
     embeddings: dict[str, Tensor]
-    """Without gradient, by view name, of the rows that have the view; on a GPU of all rows, NaN in those without it."""
-    rows: Tensor
-    """`[B]`, the `sample_id` of all rows that it is of: of all ranks."""
+    """Without gradient, by view name, NaN in rows without the view."""
+    batch: Batch
+    """Of all ranks."""
 
 
 class Update(NamedTuple):
@@ -174,8 +174,8 @@ class Learner:
             extras = Extras(batch, model, objective, z, steps, generator, progress, features, keys, originals, mixed)
             with phase("loss"), nullcontext() if ranks is None else ranks.sharing():
                 loss, counts = objective(z, extras, progress)
-        told = {name: seen(rows.detach(), batch.present[name]) for name, rows in z.items()}
-        return Contrast(loss, counts, told, batch.sample_id)
+        told = {n: torch.where(batch.present[n][:, None], rows.detach(), torch.nan) for n, rows in z.items()}
+        return Contrast(loss, counts, told, batch)
 
     def update(self, batch: Batch) -> Update:
         """One optimiser step over a batch."""
@@ -190,7 +190,7 @@ class Learner:
         self.streams = torch.get_rng_state(), torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
         with phase("moving"):
             batch = batch.to(self.device)
-        (loss, counts, embeddings, rows), relevance = self.gradients(batch)
+        (loss, counts, embeddings, of), relevance = self.gradients(batch)
         with phase("optimiser"):
             # the one time in a step that the host waits for a GPU
             told = fetched({"loss": loss.detach(), **self.clip()})
@@ -198,7 +198,7 @@ class Learner:
             outcome = self.apply(finite, math.isfinite(value))
         self.step += 1
         figures = {"loss": value, "lr": rate, "grad_norm": norm, **counts, **relevance, **self.objective.learned()}
-        return Update(figures, embeddings, rows, outcome)
+        return Update(figures, embeddings, of.sample_id, outcome)
 
     def gradients(self, batch: Batch) -> tuple[Contrast, dict[str, Tensor]]:
         """Gradients of everything that learns, and what the networks that make views are to lower, by view.
@@ -293,8 +293,3 @@ class Learner:
         for name, each in parts.items():
             nn.utils.clip_grads_with_norm_(each, most, norms[name])
         return norms
-
-
-def seen(rows: Tensor, here: Tensor) -> Tensor:
-    """The rows `[B, D]` of a view that are there; on a GPU, where a mask as an index would wait, NaN for the others."""
-    return rows[here] if rows.is_cpu else torch.where(here[:, None], rows, torch.nan)

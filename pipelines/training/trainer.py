@@ -200,7 +200,7 @@ class Trainer:
 
     def validate(self, signals: Signals) -> bool:
         """Validate, where there are rows to, and look at the embeddings; False when a signal cut it short."""
-        embeddings, figures = self.embeddings, dict[str, float | None]()
+        embeddings, figures = self.embeddings, dict[str, Any]()
         if self.val is not None:
             with phase("validation", rare=True):
                 found = validate(self.learner, self.val, signals, partial(self.bad_rows.report, split="val"))
@@ -210,7 +210,7 @@ class Trainer:
             self.course.hear(found.loss)
             if self.step <= max(term.begin for term in self.run.config.objective) * self.plan.steps:
                 self.course.stale = 0  # it is of terms of which some have not trained yet
-            embeddings, figures = found.embeddings, {"val_loss": found.loss}
+            embeddings, figures = found.embeddings, {"val_loss": found.loss, "scores": found.scores}
         spread, warnings = self.course.health.look(self.step, embeddings, self.places)
         for text in warnings:
             self.warn(text)

@@ -498,7 +498,7 @@ function map(panel) {
   const colours = [panel.target ? panel.target : null, labels.some((k) => k >= 0) ? "class" : null, "modality"].filter(Boolean);
   const partners = item.map(() => new Set());
   for (const points of of) for (const p of points) for (const q of points) if (p !== q) partners[p].add(q);
-  const state = { way: ways[0], by: colours[0], only: null, hidden: new Set(), at: null };
+  const state = { way: ways[0], by: colours[0], only: null, hidden: new Set(), at: null, lines: false };
   const host = el("div"), legend = el("div", { class: "legend" }), words = el("p", { class: "soft" });
   const canvas = el("canvas", { role: "img", "aria-label": "map of the embeddings" });
   host.append(canvas);
@@ -522,6 +522,13 @@ function map(panel) {
     const cache = new Map();
     const shown = (p) => !state.hidden.has(modality[p]) && (state.only == null || (state.by === "modality" ? modality[p] : labels[p]) === state.only);
     const faded = (p) => state.only != null && !shown(p);
+    if (state.lines) {
+      pen.strokeStyle = css("--soft");
+      pen.globalAlpha = Math.max(0.12, Math.min(0.5, 60 / of.length));
+      pen.beginPath();
+      for (let p = 0; p < item.length; p++) for (const q of partners[p]) if (p < q && shown(p) && shown(q)) { pen.moveTo(...places[p]); pen.lineTo(...places[q]); }
+      pen.stroke();
+    }
     if (state.at != null) {
       pen.strokeStyle = css("--soft");
       pen.globalAlpha = 0.5;
@@ -594,9 +601,11 @@ function map(panel) {
   });
   const which = choice("Drawn by", ways.map((way) => ({ tsne: "t-SNE", pca: "PCA" })[way]), (k) => { state.way = ways[k]; state.at = null; fillLegend(); again(); });
   const coloured = choice("Colour", colours, (k) => { state.by = colours[k]; state.only = null; fillLegend(); again(); });
+  const joined = el("button", { class: "small", type: "button", "aria-pressed": "false" }, "lines between partners");
+  joined.addEventListener("click", () => { state.lines = !state.lines; joined.setAttribute("aria-pressed", String(state.lines)); again(); });
   fillLegend();
   const side = el("div", {}, legend, shapes);
-  made.append(el("div", { class: "controls" }, which.node, coloured.node), words, el("div", { class: "split" }, host, side));
+  made.append(el("div", { class: "controls" }, which.node, coloured.node, panel.modalities.length > 1 ? joined : null), words, el("div", { class: "split" }, host, side));
   return made;
 }
 
