@@ -267,7 +267,7 @@ class Config(Section):
         if "eval" not in self.model_fields_set:
             windows = self.data.windows
             tasks = usual_tasks(
-                [term.name for term in self.objective],
+                self.objective,
                 self.modalities,
                 label=self.data.label is not None,
                 target=bool(self.data.target),

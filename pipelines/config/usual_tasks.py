@@ -1,12 +1,14 @@
 """What is evaluated where nobody says, and which tasks no data could let a config have."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 from clx.pipelines.config.task_names import Task
 
 PAIR_SCORING = ("angle", "codiemb", "cosent")
-"""Objectives by which `data.target` is the score of a pair of inputs."""
+"""Objectives by which `data.target` is the score of a pair of inputs; `relation` is one more where it is by score."""
+CANDIDATE_SCORING = "distil-scores"
+"""The objective by which the columns of `data.target` are scores of a query's candidates."""
 SET_HEADS = ("asymmetric", "binary-cross-entropy", "label-ranking", "mlcd", "sparsemax")
 """Objectives of a head that says which labels of a set apply."""
 CLASS_HEADS = ("cross-entropy", "core-tuning", "moit")
@@ -15,8 +17,22 @@ HEADS = (*CLASS_HEADS, *SET_HEADS, "mutual-information", "label-prototypes", "l1
 """Objectives of a head, which alone say nothing of how inputs lie to each other."""
 
 
+class Named(Protocol):
+    """A term, of which the name and the options of its loss are asked."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def options(self) -> dict[str, Any]: ...
+
+
+def scores_pairs(term: Named) -> bool:
+    """Whether a term takes `data.target` for the score of the pair of its inputs."""
+    return term.name in PAIR_SCORING or (term.name == "relation" and term.options.get("by") == "score")
+
+
 def usual_tasks(
-    objectives: Collection[str],
+    terms: Sequence[Named],
     modalities: Mapping[str, Mapping[str, Any]],
     *,
     label: bool,
@@ -26,18 +42,28 @@ def usual_tasks(
     """What to evaluate where nobody says: what the objectives train, on what the data have.
 
     Args:
-        objectives: names of the terms.
+        terms: of the objective.
         modalities: their options by name.
         label: whether there is one; so `target`, and a `horizon` to forecast.
     """
+    objectives = {term.name for term in terms}
     kinds = [kind_of(name, modalities) for name in modalities if not modalities[name].get("pair")]
-    several = len(modalities) > 1 and not {*objectives} <= {*HEADS}
-    tasks: list[Task] = ["classification"] if {*CLASS_HEADS} & {*objectives} and not target else []
+    several = len(modalities) > 1 and not objectives <= {*HEADS}
+    tasks: list[Task] = ["classification"] if {*CLASS_HEADS} & objectives and not target else []
     sets = any(name in objectives for name in SET_HEADS)
     tasks += ["multilabel"] if sets else []
     if target:
-        scored = len(modalities) > 1 and any(name in PAIR_SCORING for name in objectives)
-        tasks += ["sts"] if scored else ["retrieval", "regression"] if several else ["regression"]
+        scored = len(modalities) > 1 and any(map(scores_pairs, terms))
+        candidates = CANDIDATE_SCORING in objectives
+        tasks += (
+            ["sts"]
+            if scored
+            else ["retrieval"]
+            if candidates
+            else ["retrieval", "regression"]
+            if several
+            else ["regression"]
+        )
     elif horizon:
         tasks += ["forecast"]
     elif several:

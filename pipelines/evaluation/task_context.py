@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clx.losses.base import Loss
 from clx.pipelines.config.task_names import Task
-from clx.pipelines.config.usual_tasks import PAIR_SCORING
+from clx.pipelines.config.usual_tasks import CANDIDATE_SCORING, scores_pairs
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.captions import Captions
 from clx.pipelines.evaluation.embeddings import Embedded, Report, contents, ignore_bad_rows, queries_of
@@ -135,19 +135,27 @@ def is_scored_pair(context: TaskContext, one: str, other: str) -> bool:
     target from rows, as that of the price of a house in two photographs does.
     """
     config, modalities = context.run.config, context.run.modalities
-    scoring = [term for term in config.objective if term.name in PAIR_SCORING]
+    scoring = [term for term in config.objective if scores_pairs(term)]
     if any(term.inputs is None or {one, other} <= {*term.inputs} for term in scoring):
         return True
     alike = modalities[one].kind == modalities[other].kind
-    return alike and len(config.data.target) == 1 and not learns_target_of_rows(context)
+    of_pairs = not learns_target_of_rows(context) and not learns_scores_of_candidates(context)
+    return alike and len(config.data.target) == 1 and of_pairs
 
 
 def learns_target_of_rows(context: TaskContext) -> bool:
     """Whether a term learns the target as a number about a row."""
     terms = zip(context.run.config.objective, context.run.objective.losses, strict=True)
     return any(
-        "targets" in loss.requires() for term, loss in terms if isinstance(loss, Loss) and term.name not in PAIR_SCORING
+        "targets" in loss.requires()
+        for term, loss in terms
+        if isinstance(loss, Loss) and not scores_pairs(term) and term.name != CANDIDATE_SCORING
     )
+
+
+def learns_scores_of_candidates(context: TaskContext) -> bool:
+    """Whether a term takes the target for what is said of a query's candidates."""
+    return any(term.name == CANDIDATE_SCORING for term in context.run.config.objective)
 
 
 def classified(context: TaskContext, order: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:

@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clx.pipelines.evaluation.captions import captions_of, has_several
-from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, is_scored_pair, nonempty, task
+from clx.pipelines.evaluation.task_context import (
+    Lines,
+    TaskContext,
+    Unfit,
+    is_scored_pair,
+    learns_scores_of_candidates,
+    nonempty,
+    task,
+)
 from clx.pipelines.measures.bootstrap import means, shared
 from clx.pipelines.measures.pooled import pooled_by
 from clx.pipelines.measures.ranking import (
@@ -107,7 +115,7 @@ def _retrieve(
         place = torch.searchsorted(asked, number[pairs])
         gains, best = gains_by_score(ranking.top, place, thing[pairs], scores[pairs], len(kept))
         graded, gains, best = "score", gains[query], best[query]
-    elif aimed[kept].any():
+    elif aimed[kept].any() and not learns_scores_of_candidates(context):
         graded, graded_rows = "target", aimed.nonzero()[:, 0]
         gains, best = gains_by_target(ranking.top, query[aimed], targets[aimed], targets[kept])
     else:
