@@ -12,7 +12,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from clx.losses.extras import EXTRAS
+from clx.losses.extras import EXTRAS, OF_SECOND
 from clx.losses.judge import Judge
 from clx.losses.primitives.autograd import at_least_float32
 from clx.losses.primitives.masks import stack_present as stack_present
@@ -85,12 +85,13 @@ class Loss(nn.Module):
         first = next(iter(z.values()))
         if first.dim() != 2 or any(rows.shape != first.shape for rows in z.values()):
             raise ValueError(f"embeddings must share one shape [B, D], got { {n: [*r.shape] for n, r in z.items()} }")
-        for other in ("negatives", "keys"):
+        for other in ("negatives", "keys", "layers", "key_layers"):
             if rows_of := extras.get(other):
                 extras[other] = {name: at_least_float32(rows) for name, rows in rows_of.items()}
         self.log.clear()
-        if extras.get("steps"):
-            extras["steps"] = {name: (at_least_float32(rows), mask) for name, (rows, mask) in extras["steps"].items()}
+        for other in ("steps", "attention"):
+            if masked := extras.get(other):
+                extras[other] = {name: (at_least_float32(rows), mask) for name, (rows, mask) in masked.items()}
         z, device = {name: at_least_float32(rows) for name, rows in z.items()}, first.device.type
         if not torch.is_autocast_enabled(device):  # entering the context takes longer than asking
             alone: Tensor = super().__call__(z, **extras)
@@ -123,6 +124,10 @@ class Loss(nn.Module):
     def requires(self) -> frozenset[str]:
         """Those of `needs` that this loss cannot do without: `required`, and what its settings make necessary."""
         return self.required()
+
+    def asks_second(self) -> bool:
+        """Whether it cannot do without something that a second model gives."""
+        return bool(self.requires() & OF_SECOND)
 
     def scale(self) -> tuple[float | None, float | None]:
         """Temperature and bias in force, by which similarities become probabilities.

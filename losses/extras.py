@@ -20,6 +20,11 @@ EXTRAS = {
     "another width than D where that model has one",
     "steps": "`{name: ([B, T, D], [B, T] bool)}`, embeddings per step with their mask: of a time, a token or a place",
     "states": "`{name: [B, T, F]}`, what the encoder makes of each step, before the head; without gradient",
+    "layers": "`{name: [B, L, F]}`, means over tokens of the hidden states, before the head: what enters the first "
+    "layer of a text encoder, then what each layer gives; with gradient",
+    "key_layers": "`{name: [B, L, F]}`, the same by the second model (`train.second`), without gradient",
+    "attention": "`{name: ([B, P, L, H], [B, P] bool)}`, by how much a token reads another in each layer and head, of "
+    "all P pairs of tokens, with their mask; with gradient",
     "head": "`[N, D] -> [N, K]`, the head that is trained jointly, for rows that a loss makes of those of one input",
     "mixed": "`{name: ([B] int64, [])}`, of views that are mixtures of rows of the batch: the row that each has its "
     "lesser part of, and the share of its own; None where there are none, as in validation",
@@ -29,3 +34,6 @@ EXTRAS = {
     "generator": "`torch.Generator`, from which all that is random is drawn; it may be on another device than the rows",
 }
 """What a loss may ask for besides the embeddings, and what each name stands for."""
+
+OF_SECOND = frozenset({"keys", "key_layers"})
+"""Those that a second model gives."""

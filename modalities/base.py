@@ -136,7 +136,7 @@ class Modality:
 
     @property
     def aligned(self) -> bool:
-        """Whether step t of every view is the same time, as losses that compare time steps need."""
+        """Whether step t of every view is the same time or token, as losses that compare views step by step need."""
         return False
 
     @property

@@ -1,5 +1,7 @@
 """What every encoder is: features of one modality's input, and of its steps where it has such."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,8 @@ class Encoder(nn.Module):
     """Whether it is always called alike, as `train.compile` needs it."""
     stepped: bool = False
     """Whether it also gives features of parts of its input by themselves; see `StepEncoder`."""
+    layered: bool = False
+    """Whether it also gives the hidden states of each layer and attention weights; see `StepEncoder.inside`."""
 
     def at_view(self, number: int) -> None:
         """Told which view is encoded next, from 0 on; they may differ in dropout."""
@@ -31,6 +35,20 @@ class Encoder(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """Trainable parts from input to output, for partial freezing; together they hold every parameter."""
         return [self]
+
+
+class Inside(NamedTuple):
+    """What a transformer makes of N rows of T steps on its way to their features."""
+
+    last: Tensor
+    """`[N, T, C]`, what it pools."""
+    mask: Tensor
+    """`[N, T]`, which steps are real."""
+    layers: list[Tensor]
+    """`[N, T, C]` each: what enters the first layer, then what each layer gives."""
+    attention: list[Tensor]
+    """`[N, heads, T, T]` of each layer: the weights by which a step (of the third axis) reads the others (of the last),
+    after the dropout of weights where the model has such; empty unless asked for."""
 
 
 class StepEncoder(Encoder):
@@ -54,13 +72,28 @@ class StepEncoder(Encoder):
     def states(self, x: Tensor, mask: Tensor | None = None, **more: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features `[N, width]`, those of each step as if it were all there is `[N, T, width]`, and the mask
         `[N, T]`; `more` is what else an `Input` may have."""
-        h, mask = self.steps(x, mask, **more)
+        return self.parts(*self.steps(x, mask, **more))
+
+    def parts(self, h: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `states`, of what `steps` gives."""
         # on a GPU a mask as an index would make the host wait
         alone = (h[mask] if mask.is_cpu else h.flatten(0, 1))[:, None]  # [n, 1, C]
         single = self.pool(alone, mask.new_ones(alone.shape[:2]))
         if mask.is_cpu:
             return self.pool(h, mask), single.new_zeros(*mask.shape, single.shape[1]).index_put((mask,), single), mask
         return self.pool(h, mask), torch.where(mask[..., None], single.view(*mask.shape, -1), 0), mask
+
+    def inside(self, x: Tensor, mask: Tensor | None = None, attention: bool = False, **more: Tensor) -> Inside:
+        """Hidden states of all layers and, where asked for, attention weights; of encoders that are `layered`."""
+        raise NotImplementedError
+
+    @property
+    def depth(self) -> tuple[int, int]:
+        """How many `layers` `inside` gives, and how many heads each that reads others has."""
+        raise NotImplementedError
+
+    def show_attention(self) -> None:
+        """Called once of an encoder that is to give attention weights. Raises `ValueError` where it has none."""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Input `[N, T, ...]` and mask `[N, T]` -> `[N, width]`."""

@@ -66,10 +66,16 @@ class Layer(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Tensor, mask: Tensor) -> Tensor:
-        """`[N, T, width]` -> the same; nothing is read where `mask` `[N, T]` is False."""
+    def forward(self, h: Tensor, mask: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+        """`[N, T, width]` -> the same; nothing is read where `mask` `[N, T]` is False. The attention weights
+        `[N, heads, T, T]` are put into `weights`, where that is given."""
         q, k, v = self.qkv(self.norm(h)).unflatten(2, (3, self.heads, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
-        read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])  # [N, heads, T, d]
+        if weights is None:
+            read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])  # [N, heads, T, d]
+        else:
+            logits = (q @ k.mT / math.sqrt(HEAD_WIDTH)).masked_fill(~mask[:, None, None, :], -math.inf)
+            weights.append(logits.softmax(3))
+            read = weights[-1] @ v
         h = h + self.dropout(self.out(read.transpose(1, 2).flatten(2)))
         out: Tensor = h + self.dropout(self.feed(h))
         return out

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from clx.modalities import openclip, text_tokens
 from clx.modalities.base import CellError, Encoder, Input, Several, register, unknown_encoder
-from clx.modalities.text_encoders import ByteTransformer, HuggingFace, bytes_of, hugging_face
+from clx.modalities.hugging_face import hugging_face
+from clx.modalities.text_encoders import ByteTransformer, HuggingFace, bytes_of
 from clx.modalities.text_prompts import Prompt as Prompt
 from clx.modalities.text_static import STATIC, STATIC_WIDTH, StaticTokenizer, StaticTokens
 from clx.modalities.text_varied import VariedText

@@ -1,17 +1,16 @@
 """Networks over text: a small one on bytes that starts from random weights, and those of Hugging Face."""
 
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from clx.modalities.base import StepEncoder
-from clx.modalities.packaged import PACKAGES, packaged_file
-from clx.modalities.pretrained import cut_at, first_line, quiet, require_hub
-from clx.modalities.sequence import Layer, mean_over
+from clx.modalities.encoder import Inside
+from clx.modalities.hugging_face import hugging_face
+from clx.modalities.pretrained import cut_at, first_line, quiet
+from clx.modalities.sequence import HEAD_WIDTH, Layer, mean_over
 from clx.modalities.text_tokens import cut_off
 
 
@@ -45,6 +44,7 @@ class ByteTransformer(TextEncoder):
     """A transformer over UTF-8 bytes `[N, T]`; the features `[N, width]` are the mean over them."""
 
     group_worth = 64
+    layered = True
 
     def __init__(self, longest: int, width: int, layers: int, dropout: float | Sequence[float]) -> None:
         super().__init__()
@@ -99,6 +99,28 @@ class ByteTransformer(TextEncoder):
             h = layer(h, mask)
         return self.norm(h), mask
 
+    def inside(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        attention: bool = False,
+        tokens_shown: Tensor | None = None,
+        columns_shown: Tensor | None = None,
+        **more: Tensor,
+    ) -> Inside:
+        """As `StepEncoder.inside`; the last of the layers is normed, as what is pooled is."""
+        mask = x != 0 if mask is None else mask
+        weights: list[Tensor] = []
+        layers = [cut_off(self.tokens(x) + self.positions[: x.shape[1]], tokens_shown, columns_shown)]
+        for layer in self.layers:
+            layers.append(layer(layers[-1], mask, weights if attention else None))
+        layers[-1] = self.norm(layers[-1])
+        return Inside(layers[-1], mask, layers, weights)
+
+    @property
+    def depth(self) -> tuple[int, int]:
+        return len(self.layers) + 1, self.width // HEAD_WIDTH
+
     def blocks(self) -> list[nn.Module]:
         """Embeddings, each layer, the last norm."""
         return cut_at(self, "layers", "norm")
@@ -108,6 +130,7 @@ class HuggingFace(TextEncoder):
     """A text model of the transformers library: token numbers `[N, T]` -> features `[N, width]`, pooled over tokens."""
 
     group_worth = 32
+    layered = True
 
     def __init__(self, model: Any, pooling: str, dropout: float | Sequence[float] = 0.0) -> None:
         super().__init__()
@@ -173,13 +196,52 @@ class HuggingFace(TextEncoder):
         columns_shown: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+        return self._outputs(x, mask, tokens_shown, columns_shown).last_hidden_state, mask
+
+    def inside(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        attention: bool = False,
+        tokens_shown: Tensor | None = None,
+        columns_shown: Tensor | None = None,
+        **more: Tensor,
+    ) -> Inside:
+        mask = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+        asked = {"output_hidden_states": True, "output_attentions": attention}
+        found = self._outputs(x, mask, tokens_shown, columns_shown, **asked)
+        return Inside(found.last_hidden_state, mask, list(found.hidden_states), list(found.attentions or ()))
+
+    @property
+    def depth(self) -> tuple[int, int]:
+        return int(self.model.config.num_hidden_layers) + 1, int(self.model.config.num_attention_heads)
+
+    def show_attention(self) -> None:
+        """The fused attention gives no weights, so the plain one takes its place."""
+        name = type(self.model).__name__
+        try:
+            with quiet():
+                self.model.set_attn_implementation("eager")
+        except Exception as error:  # models without another one refuse in ways of their own
+            raise ValueError(f"{name} gives no attention weights: {first_line(error)}") from None
+        x = torch.zeros(1, 2, dtype=torch.long, device=self.embedding.weight.device)  # type: ignore[arg-type]
+        training = self.training
+        with torch.no_grad():
+            weights = self.eval().inside(x, attention=True).attention
+        self.train(training)
+        if not weights or weights[0].dim() != 4:
+            raise ValueError(f"{name} gives no attention weights")
+
+    def _outputs(
+        self, x: Tensor, mask: Tensor, tokens_shown: Tensor | None, columns_shown: Tensor | None, **asked: bool
+    ) -> Any:
         if tokens_shown is None and columns_shown is None:
-            return self.model(input_ids=x, attention_mask=mask.long()).last_hidden_state, mask
+            return self.model(input_ids=x, attention_mask=mask.long(), **asked)
         hook = self.model.embeddings.register_forward_hook(
             lambda module, given, h: cut_off(h, tokens_shown, columns_shown)
         )
         try:
-            return self.model(input_ids=x, attention_mask=mask.long()).last_hidden_state, mask
+            return self.model(input_ids=x, attention_mask=mask.long(), **asked)
         finally:
             hook.remove()
 
@@ -206,54 +268,3 @@ def once_each(encode: Callable[[Tensor, Tensor], Tensor], x: Tensor, mask: Tenso
     rows, which = torch.cat([x, mask.long()], 1).unique(dim=0, return_inverse=True)
     tokens, real = rows.split(x.shape[1], dim=1)
     return encode(tokens, real.bool())[which]
-
-
-def hugging_face_source(name: str) -> tuple[str, bool]:
-    """What `from_pretrained` should be given, and whether it is on this machine. `minilm` is the packaged one."""
-    if f"hf:{name}" in PACKAGES:
-        return str(packaged_file(f"hf:{name}")), True
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return str(path), True
-    if path.is_absolute() or name.startswith((".", "~")):
-        raise ValueError(f"no folder {name}")
-    return name, False
-
-
-def hugging_face(kind: str, name: str) -> Any:
-    """A `tokenizer`, `model` (with its weights) or `config` by name or folder. Raises `ValueError`."""
-    try:
-        import transformers
-    except ImportError:
-        raise ValueError("encoders hf:NAME want the transformers library: pip install 'clx[hf]'") from None
-    from transformers.utils import logging
-
-    source, local = hugging_face_source(name)
-    loader = {"tokenizer": "AutoTokenizer", "model": "AutoModel", "config": "AutoConfig"}[kind]
-    load = getattr(transformers, loader).from_pretrained
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it complains in forked workers
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with quiet():
-            loaded = _load(load, source, local, name)
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    if kind == "tokenizer" and loaded.pad_token is None:
-        loaded.pad_token = loaded.eos_token
-    return loaded
-
-
-def _load(load: Any, source: str, local: bool, name: str) -> Any:
-    # trust_remote_code must be said: by default transformers asks on the terminal whether to run a model's code
-    try:
-        return load(source, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a folder or a cache without the model fails in many ways
-        if local:
-            raise ValueError(f"hf:{name} does not hold a text model: {first_line(error)}") from error
-    require_hub(f"hf:{name}")
-    try:
-        return load(source, trust_remote_code=False)
-    except Exception as error:
-        raise ValueError(f"hf:{name} cannot be fetched: {first_line(error)}") from error

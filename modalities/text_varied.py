@@ -120,6 +120,12 @@ class VariedText(Modality):
         return "spans" in self.changes
 
     @property
+    def aligned(self) -> bool:
+        """Whether all views have the same tokens, of which some may be cut off."""
+        kept = not self.changes - {"cutoff", "feature_cutoff"}
+        return kept and (self.augmentation == "none" or len(self.templates) == 1)
+
+    @property
     def blank(self) -> str:
         """What a masked word becomes."""
         return BLANK

@@ -12,6 +12,7 @@ NAMES = ("image", "text", "audio/0")
 FIELDS: dict[str, dict[str, Any]] = {
     "supremix": {"window": 3.0},  # so that the targets below have hard positives
     **dict.fromkeys(("reconstruct", "cmim"), {"hidden": 3}),
+    "self-guided": {"hidden": 3, "temperature": 0.1},
     "sct": {"queue": 0, "layers": 1, "hidden": 2},  # as above; test_sct.py has a queue
     "whitened": {"channels": 2},
     "hydra": {"embedding": 3, "hidden": 5},
@@ -42,7 +43,7 @@ def of_each_kind() -> set[str]:
     """The first of the losses that ask for the same, for tests of what is not the loss itself."""
     found: dict[object, str] = {}
     for name, loss in LOSSES.items():
-        found.setdefault((loss.required(), loss.compares_times, loss.trains_predictions), name)
+        found.setdefault((loss().requires(), loss.compares_times, loss.trains_predictions), name)
     return set(found.values())
 
 
@@ -103,6 +104,24 @@ def states_of(z: dict[str, Tensor]) -> dict[str, Tensor]:
     """What an encoder makes of each of those steps: something that the embeddings of steps do not tell."""
     beat = torch.tensor([1, -1, 0.5, 2, -0.25])[:, None]
     return {name: (rows.detach()[:, None] - 1) * beat.to(rows.dtype) for name, rows in z.items()}
+
+
+def inner_of(z: dict[str, Tensor]) -> dict[str, Any]:
+    """All that a loss may ask for of encoders and of a second model, all of which follows from the embeddings."""
+    depth = torch.tensor([1, -0.5, 2])[:, None]
+    layers = {name: rows[:, None] * depth.to(rows.dtype) for name, rows in z.items()}
+    beat = torch.tensor([-1, 0.5, 1, -0.25, 2])[:, None, None]
+    exact = {n: x.to(torch.promote_types(x.dtype, torch.float32)) for n, x in z.items()}
+    pairs = torch.ones(len(next(iter(z.values()))), 5, dtype=torch.bool)
+    return {
+        "steps": steps_of(z),
+        "states": states_of(z),
+        "keys": keys_of(z),
+        "originals": originals_of(z),
+        "layers": layers,
+        "key_layers": {n: x[..., torch.arange(x.shape[2]).roll(1)].detach() for n, x in layers.items()},
+        "attention": {n: (1 + x[:, None, :, None] * beat / 16, pairs) for n, x in exact.items()},  # [B, 5, D, 1]
+    }
 
 
 def originals_of(z: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -145,7 +145,7 @@ def _cases() -> dict[str, Case]:
     del found["cross-entropy"].data["target"]
     for name in (name for name in found if "label_sets" in LOSSES[name].required()):
         found[name].data = {"label": "kinds", "several": "|"}
-    for name in (name for name in found if "keys" in LOSSES[name].required()):
+    for name in (name for name in found if LOSSES[name]().asks_second()):
         found[name].train = {"second": {"momentum": 0.9}}
     found["label-prototypes"].objective[0]["prototypes_per_label"] = 2
     found["label-prototypes"].modalities = {"p": TWO["p"]}
@@ -156,6 +156,10 @@ def _cases() -> dict[str, Case]:
     for name in ("granularities", "distil-scores"):  # which choose among several
         found[name].modalities = {**TWO, "r": table("a", "e")}
     found["distil-scores"].data["target"] = ["y", "z"]
+    words = {"kind": "text", "column": "photo", "width": 32, "layers": 1, "max_length": 8}
+    found["self-guided"].objective[0] |= {"hidden": 16, "temperature": 0.1}
+    found["self-guided"].modalities = {"p": {**words, "head": "none", "augmentation": "none"}}
+    found["attention"].modalities = {"p": {**words, "views": 2, "augmentation": {"feature_cutoff": 0.3}}}
     for name in STEPPED:
         found[name].modalities = {"series": SERIES}
         found[name].data, found[name].exact = {}, 1e-8  # views are float32, and rounded as their batch is padded
@@ -204,7 +208,7 @@ def config_of(case: Case, folder: Path, steps: int) -> Config:
         {
             "data": {"train": source, **case.data},
             "modalities": case.modalities or TWO,
-            "embed_dim": 16,
+            "embed_dim": 32 if case.objective[0]["name"] == "self-guided" else 16,  # as wide as its encoder
             "objective": case.objective,
             "train": train,
             "eval": [],

@@ -21,6 +21,8 @@ ASKED = {
     "predictions": "a head, which it trains",
     "head": "a head, which it trains",
     "keys": "train.second",
+    "key_layers": "train.second",
+    "attention": "attention of a text encoder",
     "steps": "time steps",
     "sample_id": "",
 }

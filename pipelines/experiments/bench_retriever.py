@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from clx.losses.joint import FORWARD, InfoNCE
+from clx.modalities.hugging_face import hugging_face_source
 from clx.modalities.pretrained import quiet
 from clx.modalities.text import Text
-from clx.modalities.text_encoders import HuggingFace, drop_at, hugging_face_source
+from clx.modalities.text_encoders import HuggingFace, drop_at
 from clx.pipelines.batches.columns import column_of
 from clx.pipelines.batches.loader import Order, batches
 from clx.pipelines.config.schema import Config

@@ -15,10 +15,10 @@ from clx.modalities.sequence import Layer
 class Recomputed(Layer):
     """A `Layer` that keeps what enters it alone. An existing layer becomes one, under its own names."""
 
-    def forward(self, h: Tensor, mask: Tensor) -> Tensor:
-        """`[N, T, width]` -> the same."""
-        if not (self.training and torch.is_grad_enabled()):
-            return super().forward(h, mask)
+    def forward(self, h: Tensor, mask: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+        """`[N, T, width]` -> the same; weights that are asked for are kept, and so is the layer."""
+        if weights is not None or not (self.training and torch.is_grad_enabled()):
+            return super().forward(h, mask, weights)
         kept: Tensor = checkpoint(super().forward, h, mask, use_reentrant=False)
         return kept
 

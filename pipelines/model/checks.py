@@ -59,6 +59,8 @@ def try_objective(
         "progress": 0.0,
         "mixed": {view: (torch.arange(size).roll(1), 0.7) for view in mixed_views(modalities)} or None,
         "states": {name: torch.randn(size, 4, 3, generator=draw) for name in names},
+        **{n: {name: torch.randn(size, 3, width, generator=draw) for name in names} for n in ("layers", "key_layers")},
+        "attention": {name: (torch.rand(size, 4, 32, 2, generator=draw), torch.ones(size, 4).bool()) for name in names},
         "steps": {name: (torch.randn(size, 4, width, generator=draw), torch.ones(size, 4).bool()) for name in names},
     }
     for term, loss in zip(config.objective, losses, strict=True):
@@ -131,14 +133,14 @@ def check_chunk(config: Config, model: Embedder) -> None:
 
 def check_second(config: Config, losses: list[Loss]) -> None:
     """Losses that compare with a second model need one, and a second model is for such losses."""
-    asking = [term.name for term, loss in zip(config.objective, losses, strict=True) if "keys" in loss.requires()]
+    asking = [term.name for term, loss in zip(config.objective, losses, strict=True) if loss.asks_second()]
     if asking and config.train.second is None:
         raise BadInput(
             f"loss {asking[0]!r} needs keys, the embeddings of a second model: -s train.second.momentum=0.99 is a copy "
             "that follows the model; train.second.run or train.second.model names a finished one"
         )
-    if config.train.second is not None and not any("keys" in loss.requires() for loss in losses):
-        takers = ", ".join(sorted(name for name, cls in LOSSES.items() if "keys" in cls.required()))
+    if config.train.second is not None and not any(loss.asks_second() for loss in losses):
+        takers = ", ".join(sorted(name for name, cls in LOSSES.items() if cls().asks_second()))
         named = ", ".join(term.name for term in config.objective)
         raise BadInput(
             f"train.second: no loss of the objective looks at a second model ({named}); those that do are {takers}, "

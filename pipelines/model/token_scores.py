@@ -107,6 +107,6 @@ def tokens_of(run: Run, name: str, samples: Sequence[Any]) -> Ragged:
     for start in range(0, len(samples), ROWS):
         value = collate(run.modalities[name], samples[start : start + ROWS])
         moved = {key: part.to(run.device) for key, part in value.items()}
-        _, each, mask, _ = tower.with_steps(moved, 0, run.model.contexts(name))
+        each, mask = tower.with_inner(moved, ["steps"], 0, run.model.contexts(name))[1]["steps"]
         parts.append(Ragged.of(each, mask))
     return Ragged.joined(parts).narrowed(run.model.embed_dim)

@@ -1,17 +1,19 @@
 """An encoder and the head behind it, for one modality."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from clx.losses.base import Steps
 from clx.losses.view_criterion import relevance
 from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
 from clx.modalities.text_context import Context, placed
 from clx.pipelines.model.checkpointing import recompute
 from clx.pipelines.model.chunks import encode
+from clx.pipelines.model.deep_states import DEEP, deep_states, no_states
 from clx.pipelines.model.lora import adapt
 from clx.pipelines.model.projection import projection
 from clx.pipelines.model.rows_present import mean_of_rows, scatter_present
@@ -94,24 +96,41 @@ class Tower(nn.Module):
         with placed(context):
             return (self.encoder(**(part if context is None else context.into(part))),)
 
-    def with_steps(
-        self, value: Input, view: int = 0, contexts: Sequence[Context] = ()
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As `features`, each step pooled and projected by itself `[N, T, embed_dim]`, with mask `[N, T]`, and what the
-        head gets of each step `[N, T, width]`."""
+    def with_inner(
+        self, value: Input, asked: Collection[str], view: int = 0, contexts: Sequence[Context] = ()
+    ) -> tuple[Tensor, Steps]:
+        """As `features`, and by name, with a mask, what is `asked` of the encoder's inner states.
+
+        `steps` are `[N, T, embed_dim]`, each step pooled and projected by itself, and `states` `[N, T, width]` what the
+        head gets of it; `layers` and `attention` are those of `deep_states.deep_states`.
+        """
         encoder = self.encoder
         assert isinstance(encoder, StepEncoder)
         context = contexts[0] if contexts else None
+        deep = [name for name in DEEP if name in asked]
 
         def states(part: Input) -> tuple[Tensor, ...]:
             encoder.at_view(view)
             with placed(context):
-                return encoder.states(**(part if context is None else context.into(part)))
+                given = part if context is None else context.into(part)
+                return deep_states(encoder, given, deep) if deep else encoder.states(**given)
 
         with torch.set_grad_enabled(torch.is_grad_enabled() and (not self.locked or context is not None)):
-            features, single, mask = encode(encoder, states, value, self.chunk, self.short, trimmed=False)
-        each = self.head(single[mask])
-        return features, scatter_present(each, mask), mask, single
+            features, single, mask, *more = encode(encoder, states, value, self.chunk, self.short, trimmed=False)
+        found: Steps = {"states": (single, mask)}
+        if "steps" in asked:
+            found["steps"] = scatter_present(self.head(single[mask]), mask), mask
+        for number, name in enumerate(deep):  # where memory ran out there are none
+            found[name] = (more[2 * number], more[2 * number + 1]) if more else no_states(encoder, name, features)
+        return features, {name: found[name] for name in found if name in asked}
+
+    def without_inner(self, name: str, rows: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
+        """As `with_inner` has it under this name, for a view that none of N rows has: `here` `[N]` is False."""
+        if name in DEEP:
+            assert isinstance(self.encoder, StepEncoder)
+            return no_states(self.encoder, name, rows)
+        width = rows.shape[1] if name == "steps" else self.width
+        return rows.new_zeros(len(rows), 1, width), here[:, None]
 
     def relevance(self, value: Input, whole: Whole = lambda *tensors: tensors) -> Tensor:
         """What the network that makes views is to lower, for series to make a view of. `whole` gives all rows of

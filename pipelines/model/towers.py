@@ -24,6 +24,11 @@ def modality_of(name: str) -> str:
     return name.partition("/")[0]
 
 
+def inner(kind: str, name: str) -> str:
+    """What `Embedder.forward` calls the `steps`, `states`, `layers` or `attention` of a view."""
+    return name if kind == "steps" else f"{kind} {name}"
+
+
 def is_further(name: str) -> bool:
     """Whether this is a modality's second view or one after it."""
     return name.partition("/")[2] not in ("", "0")
@@ -70,8 +75,8 @@ class Embedder(nn.Module):
         self.predictor = made.pop(heads[0].name) if made else None
         self.further_heads: Mapping[str, nn.Module] = nn.ModuleDict(made)  # type: ignore[assignment]
         self.inner: Mapping[str, Collection[str]] | None = None
-        """By modality, which of its steps' "steps" and "states" losses ask for; its steps of all modalities when
-        None."""
+        """By modality, which of `steps`, `states`, `layers` and `attention` losses ask for; the steps of all modalities
+        when None."""
         self.turn: Callable[[Tower], None] | None = None
         """Told the tower that is to encode next, whether this batch has rows for it or not."""
         # Predictions are in the target's own units: the predictor's output is scaled by training statistics.
@@ -105,8 +110,9 @@ class Embedder(nn.Module):
         """Embeddings `[B, embed_dim]` by view name; rows where the input is absent are zero.
 
         `steps` is filled, where given, with the embeddings per step of encoders that have them and whose steps are
-        asked for, and under "states NAME" with what the head gets of each step, without gradient, where that is;
-        `features` with what the heads get, `[B, width]`.
+        asked for; under "states NAME" with what the head gets of each step, without gradient, and under "layers NAME"
+        and "attention NAME" with what `deep_states` gives, where these are; `features` with what the heads get,
+        `[B, width]`.
         """
         z: Embeddings = {}
         for name, here in present.items():
@@ -115,16 +121,14 @@ class Embedder(nn.Module):
                 self.turn(tower)
             several = "of" in inputs.get(name, {})  # the mean of several recordings has no time
             asked = ("steps",) if self.inner is None else self.inner.get(modality_of(name), ())
-            stepped = steps is not None and tower.encoder.stepped and not several and "steps" in asked
+            asked = asked if steps is not None and tower.encoder.stepped and not several else ()
             if name not in inputs:
                 kind = next(self.parameters()).dtype
                 z[name] = torch.zeros(len(here), self.whole, dtype=kind, device=here.device)
                 if features is not None:
                     features[name] = torch.zeros(len(here), tower.width, dtype=kind, device=here.device)
-                if steps is not None and stepped:
-                    steps[name] = z[name][:, None], here[:, None]
-                    if "states" in asked:
-                        steps[f"states {name}"] = z[name].new_zeros(len(here), 1, tower.width), here[:, None]
+                if steps is not None:
+                    steps |= {inner(each, name): tower.without_inner(each, z[name], here) for each in asked}
                 continue
             value = inputs[name]
             if tower.view is not None and is_further(name):
@@ -132,11 +136,11 @@ class Embedder(nn.Module):
                     value, _ = tower.view(**value)
             with phase(f"encoding {modality_of(name)}"):
                 view = int(name.partition("/")[2] or 0)
-                if steps is not None and stepped:
-                    entered, each, mask, states = tower.with_steps(value, view, self.contexts(name))
-                    steps[name] = scatter_present(each, here), scatter_present(mask, here)
-                    if "states" in asked:
-                        steps[f"states {name}"] = scatter_present(states.detach(), here), steps[name][1]
+                if steps is not None and asked:
+                    entered, found = tower.with_inner(value, asked, view, self.contexts(name))
+                    for each, (rows, mask) in found.items():
+                        kept = rows.detach() if each == "states" else rows
+                        steps[inner(each, name)] = scatter_present(kept, here), scatter_present(mask, here)
                 else:
                     entered = tower.features(value, view, self.contexts(name))
                 z[name] = scatter_present(tower.head(entered), here)

@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,18 @@ from clx.pipelines.model.towers import Embedder
 from clx.pipelines.system.errors import BadInput
 
 
-def compile_encoders(model: Embedder, device: torch.device, needs: Collection[str], **how: Any) -> None:
+def compile_encoders(model: Embedder, device: torch.device, **how: Any) -> None:
     """Let every encoder be compiled when it is first called, for sizes of batch and length that change.
 
     Weights keep their names. Averages of weights, which only validate, are not compiled.
 
     Args:
-        needs: what the objective asks for; see `losses.extras.EXTRAS`.
         how: further options of `torch.compile`.
 
-    Raises `BadInput` where there is nothing to compile with, and for losses on steps.
+    Raises `BadInput` where there is nothing to compile with, and for losses on inner states.
     """
-    if "steps" in needs:
-        raise BadInput("train.compile: an objective on steps calls encoders by parts, which are not compiled")
+    if model.inner:
+        raise BadInput("train.compile: an objective on inner states calls encoders by parts, which are not compiled")
     if lacking := what_lacks(device):
         raise BadInput(
             f"train.compile: true needs {lacking}, which is not here: install it, or leave train.compile out"

@@ -21,7 +21,8 @@ class Cut:
         """The same embeddings, of a graph that begins with them."""
         self.views = [name for name in z if not name.startswith("key ")]  # those of a second model learn nothing here
         begun = {name: self._begin(name, rows) for name, rows in z.items()}
-        return begun, {name: (self._begin(name, rows), mask) for name, (rows, mask) in steps.items()}
+        views = {name: name if name in z else name.rpartition(" ")[2] for name in steps}  # of what inner states are
+        return begun, {name: (self._begin(views[name], rows), mask) for name, (rows, mask) in steps.items()}
 
     def _begin(self, name: str, made: Tensor) -> Tensor:
         start = made.detach()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import Embeddings, Loss, Steps
+from clx.modalities.base import StepEncoder
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.model.fusion import Gated
 from clx.pipelines.model.objective import Objective
@@ -107,6 +108,13 @@ class Extras:
         here = self.batch.present
         return {n: self.features[v].detach().where(here[v][:, None], torch.nan) for n, v in first.items()}
 
+    def attention(self, name: str) -> tuple[Tensor, Tensor]:
+        """The attention weights of a view's pairs of tokens `[B, P, L, H]`, and which pairs there are."""
+        encoder = self.model.tower(name).encoder
+        assert isinstance(encoder, StepEncoder)
+        weights, mask = self.steps[f"attention {name}"]
+        return weights.unflatten(2, (-1, encoder.depth[1])), mask
+
     def track(self, loss: Loss, name: str, rows: Tensor) -> None:
         """Track, for the gates, the error of what one input predicts alone, if the batch has answers."""
         values = self(loss, {name: rows}, {})
@@ -134,6 +142,11 @@ VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "contents": lambda extras, z: extras.batch.contents,
     "keys": lambda extras, z: {name: extras.keys[name] for name in z if name in extras.keys} or None,
     "steps": lambda extras, z: {name: extras.steps[name] for name in z if name in extras.steps},
+    "layers": lambda extras, z: {n: extras.steps[f"layers {n}"][0] for n in z if f"layers {n}" in extras.steps},
+    "key_layers": lambda extras, z: {
+        n: extras.steps[f"key layers {n}"][0].detach() for n in z if f"key layers {n}" in extras.steps
+    },
+    "attention": lambda extras, z: {n: extras.attention(n) for n in z if f"attention {n}" in extras.steps},
     "states": lambda extras, z: {name: extras.steps[f"states {name}"][0] for name in z if name in extras.steps},
     "originals": lambda extras, z: {name: extras.originals[name] for name in z if name in extras.originals},
     "generator": lambda extras, z: extras.generator,

@@ -54,7 +54,7 @@ def validation_rows(run: Run, manifest: Manifest) -> BatchDataset:
 def keep_frozen_features(run: Run, learner: Learner, *datasets: BatchDataset) -> None:
     """Encode once what a frozen encoder sees without variation: it is the same every epoch. Not where another encoder,
     of a second model, has to see it, too."""
-    if "steps" in learner.needs or (learner.second is not None and not learner.second.follows):
+    if learner.model.inner or (learner.second is not None and not learner.second.follows):
         return
     learner.model.eval()
     with learner.gathered():

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clx.losses.base import Embeddings, Loss
+from clx.losses.base import Embeddings, Loss, Steps
 from clx.modalities.base import Input, Modality
 from clx.modalities.image import Image
 from clx.modalities.registry import MODALITIES
@@ -21,6 +21,7 @@ from clx.pipelines.config.schema import Second as Settings
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.checks import try_objective
+from clx.pipelines.model.inner_states import without_layers
 from clx.pipelines.model.towers import Embedder, modality_of
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.errors import BadInput
@@ -33,23 +34,39 @@ COMPARED = 64
 class Second:
     """A copy that follows the model, or a finished one that stays as it is. Nothing of it has a gradient."""
 
-    def __init__(self, module: Embedder, names: list[str], settings: Settings, readers: Mapping[str, Modality]) -> None:
+    def __init__(
+        self,
+        module: Embedder,
+        names: list[str],
+        settings: Settings,
+        readers: Mapping[str, Modality],
+        layered: Collection[str] = (),
+    ) -> None:
+        """`layered` are those of the `names` whose layers some loss asks for."""
         self.module, self.names, self.settings = module.requires_grad_(False), names, settings
         self.readers = readers
         """How a finished model reads each modality; the copy reads as the model does."""
         self.follows = settings.momentum is not None
+        module.inner = {name: ["layers"] for name in layered}
         self.sizes = {name: m.preprocessing.size for name, m in readers.items() if isinstance(m, Image)}
         self.module.train(self.follows)
 
-    def __call__(self, inputs: dict[str, Input], present: dict[str, Tensor], training: bool) -> Embeddings:
-        """Keys `[B, E]` of the views that some loss asks for them of. A copy draws dropout, and takes the statistics of
-        the batch in its norms, where the model does; a finished model is as in use."""
+    def __call__(
+        self, inputs: dict[str, Input], present: dict[str, Tensor], training: bool, steps: Steps | None = None
+    ) -> Embeddings:
+        """Keys `[B, E]` of the views that some loss asks for them of, and into `steps`, under "key layers NAME", what
+        `deep_states` gives of its layers, where some loss asks for these. A copy draws dropout, and takes the
+        statistics of the batch in its norms, where the model does; a finished model is as in use."""
         if self.module.training != (training and self.follows):
             self.module.train(training and self.follows)
         here = {view: rows for view, rows in present.items() if modality_of(view) in self.names}
         shown = {view: self.fitting(modality_of(view), value) for view, value in inputs.items() if view in here}
         with torch.no_grad():
-            return self.module(shown, here)  # type: ignore[no-any-return]
+            inner: Steps = {}
+            keys: Embeddings = self.module(shown, here, inner if self.module.inner else None)
+        if steps is not None:
+            steps |= {f"key {name}": found for name, found in inner.items()}
+        return keys
 
     def fitting(self, name: str, value: Input) -> Input:
         """An input as this model wants it: images of its own size."""
@@ -141,16 +158,18 @@ def second_of(run: Run, device: torch.device, before: Run | None = None) -> Seco
     if settings is None:
         return None
     terms = zip(run.config.objective, run.objective.losses, strict=True)
-    asking = [term for term, loss in terms if "keys" in loss.requires()]  # type: ignore[operator]
-    looked = [[*run.config.inputs_of(term), *(term.negatives or [])] for term in asking]
+    asking = [(term, loss) for term, loss in terms if isinstance(loss, Loss) and loss.asks_second()]
+    looked = [[*run.config.inputs_of(term), *(term.negatives or [])] for term, _ in asking]
     names = list(dict.fromkeys(name for each in looked for name in each))
+    deep = {n: t.name for t, loss in asking if "key_layers" in loss.requires() for n in run.config.inputs_of(t)}
     if settings.momentum is not None:
         frozen = [each for each in run.model.parameters() if not each.requires_grad]
         module = copy.deepcopy(run.model, {id(each): each for each in frozen})
         for part in ("predictor", "further_heads"):  # they give no keys
             module._modules.pop(part, None)
         module.predictor, module.further_heads, module.heads = None, {}, {}
-        return Second(module, names, settings, {})
+        check_layers(module, deep, run)
+        return Second(module, names, settings, {}, deep)
     with torch.random.fork_rng(devices=[]):
         if settings.stage is not None and before is not None:
             found, readers = before.model, before.modalities
@@ -164,7 +183,22 @@ def second_of(run: Run, device: torch.device, before: Run | None = None) -> Seco
                 f"train.second: {settings.run or settings.model or 'the stage before'} has no modalities.{name} of "
                 f"kind {run.modalities[name].kind}; it has {', '.join(readers)}: name inputs that it has in the term"
             )
-    return Second(found.to(device), names, settings, readers)
+    check_layers(found, deep, run)
+    return Second(found.to(device), names, settings, readers, deep)
+
+
+def check_layers(second: Embedder, asked: Mapping[str, str], run: Run) -> None:
+    """Raise `BadInput` where a second model has no layers of an input, or none as wide as the embeddings; `asked` has
+    by input the loss that compares both."""
+    for name, loss in asked.items():
+        encoder, own = second.tower(name).encoder, run.config.embed_dim
+        if not encoder.layered:
+            raise BadInput(without_layers(loss, f"the second model's encoder of {name}"))
+        if encoder.width != own:
+            raise BadInput(
+                f"loss {loss!r} compares embeddings of {own} columns with layers of {encoder.width}, those of the "
+                f"second model: set embed_dim: {encoder.width}, and head: none for {name} where that is its width, too"
+            )
 
 
 def teacher(settings: Settings, run: Run) -> tuple[Embedder, dict[str, Modality]]:

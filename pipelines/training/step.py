@@ -99,7 +99,7 @@ class Learner:
             fused=self.device.type in ("cpu", "cuda") or None,  # small parameters cost a fifth of a step on a CPU else
         )
         if settings.compile:
-            compile_encoders(self.model, self.device, self.objective.needs())
+            compile_encoders(self.model, self.device)
         # what follows from these
         self.both = nn.ModuleDict({"model": self.model, "objective": self.objective})
         self.augmenters = self.model.augmenters()
@@ -160,12 +160,11 @@ class Learner:
             if self.mixed and model.training:
                 inputs, mixed = mix(model, inputs, batch.present, self.mixed, self.settings.seed, 9, *place)
             originals = originals_of(self.decoded, inputs, batch)
-            z = model(
-                inputs, batch.present, steps if "steps" in needs else None, features if "features" in needs else None
-            )
+            z = model(inputs, batch.present, steps if model.inner else None, features if "features" in needs else None)
             if self.second is not None:
                 with phase("second model", whole=True):
-                    keys = self.second(inputs if self.second.follows else batch.inputs, batch.present, model.training)
+                    given = inputs if self.second.follows else batch.inputs
+                    keys = self.second(given, batch.present, model.training, steps)
             if ranks is not None:
                 with phase("gathering from ranks"):
                     features, originals = ranks.features(features, batch), ranks.rows(originals, batch)

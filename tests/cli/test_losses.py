@@ -17,7 +17,7 @@ SERIES = {"encoder": "dilated", "width": 16, "layers": 1, "views": 2, "augmentat
 
 def config(name: str, files: Path) -> dict[str, Any]:
     """A small run of a loss: with targets, time steps, labels or sets of them where it asks for them."""
-    needs = LOSSES[name].required()
+    needs = LOSSES[name]().requires()
     data = {"train": str(files / "few.csv"), "cache": "memory"}
     more: dict[str, Any] = {"data": {**data, "target": "seg_a"} if "targets" in needs else {**data, "label": "label"}}
     if "label_sets" in needs:
@@ -25,11 +25,16 @@ def config(name: str, files: Path) -> dict[str, Any]:
     if needs & {"steps", "states"}:  # places and bytes
         tall = {"width": 32, "layers": 1}
         more["modalities"] = {"image": {"encoder": "cnn", "width": 4, "size": 8, "views": 2}, "text": tall}
+    if needs & {"attention", "key_layers"}:
+        more["modalities"] = {"text": {"width": 32, "layers": 2, "head": "none"}}
+        more["embed_dim"] = 32
+    if "attention" in needs:
+        more["modalities"]["text"] |= {"views": 2, "dropout": 0.1, "augmentation": "none"}
     if LOSSES[name].compares_times:
         more["modalities"] = {"series": SERIES}
     elif "modalities" not in more:
         more["modalities__table__columns"] = ["seg_b"]  # one: most of the time goes into reading columns
-    second = {"momentum": 0.99} if "keys" in needs else None
+    second = {"momentum": 0.99} if needs & {"keys", "key_layers"} else None
     objective = {"name": name, "inputs": ["image"]} if needs & {"head", "originals"} else {"name": name}
     objective |= {"prototypes_per_label": 2} if name == "label-prototypes" else {}
     return tiny(objective=objective, train={"steps": 3, "batch_size": 32, "second": second}, **more)

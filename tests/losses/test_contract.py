@@ -12,7 +12,7 @@ from torch import Tensor
 from clx.losses.base import LOSSES, TERM_KEYS, Data, Exclude, Loss, register
 from clx.losses.extras import EXTRAS
 from clx.losses.primitives import cube, tiles
-from loss_inputs import EVERY, NAMES, batch, keys_of, make, originals_of, states_of, steps_of
+from loss_inputs import EVERY, NAMES, batch, inner_of, make
 
 GUIDE = (Path(__file__).parents[2] / "losses" / "README.md").read_text()
 TEMPERED = [n for n in EVERY if "temperature" in {f.name for f in dataclasses.fields(LOSSES[n])}]
@@ -34,16 +34,19 @@ WITHOUT_DRAWS: dict[str, dict[str, Any]] = {
     "m3col": {"select": 0.0},
     "core-tuning": {"contrast": 0.0, "least_share": 1.0, "alpha": 1e20},
     "hydra": {"partner": "identical"},
+    "attention": {"samples": 0},
 }
+# what has no gradient, and so stays as it is where the embeddings are moved
+CONSTANT = {"originals", "keys", "key_layers"}
 # so that rows of the batch are anchors
 HAVE_ANCHORS: dict[str, dict[str, Any]] = {"conr": {"window": 1.5}}
 
 
 def call(loss: Loss, data: dict[str, Any]) -> Tensor:
-    data = {**data, "steps": steps_of(data["z"]), "states": states_of(data["z"])}
-    data.setdefault("originals", originals_of(data["z"]))
+    inner = inner_of(data["z"])
+    data = {key: value for key, value in inner.items() if key in CONSTANT} | data
+    data |= {key: value for key, value in inner.items() if key not in CONSTANT}
     data.setdefault("generator", torch.Generator().manual_seed(5))
-    data.setdefault("keys", keys_of(data["z"]))
     extras = {key: data[key] for key in loss.needs()}
     if "predictions" in extras and "labels" in extras:
         extras["predictions"] = data["predictions"] * data["predictions"].new_tensor([1.0, -1.0, 0.5])
@@ -124,8 +127,8 @@ def test_its_docstring_shows_it_at_work(name: str) -> None:
 def test_gradcheck(name: str, missing: bool) -> None:
     loss = make(name, **DIFFERENTIABLE.get(name, {})).double()
     data = batch()
-    data["keys"], loss.remembers = keys_of(data["z"]), False
-    data["originals"] = originals_of(data["z"])
+    loss.remembers = False
+    data |= {key: value for key, value in inner_of(data["z"]).items() if key in CONSTANT}
     if missing:
         data["present"]["text"][:2] = False
         data["present"]["image"][3] = False
@@ -500,8 +503,7 @@ def settings_of(name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("name", "fields"), [(name, fields) for name in EVERY for fields in settings_of(name)])
 def test_what_it_requires_is_enough_and_each_of_it_is_necessary(name: str, fields: dict[str, Any]) -> None:
     loss, data = make(name, **fields).double(), batch()
-    data["steps"], data["keys"], data["states"] = steps_of(data["z"]), keys_of(data["z"]), states_of(data["z"])
-    data["originals"] = originals_of(data["z"])
+    data |= inner_of(data["z"])
     data["predictions"] = torch.cat([data["predictions"]] * (3 if "labels" in loss.required() else 1), 1)
     given = {key: data[key] for key in loss.requires()}
     assert loss(data["z"], **given).isfinite()

@@ -1,4 +1,4 @@
-"""Losses on tokens and places against plain loops, with steps that are not there; what they leave alone; tiles."""
+"""Losses on tokens, places and layers against plain loops and authors' numbers; what they leave alone; tiles."""
 
 import itertools
 import math
@@ -10,8 +10,13 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from clx.losses import late as file
+from clx.losses.attention import Attention, attention_information
+from clx.losses.infonce import infonce
 from clx.losses.late import Late, late_scores
 from clx.losses.local_contrast import Dense
+from clx.losses.primitives.functional import unit, unit_steps
+from clx.losses.self_guided import SelfGuided, self_guided
+from golden_case import GOLDEN, Case
 
 B, T, D, TEMPERATURE = 4, 3, 5, 0.4
 NAMES = ("image/0", "image/1", "image/2")
@@ -149,3 +154,107 @@ def test_words_find_their_part_of_the_image() -> None:
     torch.testing.assert_close(scores, torch.eye(4))
     pooled = normalize(text.mean(1), dim=1) @ normalize(image.mean(1), dim=1).T
     assert pooled.diagonal().max() < 1 / math.sqrt(2) + 1e-6
+
+
+def of_published_code(c: Case) -> Tensor:
+    """SG-OPT and its first variants; the second leaves the first of the other rows out of each row's negatives."""
+    if "layers" in c.inputs:
+        return self_guided(unit(c.cls), unit_steps(c.layers), c.hyper["temperature"]).mean()
+    x, h, t = unit(c.cls), unit(c.pooled)[:, None], c.hyper["temperature"]
+    if "opt1" in c.name:
+        return self_guided(x, h, t, embeddings=True).mean()
+    each = []
+    for i in range(len(x)):
+        rows = [i, *[j for j in range(len(x)) if j != i][1:]]
+        each.append(self_guided(x[rows], h[rows], t)[0])
+    return torch.stack(each).mean()
+
+
+def mice(c: Case) -> Tensor:
+    """With the recorded choice of weights; rows are sentences, heads and parities of layers."""
+    weights = c.attention_logits.softmax(-1)[:, c.hyper["min_layer"] : c.hyper["max_layer"]].unflatten(0, (-1, 2))
+    by_parity = torch.stack([weights[:, :, odd::2] for odd in (0, 1)], 4)  # [B, 2, l, H, 2, T, T]
+    rows = by_parity.permute(1, 0, 3, 4, 2, 5, 6).flatten(4).flatten(1, 3)
+    a, b = (view.gather(1, c.aux["selected"]) for view in rows)
+    information = attention_information(a, b, torch.ones_like(a, dtype=torch.bool)).mean()
+    return infonce(unit(c.z1), unit(c.z2), 0.05) - c.hyper["lambda"] * information
+
+
+@pytest.mark.parametrize("name", ["sgopt", "sg_opt1", "sg_opt2", "micse"])
+def test_authors_numbers(name: str) -> None:
+    paths = sorted(GOLDEN.glob(f"{name}_*.npz"))
+    assert paths
+    for case in map(Case, paths):
+        value = mice(case) if name == "micse" else of_published_code(case)
+        rtol = 1e-4 if name == "micse" else 1e-6  # the code is in float32
+        torch.testing.assert_close(value, case.expected.to(value.dtype), rtol=rtol, atol=1e-9)
+        for part, wanted in case.grads.items():
+            (got,) = torch.autograd.grad(value, [case.inputs[part]], retain_graph=True)
+            assert (got - wanted).norm() < rtol * wanted.norm()
+
+
+@pytest.mark.parametrize("negatives", ["layers", "both"])
+def test_self_guided_is_the_loops(negatives: Any) -> None:
+    g = torch.Generator().manual_seed(3)
+    x, guide = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((B, D), (B, 3, D)))
+    x.requires_grad_()
+    loss = SelfGuided(hidden=6, temperature=TEMPERATURE, negatives_of=negatives).double()
+    torch.manual_seed(0)
+    loss.setup(["text"], D)
+    loss.double()
+    here, weights = torch.tensor([True, True, False, True]), torch.tensor([1.0, 2, 5, 0.25], dtype=torch.float64)
+    found = loss({"text": x}, key_layers={"text": guide}, present={"text": here}, weights=weights)
+    c, h, each = normalize(loss.head(x), dim=-1), normalize(loss.head(guide), dim=-1), []
+    for i in (0, 1, 3):
+        others = [j for j in (0, 1, 3) if j != i]
+        columns = [h[j, m] for j in others for m in range(3)]
+        columns += [c[j] for j in others] if negatives == "both" else []
+        for m in range(3):
+            p = c[i] @ h[i, m] / TEMPERATURE
+            logits = torch.stack([p, *(c[i] @ column / TEMPERATURE for column in columns)])
+            each.append(weights[i] * (logits.logsumexp(0) - p) / 3)
+    expected = torch.stack(each).sum() / 3
+    torch.testing.assert_close(found, expected)
+    leaves = [x, *loss.parameters()]
+    for a, b in zip(*(torch.autograd.grad(value, leaves) for value in (found, expected)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_attention_is_the_loops() -> None:
+    """Layers 2 to 4 of 4; the views differ in length, one row lacks a view, and a weight that was dropped is 0."""
+    g = torch.Generator().manual_seed(3)
+    x, y = (torch.rand(B, n, 4, 2, generator=g, dtype=torch.float64).requires_grad_() for n in (9, 16))
+    with torch.no_grad():
+        x[1, 2, 3, 0] = 0
+    here, there = torch.ones(B, 9, dtype=torch.bool), torch.ones(B, 16, dtype=torch.bool)
+    here[0, 5:] = False
+    present = {"text/0": torch.tensor([True, True, True, False]), "text/1": torch.ones(B, dtype=torch.bool)}
+    z = {name: torch.zeros(B, D, dtype=torch.float64) for name in present}
+    loss = Attention(first=2, samples=0)
+    found = loss(z, attention={"text/0": (x, here), "text/1": (y, there)}, present=present)
+    terms = []
+    for layers in ((1, 3), (2,)):
+        each = []
+        for i, head in itertools.product((0, 1, 2), (0, 1)):
+            pairs = [(x[i, p, m, head], y[i, p, m, head]) for p in range(9) for m in layers if here[i, p]]
+            logs = torch.stack([torch.stack(pair).log() for pair in pairs if pair[0] > 0])
+            rho = torch.corrcoef(logs.T)[0, 1]
+            each.append(-0.5 * (1 - rho**2).log())
+        terms.append(-torch.stack(each).mean())
+    expected = torch.stack(terms).mean()
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(*(torch.autograd.grad(value, [x, y]) for value in (found, expected)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_fewer_weights_are_drawn_than_there_are() -> None:
+    x = torch.rand(2, 400, 1, 2, generator=torch.Generator().manual_seed(0))
+    y, there = x.square(), torch.ones(2, 400, dtype=torch.bool)  # the logarithms are in line, whichever are drawn
+    z = {"text/0": torch.zeros(2, 3), "text/1": torch.zeros(2, 3)}
+    views = {"text/0": (x, there), "text/1": (y + 0.1 * torch.rand_like(y), there)}
+    draws = [Attention(samples=30)(z, attention=views, generator=torch.Generator().manual_seed(k)) for k in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    same = Attention(samples=30)(z, attention={"text/0": (x, there), "text/1": (y, there)})
+    assert same.item() == pytest.approx(0.5 * math.log(1e-6), rel=0.02)
+    with pytest.raises(ValueError, match="name no layers of an encoder that has 1"):
+        Attention(first=2)(z, attention=views)

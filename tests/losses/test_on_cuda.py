@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from clx.losses.base import LOSSES, Loss
 from clx.losses.primitives import cube, tiles
-from loss_inputs import EVERY, batch, keys_of, make, originals_of, states_of, steps_of
+from loss_inputs import EVERY, batch, inner_of, make
 from pretend_cuda import Pretended, pretending
 
 MISSING = {"text": [0, 1], "image": [3]}
@@ -22,8 +22,7 @@ def given(loss: Loss, size: int, missing: bool) -> dict[str, Any]:
     data = batch(size, dtype=torch.float32)
     for name, gone in MISSING.items():
         data["present"][name][gone] = not missing
-    data["steps"], data["keys"], data["states"] = steps_of(data["z"]), keys_of(data["z"]), states_of(data["z"])
-    data["originals"] = originals_of(data["z"])
+    data |= inner_of(data["z"])
     if "predictions" in loss.needs() and "labels" in loss.needs():
         data["predictions"] = data["predictions"] * torch.tensor([1.0, -1.0, 0.5])
     if not missing:
@@ -40,8 +39,8 @@ def value_and_gradients(loss: Loss, data: dict[str, Any]) -> dict[str, Tensor]:
     leaves = dict(z)
     if "predictions" in data:
         leaves["predictions"] = data["predictions"]
-    if "steps" in data:
-        leaves |= {f"{name}.steps": rows for name, (rows, _) in data["steps"].items()}
+    for other in data.keys() & {"steps", "attention"}:
+        leaves |= {f"{name}.{other}": rows for name, (rows, _) in data[other].items()}
     for x in leaves.values():
         x.requires_grad_()
     leaves |= dict(loss.named_parameters())

@@ -442,7 +442,7 @@ ELSEWHERE = loss_loops.ELSEWHERE | {
     "nspt",
     "beclr",
     "clusterns",
-    *("dense", "late"),  # test_inner_states.py
+    *("dense", "late", "self-guided", "attention"),  # test_inner_states.py
     *("reconstruct", "cmim"),  # test_decoded.py
 }
 """Losses with loops of their own, below or in a file of their name, and heads that call torch's."""

@@ -34,6 +34,7 @@ WHOLE = {
         "distil",
         "laso",
         "late",
+        "attention",
         "reconstruct",
         "label-prototypes",
     ),

@@ -82,10 +82,15 @@ def config(rows: Path, objective: Any, **more: Any) -> Config:
         modalities["series"]["augmentation"] = {"crops": 0, "time_mask": 0.5}
     if any(term.get("negatives") for term in terms) or names & {"late"}:
         modalities["wrong"] = {"like": "text", "column": "wrong"}
-    asked = any("keys" in LOSSES[name].required() for name in names) or JUDGED in terms
+    if names & {"attention"}:
+        modalities = {"text": modalities["text"] | {"views": 2, "augmentation": {"feature_cutoff": 0.3}}}
+    if names & {"self-guided"}:
+        modalities = {"text": modalities["text"] | {"head": "none"}}
+    asked = any(LOSSES[name]().asks_second() for name in names) or JUDGED in terms
     second = {"momentum": 0.9} if asked else None
+    width = 32 if "self-guided" in names else 8  # as wide as its encoder
     train = {"batch_size": ROWS, "steps": 4, "clip": None, "second": second, **more.get("train", {})}
-    raw = {"data": data, "modalities": modalities, "embed_dim": 8, "objective": terms, "train": train, "eval": []}
+    raw = {"data": data, "modalities": modalities, "embed_dim": width, "objective": terms, "train": train, "eval": []}
     return Config.model_validate(raw)
 
 

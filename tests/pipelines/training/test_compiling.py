@@ -28,7 +28,7 @@ def test_encoders_are_compiled_once_for_all_sizes(tmp_path: Path, make_config: M
         return graph.forward
 
     plain = copy.deepcopy(model.eval())  # without dropout
-    compile_encoders(model, torch.device("cpu"), {"present"}, backend=backend)
+    compile_encoders(model, torch.device("cpu"), backend=backend)
     average = copy.deepcopy(model)
     assert list(model.state_dict()) == list(plain.state_dict())
     tower, width = plain.tower("table"), trainer.run.modalities["table"]
@@ -45,7 +45,7 @@ def test_what_it_needs(tmp_path: Path, make_config: Make, monkeypatch: pytest.Mo
         trainer_of(make_config(train__compile=True), tmp_path / "run")
     steps = series_config(augmentation=TIME_KEPT)
     steps["train"] |= {"compile": True}
-    with pytest.raises(BadInput, match="objective on steps"):
+    with pytest.raises(BadInput, match="objective on inner states"):
         trainer_of(Config.model_validate(steps), tmp_path / "steps")
 
 

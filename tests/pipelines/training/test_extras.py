@@ -50,6 +50,9 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
             keys: Embeddings,
             steps: Steps,
             states: Embeddings,
+            layers: Embeddings,
+            key_layers: Embeddings,
+            attention: Steps,
             head: torch.nn.Module,
             originals: Embeddings,
             mixed: None,
@@ -86,6 +89,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
     assert set(given["present"]) == set(given["steps"]) == {"series/0", "series/1"}
     assert given["steps"]["series/0"][0].shape == given["states"]["series/0"].shape == (16, 4, 16)
     assert given["originals"]["series/0"].shape == (16, 4)
+    assert given["layers"] == given["key_layers"] == given["attention"] == {}  # of texts alone
     assert isinstance(given["generator"], torch.Generator)
 
 

@@ -112,4 +112,4 @@ def test_what_cannot_be_is_refused(sentences: Path, tmp_path: Path, silent: Any)
         make_modalities(made(sentences, {"views": 3}, dropout=[0.0, 0.1], augmentation="mild"))
     modalities = make_modalities(made(sentences, augmentation={"cutoff": 0.1}))
     with pytest.raises(BadInput, match=r"train\.compile: modalities\.text has a dropout for each view or tokens"):
-        compile_encoders(Embedder(modalities, 8), torch.device("cpu"), set())
+        compile_encoders(Embedder(modalities, 8), torch.device("cpu"))
