@@ -67,7 +67,7 @@ def pairs(option: str, texts: list[str]) -> dict[str, str]:
 
 
 def refuse_two_lengths(settings: list[str], flags: Mapping[str, object] | None = None) -> None:
-    """Raises `BadInput` where one command sets both `train.steps` and `train.epochs`: the steps would count alone.
+    """Raises `BadInput` where one command sets two of `train.steps`, `train.epochs` and `train.minutes`.
 
     Args:
         settings: texts `KEY=VALUE`.
@@ -76,9 +76,11 @@ def refuse_two_lengths(settings: list[str], flags: Mapping[str, object] | None =
     texts = {text.partition("=")[0]: f"-s {text}" for text in settings if not text.endswith(("=null", "=~", "="))}
     texts |= {key: f"--{key.rpartition('.')[2]} {value}" for key, value in (flags or {}).items() if value is not None}
     for section in {key.rpartition(".")[0] for key in texts if re.fullmatch(r"(stages\.\d+\.)?train\.\w+", key)}:
-        steps, epochs = texts.get(f"{section}.steps"), texts.get(f"{section}.epochs")
-        if steps and epochs:
-            raise BadInput(f"{steps} and {epochs} both set the length of the run: give one of the two")
+        lengths = [
+            texts[key] for key in (f"{section}.{name}" for name in ("steps", "epochs", "minutes")) if key in texts
+        ]
+        if len(lengths) > 1:
+            raise BadInput(f"{lengths[0]} and {lengths[1]} both set the length of the run: give one of the two")
 
 
 def comma_separated(text: str | None) -> list[str]:

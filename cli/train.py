@@ -24,11 +24,13 @@ def train(
     settings: options.Settings = [],  # noqa: B006 (Typer wants the literal)
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Run folder [default: runs/NAME].")] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue the run in this folder; --steps or --epochs change its length.")
+        Path | None,
+        typer.Option(help="Continue the run in this folder; --steps, --epochs or --minutes change its length."),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the run in the folder.")] = False,
     epochs: Annotated[int | None, typer.Option(help="train.epochs")] = None,
     steps: Annotated[int | None, typer.Option(help="train.steps")] = None,
+    minutes: Annotated[float | None, typer.Option(help="train.minutes: wall time instead of steps")] = None,
     batch_size: Annotated[int | None, typer.Option(help="train.batch_size")] = None,
     device: Annotated[str | None, typer.Option(help="train.device: auto, cpu, cuda, cuda:1, mps")] = None,
     seed: Annotated[int | None, typer.Option(help="train.seed")] = None,
@@ -56,6 +58,7 @@ def train(
     flags = {
         "train.epochs": epochs,
         "train.steps": steps,
+        "train.minutes": minutes,
         "train.batch_size": batch_size,
         "train.device": device,
         "train.seed": seed,

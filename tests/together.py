@@ -35,7 +35,7 @@ from clx.pipelines.system.launch import free_port
 from clx.pipelines.system.process_group import Group, joined
 from clx.pipelines.system.ranks import place_of
 from clx.pipelines.system.signals import Signals
-from clx.pipelines.training import rank_part
+from clx.pipelines.training import rank_part, schedule
 from clx.pipelines.training.schedule import plan
 from clx.pipelines.training.step import Contrast, Learner
 from clx.pipelines.training.trainer import Trainer
@@ -45,7 +45,7 @@ from clx.pipelines.use.predict import Predictor
 from configs import TIME_KEPT
 from loss_inputs import of_each_kind, with_buffers
 from samples import png
-from trained import Heard, StopAt
+from trained import Heard, StopAt, ticking
 
 ROWS = 96
 STEPS = {2: 3, 4: 20}
@@ -72,6 +72,8 @@ class Case:
     """Whether learned views draw nothing at random."""
     full: str = ""
     """Where the last rank's memory runs out with more than 4 rows at a time: `forward` or `backward`."""
+    tick: float = 0.0
+    """Seconds that rank 0's clock goes on each time it is read; those of other ranks are slower."""
     plain: bool = True
     """By gradient descent with momentum, else AdamW."""
 
@@ -197,6 +199,7 @@ def _cases() -> dict[str, Case]:
             mixed, data=target, double=False, plain=False, train={"shard": True, "ema": 0.9, "clip": 0.1}
         ),
         "adam": Case(mixed, data=target, double=False, plain=False, train={"ema": 0.9}),
+        "minutes": Case(clip, train={"steps": None, "minutes": 1}, tick=20),
         "similar": Case(clip, double=False, train={"batches": {"near": ["a", "b"], "then": "similar", "refresh": 0.5}}),
     }
 
@@ -226,6 +229,7 @@ def learn(case: Case, folder: Path, group: Group | None, steps: int = 3) -> Cour
     out = folder / f"run-{0 if group is None else group.size}"
     out.mkdir(exist_ok=True)
     trainer = Trainer(run, splits, plan(config, len(splits["train"])), out, group)
+    clock = patch.object(schedule, "time", ticking(case.tick / (1 + (group.rank if group else 0))))
     learner, course = trainer.learner, Course()
     if learner.ranks is not None:
         learner.ranks.fewest_pairs = case.fewest
@@ -273,7 +277,7 @@ def learn(case: Case, folder: Path, group: Group | None, steps: int = 3) -> Cour
 
     learner.update = counted  # type: ignore[method-assign]
     trainer.save = lambda: None  # type: ignore[method-assign]
-    with patch.object(torch, "rand_like", half) if case.still else nullcontext():
+    with clock if case.tick else nullcontext(), patch.object(torch, "rand_like", half) if case.still else nullcontext():
         trainer.loop(Heard(), Signals())
     course.chunk = learner.chunks.size
     tensors = [p for _, p in named if p.requires_grad]

@@ -14,7 +14,7 @@ import yaml
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.stage_configs import trained_before
-from clx.pipelines.config.stages import set_by_all
+from clx.pipelines.config.stages import LENGTHS, set_by_all
 from clx.pipelines.config.upgrade import FORMAT, upgrade
 from clx.pipelines.config.usual_tasks import unfit
 from clx.pipelines.system.errors import BadInput, nearest
@@ -118,7 +118,7 @@ def scientific(value: Any) -> Any:
 def set_key(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
     """Set a dotted key in place; a number in it counts list items from 0. Raises `BadInput`, which begins `where`.
 
-    Epochs that are set decide how long a run is: steps that stood there would overrule them, and go.
+    A length that is set decides how long a run is: another that stood there goes.
     """
     at: Any = raw
     *parents, last = key.split(".")
@@ -133,8 +133,9 @@ def set_key(raw: dict[str, Any], key: str, value: Any, where: str) -> None:
         at[int(last)] = value
     else:
         at[last] = value
-        if re.fullmatch(r"(stages\.\d+\.)?train\.epochs", key):
-            at.pop("steps", None)
+        if value is not None and re.fullmatch(r"(stages\.\d+\.)?train\.\w+", key):
+            for other in LENGTHS.get(last, ()):
+                at.pop(other, None)
 
 
 def _item(items: list[Any], index: str, where: str) -> Any:

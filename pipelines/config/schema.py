@@ -85,9 +85,13 @@ class Term(BaseModel):
 class Train(Section):
     """The loop."""
 
-    epochs: Annotated[int, Field(ge=1)] = 10
+    epochs: Annotated[int, Field(ge=1)] | None = 10
+    """Passes over the training rows; null with `minutes`."""
     steps: Annotated[int, Field(ge=1)] | None = None
     """Total optimiser steps; overrides `epochs`."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Wall time of the training, validation and checkpoints included, in the place of `steps` and `epochs`: the
+    schedule goes by the clock, and the step in which the time runs out is the last."""
     batch_size: Annotated[int, Field(ge=2)] = 256
     batches: Batches | None = None
     """Which rows meet in a batch, by a column; any rows when not given."""
@@ -103,7 +107,7 @@ class Train(Section):
     the embeddings, so that pretrained layers change less the nearer they are to the input: 0.65 to 0.9, say (BEiT,
     arXiv 2106.08254)."""
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Share of all steps over which the rate rises linearly."""
+    """Share of all steps, or of `minutes`, over which the rate rises linearly."""
     schedule: Literal["cosine", "constant"] = "cosine"
     clip: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest gradient norm; null turns clipping off."""
@@ -140,6 +144,17 @@ class Train(Section):
     log_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []
     """Trackers that get the figures of each step besides `metrics.jsonl`. Which project, server and login follow from
     their own environment variables. One that fails while the run trains is left out with a warning."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Train":
+        if self.minutes is not None:
+            other = [key for key in ("steps", "epochs") if key in self.model_fields_set and getattr(self, key)]
+            if other:
+                raise ValueError(f"minutes and {other[0]} both say how long the run is: give one of the two")
+            object.__setattr__(self, "epochs", None)  # frozen, but not before it is whole
+        elif self.epochs is None and self.steps is None:
+            raise ValueError("nothing says how long the run is: give epochs, steps or minutes")
+        return self
 
     @model_validator(mode="after")
     def _one_copy(self) -> "Train":

@@ -12,6 +12,9 @@ SECTIONS = ("data", "modalities", "embed_dim", "objective", "train")
 HOW = ("run", "checkpoint", "freeze", "whole")
 """Keys of a stage that are no section of a config."""
 
+LENGTHS = {"epochs": ("steps", "minutes"), "steps": ("minutes",), "minutes": ("epochs", "steps")}
+"""Keys of `train` that say how long a run is, with those that give way where one is set over others."""
+
 
 class Stage(Section):
     """One of several trainings. Its sections are laid over those of the top level key by key: a key of `data`, of
@@ -95,13 +98,14 @@ def _whole(top: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def laid_over(top: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw config with the sections of a stage. Epochs that a stage sets take the place of steps above it."""
+    """The raw config with the sections of a stage. A length that a stage sets takes the place of one above it."""
     found = dict(top)
     for key in ("data", "train"):
         if stage.get(key):
             found[key] = (top.get(key) or {}) | stage[key]
-    if "epochs" in (own := stage.get("train") or {}) and own.get("steps") is None:
-        found["train"].pop("steps", None)
+    own = stage.get("train") or {}
+    for other in {other for key in LENGTHS if own.get(key) is not None for other in LENGTHS[key]} - own.keys():
+        found["train"].pop(other, None)
     if stage.get("modalities") or stage.get("head") is not None:
         both = dict(top.get("modalities") or {})
         if (head := stage.get("head")) is not None:

@@ -73,7 +73,7 @@ def bench_retriever(config: Config, steps: int, say: Callable[[str], None] = lam
     config = config.model_copy(
         update={
             "objective": [term.model_copy(update={"exclude": "none"}) for term in config.objective],
-            "train": config.train.model_copy(update={"steps": steps, "device": "cpu", "second": None}),
+            "train": config.train.model_copy(update={"steps": steps, "minutes": None, "device": "cpu", "second": None}),
         }
     )
     splits = load_splits(config.data, config.train.seed)

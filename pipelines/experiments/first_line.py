@@ -1,6 +1,7 @@
 """What a training says before its first step."""
 
 from clx.pipelines.batches.loader import usual_workers
+from clx.pipelines.training.schedule import length_of
 from clx.pipelines.training.trainer import Trainer
 
 
@@ -23,7 +24,8 @@ def describe(trainer: Trainer) -> str:
     elif trainer.learner.chunks.automatic:
         shared += ", encoded as many at a time as fit"
     shared = shared and f", {rows} rows a step{shared}"
+    length = length_of(trainer.settings, trainer.plan.steps)
     return (
-        f"{trainer.plan.rows} rows, {trainer.plan.steps} steps{at}{shared}, {learned / 1e6:.2f} M parameters to learn, "
+        f"{trainer.plan.rows} rows, {length}{at}{shared}, {learned / 1e6:.2f} M parameters to learn, "
         f"on {trainer.learner.device} in {precision}, seed {trainer.settings.seed}{told}"
     )

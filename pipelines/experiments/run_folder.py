@@ -20,7 +20,7 @@ def writes(group: Group | None) -> bool:
 
 
 @contextmanager
-def held(out: Path, run: Run, steps: int, claim: Claim, group: Group | None) -> Iterator[None]:
+def held(out: Path, run: Run, steps: int | None, claim: Claim, group: Group | None) -> Iterator[None]:
     """The folder locked, begun where there is a `claim`, and its state recorded: by rank 0, for which others wait."""
     if not writes(group):
         assert group is not None

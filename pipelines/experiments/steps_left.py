@@ -31,7 +31,7 @@ def short_of_memory(trainer: Trainer) -> str:
     """Where memory ran out, and what to do. Nothing is saved then: the step may be half done."""
     size, chunk = trainer.settings.batch_size, trainer.settings.chunk
     half, rows = max(2, size // 2), size if trainer.group is None else -(-size // trainer.group.size)
-    said = f"after step {trainer.step} of {trainer.plan.steps} with train.batch_size = {size}: "
+    said = f"after {trainer.learner.length.place(trainer.step)} with train.batch_size = {size}: "
     fewer = min(rows, chunk if isinstance(chunk, int) else rows) // 2
     if fewer and (chunk != "auto" or trainer.group is not None):  # alone, `auto` has tried fewer
         said += f"-s train.chunk={fewer} encodes fewer rows at a time, with the same gradient; else --batch-size {half}"

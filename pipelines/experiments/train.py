@@ -41,7 +41,7 @@ from clx.pipelines.system.text import finite
 from clx.pipelines.training.rechunked import check_rechunked
 from clx.pipelines.training.remembered import REMEMBERED, write_remembered
 from clx.pipelines.training.resume import relengthened
-from clx.pipelines.training.schedule import plan
+from clx.pipelines.training.schedule import Plan, length_of, plan
 from clx.pipelines.training.stages import check_stages, told
 from clx.pipelines.training.trainer import Trainer
 from clx.pipelines.training.transfer import take_over
@@ -122,10 +122,10 @@ def in_stages(
     checked = check_stages(config, splits)
     say_understood(checked.last, splits, progress)
     with held(out, checked.last, planned.steps, claim, group):
-        for k, (one, steps) in checked.before.items():
-            progress.say(told(config, k, one, steps))
-            do_stage(stage_config(config, k, one, out), steps, k, out, progress, group)
-        progress.say(told(config, len(config.stages) - 1, config, planned.steps))
+        for k, (one, length) in checked.before.items():
+            progress.say(told(config, k, one, length))
+            do_stage(stage_config(config, k, one, out), length, k, out, progress, group)
+        progress.say(told(config, len(config.stages) - 1, config, planned))
         run = take_over(config, splits, begun_with(config, out), progress.say)
         if writes(group):
             checkpoint.create(out, run)
@@ -158,13 +158,14 @@ def go_on(
         trainer.restore(source)
         if longer:
             trainer.course.stale = 0  # what `train.patience` has counted was of the shorter run
-        if (trainer.step == planned.steps or trainer.ended) and state.recorded_state(out) == "finished":
+        if (trainer.over or trainer.stale) and state.recorded_state(out) == "finished":
             done = (
                 f"train.patience ended it at step {trainer.step}"
-                if trainer.ended
-                else f"all its {planned.steps} steps are done and evaluated"
+                if trainer.stale
+                else f"all its {length_of(config.train, planned.steps)} are done and evaluated"
             )
-            raise BadInput(f"{out} is finished: {done}; -s train.steps=N makes it longer")
+            key = "steps" if planned.steps else "minutes"
+            raise BadInput(f"{out} is finished: {done}; -s train.{key}=N makes it longer")
         now, then = ((c.data, c.train.chunk, c.train.shard) for c in (config, before))
         changed = bool(longer) or now != then
         if group is not None:
@@ -188,13 +189,13 @@ def begun_with(config: Config, out: Path) -> Path:
     return folder
 
 
-def do_stage(config: Config, steps: int, k: int, out: Path, progress: Progress, group: Group | None) -> None:
+def do_stage(config: Config, length: Plan, k: int, out: Path, progress: Progress, group: Group | None) -> None:
     """Do stage `k` of the run in `out`, or what an earlier try left of it."""
     folder = stage_folder(out, k)
     begun = checkpoint.checkpoints(folder)
     if group is not None:
         group.wait()  # until all have looked
-    if begun and (begun[-1].step == steps or state.recorded_state(folder) == "finished"):
+    if begun and (begun[-1].step == length.steps or state.recorded_state(folder) == "finished"):
         return
     try:
         train(config, folder, progress, resume=bool(begun), group=group)
@@ -216,7 +217,7 @@ def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
     start, begun = time.monotonic(), trainer.step
     speed = steps_left(trainer, progress)
     if trainer.writes and trainer.step > begun:
-        state.note_speed(out, speed)
+        state.note(out, rows_per_s=float(speed), **({} if trainer.plan.steps else {"steps": trainer.step}))
     if trainer.writes and write_remembered(out, trainer.learner.objective, splits["train"], config.data.label):
         progress.say(f"what was learned of each training row: {out / REMEMBERED}")
     name = "test" if "test" in splits else "val" if "val" in splits else "train"

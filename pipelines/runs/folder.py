@@ -57,6 +57,7 @@ LOGS = (METRICS, BAD_ROWS)
 CHANGEABLE = (
     "train.steps",
     "train.epochs",
+    "train.minutes",
     "train.chunk",
     "train.shard",
     "train.device",

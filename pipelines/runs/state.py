@@ -20,13 +20,14 @@ KINDS = {"state": str, "steps": int, "started": str, "ended": str, "error": str,
 
 
 @contextmanager
-def recorded(out: Path, steps: int, resume: bool) -> Iterator[None]:
-    """Write into `state.json` that a run trains for `steps`, and in the end how that ended.
+def recorded(out: Path, steps: int | None, resume: bool) -> Iterator[None]:
+    """Write into `state.json` that a run trains for `steps`, where that is known, and in the end how that ended.
 
     With `resume` it keeps the date of its first start.
     """
     started = read(out).get("started") if resume else None
-    state: dict[str, Any] = {"state": "running", "steps": steps, "started": started or _now()}
+    state: dict[str, Any] = {"state": "running", "started": started or _now()}
+    state |= {} if steps is None else {"steps": steps}
     state |= {"ended": None, "error": None}
     write_text(out / STATE, json.dumps(state))
     try:
@@ -42,9 +43,9 @@ def recorded(out: Path, steps: int, resume: bool) -> Iterator[None]:
     write_text(out / STATE, json.dumps(read(out) | state | {"state": "finished", "ended": _now()}))
 
 
-def note_speed(out: Path, rows_per_s: float) -> None:
-    """Write into `state.json` how many rows a second were trained on in the steps just done."""
-    write_text(out / STATE, json.dumps(read(out) | {"rows_per_s": float(rows_per_s)}))
+def note(out: Path, **told: float) -> None:
+    """Write into `state.json` what is known at the end of the steps: `rows_per_s` of those just done, and `steps`."""
+    write_text(out / STATE, json.dumps(read(out) | told))
 
 
 def _now() -> str:

@@ -16,7 +16,7 @@ from clx.pipelines.data.shared_content import inputs_of, warn_of_leaks
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.system.devices import pick_device, pick_precision
-from clx.pipelines.training.schedule import check_patience, plan
+from clx.pipelines.training.schedule import check_patience, length_of, plan
 from clx.pipelines.training.second import second_of
 from clx.pipelines.training.stages import check_stages
 
@@ -36,13 +36,17 @@ def dry_run(config: Config) -> dict[str, Any]:
     learned = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in run.model.parameters() if not p.requires_grad)
     objective = sum(p.numel() for p in run.objective.parameters())
-    stages = {} if checked is None else {"stages": {k + 1: steps for k, (_, steps) in checked.before.items()}}
+    stages = (
+        {}
+        if checked is None
+        else {"stages": {k + 1: of.steps or length_of(one.train, None) for k, (one, of) in checked.before.items()}}
+    )
     return {
         "config": without_secrets(run.config).model_dump(mode="json"),
         "rows": {name: len(manifest) for name, manifest in splits.items()},
         "batches_per_epoch": planned.per_epoch,
         **stages,
-        "steps": planned.steps,
+        **({"steps": planned.steps} if planned.steps else {"minutes": config.train.minutes}),
         **({} if meetings is None else {"batches": meetings.described()}),
         "device": str(device),
         "precision": str(pick_precision(config.train.precision, device)).removeprefix("torch."),

@@ -34,8 +34,9 @@ class Kept:
     """A step as it was kept."""
 
     about: dict[str, Any]
-    """`step`, counted from 0; `rows`, their `sample_id`; `content`, a digest of the batch; `loss`, `grad_norm`, null
-    where not finite; `chunk`; `processes`; `scaler` of half precision; `python` and `numpy`, random streams."""
+    """`step`, counted from 0; `seconds` of `train.minutes` before it; `rows`, their `sample_id`; `content`, a digest
+    of the batch; `loss`, `grad_norm`, null where not finite; `chunk`; `processes`; `scaler` of half precision;
+    `python` and `numpy`, random streams."""
     weights: dict[str, Tensor]
     state: dict[str, Tensor]
 
@@ -56,6 +57,7 @@ def keep(out: Path, learner: Learner, update: Update, batch: Batch, processes: i
     about = {
         "format": FORMAT,
         "step": learner.step - 1,
+        "seconds": learner.length.seconds,
         "rows": update.rows.tolist(),
         "content": content(batch) if processes == 1 else None,
         "loss": update.figures["loss"],
@@ -108,6 +110,7 @@ def take_up(kept: Kept, learner: Learner) -> None:
     except (RuntimeError, ValueError, LookupError) as error:
         raise BadInput(f"the kept step does not fit this run: {' '.join(str(error).split())[:200]}") from None
     learner.step = int(kept.about["step"])
+    learner.length.seconds = float(kept.about.get("seconds", 0.0))
     learner.chunks.set(kept.about["chunk"])
     learner.chunks.planned = True
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from clx.pipelines.config.load import read_yaml
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.stages import LENGTHS
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs.folder import CONFIG
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.training.health import Health
-from clx.pipelines.training.schedule import plan, rate_at, warm_up
+from clx.pipelines.training.schedule import plan, rate_at, rate_when, warm_up
 from clx.pipelines.training.step import Learner
 
 
@@ -51,6 +52,7 @@ def state_of(learner: Learner, course: Course) -> dict[str, Any]:
         "validated": course.validated,
         "lowest": course.lowest,
         "stale": course.stale,
+        "seconds": learner.length.seconds,
         "chunk": learner.chunks.size,
         "health": json.dumps(course.health.state()),
         "drawn": course.drawn,
@@ -95,6 +97,7 @@ def _take(learner: Learner, state: dict[str, Any]) -> Course:
                 raise ValueError("moments of another shape")
     if state["scaler"] and learner.scaler.is_enabled():  # a run may move between devices
         learner.scaler.load_state_dict(state["scaler"])
+    learner.length.seconds = float(state.get("seconds", 0.0))
     learner.step, learner.overflows = int(state["step"]), int(state["overflows"])
     if learner.chunks.automatic and "chunk" in state:  # what dropout draws depends on it
         learner.chunks.set(state["chunk"])
@@ -121,9 +124,14 @@ def relengthened(config: Config, out: Path, rows: int) -> tuple[Config, str | No
             f"whole batch: finish it with the version that began it, or train anew with train.batch_size = "
             f"{before.train.batch_size} and train.chunk = {before.train.chunk}"
         )
-    if config.train.epochs != before.train.epochs and before.train.steps:
-        raise BadInput(f"train.epochs: the length of {out} is train.steps = {before.train.steps}; set that")
+    named = next(key for key in ("minutes", "steps", "epochs") if getattr(before.train, key))
+    for key in LENGTHS.keys() - {named, "steps" if named == "epochs" else named}:
+        if getattr(config.train, key) not in (None, getattr(before.train, key)):
+            length = getattr(before.train, named)
+            raise BadInput(f"train.{key}: the length of {out} is train.{named} = {length}; set that")
     old, new = plan(before, rows).steps, plan(config, rows).steps
+    if old is None or new is None:
+        return _by_the_clock(config, before, out)
     if new == old:
         return config, None
     done = checkpoint.last(out).step
@@ -135,3 +143,19 @@ def relengthened(config: Config, out: Path, rows: int) -> tuple[Config, str | No
     was, now = rate_at(min(done, old - 1), old, before.train), rate_at(min(done, new - 1), new, config.train)
     rate = f"at step {done} its learning rate ({config.train.schedule}) was {was:.2g} and goes on from {now:.2g}"
     return config, f"{out} now ends after {new} steps instead of {old}: {rate}"
+
+
+def _by_the_clock(config: Config, before: Config, out: Path) -> tuple[Config, str | None]:
+    """`relengthened` for a run of `train.minutes`, whose warm-up stays as many minutes as it was."""
+    old, new = before.train.minutes or 0.0, config.train.minutes or 0.0
+    if old == new:
+        return config, None
+    source = checkpoint.last(out)
+    spent = float(checkpoint.load_trainer(source).get("seconds", 0.0)) / 60
+    if new < min(spent, old):
+        raise BadInput(f"train.minutes: {spent:.3g} minutes are spent already, so {out} cannot end after {new:g}")
+    warm = min(1.0, before.train.warmup * old / new)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"warmup": warm})})
+    was, now = rate_when(min(1.0, spent / old), before.train), rate_when(min(1.0, spent / new), config.train)
+    rate = f"after {spent:.3g} its learning rate ({config.train.schedule}) was {was:.2g} and goes on from {now:.2g}"
+    return config, f"{out} now ends after {new:g} minutes instead of {old:g}: {rate}"

@@ -16,7 +16,7 @@ from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.runs.stages import stage_config
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.training.rows import training_rows
-from clx.pipelines.training.schedule import check_patience, plan
+from clx.pipelines.training.schedule import Plan, check_patience, length_of, plan
 from clx.pipelines.training.second import second_of
 from clx.pipelines.training.transfer import follow
 
@@ -24,8 +24,8 @@ from clx.pipelines.training.transfer import follow
 class Checked(NamedTuple):
     """Stages that can be trained, as far as anyone can tell before."""
 
-    before: dict[int, tuple[Config, int]]
-    """The configs of those before the last that are trained here, with their steps, by their number from 0."""
+    before: dict[int, tuple[Config, Plan]]
+    """The configs of those before the last that are trained here, with their length, by their number from 0."""
     last: Run
     """With weights that nobody has trained."""
 
@@ -34,15 +34,15 @@ def check_stages(config: Config, splits: dict[str, Manifest]) -> Checked:
     """Prepare every stage, each upon the one before; `splits` are the last one's. Raises `BadInput`."""
     earlier = config.stages[0].run
     source = None if earlier is None else load(Path(earlier), config.stages[0].checkpoint, alone=True)
-    found: dict[int, tuple[Config, int]] = {}
+    found: dict[int, tuple[Config, Plan]] = {}
     for k, one in trained_before(config).items():
         try:
             rows = load_splits(one.data, one.train.seed, inputs=inputs_of(one))
-            steps = plan(one, len(rows["train"])).steps
+            length = plan(one, len(rows["train"]))
             source = _prepared(stage_config(config, k, one, Path()), rows, source, k)
         except BadInput as error:
             raise BadInput(f"stage {k + 1} of {len(config.stages)}: {error}") from None
-        found[k] = one, steps
+        found[k] = one, length
     return Checked(found, _prepared(config, splits, source, len(config.stages) - 1))
 
 
@@ -58,7 +58,7 @@ def _prepared(config: Config, splits: dict[str, Manifest], source: Run | None, k
     return run
 
 
-def told(config: Config, k: int, one: Config, steps: int) -> str:
+def told(config: Config, k: int, one: Config, length: Plan) -> str:
     """A line on stage `k`, whose config is `one`, as it begins."""
     terms = " + ".join(term.name for term in one.objective)
-    return f"stage {k + 1} of {len(config.stages)}: {terms} on {one.data.named}, {steps} steps"
+    return f"stage {k + 1} of {len(config.stages)}: {terms} on {one.data.named}, {length_of(one.train, length.steps)}"

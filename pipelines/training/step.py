@@ -34,7 +34,7 @@ from clx.pipelines.training.extras import Extras
 from clx.pipelines.training.mixing import Mixed, mix
 from clx.pipelines.training.originals import decoded_of, originals_of
 from clx.pipelines.training.parameter_groups import parameter_groups
-from clx.pipelines.training.schedule import rate_at
+from clx.pipelines.training.schedule import Length
 from clx.pipelines.training.second import second_of
 
 MOST_OVERFLOWS = 30
@@ -72,8 +72,8 @@ class Update(NamedTuple):
 class Learner:
     """All that learns in a run, and how it takes a step. `resume.py` saves what is listed under `__init__` as state."""
 
-    def __init__(self, run: Run, settings: Train, steps: int, group: Group | None = None) -> None:
-        self.settings, self.steps = settings, steps
+    def __init__(self, run: Run, settings: Train, steps: int | None, group: Group | None = None) -> None:
+        self.settings, self.length = settings, Length(settings, steps)
         self.device = pick_device(settings.device if group is None else group.device(settings.device))
         self.dtype = pick_precision(settings.precision, self.device)
         # state, with the random streams of torch, numpy and random
@@ -178,7 +178,7 @@ class Learner:
 
     def update(self, batch: Batch) -> Update:
         """One optimiser step over a batch."""
-        rate = rate_at(self.step, self.steps, self.settings)
+        rate = self.length.rate(self.step)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate * parameters.get("faster", 1.0)
         self.buffers.keep()
@@ -234,7 +234,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         ranks, relevance = self.ranks, dict[str, Tensor]()
         with nullcontext() if ranks is None else ranks.bearing():
-            found = self.contrast(batch, self.model, self.objective, self.step, 0, progress=self.step / self.steps)
+            found = self.contrast(batch, self.model, self.objective, self.step, 0, progress=self.length.done(self.step))
             with phase("backward", whole=True):
                 self.scaler.scale(found.loss).backward()
                 if ranks is not None:
@@ -255,7 +255,7 @@ class Learner:
             if self.ema is not None:
                 self.ema.update_parameters(self.both)
             if self.second is not None:
-                self.second.follow(self.model, (self.step + 1) / self.steps)
+                self.second.follow(self.model, self.length.done(self.step + 1))
             return "taken"
         self.buffers.restore()
         for remembering in self.objective.remembering():

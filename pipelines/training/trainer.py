@@ -1,5 +1,6 @@
 """A run in progress: any number of modalities and views, any sum of objectives, one step after another until done."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -75,7 +76,7 @@ class Trainer:
         self.embeddings: dict[str, Tensor] = {}
         """Those of the newest batch, by view name."""
         self.say: Callable[[str], None] = lambda text: None
-        self.course = resume.Course(Health(config.train.warmup * plan.steps))
+        self.course = resume.Course(Health(config.train.warmup * (plan.steps or 0)))
         self.places = most_places(run, splits["train"])
         self.score: float | None = None
         """Validation loss of the step that was validated last."""
@@ -88,6 +89,7 @@ class Trainer:
     def loop(self, progress: Progress, signals: Signals) -> float:
         """All remaining steps; returns rows per second."""
         self.say = progress.say
+        self.learner.length.start()
         heard, signals = None if self.learner.ranks is None else signals, self.learner.hear(signals)
         if self.run.config.data.cache == "memory":
             keep_frozen_features(self.run, self.learner, self.rows, *([self.val] if self.val else []))
@@ -104,15 +106,16 @@ class Trainer:
 
         for batch in self.batches():
             figures = self.update(batch)
-            progress.step(self.step, self.plan.steps, loss=figures["loss"], rows_per_s=round(speed()))
+            total = self.learner.length.expected(self.step)
+            progress.step(self.step, total, loss=figures["loss"], rows_per_s=round(speed()))
             validated = self.due() and self.validate(signals) and self.val is not None
-            if validated or self.step == self.plan.steps or signals.stop or self.saving.due(self.step, signals, heard):
+            if validated or self.over or signals.stop or self.saving.due(self.step, signals, heard):
                 self.save()
                 signals.save = False
             turn_ends()
             self.stop_if_asked(signals)
         loop_ends()
-        if self.ended:
+        if self.stale:
             self.say(
                 f"train.patience = {self.settings.patience}: no validation since has had less than the loss of "
                 f"{self.course.lowest:.4g}; training ends at step {self.step}"
@@ -120,8 +123,8 @@ class Trainer:
         return speed()
 
     def batches(self) -> Iterator[Batch]:
-        """Those of the remaining steps; none after the end that `train.patience` makes."""
-        start, end, renewing = self.step, self.plan.steps, self.renewing
+        """Those of the remaining steps; none after the end that `train.patience` makes, or the clock."""
+        start, end, renewing = self.step, self.plan.steps or sys.maxsize, self.renewing
         while not self.ended and start < end:
             stop = end if renewing is None else renewing.until(start, end)
             yield from self.stretch(start, stop)
@@ -151,7 +154,17 @@ class Trainer:
             yield batch
 
     @property
+    def over(self) -> bool:
+        """Whether no step of the run's length is left."""
+        return self.learner.length.over(self.step)
+
+    @property
     def ended(self) -> bool:
+        """Whether no step comes any more, however many batches are left."""
+        return self.stale or (self.plan.steps is None and self.over)
+
+    @property
+    def stale(self) -> bool:
         """Whether the validation loss has not improved for as long as `train.patience` bears."""
         return self.settings.patience is not None and self.course.stale >= self.settings.patience
 
@@ -167,9 +180,18 @@ class Trainer:
             self.skipped(update, batch)
         elif update.outcome == "taken" and (spike := self.course.health.hear_loss(self.step, figures["loss"])):
             self.warn(spike, update.rows.tolist())
-        if self.step == self.plan.steps or self.step % LOG_EVERY == 0 or self.step == 1:
+        self.read_clock()
+        if self.over or self.step % LOG_EVERY == 0 or self.step == 1:
             self.metrics.add({"step": self.step, **fetched(figures)})
         return figures
+
+    def read_clock(self) -> None:
+        """How much of `train.minutes` is over, for all ranks, and how many steps the warm-up has had."""
+        length, ranks = self.learner.length, self.learner.ranks
+        if length.steps is None:
+            length.read(None if ranks is None else ranks.first)
+            if length.done(self.step) < self.settings.warmup:
+                self.course.health.warm = self.step
 
     def skipped(self, update: Update, batch: Batch) -> None:
         """Count a step that changed nothing, and keep the first. Raises `Refused` when there are too many."""
@@ -196,7 +218,7 @@ class Trainer:
 
     def due(self) -> bool:
         """Whether this step is one that is validated."""
-        return self.step % self.validate_every == 0 or self.step == self.plan.steps
+        return self.step % self.validate_every == 0 or self.over
 
     def validate(self, signals: Signals) -> bool:
         """Validate, where there are rows to, and look at the embeddings; False when a signal cut it short."""
@@ -208,7 +230,7 @@ class Trainer:
                 return False
             self.score, self.course.validated = found.loss, self.step
             self.course.hear(found.loss)
-            if self.step <= max(term.begin for term in self.run.config.objective) * self.plan.steps:
+            if self.learner.length.done(self.step) <= max(term.begin for term in self.run.config.objective):
                 self.course.stale = 0  # it is of terms of which some have not trained yet
             embeddings, figures = found.embeddings, {"val_loss": found.loss, "scores": found.scores}
         spread, warnings = self.course.health.look(self.step, embeddings, self.places)
@@ -253,7 +275,7 @@ class Trainer:
         """Raise `Stopped` after a signal; the present step is saved."""
         if signals.stop:
             raise Stopped(
-                f"stopped at step {self.step} of {self.plan.steps}; continue with clx train --resume {self.out}",
+                f"stopped at {self.learner.length.place(self.step)}; continue with clx train --resume {self.out}",
                 128 + signals.stop,
             )
 

@@ -251,6 +251,7 @@ def test_unknown_recipe_and_wrong_usage(clx: Command) -> None:
         ["train", "digits", "--epochs", "2", "-s", "train.steps=3"],
         ["train", "digits", "-s", "train.epochs=2", "-s", "train.steps=3"],
         ["train", "--resume", "somewhere", "--epochs", "2", "--steps", "3"],
+        ["train", "digits", "--minutes", "2", "-s", "train.steps=3"],
         ["sweep", "digits", "--grid", "train.epochs=2,4", "-s", "train.steps=3", "--dry-run"],
     ],
 )

@@ -181,7 +181,7 @@ def gradients(opened: Opened, training: list[Batch]) -> Iterator[Row]:
     largest = {name: 0.0 for name, part in learner.both.named_parameters() if part.requires_grad}
     for k, batch in enumerate(training):
         learner.model.train(), learner.objective.train()
-        learner.step = int((k + 0.5) / len(training) * learner.steps)
+        learner.step = learner.length.reach((k + 0.5) / len(training))
         learner.buffers.keep()
         for remembering in learner.objective.remembering():
             remembering.begin_step()

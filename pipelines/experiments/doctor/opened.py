@@ -75,7 +75,7 @@ def trainer_of(
     With `load` pretrained weights are read, which a checkpoint would replace. `steps`, where it is to do more or less.
     """
     if steps is not None:
-        config = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps})})
+        config = config.model_copy(update={"train": config.train.model_copy(update={"steps": steps, "minutes": None})})
     facts, before = checkpoint.read_facts(out), folder_before(config, out)
     splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
     if load and before is not None:  # it begins with the weights of the stage before

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from clx.pipelines.config.load import dump, load_config, override, recipes
+from clx.pipelines.config.load import dump, load_config, override, read_source, recipes
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.stage_configs import config_of, trained_before
@@ -264,6 +264,24 @@ def test_epochs_that_are_given_decide_over_a_recipes_steps() -> None:
     for settings, flags in (([], {"train.epochs": 2}), (["train.epochs=2"], {})):
         train = load_config("rotation", settings, flags).train
         assert (train.steps, train.epochs) == (None, 2)
+
+
+def test_minutes_are_a_length_of_their_own(tmp_path: Path) -> None:
+    for source, other in (("rotation", "steps"), ("digits", "epochs")):
+        config = load_config(source, ["train.minutes=2"])
+        assert (config.train.minutes, config.train.steps, config.train.epochs) == (2, None, None)
+        path = tmp_path / "saved.yaml"
+        path.write_text(dump(config))
+        assert load_config(str(path)) == config
+        again = load_config(str(path), [f"train.{other}=7"]).train
+        assert (again.minutes, getattr(again, other)) == (None, 7)
+        path.write_text(json.dumps(read_source("rotation") | {"train": {"minutes": 2, other: 3}}))
+        with pytest.raises(BadInput, match=f"minutes and {other} both say how long"):
+            load_config(str(path))
+    staged = two_stages(tmp_path / "t.csv", {"train": {"minutes": 2}}, format=5)
+    path.write_text(json.dumps(staged))
+    staged_config = load_config(str(path))
+    assert (config_of(staged_config, 0).train.minutes, staged_config.train.steps) == (2, 8)
 
 
 def test_so_they_do_in_a_sweep_and_in_the_first_stage() -> None:

@@ -119,7 +119,7 @@ def test_answers_of_the_rows_of_the_gates_teach_no_input(make_config: Make, tmp_
         learner.model.zero_grad()
         gates.batches.zero_(), gates.errors.fill_(1)
         labels, batch.labels = batch.labels, batch.labels.where(~shuffled, batch.labels.roll(1))
-        done = step / learner.steps
+        done = learner.length.done(step)
         loss = learner.contrast(batch, learner.model, learner.objective, 0, progress=done).loss
         loss.backward()  # type: ignore[no-untyped-call]
         batch.labels = labels

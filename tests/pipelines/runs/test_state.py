@@ -18,7 +18,7 @@ def test_states(tmp_path: Path) -> None:
     out.mkdir()
     with state.recorded(out, 9, resume=False):
         assert state.read(out)["state"] == "running"
-        state.note_speed(out, 250)
+        state.note(out, rows_per_s=250.0)
     told = state.read(out)
     assert told["rows_per_s"] == 250
     assert (told["state"], told["steps"], told["error"]) == ("finished", 9, None)

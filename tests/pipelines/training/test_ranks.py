@@ -109,7 +109,7 @@ def test_what_is_sent_in_a_step_is_known_beforehand(ranks: Found, name: str) -> 
     stepped, split, modalities = name in STEPPED, bool(case.train.get("shard")), case.modalities or TWO
     towers = len(modalities) if split else 0
     for found in (rank[name] for rank, _ in ranks):
-        assert found.calls == 4 + stepped + 2 * len(channels) + (3 * towers + 1 if split else 0)
+        assert found.calls == 4 + stepped + bool(case.tick) + 2 * len(channels) + (3 * towers + 1 if split else 0)
         assert split or found.bytes == ranks[0][0][name].bytes
     if split:
         return
@@ -121,7 +121,7 @@ def test_what_is_sent_in_a_step_is_known_beforehand(ranks: Found, name: str) -> 
     row += number * views * width * (case.train.get("second") is not None)  # keys
     row += 8 + 8 + 4 * len(case.data.get("target", [])) + 4 * 3 * ("several" in case.data)
     row += 8 * views * any("negatives" in term for term in case.objective)
-    exchanged = 8 * (5 + 3 + 2 * views) + 8 * views * (stepped + (name == "dense"))
+    exchanged = 8 * bool(case.tick) + 8 * (5 + 3 + 2 * views) + 8 * views * (stepped + (name == "dense"))
     norms = sum(number * (4 * c + 1) for c in channels)
     numbers, tensors = ranks[0][0][name].learned
     assert ranks[0][0][name].bytes == exchanged + most * row + norms + number * (numbers + tensors + 2)

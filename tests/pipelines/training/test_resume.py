@@ -12,14 +12,15 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.experiments.train import train
 from clx.pipelines.model.build import prepare
-from clx.pipelines.runs import checkpoint
+from clx.pipelines.runs import checkpoint, listing
 from clx.pipelines.runs.folder import CHANGEABLE
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.system.progress import Progress
+from clx.pipelines.training import schedule
 from clx.pipelines.training.rechunked import check_rechunked
 from clx.pipelines.training.schedule import rate_at
 from configs import TIME_KEPT, Make, series_config
-from trained import StopAt, trainer_of, weights
+from trained import Heard, StopAt, ticking, trainer_of, weights
 
 pytestmark = pytest.mark.longest
 
@@ -196,6 +197,35 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path, make_config: Make, si
     )
 
 
+def test_a_run_of_minutes_goes_on_with_the_time_that_is_left(
+    tmp_path: Path, make_config: Make, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of equal steps it is bit for bit the unbroken run, so nothing but the clock is lost."""
+    config = make_config(train={"minutes": 1, "batch_size": 32, "validate_every": 3, "lr": 0.01})
+    monkeypatch.setattr(schedule, "time", ticking(10))
+    train(config, tmp_path / "whole", silent)
+    out, heard = tmp_path / "parts", StopAt(2)
+    with pytest.raises(Stopped, match=r"stopped at step 2, 0\.33 of 1 minutes"):
+        train(config, out, heard)
+    assert any("rows, 1 minutes, " in line for line in heard.said)
+    train(checkpoint.read_config(out), out, silent, resume=True)
+    assert (checkpoint.last(out).step, listing.summary(out)["steps"]) == (6, 6)
+    one, other = weights(tmp_path / "whole"), weights(out)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (out / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+    for settings, said in (
+        ([], "is finished: all its 1 minutes are done.*train.minutes=N"),
+        (["train.minutes=0.5"], "1 minutes are spent already"),
+        (["train.steps=9"], "train.steps: the length of .* is train.minutes = 1"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            train(checkpoint.read_config(out, settings), out, silent, resume=True)
+    longer = Heard()
+    train(checkpoint.read_config(out, ["train.minutes=1.5"]), out, longer, resume=True)
+    assert (longer.steps, checkpoint.read_config(out).train.warmup) == ([7, 8, 9], pytest.approx(0.05 / 1.5))
+    assert "now ends after 1.5 minutes instead of 1: after 1 its learning rate (cosine) was 0 " in longer.said[0]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -203,6 +233,7 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path, make_config: Make, si
         (["train.steps=60"], "is finished"),
         (["train.steps=40"], "60 steps are done already"),
         (["train.epochs=3"], "train.epochs: the length of .* is train.steps = 60"),
+        (["train.minutes=3"], "train.minutes: the length of .* is train.steps = 60"),
         (["train.lr=1"], f"only {', '.join(CHANGEABLE)} may change"),
         (["train.steps=0"], "train.steps = 0"),
     ],

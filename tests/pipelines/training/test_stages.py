@@ -16,10 +16,11 @@ from clx.pipelines.runs import checkpoint
 from clx.pipelines.runs.listing import summary
 from clx.pipelines.runs.stages import stage_folder
 from clx.pipelines.system.errors import BadInput, Stopped
+from clx.pipelines.training import schedule
 from clx.pipelines.training.dry_run import dry_run
 from command import Command
 from configs import small
-from trained import Heard, StopAt, weights
+from trained import Heard, StopAt, ticking, weights
 
 
 def write_table(path: Path, rows: int, first: int = 0) -> Path:
@@ -125,6 +126,19 @@ def test_a_wider_stage_in_between_has_a_head_of_its_own(raw: dict[str, Any], tmp
     train(Config.model_validate(raw | {"stages": stages}), tmp_path / "run", heard)
     taken = [line.partition(": ")[2] for line in heard.said if line.startswith("from ")]
     assert taken == ["table.encoder, to be fine-tuned"] * 2
+
+
+def test_a_stage_may_last_minutes(raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = [raw["stages"][0] | {"train": {"minutes": 0.5}}, {"train": {"steps": 1}}]
+    config, out = Config.model_validate(raw | {"stages": stages}), tmp_path / "run"
+    assert dry_run(config)["stages"] == {1: "0.5 minutes"}
+    monkeypatch.setattr(schedule, "time", ticking(10))
+    with pytest.raises(Stopped, match=r"stopped at step 1, 0\.17 of 0\.5 minutes in stage 1"):
+        train(config, out, StopAt(1, of=3))
+    heard = Heard()
+    train(checkpoint.read_config(out), out, heard, resume=True)
+    assert heard.steps == [2, 3, 1]
+    assert any(line.startswith("stage 1 of 2: ") and line.endswith("0.5 minutes") for line in heard.said)
 
 
 def test_embeddings_of_all_stages_stand_side_by_side(raw: dict[str, Any], clx: Command, tmp_path: Path) -> None:
