@@ -74,6 +74,15 @@ def evaluate(
     ] = None,
     many: Annotated[int, typer.Option(help="A bin of more training rows has many.")] = 100,
     few: Annotated[int, typer.Option(help="A bin of fewer training rows has few.")] = 20,
+    corrupt: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[INPUT.]NAME[:1-5]",
+            help="Ask about damaged rows too; repeatable. Images: noise, blur, darken, contrast, shift, occlude; "
+            "sound: noise, quiet, shift, occlude; series: noise, shift, missing, occlude, warp; texts: typos, "
+            "delete, reorder; tables: noise, missing",
+        ),
+    ] = [],  # noqa: B006
     resamples: Annotated[int, typer.Option(help="Bootstrap samples of an interval; 0 for no intervals.")] = 1000,
     confidence: Annotated[float, typer.Option(help="Of an interval.")] = 0.95,
     seed: Annotated[int, typer.Option(help="Of resamples, episodes and drawn rows.")] = 0,
@@ -97,6 +106,8 @@ def evaluate(
     clx eval runs/digits --task probe --task knn --k 5 --features head
 
     clx eval runs/words --dim 64
+
+    clx eval runs/photos --corrupt noise:1 --corrupt noise:5 --corrupt blur
 
     clx eval runs/photos --processes 4
 
@@ -126,6 +137,7 @@ def evaluate(
             "bin_width": bin_width,
             "many": many,
             "few": few,
+            "corrupt": list(dict.fromkeys(corrupt)),
             "resamples": resamples,
             "confidence": confidence,
             "seed": seed,

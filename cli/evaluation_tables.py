@@ -18,7 +18,7 @@ def show_evaluation(result: dict[str, Any]) -> None:
         if drawn:
             rows, shared = compact(rows)
             title += "".join(f", {name} {cell(value)}" for name, value in shared.items())
-        emit_table(rows, title=title, hidden="task", heads=("input", "dim", "group"))
+        emit_table(rows, title=title, hidden="task", heads=("input", "dim", "corrupt", "group"))
 
 
 def tell_skipped(result: dict[str, Any]) -> None:

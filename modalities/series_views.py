@@ -136,11 +136,14 @@ def cutout(stack: Stack, s: float, draws: Draws) -> Stack:
     return stack.hidden((stack.steps >= start) & (stack.steps < start + width))
 
 
+Change = Callable[[Stack, float, Draws], Stack]
+
+
 @dataclass(frozen=True)
 class View:
     """A random change of a batch of series, the largest strength it may have, and what its strength means."""
 
-    change: Callable[[Stack, float, Draws], Stack]
+    change: Change
     most: float
     about: str
     moves: bool = False
@@ -187,15 +190,22 @@ def varied(samples: Sequence[Tensor], policy: Mapping[str, float], indicators: b
 
     With `indicators` the second half of the channels says where values were measured.
     """
+    changes = [(VIEWS[name].change, strength) for name, strength in policy.items() if name in VIEWS]
+    return changed(samples, changes, indicators, draws)
+
+
+def changed(
+    samples: Sequence[Tensor], changes: Sequence[tuple[Change, float]], indicators: bool, draws: Draws
+) -> list[Tensor]:
+    """As `varied`, by changes with their strengths."""
     padded = torch.nn.utils.rnn.pad_sequence(list(samples), batch_first=True, padding_value=torch.nan)
     real = ~padded.isnan().any(2)
     x = padded.masked_fill(~real[..., None], 0)
     values = x.shape[2] // 2 if indicators else x.shape[2]
     length = torch.tensor([len(sample) for sample in samples])
     stack = Stack(x[..., :values], x[..., values:], real, length)
-    for name, strength in policy.items():
-        if name in VIEWS:
-            stack = VIEWS[name].change(stack, strength, draws)
+    for change, strength in changes:
+        stack = change(stack, strength, draws)
     x = torch.cat([stack.x, stack.measured], 2).masked_fill(~stack.real[..., None], torch.nan)
     return [row[:end] for row, end in zip(x, stack.length.tolist(), strict=True)]
 

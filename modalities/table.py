@@ -85,6 +85,11 @@ class Table(Modality):
         return len(self._numbers)
 
     @property
+    def deviations(self) -> Tensor:
+        """`[K]`: how far the numbers of samples spread over the training rows."""
+        return torch.tensor([known.deviation if self.scale == "none" else 1.0 for known in self._numbers.values()])
+
+    @property
     def category_counts(self) -> list[int]:
         """How many categories each of the other columns has."""
         return [len(names) for names in self._categories.values()]
@@ -196,8 +201,7 @@ class Table(Modality):
         lender = draws.integers(len(others), cells)
         taken, lender = (torch.cat([each[:, :k], each], 1) for each in (taken, lender))  # a number with its flag
         x = torch.where(taken, others.gather(0, lender), x)
-        spread = [known.deviation if self.scale == "none" else 1.0 for known in self._numbers.values()]
-        jitter = draws.randn(k) * noise * torch.tensor(spread)
+        jitter = draws.randn(k) * noise * self.deviations
         x[:, :k] += jitter * (x[:, k : 2 * k] == 0)
         return list(x)
 

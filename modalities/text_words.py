@@ -69,6 +69,25 @@ def delete(texts: Sequence[Words], s: float, draws: Draws) -> list[Words]:
     return found
 
 
+def typos(texts: Sequence[Words], s: float, draws: Draws) -> list[Words]:
+    """Each word of two letters or more has, with probability `s`, one letter left out, written twice or exchanged with
+    the next."""
+    drawn = draws.rand(longest(texts), 3).tolist()
+    return [
+        [_mistyped(word, *u) if u[0] < s else word for word, u in zip(*row, strict=False)]
+        for row in zip(texts, drawn, strict=True)
+    ]
+
+
+def _mistyped(word: str, _: float, where: float, how: float) -> str:
+    letters = word.rstrip()
+    if len(letters) < 2:
+        return word
+    at = int(where * (len(letters) - 1))
+    middle = ("", 2 * letters[at], letters[at + 1] + letters[at])[int(how * 3)]
+    return letters[:at] + middle + letters[at + 1 + (how >= 2 / 3) :] + word[len(letters) :]
+
+
 def span(texts: Sequence[Words], s: float, draws: Draws) -> list[Words]:
     """A stretch of a share `s` of the words is left out, at a place that is drawn."""
     found = []

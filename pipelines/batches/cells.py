@@ -209,21 +209,27 @@ def flat(samples: Sequence[Any]) -> list[Any]:
     return [one for sample in samples for one in (sample if isinstance(sample, list) else [sample])]
 
 
-def vary(modality: Modality, samples: Sequence[list[Any]], draws: Sequence[Draws]) -> list[list[Any]]:
+Vary = Callable[[Sequence[list[Any]], Sequence[Draws]], list[list[Any]]]
+
+
+def vary(
+    modality: Modality, samples: Sequence[list[Any]], draws: Sequence[Draws], change: Vary | None = None
+) -> list[list[Any]]:
     """A batch's views from the samples, pairs or lists of samples, that each is made of (see `Modality.vary`), by the
-    draws of each view's rows."""
+    draws of each view's rows; or what `change` makes of the samples in its place."""
+    change = change or modality.vary
     if not any(map(len, samples)):  # of several processes that train together, one may have no such rows
         return list(samples)
     if modality.pair is None:
         counts = [counts_of(view) for view in samples]
         if not any(counts):
-            return modality.vary(samples, draws)
+            return change(samples, draws)
         parts = [own.of(each or [1] * len(own)) for own, each in zip(draws, counts, strict=True)]
-        made = modality.vary([flat(view) for view in samples], parts)
+        made = change([flat(view) for view in samples], parts)
         return [_by_row(view, each) if each else view for view, each in zip(made, counts, strict=True)]
     sides = [[one for side in zip(*pairs, strict=True) for one in side] for pairs in samples]
     both_sides = [Draws.joined([own.child(0), own.child(1)]) for own in draws]
-    halves = [(view[: len(view) // 2], view[len(view) // 2 :]) for view in modality.vary(sides, both_sides)]
+    halves = [(view[: len(view) // 2], view[len(view) // 2 :]) for view in change(sides, both_sides)]
     return [list(zip(*both, strict=True)) for both in halves]
 
 

@@ -11,6 +11,7 @@ from clx.losses.base import Embeddings, Steps
 from clx.pipelines.batches.batch import BadRow, Key
 from clx.pipelines.batches.cells import cell_at, content_of
 from clx.pipelines.batches.columns import check_columns, has_columns
+from clx.pipelines.batches.corrupted import CorruptedDataset, Damage
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.classes import index_of, warn_of_lost
@@ -112,8 +113,11 @@ def embed_on(
     report: Report,
     classes: list[str] | None,
     features: bool,
+    damage: dict[str, Damage] | None = None,
+    seed: int = 0,
 ) -> Embedded | None:
-    """As `embed_manifest`, by all ranks of a group, which are called alike: each embeds some batches.
+    """As `embed_manifest`, by all ranks of a group, which are called alike: each embeds some batches. With `damage` its
+    inputs are corrupted, by draws that `seed` decides.
 
     Rank 0 has what one process would have, the others have None.
     """
@@ -130,9 +134,12 @@ def embed_on(
     index = index_of(every)
     width = run.config.data.bin_width if label in run.config.data.target else None
     sets = label is not None and holds_sets(run.config.data, manifest)
-    data = BatchDataset(manifest, modalities, label, index, sets, run.config.data.several, width, target, on_bad=on_bad)
+    told = (manifest, modalities, label, index, sets, run.config.data.several, width, target)
+    data = BatchDataset(*told, on_bad=on_bad)
+    if damage:
+        data = CorruptedDataset(*told, on_bad=on_bad, damage=damage, seed=seed)
     device, by_steps = run.device, TokenScores.of_run(run) is not None
-    if run.config.data.cache == "memory" and not by_steps:
+    if run.config.data.cache == "memory" and not by_steps and not damage:
         use_frozen_features(run, data)
     parts: list[_Part] = []
     bad: set[int] = set()

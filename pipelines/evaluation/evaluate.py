@@ -10,10 +10,12 @@ from typing import Any
 
 from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.columns import other_names
+from clx.pipelines.batches.corrupted import damage_of
 from clx.pipelines.config.task_names import TASKS, Task
 from clx.pipelines.data.splits import splits_of
 from clx.pipelines.evaluation import results
 from clx.pipelines.evaluation import tasks as _  # noqa: F401  (registers them)
+from clx.pipelines.evaluation.corrupted import by_corruption, check_corruptions
 from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_on, ignore_bad_rows
 from clx.pipelines.evaluation.evaluated_rows import OnBad, Source, evaluated_rows, with_longest_horizon
 from clx.pipelines.evaluation.result_key import key, rows_key
@@ -57,21 +59,24 @@ def evaluate(
     run = run.narrowed(settings.dim)
     wanted = bool(set(tasks) & set(LEARNING)) and settings.features == "encoder"
 
-    def work(which: str, classes: list[str] | None) -> Embedded | None:
+    check_corruptions(run, source.rows, settings.corrupt, tasks)
+
+    def work(which: str, classes: list[str] | None, corrupt: str | None) -> Embedded | None:
+        damage = None if corrupt is None else damage_of(corrupt, run.scored())
         rows = getattr(source, which)
-        return embed_on(group, run, rows, on_bad, report, classes, wanted)
+        return embed_on(group, run, rows, on_bad, report, classes, wanted, damage, settings.seed)
 
     if group is not None and group.rank:
         while (asked := group.told(None)) is not None:
             work(*asked)
         return {}
 
-    def embed(which: str, classes: list[str] | None = None) -> Embedded:
+    def embed(which: str, classes: list[str] | None = None, corrupt: str | None = None) -> Embedded:
         rows = getattr(source, which)
-        say(f"embedding {len(rows)} rows of {rows.name}")
+        say(f"embedding {len(rows)} rows of {rows.name}" + (f" with {corrupt}" if corrupt else ""))
         if group is not None:
-            group.told((which, classes))
-        found = work(which, classes)
+            group.told((which, classes, corrupt))
+        found = work(which, classes, corrupt)
         assert found is not None
         return found
 
@@ -107,7 +112,9 @@ def evaluate(
             result[task] = RUNS[task](apart if task in LEARNING else whole)
         except Unfit as reason:
             skipped[task] = str(reason)
-    result |= by_width(whole, apart, [task for task in tasks if task not in skipped], say)
+    done = [task for task in tasks if task not in skipped]
+    result |= by_width(whole, apart, done, say)
+    result |= by_corruption(whole, apart, done, lambda spec: embed("rows", corrupt=spec), say)
     if group is not None:
         group.told(None)
     refuse_skipped(source, skipped, {*tasks} if strict and len(skipped) == len(tasks) else {*named})

@@ -14,6 +14,7 @@
     dim         width of the embeddings that were looked at
     dims        width -> task -> lines as below, of the first so many columns, for widths that the objective trains;
                 probe, knn and their like then look at the embeddings (`features` head); absent when there are none
+    corrupted   corruption of `settings.corrupt` -> task -> lines as below, of the same rows, damaged; absent without
     skipped     task -> why it was left out; absent when none was
 
 and under the name of each task (`TASKS`) one line per input:
@@ -117,6 +118,8 @@ class Settings:
     """A bin with more training rows than this has many."""
     few: Annotated[int, Ge(0)] = 20
     """A bin with fewer training rows than this has few."""
+    corrupt: tuple[str, ...] = ()
+    """Damage of the rows that are asked about, `[INPUT.]NAME[:SEVERITY]`, each beside the rows as they are."""
     resamples: Annotated[int, Ge(0)] = 1000
     """Bootstrap samples of an interval; 0 leaves intervals out."""
     confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
@@ -138,14 +141,20 @@ DEFAULT = Settings()
 
 def tables(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """An evaluation as flat rows by task, one per input, without what is nested; groups are rows of their own, and so
-    are the widths that `dims` trains, which a column `dim` tells apart."""
+    are the widths that `dims` trains and corruptions, which columns `dim` and `corrupt` tell apart."""
     found: dict[str, list[dict[str, Any]]] = {}
-    widths = result.get("dims", {})
+    widths, damaged = result.get("dims", {}), result.get("corrupted", {})
+    whole = {"dim": result.get("dim")} if widths else {}
+    parts = [(result, whole | ({"corrupt": "none"} if damaged else {}))]
+    parts += [
+        (lines, {"dim": int(width)} | ({"corrupt": "none"} if damaged else {})) for width, lines in widths.items()
+    ]
+    parts += [(lines, whole | {"corrupt": spec}) for spec, lines in damaged.items()]
     for task in TASKS:
-        for part, dim in [(result, result.get("dim")), *((lines, int(width)) for width, lines in widths.items())]:
+        for part, of in parts:
             for name, line in part.get(task, {}).items():
                 flat = {key: value for key, value in line.items() if key not in NESTED}
-                head = {"task": task, "input": name, **({"dim": dim} if widths else {})}
+                head = {"task": task, "input": name, **of}
                 found.setdefault(task, []).append({**head, **flat})
                 for group, figures in line.get("groups", {}).items():
                     found[task].append({**head, "group": group, **figures})
@@ -168,10 +177,14 @@ def _is_ours(result: dict[str, Any]) -> bool:
     if result.get("schema") != SCHEMA:
         return False
     named = all(isinstance(result.get(key), str) for key in ("key", "data", "split"))
-    widths = result.get("dims", {})
-    if not isinstance(widths, dict) or not all(w.isdecimal() and isinstance(part, dict) for w, part in widths.items()):
+    widths, damaged = result.get("dims", {}), result.get("corrupted", {})
+    if not all(
+        isinstance(parts, dict) and all(isinstance(p, dict) for p in parts.values()) for parts in (widths, damaged)
+    ):
         return False
-    inputs = [part[task] for part in (result, *widths.values()) for task in TASKS if task in part]
+    if not all(width.isdecimal() for width in widths):
+        return False
+    inputs = [part[task] for part in (result, *widths.values(), *damaged.values()) for task in TASKS if task in part]
     return (
         named
         and isinstance(result.get("step"), int | None)

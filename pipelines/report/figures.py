@@ -97,7 +97,14 @@ def _roc(shown: Sequence[ReportedRun], where: str, by_run: dict[int, dict[str, A
 
 def _widths(shown: Sequence[ReportedRun], where: str, rows: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Figures that have an interval, by the width that was looked at."""
-    wide = {k: [row for row in lines if "group" not in row and is_number(row.get("dim"))] for k, lines in rows.items()}
+    wide = {
+        k: [
+            row
+            for row in lines
+            if "group" not in row and row.get("corrupt", "none") == "none" and is_number(row.get("dim"))
+        ]
+        for k, lines in rows.items()
+    }
     keys = dict.fromkeys(key.removesuffix("_ci") for lines in wide.values() for row in lines for key in row)
     charts = []
     for key in keys:

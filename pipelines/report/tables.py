@@ -58,6 +58,7 @@ def evaluation_tables(shown: list[ReportedRun]) -> list[Table]:
             for row in results.tables(result)[task]:
                 name = row["input"] + (f", {row['group']}-shot rows" if "group" in row else "")
                 name += f", {row['dim']} columns" if "dim" in row else ""
+                name += f", with {row['corrupt']}" if row.get("corrupt", "none") != "none" else ""
                 by_input.setdefault(name, {})[k] = row
         names = [one.name for one in shown]
         table = side_by_side(by_input, names) if len(shown) > 1 else below_each_other(by_input)
