@@ -1,8 +1,8 @@
 """Damage of test samples by name, in five severities: noise, blur, typos, missing cells and their like.
 
 Unlike views, which training draws from mild to strong, all samples of a severity are damaged alike: what is drawn is
-where, and of which sign. After the common corruptions of Hendrycks & Dietterich 2019, arXiv 1903.12261, whose severities
-are also five. Shares of an image's side hold at every size.
+where, and of which sign. After the common corruptions of Hendrycks & Dietterich 2019, arXiv 1903.12261, which have five
+severities as well. Shares of an image's side hold at every size.
 """
 
 from collections.abc import Callable, Sequence

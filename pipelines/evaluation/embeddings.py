@@ -121,23 +121,7 @@ def embed_on(
 
     Rank 0 has what one process would have, the others have None.
     """
-    modalities = {name: m for name, m in run.scored().items() if has_columns(manifest, name, m)}
-    if not modalities:
-        check_columns(run.config, run.scored(), manifest)
-    label = run.config.data.label if run.config.data.label in manifest.columns else None
-    target = [name for name in run.config.data.target if name in manifest.columns]
-    known = run.facts.classes if classes is None else classes
-    index = index_of(known)
-    if label is not None and label not in run.config.data.target:
-        warn_of_lost(known)
-    every = known + [name for name in (class_names(run.config, manifest) if label else []) if name not in index]
-    index = index_of(every)
-    width = run.config.data.bin_width if label in run.config.data.target else None
-    sets = label is not None and holds_sets(run.config.data, manifest)
-    told = (manifest, modalities, label, index, sets, run.config.data.several, width, target)
-    data = BatchDataset(*told, on_bad=on_bad)
-    if damage:
-        data = CorruptedDataset(*told, on_bad=on_bad, damage=damage, seed=seed)
+    data, every = _rows_of(run, manifest, classes, on_bad, damage or {}, seed)
     device, by_steps = run.device, TokenScores.of_run(run) is not None
     if run.config.data.cache == "memory" and not by_steps and not damage:
         use_frozen_features(run, data)
@@ -157,7 +141,7 @@ def embed_on(
             for name, rows in z.items():
                 if not rows[batch.present[name]].isfinite().all():  # no comparison with NaN holds: ranks would be 1
                     raise BadInput(f"{manifest.name}: the model's {name} embeddings are not finite")
-            targets = batch.targets.view(len(batch), len(target))
+            targets = batch.targets.view(len(batch), len(data.target))
             steps = {name: Ragged.of(*pair) for name, pair in (inner or {}).items() if name in z}
             yield _Part(z, batch.present, batch.labels, targets, batch.label_sets, _on_cpu(entered or {}), steps)
 
@@ -177,12 +161,39 @@ def embed_on(
         torch.cat([part.labels for part in parts]),
         every,
         torch.cat([part.targets for part in parts]),
-        target,
+        data.target,
         torch.tensor([i for i in range(len(manifest)) if i not in bad]),
-        torch.cat([part.label_sets for part in parts if part.label_sets is not None]) if sets else None,
+        torch.cat([part.label_sets for part in parts if part.label_sets is not None]) if data.sets else None,
         _joined([part.features for part in parts]),
         {n: Ragged.joined([p.steps[n] for p in parts]) for n in parts[0].steps if all(n in p.steps for p in parts)},
     )
+
+
+def _rows_of(
+    run: Run,
+    manifest: Manifest,
+    classes: list[str] | None,
+    on_bad: Literal["fail", "skip"],
+    damage: dict[str, Damage],
+    seed: int,
+) -> tuple[BatchDataset, list[str]]:
+    """The rows without views, and the classes: `classes`, or the run's, and then what the manifest has besides."""
+    modalities = {name: m for name, m in run.scored().items() if has_columns(manifest, name, m)}
+    if not modalities:
+        check_columns(run.config, run.scored(), manifest)
+    label = run.config.data.label if run.config.data.label in manifest.columns else None
+    target = [name for name in run.config.data.target if name in manifest.columns]
+    known = run.facts.classes if classes is None else classes
+    index = index_of(known)
+    if label is not None and label not in run.config.data.target:
+        warn_of_lost(known)
+    every = known + [name for name in (class_names(run.config, manifest) if label else []) if name not in index]
+    width = run.config.data.bin_width if label in run.config.data.target else None
+    sets = label is not None and holds_sets(run.config.data, manifest)
+    told = (manifest, modalities, label, index_of(every), sets, run.config.data.several, width, target)
+    if damage:
+        return CorruptedDataset(*told, on_bad=on_bad, damage=damage, seed=seed), every
+    return BatchDataset(*told, on_bad=on_bad), every
 
 
 class _Part(NamedTuple):

@@ -81,20 +81,7 @@ def evaluate(
         return found
 
     embedded = embed("rows")
-    result: dict[str, Any] = {
-        "schema": SCHEMA,
-        "clx": version("clx"),
-        "key": key(run, source, tasks, settings, on_bad),
-        "model": model,
-        "pretrained": pretrained,
-        "step": run.step,
-        "data": source.rows.name,
-        "split": source.split,
-        "rows": len(embedded),
-        "rows_key": rows_key(source.rows, embedded.rows),
-        "settings": asdict(settings),
-        "dim": run.config.embed_dim,
-    }
+    result = about(run, source, tasks, settings, on_bad, embedded) | {"model": model, "pretrained": pretrained}
 
     @cache
     def learn() -> Learning:
@@ -119,6 +106,24 @@ def evaluate(
         group.told(None)
     refuse_skipped(source, skipped, {*tasks} if strict and len(skipped) == len(tasks) else {*named})
     return parted_from(result | ({"skipped": skipped} if skipped else {}), draws)
+
+
+def about(
+    run: Run, source: Source, tasks: Sequence[Task], settings: Settings, on_bad: OnBad, embedded: Embedded
+) -> dict[str, Any]:
+    """What a result says of itself before its figures."""
+    return {
+        "schema": SCHEMA,
+        "clx": version("clx"),
+        "key": key(run, source, tasks, settings, on_bad),
+        "step": run.step,
+        "data": source.rows.name,
+        "split": source.split,
+        "rows": len(embedded),
+        "rows_key": rows_key(source.rows, embedded.rows),
+        "settings": asdict(settings),
+        "dim": run.config.embed_dim,
+    }
 
 
 def parted_from(result: dict[str, Any], draws: dict[str, Any] | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from clx.modalities.text import Text
 
 N = 64
 DRAW = torch.Generator().manual_seed(0)
-WORDS = "the quick brown fox jumps over one lazy dog again and again".split()
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "one", "lazy", "dog", "again", "and", "again"]
 
 
 def table() -> tuple[Modality, list[Any]]:
