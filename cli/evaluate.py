@@ -74,6 +74,16 @@ def evaluate(
     ] = None,
     many: Annotated[int, typer.Option(help="A bin of more training rows has many.")] = 100,
     few: Annotated[int, typer.Option(help="A bin of fewer training rows has few.")] = 20,
+    analogies: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Of the task analogies: lines a:b::c:d, words or classes.")
+    ] = None,
+    matrix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Of the task similarity: how alike people call things, a square table or lines a,b,score.",
+        ),
+    ] = None,
     corrupt: Annotated[
         list[str],
         typer.Option(
@@ -107,6 +117,8 @@ def evaluate(
 
     clx eval runs/words --dim 64
 
+    clx eval runs/words --analogies capitals.txt --matrix human.csv
+
     clx eval runs/photos --corrupt noise:1 --corrupt noise:5 --corrupt blur
 
     clx eval runs/photos --processes 4
@@ -137,6 +149,8 @@ def evaluate(
             "bin_width": bin_width,
             "many": many,
             "few": few,
+            "analogies": analogies,
+            "matrix": matrix,
             "corrupt": list(dict.fromkeys(corrupt)),
             "resamples": resamples,
             "confidence": confidence,

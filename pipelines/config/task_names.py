@@ -17,5 +17,7 @@ Task = Literal[
     "regression",
     "forecast",
     "geometry",
+    "analogies",
+    "similarity",
 ]
 TASKS: tuple[Task, ...] = typing.get_args(Task)

@@ -107,6 +107,8 @@ def unfit(
         return f"needs two modalities, the config has {', '.join(modalities)}"
     if task in ("regression", "sts") and not target:
         return "needs data.target, the column with the numbers"
+    if task in ("analogies", "similarity"):
+        return f"needs a file: clx eval RUN --{'analogies' if task == 'analogies' else 'matrix'} FILE"
     if task == "forecast" and not windows:
         return "needs data.windows, which cut long series"
     return None

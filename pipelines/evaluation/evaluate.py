@@ -28,6 +28,8 @@ from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput, Failed, explain_out_of_memory, nearest
 from clx.pipelines.system.process_group import Group
 
+FILES: dict[Task, str] = {"analogies": "analogies", "similarity": "matrix"}
+"""Tasks that need a file, by the setting that names it; `all` does not mean them."""
 WHOLE_WIDTH: tuple[Task, ...] = ("classification", "forgetting", "forecast")
 """Tasks on what is learned from time steps, or predicted from whole embeddings: they have no figures by width."""
 
@@ -227,7 +229,9 @@ def evaluate_run(
         describe(run, data, label, target, columns or {})
     else:
         names = other_names(run.config, run.modalities, columns or {}, label, target)
-    chosen: list[Task] = [t for t in TASKS if t in tasks or "all" in tasks] or list(run.config.eval or TASKS)
+    tasks, every = [*tasks, *of_files(settings)], [task for task in TASKS if task not in FILES]
+    chosen: list[Task] = [t for t in TASKS if t in tasks or (t in every and "all" in tasks)]
+    chosen = chosen or list(run.config.eval or every)
     source = evaluated_rows(
         with_longest_horizon(run.config.data, chosen, settings), run.config.train.seed, data, split, train, names
     )
@@ -264,6 +268,11 @@ def evaluate_run(
     if own and (group is None or group.rank == 0):
         keep(Path(model), result, say)
     return result
+
+
+def of_files(settings: Settings) -> list[Task]:
+    """The tasks that a file is given for, which asks for them."""
+    return [task for task, option in FILES.items() if getattr(settings, option) is not None]
 
 
 def tell_of_bad_rows(say: Callable[[str], None], bad: list[BadRow]) -> None:

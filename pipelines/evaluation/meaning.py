@@ -59,4 +59,7 @@ MEANING: dict[str, str] = {
     "modality_gap": "distance between the two modalities' mean unit vectors, 0 to 2; high: they lie in separate cones",
     "hubness": "skewness of how often a row is among the 10 nearest of others; above 1 few rows are answers to many",
     "temperature": "divides the similarities in the objective; low makes it look at the hardest negatives alone",
+    "offset_cosine": "cosine of b - a with d - c, the mean over analogies a:b::c:d; 1 is parallel, 0 is blind",
+    "unknown_words": "names in the file that the input knows no row of; what needs them is left out",
+    "skipped": "analogies that are left out, since a word of theirs is not known",
 }

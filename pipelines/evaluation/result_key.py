@@ -30,6 +30,9 @@ def key(run: Run, source: Source, tasks: Sequence[Task], settings: Settings, on_
     digest = hashlib.blake2b(digest_size=16)
     said = [SCHEMA, version("clx"), sorted(tasks), asdict(settings), on_bad, source.split, source.drawn]
     digest.update(json.dumps([said, run.config.model_dump(mode="json", exclude={"eval", "train"})]).encode())
+    for path in (settings.analogies, settings.matrix):
+        if path is not None and Path(path).is_file():
+            digest.update(Path(path).read_bytes())
     add_weights(digest, {**run.model.state_dict(prefix="model."), **run.objective.state_dict(prefix="objective.")})
     for manifest in (source.rows, source.train, source.val):
         if manifest is not None:

@@ -42,6 +42,8 @@ and under the name of each task (`TASKS`) one line per input:
     geometry    "image", "image->text"      uniformity effective_rank hubness, tolerance of labelled rows; alignment
                                             modality_gap hubness; temperature and hardest_tenth where the objective has
                                             a temperature
+    analogies   "text", "image"             top1 top5 offset_cosine questions skipped unknown_words candidates
+    similarity  "text", "image", "image+text"       spearman pearson pairs things unknown_words
 
 `a+b` are several inputs of one item together, `a->b` is asked with a and answered by b. A figure that cannot be
 had is absent; one that is not finite is null. Beside a headline figure `top1` stands `top1_ci`, the limits
@@ -118,6 +120,10 @@ class Settings:
     """A bin with more training rows than this has many."""
     few: Annotated[int, Ge(0)] = 20
     """A bin with fewer training rows than this has few."""
+    analogies: str | None = None
+    """File of the task `analogies`."""
+    matrix: str | None = None
+    """File of the task `similarity`."""
     corrupt: tuple[str, ...] = ()
     """Damage of the rows that are asked about, `[INPUT.]NAME[:SEVERITY]`, each beside the rows as they are."""
     resamples: Annotated[int, Ge(0)] = 1000
