@@ -81,6 +81,8 @@ class Text(VariedText):
             )
         if learned.get("router", 0) > count:
             raise ValueError(f"prompt.router is {learned['router']}, of a prompt.count of {count}")
+        if learned.get("router") == 1:
+            raise ValueError("prompt.router 1: one prompt always weighs 1, so that nothing tells which one: 2 or more")
         if self.encoder == STATIC:
             raise ValueError(f"prompt is learned by encoders transformer, hf: and open_clip:, not by {self.encoder}")
         if self.pair is not None:

@@ -132,6 +132,7 @@ NORMS = {
     "p": table("a", "b", head="mlp"),
 }
 SPARSE = {"missing": 0.6}
+PROMPT = {"tokens": 3, "count": 3, "router": 2, "negative": True}
 HOLES = {2: [0, 0, 32], 4: [0, 5, 5, 6, 32]}
 
 
@@ -168,6 +169,8 @@ def _cases() -> dict[str, Case]:
     mixed = [{"name": "clip", "learn_temperature": True}, {"name": "supremix", "weight": 0.1}, {"name": "l1"}]
     target = {"label": "kind", "target": ["y"]}
     clip = [{"name": "clip", "learn_temperature": True, "temperature": 0.1}]
+    prompted = [{"name": "cross-entropy", "inputs": ["p"], "words": "text"}, {"name": "clip", "inputs": ["p", "text"]}]
+    named = {"p": TWO["p"], "text": {**words, "column": "kind", "dropout": 0.0, "prompt": PROMPT}}
     return found | {
         "features": Case([{"name": "relation", "by": "features", "of": "p"}], data=SPARSE, ends=HOLES),
         "mixed": Case(mixed, data=target | SPARSE),
@@ -187,6 +190,7 @@ def _cases() -> dict[str, Case]:
             double=False,
             still=True,
         ),
+        "prompts": Case(prompted, modalities=named, data={"label": "kind"}, ends=HOLES),
         "norms": Case(clip, modalities=NORMS, ends=HOLES),
         "norms, some missing": Case(clip, modalities=NORMS, data=SPARSE, ends=HOLES),
         "memory, forward": Case(clip, data=SPARSE, train={"chunk": "auto"}, ends=HOLES, full="forward"),

@@ -119,9 +119,11 @@ def learned_prompts(
 
 
 def refuse_prompts(prompts: Mapping[str, nn.Module]) -> None:
-    """Raise `BadInput` for prompts that several processes are to learn together."""
+    """Raise `BadInput` for prompts of towers that are to be split over processes: each embeds the names of labels."""
     for name in prompts:
-        raise BadInput(f"modalities.{name}.prompt is learned in one process, and these are several")
+        raise BadInput(
+            f"train.shard splits the towers, of which modalities.{name}.prompt needs one whole: leave out train.shard"
+        )
 
 
 class Words(nn.Module):
@@ -137,6 +139,8 @@ class Words(nn.Module):
             self.register_buffer(f"names_{key}", part, persistent=False)
         self.known: tuple[Any, Tensor] | None = None
         """In use, what the rows were computed from, and the rows."""
+        self.silent = False
+        """Whether another process gives the gradient of the rows: all that train together have the whole of it."""
 
     def names(self) -> Input:
         """The labels' names as a batch."""
@@ -151,7 +155,10 @@ class Words(nn.Module):
         """Unit rows of the labels, as `label_rows` gives them; outside of training computed once for the same
         weights."""
         if torch.is_grad_enabled() or self.training:
-            return label_rows(tower, prompts, self.names())
+            rows = label_rows(tower, prompts, self.names())
+            if self.silent and rows.requires_grad:
+                rows.register_hook(torch.zeros_like)
+            return rows
         now = [(p.data_ptr(), p._version) for part in (tower, prompts) for p in part.parameters()]
         if self.known is None or self.known[0] != now:
             self.known = now, label_rows(tower, prompts, self.names())

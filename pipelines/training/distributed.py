@@ -24,7 +24,7 @@ from clx.pipelines.batches.decoded import mixed_seed
 from clx.pipelines.batches.loader import batches
 from clx.pipelines.config.schema import Train
 from clx.pipelines.model.build import Run
-from clx.pipelines.model.prompts import refuse_prompts
+from clx.pipelines.model.prompts import Words, refuse_prompts
 from clx.pipelines.model.towers import Embedder, is_further, modality_of
 from clx.pipelines.system.errors import BadInput, Failed, out_of_memory
 from clx.pipelines.system.process_group import Group, of_this_rank
@@ -48,7 +48,6 @@ class Ranks:
     def __init__(self, group: Group, device: torch.device, run: Run, settings: Train) -> None:
         self.group, self.device = group, device
         self.model, self.objective = run.model, run.objective
-        refuse_prompts(run.model.prompts)
         self.heard, self.signals = Signals(), Signals()
         """What this process has been asked for, and what all ranks know that any has been: at the same batch."""
         self.fewest_pairs: int | None = None
@@ -58,6 +57,9 @@ class Ranks:
         """Those of batch norms that see a chunk of rows, and so those of a rank: the others take over rank 0's."""
         self.equalise([*self.objective.parameters(), *self.objective.buffers()])
         self.join(self.model)
+        for head in map(self.model.head, self.model.heads):
+            if isinstance(head, Words):  # which has the whole gradient of prompts and tower, as far as they read labels
+                head.silent = group.rank > 0
         self.sharded: Sharded | None = None
         self.automatic = settings.chunk == "auto"
         self.short = False
@@ -78,6 +80,8 @@ class Ranks:
     def shard(self, precision: torch.dtype, *models: Embedder) -> "Sharded":
         """Split the towers of some models over the ranks. Raises `BadInput`."""
         from clx.pipelines.training.sharding import Sharded  # FSDP2 takes two seconds to import
+
+        refuse_prompts(self.model.prompts)
 
         self.sharded = Sharded(self.group, self.device, precision, *models)
         return self.sharded
@@ -219,7 +223,8 @@ class Ranks:
         parameter that no rank has a gradient of stays without. Raises `Short` on all ranks where any has borne with it.
         """
         heads = [self.model.head(name) for name in self.model.heads]
-        whole = {id(p) for part in (self.objective, *heads) for p in part.parameters()}
+        routers = [self.model.prompts_of(name).router for name in self.model.prompts]
+        whole = {id(p) for part in (self.objective, *heads, *routers) if part is not None for p in part.parameters()}
         first = self.group.rank == 0
         every = [p for part in (self.model, self.objective) for p in part.parameters() if p.requires_grad]
         learned = [p for p in every if of_this_rank(p) is p]

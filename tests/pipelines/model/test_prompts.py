@@ -205,6 +205,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     ({"token": 3}, {}, "unknown key 'prompt.token'"),
     ({"tokens": 0}, {}, "prompt.tokens = 0: should be greater than or equal to 1"),
     ({"tokens": 3, "router": 2}, {}, "prompt.router is 2, of a prompt.count of 1"),
+    ({"tokens": 3, "count": 2, "router": 1}, {}, "prompt.router 1: one prompt always weighs 1"),
     ({"tokens": 3, "router": True}, {}, "prompt.router = True: should be a whole number"),
     ({"tokens": 3, "count": 2, "start": ["a"]}, {}, "prompt.start has 1 texts, and prompt.count is 2"),
     (
