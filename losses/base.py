@@ -173,6 +173,9 @@ class Loss(nn.Module):
             rows: of the training data, so that every `sample_id` is below; 0 where that is not known.
         """
 
+    def setup_groups(self, count: int) -> None:
+        """Create what depends on how many groups `data.group` makes; after `setup`, where `groups` are required."""
+
     def setup_decoders(self, widths: Mapping[str, int]) -> None:
         """Create what depends on how many numbers `originals` has of each modality; once, after `setup`, of a loss that
         asks for them."""

@@ -12,6 +12,8 @@ EXTRAS = {
     "present": "`{name: [B] bool}`, False where a row lacks that input (its embedding is then meaningless)",
     "sample_id": "`[B]` int64, the row's number in the training data",
     "repeats": "`[B]` int64, equal for rows that share an image, a recording or a text; None where no two rows do",
+    "groups": "`[B]` int64, the number of each row's value of `data.group`; -1 of rows without one that training rows "
+    "have; None without `data.group`",
     "weights": "`[B]` float, the factor of each row's term, 1 on average; None where all count alike",
     "negatives": "`{name: [N, D]}`, rows of the names in the term's `negatives`, which are that and nothing else",
     "contents": "`{name: [B] int64}`, a number for each cell, the same for cells of equal content, negatives' too; "

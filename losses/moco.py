@@ -86,9 +86,10 @@ class MoCo(Tempered):
     Transformation (Zhu et al. 2021, arXiv 2108.02982: 2.0 and 1.6), one draw for a batch, or `by_dimension` for each
     number. `pseudo_labels: 20` adds the sigmoid loss of MLS (Zhu et al. 2023, arXiv 2308.03286) with as many nearest
     rows as positives; it looks for them among the embeddings, where the paper has a second queue of features.
-    `by: labels` has a queue for each label and leaves rows without one out: with `data.label` a language, a text is
-    told from texts of its own language alone (CCP, whose negatives have a memory per language). Contriever (arXiv
-    2112.09118) is `normalise: false` with temperature 0.05.
+    `by: group` has a queue for each value of the column `data.group`, and `by: labels` for each label; rows without one
+    are left out. With a column of languages, a text is told from texts of its own language alone (CCP, Wu et al. 2022,
+    arXiv 2206.03281, with `train.second.norms: running`). Contriever (arXiv 2112.09118) is `normalise: false` with
+    temperature 0.05.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -109,7 +110,7 @@ class MoCo(Tempered):
     fits = ("one modality", "pairs")
     ours = (
         "earlier keys of the same row are no negatives; hardest with both_ways, whose paper tells no formula; "
-        "pseudo_labels are of embeddings, not of features; by: labels, whose paper was read at second hand"
+        "pseudo_labels are of embeddings, not of features; by, whose paper was read at second hand"
     )
 
     temperature: Annotated[float, Gt(0)] = 0.2
@@ -122,7 +123,7 @@ class MoCo(Tempered):
     extrapolate: Annotated[float, Gt(0)] | None = None
     interpolate: Annotated[float, Gt(0)] | None = None
     by_dimension: bool = False
-    by: Literal["labels"] | None = None
+    by: Literal["labels", "group"] | None = None
     pseudo_labels: Annotated[int, Ge(1)] | None = None
     pseudo_weight: Annotated[float, Ge(0)] = 0.5
 
@@ -136,13 +137,20 @@ class MoCo(Tempered):
         self.queues = nn.ModuleDict()
 
     def requires(self) -> frozenset[str]:
-        return super().requires() | ({"labels"} if "labels" in (self.exclude, self.by) else set())
+        labels = {"labels"} if "labels" in (self.exclude, self.by) else set()
+        return super().requires() | labels | ({"groups"} if self.by == "group" else set())
 
     def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
-        values = [f" {k}" for k in range(len(classes))] if self.by == "labels" else [""]
-        self.queues = nn.ModuleDict(
-            {f"{n}{v}": Queue(self.queue, dim) for n in keyed(self.ways(names)) for v in values}
-        )
+        self.ends, self.dim = keyed(self.ways(names)), dim
+        if self.by != "group":
+            self.make_queues([""] if self.by is None else [f" {k}" for k in range(len(classes))])
+
+    def setup_groups(self, count: int) -> None:
+        self.make_queues([f" {k}" for k in range(count)])
+
+    def make_queues(self, values: Iterable[str]) -> None:
+        """A queue for each name that has keys, and each value, which are what their names end with."""
+        self.queues = nn.ModuleDict({f"{n}{v}": Queue(self.queue, self.dim) for n in self.ends for v in values})
 
     def ways(self, names: Iterable[str]) -> list[tuple[str, str]]:
         """Names of queries and of keys. Between two modalities both ways: no other loss may teach the second tower."""
@@ -162,6 +170,7 @@ class MoCo(Tempered):
         generator: torch.Generator | None = None,
         present: dict[str, Tensor] | None = None,
         labels: Tensor | None = None,
+        groups: Tensor | None = None,
         repeats: Tensor | None = None,
     ) -> Tensor:
         require_two_inputs(z)
@@ -169,7 +178,7 @@ class MoCo(Tempered):
         scaled = unit if self.normalise else torch.Tensor.clone
         terms: list[Tensor] = []
         ways = self.ways(z)
-        asked, kept = self.rows_by_queue(ways, labels, present)
+        asked, kept = self.rows_by_queue(ways, groups if self.by == "group" else labels, present)
         for a, b in ways:
             parts = [
                 (rows, self.queue_of(name))
@@ -192,25 +201,26 @@ class MoCo(Tempered):
         return average(terms) if terms else zero_loss(z)
 
     def rows_by_queue(
-        self, ways: list[tuple[str, str]], labels: Tensor | None, present: dict[str, Tensor] | None
+        self, ways: list[tuple[str, str]], values: Tensor | None, present: dict[str, Tensor] | None
     ) -> tuple[dict[tuple[str, str], Tensor | slice], dict[str, Tensor | slice]]:
-        """Rows of the batch: the queries by their name and the name of their queue, and what is put into each queue."""
+        """Rows of the batch: the queries by their name and the name of their queue, and what is put into each queue.
+        `values` `[B]` are what `by` says of each row."""
         ends = keyed(ways)
         if self.by is None and present is None:
             return dict.fromkeys(ways, slice(None)), dict.fromkeys(ends, slice(None))
         count = len(self.queues) // len(ends)
-        if self.by is not None and labels is None:
-            raise ValueError("by is 'labels', but the batch has no labels")
+        if self.by is not None and values is None:
+            raise ValueError(f"by is {self.by!r}, but the batch has no {'groups' if self.by == 'group' else 'labels'}")
 
         def there(*names: str) -> list[Tensor]:
             """Masks of the rows that have these names, by value."""
-            parts = [] if labels is None or self.by is None else [labels == k for k in range(count)]
+            parts = [] if values is None or self.by is None else [values == k for k in range(count)]
             both = [present[name] for name in names] if present is not None else []
             return [torch.stack([part, *both]).all(0) for part in parts] or [torch.stack(both).all(0)]
 
-        values = [""] if self.by is None else [f" {k}" for k in range(count)]
-        cells = [((a, f"{b}{v}"), mask) for a, b in ways for v, mask in zip(values, there(a, b), strict=True)]
-        filled = [(f"{b}{v}", mask) for b in ends for v, mask in zip(values, there(b), strict=True)]
+        named = [""] if self.by is None else [f" {k}" for k in range(count)]
+        cells = [((a, f"{b}{v}"), mask) for a, b in ways for v, mask in zip(named, there(a, b), strict=True)]
+        filled = [(f"{b}{v}", mask) for b in ends for v, mask in zip(named, there(b), strict=True)]
         rows = chosen([mask for _, mask in (*cells, *filled)])
         asked: dict[tuple[str, str], Tensor | slice] = dict(zip((cell for cell, _ in cells), rows, strict=False))
         return asked, dict(zip((name for name, _ in filled), rows[len(cells) :], strict=True))

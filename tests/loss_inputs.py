@@ -76,6 +76,7 @@ def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, see
         "present": {name: torch.ones(size, dtype=torch.bool) for name in NAMES},
         "sample_id": torch.arange(size),
         "repeats": None,
+        "groups": None,
         "weights": None,
         "levels": None,
         "features": {name: x.detach() for name, x in z.items()},

@@ -81,6 +81,8 @@ class Batch:
     """`[B, C]` where labels are sets, see `losses.extras.EXTRAS`; `labels` are then -1."""
     repeats: Tensor | None = None
     """`[B]` int64, equal for rows that share an image, a recording or a text; None where no rows of the split do."""
+    groups: Tensor | None = None
+    """`[B]` int64, the number of each row's group, -1 for none; None where nothing asks for them."""
     weights: Tensor | None = None
     """`[B]`, mean 1 over the training rows; None where all count alike."""
     contents: dict[str, Tensor] | None = None

@@ -22,7 +22,7 @@ def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: 
     """
     columns = manifest.columns
     single = columns_of({name: modality for name, modality in modalities.items() if modality.kind != "table"})
-    taken = {config.data.label, config.data.weight, config.data.split, *config.data.target, *single}
+    taken = {config.data.label, config.data.weight, config.data.group, config.data.split, *config.data.target, *single}
     for name, modality in modalities.items():
         wanted = column_of(name, modality)
         if isinstance(wanted, list) and modality.kind == "table":

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from torch.utils.data import Dataset
 from clx.modalities.base import CellError, Input, Modality
 from clx.modalities.draws import Draws
 from clx.modalities.errors import at_fault
-from clx.modalities.numbers import class_name, number
+from clx.modalities.numbers import class_name
 from clx.pipelines.batches.batch import BadRow, Batch, Key
 from clx.pipelines.batches.cells import (
     are_elsewhere,
@@ -40,6 +39,7 @@ from clx.pipelines.batches.decoded import (
     Bad,
     Decoded,
     sets_of,
+    target_of,
     without,
 )
 from clx.pipelines.batches.positives import Neighbours
@@ -50,7 +50,6 @@ from clx.pipelines.data.label_sets import labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.values import LIKE_IT, Values
 from clx.pipelines.data.windows import FUTURE
-from clx.pipelines.data.wrong_answers import infinite
 from clx.pipelines.system.errors import BadInput
 
 
@@ -91,6 +90,8 @@ class BatchDataset(Dataset[Batch]):
     """What was read is kept there for the next epoch."""
     repeats: NDArray[np.int64] | None = None
     """Of each row, a number that is equal for rows that share an image, a recording or a text."""
+    groups: NDArray[np.int64] | None = None
+    """Of each row, the number of its group, -1 for none."""
     weights: NDArray[np.float64] | None = None
     """Of each row."""
     first: bool = False
@@ -145,7 +146,7 @@ class BatchDataset(Dataset[Batch]):
             except (CellError, BadInput) as error:
                 raise Bad(i, *at_fault(error, column_of(name, modality))) from None
         label, applying = self._labels(row)
-        targets = [self._number(i, name, row[name]) for name in self.target]
+        targets = [target_of(i, name, row[name]) for name in self.target]
         if self.forecasts is not None:
             targets = self._future(i, row, *self.forecasts)
         decoded = Decoded(inputs, label, applying, targets, contents)
@@ -161,15 +162,6 @@ class BatchDataset(Dataset[Batch]):
         if named is not None and self.bin_width is not None:
             named = bin_name(named, self.bin_width)
         return self.classes.get(class_name(named) or "", -1), None
-
-    def _number(self, i: int, column: str, value: Any) -> float:
-        try:
-            found = number(value)
-        except ValueError as error:
-            raise Bad(i, column, str(error)) from None
-        if math.isinf(found):
-            raise Bad(i, column, infinite(value))
-        return found
 
     def _future(self, i: int, row: dict[str, Any], name: str, steps: int) -> list[float]:
         """What is measured in the steps behind a window, one after the other; NaN behind the end of the series."""
@@ -294,6 +286,7 @@ class BatchDataset(Dataset[Batch]):
             sample_id=torch.tensor([int(self.manifest.rows[i]) for i in rows], dtype=torch.long),
             label_sets=sets_of(samples, len(self.classes)) if self.sets else None,
             repeats=None if self.repeats is None else torch.from_numpy(self.repeats[rows]),
+            groups=None if self.groups is None else torch.from_numpy(self.groups[rows]),
             weights=None if self.weights is None else torch.from_numpy(self.weights[rows]).float(),
             contents=contents if self.contents else None,
             bad=bad,

@@ -1,5 +1,6 @@
 """Rows that were read, or could not be, before they become a batch; and whose random numbers they have."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clx.modalities.draws import Draws
+from clx.modalities.numbers import number
+from clx.pipelines.data.wrong_answers import infinite
 
 ONE_OF_SEVERAL, DROPPED, REPLACED, NEIGHBOUR, VIEW = 6, 7, 8, 9, 10
 """What a row's random numbers are for."""
@@ -33,6 +36,17 @@ class Bad(Exception):
     def __init__(self, row: int, column: str, reason: str) -> None:
         super().__init__(reason)
         self.row, self.column, self.reason = row, column, reason
+
+
+def target_of(row: int, column: str, value: Any) -> float:
+    """The number in a cell of a target's column, NaN for none. Raises `Bad`."""
+    try:
+        found = number(value)
+    except ValueError as error:
+        raise Bad(row, column, str(error)) from None
+    if math.isinf(found):
+        raise Bad(row, column, infinite(value))
+    return found
 
 
 class Asked(NamedTuple):

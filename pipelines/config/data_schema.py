@@ -211,6 +211,8 @@ class Data(Section):
     weight: str | None = None
     """Column with a number of at least 0, by which each training row counts in every term: the score of a pair, say.
     They are divided by their mean."""
+    group: str | None = None
+    """Column that says which group a row is of, a language or a site say, for `moco` with `by: group`."""
     bin_width: Annotated[float, Field(gt=0)] | None = None
     """Width of a target's bins, in its units, for `balance`, for binned labels and for how many training rows are
     like a row; a fiftieth of the training range when not given."""

@@ -18,6 +18,9 @@ class Second(Section):
     and take the rest from the model (MoCo .999, of small data .99; BYOL and DINO .996)."""
     schedule: Literal["constant", "cosine"] = "constant"
     """With `cosine` the momentum rises to 1 until the last step, as in BYOL, MoCo v3 and DINO."""
+    norms: Literal["batch", "running"] = "batch"
+    """What the copy's batch norms normalise by: the batch, as in MoCo and BYOL, or with `running` the model's running
+    statistics, so that keys tell nothing of which rows are in a batch (CCP's asymmetric batch norm)."""
     run: Annotated[str, Field(min_length=1)] | None = None
     """A run folder whose model gives the keys, as it is: a teacher."""
     model: Annotated[str, Field(min_length=1)] | None = None
@@ -37,4 +40,6 @@ class Second(Section):
             raise ValueError("pretrained is the weights of model: name it")
         if self.schedule != "constant" and self.momentum is None:
             raise ValueError("schedule is of momentum")
+        if self.norms != "batch" and self.momentum is None:
+            raise ValueError("norms is of momentum: a finished model's batch norms always take running statistics")
         return self

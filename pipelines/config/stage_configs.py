@@ -6,11 +6,22 @@ from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.stages import SECTIONS, Stage
 
+LOOKED_AT = {"levels": ("kernel", ("tree", "paths")), "group": ("by", ("group",))}
+"""By keys of `data`, the option of a term that looks at it, and its values that do."""
+
+
+def looks_at(config: Config, key: str) -> bool:
+    """Whether a term looks at what a key of `data` says, which is one of `LOOKED_AT`."""
+    option, values = LOOKED_AT[key]
+    return any(term.options.get(option) in values for term in config.objective)
+
 
 def config_of(config: Config, k: int, where: str = "") -> Config:
     """The config of stage `k`, counted from 0, which is not the last and is trained here; it has no stages and no
-    tasks. Raises `BadInput` for what is wrong in it."""
-    return parse(Config, config.stages[k].sections | {"eval": []}, f"{where}stages.{k}")
+    tasks, nor what only other stages look at. Raises `BadInput` for what is wrong in it."""
+    stage = parse(Config, config.stages[k].sections | {"eval": []}, f"{where}stages.{k}")
+    unasked = {key: None for key in LOOKED_AT if not looks_at(stage, key)}
+    return stage.model_copy(update={"data": stage.data.model_copy(update=unasked)})
 
 
 def trained_before(config: Config, where: str = "") -> dict[int, Config]:

@@ -29,11 +29,12 @@ from clx.pipelines.data.draw import with_groups
 from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
 from clx.pipelines.data.label_sets import check_label_sets, holds_sets, labels_in, levels_of
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.values import values_of
 from clx.pipelines.data.written_columns import with_marks
 from clx.pipelines.data.wrong_answers import refuse_wrong_answers
 from clx.pipelines.model.checks import (
     check_chunk,
-    check_levels,
+    check_looked_at,
     check_needs,
     check_neighbours,
     check_windows,
@@ -62,6 +63,8 @@ class Facts:
     """Parts of towers that pre-training trained and that stay as they are, such as `image.encoder`."""
     rows: int = 0
     """What the numbers of training rows are below; 0 in runs of clx that did not save it."""
+    groups: list[str] = field(default_factory=list)
+    """Values of the column `data.group` in the training split, sorted."""
 
 
 @dataclass
@@ -163,6 +166,8 @@ def build(
         for term, loss in zip(config.objective, losses, strict=True):
             seen = [n for n in names if modality_of(n) in config.inputs_of(term)]
             loss.setup(seen, config.embed_dim, facts.classes, facts.rows)
+            if "groups" in loss.requires():
+                loss.setup_groups(len(facts.groups))
             with_decoders(loss, config.inputs_of(term), modalities)
         levels = levels_of(facts.classes, config.data.levels)
         known = None if levels is None else torch.tensor(levels)
@@ -216,9 +221,10 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
     means, scales = target_statistics(config, train)
     config = fill_target_defaults(config, losses, math.hypot(*scales))
     classes = class_names(config, train)
+    groups = [] if config.data.group is None else sorted(values_of(train, config.data.group, "data.group").names)
     try_objective(config, modalities, losses, classes)
     states = {n: m.state() for n, m in modalities.items()}
-    facts = Facts(states, classes, means, scales, rows=int(train.rows.max()) + 1)
+    facts = Facts(states, classes, means, scales, rows=int(train.rows.max()) + 1, groups=groups)
     return build(config, facts, modalities, losses)
 
 
@@ -241,7 +247,7 @@ def checked(config: Config, splits: dict[str, Manifest]) -> tuple[Config, dict[s
     data = with_bins(data, splits["train"])
     config = config.model_copy(update={"data": data})
     check_needs(config, losses, splits["train"], modalities)
-    check_levels(config, losses)
+    check_looked_at(config)
     return config, modalities, losses
 
 

@@ -14,7 +14,7 @@ from clx.modalities.series import Series
 from clx.pipelines.batches.columns import column_of, mixed_views, require_column, view_names
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.schema import Config
-from clx.pipelines.config.stage_configs import trained_before
+from clx.pipelines.config.stage_configs import looks_at, trained_before
 from clx.pipelines.data.label_sets import holds_sets, labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.chunks import batch_norms
@@ -26,8 +26,14 @@ from clx.pipelines.model.towers import Embedder, modality_of
 from clx.pipelines.model.widths import at_widths
 from clx.pipelines.system.errors import BadInput, ClxWarning
 
-SPOKEN = {"label_sets": "sets of labels", "predictions": "an answer to predict", "head": "an answer to predict"}
+SPOKEN = {"label_sets": "sets of labels", "groups": "groups of rows"}
+SPOKEN |= dict.fromkeys(("predictions", "head"), "an answer to predict")
 """What a loss needs of the data, in words, where its name is not one."""
+UNASKED = {
+    "levels": ("levels of labels", "relation does with kernel: tree or kernel: paths"),
+    "group": ("groups of rows", "moco does with by: group"),
+}
+"""Of keys of `data`, what they say and what looks at it."""
 
 
 def try_objective(
@@ -55,6 +61,7 @@ def try_objective(
         "predictions": torch.randn(size, outputs, generator=draw),
         "sample_id": torch.arange(size),
         "repeats": torch.arange(size),
+        "groups": labels,
         "generator": draw,
         "progress": 0.0,
         "mixed": {view: (torch.arange(size).roll(1), 0.7) for view in mixed_views(modalities)} or None,
@@ -73,6 +80,8 @@ def try_objective(
             tried = deepcopy(loss)  # which may remember rows
             with torch.random.fork_rng(devices=[]):
                 tried.setup(list(z), width, classes or [str(k) for k in range(outputs)], size)
+                if "groups" in tried.requires():
+                    tried.setup_groups(2)
                 widths = with_decoders(tried, config.inputs_of(term), modalities)
             given["originals"] = {n: torch.zeros(size, widths.get(modality_of(n), 0)) for n in z}
             at_widths(tried, term.dims or [width], z, {key: given[key] for key in given if key in loss.needs()})
@@ -152,14 +161,16 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
     """What the losses need must be in the manifest, before the first step."""
     check_second(config, losses)
     forecasts = forecast_of(config, modalities)
-    if config.data.weight is not None:
-        require_column(config.data.weight, "data.weight", manifest)
+    for key, column in (("data.weight", config.data.weight), ("data.group", config.data.group)):
+        if column is not None:
+            require_column(column, key, manifest)
     for term, loss in zip(config.objective, losses, strict=True):
         needs = loss.requires()
         for need in sorted(needs - ({"predictions", "targets"} if forecasts and "predictions" in needs else set())):
             lacking = (
                 (need in ("labels", "label_sets") and not config.data.label)
                 or (need == "levels" and config.data.levels is None)
+                or (need == "groups" and config.data.group is None)
                 or (need == "targets" and not config.data.target)
                 or (need in ("predictions", "head") and not (config.data.label or config.data.target))
             )
@@ -173,6 +184,7 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
                         f"loss {term.name!r} needs levels of the labels: set data.levels to what divides them, such as "
                         "/ in animal/dog/poodle"
                     )
+                key = "data.group" if need == "groups" else key
                 what = SPOKEN.get(need, need)
                 columns = ", ".join(manifest.columns)
                 raise BadInput(f"loss {term.name!r} needs {what}: set {key} to a column of {manifest.name} ({columns})")
@@ -206,15 +218,12 @@ def refuse_weights(config: Config, name: str) -> None:
         )
 
 
-def check_levels(config: Config, losses: list[Loss]) -> None:
-    """Raise `BadInput` where levels of labels are given and nothing looks at them."""
-    earlier = [term for one in trained_before(config).values() for term in one.objective]
-    in_first = any(term.options.get("kernel") in ("tree", "paths") for term in earlier)
-    if config.data.levels is not None and not (in_first or any("levels" in loss.requires() for loss in losses)):
-        raise BadInput(
-            f"data.levels = {config.data.levels!r}, but no term looks at levels of labels: relation does with kernel: "
-            "tree or kernel: paths"
-        )
+def check_looked_at(config: Config) -> None:
+    """Raise `BadInput` where levels of labels or groups of rows are given and nothing looks at them, in no stage."""
+    for key, (what, takers) in UNASKED.items():
+        value = getattr(config.data, key)
+        if value is not None and not any(looks_at(one, key) for one in (config, *trained_before(config).values())):
+            raise BadInput(f"data.{key} = {value!r}, but no term looks at {what}: {takers}")
 
 
 def check_label_shape(config: Config, name: str, needs: Collection[str], manifest: Manifest) -> None:

@@ -137,6 +137,7 @@ VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "present": lambda extras, z: {name: extras.batch.present[name] for name in z} if extras.batch.lacks else None,
     "sample_id": lambda extras, z: extras.batch.sample_id,
     "repeats": lambda extras, z: extras.batch.repeats,
+    "groups": lambda extras, z: extras.batch.groups,
     "weights": lambda extras, z: extras.batch.weights,
     "negatives": lambda extras, z: None,  # those of the term, where it has some
     "contents": lambda extras, z: extras.batch.contents,

@@ -66,6 +66,7 @@ def _extras(group: Group, batch: Batch, counts: Counts, masks: dict[str, Tensor]
         "sample_id": batch.sample_id,
         "label_sets": None if batch.label_sets is None else batch.label_sets.reshape(size, counts.sets),
         "repeats": batch.repeats,
+        "groups": batch.groups,
         "weights": batch.weights,
     }
     given = {name: value for name, value in fields.items() if value is not None}
@@ -81,7 +82,7 @@ def _extras(group: Group, batch: Batch, counts: Counts, masks: dict[str, Tensor]
     def of(kind: str) -> dict[str, Tensor]:
         return {name.partition(" ")[2]: v for name, v in known.items() if name.startswith(f"{kind} ")}
 
-    plain = {name: known.get(name) for name in ("labels", "targets", "sample_id", "label_sets", "repeats", "weights")}
+    plain = {name: known.get(name) for name in fields if " " not in name}
     contents = None if batch.contents is None else of("content")
     lacks = batch.sample_id.is_cpu or any(sum(here) < total for here in counts.present.values())
     return Batch({}, of("present"), contents=contents, bad=batch.bad, lacks=lacks, **plain), of("mask")  # type: ignore[arg-type]

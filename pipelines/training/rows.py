@@ -11,6 +11,7 @@ from clx.pipelines.data.imbalance import column_weights, row_weights
 from clx.pipelines.data.label_sets import holds_sets
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import inputs_of, sharing
+from clx.pipelines.data.values import values_of
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.frozen_features import use_frozen_features
 from clx.pipelines.training.step import Learner
@@ -72,6 +73,17 @@ def repeats(run: Run, manifest: Manifest) -> NDArray[np.int64] | None:
     return groups if columns else None
 
 
+def groups(run: Run, manifest: Manifest) -> NDArray[np.int64] | None:
+    """The number of each row's value of `data.group` `[N]`, where there is such a column: that of the value among those
+    of training, -1 for none of them."""
+    column = run.config.data.group
+    if column is None:
+        return None
+    numbers = {name: k for k, name in enumerate(run.facts.groups)}
+    values = values_of(manifest, column, "data.group")
+    return np.array([*(numbers.get(name, -1) for name in values.names), -1], dtype=np.int64)[values.codes]
+
+
 def _rows(run: Run, manifest: Manifest, **policy: Any) -> BatchDataset:
     data = run.config.data
     return BatchDataset(
@@ -86,6 +98,7 @@ def _rows(run: Run, manifest: Manifest, **policy: Any) -> BatchDataset:
         forecasts=run.forecasts,
         near=data.neighbours,
         repeats=repeats(run, manifest),
+        groups=groups(run, manifest),
         seed=run.config.train.seed,
         cache=data.cache,
         contents=any(term.negatives for term in run.config.objective),

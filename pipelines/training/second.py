@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from clx.losses.base import Embeddings, Loss, Steps
 from clx.modalities.base import Input, Modality
@@ -49,16 +50,19 @@ class Second:
         self.follows = settings.momentum is not None
         module.inner = {name: ["layers"] for name in layered}
         self.sizes = {name: m.preprocessing.size for name, m in readers.items() if isinstance(m, Image)}
-        self.module.train(self.follows)
+        norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+        self.steady = norms if settings.norms == "running" else []
+        """Batch norms of a copy that take running statistics in training, too."""
+        self._train(self.follows)
 
     def __call__(
         self, inputs: dict[str, Input], present: dict[str, Tensor], training: bool, steps: Steps | None = None
     ) -> Embeddings:
         """Keys `[B, E]` of the views that some loss asks for them of, and into `steps`, under "key layers NAME", what
         `deep_states` gives of its layers, where some loss asks for these. A copy draws dropout, and takes the
-        statistics of the batch in its norms, where the model does; a finished model is as in use."""
+        statistics of the batch in its norms but for `norms`, where the model does; a finished model is as in use."""
         if self.module.training != (training and self.follows):
-            self.module.train(training and self.follows)
+            self._train(training and self.follows)
         here = {view: rows for view, rows in present.items() if modality_of(view) in self.names}
         shown = {view: self.fitting(modality_of(view), value) for view, value in inputs.items() if view in here}
         with torch.no_grad():
@@ -67,6 +71,11 @@ class Second:
         if steps is not None:
             steps |= {f"key {name}": found for name, found in inner.items()}
         return keys
+
+    def _train(self, training: bool) -> None:
+        self.module.train(training)
+        for norm in self.steady:
+            norm.eval()
 
     def fitting(self, name: str, value: Input) -> Input:
         """An input as this model wants it: images of its own size."""
@@ -80,7 +89,8 @@ class Second:
     def follow(self, model: Embedder, done: float) -> None:
         """Move a copy towards the model after a step; `done` is the share of the steps that are done by then.
 
-        Weights alone: the running statistics of its norms are of its own passes.
+        Weights alone: the running statistics of its norms are of its own passes, but where these are what it normalises
+        by: then they are those of the model.
         """
         if self.settings.momentum is None:
             return
@@ -90,6 +100,11 @@ class Second:
         named = dict(model.named_parameters())
         pairs = [(ours, named[name]) for name, ours in self.module.named_parameters() if ours is not named[name]]
         torch._foreach_lerp_([ours for ours, _ in pairs], [now for _, now in pairs], 1 - momentum)
+        if self.steady:
+            counted = dict(model.named_buffers())
+            for name, ours in self.module.named_buffers():
+                if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+                    ours.copy_(counted[name])
 
     def own(self, model: Embedder) -> dict[str, Tensor]:
         """What it does not have in common with the model, by name."""
@@ -169,7 +184,10 @@ def second_of(run: Run, device: torch.device, before: Run | None = None) -> Seco
             module._modules.pop(part, None)
         module.predictor, module.further_heads, module.heads = None, {}, {}
         check_layers(module, deep, run)
-        return Second(module, names, settings, {}, deep)
+        second = Second(module, names, settings, {}, deep)
+        if settings.norms == "running" and not second.steady:
+            raise BadInput("train.second.norms: running, but no tower has batch norms; heads have them with head: mlp")
+        return second
     with torch.random.fork_rng(devices=[]):
         if settings.stage is not None and before is not None:
             found, readers = before.model, before.modalities

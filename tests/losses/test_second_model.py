@@ -350,11 +350,14 @@ def test_labels_leave_rows_of_the_same_class_out_of_the_queue() -> None:
     torch.testing.assert_close(loss(two, keys=d["keys"], sample_id=d["sample_id"], labels=d["labels"]), wanted)
 
 
-def test_a_queue_for_each_label() -> None:
-    """What is told from rows of one's own label alone is what a loss of that label's rows is."""
+@pytest.mark.parametrize(("by", "given"), [("labels", "labels"), ("group", "groups")])
+def test_a_queue_for_each_value(by: Any, given: str) -> None:
+    """What is told from rows of one's own label or group alone is what a loss of these rows is."""
     torch.manual_seed(0)
-    loss = MoCo(queue=4, temperature=T, by="labels")
-    loss.setup(NAMES[:2], D, ("a", "b"))
+    loss = MoCo(queue=4, temperature=T, by=by)
+    loss.setup(NAMES[:2], D, ("a", "b") if by == "labels" else ("a", "b", "c"))
+    if by == "group":
+        loss.setup_groups(2)
     loss.double()
     d, labels = rows_of(False), torch.tensor([0, 1, 0, -1, 1])
     two = {name: d["z"][name] for name in NAMES[:2]}
@@ -367,11 +370,11 @@ def test_a_queue_for_each_label() -> None:
         alone.double().queues["image/1"].load_state_dict(loss.queues[f"image/1 {k}"].state_dict())
         part = {name: x[here] for name, x in two.items()}
         terms.append(alone(part, keys={n: x[here] for n, x in d["keys"].items()}, sample_id=d["sample_id"][here]))
-    value = loss(two, keys=d["keys"], sample_id=d["sample_id"], labels=labels)
+    value = loss(two, keys=d["keys"], sample_id=d["sample_id"], **{given: labels})
     torch.testing.assert_close(value, mean(terms))  # two rows of each
     assert [loss.queues[f"image/1 {k}"].ids.tolist() for k in range(2)] == [[0, 2, -1, -1], [1, 4, -1, -1]]
-    assert loss.requires() >= {"labels"}
-    with pytest.raises(ValueError, match="by is 'labels', but the batch has no labels"):
+    assert loss.requires() & {"labels", "groups"} == {given}
+    with pytest.raises(ValueError, match=f"by is '{by}', but the batch has no {given}"):
         loss(two, keys=d["keys"], sample_id=d["sample_id"])
 
 

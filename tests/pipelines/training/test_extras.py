@@ -11,7 +11,8 @@ from torch import Tensor
 
 from clx.losses.base import LOSSES, Embeddings, Loss, Steps, register
 from clx.losses.extras import EXTRAS
-from clx.pipelines.config.schema import Config, Term, Train
+from clx.pipelines.config.schema import Config, Term
+from clx.pipelines.config.schema import Second as Settings
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder
 from clx.pipelines.system.errors import BadInput, ClxWarning
@@ -44,6 +45,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
             present: dict[str, Tensor],
             sample_id: Tensor,
             repeats: Tensor | None,
+            groups: Tensor | None,
             weights: Tensor,
             negatives: Embeddings | None,
             contents: dict[str, Tensor] | None,
@@ -71,7 +73,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
     learner, batch = trainer.learner, next(trainer.batches())
     learner.needs, learner.model.inner = objective.needs(), {"series": ["steps", "states"]}
     learner.decoded = trainer.run.modalities
-    learner.second = copy_of(learner.model, learner.settings)
+    learner.second = copy_of(learner.model)
     batch.label_sets = torch.eye(16)  # a column holds single labels or sets, never both
     learner.contrast(batch, learner.model, objective, 0, progress=0.25)
     assert given["head"](torch.zeros(3, 16)).shape == (3, 1)
@@ -82,7 +84,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
         "labels": (16,), "sample_id": (16,), "weights": (16,)}  # fmt: skip
     assert given["targets"].tolist() == [[k / 2] for k in given["sample_id"].tolist()]
     assert given["labels"].tolist() == [k % 2 for k in given["sample_id"].tolist()]
-    assert given["repeats"] is given["levels"] is None
+    assert given["repeats"] is given["groups"] is given["levels"] is None
     assert given["predictions"].shape == (16, 1)
     assert {name: tuple(rows.shape) for name, rows in given["keys"].items()} == {
         "series/0": (16, 16), "series/1": (16, 16)}  # fmt: skip
@@ -93,9 +95,9 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
     assert isinstance(given["generator"], torch.Generator)
 
 
-def copy_of(model: Embedder, settings: Train) -> Second:
+def copy_of(model: Embedder) -> Second:
     """A second model that is the model as it was."""
-    return Second(copy.deepcopy(model), ["series"], settings.model_copy(update={"momentum": 0.9}), {})  # type: ignore
+    return Second(copy.deepcopy(model), ["series"], Settings(momentum=0.9), {})
 
 
 def test_a_name_that_nobody_provides_is_an_error_at_registration() -> None:

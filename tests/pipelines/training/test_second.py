@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from clx.pipelines.config.schema import Config
+from clx.pipelines.data.splits import load_splits
 from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.training.dry_run import dry_run
+from clx.pipelines.training.rows import validation_rows
 from clx.pipelines.training.step import Learner
 from clx.pipelines.use.export import export
 from configs import OPEN_CLIP, small
@@ -60,6 +62,56 @@ def test_a_copy_follows_the_weights_and_counts_its_own_norms(tmp_path: Path) -> 
     head = "towers.image.head.1.running_mean"
     assert int(second.module.get_buffer("towers.image.head.1.num_batches_tracked")) == 8  # two views, four steps
     assert not torch.equal(second.module.get_buffer(head), learner.model.get_buffer(head))
+
+
+def test_norms_by_running_statistics_tell_no_key_of_other_rows(tmp_path: Path) -> None:
+    """CCP's asymmetric batch norm: queries by the batch, keys by what the model has counted so far."""
+    trainer = trainer_of(config(MOCO, {"momentum": 0.9, "norms": "running"}), tmp_path)
+    learner, second = trainer.learner, trainer.learner.second
+    assert second is not None
+    for batch in trainer.batches():
+        step(learner, batch)
+    model, copied = dict(learner.model.named_buffers()), dict(second.module.named_buffers())
+    counted = [name for name in copied if "running" in name]
+    assert len(counted) >= 4
+    assert all(torch.equal(copied[name], model[name]) for name in counted)
+    alone = {view: {key: rows[:3] for key, rows in each.items()} for view, each in batch.inputs.items()}
+    keys = second(batch.inputs, batch.present, training=True)
+    few = second(alone, {view: rows[:3] for view, rows in batch.present.items()}, training=True)
+    assert second.module.training
+    for name in keys:
+        torch.testing.assert_close(few[name], keys[name][:3])
+    with pytest.raises(BadInput, match=r"train.second.norms: running, but no tower has batch norms; heads have them"):
+        trainer_of(
+            config(second={"momentum": 0.9, "norms": "running"}, image={"norm": "group", "head": "linear"}), tmp_path
+        )
+
+
+def test_a_queue_for_each_value_of_a_column(tmp_path: Path) -> None:
+    raw = config(MOCO | {"by": "group"}).model_dump(mode="json")
+    table = tmp_path / "rows.csv"
+    lines = [
+        f"{k % 5},{k * 2},{k % 3},{'abc'[k % 3] if k % 7 else ''},{'train' if k < 48 else 'val'}" for k in range(64)
+    ]
+    table.write_text("\n".join(["x,y,kind,site,split", *lines]).replace("2,124,2,c", "2,124,2,z"))
+    raw |= {
+        "data": {"train": str(table), "group": "site"},
+        "modalities": {"table": {"columns": ["x", "y"], "views": 2}},
+    }
+    trainer = trainer_of(Config.model_validate(raw), tmp_path / "run")
+    moco: Any = trainer.learner.objective.losses[0]
+    assert sorted(moco.queues) == [f"table/{v} {k}" for v in (0, 1) for k in (0, 1, 2)]
+    batch = next(trainer.batches())
+    assert batch.groups is not None
+    assert batch.groups.tolist() == [k % 3 if k % 7 else -1 for k in batch.sample_id.tolist()]
+    step(trainer.learner, batch)
+    held = [{k % 3 for k in moco.queues[f"table/0 {g}"].ids.tolist() if k >= 0} for g in range(3)]
+    assert held == [{0}, {1}, {2}]
+    val = validation_rows(trainer.run, load_splits(trainer.run.config.data, 0)["val"])
+    assert val.groups is not None
+    assert val.groups.tolist() == [-1 if k in (49, 56, 62, 63) else k % 3 for k in range(48, 64)]
+    with pytest.raises(BadInput, match="data.group = 'site', but no term looks at groups of rows: moco does"):
+        trainer_of(Config.model_validate(raw | {"objective": "byol"}), tmp_path / "other")
 
 
 def test_keys_are_those_of_the_model_itself_where_nothing_has_moved(tmp_path: Path) -> None:
@@ -267,7 +319,8 @@ def test_options_of_moco_are_read_from_a_config(tmp_path: Path) -> None:
         ({"mix": {"tops": 8}}, r"objective \(moco\): unknown key 'mix.tops' \(did you mean 'top'\?\)"),
         ({"mix": {"top": 0}}, r"mix.top = 0: should be greater than or equal to 1"),
         ({"mix": {"top": 81}}, r"mix.top = 81, but the queue has 80 rows"),
-        ({"by": "lang"}, r"by = 'lang': should be 'labels'"),
+        ({"by": "lang"}, r"by = 'lang': should be 'labels' or 'group'"),
+        ({"by": "group"}, r"loss 'moco' needs groups of rows: set data.group to a column of digits train .*label"),
     ):
         with pytest.raises(BadInput, match=said):
             trainer_of(config(MOCO | wrong), tmp_path)
