@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +29,14 @@ def sweep(
     trials: Annotated[
         int | None, typer.Option(min=1, help="Only so many combinations, drawn at random (random search).")
     ] = None,
+    search: Annotated[
+        Literal["grid", "random", "halving"] | None,
+        typer.Option(help="Every combination, --trials of them, or only the best for long [default: grid, or random]."),
+    ] = None,
+    factor: Annotated[
+        int | None,
+        typer.Option(min=2, help="Of --search halving: each rung keeps one in so many settings [default: 3]."),
+    ] = None,
     draw: Annotated[int | None, typer.Option(min=0, help="Which combinations --trials draws [default: 0].")] = None,
     settings: options.Settings = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder [default: runs/sweep-NAME].")] = None,
@@ -46,7 +54,8 @@ def sweep(
     failed run does not stop the others (exit 1 at the end). A config file may describe the sweep itself, in a
     section `sweep:` with `grid:` (keys with values, or named variants of several settings), `seeds:`, `set:`,
     `metric:`, `trials:` and `base:`. --trials N is a random search: more trials of the same --draw keep those of
-    fewer. Examples:
+    fewer. --search halving trains all for a few steps, and for --factor times as many only the best by the first
+    --metric on val rows, and so on; what goes on is trained as if alone. Examples:
 
     clx sweep digits --grid train.lr=1e-3,4e-3 objective.temperature=0.05,0.1 --seeds 0-2
 
@@ -54,11 +63,14 @@ def sweep(
 
     clx sweep digits --grid train.lr=3e-4,1e-3,3e-3 objective.temperature=0.05,0.1,0.2 --trials 4
 
+    clx sweep digits --grid train.lr=3e-4,1e-3,3e-3 train.warmup=0,0.1,0.3 --search halving --metric zeroshot.image.top1
+
     clx sweep methods.yaml --shard 3/16 -o /shared/methods
 
     clx sweep methods.yaml --jobs 4 --metric retrieval.*.R@1 --json | jq -c '.table[]'
     """
     from clx.pipelines.experiments import sweep as pipeline
+    from clx.pipelines.experiments.sweep_file import SweepFile
     from clx.pipelines.experiments.sweep_grid import points, read_plan
     from clx.pipelines.experiments.sweep_shards import share
     from clx.pipelines.system.errors import BadInput
@@ -69,30 +81,40 @@ def sweep(
         raise BadInput(f"name one recipe or file to start from, and axes as key=value,value; got {' '.join(given)}")
     axes = [*grid, *(text for text in given if "=" in text)]
     refuse_two_lengths([*axes, *settings])
-    search = {key: value for key, value in (("trials", trials), ("draw", draw)) if value is not None}
-    plan, base = read_plan(sources[0], axes, seeds, search)
+    given_search = {"trials": trials, "draw": draw, "search": search, "factor": factor}
+    plan, base = read_plan(sources[0], axes, seeds, {k: v for k, v in given_search.items() if v is not None})
     if draw is not None and plan.trials is None:
         raise BadInput("--draw says which combinations --trials draws: give that too")
+    if factor is not None and plan.search != "halving":
+        raise BadInput("--factor is how --search halving goes on: give that too")
     grid_points = points(plan, base, settings)
     folder = out or Path("runs") / f"sweep-{Path(sources[0]).stem}"
     metrics = metric or plan.metric
     part, told = shard_of(shard, "trains a share of the runs in each")
+    if part is not None and plan.search == "halving":
+        raise BadInput("--search halving compares all runs, which shards do not see: leave out --shard, or give --jobs")
+    halving = pipeline.halved(grid_points, plan.factor, metrics) if plan.search == "halving" else None
     if told or shard == "env":
         note(told or f"shard {part}")
     if dry_run:
-        pipeline.due(grid_points, folder, metrics, part, retry_failed=retry_failed, overwrite=overwrite)
+        pipeline.due(
+            grid_points, folder, metrics, part, retry_failed=retry_failed, overwrite=overwrite, halving=halving
+        )
+        for line in halving.told() if halving else ():
+            note(line)
         mine = pipeline.rows(share(grid_points, part), folder)
         show_rows([{"run": row["run"], "state": row["state"]} for row in mine], json)
         return
 
     failed = pipeline.sweep(
         grid_points, folder, partial(execute, jobs=jobs), note, metrics, part,
-        retry_failed=retry_failed, overwrite=overwrite,
+        retry_failed=retry_failed, overwrite=overwrite, halving=halving,
     )  # fmt: skip
     rows = pipeline.rows(grid_points, folder, metrics)
     table = pipeline.table(rows, list(grid_points[0].shown))
+    told_rungs = {"halving": SweepFile.open(folder).halving} if halving else {}
     if json:
-        emit_json({"schema": pipeline.SCHEMA, "folder": str(folder), "runs": rows, "table": table})
+        emit_json({"schema": pipeline.SCHEMA, "folder": str(folder), "runs": rows, "table": table} | told_rungs)
     else:
         show_rows(table, False)
     if failed:

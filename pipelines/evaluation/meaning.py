@@ -63,3 +63,9 @@ MEANING: dict[str, str] = {
     "unknown_words": "names in the file that the input knows no row of; what needs them is left out",
     "skipped": "analogies that are left out, since a word of theirs is not known",
 }
+
+LOW_IS_GOOD = frozenset(
+    {"val_loss", "log_loss", "ECE", "median_rank", "forgetting", "mae", "mse", "rmse", "gm", "alignment", "uniformity"}
+    | {"modality_gap", "hubness"}
+)
+"""Figures of which the lower of two is the better one."""

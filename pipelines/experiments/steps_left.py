@@ -9,12 +9,12 @@ from clx.pipelines.system.signals import Signals
 from clx.pipelines.training.trainer import Trainer
 
 
-def steps_left(trainer: Trainer, progress: Progress) -> float:
+def steps_left(trainer: Trainer, progress: Progress, until: int | None = None) -> float:
     """All steps that are left; rows per second. What was learned is saved when the data end the run."""
     begun, skipping = trainer.step, trainer.run.config.data.on_bad_row == "skip"
     try:
         with Signals().watched() as signals, explain_out_of_memory(partial(short_of_memory, trainer)):
-            return trainer.loop(progress, signals)
+            return trainer.loop(progress, signals, until)
     except (BadInput, Lost) as error:
         hint = "" if skipping or isinstance(error, Lost) else " (-s data.on_bad_row=skip trains without such rows)"
         if trainer.step == begun and trainer.saving.step < 0:

@@ -8,32 +8,32 @@ killed goes on where it was.
 import fnmatch
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clx.pipelines.config.upgrade import FORMAT, upgrade
+from clx.pipelines.experiments.sweep_file import SCHEMA as SCHEMA
+from clx.pipelines.experiments.sweep_file import SweepFile, asked
 from clx.pipelines.experiments.sweep_grid import Point
-from clx.pipelines.experiments.sweep_shards import MANIFEST, home, notes, share, taken
-from clx.pipelines.runs.listing import best_loss, figure, figures, flat, headline, mean_and_deviation, read_results
-from clx.pipelines.runs.state import read, state_of
-from clx.pipelines.system.durable_files import is_used, write_text
+from clx.pipelines.experiments.sweep_halving import Halving, halving_of, said_of
+from clx.pipelines.experiments.sweep_shards import share, taken
+from clx.pipelines.runs.listing import best_loss, figure, figures, headline, mean_and_deviation, read_results
 from clx.pipelines.system.errors import BadInput, Stopped, nearest
 from clx.pipelines.system.shard import Shard
+from clx.pipelines.training.schedule import Plan, plan
 
-SCHEMA = 1
 
-
-def ready(todo: Sequence[Point]) -> None:
-    """Check every run against its data before the first begins. Raises `BadInput` that names the run."""
+def ready(todo: Sequence[Point]) -> dict[str, tuple[Plan, bool]]:
+    """Check every run against its data before the first begins; how long each is, and whether it has val rows. Raises
+    `BadInput` that names the run."""
     from clx.pipelines.data.shared_content import inputs_of
     from clx.pipelines.data.splits import load_splits
     from clx.pipelines.model.build import checked, class_names
     from clx.pipelines.model.checks import try_objective
     from clx.pipelines.system.devices import pick_device
-    from clx.pipelines.training.schedule import plan
 
     opened: dict[str, Any] = {}
+    plans: dict[str, tuple[Plan, bool]] = {}
     for point in todo:
         config = point.config
         try:
@@ -45,10 +45,16 @@ def ready(todo: Sequence[Point]) -> None:
                 opened[key] = load_splits(config.data, config.train.seed, inputs=inputs)
             splits = opened[key]
             config, modalities, losses = checked(config, splits)
-            plan(config, len(splits["train"]))
+            plans[point.name] = plan(config, len(splits["train"])), "val" in splits
             try_objective(config, modalities, losses, class_names(config, splits["train"]))
         except BadInput as error:
             raise BadInput(f"run {point.name}: {error}") from None
+    return plans
+
+
+def halved(found: Sequence[Point], factor: int, metrics: Sequence[str]) -> Halving:
+    """A search by halving among some runs, by the first of `metrics`. Raises `BadInput`."""
+    return halving_of(found, ready(found), factor, metrics[0] if metrics else None)
 
 
 def wrong_metrics(metrics: Iterable[str], found: Sequence[Point], folder: Path) -> Iterator[str]:
@@ -67,75 +73,6 @@ def wrong_metrics(metrics: Iterable[str], found: Sequence[Point], folder: Path) 
             yield f"--metric {metric}: no run has such a figure{nearest(metric, of_task[0])}"
 
 
-@dataclass
-class SweepFile:
-    """`sweep.json`: the settings that each run of the folder was asked for with, and which ones failed.
-
-    It knows what every shard noted, and writes what `shard` has to.
-    """
-
-    folder: Path
-    asked: dict[str, dict[str, Any]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    shard: Shard | None = None
-
-    @classmethod
-    def open(cls, folder: Path, shard: Shard | None = None) -> "SweepFile":
-        """What is noted of a folder. Raises `BadInput` when the folder is something else."""
-        file = cls(folder, shard=shard)
-        if folder.exists() and (not folder.is_dir() or is_used(folder)):
-            if not any((folder / name).exists() for name in ("sweep.json", MANIFEST)):
-                raise BadInput(f"{folder} exists and is no sweep: choose another folder with --out")
-            for path in filter(Path.exists, notes(folder)):
-                file._read(path)
-        return file
-
-    def _read(self, path: Path) -> None:
-        """Add what one file notes."""
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if told["schema"] != SCHEMA:
-                raise BadInput(f"{path} was written by another version of clx")
-            saved = {name: upgrade(config, str(path)) for name, config in dict(told["asked"]).items()}
-            failed = {name: error for name, error in self.failed.items() if name not in saved}
-            self.asked, self.failed = self.asked | saved, failed | dict(told["failed"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, BadInput):
-                raise
-            raise BadInput(f"{path} cannot be read ({error}): choose another --out") from None
-
-    def write(self, mine: Sequence[Point] = ()) -> None:
-        """Note what is known of the runs `mine`; without a shard, of all."""
-        names = {point.name for point in mine} if self.shard else self.asked.keys() | self.failed.keys()
-        saved = {name: {"format": FORMAT} | config for name, config in self.asked.items() if name in names}
-        failed = {name: error for name, error in self.failed.items() if name in names}
-        told = {"schema": SCHEMA, "asked": saved, "failed": failed}
-        write_text(home(self.folder, self.shard) / "sweep.json", json.dumps(told, ensure_ascii=False, indent=1))
-
-    def changed(self, point: Point) -> str | None:
-        """The first setting in which a run differs from the one of its name that was asked for before."""
-        if point.name not in self.asked:
-            return None
-        old, new = flat(self.asked[point.name]), flat(asked(point))
-        keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
-        return f"{keys[0]} was {old.get(keys[0])} and is {new.get(keys[0])}" if keys else None
-
-    def outcome(self, point: Point) -> str:
-        """`finished`, `failed`, `running`, `interrupted` or `new`."""
-        if point.name in self.failed:
-            return "failed"
-        out = self.folder / point.name
-        if not read(out):
-            return "new"
-        state = state_of(out)
-        return "interrupted" if state == "failed" else state  # the sweep ended before it could note the failure
-
-
-def asked(point: Point) -> dict[str, Any]:
-    """What a run's config says beyond the defaults, which another version of clx may have others of."""
-    return point.config.model_dump(mode="json", exclude_unset=True)
-
-
 Outcome = tuple[str, str | None]
 """Name of a run with the error that it ended with."""
 
@@ -148,7 +85,8 @@ def due(
     *,
     retry_failed: bool,
     overwrite: bool,
-) -> tuple["SweepFile", list[Point], set[str]]:
+    halving: Halving | None = None,
+) -> tuple[SweepFile, list[Point], set[str]]:
     """The file of a sweep, its runs (those of a shard) that are to be executed, and the names of those that start anew.
 
     Raises `BadInput` when one of them cannot start, or none can have one of `metrics`.
@@ -168,24 +106,39 @@ def due(
             file.failed.pop(point.name, None)
     retried = {name for name in file.failed if retry_failed}
     todo = [p for p in mine if p.name in anew | retried or file.outcome(p) not in ("finished", "failed")]
-    if todo:
+    if halving is not None:
+        _same_search(file, halving, overwrite, bool(anew))
+    elif todo:
         ready(todo)
     return file, todo, anew
+
+
+def _same_search(file: SweepFile, halving: Halving, overwrite: bool, anew: bool) -> None:
+    """Forget what was decided of runs that begin anew. Raises `BadInput` where it was another search's."""
+    known, now = file.halving.get("settings"), halving.settings()
+    if known not in (None, now) and not overwrite:
+        raise BadInput(
+            f"{file.folder} was halved otherwise (its factor, its runs or its metric): choose another folder with "
+            "--out, or decide anew with --overwrite"
+        )
+    if known != now or anew:
+        file.halving = {"settings": now, "rungs": []}
 
 
 def sweep(
     found: Sequence[Point],
     folder: Path,
-    execute: Callable[[Sequence[tuple[Point, bool]], Path], Iterable[Outcome]],
+    execute: "Execute",
     say: Callable[[str], None],
     metrics: Sequence[str] = (),
     shard: Shard | None = None,
     *,
     retry_failed: bool = False,
     overwrite: bool = False,
+    halving: Halving | None = None,
 ) -> list[str]:
     """Execute the runs that are not finished, of a shard its own, and return the names of those of them that failed,
-    now or before.
+    now or before. With `halving` each goes as far as that decides.
 
     `execute` takes runs, each with whether it starts anew, and yields how they ended. Raises `BadInput`
     before the first run when one cannot start or none can have one of `metrics`, `Stopped` after a signal.
@@ -193,33 +146,85 @@ def sweep(
     from clx.pipelines.runs.folder import clear
 
     mine = share(found, shard)
-    file, todo, anew = due(found, folder, metrics, shard, retry_failed=retry_failed, overwrite=overwrite)
+    file, todo, anew = due(
+        found, folder, metrics, shard, retry_failed=retry_failed, overwrite=overwrite, halving=halving
+    )
     for point in todo:
         file.failed.pop(point.name, None)
         file.asked[point.name] = asked(point)
+    work = Work(file, found, mine, anew, execute, say, set(metrics))
     with taken(folder, shard, found):
         for name in anew:  # killed before its turn, it must not pass for a run of the new settings
             clear(folder / name, marked=True)
         file.write(mine)
-        done = len(mine) - len(todo)
-        unsure = set(metrics)
-        if done and todo:
-            say(f"{done} of {len(mine)} runs are done already")
-        try:
-            for name, error in execute([(point, point.name in anew) for point in todo], folder):
-                done += 1
-                if error is not None:
-                    file.failed[name] = error
-                    file.write(mine)
-                say(f"{done} of {len(mine)}: {name} {'finished' if error is None else f'failed: {error}'}")
-                if unsure and error is None:  # the first figures tell whether there are such
-                    for wrong in wrong_metrics(unsure, found, folder):
-                        say(f"warning: {wrong}")
-                    unsure.clear()
-        except Stopped as stopped:
-            told = f"stopped with {done} of {len(mine)} runs done; the same command goes on"
-            raise Stopped(told, stopped.exit_code) from None
+        if halving is not None:
+            in_rungs(work, halving, todo)
+        else:
+            if len(mine) > len(todo) and todo:
+                say(f"{len(mine) - len(todo)} of {len(mine)} runs are done already")
+            work.carry_out(todo)
     return [point.name for point in mine if point.name in file.failed]
+
+
+Execute = Callable[[Sequence[tuple[Point, bool]], Path], Iterable[Outcome]]
+
+
+@dataclass
+class Work:
+    """Runs of a sweep that are executed, and what is noted and said of them."""
+
+    file: SweepFile
+    found: Sequence[Point]
+    mine: Sequence[Point]
+    anew: set[str]
+    execute: Execute
+    say: Callable[[str], None]
+    unsure: set[str]
+    """Metrics of which nobody knows yet whether the runs have them."""
+
+    def carry_out(self, todo: Sequence[Point]) -> None:
+        """Execute some runs; of others, which were done before, nothing is said. Raises `Stopped` after a signal."""
+        count, until = len(self.mine), {point.name: point.until for point in todo}
+        done = count - len(todo) if not any(until.values()) else 0
+        count = count if not any(until.values()) else len(todo)
+        try:
+            for name, error in self.execute([(point, point.name in self.anew) for point in todo], self.file.folder):
+                done += 1
+                self.anew.discard(name)
+                if error is not None:
+                    self.file.failed[name] = error
+                    self.file.write(self.mine)
+                ended = "finished" if until[name] is None else f"is at step {until[name]}"
+                self.say(f"{done} of {count}: {name} {ended if error is None else f'failed: {error}'}")
+                if (
+                    self.unsure and error is None and until[name] is None
+                ):  # the first figures tell whether there are such
+                    for wrong in wrong_metrics(self.unsure, self.found, self.file.folder):
+                        self.say(f"warning: {wrong}")
+                    self.unsure.clear()
+        except Stopped as stopped:
+            told = f"stopped with {done} of {count} runs done; the same command goes on"
+            raise Stopped(told, stopped.exit_code) from None
+
+
+def in_rungs(work: Work, halving: Halving, todo: Sequence[Point]) -> None:
+    """Execute rung after rung; what one has decided stands. Says which settings stop, and by which figures."""
+    file, open_ones = work.file, {point.name for point in todo}
+    alive, rungs = halving.groups, file.halving["rungs"]
+    for number, line in enumerate(halving.told()):
+        if number < len(rungs):
+            halving.metric = rungs[number]["metric"]
+        else:
+            work.say(line)
+            points = halving.rung(number, alive)
+            work.carry_out([p for p in points if p.name in open_ones and p.name not in file.failed])
+            if number == len(halving.steps):
+                return
+            rungs.append(halving.decide(number, alive, file.folder))
+            file.write(work.mine)
+            for told in said_of(rungs[number]):
+                work.say(told)
+        alive = [group for group in alive if group[0].name not in rungs[number]["stopped"]]
 
 
 def rows(found: Sequence[Point], folder: Path, metrics: Sequence[str] = ()) -> list[dict[str, Any]]:

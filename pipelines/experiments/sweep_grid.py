@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -58,6 +58,11 @@ class Plan(Section):
     """So many combinations, drawn at random with `draw`, instead of all; each has all seeds. More trials keep those of
     fewer, so that a search can be made longer."""
     draw: Annotated[int, Field(ge=0)] = 0
+    search: Literal["grid", "random", "halving"] | None = None
+    """Which combinations are trained, and how far: `grid` all; `random` as many as `trials`; `halving` all of these, or
+    `trials` of them, of which only the best by the first `metric` on val rows go beyond a few steps."""
+    factor: Annotated[int, Field(ge=2)] = 3
+    """Of `halving`: a rung has so many times the steps of the one before, and its settings by so many."""
     metric: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
     """Columns of the table: `val_loss`, or paths in the evaluation."""
 
@@ -71,6 +76,10 @@ class Point:
     shown: dict[str, Any]
     """What sets it apart: a value or variant by axis."""
     config: Config = field(repr=False)
+    until: int | None = None
+    """The step at which it pauses; it goes to its end when None."""
+    tasks: tuple[str, ...] = ()
+    """What it is then evaluated by, on val rows."""
 
 
 def values_of(text: str) -> list[Any]:
@@ -96,10 +105,10 @@ def grid_of(settings: Iterable[str]) -> Grid:
 
 
 def read_plan(
-    source: str, grid: Sequence[str] = (), seeds: str | None = None, search: Mapping[str, int] | None = None
+    source: str, grid: Sequence[str] = (), seeds: str | None = None, search: Mapping[str, Any] | None = None
 ) -> tuple[Plan, dict[str, Any]]:
     """The sweep of a file's section `sweep` with what the command line adds, and the config it starts from; `search` is
-    `trials` and `draw`, where they are given there."""
+    `search`, `trials`, `draw` and `factor`, where they are given there."""
     raw = read_source(source)
     section = raw.pop("sweep", None)
     plan = parse(Plan, section or {}, f"{source}, sweep")
@@ -116,6 +125,10 @@ def read_plan(
         if other.keys() != grids[0].keys():
             raise BadInput(f"{source}: grids that are joined have the same axes: {_named(grids[0])}; {_named(other)}")
     plan = plan.model_copy(update={"grid": grids, "seeds": drawn, **(search or {})})
+    if plan.search == "random" and plan.trials is None:
+        raise BadInput("--search random draws combinations: say with --trials how many")
+    if plan.search == "grid" and plan.trials is not None:
+        raise BadInput("--search grid trains every combination: leave out --trials, or say --search random")
     if plan.base is not None:
         if raw:
             raise BadInput(

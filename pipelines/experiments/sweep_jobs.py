@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clx.pipelines.config.schema import Config
+from clx.pipelines.evaluation.evaluate import evaluate_run
 from clx.pipelines.experiments.sweep_grid import Point
 from clx.pipelines.experiments.train import train
-from clx.pipelines.runs.folder import begun, read_config
+from clx.pipelines.runs import state
+from clx.pipelines.runs.folder import begun, checkpoints, read_config
 from clx.pipelines.system.durable_files import is_locked
-from clx.pipelines.system.errors import Stopped
+from clx.pipelines.system.errors import Paused, Stopped
 from clx.pipelines.system.progress import Progress, Silent
 from clx.pipelines.system.signals import raise_stopped
 
@@ -37,6 +39,9 @@ class Job(NamedTuple):
     out: Path
     anew: bool
     """Replace what is there, instead of going on with it."""
+    until: int | None = None
+    """The step at which it pauses, to be evaluated by `tasks` on val rows."""
+    tasks: tuple[str, ...] = ()
 
 
 def execute(job: Job, progress: Progress) -> str | None:
@@ -45,10 +50,16 @@ def execute(job: Job, progress: Progress) -> str | None:
     while is_locked(job.out) and time.monotonic() - waited < PATIENCE:
         time.sleep(0.2)
     try:
-        if not job.anew and (begun(job.out)):
-            train(read_config(job.out), job.out, progress, resume=True)
-        else:
-            train(job.config, job.out, progress, overwrite=True)
+        with suppress(Paused):
+            if not job.anew and begun(job.out):
+                if job.until is None or not came_to(job.out, job.until):
+                    train(read_config(job.out), job.out, progress, resume=True, until=job.until)
+            else:
+                train(job.config, job.out, progress, overwrite=True, until=job.until)
+        if job.tasks:
+            evaluate_run(
+                job.out, job.tasks, split="val", checkpoint="last", device=job.config.train.device, say=progress.say
+            )
     except Exception as error:  # one run's failure is no reason to leave out the others
         if os.environ.get("CLX_DEBUG"):
             raise
@@ -56,6 +67,12 @@ def execute(job: Job, progress: Progress) -> str | None:
     finally:
         gc.collect()  # models hold cycles, and the next run wants the memory
     return None
+
+
+def came_to(out: Path, step: int) -> bool:
+    """Whether a run has done so many steps, or has ended before."""
+    found = checkpoints(out)
+    return state.recorded_state(out) == "finished" or (bool(found) and found[-1].step >= step)
 
 
 def one_by_one(jobs: Sequence[Job], progress: Progress) -> Iterator[tuple[str, str | None]]:
@@ -177,4 +194,4 @@ def _end(workers: Iterable[Worker]) -> None:
 
 def jobs_of(todo: Iterable[tuple[Point, bool]], folder: Path) -> list[Job]:
     """Points of a sweep as jobs."""
-    return [Job(point.name, point.config, folder / point.name, anew) for point, anew in todo]
+    return [Job(point.name, point.config, folder / point.name, anew, point.until, point.tasks) for point, anew in todo]

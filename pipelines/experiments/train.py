@@ -56,20 +56,23 @@ def train(
     overwrite: bool = False,
     group: Group | None = None,
     profile: bool = False,
+    until: int | None = None,
 ) -> dict[str, Any]:
     """Train a config into the folder `out`, evaluate the result and return that with the speed.
 
     With `resume`, `config` is the run's own, but for its `CHANGEABLE` keys (see `relengthened`), and training
     continues after its last whole checkpoint. With `group`, this process is one of several that train together, all
     called alike, and rank 0 alone writes and has figures. With `profile`, where the time of the first steps went is in
-    the result and in the file `profile.json` of the folder; of several stages, of the steps of the last.
+    the result and in the file `profile.json` of the folder; of several stages, of the steps of the last. With `until`,
+    the run pauses after that step, of the last stage: it is saved, not evaluated, and can be resumed.
 
     Raises `BadInput` before anything is written when the config does not fit the data or another process trains there,
-    `Refused` when too many steps were non-finite, `Failed` when the disk is full, `Stopped` after a signal.
+    `Refused` when too many steps were non-finite, `Failed` when the disk is full, `Stopped` after a signal, `Paused`
+    at `until`.
     """
     if profile:
         with measured(Phases()) as phases:
-            summary = train(config, out, progress, resume=resume, overwrite=overwrite, group=group)
+            summary = train(config, out, progress, resume=resume, overwrite=overwrite, group=group, until=until)
         summary["profile"] = phases.figures()
         if writes(group):
             write_text(out / PROFILE, json.dumps(finite(summary["profile"])))
@@ -89,13 +92,19 @@ def train(
             said = "what gives access in this URL is kept in the run's config.yaml, for eval and --resume"
             warn(f"{secret}: {said}", ClxWarning, stacklevel=2)
     if resume and (not config.stages or checkpoint.checkpoints(out)):  # else the last of its stages is not begun
-        return go_on(config, splits, out, progress, group)
+        return go_on(config, splits, out, progress, group, until)
     begin = in_stages if any(stage.run is None for stage in config.stages[:-1]) else begin_anew
-    return begin(config, splits, out, progress, None if resume else partial(claimed, out, overwrite), group)
+    return begin(config, splits, out, progress, None if resume else partial(claimed, out, overwrite), group, until)
 
 
 def begin_anew(
-    config: Config, splits: dict[str, Manifest], out: Path, progress: Progress, claim: Claim, group: Group | None
+    config: Config,
+    splits: dict[str, Manifest],
+    out: Path,
+    progress: Progress,
+    claim: Claim,
+    group: Group | None,
+    until: int | None,
 ) -> dict[str, Any]:
     """A run from its first step, on new towers or on those of an earlier run."""
     planned = plan(config, len(splits["train"]))
@@ -108,11 +117,17 @@ def begin_anew(
     say_understood(run, splits, progress)
     trainer = Trainer(run, splits, planned, out, group)
     with held(out, run, planned.steps, claim, group):
-        return finish(trainer, splits, progress)
+        return finish(trainer, splits, progress, until)
 
 
 def in_stages(
-    config: Config, splits: dict[str, Manifest], out: Path, progress: Progress, claim: Claim, group: Group | None
+    config: Config,
+    splits: dict[str, Manifest],
+    out: Path,
+    progress: Progress,
+    claim: Claim,
+    group: Group | None,
+    until: int | None,
 ) -> dict[str, Any]:
     """The stages before the last in their folders, or what an earlier try left of them, and then the run itself.
 
@@ -129,7 +144,7 @@ def in_stages(
         run = take_over(config, splits, begun_with(config, out), progress.say)
         if writes(group):
             checkpoint.create(out, run)
-        return finish(Trainer(run, splits, planned, out, group), splits, progress)
+        return finish(Trainer(run, splits, planned, out, group), splits, progress, until)
 
 
 def say_understood(run: Run, splits: dict[str, Manifest], progress: Progress) -> None:
@@ -143,7 +158,12 @@ def say_understood(run: Run, splits: dict[str, Manifest], progress: Progress) ->
 
 
 def go_on(
-    config: Config, splits: dict[str, Manifest], out: Path, progress: Progress, group: Group | None
+    config: Config,
+    splits: dict[str, Manifest],
+    out: Path,
+    progress: Progress,
+    group: Group | None,
+    until: int | None,
 ) -> dict[str, Any]:
     """A run after its last whole checkpoint, perhaps of another length than it was."""
     config, longer = relengthened(config, out, len(splits["train"]))
@@ -171,7 +191,7 @@ def go_on(
         if group is not None:
             group.wait()  # until all have read what is written anew below
         if not writes(group):
-            return finish(trainer, splits, progress)
+            return finish(trainer, splits, progress, until)
         if longer:
             progress.say(longer)
             for name in (LAST, DRAWN):
@@ -179,7 +199,7 @@ def go_on(
         if changed:
             write_text(out / CONFIG, dump(config))
         with state.recorded(out, planned.steps, resume=True):
-            return finish(trainer, splits, progress)
+            return finish(trainer, splits, progress, until)
 
 
 def begun_with(config: Config, out: Path) -> Path:
@@ -206,8 +226,8 @@ def do_stage(config: Config, length: Plan, k: int, out: Path, progress: Progress
         raise Stopped(f"{str(stopped).partition(';')[0]} {hint}", stopped.exit_code) from None
 
 
-def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) -> dict[str, Any]:
-    """The steps that are left, and the evaluation."""
+def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress, until: int | None) -> dict[str, Any]:
+    """The steps that are left, and the evaluation. Raises `Paused` after step `until`."""
     config, out = trainer.run.config, trainer.out
     progress.say(describe(trainer))
     if trainer.settings.compile:
@@ -215,7 +235,7 @@ def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress) ->
     for line in [*guessed_lines(trainer.run.modalities), *cut_lines(splits["train"], trainer.run.modalities)]:
         progress.say(line)
     start, begun = time.monotonic(), trainer.step
-    speed = steps_left(trainer, progress)
+    speed = steps_left(trainer, progress, until)
     if trainer.writes and trainer.step > begun:
         state.note(out, rows_per_s=float(speed), **({} if trainer.plan.steps else {"steps": trainer.step}))
     if trainer.writes and write_remembered(out, trainer.learner.objective, splits["train"], config.data.label):

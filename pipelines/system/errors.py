@@ -36,6 +36,13 @@ class Stopped(BaseException):
         self.exit_code = exit_code
 
 
+class Paused(Stopped):
+    """The work came to a step at which it was told to wait, and can be resumed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, 0)
+
+
 NO_MEMORY = ("can't allocate memory", "out of memory", "_ALLOC_FAILED")
 
 

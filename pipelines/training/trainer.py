@@ -9,9 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clx.losses.base import Loss
 from clx.pipelines.batches.batch import Batch, ahead
-from clx.pipelines.batches.columns import column_of
 from clx.pipelines.batches.loader import Order, Rule
 from clx.pipelines.batches.meetings import meetings_of
 from clx.pipelines.data.manifest import Manifest
@@ -21,7 +19,7 @@ from clx.pipelines.model.checks import warn_of_idle_parts
 from clx.pipelines.runs.checkpoint import Checkpoint
 from clx.pipelines.runs.folder import BAD_ROWS
 from clx.pipelines.system.devices import fetched
-from clx.pipelines.system.errors import Refused, Stopped
+from clx.pipelines.system.errors import Paused, Refused, Stopped
 from clx.pipelines.system.phases import loop_begins, loop_ends, phase, turn_ends
 from clx.pipelines.system.process_group import Group
 from clx.pipelines.system.progress import Progress
@@ -29,6 +27,7 @@ from clx.pipelines.system.signals import Signals
 from clx.pipelines.training import nonfinite, resume
 from clx.pipelines.training.health import Health
 from clx.pipelines.training.logs import BadRows, Metrics
+from clx.pipelines.training.places import most_places
 from clx.pipelines.training.renewing import renewing
 from clx.pipelines.training.rows import keep_frozen_features, mixture_of, training_rows, validation_rows
 from clx.pipelines.training.saving import Saving
@@ -86,8 +85,9 @@ class Trainer:
         """Optimiser steps done."""
         return self.learner.step
 
-    def loop(self, progress: Progress, signals: Signals) -> float:
-        """All remaining steps; returns rows per second."""
+    def loop(self, progress: Progress, signals: Signals, until: int | None = None) -> float:
+        """All remaining steps; returns rows per second. Raises `Paused` after step `until`, where that is not the last,
+        which is saved and nothing else: resumed, the run is the one that it would have been."""
         self.say = progress.say
         self.learner.length.start()
         heard, signals = None if self.learner.ranks is None else signals, self.learner.hear(signals)
@@ -109,11 +109,14 @@ class Trainer:
             total = self.learner.length.expected(self.step)
             progress.step(self.step, total, loss=figures["loss"], rows_per_s=round(speed()))
             validated = self.due() and self.validate(signals) and self.val is not None
-            if validated or self.over or signals.stop or self.saving.due(self.step, signals, heard):
+            pause = self.step == until and not self.over
+            if validated or self.over or pause or signals.stop or self.saving.due(self.step, signals, heard):
                 self.save()
                 signals.save = False
             turn_ends()
             self.stop_if_asked(signals)
+            if pause:
+                raise Paused(f"paused at {self.learner.length.place(self.step)}")
         loop_ends()
         if self.stale:
             self.say(
@@ -278,23 +281,3 @@ class Trainer:
                 f"stopped at {self.learner.length.place(self.step)}; continue with clx train --resume {self.out}",
                 128 + signals.stop,
             )
-
-
-LOOKED_AT = 1000  # rows, evenly spread, whose texts are counted
-
-
-def most_places(run: Run, train: Manifest) -> int | None:
-    """How many places embeddings have to lie at where these are few: the classes, where a loss is given them or a
-    modality reads them, or the different texts of a text modality. None where nothing says."""
-    config, found = run.config, list[int]()
-    required = {name for loss in run.objective.losses if isinstance(loss, Loss) for name in loss.requires()}
-    classified = "labels" in required or ("predictions" in required and not config.data.target)
-    read = any(column_of(name, modality) == config.data.label for name, modality in run.modalities.items())
-    if config.data.label and (read or classified):
-        found.append(len(run.facts.classes))
-    rows = range(0, len(train), max(1, len(train) // LOOKED_AT))
-    for name, modality in run.modalities.items():
-        column = column_of(name, modality)
-        if modality.kind == "text" and isinstance(column, str):
-            found.append(len({str(train.cell(i, column)) for i in rows} - {"None"}))
-    return min(found, default=None)
