@@ -140,7 +140,6 @@ class Train(Section):
     """How many of the newest checkpoints stay, besides the best."""
     bad_steps: Annotated[int, Field(ge=0)] = 10
     """Steps with a non-finite loss or gradient that are skipped before the run stops."""
-    tensorboard: bool = False
     log_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []
     """Trackers that get the figures of each step besides `metrics.jsonl`. Which project, server and login follow from
     their own environment variables. One that fails while the run trains is left out with a warning."""
@@ -174,6 +173,10 @@ class Train(Section):
                 "accumulate",
                 "accumulate is gone: a step contrasts batch_size rows, and chunk: N encodes them N at a time with the "
                 "exact gradient",
+            )
+        if isinstance(raw, Mapping) and "tensorboard" in raw:
+            raise old_key(
+                "tensorboard", "tensorboard is gone: write log_to: [tensorboard] for true, and leave out false"
             )
         return raw
 

@@ -70,7 +70,18 @@ def upgrade(raw: Any, where: str) -> Any:
             raw["pretrain"] = stage | {"objective": _shared_4(stage["objective"])}
     if found < 6 and "pretrain" in raw:
         raw |= _stages_5(raw.pop("pretrain"))
+    for part in [raw, *(raw.get("stages") or [])]:
+        if isinstance(part, dict) and isinstance(train := part.get("train"), dict) and "tensorboard" in train:
+            part["train"] = _boards(train)
     return raw
+
+
+def _boards(train: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the loop with `log_to` in the place of a key that also asked for TensorBoard."""
+    asked = ["tensorboard"] if train["tensorboard"] is True else []
+    listed = list(dict.fromkeys([*asked, *(train.get("log_to") or [])]))
+    rest = {key: value for key, value in train.items() if key not in ("tensorboard", "log_to")}
+    return rest | ({"log_to": listed} if listed or "log_to" in train else {})
 
 
 def _stages_5(pretrain: Any) -> dict[str, Any]:

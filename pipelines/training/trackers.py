@@ -132,16 +132,14 @@ class Trackers:
 
 def asked(config: Config) -> Sequence[str]:
     """Names of the trackers, each once."""
-    board = ["tensorboard"] if config.train.tensorboard else []
-    return list(dict.fromkeys([*board, *config.train.log_to]))
+    return list(dict.fromkeys(config.train.log_to))
 
 
 def _imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(KINDS[name].module)
     except ImportError:
-        key = "train.tensorboard" if name == "tensorboard" else f"train.log_to: {name}"
-        raise BadInput(f"{key} needs a package that is not installed: {KINDS[name].install}") from None
+        raise BadInput(f"train.log_to: {name} needs a package that is not installed: {KINDS[name].install}") from None
 
 
 def names_in(out: Path) -> dict[str, str]:

@@ -63,7 +63,7 @@ class Opened:
 def config_of(out: Path, device: str | None) -> Config:
     """The config of a run, to run it in this process. Raises `BadInput` for what is no run folder."""
     config = checkpoint.read_config(out, flags={"train.device": device})
-    here = {"workers": 0, "compile": False, "shard": False, "tensorboard": False, "log_to": [], "patience": None}
+    here = {"workers": 0, "compile": False, "shard": False, "log_to": [], "patience": None}
     return config.model_copy(update={"train": config.train.model_copy(update=here)})
 
 

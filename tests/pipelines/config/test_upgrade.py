@@ -130,3 +130,15 @@ def test_batches_of_a_step_in_format_3_are_chunks_of_one() -> None:
     assert stages({"batch_size": 64, "accumulate": 4}, {"batch_size": 32})[1] == {"batch_size": 128, "chunk": 32}
     alone = {"batch_size": 64, "chunk": None, "chunk_statistics": "batch"}
     assert stages({"batch_size": 64, "accumulate": 4}, {"accumulate": 1}) == (four, alone)
+
+
+def test_a_board_is_one_of_the_trackers(tmp_path: Path) -> None:
+    old = {"tensorboard": True, "log_to": ["wandb"], "steps": 3}
+    stage = {"whole": True, "train": {"tensorboard": False, "steps": 2}}
+    read = upgrade(raw({"name": "clip"}, format=FORMAT, train=old, stages=[stage, {}]), "config")
+    assert read["train"] == {"log_to": ["tensorboard", "wandb"], "steps": 3}
+    assert read["stages"][0]["train"] == {"steps": 2}
+    path = tmp_path / "my.yaml"
+    path.write_text(yaml.safe_dump(raw({"name": "clip"}, train={"tensorboard": True})))
+    with pytest.raises(BadInput, match=r"tensorboard is gone: write log_to: \[tensorboard\]"):
+        load_config(str(path))

@@ -9,7 +9,7 @@ from configs import Make
 
 
 def test_tensorboard_and_dry_run(tmp_path: Path, make_config: Make, silent: Any) -> None:
-    config = make_config(eval=[], train__tensorboard=True, train__steps=2)
+    config = make_config(eval=[], train__log_to=["tensorboard"], train__steps=2)
     plan = dry_run(config)
     assert plan["steps"] == 2
     assert plan["rows"] == {"train": 240, "val": 50, "test": 100}
