@@ -68,6 +68,7 @@ def test_arrays_stand_beside_their_ids(clx: Any, digits_run: Path, files: Path, 
     assert sorted(path.name for path in tmp_path.glob("two*")) == ["two.ids.parquet", "two.image.npy", "two.text.npy"]
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_gives_the_same_file(
     clx: Any, commands: Path, digits_run: Path, files: Path, tmp_path: Path
 ) -> None:

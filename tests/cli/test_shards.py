@@ -61,6 +61,7 @@ def until(there: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_shards_killed_twice_give_the_rows_of_one_process(args: list[Any], whole: pa.Table, tmp_path: Path) -> None:
     out, draw = tmp_path / "parts", random.Random(0)
 

@@ -59,6 +59,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(bool((a[name] == b[name]).all()) for name in a)
 
 
+@pytest.mark.slow
 def test_killed_and_continued_equals_unbroken(clx: Callable[..., Any], base: Path) -> None:
     whole = clx(*ARGS, "-o", "whole", cwd=base)
     assert whole.returncode == 0, whole.stderr
