@@ -89,7 +89,7 @@ class Loss(nn.Module):
             if rows_of := extras.get(other):
                 extras[other] = {name: at_least_float32(rows) for name, rows in rows_of.items()}
         self.log.clear()
-        for other in ("steps", "attention"):
+        for other in ("steps", "attention", "masked"):
             if masked := extras.get(other):
                 extras[other] = {name: (at_least_float32(rows), mask) for name, (rows, mask) in masked.items()}
         z, device = {name: at_least_float32(rows) for name, rows in z.items()}, first.device.type
@@ -176,9 +176,9 @@ class Loss(nn.Module):
     def setup_groups(self, count: int) -> None:
         """Create what depends on how many groups `data.group` makes; after `setup`, where `groups` are required."""
 
-    def setup_decoders(self, widths: Mapping[str, int]) -> None:
-        """Create what depends on how many numbers `originals` has of each modality; once, after `setup`, of a loss that
-        asks for them."""
+    def setup_decoders(self, widths: Mapping[str, int], tokens: Mapping[str, int] | None = None) -> None:
+        """Create what depends on how many numbers `originals` has of each modality, or columns `masked`; once, after
+        `setup`, of a loss that asks for them. `tokens` has, of modalities of tokens, how many different there are."""
 
     def fuse(self, z: Embeddings, present: dict[str, Tensor]) -> Tensor:
         """One query `[B, D]` from several inputs of each item; its dot product with unit candidate rows is the score.

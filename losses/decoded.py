@@ -16,6 +16,7 @@ from clx.losses.primitives.edits import off_absent_items
 from clx.losses.primitives.functional import softplus, unit
 from clx.losses.primitives.masks import mean_where
 from clx.losses.primitives.streaming import gram
+from clx.losses.token_network import TokenNetwork, lengths_of, log_losses, tokens_in
 
 LOG_SCALES = (-6.0, 6.0)
 """Between which the log scale of a code is held."""
@@ -54,12 +55,15 @@ def latent_terms(
 class Decoding(Loss):
     """A loss with a decoder for each modality, of as many hidden `layers` as asked, each `hidden` wide.
 
-    Decoders belong to the loss, and are left out of what is exported. Embeddings of the width that `dims` asks for are
-    filled up with zeros.
+    Numbers are said by a perceptron, all at once; tokens of texts one after the other by a small transformer, which
+    knows those before. Decoders belong to the loss, and are left out of what is exported. Embeddings of the width that
+    `dims` asks for are filled up with zeros.
     """
 
     family = "decoders"
     fits = ("one modality", "several modalities")
+
+    host_reads = 3  # one of each name that has tokens
 
     hidden: Annotated[int, Ge(1)] = 256
     layers: Annotated[int, Ge(0)] = 1
@@ -67,22 +71,42 @@ class Decoding(Loss):
     def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
         self.dim = dim
 
-    def setup_decoders(self, widths: Mapping[str, int]) -> None:
-        self.names, decoders = list(widths), []
-        for width in widths.values():
+    def setup_decoders(self, widths: Mapping[str, int], tokens: Mapping[str, int] | None = None) -> None:
+        self.names, decoders = list(widths), list[nn.Module]()
+        for name, width in widths.items():
+            if tokens and name in tokens:
+                size = tokens[name]
+                decoders.append(
+                    TokenNetwork(size, width + 1, self.hidden, max(1, self.layers), size, self.dim, causal=True)
+                )
+                continue
             sizes = [self.dim, *[self.hidden] * self.layers]
             parts = [part for a, b in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(a, b), nn.GELU())]
             decoders.append(nn.Sequential(*parts, nn.Linear(sizes[-1], width)))
         self.decoders = nn.ModuleList(decoders)
 
-    def decode(self, name: str, z: Tensor) -> Tensor:
-        """`[B, P]` from codes `[B, D]` of a view of a modality."""
+    def decoder(self, name: str) -> nn.Module:
+        """That of a view of a modality."""
         if not hasattr(self, "names"):
             raise ValueError(
                 "this loss has decoders: call setup(names, dim) and setup_decoders(widths) before training"
             )
-        found: Tensor = self.decoders[self.names.index(name.partition("/")[0])](self.filled(z))
-        return found
+        return self.decoders[self.names.index(name.partition("/")[0])]
+
+    def errors(self, name: str, z: Tensor, original: Tensor) -> tuple[Tensor, Tensor, bool]:
+        """Of each code `[B, D]` how far what is decoded lies from the known numbers of `original` `[B, P]`, which is
+        NaN elsewhere, and how many these are, `[B]` each; and whether they are tokens.
+
+        Of numbers the sum of squared errors, of tokens that of minus the log probabilities.
+        """
+        decoder = self.decoder(name)
+        if not isinstance(decoder, TokenNetwork):
+            return (*squares(decoder(self.filled(z)), original), False)
+        x, there = tokens_in(original, None)
+        length = lengths_of([there])[0]
+        x, there = x[:, :length], there[:, :length]
+        each = log_losses(decoder(x, there, self.filled(z)), x)
+        return torch.where(there, each, 0).sum(1), there.sum(1), True
 
     def filled(self, z: Tensor) -> Tensor:
         """Rows `[B, D]` of as many columns as there were at `setup`."""
@@ -114,7 +138,8 @@ def squares(decoded: Tensor, original: Tensor) -> tuple[Tensor, Tensor]:
 @register("reconstruct")
 @dataclass(eq=False, kw_only=True)
 class Reconstruct(Decoding):
-    """Squared error of the numbers that a decoder says from the embedding, averaged over all names: an auto-encoder.
+    """Squared error of the numbers that a decoder says from the embedding, averaged over all names: an auto-encoder;
+    of tokens of texts the cross-entropy of each, given the embedding and the tokens before it.
 
     With `other_view` they are those of the row's other views: what is random in both of them is then not learned.
 
@@ -151,9 +176,8 @@ class Reconstruct(Decoding):
             kind = name.partition("/")[0]
             others = [other for other in z if other != name and other.partition("/")[0] == kind]
             rows, there = rows_there(name, z, present)
-            decoded = self.decode(name, rows)
             for other in others if self.other_view and others else [name]:
-                total, count = squares(decoded, originals[other])
+                total, count, _ = self.errors(name, rows, originals[other])
                 known = there & (count > 0)
                 terms.append(mean_where(known, total / count.clamp(min=1), weights))
                 counted.append(known.any())
@@ -183,7 +207,7 @@ class CMIM(Decoding):
     sharpness = "1 / contrast_temperature"
     formula = (
         "mean_i [-log p(x_i|z_i) - (log q(z_i|x_i) + log p(z_i))/2 - k_i]; "
-        "k_i = 1/t - log(e^(1/t) + mean_{j != i} e^(cos(z_i, z_j)/t)), p(x|z) normal around d(z)"
+        "k_i = 1/t - log(e^(1/t) + mean_{j != i} e^(cos(z_i, z_j)/t)), p(x|z) normal around d(z), of texts d(z)"
     )
     cost = "time O(V B (B D + (D + P) hidden)), memory O(V B (D + hidden + P)) for P numbers a row"
     use = "inputs of which no views can be made; small batches, as negatives count by their mean"
@@ -218,9 +242,9 @@ class CMIM(Decoding):
             log_scale = self.log_scale(self.filled(mean))[:, : mean.shape[1]]
             latent = latent_terms(mean, log_scale, eps, tau, there if self.contrast else None, self.by_width)
             code = mean + log_scale.clamp(*LOG_SCALES).exp() * eps
-            total, count = squares(self.decode(name, code), originals[name])
+            total, count, tokens = self.errors(name, code, originals[name])
             constant = math.log(self.deviation) + 0.5 * math.log(2 * math.pi)
-            said = total / (2 * self.deviation**2) + count * constant
+            said = total if tokens else total / (2 * self.deviation**2) + count * constant
             terms.append(mean_where(there, latent + said, weights))
             counted.append(there.any())
         return mean_of_names(terms, counted)

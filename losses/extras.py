@@ -32,7 +32,9 @@ EXTRAS = {
     "lesser part of, and the share of its own; None where there are none, as in validation",
     "progress": "float in [0, 1), the share of the run's steps that are done; 1 in validation",
     "originals": "`{name: [B, P]}`, what the encoder was given of each view, as flat numbers of one scale: cells, "
-    "pixels, steps; NaN where a number is missing, or the row",
+    "pixels, steps; of a text the numbers of its tokens; NaN where a number is missing, or the row",
+    "masked": "`{name: ([B, K, F], [B, K] int64)}`, of the first view of a text, what the encoder makes of the places "
+    "of K tokens that it was not shown, and which they were; -1 where a row has fewer",
     "generator": "`torch.Generator`, from which all that is random is drawn; it may be on another device than the rows",
 }
 """What a loss may ask for besides the embeddings, and what each name stands for."""

@@ -104,7 +104,8 @@ class SelfGuided(Tempered):
         if guides is None:
             raise ValueError(f"guide: {self.guide} needs {'key_layers' if self.guide == 'second' else 'layers'}")
         terms = []
-        for name, guide in guides.items():
+        for name in (name for name in z if name in guides):
+            guide = guides[name]
             if self.layers == "random":
                 draw = uniform((len(guide), 1), guide, generator)
                 number = (draw * guide.shape[1]).long()[..., None].expand(-1, -1, guide.shape[2])

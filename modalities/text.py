@@ -215,10 +215,10 @@ class Text(VariedText):
         changes = [sample.tokens for sample in samples]
         if not any(changes):
             return {"x": x, "mask": mask}
-        return text_tokens.changed(x, mask, mask if own is None else mask & ~own, self._embedded_width, changes)
+        return text_tokens.changed(x, mask, mask if own is None else mask & ~own, self.embedded_width, changes)
 
     @cached_property
-    def _embedded_width(self) -> int:
+    def embedded_width(self) -> int:
         """Columns of an embedded token."""
         if self.encoder in ("transformer", STATIC):
             return STATIC_WIDTH if self.encoder == STATIC else self.width

@@ -12,6 +12,7 @@ NAMES = ("image", "text", "audio/0")
 FIELDS: dict[str, dict[str, Any]] = {
     "supremix": {"window": 3.0},  # so that the targets below have hard positives
     **dict.fromkeys(("reconstruct", "cmim"), {"hidden": 3}),
+    "replaced-token": {"hidden": 4},
     "self-guided": {"hidden": 3, "temperature": 0.1},
     "sct": {"queue": 0, "layers": 1, "hidden": 2},  # as above; test_sct.py has a queue
     "whitened": {"channels": 2},
@@ -27,6 +28,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "beclr": {"memory_rows": 64, "prototypes": 3, "hidden": 3},
 }
 
+TOKENS, OF_TOKENS = 7, {"masked-token": 0, "replaced-token": 5}
+"""How many tokens there are, and the losses that ask for them, with how many a text has."""
 WIDE_SETS = {"laso": 1, "label-prototypes": 1}
 """How many classes there are to a loss that makes as many outputs as a label set below is wide."""
 
@@ -35,8 +38,16 @@ def make(name: str, width: int = 4, **fields: Any) -> Loss:
     loss = LOSSES[name](**FIELDS.get(name, {}) | fields)
     torch.manual_seed(0)
     loss.setup(NAMES, width, ("a", "b", "c")[: WIDE_SETS.get(name)], 1000)
-    loss.setup_decoders(dict.fromkeys(("image", "text", "audio"), 3))
+    tokens = dict.fromkeys(("image", "text", "audio"), TOKENS) if name in OF_TOKENS else None
+    loss.setup_decoders(
+        dict.fromkeys(("image", "text", "audio"), width if name == "masked-token" else OF_TOKENS.get(name, 3)), tokens
+    )
     return loss
+
+
+def name_of(loss: Loss) -> str:
+    """What a loss is registered by."""
+    return next(name for name, kind in LOSSES.items() if kind is type(loss))
 
 
 def of_each_kind() -> set[str]:
@@ -107,8 +118,9 @@ def states_of(z: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: (rows.detach()[:, None] - 1) * beat.to(rows.dtype) for name, rows in z.items()}
 
 
-def inner_of(z: dict[str, Tensor]) -> dict[str, Any]:
-    """All that a loss may ask for of encoders and of a second model, all of which follows from the embeddings."""
+def inner_of(z: dict[str, Tensor], name: str = "") -> dict[str, Any]:
+    """All that a loss of this name may ask for of encoders and of a second model; it follows from the embeddings."""
+    tokens = torch.tensor([[0, 3, -1], [6, 2, 5]])
     depth = torch.tensor([1, -0.5, 2])[:, None]
     layers = {name: rows[:, None] * depth.to(rows.dtype) for name, rows in z.items()}
     beat = torch.tensor([-1, 0.5, 1, -0.25, 2])[:, None, None]
@@ -118,11 +130,19 @@ def inner_of(z: dict[str, Tensor]) -> dict[str, Any]:
         "steps": steps_of(z),
         "states": states_of(z),
         "keys": keys_of(z),
-        "originals": originals_of(z),
+        "originals": originals_of(z) if name != "replaced-token" else texts_of(z),
+        "masked": {n: (x[:, :3], tokens[(z[n][:, 0] > 0).long()]) for n, (x, _) in steps_of(z).items()},
         "layers": layers,
         "key_layers": {n: x[..., torch.arange(x.shape[2]).roll(1)].detach() for n, x in layers.items()},
         "attention": {n: (1 + x[:, None, :, None] * beat / 16, pairs) for n, x in exact.items()},  # [B, 5, D, 1]
     }
+
+
+def texts_of(z: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Texts of five tokens at most, by the sign of the numbers of each row."""
+    beat = torch.tensor([1, 2, 3, 1, 0])
+    found = {name: ((rows.detach()[:, :1] > 0) * 3 + beat).float() for name, rows in z.items()}
+    return {n: x.masked_fill(torch.arange(5) > 3, torch.nan) if n == "text" else x for n, x in found.items()}
 
 
 def originals_of(z: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -163,6 +163,9 @@ def _cases() -> dict[str, Case]:
     found["self-guided"].objective[0] |= {"hidden": 16, "temperature": 0.1}
     found["self-guided"].modalities = {"p": {**words, "head": "none", "augmentation": "none"}}
     found["attention"].modalities = {"p": {**words, "views": 2, "augmentation": {"feature_cutoff": 0.3}}}
+    for name in ("masked-token", "replaced-token"):
+        found[name].modalities = {"p": {**words, "augmentation": "none"}}
+        found[name].objective[0] |= {"hidden": 16} if name == "replaced-token" else {}
     for name in STEPPED:
         found[name].modalities = {"series": SERIES}
         found[name].data, found[name].exact = {}, 1e-8  # views are float32, and rounded as their batch is padded

@@ -22,6 +22,7 @@ ASKED = {
     "head": "a head, which it trains",
     "keys": "train.second",
     "key_layers": "train.second",
+    "masked": "tokens of a text encoder",
     "attention": "attention of a text encoder",
     "steps": "time steps",
     "sample_id": "",

@@ -83,6 +83,11 @@ def try_objective(
                 if "groups" in tried.requires():
                     tried.setup_groups(2)
                 widths = with_decoders(tried, config.inputs_of(term), modalities)
+            if "masked" in loss.needs():
+                given["masked"] = {
+                    n: (torch.randn(size, 2, widths[modality_of(n)], generator=draw), torch.tensor([[0, 1]] * size))
+                    for n in z
+                }
             given["originals"] = {n: torch.zeros(size, widths.get(modality_of(n), 0)) for n in z}
             at_widths(tried, term.dims or [width], z, {key: given[key] for key in given if key in loss.needs()})
         except ValueError as error:

@@ -10,7 +10,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.model.deep_states import DEEP
 from clx.pipelines.model.towers import Embedder
 
-INNER = frozenset({"steps", "states", *DEEP})
+INNER = frozenset({"steps", "states", "masked", *DEEP})
 
 
 def steps_asked(config: Config, losses: list[Loss], modalities: Mapping[str, Modality], model: Embedder) -> None:
@@ -26,7 +26,9 @@ def steps_asked(config: Config, losses: list[Loss], modalities: Mapping[str, Mod
         if not needs:
             continue
         inputs = config.inputs_of(term)
-        if loss.compares_times:
+        if "masked" in needs:
+            pass  # what `with_decoders` asks of them is enough
+        elif loss.compares_times:
             timed[term.name] = [name for name in inputs if not _is_timed(model, name)]
             inputs = _timed(term.name, inputs, modalities, model)
         elif needs & {*DEEP}:

@@ -122,6 +122,7 @@ class Embedder(nn.Module):
             several = "of" in inputs.get(name, {})  # the mean of several recordings has no time
             asked = ("steps",) if self.inner is None else self.inner.get(modality_of(name), ())
             asked = asked if steps is not None and tower.encoder.stepped and not several else ()
+            asked = [each for each in asked if each != "masked"]  # of another pass, over other tokens
             if name not in inputs:
                 kind = next(self.parameters()).dtype
                 z[name] = torch.zeros(len(here), self.whole, dtype=kind, device=here.device)

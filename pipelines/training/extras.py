@@ -148,6 +148,11 @@ VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
         n: extras.steps[f"key layers {n}"][0].detach() for n in z if f"key layers {n}" in extras.steps
     },
     "attention": lambda extras, z: {n: extras.attention(n) for n in z if f"attention {n}" in extras.steps},
+    "masked": lambda extras, z: {
+        n: (extras.steps[f"masked {n}"][0], extras.steps[f"masked {n}"][1] - 1)
+        for n in z
+        if f"masked {n}" in extras.steps
+    },
     "states": lambda extras, z: {name: extras.steps[f"states {name}"][0] for name in z if name in extras.steps},
     "originals": lambda extras, z: {name: extras.originals[name] for name in z if name in extras.originals},
     "generator": lambda extras, z: extras.generator,

@@ -31,6 +31,7 @@ from clx.pipelines.training.chunks import Chunks
 from clx.pipelines.training.compiling import compile_encoders
 from clx.pipelines.training.distributed import Ranks
 from clx.pipelines.training.extras import Extras
+from clx.pipelines.training.masked import masked_of, masked_states
 from clx.pipelines.training.mixing import Mixed, mix
 from clx.pipelines.training.originals import decoded_of, originals_of
 from clx.pipelines.training.parameter_groups import parameter_groups
@@ -106,6 +107,7 @@ class Learner:
         views = set(self.augmenters)
         self.learned = [p for group in self.optimizer.param_groups for p in group["params"] if p not in views]
         self.needs, self.decoded, self.mixed = self.objective.needs(), decoded_of(run), mixed_views(run.modalities)
+        self.masked = masked_of(run)
         if self.mixed and group is not None:
             raise BadInput(
                 f"modalities.{modality_of(next(iter(self.mixed)))}.mix mixes images of a whole batch, of which each of "
@@ -161,6 +163,9 @@ class Learner:
                 inputs, mixed = mix(model, inputs, batch.present, self.mixed, self.settings.seed, 9, *place)
             originals = originals_of(self.decoded, inputs, batch)
             z = model(inputs, batch.present, steps if model.inner else None, features if "features" in needs else None)
+            if self.masked:
+                rank = 0 if ranks is None else ranks.group.rank
+                steps |= masked_states(self.masked, model, inputs, batch, rank, self.settings.seed, 11, *place)
             if self.second is not None:
                 with phase("second model", whole=True):
                     given = inputs if self.second.follows else batch.inputs

@@ -25,7 +25,7 @@ def config(name: str, files: Path) -> dict[str, Any]:
     if needs & {"steps", "states"}:  # places and bytes
         tall = {"width": 32, "layers": 1}
         more["modalities"] = {"image": {"encoder": "cnn", "width": 4, "size": 8, "views": 2}, "text": tall}
-    if needs & {"attention", "key_layers"}:
+    if needs & {"attention", "key_layers"} or name in ("masked-token", "replaced-token"):
         more["modalities"] = {"text": {"width": 32, "layers": 2, "head": "none"}}
         more["embed_dim"] = 32
     if "attention" in needs:
@@ -35,7 +35,8 @@ def config(name: str, files: Path) -> dict[str, Any]:
     elif "modalities" not in more:
         more["modalities__table__columns"] = ["seg_b"]  # one: most of the time goes into reading columns
     second = {"momentum": 0.99} if needs & {"keys", "key_layers"} else None
-    objective = {"name": name, "inputs": ["image"]} if needs & {"head", "originals"} else {"name": name}
+    of_image = needs & {"head", "originals"} and name != "replaced-token"
+    objective = {"name": name, "inputs": ["image"]} if of_image else {"name": name}
     objective |= {"prototypes_per_label": 2} if name == "label-prototypes" else {}
     return tiny(objective=objective, train={"steps": 3, "batch_size": 32, "second": second}, **more)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from clx.losses.base import LOSSES, TERM_KEYS, Data, Exclude, Loss, register
 from clx.losses.extras import EXTRAS
 from clx.losses.primitives import cube, tiles
-from loss_inputs import EVERY, NAMES, batch, inner_of, make
+from loss_inputs import EVERY, NAMES, batch, inner_of, make, name_of
 
 GUIDE = (Path(__file__).parents[2] / "losses" / "README.md").read_text()
 TEMPERED = [n for n in EVERY if "temperature" in {f.name for f in dataclasses.fields(LOSSES[n])}]
@@ -43,7 +43,7 @@ HAVE_ANCHORS: dict[str, dict[str, Any]] = {"conr": {"window": 1.5}}
 
 
 def call(loss: Loss, data: dict[str, Any]) -> Tensor:
-    inner = inner_of(data["z"])
+    inner = inner_of(data["z"], name_of(loss))
     data = {key: value for key, value in inner.items() if key in CONSTANT} | data
     data |= {key: value for key, value in inner.items() if key not in CONSTANT}
     data.setdefault("generator", torch.Generator().manual_seed(5))
@@ -128,7 +128,7 @@ def test_gradcheck(name: str, missing: bool) -> None:
     loss = make(name, **DIFFERENTIABLE.get(name, {})).double()
     data = batch()
     loss.remembers = False
-    data |= {key: value for key, value in inner_of(data["z"]).items() if key in CONSTANT}
+    data |= {key: value for key, value in inner_of(data["z"], name).items() if key in CONSTANT}
     if missing:
         data["present"]["text"][:2] = False
         data["present"]["image"][3] = False
@@ -142,7 +142,9 @@ def test_gradcheck(name: str, missing: bool) -> None:
     assert torch.autograd.gradcheck(value, (*inputs, *parameters), atol=1e-7, rtol=1e-5, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", sorted({*EVERY} - {"pg-rank", "laso", "cmim"}))  # whose draws are of places throughout
+@pytest.mark.parametrize(
+    "name", sorted({*EVERY} - {"pg-rank", "laso", "cmim", "replaced-token"})
+)  # whose draws are of places throughout
 def test_row_order_does_not_matter(name: str) -> None:
     loss, data = make(name, **WITHOUT_DRAWS.get(name, {})), batch()
     data["present"]["text"][1] = False
@@ -288,7 +290,7 @@ DRAWING: dict[str, list[dict[str, Any]]] = {
     "symile": [{"tuples": "shuffled"}],
     "supremix": [{"mixing": "negative"}, {"mixing": "positive", "window": 3.0, "max_positives": 2}],
 }
-ALWAYS_DRAWING = {"supremix", "m3col", "core-tuning", "whitened", "hydra", "pg-rank", "laso", "cmim"}
+ALWAYS_DRAWING = {"supremix", "m3col", "core-tuning", "whitened", "hydra", "pg-rank", "laso", "cmim", "replaced-token"}
 
 
 @pytest.mark.parametrize(
@@ -503,7 +505,7 @@ def settings_of(name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("name", "fields"), [(name, fields) for name in EVERY for fields in settings_of(name)])
 def test_what_it_requires_is_enough_and_each_of_it_is_necessary(name: str, fields: dict[str, Any]) -> None:
     loss, data = make(name, **fields).double(), batch()
-    data |= inner_of(data["z"])
+    data |= inner_of(data["z"], name)
     data["predictions"] = torch.cat([data["predictions"]] * (3 if "labels" in loss.required() else 1), 1)
     given = {key: data[key] for key in loss.requires()}
     assert loss(data["z"], **given).isfinite()

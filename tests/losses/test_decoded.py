@@ -12,6 +12,10 @@ from torch import Tensor
 
 from clx.losses.base import LOSSES
 from clx.losses.decoded import CMIM, Reconstruct, latent_terms
+from clx.losses.masked_token import MaskedToken
+from clx.losses.replaced_token import ReplacedToken, replaced_tokens
+from clx.losses.token_network import tokens_in
+from golden_case import Case
 from loss_inputs import batch, make
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -94,6 +98,101 @@ def test_cmim_is_its_formula(missing: bool, contrast: bool) -> None:
         by_name.append(torch.stack(terms).mean())
     value = loss(**split(d), generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(value, torch.stack(by_name).mean())
+
+
+def test_judging_tokens_is_the_authors_number() -> None:
+    """There padding counts, as not replaced."""
+    for path in sorted(GOLDEN.glob("diffcse_rtd_*.npz")):
+        case = Case(path)
+        replaced = (case.ids != case.generated) & (case.mask == 1)
+        found = case.hyper["weight"] * replaced_tokens(case.logits, replaced, torch.ones_like(replaced))
+        torch.testing.assert_close(found, case.expected, rtol=1e-6, atol=1e-9)
+        (gradient,) = torch.autograd.grad(found, [case.logits])
+        torch.testing.assert_close(gradient, case.grads["logits"], rtol=1e-6, atol=1e-9)
+
+
+def words(loss: Any) -> dict[str, Any]:
+    """Three texts of up to four of six tokens; the second lacks its first token, the third is absent."""
+    torch.manual_seed(0)
+    loss.setup(["text"], 4)
+    loss.setup_decoders({"text": 5}, {"text": 6})
+    loss.double()
+    text = torch.tensor([[1.0, 4, 2, torch.nan, torch.nan], [torch.nan, 3, 5, 0, torch.nan], [1.0] * 5])
+    here = {"text": torch.tensor([True, True, False])}
+    return {"z": {"text": torch.randn(3, 4).double()}, "originals": {"text": text}, "present": here}
+
+
+def test_a_text_is_said_token_by_token() -> None:
+    """As the chain rule has it: each token's probability follows from the embedding and the tokens before it alone."""
+    loss = Reconstruct(hidden=8)
+    d = words(loss)
+    x, per_row = d["originals"]["text"], []
+    for i in (0, 1):
+        known = [t for t in range(5) if not x[i, t].isnan()]
+        errors = []
+        for t in known:
+            cut = x[i : i + 1, : t + 1].clone()
+            cut[0, t] = 0  # whatever stands there
+            there = ~cut.isnan()
+            logits = loss.decoders[0](cut.nan_to_num().long(), there, d["z"]["text"][i : i + 1])
+            errors.append(-logits[0, t].log_softmax(0)[int(x[i, t])])
+        per_row.append(torch.stack(errors))
+    torch.testing.assert_close(loss(**d), torch.stack([errors.mean() for errors in per_row]).mean())
+    codes = CMIM(hidden=8, deviation=0.5)
+    d = words(codes)
+    total, count, tokens = codes.errors("text", d["z"]["text"], d["originals"]["text"])
+    assert tokens
+    assert count.tolist() == [3, 3, 5]
+    eps = torch.randn(3, 4, generator=torch.Generator().manual_seed(3)).double()
+    z, scale = d["z"]["text"], codes.log_scale(d["z"]["text"])
+    here = d["present"]["text"]
+    latent = latent_terms(torch.where(here[:, None], z, 0), scale, eps, 0.1, here)[:2]
+    code = (z + scale.exp() * eps)[:2]
+    wanted = (latent + codes.errors("text", code, d["originals"]["text"][:2])[0]).mean()
+    torch.testing.assert_close(codes(**d, generator=torch.Generator().manual_seed(3)), wanted)
+
+
+def test_masked_tokens_are_guessed_from_their_places() -> None:
+    loss = MaskedToken()
+    torch.manual_seed(0)
+    loss.setup(["text"], 4)
+    loss.setup_decoders({"text": 8}, {"text": 6})
+    states, tokens = torch.randn(3, 2, 8), torch.tensor([[1, 5], [2, -1], [0, 0]])
+    here, weights = {"text": torch.tensor([True, True, False])}, torch.tensor([2.0, 0.5, 9])
+    logits = loss.heads[0](states).log_softmax(2)
+    each = [-2 * logits[0, 0, 1], -2 * logits[0, 1, 5], -0.5 * logits[1, 0, 2]]
+    found = loss({"text": torch.zeros(3, 4)}, masked={"text": (states, tokens)}, present=here, weights=weights)
+    torch.testing.assert_close(found, torch.stack(each).mean())
+    assert loss.log["asked"] == 3
+
+
+@pytest.mark.parametrize("fill", ["likeliest", "drawn"])
+def test_some_tokens_are_replaced_by_what_is_guessed(fill: Any) -> None:
+    loss = ReplacedToken(hidden=8, share=0.5, fill=fill)
+    d = words(loss)
+    loss.guessers[0].out.bias.data += torch.tensor([0.0, 0, 0, 0, 0, 50])  # it always guesses 5
+    x, there = tokens_in(d["originals"]["text"], d["present"]["text"])
+    draws = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(4))
+    made, guess = loss.replace(loss.guessers[0], x, there, draws, None)
+    changed = made != x
+    first = [draws[0, i].masked_fill(~there[i], 2).argsort()[:2].tolist() for i in (0, 1)]
+    assert made[changed].tolist() == [5] * int(changed.sum())
+    assert [changed[i].nonzero()[:, 0].tolist() for i in (0, 1)] == [
+        sorted(t for t in places if x[i, t] != 5) for i, places in enumerate(first)
+    ]
+    assert not changed[2].any()
+    wanted = torch.stack([-50.0 * (x[i, t] != 5) for i, places in enumerate(first) for t in places]).mean()
+    assert abs(guess + wanted) < 3  # its other logits are small
+    value = loss(**d, generator=torch.Generator().manual_seed(4))
+    logits = loss.judges[0](made[:, :4], there[:, :4], torch.where(d["present"]["text"][:, None], d["z"]["text"], 0))
+    each = -logits.log_softmax(2).gather(2, changed[:, :4, None].long())[..., 0]
+    torch.testing.assert_close(value, each[there[:, :4]].mean() + guess)
+    assert loss.log["replaced"] == changed.sum()
+
+
+def test_texts_alone_have_tokens_to_replace() -> None:
+    with pytest.raises(ValueError, match="image has no tokens that could be replaced"):
+        ReplacedToken().setup_decoders({"image": 3})
 
 
 def split(d: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from clx.losses.base import LOSSES, Loss
 from clx.losses.primitives import cube, tiles
-from loss_inputs import EVERY, batch, inner_of, make
+from loss_inputs import EVERY, batch, inner_of, make, name_of
 from pretend_cuda import Pretended, pretending
 
 MISSING = {"text": [0, 1], "image": [3]}
@@ -22,7 +22,7 @@ def given(loss: Loss, size: int, missing: bool) -> dict[str, Any]:
     data = batch(size, dtype=torch.float32)
     for name, gone in MISSING.items():
         data["present"][name][gone] = not missing
-    data |= inner_of(data["z"])
+    data |= inner_of(data["z"], name_of(loss))
     if "predictions" in loss.needs() and "labels" in loss.needs():
         data["predictions"] = data["predictions"] * torch.tensor([1.0, -1.0, 0.5])
     if not missing:
@@ -39,7 +39,7 @@ def value_and_gradients(loss: Loss, data: dict[str, Any]) -> dict[str, Tensor]:
     leaves = dict(z)
     if "predictions" in data:
         leaves["predictions"] = data["predictions"]
-    for other in data.keys() & {"steps", "attention"}:
+    for other in data.keys() & {"steps", "attention", "masked"}:
         leaves |= {f"{name}.{other}": rows for name, (rows, _) in data[other].items()}
     for x in leaves.values():
         x.requires_grad_()

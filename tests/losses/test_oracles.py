@@ -443,7 +443,7 @@ ELSEWHERE = loss_loops.ELSEWHERE | {
     "beclr",
     "clusterns",
     *("dense", "late", "self-guided", "attention"),  # test_inner_states.py
-    *("reconstruct", "cmim"),  # test_decoded.py
+    *("reconstruct", "cmim", "masked-token", "replaced-token"),  # test_decoded.py
 }
 """Losses with loops of their own, below or in a file of their name, and heads that call torch's."""
 

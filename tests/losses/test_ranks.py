@@ -35,6 +35,7 @@ WHOLE = {
         "laso",
         "late",
         "attention",
+        *("masked-token", "replaced-token"),
         "reconstruct",
         "label-prototypes",
     ),

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from clx.modalities.audio import Audio
 from clx.modalities.base import Modality
 from clx.modalities.image import Image
-from clx.modalities.originals import originals, width_of
+from clx.modalities.originals import originals, tokens_of, width_of
 from clx.modalities.series import Series
 from clx.modalities.table import Table
 from clx.modalities.text import Text
@@ -52,10 +53,36 @@ def test_of_a_series_each_step_of_the_longest() -> None:
     assert width_of(series) == 4
 
 
+def test_of_a_recording_its_spectrum() -> None:
+    audio = Audio(sample_rate=8000, seconds=0.4)
+    wave = torch.sin(torch.arange(1600) * 2 * torch.pi * 1000 / 8000)  # 0.2 s of 1 kHz
+    found = originals(audio, audio.collate([audio.read(wave.numpy())])).view(-1, 20)
+    assert width_of(audio) == found.numel() == 11 * 20
+    assert not found[:6].isnan().any()
+    assert found[6:].isnan().all()
+    assert (found[1:5].argmax(1) == found[1].argmax()).all()
+    assert found[1:5].amax() > 2
+    assert found[1:5, -3:].amax() < 0
+
+
+def test_of_a_text_its_tokens() -> None:
+    text = Text(max_length=6)
+    found = originals(text, text.collate([text.read("ab"), text.read("abcdefgh")]))
+    none = torch.nan
+    torch.testing.assert_close(
+        found, torch.tensor([[98.0, 99, none, none, none, none], [98, 99, 100, 101, 102, 103]]), equal_nan=True
+    )
+    assert (width_of(text), tokens_of(text)) == (6, 257)
+    words = Text(encoder="hf:minilm", max_length=8)
+    (row,) = originals(words, words.collate([words.read("to be")]))
+    assert row.isnan().sum() == 8 - 2  # without [CLS] and [SEP]
+    assert row[1:3].tolist() == words.numbers_of("to be")
+
+
 @pytest.mark.parametrize(
     ("modality", "said"),
     [
-        (Text(), "text has no decoder: tables, images and series have"),
+        (Text(encoder="wordllama"), "tokens of wordllama are not said or guessed: those of transformer and hf:NAME"),
         (Image(freeze=True), "freeze: true"),
         (Image(pair="other"), "pairs"),
     ],

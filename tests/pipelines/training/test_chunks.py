@@ -101,8 +101,9 @@ def objectives() -> dict[str, Any]:
             named[name] = [{"name": name, "inputs": ["text"]}, {"name": "clip"}]
         if name == "label-prototypes":
             named[name][0]["prototypes_per_label"] = 2
-        if "originals" in LOSSES[name].needs():  # of what has a decoder
-            named[name] = [{"name": name, "inputs": ["table"]}, {"name": "clip"}]
+        if LOSSES[name].family == "decoders":
+            of_tokens = name in ("masked-token", "replaced-token")
+            named[name] = [{"name": name, "inputs": ["text" if of_tokens else "table"]}, {"name": "clip"}]
     named["relation by features"] = {"name": "relation", "by": "features", "of": "table", "form": "sigmoid"}
     return named | {"infonce with negatives": NEGATIVES, "infonce, judged": [JUDGED], "a sum of three": SUM}
 

@@ -55,6 +55,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
             layers: Embeddings,
             key_layers: Embeddings,
             attention: Steps,
+            masked: Steps,
             head: torch.nn.Module,
             originals: Embeddings,
             mixed: None,
@@ -91,7 +92,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
     assert set(given["present"]) == set(given["steps"]) == {"series/0", "series/1"}
     assert given["steps"]["series/0"][0].shape == given["states"]["series/0"].shape == (16, 4, 16)
     assert given["originals"]["series/0"].shape == (16, 4)
-    assert given["layers"] == given["key_layers"] == given["attention"] == {}  # of texts alone
+    assert given["layers"] == given["key_layers"] == given["attention"] == given["masked"] == {}  # of texts alone
     assert isinstance(given["generator"], torch.Generator)
 
 
@@ -166,5 +167,10 @@ def test_numbers_to_decode_are_those_of_rows_that_have_the_input(make_config: Ma
 
 
 def test_an_input_that_has_no_decoder_is_refused_by_name(make_config: Make, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"'reconstruct': modalities\.text: text has no decoder"):
-        trainer_of(make_config(objective={"name": "reconstruct", "inputs": ["text"]}), tmp_path)
+    static = {"modalities__text": {"encoder": "wordllama", "pretrained": False}}
+    with pytest.raises(BadInput, match=r"'reconstruct': modalities\.text: tokens of wordllama are not said"):
+        trainer_of(make_config(objective={"name": "reconstruct", "inputs": ["text"]}, **static), tmp_path)
+    with pytest.raises(BadInput, match=r"'masked-token': modalities\.image: image has no tokens to mask: texts have"):
+        trainer_of(make_config(objective={"name": "masked-token", "inputs": ["image"]}), tmp_path)
+    with pytest.raises(BadInput, match=r"'replaced-token': image has no tokens that could be replaced"):
+        trainer_of(make_config(objective={"name": "replaced-token", "inputs": ["image"]}), tmp_path)

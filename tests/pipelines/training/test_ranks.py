@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from clx.losses.base import LOSSES
 from clx.pipelines.evaluation import embeddings
 from clx.pipelines.evaluation.evaluate import evaluate_run
 from clx.pipelines.experiments.train import train
@@ -86,7 +87,8 @@ def test_ranks_learn_what_one_process_learns(rows: Path, ranks: Found, name: str
         assert all(torch.equal(found.weights[key], ranks[0][0][name].weights[key]) for key in found.weights)
 
 
-FEATURES = ("relation", "features", "similar", "cmim", "reconstruct", "self-guided", "attention")
+FEATURES = ("relation", "features", "similar", "self-guided", "attention")
+FEATURES += tuple(name for name, loss in LOSSES.items() if loss.family == "decoders")
 
 
 def known(size: int) -> list[str]:
