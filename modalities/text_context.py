@@ -29,6 +29,9 @@ class LearnedPrompt(TypedDict, total=False):
     router: Annotated[int, Ge(1), Strict()]
     """Of the `count`, how many score an item: those that a linear layer on its embedding gives the highest weights, and
     by these (MoCoOp, arXiv 2409.12011, 2). All count alike when not given."""
+    per_label: bool
+    """Whether each label of the training rows has vectors of its own (CoOp's class-specific contexts); texts that are
+    no such label are read with their mean."""
     negative: bool
     """For each prompt a second one that says that a label does not apply (DualCoOp, arXiv 2206.09541): an item scores
     by how much nearer it is to the first than to the second."""

@@ -10,8 +10,10 @@ from torch.nn.functional import normalize
 from clx.losses.primitives.autograd import at_least_float32
 from clx.modalities import openclip
 from clx.modalities.base import Encoder, Input, Modality
+from clx.modalities.numbers import class_name
 from clx.modalities.text import Text
 from clx.modalities.text_context import Context, take
+from clx.pipelines.data.classes import index_of
 from clx.pipelines.model.tower import Tower
 from clx.pipelines.system.errors import BadInput
 
@@ -22,7 +24,8 @@ SPREAD = 0.02
 
 
 class Prompts(nn.Module):
-    """The learned prompts of one column of texts: `rows` `[count, n, C]`, and as many `negative` ones where asked for.
+    """The learned prompts of one column of texts: `rows` `[count, n, C]`, with vectors of its own for each of L labels
+    `[count, L, n, C]`; and as many `negative` ones where asked for.
 
     What an item with the unit row q scores is sum_k w_k(q) (q.t_k - q.t'_k) / temperature, t_k and t'_k the unit rows
     of the label by prompt k and its negative one. The w_k are 1 / count; with a router those of its softmax over the
@@ -31,7 +34,9 @@ class Prompts(nn.Module):
 
     temperature: Tensor
 
-    def __init__(self, modality: Text, encoder: Encoder, embed_dim: int, load: bool) -> None:
+    def __init__(
+        self, modality: Text, encoder: Encoder, embed_dim: int, load: bool, labels: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         options = modality.learned
         assert options is not None
@@ -41,7 +46,12 @@ class Prompts(nn.Module):
         embedding = encoder.embedding
         assert isinstance(embedding, nn.Module)
         width = embedding.weight.shape[1]  # type: ignore[index]
-        self.rows = nn.Parameter(SPREAD * torch.randn(self.count, self.tokens, int(width)))
+        self.labels = index_of(labels) if options.get("per_label") else None
+        """The number of each label, where each has vectors of its own."""
+        if self.labels is not None and not labels:
+            raise ValueError("prompt.per_label needs labels that are learned: a term with words, and data.label")
+        own = () if self.labels is None else (len(labels),)
+        self.rows = nn.Parameter(SPREAD * torch.randn(self.count, *own, self.tokens, int(width)))
         self.negative = nn.Parameter(SPREAD * torch.randn_like(self.rows)) if options.get("negative") else None
         self.router = nn.Linear(embed_dim, self.count) if self.top else None
         self.starts = [modality.numbers_of(text) for text in options.get("start", [])]
@@ -59,18 +69,26 @@ class Prompts(nn.Module):
         """Begin where the words of `start` are, by the embedded tokens of a tower whose weights are known now; and take
         over a temperature, where none is given."""
         for row, numbers in zip(self.rows, self.starts, strict=False):
-            row[: len(numbers)] = embedding.weight[torch.tensor(numbers, device=row.device)]
+            row[..., : len(numbers), :] = embedding.weight[torch.tensor(numbers, device=row.device)]
         if temperature is not None and self.given is None:
             self.temperature.fill_(temperature)
 
     def contexts(self) -> list[Context]:
-        """Those of the prompts that say what applies."""
-        return [Context(row, self.at) for row in self.rows]
+        """Those of the prompts that say what applies, of texts that are no label."""
+        return self._of(self.rows, None)
 
-    def every(self) -> list[Context]:
-        """Those of all prompts, the negative ones behind the others."""
-        more = [] if self.negative is None else [Context(row, self.at) for row in self.negative]
-        return self.contexts() + more
+    def every(self, label: int | None = None) -> list[Context]:
+        """Those of all prompts, the negative ones behind the others; of the label of this number, or of no label."""
+        return self._of(self.rows, label) + ([] if self.negative is None else self._of(self.negative, label))
+
+    def _of(self, rows: Tensor, label: int | None) -> list[Context]:
+        if self.labels is not None:
+            rows = rows.mean(1) if label is None else rows[:, label]
+        return [Context(row, self.at) for row in rows]
+
+    def number_of(self, name: str) -> int | None:
+        """The number of a label with vectors of its own."""
+        return None if self.labels is None else self.labels.get(class_name(name) or "")
 
     def weights(self, q: Tensor) -> Tensor:
         """What each prompt counts for rows `[B, D]`, `[B, count]`, 1 in all."""
@@ -99,7 +117,11 @@ def own_temperature(modality: Text, load: bool) -> float:
 
 
 def learned_prompts(
-    modalities: Mapping[str, Modality], towers: Callable[[str], Tower], embed_dim: int, load: bool
+    modalities: Mapping[str, Modality],
+    towers: Callable[[str], Tower],
+    embed_dim: int,
+    load: bool,
+    labels: Sequence[str] = (),
 ) -> dict[str, Prompts]:
     """The prompts of all columns that learn some, whose towers are told of them. Raises `ValueError`."""
     found: dict[str, Prompts] = {}
@@ -109,7 +131,7 @@ def learned_prompts(
             continue
         encoder = towers(name).encoder
         try:
-            found[name] = Prompts(modality, encoder, embed_dim, load)
+            found[name] = Prompts(modality, encoder, embed_dim, load, labels)
         except ValueError as error:
             raise ValueError(f"modalities.{name}.{error}") from None
         if encoder not in told:
@@ -184,6 +206,14 @@ class KnownWords(nn.Module):
 
 
 def label_rows(tower: Tower, prompts: Prompts, value: Input) -> Tensor:
-    """Unit rows of C collated texts by each of the P prompts of a column, side by side, `[C, P D]`, with gradients."""
-    each = [tower.head(tower.features(value, 0, [context])) for context in prompts.every()]
+    """Unit rows of C collated texts by each of the P prompts of a column, side by side, `[C, P D]`, with gradients.
+    Where labels have vectors of their own, text c is the label of number c."""
+    if prompts.labels is not None:
+        own = [{key: part[c : c + 1] for key, part in value.items()} for c in range(len(value["x"]))]
+        return torch.cat([_rows_by(tower, prompts.every(c), each) for c, each in enumerate(own)])
+    return _rows_by(tower, prompts.every(), value)
+
+
+def _rows_by(tower: Tower, contexts: Sequence[Context], value: Input) -> Tensor:
+    each = [tower.head(tower.features(value, 0, [context])) for context in contexts]
     return torch.cat([normalize(at_least_float32(rows), dim=1) for rows in each], 1)

@@ -110,20 +110,28 @@ def class_embeddings(
             owners += [number] * len(prompts)
 
     learned = run.model.prompts_of(text) if text in run.model.prompts else None
+    labels = [None if learned is None else learned.number_of(name) for name in phrasings]
 
-    def by(prompt: Context | None = None) -> Tensor:
-        rows = F.normalize(embed(run, text, samples, prompt=prompt), dim=-1)
+    def by(k: int | None = None) -> Tensor:
+        """By all prompts, or by that of number `k`, which a label may have of its own."""
+        parts = dict[int | None, list[int]]()
+        for place, owner in enumerate(owners):
+            parts.setdefault(labels[owner], []).append(place)
+        rows = torch.zeros(len(samples), run.model.embed_dim)
+        for label, places in parts.items():
+            prompt = None if learned is None or k is None else learned.every(label)[k]
+            rows[places] = F.normalize(embed(run, text, [samples[i] for i in places], prompt=prompt), dim=-1)
         sums = rows.new_zeros(len(phrasings), rows.shape[1]).index_add(0, torch.tensor(owners), rows)
         return F.normalize(sums, dim=-1)
 
     def make() -> Tensor:
-        return by() if learned is None else torch.cat([by(each) for each in learned.every()], 1)
+        return by() if learned is None else torch.cat([by(k) for k in range(len(learned.every()))], 1)
 
     if not cache:
         return make()
     key = {
         "weights": fingerprint(run.model.tower(text)),
-        **({} if learned is None else {"prompts": fingerprint(learned)}),
+        **({} if learned is None else {"prompts": fingerprint(learned), "labels": labels}),
         "modality": {name: repr(value) for name, value in options_of(modality).items()},
         "texts": [[owner, str(sample)] for owner, sample in zip(owners, samples, strict=True)],
         "device": run.device.type,

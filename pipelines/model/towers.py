@@ -61,7 +61,9 @@ class Embedder(nn.Module):
                 self.towers[name] = Tower(modality, embed_dim, load)
             except ValueError as error:
                 raise ValueError(f"modalities.{name}: {error}") from None
-        self.prompts: Mapping[str, nn.Module] = nn.ModuleDict(learned_prompts(modalities, self.tower, embed_dim, load))  # type: ignore[assignment]
+        self.prompts: Mapping[str, nn.Module] = nn.ModuleDict(
+            learned_prompts(modalities, self.tower, embed_dim, load, classes)
+        )  # type: ignore[assignment]
         """Of columns of texts that learn some."""
         made: dict[str, nn.Module] = {
             each.name: head(each.fuse, each.inputs, embed_dim, outputs, each.prototypes)

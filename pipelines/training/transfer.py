@@ -79,7 +79,8 @@ def take_prompts(run: Run, source: Run) -> None:
     run."""
     for name in run.model.prompts:
         ours = run.model.prompts_of(name)
-        if name in source.model.prompts and _fits(source.model.prompts[name], ours):
+        alike = name in source.model.prompts and source.model.prompts_of(name).labels == ours.labels
+        if alike and _fits(source.model.prompts[name], ours):
             ours.load_state_dict(source.model.prompts[name].state_dict())
             continue
         temperature, _ = source.objective.leading.scale()

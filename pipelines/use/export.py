@@ -29,7 +29,7 @@ from clx.pipelines.system.errors import BadInput, Refused
 from clx.pipelines.use.export_description import about, describe
 from clx.pipelines.use.export_onnx import Unfit, require_onnx, session, to_int8, to_onnx
 from clx.pipelines.use.export_peers import to_open_clip, to_sentence_transformers
-from clx.pipelines.use.exported import Exported, agreement, compare
+from clx.pipelines.use.exported import Exported, agreement, compare, refuse_own_prompts
 
 Format = Literal["onnx", "safetensors", "sentence-transformers", "open_clip"]
 FORMATS = ("onnx", "safetensors", "sentence-transformers", "open_clip")
@@ -78,6 +78,7 @@ def export(
         raise BadInput(f"--int8 is of --format onnx, and this is {form}")
     refuse_other(out, folder)
     run = open_model(folder, checkpoint=checkpoint, device="cpu", only_run=True).merged()
+    refuse_own_prompts(run, form)
     (manifest,) = choose(run.config.data, run.config.train.seed, data, split).values()
     description = about(run, folder)
     out.mkdir(parents=True, exist_ok=True)

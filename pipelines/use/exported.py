@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from clx.modalities.base import Input
 from clx.pipelines.model.build import Run
+from clx.pipelines.system.errors import BadInput
 
 
 class Exported(nn.Module):
@@ -36,6 +37,16 @@ class Exported(nn.Module):
     @property
     def outputs(self) -> list[str]:
         return ["embedding"] if self.predictor is None else ["embedding", "prediction"]
+
+
+def refuse_own_prompts(run: Run, form: str) -> None:
+    """Raise `BadInput` for a format that reads every text alike, of a run whose labels have prompts of their own."""
+    for name in run.model.prompts:
+        if run.model.prompts_of(name).labels is not None and form != "safetensors":
+            raise BadInput(
+                f"modalities.{name}.prompt.per_label reads each label otherwise, which {form} cannot: use --format "
+                "safetensors"
+            )
 
 
 def fixed_length(module: Exported) -> int | None:

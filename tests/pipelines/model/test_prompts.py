@@ -201,11 +201,44 @@ def test_sets_of_labels_learn_from_texts_and_are_told_of_pictures(tmp_path: Path
         train(Config.model_validate(raw), tmp_path / "c", silent)
 
 
+def test_labels_with_vectors_of_their_own(tmp_path: Path, silent: Progress) -> None:
+    raw = raw_config({"tokens": 3, "count": 2, "per_label": True, "negative": True, "start": ["ab", "c"]})
+    train(Config.model_validate(raw), tmp_path / "run", silent)
+    run = checkpoint.load(tmp_path / "run")
+    run.model.eval()
+    prompts, tower, names = run.model.prompts_of("text"), run.model.tower("text"), run.facts.classes
+    assert prompts.rows.shape == (2, len(names), 3, 32)
+    modality = run.modalities["text"]
+    every = [
+        normalize(torch.cat([tower(modality.collate([modality.read(name)]), [context])]), dim=1)
+        for c, name in enumerate(names)
+        for context in prompts.every(c)
+    ]
+    rows = torch.stack(every).view(len(names), -1)
+    torch.testing.assert_close(class_embeddings(run, {name: [name] for name in names}), rows, atol=1e-5, rtol=1e-4)
+    z = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    head = run.model.predict({"image": z}, {"image": torch.ones(5, dtype=torch.bool)})
+    torch.testing.assert_close(said_by_words(run, z), head.detach(), atol=1e-4, rtol=1e-4)
+    value = modality.collate([modality.read(name) for name in names])
+    label_rows(tower, prompts, value)[1].sum().backward()
+    assert prompts.rows.grad is not None
+    assert prompts.rows.grad.abs().sum((0, 2, 3)).nonzero()[:, 0].tolist() == [1], "a label learns its own alone"
+    mean = prompts.every()[0].rows
+    torch.testing.assert_close(mean, prompts.rows[0].mean(0))
+    new = class_embeddings(run, {"unheard": ["unheard"]})[0, :32]
+    read = tower(modality.collate([modality.read("unheard")]), prompts.every()[:1])[0]
+    torch.testing.assert_close(new, normalize(read, dim=0), atol=1e-5, rtol=1e-4)
+    with pytest.raises(BadInput, match="per_label reads each label otherwise, which open_clip cannot"):
+        list(export(tmp_path / "run", "open_clip", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 WRONG: list[tuple[Any, dict[str, Any], str]] = [
     ({"token": 3}, {}, "unknown key 'prompt.token'"),
     ({"tokens": 0}, {}, "prompt.tokens = 0: should be greater than or equal to 1"),
     ({"tokens": 3, "router": 2}, {}, "prompt.router is 2, of a prompt.count of 1"),
     ({"tokens": 3, "count": 2, "router": 1}, {}, "prompt.router 1: one prompt always weighs 1"),
+    ({"tokens": 3, "per_label": 2}, {}, "prompt.per_label"),
     ({"tokens": 3, "router": True}, {}, "prompt.router = True: should be a whole number"),
     ({"tokens": 3, "count": 2, "start": ["a"]}, {}, "prompt.start has 1 texts, and prompt.count is 2"),
     (
