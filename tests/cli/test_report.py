@@ -155,7 +155,7 @@ def test_a_browser_draws_it(clx: Callable[..., Any], digits_run: Path, tmp_path:
     assert len(found["curves"]) >= 4
     assert all(found["curves"])
     assert found["curve"].startswith("step ")
-    assert "digits test row" in found["map"]
+    assert "few.csv row" in found["map"]
     assert " called " in found["matrix"]
     assert found["changes"] > 5
 
