@@ -178,28 +178,26 @@ class BarProgress:
             BarColumn,
             MofNCompleteColumn,
             TextColumn,
-            TimeElapsedColumn,
             TimeRemainingColumn,
         )
         from rich.progress import Progress as Bar
 
         self.bar = Bar(
-            TextColumn("training"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=10),  # all fits 80 columns, the time left too, which stands last
             MofNCompleteColumn(),
             TextColumn("{task.fields[values]}"),
-            TimeElapsedColumn(),
-            TextColumn("elapsed,"),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=Console(stderr=True),
             transient=True,
         )
-        self.task = self.bar.add_task("train", total=None, values="")
+        self.task = self.bar.add_task("training", total=None, values="")
 
     def step(self, done: int, total: int, **shown: float) -> None:
         values = "  ".join(f"{key} {cell(value)}" for key, value in shown.items())
-        self.bar.update(self.task, completed=done, total=total, values=values)
+        doing = "training" if done < total else "finishing"  # the last evaluation and checkpoint are yet to come
+        self.bar.update(self.task, completed=done, total=total, values=values, description=doing)
 
     def say(self, text: str) -> None:
         self.bar.console.print(text, markup=False, highlight=False)

@@ -69,6 +69,8 @@ class Attention(Loss):
     )
     fits = ("one modality",)
 
+    compares_embeddings = False
+
     first: Annotated[int, Ge(1)] = 1
     last: Annotated[int, Ge(1)] | None = None
     samples: Annotated[int, Ge(0)] = 150

@@ -58,13 +58,13 @@ class Loss(nn.Module):
     fuses_by_product: ClassVar[bool] = False
     """Whether several inputs score a candidate together by the product of their rows, as `fuse` then gives it, and not
     each for itself by its cosine. In such a space the cosine of one pair of inputs says little."""
-
     host_reads: ClassVar[int] = 0
     """How often the host waits for a GPU in forward and backward, where nothing is missing. It must not grow with the
     batch. Rows without an input cost one more for each input, at most."""
-
     compares_times: ClassVar[bool] = False
     """Whether step t of one input is compared with step t of another: a time that both views show."""
+    compares_embeddings: ClassVar[bool] = True
+    """Whether embeddings matter to it: not where it looks at inner states of an encoder alone."""
     absolute: ClassVar[bool] = False
     """Whether it reads a prediction above 0 as a label that applies, and one below as one that does not."""
     trains_predictions: ClassVar[bool] = False

@@ -38,6 +38,8 @@ class MaskedToken(Loss):
     ours = "the texts of the contrast are whole, those of this term masked; DeCLUTR takes one masked pass for both"
     fits = ("one modality",)
 
+    compares_embeddings = False
+
     share: Annotated[float, Gt(0), Le(1)] = 0.15
 
     def setup_decoders(self, widths: Mapping[str, int], tokens: Mapping[str, int] | None = None) -> None:

@@ -86,10 +86,10 @@ class MoCo(Tempered):
     Transformation (Zhu et al. 2021, arXiv 2108.02982: 2.0 and 1.6), one draw for a batch, or `by_dimension` for each
     number. `pseudo_labels: 20` adds the sigmoid loss of MLS (Zhu et al. 2023, arXiv 2308.03286) with as many nearest
     rows as positives; it looks for them among the embeddings, where the paper has a second queue of features.
-    `by: group` has a queue for each value of the column `data.group`, and `by: labels` for each label; rows without one
-    are left out. With a column of languages, a text is told from texts of its own language alone (CCP, Wu et al. 2022,
-    arXiv 2206.03281, with `train.second.norms: running`). Contriever (arXiv 2112.09118) is `normalise: false` with
-    temperature 0.05.
+    `by: group` has a queue, of `queue` rows each, for each value of the column `data.group`, and `by: labels` for
+    each label; rows without one are left out. With a column of languages, a text is told from texts of its own
+    language alone (CCP, Wu et al. 2022, arXiv 2206.03281, with `train.second.norms: running`). Contriever (arXiv
+    2112.09118) is `normalise: false` with temperature 0.05.
 
     Example:
         >>> _ = torch.manual_seed(0)

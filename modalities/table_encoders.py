@@ -116,7 +116,7 @@ class FTTransformer(Encoder):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Rows `[N, 2 K + C]` -> `[N, width]`."""
-        token = self.token.weight.expand(len(x), 1, -1)
+        token = self.token.weight.expand(x.shape[0], 1, -1)
         features: Tensor = self.backbone(torch.cat([token, self.cells(x)], 1))
         return features
 

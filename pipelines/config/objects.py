@@ -118,7 +118,7 @@ def keys_of(name: str) -> list[str]:
         "fuse": not cls.trains_predictions,
         "words": not tells_labels(name),
         "prototypes_per_label": not heads_labels(name),
-        "dims": cls.trains_predictions,
+        "dims": not _has_widths(name),
     }
     return [key for key in TERM_KEYS if key not in DECLARED and not refused.get(key)]
 
@@ -210,12 +210,16 @@ def check_dims(config: Config, term: Term, where: str) -> None:
         raise BadInput(
             f"{where}.dims: {max(term.dims or [0])} is above embed_dim = {config.embed_dim}, the whole width"
         )
-    if LOSSES[term.name].trains_predictions:
-        takers = ", ".join(sorted(name for name, cls in LOSSES.items() if not cls.trains_predictions))
-        raise BadInput(
-            f"{where}.dims: {term.name} is of a head's predictions, which are of the whole embedding; terms on the "
-            f"embeddings themselves take it: {takers}"
-        )
+    if not _has_widths(term.name):
+        heads = LOSSES[term.name].trains_predictions
+        what = "a head's predictions, which are of the whole embedding" if heads else "inner states of an encoder"
+        takers = ", ".join(sorted(filter(_has_widths, LOSSES)))
+        raise BadInput(f"{where}.dims: {term.name} is of {what}; terms on the embeddings themselves take it: {takers}")
+
+
+def _has_widths(name: str) -> bool:
+    """Whether a loss is of the columns of embeddings, so that it can be of the first ones alone."""
+    return LOSSES[name].compares_embeddings and not LOSSES[name].trains_predictions
 
 
 def check_negatives(config: Config, term: Term, where: str) -> None:

@@ -41,7 +41,9 @@ def by_corruption(
             asks = damaged.take(probes.hold_out(len(damaged), whole.settings.seed)[1])
         both = replace(whole, embedded=damaged, captions={}), replace(apart, embedded=asks, captions={})
         for task in tasks:
-            if task not in READ_ANEW:
+            if task in READ_ANEW:
+                say(f"{task} reads rows for itself, and has no figures with {spec}")
+            else:
                 say(f"{task}, with {spec}")
                 with suppress(Unfit):
                     found.setdefault(spec, {})[task] = RUNS[task](both[task in LEARNING])

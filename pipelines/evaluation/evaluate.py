@@ -18,6 +18,7 @@ from clx.pipelines.evaluation import tasks as _  # noqa: F401  (registers them)
 from clx.pipelines.evaluation.corrupted import by_corruption, check_corruptions
 from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_on, ignore_bad_rows
 from clx.pipelines.evaluation.evaluated_rows import OnBad, Source, evaluated_rows, with_longest_horizon
+from clx.pipelines.evaluation.named_things import check_files
 from clx.pipelines.evaluation.result_key import key, rows_key
 from clx.pipelines.evaluation.results import SCHEMA, Settings
 from clx.pipelines.evaluation.task_context import LEARNING, RUNS, Learning, Lines, TaskContext, Unfit
@@ -62,6 +63,7 @@ def evaluate(
     wanted = bool(set(tasks) & set(LEARNING)) and settings.features == "encoder"
 
     check_corruptions(run, source.rows, settings.corrupt, tasks)
+    check_files(settings, tasks, named)
 
     def work(which: str, classes: list[str] | None, corrupt: str | None) -> Embedded | None:
         damage = None if corrupt is None else damage_of(corrupt, run.scored())

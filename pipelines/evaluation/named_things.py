@@ -3,7 +3,7 @@
 import csv
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,9 @@ from torch.nn.functional import normalize
 
 from clx.modalities.numbers import class_name
 from clx.pipelines.batches.columns import column_of
+from clx.pipelines.config.task_names import Task
 from clx.pipelines.data.classes import index_of
+from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.evaluation.task_context import TaskContext, Unfit
 from clx.pipelines.model.scoring import class_embeddings
 from clx.pipelines.system.errors import BadInput
@@ -133,6 +135,21 @@ def _text(path: str, option: str) -> str:
         return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{option} {path}: {getattr(error, 'strerror', None) or 'no text in UTF-8'}") from None
+
+
+def check_files(settings: Settings, tasks: Collection[Task], named: Collection[Task]) -> None:
+    """Read the files of `tasks`, before rows are embedded for them. Raises `BadInput` for what is wrong in them, and
+    where one of `named` has none."""
+    if "analogies" in tasks and settings.analogies:
+        read_analogies(settings.analogies)
+    if "similarity" in tasks and settings.matrix:
+        read_similarities(settings.matrix)
+    for task, path, option in (
+        ("analogies", settings.analogies, "--analogies"),
+        ("similarity", settings.matrix, "--matrix"),
+    ):
+        if task in named and path is None:
+            raise BadInput(f"{task}: needs {option} FILE")
 
 
 def asked_file(path: str | None, option: str) -> str:

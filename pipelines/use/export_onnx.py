@@ -1,5 +1,7 @@
 """An exported tower as an ONNX graph, and that graph as a function."""
 
+import builtins
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -37,7 +39,7 @@ def to_onnx(module: Exported, inputs: list[Input], path: Path) -> None:
     varies = "mask" in example and length is None
     shapes = tuple({**free, 1: Dim.DYNAMIC} if varies else dict(free) for _ in example)
     try:
-        with quiet():
+        with quiet(), counted_by_shape():
             program = torch.onnx.export(
                 module,
                 tuple(example.values()),
@@ -58,8 +60,22 @@ def to_onnx(module: Exported, inputs: list[Input], path: Path) -> None:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-        raise Unfit(f"torch's exporter cannot trace it: {reason[:200]}") from None
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        raise Unfit(f"torch's exporter cannot trace it: {reason[:300]}") from None
+
+
+@contextmanager
+def counted_by_shape() -> Iterator[None]:
+    """The attention of `ft-transformer`, a library's, asks for `len(rows)`, which the exporter takes for a constant;
+    within, that is the size of the first axis."""
+    library: Any = sys.modules.get("rtdl_revisiting_models")
+    if library is not None:
+        library.len = lambda rows: rows.shape[0] if isinstance(rows, Tensor) else builtins.len(rows)
+    try:
+        yield
+    finally:
+        if library is not None:
+            del library.len
 
 
 def to_int8(path: Path) -> None:

@@ -13,13 +13,13 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.model.widths import at_widths, first_columns
 from clx.pipelines.system.errors import BadInput
 from configs import Make
-from loss_inputs import FIELDS
+from loss_inputs import FIELDS, OF_TOKENS
 
 NAMES, ROWS, WIDTH = ("image", "text", "audio"), 6, 8
-TAKERS = sorted(name for name, loss in LOSSES.items() if not loss.trains_predictions)
+TAKERS = sorted(name for name, loss in LOSSES.items() if loss.compares_embeddings and not loss.trains_predictions)
 
 
-def given(loss: Loss) -> dict[str, Any]:
+def given(loss: Loss, name: str) -> dict[str, Any]:
     """Whatever losses ask for, the whole width wide."""
     draw = torch.Generator().manual_seed(3)
     there = {name: torch.ones(ROWS, dtype=torch.bool) for name in NAMES}
@@ -35,9 +35,12 @@ def given(loss: Loss) -> dict[str, Any]:
         "steps": steps,
         "states": {name: rows(draw, 3) for name in NAMES},
         "originals": {name: rows(draw)[:, :3] for name in NAMES},
+        "key_layers": {name: rows(draw, 2) for name in NAMES},
         "keys": {name: rows(draw) for name in NAMES},
         "generator": torch.Generator().manual_seed(4),
     }
+    if name in OF_TOKENS:
+        values |= {"originals": {each: torch.arange(ROWS * 3).view(ROWS, 3) % 5.0 for each in NAMES}}
     if "negatives" in loss.needs():
         values |= {"negatives": {"wrong": rows(draw)}, "present": there | {"wrong": there["image"]}}
     return {name: value for name, value in values.items() if name in loss.needs()}
@@ -52,18 +55,18 @@ def test_it_is_the_mean_of_the_loss_at_each_width(name: str) -> None:
     torch.manual_seed(0)
     loss = LOSSES[name](**FIELDS.get(name, {}))
     loss.setup(NAMES, WIDTH, ["a", "b", "c"], 100)
-    loss.setup_decoders(dict.fromkeys(NAMES, 3))
+    loss.setup_decoders(dict.fromkeys(NAMES, 3), dict.fromkeys(NAMES, 5) if name in OF_TOKENS else None)
     loss.double()
     draw = torch.Generator().manual_seed(1)
     z = {each: rows(draw).requires_grad_() for each in NAMES}
-    again, plain = given(loss), []  # its generator goes on from one width to the next
+    again, plain = given(loss, name), []  # its generator goes on from one width to the next
     for width in (3, 8):
         cut = dict(again)
         cut |= {"negatives": first_columns(cut["negatives"], width)} if "negatives" in cut else {}
         cut |= {"keys": first_columns(cut["keys"], width)} if "keys" in cut else {}
         cut |= {"steps": {n: (h[..., :width], m) for n, (h, m) in cut["steps"].items()}} if "steps" in cut else {}
         plain.append(copy.deepcopy(loss)(first_columns(z, width), **cut))
-    value = at_widths(loss, [3, 8], z, given(loss))
+    value = at_widths(loss, [3, 8], z, given(loss, name))
     torch.testing.assert_close(value, torch.stack(plain).mean(), rtol=1e-12, atol=1e-12)
 
 
@@ -107,6 +110,10 @@ def test_widths_are_sorted_and_each_is_there_once(make_config: Make) -> None:
         (
             [{"name": "clip"}, {"name": "cross-entropy", "dims": [8, 16]}],
             "objective.1.dims: cross-entropy is of a head's predictions",
+        ),
+        (
+            [{"name": "clip"}, {"name": "attention", "dims": [8, 16]}],
+            "objective.1.dims: attention is of inner states of an encoder",
         ),
     ],
 )
