@@ -196,9 +196,8 @@ class Work:
                     self.file.write(self.mine)
                 ended = "finished" if until[name] is None else f"is at step {until[name]}"
                 self.say(f"{done} of {count}: {name} {ended if error is None else f'failed: {error}'}")
-                if (
-                    self.unsure and error is None and until[name] is None
-                ):  # the first figures tell whether there are such
+                ended_whole = error is None and until[name] is None
+                if self.unsure and ended_whole:  # the first figures tell whether there are such
                     for wrong in wrong_metrics(self.unsure, self.found, self.file.folder):
                         self.say(f"warning: {wrong}")
                     self.unsure.clear()
