@@ -91,7 +91,7 @@ def stamps(folder: Path, sound: Path) -> None:
 
 def test_the_story_is_told_in_order() -> None:
     headings = re.findall(r"^## (.*)$", STORY.read_text(), re.MULTILINE)
-    assert headings[:3] == ["First run", "Zero-shot in one line", "Your own CSV in three lines"]
+    assert headings[:3] == ["First run", "Zero-shot from the command line", "Your own CSV in three lines"]
 
 
 @pytest.mark.parametrize(
