@@ -101,12 +101,6 @@ GUIDED = {"name": "self-guided", "hidden": 4}
         ),
         ({"text": VIEWS | {"views": 1}}, "attention", {}, "set views: 2, augmentation: none and a dropout"),
         ({"text": VIEWS}, {"name": "attention", "first": 3}, {}, "first: 3 .* of an encoder that has 2"),
-        (
-            {"text": {"encoder": "wordllama", "pretrained": False, "views": 2, "noise": 0.1}},
-            "attention",
-            {},
-            "encoder wordllama of modalities.text does not show them: transformer and hf:NAME",
-        ),
         ({"text": VIEWS}, GUIDED, {}, "'self-guided' needs keys, the embeddings of a second"),
         (
             {"text": VIEWS},
@@ -127,5 +121,14 @@ def test_what_cannot_look_into_layers_is_refused(
 ) -> None:
     raw = small({"train": "digits", "label": "label"}, modalities, objective, **more)
     with pytest.raises(BadInput, match=reason):
+        train(Config.model_validate(raw), tmp_path / "run", silent)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tower_without_layers_to_show_is_refused(models: Path, tmp_path: Path, silent: Progress) -> None:
+    clip = {"encoder": "open_clip:clx-lora", "pretrained": str(models / "clip.pt"), "views": 2, "noise": 0.1}
+    raw = small({"train": "digits", "label": "label"}, {"text": clip}, "attention")
+    shown = "encoder open_clip:clx-lora of modalities.text does not show them: transformer and hf:NAME"
+    with pytest.raises(BadInput, match=shown):
         train(Config.model_validate(raw), tmp_path / "run", silent)
     assert not (tmp_path / "run").exists()
