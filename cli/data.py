@@ -35,11 +35,11 @@ def check(
     settings: options.Settings = [],  # noqa: B006
     json: options.Json = False,
 ) -> None:
-    """Open every cell; name each bad one, count rows, classes and lengths, find leaks between splits.
+    """Open every cell; name each bad one, and leaks between splits.
 
-    Says what it takes each column for. Ends with exit code 3 if anything is wrong. Without --config the columns are
-    guessed, as by clx init, but for those that the flags name.
-    Without SOURCE the data of the config is checked, its val and test files too. Examples:
+    Counts rows, classes and lengths, too, and says what it takes each column for. Ends with exit code 3 if anything
+    is wrong. Without --config the columns are guessed, as by clx init, but for those that the flags name. Without
+    SOURCE the data of the config is checked, its val and test files too. Examples:
 
     clx data check pairs.csv
 
@@ -88,7 +88,7 @@ def make(
     out: Annotated[Path, typer.Argument(help="Folder to write into; it must be new or empty.")],
     json: options.Json = False,
 ) -> None:
-    """Write built-in data as files (PNG, WAV, NPY) and a manifest.csv.
+    """Write built-in data as files (PNG, WAV, NPY) and manifest.csv.
 
     Example: clx data make digits mydigits
     """
@@ -121,7 +121,7 @@ def thin(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     json: options.Json = False,
 ) -> None:
-    """Make imbalanced training data with balanced val and test rows from one manifest.
+    """Make imbalanced training data from one manifest.
 
     Val and test get equally many rows of every bin that has enough; what is left is thinned so that the counts of
     bins, ordered from the densest to the rarest, fall geometrically. Keep OUT beside SOURCE if cells are paths.
@@ -199,9 +199,10 @@ def init(
     settings: options.Settings = [],  # noqa: B006
     json: options.Json = False,
 ) -> None:
-    """Look at data and write a recipe for it, every line with its reason; say what the columns were taken for.
+    """Look at data and write a recipe for it, a reason to every line.
 
-    Where a column is probably the answer and nobody said so, the flag to give is asked for. Examples:
+    It says what the columns were taken for. Where a column is probably the answer and nobody said so, the flag to
+    give is asked for. Examples:
 
     clx init photos/ -o photos.yaml
 

@@ -26,9 +26,10 @@ def doctor(
     imports: Annotated[bool, typer.Option(help="Import the large libraries too, which takes half a minute.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Show what this machine has and lacks, or, given a run, why it does not learn; and what to do about it.
+    """Tell what this machine lacks, or why a run does not learn.
 
-    Exit code 3 when something is broken that clx needs, and when a run has a problem. A run stays as it is. Examples:
+    Each line says what to do about it. Exit code 3 when something is broken that clx needs, and when a run has a
+    problem. A run stays as it is. Examples:
 
     clx doctor
 

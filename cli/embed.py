@@ -40,7 +40,7 @@ def embed(
     overwrite: Annotated[bool, typer.Option(help="Replace what is there, unfinished parts too.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Embed every row of a manifest: ids, labels and a vector column per modality.
+    """Embed every row of a manifest: ids, labels, a vector a modality.
 
     Killed, it goes on where it was when started again the same way, and the file is equal to an unbroken one's.
     A row that cannot be read is named and left out (exit code 1). Examples:

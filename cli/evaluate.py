@@ -104,10 +104,11 @@ def evaluate(
     explain: Annotated[bool, typer.Option(help="Print what each figure means, and stop.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Evaluate a run, or an OpenCLIP model, on its test split or on any other manifest or class folder.
+    """Evaluate a run or an OpenCLIP model on a split or other data.
 
-    Each figure comes with its bootstrap interval. Results are kept in the run's folder, and not computed again
-    while the weights, the data and the options are the same. Examples:
+    Without --data it is the run's test split; --data takes any manifest or class folder. Each figure comes with its
+    bootstrap interval. Results are kept in the run's folder, and not computed again while the weights, the data and
+    the options are the same. Examples:
 
     clx eval runs/digits
 

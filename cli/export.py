@@ -19,14 +19,14 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="Of onnx: multiply in 8 bits, and say what that costs.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Write each encoder with its head to a file, and compare its outputs with the run's on real rows.
+    """Write each encoder to a file; compare it with the run's on rows.
 
-    onnx: a graph per modality with any batch size, and any length where the encoder takes that; its output is
-    `embedding`, rows of length 1, and `prediction` where the run has such a head. safetensors: weights per
-    modality in a folder that every clx command takes as a run. sentence-transformers (of hf: text towers) and
-    open_clip (of both towers of such a model): a folder that this library opens, with equal vectors. clx.json
-    beside them says what happens before the graph, card.md what the run is. Encoders that cannot be exported are
-    named (exit 1). Examples:
+    Its head goes with it. onnx: a graph per modality with any batch size, and any length where the encoder takes
+    that; its output is `embedding`, rows of length 1, and `prediction` where the run has such a head. safetensors:
+    weights per modality in a folder that every clx command takes as a run. sentence-transformers (of hf: text
+    towers) and open_clip (of both towers of such a model): a folder that this library opens, with equal vectors.
+    clx.json beside them says what happens before the graph, card.md what the run is. Encoders that cannot be
+    exported are named (exit 1). Examples:
 
     clx export runs/digits --format onnx
 

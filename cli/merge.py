@@ -23,10 +23,10 @@ def merge(
     overwrite: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Merge the weights of runs that were fine-tuned from one into a run that every command takes.
+    """Merge the weights of runs that were fine-tuned from one.
 
-    Config and data are those of the first RUN. Runs of other architectures, other vocabularies or no common start are
-    refused. merge.json tells what was merged. Examples:
+    The result is a run that every command takes. Config and data are those of the first RUN. Runs of other
+    architectures, other vocabularies or no common start are refused. merge.json tells what was merged. Examples:
 
     clx merge runs/a runs/b -o runs/both
 

@@ -79,10 +79,11 @@ def mine(
     overwrite: Annotated[bool, typer.Option(help="Replace the file of --out.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Write the rows of a file with columns that embeddings give them: hard negatives, clusters, communities.
+    """Add columns to rows: hard negatives, clusters, communities.
 
-    Every row is compared with every other of its split, exactly. Cells equal to a partner of the row, or of an equal
-    one, are never its negatives. Rows that are not consistent are left out. Examples:
+    The rows of PAIRS are written with what embeddings tell of them. Every row is compared with every other of its
+    split, exactly. Cells equal to a partner of the row, or of an equal one, are never its negatives. Rows that are
+    not consistent are left out. Examples:
 
     clx mine pairs.csv --run runs/x --negatives 5 --ranks 10,100 --relative 0.05 -o mined.csv
 

@@ -48,7 +48,7 @@ def predict(
     shard: options.Shard = None,
     json: options.Json = False,
 ) -> None:
-    """Predict targets, in their units, or classes with the head that a run was trained with.
+    """Predict targets, in their units, or classes by a trained head.
 
     Rows stay in order; one that cannot be read is named, has no prediction, and makes the exit code 1.
 

@@ -26,10 +26,10 @@ def report(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Write one HTML page about runs: curves, figures, confusions, mistakes, similarities, a map, neighbours.
+    """Write one HTML page about runs: curves, figures and mistakes.
 
-    The file needs no network and no other file. What cannot be shown, because data have moved or a checkpoint is
-    gone, is left out with a note. Examples:
+    It shows confusions, similarities, a map and neighbours, too. The file needs no network and no other file. What
+    cannot be shown, because data have moved or a checkpoint is gone, is left out with a note. Examples:
 
     clx report runs/digits
 

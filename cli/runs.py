@@ -21,9 +21,10 @@ def list_runs(
     reverse: Annotated[bool, typer.Option("-r", "--reverse", help="Largest or latest first.")] = False,
     json: options.Json = False,
 ) -> None:
-    """List runs: data, objective, state, steps, lowest validation loss, and the figure to look at first.
+    """List runs: data, objective, state, steps, loss, first figure.
 
-    Damaged folders are named on stderr. Examples:
+    The loss is the lowest of validation, the figure the one to look at first. Damaged folders are named on stderr.
+    Examples:
 
     clx runs list
 
@@ -70,7 +71,7 @@ def show(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     json: options.Json = False,
 ) -> None:
-    """Show one run: state, curves, checkpoints, figures, size on disk, config.
+    """Show one run: state, curves, checkpoints, figures, size, config.
 
     Example: clx runs show runs/digits
     """
@@ -105,10 +106,11 @@ def compare(
     run: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.")],
     json: options.Json = False,
 ) -> None:
-    """Compare runs: the config keys in which they differ, their figures side by side, and which differences are any.
+    """Compare runs: config, figures, and which differences are any.
 
-    Each run is set against the first. The interval of a difference is a paired bootstrap: both runs are resampled over
-    the same test rows, so that a row that is hard for both counts for neither. Example:
+    Of the config it shows the keys in which they differ. Each run is set against the first. The interval of a
+    difference is a paired bootstrap: both runs are resampled over the same test rows, so that a row that is hard
+    for both counts for neither. Example:
 
     clx runs compare runs/a runs/b --json | jq '.differences[] | select(.differ)'
     """

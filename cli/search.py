@@ -57,7 +57,7 @@ def search(
     strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
-    """Find the nearest neighbours of a file, a sentence or a row among embeddings.
+    """Find what is nearest to a file, a sentence or a row.
 
     Exact by default, in bounded memory; --index and --precision are faster and tell their recall. Several
     modalities of one thing are fused as in clx zeroshot. With --and B and --minus C the score of a row x for the

@@ -21,9 +21,10 @@ def serve(
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
-    """Answer over HTTP, JSON in and JSON out, until Ctrl-C: POST /embed, /classify and, with --embeddings, /search.
+    """Answer over HTTP, JSON in and JSON out, until Ctrl-C.
 
-    There is no password: who reaches the port can ask. Examples:
+    It takes POST at /embed, /classify and, with --embeddings, /search. There is no password: who reaches the port
+    can ask. Examples:
 
     clx serve runs/digits --embeddings digits.parquet
 

@@ -14,7 +14,10 @@ def losses(
     name: Annotated[str | None, typer.Argument(help="One loss in full.")] = None,
     json: options.Json = False,
 ) -> None:
-    """List the objectives by the data they are for, or show one: formula, parameters, cost, when to use it."""
+    """List the objectives by the data they are for, or show one.
+
+    One is shown with its formula, parameters, cost, and when to use it.
+    """
     from clx.pipelines.config.catalogue import describe_loss, list_losses
 
     if name is None:
@@ -35,7 +38,10 @@ def encoders(
     name: Annotated[str | None, typer.Argument(help="One encoder, or a family such as open_clip.")] = None,
     json: options.Json = False,
 ) -> None:
-    """List the encoders of every modality: parameters, licence of the code and, apart, of weights that come along."""
+    """List the encoders of every modality: sizes and licences.
+
+    Code and the weights that come along have their licences apart.
+    """
     from clx.pipelines.config.catalogue import list_encoders
 
     show(list_encoders(name), json, "encoders")
@@ -79,10 +85,10 @@ def bench_losses(
     keep: Annotated[bool, typer.Option(help="Keep tiles for backward, whatever they need.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Compare losses with open_clip, lightly, pytorch-metric-learning and symile, where these are installed.
+    """Compare losses with those of other installed libraries.
 
-    Both sides run alternately in one process, forward and backward, float32, one thread; ratios above 1 mean
-    that clx is faster or smaller. Example:
+    These are open_clip, lightly, pytorch-metric-learning and symile. Both sides run alternately in one process,
+    forward and backward, float32, one thread; ratios above 1 mean that clx is faster or smaller. Example:
 
     clx bench losses clip --batch 1024 --json
     """
@@ -106,11 +112,12 @@ def bench_exactness(
     dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Of the towers, in the second measurement.")] = 0.5,
     json: options.Json = False,
 ) -> None:
-    """How far gradients are from those of one process with the whole batch: of clx, and of schemes in use.
+    """How far gradients are from those of one process.
 
-    CLIP's loss in float64 on two small towers. error, cosine and norm are of the towers' gradients, norm and
-    temperature the length and the temperature's gradient over the right ones. With dropout the right ones are those
-    of the same parts in memory at once. Example:
+    Of clx, and of schemes in use, against the whole batch at once. CLIP's loss in float64 on two small towers.
+    error, cosine and norm are of the towers' gradients, norm and temperature the length and the temperature's
+    gradient over the right ones. With dropout the right ones are those of the same parts in memory at once.
+    Example:
 
     clx bench exactness --ranks 4
     """
@@ -129,11 +136,11 @@ def bench_training(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps")] = "auto",
     json: options.Json = False,
 ) -> None:
-    """Rows per second of clx train beside open_clip's own training script: same model, JPEG files, captions and batch.
+    """Rows per second of clx train beside open_clip's own script.
 
-    Each runs in processes of its own, in turn. rows_per_s is by the median step, ratio above 1 means that clx is
-    faster; before_first_step_s counts from the start of the process. On a busy machine compare processor_s, of a
-    whole turn. Example:
+    Same model, JPEG files, captions and batch. Each runs in processes of its own, in turn. rows_per_s is by the
+    median step, ratio above 1 means that clx is faster; before_first_step_s counts from the start of the process.
+    On a busy machine compare processor_s, of a whole turn. Example:
 
     clx bench training --batch 32 --steps 6
     """
@@ -150,10 +157,11 @@ def bench_retriever(
     settings: options.Settings = [],  # noqa: B006
     json: options.Json = False,
 ) -> None:
-    """Loss, recall and time of a retriever beside sentence-transformers: same weights, loss, rows, order and steps.
+    """Loss and time of a retriever beside sentence-transformers.
 
-    A step of one follows a step of the other, in one process, without dropout. apart is the largest difference of the
-    losses of a step, ratio that of processor time, below 1 where clx takes less. Example:
+    Its recall, too. Both have the same weights, loss, rows, order and steps. A step of one follows a step of the
+    other, in one process, without dropout. apart is the largest difference of the losses of a step, ratio that of
+    processor time, below 1 where clx takes less. Example:
 
     clx bench retriever -s data.train=pairs.csv -s train.batch_size=16
     """
@@ -172,10 +180,10 @@ def bench_data(
     settings: options.Settings = [],  # noqa: B006
     json: options.Json = False,
 ) -> None:
-    """Rows per second of each stage from the files to a step: reading, decoding, views, caches, the model.
+    """Rows per second of each stage from the files to a step.
 
-    `ratio` of a cache is to the first epoch, that of the last step to one on tensors in memory. The last line says
-    what to change. Example:
+    Stages are reading, decoding, views, caches and the model. `ratio` of a cache is to the first epoch, that of the
+    last step to one on tensors in memory. The last line says what to change. Example:
 
     clx bench data photos/ --json
     """
@@ -196,7 +204,9 @@ def bench_series(
     log: Annotated[Path | None, typer.Option(help="JSONL file that keeps every figure; goes on where it ends.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Test accuracy on packaged series: clx without labels beside MiniRocket, 1-NN DTW and InceptionTime.
+    """Test accuracy on packaged series, beside other methods.
+
+    clx learns without labels; MiniRocket, 1-NN DTW and InceptionTime stand beside it. Examples:
 
     clx bench series --log series.jsonl
 
@@ -217,9 +227,10 @@ def bench_init(
     log: Annotated[Path | None, typer.Option(help="JSONL file that keeps every error; goes on where it ends.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Test error of the recipe that clx init writes, of the best of twelve settings around it, and of a yardstick.
+    """Test error of the recipe that clx init writes, beside others.
 
-    The settings are learning rate x 1/3, 1, 3, epochs x 1/2, 2 and two objectives, chosen by val rows. Example:
+    These are the best of twelve settings around it, and a yardstick. The settings are learning rate x 1/3, 1, 3,
+    epochs x 1/2, 2 and two objectives, chosen by val rows. Example:
 
     clx bench init airfoil wine --data ../data --log init.jsonl
     """
@@ -242,10 +253,11 @@ def bench_mine(
     log: Annotated[Path | None, typer.Option(help="JSONL file that keeps every seed; goes on where it ends.")] = None,
     json: options.Json = False,
 ) -> None:
-    """R@1 of short trainings with mined columns and merged weights, and without, on pairs of STS-B and on stamps.
+    """R@1 of short trainings with mined columns or merged weights.
 
-    consistent: a fifth of the pairs swapped, what is found of it, and what leaving it out is worth. stsb, stamps:
-    negatives that a run mined, any negatives, and none. merged: two fine-tunings of one run, and merged. Example:
+    They run on pairs of STS-B and on stamps, and without either, too. consistent: a fifth of the pairs swapped,
+    what is found of it, and what leaving it out is worth. stsb, stamps: negatives that a run mined, any negatives,
+    and none. merged: two fine-tunings of one run, and merged. Example:
 
     clx bench mine stsb --data ../data --seeds 5 --log mine.jsonl
     """

@@ -48,7 +48,7 @@ def sweep(
     dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Train every combination of settings, and print one table of their figures.
+    """Train every combination of settings; print one table of figures.
 
     Call it again after a stop, a kill or with more values: what is finished is kept, what was begun goes on. A
     failed run does not stop the others (exit 1 at the end). A config file may describe the sweep itself, in a

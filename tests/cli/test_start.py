@@ -42,6 +42,14 @@ def test_help_and_typos_import_nothing_heavy(args: list[str]) -> None:
     assert done.stdout.endswith("HEAVY []\n"), done.stderr
 
 
+@pytest.mark.parametrize("group", [[], ["runs"], ["data"], ["bench"]])
+def test_lists_of_commands_cut_no_sentence_at_80_columns(clx: Any, group: list[str]) -> None:
+    _, *lines = clx(*group, "--help").stdout.split("Commands:")[1].split("Examples:")[0].splitlines()
+    told = [line for line in lines if line.strip()]
+    assert len(told) > 2
+    assert [line for line in told if not line.endswith(".") or line.endswith("...") or len(line) > 80] == []
+
+
 def test_a_closed_pipe_ends_quietly() -> None:
     piped = f"set -o pipefail; {CLX} data list | head -1"
     done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, timeout=60, check=False)
