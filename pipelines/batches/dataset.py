@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -85,6 +85,8 @@ class BatchDataset(Dataset[Batch]):
     missing: float = 0.0
     drop: Mapping[str, float] = field(default_factory=dict)
     """By modality, the share of rows that a batch has without it, drawn anew for each batch."""
+    idle: Collection[str] = ()
+    """Modalities that are not read: batches are as they are with them, but for these."""
     seed: int = 0
     cache: Where | None = None
     """What was read is kept there for the next epoch."""
@@ -103,16 +105,17 @@ class BatchDataset(Dataset[Batch]):
 
     def __post_init__(self) -> None:
         self.lent = False
-        self.modalities = spread(self.modalities)
+        every = list(spread(self.modalities))
+        self.modalities = spread({name: m for name, m in self.modalities.items() if name not in self.idle})
         self.known = SampleCache(self.cache, dict(self.modalities), self.manifest)
         self.far = are_elsewhere(self.manifest, self.modalities)
         self.columns = columns_of(self.modalities, self.label, *self.target, FUTURE if self.forecasts else None)
         self.neighbours = Neighbours(self.manifest, self.near) if self.near and self.augment else None
         self.dropped: dict[str, np.ndarray] = {}
         if self.missing:
-            draw = np.random.default_rng([self.seed, 1]).random((len(self.modalities), len(self.manifest)))
+            draw = np.random.default_rng([self.seed, 1]).random((len(every), len(self.manifest)))
             draw[0, (draw < self.missing).all(0)] = 1  # a row keeps at least one of its cells
-            self.dropped = {name: draw[k] < self.missing for k, name in enumerate(self.modalities)}
+            self.dropped = {name: draw[k] < self.missing for k, name in enumerate(every)}
 
     def __len__(self) -> int:
         return len(self.manifest)

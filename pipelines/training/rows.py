@@ -13,6 +13,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import inputs_of, sharing
 from clx.pipelines.data.values import values_of
 from clx.pipelines.model.build import Run
+from clx.pipelines.model.chunks import batch_norms
 from clx.pipelines.model.frozen_features import use_frozen_features
 from clx.pipelines.training.step import Learner
 
@@ -23,7 +24,7 @@ def training_rows(run: Run, manifest: Manifest) -> tuple[BatchDataset, NDArray[n
     data = run.config.data
     on_bad = "replace" if data.on_bad_row == "skip" else "fail"
     drop = {name: modality.drop for name, modality in run.modalities.items() if modality.drop}
-    rows = _rows(run, manifest, augment=True, on_bad=on_bad, missing=data.missing, drop=drop)
+    rows = _rows(run, manifest, augment=True, on_bad=on_bad, missing=data.missing, drop=drop, idle=idle_inputs(run))
     mixture = mixture_of(run, manifest)
     rows.parts = mixture.parts if mixture is not None else ()
     weights, counted = row_weights(data, manifest), column_weights(data, manifest)
@@ -35,6 +36,19 @@ def training_rows(run: Run, manifest: Manifest) -> tuple[BatchDataset, NDArray[n
         both = weights * counted
         rows.weights = both / both.mean()
     return rows, None
+
+
+def idle_inputs(run: Run) -> frozenset[str]:
+    """The modalities that training need not read: no term looks at them, they have no network that learns to make
+    views, and no batch norm of their tower, which others may share, takes statistics of them."""
+    config, model = run.config, run.model
+    asked = {name for term in config.objective for name in [*config.inputs_of(term), *(term.negatives or [])]}
+    before = model.training
+    model.train()
+    towers = {name: model.tower(name) for name in run.modalities if name not in asked}
+    idle = frozenset(name for name, tower in towers.items() if tower.view is None and not batch_norms(tower))
+    model.train(before)
+    return idle
 
 
 def mixture_of(run: Run, manifest: Manifest) -> Mixture | None:

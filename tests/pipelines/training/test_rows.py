@@ -80,3 +80,35 @@ def test_without_repeats_nothing_changes(tmp_path: Path) -> None:
     assert trainer_of(made, tmp_path / "run").rows.repeats is None
     plain = captions(tmp_path, list(range(8)), "none")
     assert first_loss(made, tmp_path / "b") == first_loss(plain, tmp_path / "c")
+
+
+def three_texts(folder: Path, third: dict[str, object], inputs: list[str] | None = None) -> Config:
+    rows = [f"what {i} is,that is {i},and {i} again" for i in range(24)]
+    (folder / "three.csv").write_text(csv("a,b,c", *rows))
+    own = {"kind": "text", "width": 32, "layers": 1, "dropout": 0.0, "augmentation": "none"}
+    modalities = {"a": own, "b": own, "c": third}
+    return Config.model_validate(
+        {
+            "data": {"train": str(folder / "three.csv"), "val": {"fraction": 0.4}, "missing": 0.3},
+            "modalities": modalities,
+            "embed_dim": 8,
+            "objective": {"name": "clip", "inputs": inputs or ["a", "b"]},
+            "train": {"steps": 1, "batch_size": 8},
+        }
+    )
+
+
+@pytest.mark.parametrize("third", [{"like": "a"}, {"kind": "text", "width": 32, "layers": 1, "head": "mlp"}])
+@pytest.mark.filterwarnings("ignore:modalities.c is in no term")
+def test_an_input_that_no_term_looks_at_is_read_for_batch_norms_alone(third: dict[str, object], tmp_path: Path) -> None:
+    trainer = trainer_of(three_texts(tmp_path, third), tmp_path / "a")
+    whole = trainer_of(three_texts(tmp_path, third, ["a", "b", "c"]), tmp_path / "b")
+    key = once(8, 8)[0]
+    ours, theirs = trainer.rows[key], whole.rows[key]
+    assert list(ours.present) == (["a", "b"] if "like" in third else ["a", "b", "c"])
+    assert list(ours.inputs) == list(ours.present)
+    np.testing.assert_array_equal(ours.present["a"], theirs.present["a"])  # `data.missing` draws for all inputs
+    if "like" in third:
+        assert trainer.val is not None
+        assert "c" in trainer.val[once(4, 4)[0]].inputs
+        assert list(trainer.learner.gradients(ours)[0].embeddings) == ["a", "b"]
