@@ -107,14 +107,17 @@ def due(
     retried = {name for name in file.failed if retry_failed}
     todo = [p for p in mine if p.name in anew | retried or file.outcome(p) not in ("finished", "failed")]
     if halving is not None:
-        _same_search(file, halving, overwrite, bool(anew))
+        _same_search(file, halving, overwrite, anew, retried)
     elif todo:
         ready(todo)
     return file, todo, anew
 
 
-def _same_search(file: SweepFile, halving: Halving, overwrite: bool, anew: bool) -> None:
-    """Forget what was decided of runs that begin anew. Raises `BadInput` where it was another search's."""
+def _same_search(file: SweepFile, halving: Halving, overwrite: bool, anew: set[str], retried: set[str]) -> None:
+    """Forget what was decided of runs that begin anew, and what was since runs failed that are tried again.
+
+    Raises `BadInput` where it was another search's.
+    """
     known, now = file.halving.get("settings"), halving.settings()
     if known not in (None, now) and not overwrite:
         raise BadInput(
@@ -123,6 +126,9 @@ def _same_search(file: SweepFile, halving: Halving, overwrite: bool, anew: bool)
         )
     if known != now or anew:
         file.halving = {"settings": now, "rungs": []}
+    rungs = file.halving["rungs"]
+    unknown = (k for k, rung in enumerate(rungs) if any(rung["values"].get(name, 0) is None for name in retried))
+    del rungs[next(unknown, len(rungs)) :]
 
 
 def sweep(

@@ -65,6 +65,24 @@ def test_the_best_go_on_as_if_they_were_alone(tmp_path: Path) -> None:
         sweep(found, folder, executed(Silent()), again.append, ["val_loss"], halving=halved(found, 2, ["val_loss"]))
 
 
+def test_runs_that_failed_get_another_chance_in_their_rung(tmp_path: Path) -> None:
+    found, folder, said = found_of(seeds=[]), tmp_path / "sweep", list[str]()
+    bad, good = (point.name for point in found)
+
+    def executed_without_the_best(todo: Any, folder: Path) -> Any:
+        yield from executed(Silent())([pair for pair in todo if pair[0].name != good], folder)
+        yield from ((good, "no memory") for point, _ in todo if point.name == good)
+
+    sweep(found, folder, executed_without_the_best, said.append, [METRIC], halving=halved(found, 2, [METRIC]))
+    assert [row["state"] for row in rows(found, folder, [METRIC])] == ["finished", "failed"]
+    again = halved(found, 2, [METRIC])
+    assert not sweep(found, folder, executed(Silent()), said.append, [METRIC], retry_failed=True, halving=again)
+    assert said[-1].endswith(f"{good} finished")
+    noted = json.loads((folder / "sweep.json").read_text())["halving"]["rungs"]
+    assert list(noted[0]["stopped"]) == [bad]
+    assert noted[0]["values"][good] > noted[0]["values"][bad]
+
+
 def test_rungs_grow_by_the_factor_and_settings_shrink_by_it() -> None:
     found = found_of(grid={"train.lr": [k / 100 for k in range(1, 11)]}, seeds=[])
     plans = {point.name: (schedule.Plan(100, 3, 100), True) for point in found}
