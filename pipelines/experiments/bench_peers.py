@@ -11,10 +11,12 @@ from clx.losses.base import LOSSES
 from clx.losses.infonce import clip
 from clx.losses.siglip import siglip
 from clx.losses.symile import symile, symile_shuffled
+from clx.pipelines.experiments.bench_heads import HEADS
+from clx.pipelines.experiments.bench_pairs import PAIRS
 from clx.pipelines.experiments.bench_plain import DENSE, both
 from clx.pipelines.experiments.bench_views import VIEWS
 
-PLAIN = DENSE | VIEWS
+PLAIN = DENSE | VIEWS | PAIRS | HEADS
 
 Forward = Callable[[list[Tensor]], Tensor]
 """A loss of the embeddings `[B, D]` of every name."""

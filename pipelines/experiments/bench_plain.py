@@ -12,7 +12,8 @@ from torch.nn import functional
 from clx.losses.base import Loss
 
 Views = list[Tensor]
-Plain = Callable[[Views, dict[str, Any], Any], Tensor]
+Extras = dict[str, Any]
+Plain = Callable[[Views, Extras, Any], Tensor]
 """Of the views, the extras and the loss, whose networks it may use."""
 
 
@@ -25,6 +26,10 @@ class Dense:
     options: dict[str, Any] = field(default_factory=dict)
     batch: int = 4096
     """The usual size: smaller where the plain form takes the third power."""
+    more: Callable[[Extras, int], None] = lambda extras, width: None
+    """What besides both are given, of embeddings of this width."""
+    begin: Callable[[Any], None] = lambda loss: None
+    """What the loss has learned before."""
 
 
 def unit(x: Tensor) -> Tensor:
@@ -36,21 +41,21 @@ def off(s: Tensor) -> Tensor:
     return ~torch.eye(len(s), dtype=torch.bool)
 
 
-def groups(views: Views, extras: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+def groups(views: Views, extras: Extras) -> tuple[Tensor, Tensor, Tensor]:
     """Similarities of all rows, and which are positives and negatives by label."""
     z, labels = unit(torch.cat(views)), extras["labels"].repeat(len(views))
     same = labels[:, None] == labels
     return z @ z.T, same & off(same), ~same
 
 
-def cacr(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def cacr(views: Views, extras: Extras, loss: Any) -> Tensor:
     x, y = map(unit, views)
     d = 2 - 2 * x @ y.T
     w = (-d).masked_fill(~off(d), -math.inf).softmax(1)
     return (x - y).square().sum(1).mean() - (w * d).sum(1).mean()
 
 
-def averaged(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def averaged(views: Views, extras: Extras, loss: Any) -> Tensor:
     """SogCLR and iSogCLR, with what they read and would write; each row is seen for the first time."""
     x, y = map(unit, views)
     ids, total, own = extras["sample_id"], torch.zeros(()), type(loss).__name__ == "ISogCLR"
@@ -73,7 +78,7 @@ def averaged(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
     return total
 
 
-def multi_similarity(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def multi_similarity(views: Views, extras: Extras, loss: Any) -> Tensor:
     s, positive, negative = groups(views, extras)
     far = s.masked_fill(~positive, math.inf).amin(1, keepdim=True).detach()
     near = s.masked_fill(~negative, -math.inf).amax(1, keepdim=True).detach()
@@ -82,25 +87,25 @@ def multi_similarity(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
     return (torch.log1p(pull) / 2 + torch.log1p((torch.exp(50 * (s - 0.5)) * negative).sum(1)) / 50).mean()
 
 
-def triplet(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def triplet(views: Views, extras: Extras, loss: Any) -> Tensor:
     s, positive, negative = groups(views, extras)
     every = (s[:, None] - s[:, :, None] + 0.1).relu() * (positive[:, :, None] & negative[:, None])
     return every.sum() / (every > 0).sum()
 
 
-def energy_hinge(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def energy_hinge(views: Views, extras: Extras, loss: Any) -> Tensor:
     x, y = map(unit, views)
     s = x @ y.T
     return (0.2 - s.diagonal() + s.masked_fill(~off(s), -math.inf).amax(1)).relu().mean()
 
 
-def mann_whitney(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def mann_whitney(views: Views, extras: Extras, loss: Any) -> Tensor:
     x, y = map(unit, views)
     s = x @ y.T
     return functional.softplus((s[off(s)][:, None] - s.diagonal()) / 0.01).sum() / len(x)
 
 
-def angle(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def angle(views: Views, extras: Extras, loss: Any) -> Tensor:
     half = views[0].shape[1] // 2
     a, b = (torch.complex(u[:, :half].contiguous(), u[:, half:].contiguous()) for u in map(unit, views))
     w = (a * b.conj()).sum(1)
@@ -108,7 +113,7 @@ def angle(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
     return functional.softplus((s[:, None] - s).masked_fill(y[:, None] >= y, -math.inf).flatten().logsumexp(0))
 
 
-def sepclr(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def sepclr(views: Views, extras: Extras, loss: Any) -> Tensor:
     half, target = views[0].shape[1] // 2, extras["labels"] != 0
     common, salient = [unit(v[:, :half]) for v in views], [v[:, half:] for v in views]
     apart = [s * target[:, None] for s in salient]
@@ -126,7 +131,7 @@ def sepclr(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
     return total + 5 * sum(joint)
 
 
-def proto_triplet(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def proto_triplet(views: Views, extras: Extras, loss: Any) -> Tensor:
     z, labels = unit(torch.cat(views)), extras["labels"].repeat(len(views))
     member = functional.one_hot(labels).to(z.dtype)
     sums, sizes = member.T @ z, member.sum(0)
@@ -136,7 +141,7 @@ def proto_triplet(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
     return value
 
 
-def icnn(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def icnn(views: Views, extras: Extras, loss: Any) -> Tensor:
     s, positive, negative = groups(views, extras)
     same, other = (
         (2 - 2 * s.masked_fill(~kind, -math.inf).topk(3, 1).values).sqrt().mean(1) / 2 for kind in (positive, negative)
@@ -144,7 +149,7 @@ def icnn(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
     return -((1 - same) * other).mean().log()
 
 
-def prime(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def prime(views: Views, extras: Extras, loss: Any) -> Tensor:
     x, y = map(unit, views)
     total = torch.zeros(())
     for s in (x @ y.T, y @ x.T):
@@ -156,7 +161,7 @@ def prime(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
     return total
 
 
-def sct(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def sct(views: Views, extras: Extras, loss: Any) -> Tensor:
     x, y = map(unit, views)
     queues, total = loss.queues.clone(), torch.zeros(())
     for k, (own, other) in enumerate(((x, views[1]), (y, views[0]))):
@@ -170,7 +175,7 @@ def sct(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
     return total
 
 
-def hydra(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def hydra(views: Views, extras: Extras, loss: Any) -> Tensor:
     z, y = torch.cat(views), extras["labels"].repeat(len(views))
     square = loss.gates(y, y, z).square()
     lengths = (square * z.square()).sum(1, keepdim=True).sqrt() * (square @ z.square().T).sqrt()
@@ -179,7 +184,7 @@ def hydra(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
     return functional.softplus(against - logits)[same].mean()
 
 
-def amcl(views: Views, extras: dict[str, Any], loss: Any) -> Tensor:
+def amcl(views: Views, extras: Extras, loss: Any) -> Tensor:
     size, total = len(views[0]), torch.zeros(())
     items = torch.arange(size).repeat(2)
     for head in loss.projections:
@@ -215,6 +220,8 @@ DENSE: dict[str, Dense] = {
 
 
 Forward = Callable[[Views], Tensor]
+STEPS = 8
+"""In which the columns of a view are the embeddings of its steps."""
 
 
 def both(loss: Loss, dense: Dense, batch: int, width: int) -> tuple[Forward, Forward]:
@@ -222,21 +229,40 @@ def both(loss: Loss, dense: Dense, batch: int, width: int) -> tuple[Forward, For
     loss.remembers = False  # every call is the first
     names, count = [str(k) for k in range(dense.views)], max(2, batch // 8)
     torch.manual_seed(0)
+    of_head = "predictions" in loss.needs()  # as many as the embeddings are wide
+    count = width if of_head else min(count, 20) if "label_sets" in loss.needs() else count
     loss.setup(names, width, [str(k) for k in range(count)], batch)
-    extras: dict[str, Any] = {
+    loss.setup_decoders(dict.fromkeys(names, width))
+    dense.begin(loss)
+    columns, g = width if of_head else max(1, dense.views - 1), torch.Generator().manual_seed(1)
+    extras: Extras = {
         "labels": torch.arange(batch) % count,
-        "targets": torch.rand(batch, 1, generator=torch.Generator().manual_seed(1)),
+        "label_sets": ((torch.arange(batch)[:, None] + torch.arange(count)) % 7 < 2).float(),
+        "targets": torch.rand(batch, columns, generator=g),
         "sample_id": torch.arange(batch),
         "keys": {name: torch.randn(batch, width) for name in names},
+        "originals": {name: torch.randn(batch, width) for name in names},
         "generator": (draw := torch.Generator()),
         "progress": 0.0,
     }
+    dense.more(extras, width)
+    there = torch.ones(batch, STEPS, dtype=torch.bool)
+    derived: dict[str, Callable[[Views], Any]] = {
+        "predictions": lambda views: views[0],
+        "steps": lambda views: {n: (v.unflatten(1, (STEPS, -1)), there) for n, v in zip(names, views, strict=True)},
+        "states": lambda views: {n: v.detach().unflatten(1, (STEPS, -1)) for n, v in zip(names, views, strict=True)},
+    }
     asked = loss.required() | (loss.needs() & {"generator", "progress"})
-    given = {name: extras[name] for name in asked | ({"labels"} if type(loss).__name__ == "Relation" else set())}
+    given = {
+        name: extras[name]
+        for name in (asked - derived.keys()) | ({"labels"} if type(loss).__name__ == "Relation" else set())
+    }
+    made = [(name, make) for name, make in derived.items() if name in asked]
 
     def ours(views: Views) -> Tensor:
         draw.manual_seed(0)
-        value: Tensor = loss(dict(zip(names, views, strict=True)), **given)
+        more = {name: make(views) for name, make in made}
+        value: Tensor = loss(dict(zip(names, views, strict=True)), **given, **more)
         return value
 
     def plain(views: Views) -> Tensor:

@@ -9,9 +9,7 @@ from torch.nn import functional
 
 from clx.losses.pgrank import gumbel
 from clx.losses.primitives.draws import beta
-from clx.pipelines.experiments.bench_plain import Dense, Views, off, unit
-
-Extras = dict[str, Any]
+from clx.pipelines.experiments.bench_plain import Dense, Extras, Views, off, unit
 
 
 def chosen_first(logits: Tensor) -> Tensor:

@@ -39,4 +39,4 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_loss_without_peer() -> None:
     with pytest.raises(ValueError, match="no peer"):
-        bench_losses.bench_losses(["l1"])
+        bench_losses.bench_losses(["laso"])
