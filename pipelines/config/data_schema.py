@@ -33,7 +33,7 @@ class Last(Section):
 
 
 def _held_out(value: Any) -> str:
-    """Which of the ways to name val rows a value means, so that an error is about that one."""
+    """Which of the ways to name held-out rows a value means, so that an error is about that one."""
     if isinstance(value, str):
         return "<source>"
     return "<last>" if isinstance(value, Last) or (isinstance(value, Mapping) and "last" in value) else "<fraction>"
@@ -42,11 +42,6 @@ def _held_out(value: Any) -> str:
 HeldOut = Annotated[
     Annotated[str, Tag("<source>")] | Annotated[Fraction, Tag("<fraction>")] | Annotated[Last, Tag("<last>")],
     Discriminator(_held_out),
-]
-
-Later = Annotated[
-    Annotated[str, Tag("<source>")] | Annotated[Last, Tag("<last>")],
-    Discriminator(lambda value: "<source>" if isinstance(value, str) else "<last>"),
 ]
 
 
@@ -192,7 +187,8 @@ class Data(Section):
     list, of names or of `{source, share}`; what columns one of them lacks is missing there."""
     val: HeldOut | None = None
     """A source, a random share of the training rows, or the last share of every series, before that of `test`."""
-    test: Later | None = None
+    test: HeldOut | None = None
+    """The same, drawn before the val rows; both are shares of all training rows."""
     split: str = "split"
     """Name of the column that says train, val or test."""
     label: str | None = None
@@ -246,6 +242,9 @@ class Data(Section):
             raise ValueError("val or test by {last: ...} needs windows, which say what series are cut and how")
         if sum(shares) >= 1:
             raise ValueError(f"val and test take {sum(shares):g} of every series and leave none to train on")
+        drawn = [part.fraction for part in (self.val, self.test) if isinstance(part, Fraction)]
+        if sum(drawn) >= 1:
+            raise ValueError(f"val and test take {sum(drawn):g} of the training rows and leave none to train on")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Drawing the validation rows: whole groups of rows that share something, with every class or range of targets."""
+"""Drawing val and test rows: whole groups of rows that share something, with every class or range of targets."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,23 +22,32 @@ Ids = NDArray[np.int64]
 
 
 def draw(
-    train: Manifest, part: Fraction, data: Data, seed: int, inputs: Mapping[str, bool]
+    train: Manifest,
+    part: Fraction,
+    data: Data,
+    seed: int,
+    inputs: Mapping[str, bool],
+    split: str = "val",
+    total: int | None = None,
 ) -> tuple[Manifest, Manifest]:
     """Training rows without a random share, and that share; both in the order of the file.
 
     Args:
         inputs: columns that inputs read (see `shared_content.inputs_of`), whose content rows may share.
+        split: for messages, the split whose rows are drawn.
+        total: the rows that it is a share of; those of `train`, unless others were drawn from them before.
 
     Raises:
         BadInput: where nothing would be left on one side.
     """
-    count = max(1, round(len(train) * part.fraction))
+    total = len(train) if total is None else total
+    count = max(1, round(total * part.fraction))
     if count >= len(train):
         raise BadInput(
-            f"data.val.fraction = {part.fraction}: a share of the {len(train)} training rows of {train.name} "
+            f"data.{split}.fraction = {part.fraction}: a share of the {total} training rows of {train.name} "
             "leaves none to train on"
         )
-    by, groups, given_up = _groups(train, part, inputs)
+    by, groups, given_up = _groups(train, part, inputs, split)
     strata, what = _strata(train, data, count) if part.stratify else (None, "")
     if len(train) > LARGE:
         chosen = chosen_of_many(groups, strata, count, seed)
@@ -48,22 +57,25 @@ def draw(
     else:
         chosen = _chosen(groups, np.zeros(len(train), dtype=np.int64) if strata is None else strata, count, seed)
     if not chosen.any() or chosen.all():
-        raise BadInput(f"data.val: all {len(train)} rows of {train.name} hang together by {' and '.join(by)}")
+        raise BadInput(f"data.{split}: all {len(train)} rows of {train.name} hang together by {' and '.join(by)}")
     said = f"{100 * part.fraction:.3g} % drawn by {' and '.join(by) or 'row'}"
     said += f", stratified by {what}" if what else ""
     said += f" (by {' and '.join(given_up)} most rows would hang together)" if given_up else ""
-    train = replace(train, split_from=said, drawn_by=by)
-    return replace(train, rows=train.rows[~chosen]), replace(train, rows=train.rows[chosen])
+    train = replace(train, split_from=said)
+    return replace(train, rows=train.rows[~chosen]), replace(train, rows=train.rows[chosen], drawn_by=by)
 
 
-def with_groups(data: Data, train: Manifest) -> Data:
-    """The same with the columns by which the val rows were drawn, so that they are drawn so again."""
-    if not isinstance(data.val, Fraction) or data.val.by is not None or train.drawn_by is None:
-        return data
-    return data.model_copy(update={"val": data.val.model_copy(update={"by": list(train.drawn_by) or "row"})})
+def with_groups(data: Data, splits: Mapping[str, Manifest]) -> Data:
+    """The same with the columns by which val and test rows were drawn, so that they are drawn so again."""
+    found = {}
+    for split, part in (("val", data.val), ("test", data.test)):
+        by = splits[split].drawn_by if split in splits else None
+        if isinstance(part, Fraction) and part.by is None and by is not None:
+            found[split] = part.model_copy(update={"by": list(by) or "row"})
+    return data.model_copy(update=found)
 
 
-def _groups(train: Manifest, part: Fraction, inputs: Mapping[str, bool]) -> Sharing:
+def _groups(train: Manifest, part: Fraction, inputs: Mapping[str, bool], split: str) -> Sharing:
     """The columns that make groups, and the group of each row."""
     if part.by is None:
         return sharing(train, inputs)
@@ -72,7 +84,7 @@ def _groups(train: Manifest, part: Fraction, inputs: Mapping[str, bool]) -> Shar
         try:
             train.require(column)
         except BadInput as error:
-            raise BadInput(f"data.val.by: {error}") from None
+            raise BadInput(f"data.{split}.by: {error}") from None
     shared = [shared_keys(keys_of(train, column)) for column in columns]
     return Sharing(tuple(columns), hanging_together(shared, len(train)))
 

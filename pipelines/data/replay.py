@@ -29,6 +29,5 @@ def with_replay(train: Manifest, data: Data, seed: int, load: Callable[[Data], d
         _, earlier = draw(earlier, Fraction(fraction=share, by="row"), data, seed, {})
     found = joined({train.name: {"train": train}, f"data.replay.from {earlier.name}": {"train": earlier}})["train"]
     note = f"replay: {len(earlier)} rows of {earlier.name} come again, each once an epoch"
-    split_from, drawn_by = train.split_from, train.drawn_by
     start = train.table.num_rows
-    return replace(found, split_from=split_from, drawn_by=drawn_by, notes=(*found.notes, note), replay_from=start)
+    return replace(found, split_from=train.split_from, notes=(*found.notes, note), replay_from=start)

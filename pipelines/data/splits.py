@@ -72,8 +72,8 @@ def load_splits(
         splits = _source(data.train, data, whole, ends)
     else:
         splits = joined({part.source: _source(part.source, data, whole, ends) for part in data.train})
-    split_in(splits, "train", data.named)
-    for split, given in (("val", data.val), ("test", data.test)):
+    total = len(split_in(splits, "train", data.named))
+    for split, given in (("test", data.test), ("val", data.val)):
         if given is None:
             continue
         if split in splits:
@@ -84,7 +84,7 @@ def load_splits(
         if isinstance(given, Last):
             continue  # both at once, below
         if isinstance(given, Fraction):
-            splits["train"], splits[split] = draw(splits["train"], given, data, seed, inputs or {})
+            splits["train"], splits[split] = draw(splits["train"], given, data, seed, inputs or {}, split, total)
         else:
             splits[split] = _holdout(given, split, data, whole)
     if ends and data.windows is not None:

@@ -55,11 +55,12 @@ def understood(
         name: {"rows": len(manifest), "from": split_from(name, manifest, config.data)}
         for name, manifest in splits.items()
     }
-    if isinstance(config.data.val, Fraction) and "val" not in splits:
-        by = config.data.val.by
-        whole = f", by {by if isinstance(by, str) else ' and '.join(by)}" if by and by != "row" else ""
-        share = f"{100 * config.data.val.fraction:g} % drawn of the train rows{whole}"
-        parts["val"] = {"rows": None, "from": share}
+    for split, part in (("val", config.data.val), ("test", config.data.test)):
+        if isinstance(part, Fraction) and split not in splits:
+            by = part.by
+            whole = f", by {by if isinstance(by, str) else ' and '.join(by)}" if by and by != "row" else ""
+            share = f"{100 * part.fraction:g} % drawn of the train rows{whole}"
+            parts[split] = {"rows": None, "from": share}
     return {
         "columns": columns + list(_steps(config.data)),
         "left_out": [

@@ -243,7 +243,7 @@ def checked(config: Config, splits: dict[str, Manifest]) -> tuple[Config, dict[s
     check_windows(config, modalities)
     if doubt := check_label_sets(config.data, splits):
         warn(doubt, ClxWarning, stacklevel=2)
-    data = with_groups(with_marks(data, splits["train"]), splits["train"])
+    data = with_groups(with_marks(data, splits["train"]), splits)
     data = with_bins(data, splits["train"])
     config = config.model_copy(update={"data": data})
     check_needs(config, losses, splits["train"], modalities)

@@ -12,6 +12,7 @@ from clx.pipelines.data.draw import draw, with_groups
 from clx.pipelines.data.groups import components
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import leaks, sharing
+from clx.pipelines.data.splits import load_splits
 from clx.pipelines.system.errors import BadInput
 
 INPUTS = {"image": True, "text": False}
@@ -41,7 +42,7 @@ def test_rows_of_one_image_stay_together_and_classes_are_there_alike() -> None:
     assert not set(train.column("image")) & set(val.column("image"))
     assert len(val) == 50
     assert sorted(np.unique(val.column("label"), return_counts=True)[1]) == [10, 10, 15, 15], "images of five rows"
-    again = data.model_validate({"train": "a.csv", "label": "label", "val": with_groups(data, train).val})
+    again = data.model_validate({"train": "a.csv", "label": "label", "val": with_groups(data, {"val": val}).val})
     assert again.val == Fraction(fraction=0.1, by=["image"])
     assert (draw(table(**CAPTIONS), again.val, again, 0, {})[1].rows == val.rows).all()
     assert set(drawn(table(**CAPTIONS), seed=1, label="label")[1].rows) != set(val.rows)
@@ -71,7 +72,7 @@ def test_words_of_classes_and_numbers_keep_nothing_together() -> None:
 def test_most_rows_of_one_image_are_drawn_by_row() -> None:
     train, val, data = drawn(table(image=["none.png"] * 30 + [f"{k}.png" for k in range(10)]))
     assert val.split_from == "10 % drawn by row (by image most rows would hang together)"
-    assert with_groups(data, train).val == Fraction(fraction=0.1, by="row")
+    assert with_groups(data, {"val": val}).val == Fraction(fraction=0.1, by="row")
 
 
 def test_targets_are_there_in_all_their_range() -> None:
@@ -101,6 +102,25 @@ def test_a_column_decides_or_row() -> None:
         drawn(table(one=["x"] * 4), val={"fraction": 0.3, "by": "one"})
 
 
+def test_val_and_test_are_shares_of_the_same_rows(tmp_path: Path) -> None:
+    rows = "\n".join(f"{k},{k // 2},{k % 3}" for k in range(100))
+    (tmp_path / "a.csv").write_text(f"x,patient,y\n{rows}\n")
+    given = {"train": str(tmp_path / "a.csv"), "label": "y", "val": {"fraction": 0.2}}
+    data = Data.model_validate(given | {"test": {"fraction": 0.3, "by": "patient"}})
+    splits = load_splits(data, 0)
+    assert {split: len(part) for split, part in splits.items()} == {"train": 50, "val": 20, "test": 30}
+    assert len(np.unique(np.concatenate([part.rows for part in splits.values()]))) == 100
+    assert splits["test"].split_from == "30 % drawn by patient, stratified by y"
+    assert not {*splits["test"].column("patient")} & {p for s in ("train", "val") for p in splits[s].column("patient")}
+    frozen = with_groups(data, splits)
+    assert (frozen.val, frozen.test) == (Fraction(fraction=0.2, by="row"), data.test)
+    assert all((part.rows == splits[split].rows).all() for split, part in load_splits(frozen, 0).items())
+    with pytest.raises(BadInput, match=r"data\.test\.by: .*no column 'pateint'"):
+        load_splits(Data.model_validate(given | {"test": {"fraction": 0.3, "by": "pateint"}}), 0)
+    with pytest.raises(ValueError, match="val and test take 1 of the training rows"):
+        Data.model_validate(given | {"test": {"fraction": 0.8}})
+
+
 def test_leaks_are_told_with_their_rows() -> None:
     train = table(image=["a.png", "b.png"], text=["a photo of a cat", "a photo of a dog"])
     test = table("t.csv", image=["c.png", "./b.png", "b.png"], text=["a photo of a cat"] * 3)
@@ -117,7 +137,7 @@ def test_copies_of_a_file_are_that_file(tmp_path: Path) -> None:
     assert sharing(rows, INPUTS).groups.tolist() == [k // 2 for k in range(20)]
     train, val, data = drawn(rows, val={"fraction": 0.2})
     assert {int(row) // 2 for row in val.rows} & {int(row) // 2 for row in train.rows} == set()
-    again = with_groups(data, train).val
+    again = with_groups(data, {"val": val}).val
     assert isinstance(again, Fraction)
     assert (draw(rows, again, data, 0, {})[1].rows == val.rows).all()
     other = table("t.csv", root=str(tmp_path), image=["1.png", "x.png"])
