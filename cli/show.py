@@ -248,8 +248,9 @@ def bench_mine(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every setting.")] = 5,
     steps: Annotated[int, typer.Option(min=1, help="Of each training.")] = 100,
     encoder: Annotated[
-        str, typer.Option(help="Of texts; of a library as it is, below a head that learns.")
+        str, typer.Option(help="Of texts; one that others trained as it is, below a head that learns.")
     ] = "hf:minilm",
+    pictures: Annotated[str, typer.Option(help="Encoder of the stamps' pictures, likewise.")] = "efficientnet-lite0",
     log: Annotated[Path | None, typer.Option(help="JSONL file that keeps every seed; goes on where it ends.")] = None,
     json: options.Json = False,
 ) -> None:
@@ -263,7 +264,7 @@ def bench_mine(
     """
     from clx.pipelines.experiments import bench_mine as pipeline
 
-    show(pipeline.table(experiments or [], data, seeds, steps, encoder, log, note), json, "mined columns")
+    show(pipeline.table(experiments or [], data, seeds, steps, encoder, pictures, log, note), json, "mined columns")
 
 
 def show(rows: list[dict[str, Any]], json: bool, title: str) -> None:

@@ -10,7 +10,18 @@ from PIL import Image
 from clx.pipelines.config.load import load_config
 from clx.pipelines.experiments.train import train
 
-NAMES = ("simcse", "consert", "clear", "compcse", "declutr", "contriever", "supcl-seq", "clip-plain", "clip-strong")
+NAMES = (
+    "simcse",
+    "consert",
+    "clear",
+    "compcse",
+    "declutr",
+    "diffcse",
+    "contriever",
+    "supcl-seq",
+    "clip-plain",
+    "clip-strong",
+)
 SENTENCE = "the small cat and two large dogs sleep under an old table while it rains all day"
 WORDS = SENTENCE.split()
 
