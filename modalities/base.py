@@ -19,6 +19,7 @@ from clx.modalities.encoder import StepEncoder as StepEncoder
 from clx.modalities.errors import CellError as CellError  # part of what a modality needs to know
 from clx.modalities.options import Lora as Lora
 from clx.modalities.options import Mix as Mix
+from clx.modalities.options import StepOptions as StepOptions
 
 Several = Literal["mean", "one"]
 """What is made of several cells in one row: the mean of their features; or in training one of them, drawn anew each
@@ -71,6 +72,11 @@ class Modality:
     checkpointing: bool = False
     """Keep only what enters each layer of the encoder, and compute the layer again for its gradient: less memory a row,
     for about a third more time. The gradients are the same."""
+    step_encoder: StepOptions | None = None
+    """A small encoder that learns, over the steps (times, tokens, places) of `encoder`, with `freeze: true` in place of
+    training that: `{layers: 2, width: 128, dropout: 0.3, crop: 0.3, mask: 0.2, noise: 0.3}`, of which the last three
+    vary the steps in training. Steps of a frozen encoder that sees no variation are computed once with
+    `data.cache: memory`."""
     head: Literal["linear", "mlp", "norm", "none"] = "linear"
     """Projection into the shared space; `mlp` is SimCLR's, with batch norms that centre each dimension, which
     losses of products (Symile) need to leave their starting plateau. `none` takes the features as they are, `norm`
@@ -103,6 +109,8 @@ class Modality:
             raise ValueError("mix with freeze: true: a frozen encoder's features are computed once, of pure images")
         if self.mix is not None and self.mix.get("views", 1) > self.views:
             raise ValueError(f"mix.views is {self.mix['views']}, and there are {self.views} views")
+        if self.step_encoder is not None:
+            self._check_step_encoder()
         if self.views > 1 and self.augmentation == "none" and not (self.drops or self.noise or self.head_dropout):
             raise ValueError(f"{self.views} views with augmentation none would be equal but for dropout or noise")
         family = self.encoder.partition(":")[0]
@@ -124,9 +132,17 @@ class Modality:
         if self.weights is None and (family != "hf" or self.pretrained is False):
             raise ValueError("lora adapts pretrained weights, by which a run finds them again: set pretrained")
 
+    def _check_step_encoder(self) -> None:
+        for key in ("lora", "mix", "prompt", "pair"):
+            if getattr(self, key, None) is not None:
+                raise ValueError(f"{key} and step_encoder: both change what the encoder gives: leave one out")
+
     @property
     def drops(self) -> bool:
         """Whether the encoder drops at random in training, so that views of a sample differ without augmentation."""
+        over = self.step_encoder or {}
+        if any(over.get(key) for key in ("dropout", "crop", "mask", "noise")):
+            return True
         return bool(getattr(self, "dropout", 0)) and not (self.freeze and not self.unlocked)
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clx.modalities.base import CellError, Input, Modality
 from clx.modalities.draws import Draws
@@ -237,6 +237,16 @@ def _by_row(samples: list[Any], counts: list[int]) -> list[Any]:
     """Undo `flat`; of views that are several samples themselves, the samples."""
     ends = itertools.accumulate(counts)
     return [flat(samples[end - count : end]) for end, count in zip(ends, counts, strict=True)]
+
+
+def known_input(rows: Sequence[Tensor]) -> Input:
+    """What frozen encoders make of rows, as one batch: `features` `[N, W]`, or of steps `[T, W]` `steps` `[N, T, W]`
+    and their `mask` `[N, T]`."""
+    if rows[0].ndim == 1:
+        return {"features": torch.stack(list(rows))}
+    lengths = torch.tensor([len(each) for each in rows])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    return {"steps": nn.utils.rnn.pad_sequence(list(rows), batch_first=True), "mask": mask}
 
 
 def collate(modality: Modality, samples: Sequence[Any]) -> Input:

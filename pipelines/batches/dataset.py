@@ -26,6 +26,7 @@ from clx.pipelines.batches.cells import (
     collate,
     content_of,
     future_of,
+    known_input,
     read_cell,
     vary,
 )
@@ -275,9 +276,7 @@ class BatchDataset(Dataset[Batch]):
                 views.append([pick(k, made_of[k].inputs[name]) for k in there])
                 draws.append(asked.take(there).draws(VIEW, name, place))
             if name in self.features:
-                inputs |= {
-                    view: {"features": torch.stack(each)} for view, each in zip(names, views, strict=True) if each
-                }
+                inputs |= {view: known_input(each) for view, each in zip(names, views, strict=True) if each}
                 continue
             views = vary(modality, views, draws) if self.augment else views
             inputs |= {view: collate(modality, each) for view, each in zip(names, views, strict=True) if each}

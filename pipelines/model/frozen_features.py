@@ -39,7 +39,9 @@ def use_frozen_features(
     for name, modality in rows.modalities.items():
         varied = rows.augment and (modality.views > 1 or modality.augmentation != "none")
         varied |= (rows.augment or rows.first) and modality.draws_one and holds_lists(rows.manifest, name, modality)
-        if run.model.tower(name).locked and not varied and name not in run.model.prompts:
+        tower = run.model.tower(name)
+        once_only = tower.locked or (tower.steps_locked and not holds_lists(rows.manifest, name, modality))
+        if once_only and not varied and name not in run.model.prompts:
             rows.features[name] = features(run, name, rows.manifest, context)
 
 
@@ -47,7 +49,8 @@ def use_frozen_features(
 def features(
     run: Run, name: str, manifest: Manifest, context: Callable[[], AbstractContextManager[object]] = nullcontext
 ) -> dict[int, Tensor]:
-    """What a modality's head gets of each row `[W]`, by the row's number in the table, in float32 on the CPU.
+    """What a modality's head gets of each row `[W]`, by the row's number in the table, in float32 on the CPU; what its
+    `step_encoder` gets `[T, W]` where that learns.
 
     One of several columns is called as in `batches.columns.spread`.
 
@@ -73,7 +76,7 @@ def features(
     for batch in batches(plain, keys, run.config.train.workers):
         if name in batch.inputs:
             with context():
-                found = tower.features(batch.to(device).inputs[name]).float().cpu()
+                found = tower.known_once(batch.to(device).inputs[name])
             known |= zip(batch.sample_id[batch.present[name]].tolist(), found, strict=True)
     place = {row: i for i, row in enumerate(manifest.rows.tolist())}
     _keep(key, {place[row]: found for row, found in known.items()})
@@ -88,13 +91,15 @@ def _keep(key: str, known: dict[int, Tensor]) -> None:
 
 
 def _bytes(known: dict[int, Tensor]) -> int:
-    return len(known) * next(iter(known.values())).nbytes if known else 0
+    return sum(rows.nbytes for rows in known.values())
 
 
 def _digest(run: Run, name: str, modality: Modality, cells: Sequence[bytes]) -> str:
     """Of all that decides the features: encoder, how cells are read, and the cells in their order."""
     said = [modality.kind, options_of(modality), modality.state()]
-    digest = hashlib.blake2b(fingerprint(run.model.tower(name).encoder).encode(), digest_size=16)
+    tower = run.model.tower(name)
+    encoder = tower.encoder if tower.locked else tower.encoder.get_submodule("inner")
+    digest = hashlib.blake2b(fingerprint(encoder).encode(), digest_size=16)
     digest.update(json.dumps(said, sort_keys=True, default=str).encode())
     for cell in cells:
         digest.update(b"%d " % len(cell) + cell)

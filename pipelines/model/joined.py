@@ -17,7 +17,7 @@ from clx.pipelines.system.errors import BadInput
 
 OF_TRAINING = (
     *("views", "augmentation", "dropout", "head_dropout", "drop", "mix", "head"),
-    *("freeze", "unlocked", "lora", "checkpointing"),
+    *("freeze", "unlocked", "lora", "checkpointing", "step_encoder"),
 )
 """Options of a modality that say nothing of how a cell is read, beside its encoder's."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from clx.losses.base import Steps
 from clx.losses.view_criterion import relevance
 from clx.modalities.base import Encoder, Input, LearnedView, Modality, StepEncoder
+from clx.modalities.over_steps import OverSteps
 from clx.modalities.text_context import Context, placed
 from clx.pipelines.model.checkpointing import recompute
 from clx.pipelines.model.chunks import encode
@@ -31,21 +32,29 @@ class Tower(nn.Module):
         """The most rows that are encoded at a time."""
         self.short: Callable[[], None] | None = None
         """Told that memory ran out while rows were encoded, whose features are then zeros; else that is an error."""
-        self.encoder: Encoder = modality.build_encoder(load or modality.lora is not None)
+        encoder = modality.build_encoder(load or modality.lora is not None)
+        over = modality.step_encoder
+        if over is not None and not isinstance(encoder, StepEncoder):
+            raise ValueError(
+                f"step_encoder reads the steps of an encoder, and {modality.encoder} has none: leave it out"
+            )
+        self.encoder: Encoder = encoder if over is None else OverSteps(cast("StepEncoder", encoder), over)
         self.pair = modality.pair is not None
         self.width = width = self.encoder.width * (4 if self.pair else 1)
         """Of what the head gets."""
         self.head = projection(modality, width, embed_dim)
         self.view: LearnedView | None = modality.build_view()
-        blocks = self.encoder.blocks()
+        blocks = encoder.blocks()
         if modality.unlocked > len(blocks):
             raise ValueError(f"unlocked = {modality.unlocked}, but the encoder has {len(blocks)} blocks")
         self.frozen = blocks[: len(blocks) - modality.unlocked] if modality.freeze else []
         if modality.lora is not None:
             self.frozen = adapt(self.encoder, modality.lora)
         if modality.checkpointing:
-            recompute(self.encoder)
-        self.locked = modality.freeze and not modality.unlocked
+            recompute(encoder)
+        self.locked = modality.freeze and not modality.unlocked and over is None
+        self.steps_locked = modality.freeze and not modality.unlocked and over is not None
+        """Whether the steps that an `OverSteps` gets are the same in every epoch."""
         for block in self.frozen:
             block.requires_grad_(False)
         self.train()
@@ -64,7 +73,18 @@ class Tower(nn.Module):
             block.eval()
         if self.locked:
             self.encoder.eval()
+        elif self.steps_locked:
+            self.encoder.get_submodule("inner").eval()
         return self
+
+    def known_once(self, value: Input) -> Sequence[Tensor]:
+        """Of each row what a frozen encoder always makes of it, in float32 on the CPU: the features `[width]` that the
+        head gets, or with `steps_locked`, unless all is locked, those of each step `[T, C]`."""
+        if self.locked:
+            return list(self.features(value).float().cpu())
+        assert isinstance(self.encoder, OverSteps)
+        found, mask = encode(self.encoder.inner, partial(_single, self.encoder), value, self.chunk, trimmed=False)
+        return [rows[there] for rows, there in zip(found.float().cpu(), mask.cpu(), strict=True)]
 
     def forward(self, value: Input, contexts: Sequence[Context] = ()) -> Tensor:
         """`[N, embed_dim]` for the N collated rows of one modality, or for their `features`, known already."""
@@ -74,6 +94,11 @@ class Tower(nn.Module):
         """What the head gets, `[N, width]`, of rows of this view; of texts with learned prompts the mean by these."""
         if "features" in value:
             return value["features"]
+        if "steps" in value:
+            assert isinstance(self.encoder, OverSteps)
+            value = {"x": value["steps"], "mask": value["mask"]}
+            features, *_ = encode(self.encoder, partial(_over, self.encoder), value, self.chunk, self.short)
+            return features
         if "of" in value:
             each = self.features({key: part for key, part in value.items() if key != "of"}, view, contexts)
             return mean_of_rows(each, value["of"])
@@ -141,3 +166,11 @@ class Tower(nn.Module):
             plain = self.features(value)
         x, v, kept, real = whole(plain, self.features(varied), kept, value["mask"])
         return relevance(x, v, kept, real, self.view.sparsity)
+
+
+def _single(encoder: OverSteps, part: Input) -> tuple[Tensor, Tensor]:
+    return encoder.single(**part)
+
+
+def _over(encoder: OverSteps, part: Input) -> tuple[Tensor]:
+    return (encoder.pool(*encoder.over(part["x"], part["mask"])),)

@@ -37,6 +37,8 @@ def to_sentence_transformers(run: Run, name: str, out: Path) -> Call:
         raise Unfit("sentence-transformers opens text towers of Hugging Face models, hf:NAME, alone")
     if name in run.model.prompts:
         raise Unfit("its prompt is learned, and sentence-transformers knows prompts of words alone")
+    if modality.step_encoder is not None:
+        raise Unfit("it has a step_encoder, and sentence-transformers pools tokens as they are")
     if modality.pair is not None:
         raise Unfit("it reads pairs of texts, and sentence-transformers one text")
     if not modality.templates[0].endswith("{}"):
@@ -86,6 +88,8 @@ def to_open_clip(run: Run, names: list[str], out: Path) -> dict[str, Call]:
     image, text = (run.modalities[kinds[kind]] for kind in ("image", "text"))
     if wrong := {modality.head for modality in (image, text)} - {"none", "linear"}:
         raise Unfit(f"a head is {min(wrong)}, and open_clip has linear ones")
+    if image.step_encoder is not None or text.step_encoder is not None:
+        raise Unfit("a tower has a step_encoder, which open_clip has not")
     model = image.encoder.removeprefix("open_clip:")
     scale = native_scale(run)
     size = getattr(image, "size", None)

@@ -118,7 +118,7 @@ OTHER: dict[str, Any] = {
     **{"lora": None, "checkpointing": True, "freeze": True, "width": 64, "depth": 2, "norm": "group", "flip": True},
     **{"size": 12, "channels": 1, "white": 200, "sample_rate": 4000, "max_seconds": 0.05, "seconds": 0.2, "mels": 32},
     **{"layers": 2, "dropout": 0.3, "pool": "last", "scale": "per-series", "gaps": "indicate", "max_steps": 5},
-    **{"time": True, "layout": "channels-first", "head_dropout": 0.3, "noise": 0.1},
+    **{"time": True, "layout": "channels-first", "head_dropout": 0.3, "noise": 0.1, "step_encoder": {}},
 }
 """Another value of each option."""
 BY_ENCODER = {"encoder", "pretrained", "unlocked", "like", "pair", "mix", "crop"}

@@ -1,15 +1,24 @@
 """Features of frozen encoders on files: made once for all runs of a process, while the files stay as they are."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from clx.modalities.series import Series
+from clx.modalities.text import Text
+from clx.pipelines.batches.loader import once
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.model.build import prepare
 from clx.pipelines.model.frozen_features import features
+from clx.pipelines.model.tower import Tower
+from clx.pipelines.training.rows import keep_frozen_features
 from configs import small
+from trained import trainer_of
 
 
 def test_files_are_encoded_once_whatever_the_table_is_called(tmp_path: Path) -> None:
@@ -38,3 +47,37 @@ def test_files_are_encoded_once_whatever_the_table_is_called(tmp_path: Path) -> 
     np.save(tmp_path / "3.npy", np.zeros(21) + np.arange(21))
     assert not torch.allclose(features(run, "series", first)[3], found[3])
     assert calls == [6, 6]
+
+
+@pytest.mark.parametrize("crop", [0.0, 0.5])
+def test_steps_of_a_frozen_encoder_are_computed_once_and_an_encoder_over_them_learns(
+    crop: float, tmp_path: Path
+) -> None:
+    rows = [{"series": [float(i * k % 7) for k in range(5 + i % 4)], "text": f"what {i}"} for i in range(16)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    over = {"width": 8, "dropout": 0.1, "crop": crop, "mask": 0.2, "noise": 0.1}
+    series = {"encoder": "dilated", "width": 8, "layers": 1, "freeze": True, "augmentation": "none"}
+    modalities = {"series": {**series, "step_encoder": over}, "text": {"width": 32, "layers": 1}}
+    data = {"train": str(tmp_path / "a.jsonl"), "val": None, "cache": "memory"}
+    trainer = trainer_of(Config.model_validate(small(data, modalities, "clip")), tmp_path)
+    tower, key = trainer.learner.model.tower("series"), once(16, 16)[0]
+    plain = replace(trainer.rows, cache=None)[key]
+    keep_frozen_features(trainer.run, trainer.learner, trainer.rows)
+    known = trainer.rows[key]
+    assert known.inputs["series"].keys() == {"steps", "mask"}
+    assert not tower.encoder.get_submodule("inner").training
+    trainer.learner.model.eval()
+    torch.testing.assert_close(tower(known.inputs["series"]), tower(plain.inputs["series"]))
+    trainer.learner.model.train()
+    assert not torch.equal(tower(known.inputs["series"]), tower(known.inputs["series"]))  # training varies the steps
+    before = {name: p.clone() for name, p in tower.named_parameters()}
+    trainer.learner.update(known)
+    still = {name for name, p in tower.named_parameters() if torch.equal(p, before[name])}
+    assert still == {name for name in before if name.startswith("encoder.inner.")}
+
+
+def test_an_encoder_over_steps_wants_steps() -> None:
+    with pytest.raises(ValueError, match="lora and step_encoder"):
+        Text(encoder="hf:x", lora={"rank": 1}, pretrained="x", step_encoder={})
+    with pytest.raises(ValueError, match="and minirocket has none"):
+        Tower(Series(encoder="minirocket", width=84, step_encoder={}), 8)
