@@ -1,7 +1,9 @@
 """A small batch for every registered loss, with all the extras that one may ask for."""
 
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -36,7 +38,7 @@ WIDE_SETS = {"laso": 1, "label-prototypes": 1}
 
 def make(name: str, width: int = 4, **fields: Any) -> Loss:
     loss = LOSSES[name](**FIELDS.get(name, {}) | fields)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed also takes notes of the stack for three kinds of device
     loss.setup(NAMES, width, ("a", "b", "c")[: WIDE_SETS.get(name)], 1000)
     tokens = dict.fromkeys(("image", "text", "audio"), TOKENS) if name in OF_TOKENS else None
     loss.setup_decoders(
@@ -56,6 +58,11 @@ def of_each_kind() -> set[str]:
     for name, loss in LOSSES.items():
         found.setdefault((loss().requires(), loss.compares_times, loss.trains_predictions), name)
     return set(found.values())
+
+
+def quick_and_slow(names: Iterable[str], quick: Collection[str]) -> list[Any]:
+    """Names to parametrize by; those that are not `quick` are for `pytest -m slow`."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def with_buffers() -> set[str]:
@@ -118,24 +125,34 @@ def states_of(z: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: (rows.detach()[:, None] - 1) * beat.to(rows.dtype) for name, rows in z.items()}
 
 
-def inner_of(z: dict[str, Tensor], name: str = "") -> dict[str, Any]:
-    """All that a loss of this name may ask for of encoders and of a second model; it follows from the embeddings."""
+def inner_of(z: dict[str, Tensor], name: str) -> dict[str, Any]:
+    """All that a loss of this name asks for of encoders and of a second model; it follows from the embeddings."""
     tokens = torch.tensor([[0, 3, -1], [6, 2, 5]])
     depth = torch.tensor([1, -0.5, 2])[:, None]
-    layers = {name: rows[:, None] * depth.to(rows.dtype) for name, rows in z.items()}
     beat = torch.tensor([-1, 0.5, 1, -0.25, 2])[:, None, None]
-    exact = {n: x.to(torch.promote_types(x.dtype, torch.float32)) for n, x in z.items()}
-    pairs = torch.ones(len(next(iter(z.values()))), 5, dtype=torch.bool)
-    return {
-        "steps": steps_of(z),
-        "states": states_of(z),
-        "keys": keys_of(z),
-        "originals": originals_of(z) if name != "replaced-token" else texts_of(z),
-        "masked": {n: (x[:, :3], tokens[(z[n][:, 0] > 0).long()]) for n, (x, _) in steps_of(z).items()},
+
+    def masked() -> dict[str, tuple[Tensor, Tensor]]:
+        return {n: (x[:, :3], tokens[(z[n][:, 0] > 0).long()]) for n, (x, _) in steps_of(z).items()}
+
+    def layers() -> dict[str, Tensor]:
+        return {name: rows[:, None] * depth.to(rows.dtype) for name, rows in z.items()}
+
+    def attention() -> dict[str, tuple[Tensor, Tensor]]:
+        exact = {n: x.to(torch.promote_types(x.dtype, torch.float32)) for n, x in z.items()}
+        pairs = torch.ones(len(next(iter(z.values()))), 5, dtype=torch.bool)
+        return {n: (1 + x[:, None, :, None] * beat / 16, pairs) for n, x in exact.items()}  # [B, 5, D, 1]
+
+    made: dict[str, Callable[[], Any]] = {
+        "steps": lambda: steps_of(z),
+        "states": lambda: states_of(z),
+        "keys": lambda: keys_of(z),
+        "originals": lambda: originals_of(z) if name != "replaced-token" else texts_of(z),
+        "masked": masked,
         "layers": layers,
-        "key_layers": {n: x[..., torch.arange(x.shape[2]).roll(1)].detach() for n, x in layers.items()},
-        "attention": {n: (1 + x[:, None, :, None] * beat / 16, pairs) for n, x in exact.items()},  # [B, 5, D, 1]
+        "key_layers": lambda: {n: x[..., torch.arange(x.shape[2]).roll(1)].detach() for n, x in layers().items()},
+        "attention": attention,
     }
+    return {key: make() for key, make in made.items() if key in LOSSES[name].needs()}
 
 
 def texts_of(z: dict[str, Tensor]) -> dict[str, Tensor]:

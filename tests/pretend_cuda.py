@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 aten = torch.ops.aten
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -144,7 +144,7 @@ class Pretended(Tensor):
             pretence.check(func, name, args, kwargs)
         if func is aten.mm.dtype:  # CPUs have no products of bfloat16 with results in float32
             return on_cuda(bare(args[0]).to(args[2]) @ bare(args[1]).to(args[2]))
-        out = func(*tree_map(bare, args), **tree_map(bare, kwargs))
+        out = func(*each(bare, args), **each(bare, kwargs))
         if "out" in kwargs:
             return kwargs["out"]
         if out is None:
@@ -154,7 +154,24 @@ class Pretended(Tensor):
                 with no_dispatch():
                     func(*args, **kwargs)
             return args[0]
-        return tree_map(on_cuda, out)
+        return each(on_cuda, out)
+
+
+def each(do: Callable[[Any], Any], x: Any) -> Any:
+    """`tree_map`, of which most time goes here otherwise: what operations are given and give is hardly ever nested."""
+    kind = type(x)
+    if kind is tuple or kind is list:
+        return kind([each(do, part) for part in x])
+    if kind is dict:
+        return {key: each(do, part) for key, part in x.items()}
+    return tree_map(do, x) if isinstance(x, tuple | list | dict) else do(x)
+
+
+def leaves(x: Any) -> list[Any]:
+    """What is in lists, tuples and dicts."""
+    if isinstance(x, tuple | list):
+        return [leaf for part in x for leaf in (leaves(part) if isinstance(part, tuple | list | dict) else (part,))]
+    return leaves([*x.values()]) if isinstance(x, dict) else [x]
 
 
 def bare(x: Any) -> Any:
@@ -244,7 +261,7 @@ class Pretence(TorchFunctionMode):
 
     def check(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise `Mismatch` where CUDA would; count what the host waits for."""
-        flat = tree_flatten((args, kwargs))[0]
+        flat = leaves((args, kwargs))
         if any(isinstance(t, Pretended) and not Stream.current.may_use(t) for t in flat):
             raise Mismatch(f"{name}: a tensor of another stream, which this one has not waited for")
         if name in WAIT:
@@ -306,15 +323,15 @@ class Pretence(TorchFunctionMode):
                 self.reads["copy"] -= 1
         if up and isinstance(kwargs.get("generator"), torch.Generator) and kwargs["generator"].device.type != "cuda":
             raise Mismatch(f"{name}: expected a generator on cuda, got one on {kwargs['generator'].device}")
-        before, self.here.strict = self.here.strict, any(map(is_plain, tree_flatten((args, kwargs))[0]))
+        before, self.here.strict = self.here.strict, any(map(is_plain, leaves((args, kwargs))))
         try:
             out = func(*args, **kwargs)
         finally:
             self.here.strict = before
         if up:
-            return tree_map(self.raised, out)
+            return each(self.raised, out)
         if asked is not None:
-            return tree_map(self.lowered, out)
+            return each(self.lowered, out)
         return out
 
     def move(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

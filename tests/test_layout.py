@@ -7,7 +7,9 @@ import importlib
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -52,31 +54,60 @@ def folder_of(module: str) -> str:
     return ".".join(parts[:2]) if parts[0] == "pipelines" and len(parts) > 1 else parts[0]
 
 
+class Read(NamedTuple):
+    """What the tests ask of a module's text."""
+
+    froms: set[tuple[str, tuple[str, ...]]]
+    """Modules, and what is taken from them; one dot and more for relative ones."""
+    named: set[str]
+    """Modules imported by name."""
+    longest: tuple[int, str]
+    """Lines of the longest body of a function, and the function."""
+
+
 @functools.cache
-def nodes(text: str) -> list[ast.AST]:
-    """All of a module; most files are looked at in several tests."""
-    return list(ast.walk(ast.parse(text)))
+def read(text: str) -> Read:
+    """Of each text once: most files are looked at in several tests."""
+    found = Read(set(), set(), (0, ""))
+    bodies = [found.longest]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            found.froms.add((module, tuple(alias.name for alias in node.names)))
+        elif isinstance(node, ast.Import):
+            found.named.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and called(node).endswith("import_module"):
+            found.named.update(str(each.value) for each in node.args if isinstance(each, ast.Constant))
+        elif isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+            bodies.append(((node.end_lineno or 0) - body[0].lineno, node.name))
+    return found._replace(longest=max(bodies))
+
+
+def called(node: ast.Call) -> str:
+    """The last name of what is called: `import_module` of `importlib.import_module(...)`."""
+    return str(getattr(node.func, "attr", getattr(node.func, "id", "")))
 
 
 def imports(path: Path, modules: set[str]) -> set[str]:
-    """Every module of `clx` that a file imports, inside functions too."""
-    named: set[str] = set()
-    for node in nodes(path.read_text()):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            named.add("." * node.level + (node.module or ""))  # relative: of no folder, so never allowed
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "clx":
-            named |= {f"{node.module}.{alias.name}" for alias in node.names} & modules
-            named.add(node.module)
-        elif isinstance(node, ast.Import):
-            named |= {alias.name for alias in node.names if alias.name.split(".")[0] == "clx"}
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            named |= {str(each.value) for each in node.args if isinstance(each, ast.Constant)}
+    """Every module of `clx` that a file imports, inside functions too.
+
+    Relative imports are of no folder, and so never allowed.
+    """
+    text = read(path.read_text())
+    named = {name for name in text.named if name.split(".")[0] in ("clx", "")}
+    for module, names in text.froms:
+        if module.startswith("."):
+            named.add(module)
+        elif module.split(".")[0] == "clx":
+            named |= {f"{module}.{name}" for name in names} & modules
+            named.add(module)
     return named
 
 
 def rooms_follow(path: Path, name: str) -> bool:
     """Whether a file takes rooms, and nothing else, from a package: the package itself holds nothing."""
-    return any(isinstance(node, ast.ImportFrom) and node.module == name for node in nodes(path.read_text()))
+    return any(module == name for module, _ in read(path.read_text()).froms)
 
 
 def wrong_imports(root: Path) -> list[str]:
@@ -160,13 +191,23 @@ PLANTED = {
 }
 
 
-@pytest.fixture
-def copied(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("house")
     for path in sources(ROOT):
-        copy = tmp_path / path.relative_to(ROOT)
+        copy = root / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(path.read_text())
-    return tmp_path
+    return root
+
+
+@pytest.fixture
+def copied(house: Path) -> Iterator[Path]:
+    """The house, for a test that adds modules to it."""
+    before = set(sources(house))
+    yield house
+    for path in set(sources(house)) - before:
+        path.unlink()
 
 
 @pytest.mark.parametrize("case", PLANTED)
@@ -224,7 +265,5 @@ LINES_OF_A_FILE, LINES_OF_A_BODY = 300, 60
 def test_sizes(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= LINES_OF_A_FILE
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
-            assert (node.end_lineno or 0) - body[0].lineno < LINES_OF_A_BODY, node.name
+    length, name = read(text).longest
+    assert length < LINES_OF_A_BODY, name

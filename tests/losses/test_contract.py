@@ -12,7 +12,7 @@ from torch import Tensor
 from clx.losses.base import LOSSES, TERM_KEYS, Data, Exclude, Loss, register
 from clx.losses.extras import EXTRAS
 from clx.losses.primitives import cube, tiles
-from loss_inputs import EVERY, NAMES, batch, inner_of, make, name_of
+from loss_inputs import EVERY, NAMES, batch, inner_of, make, name_of, quick_and_slow
 
 GUIDE = (Path(__file__).parents[2] / "losses" / "README.md").read_text()
 TEMPERED = [n for n in EVERY if "temperature" in {f.name for f in dataclasses.fields(LOSSES[n])}]
@@ -28,6 +28,8 @@ DIFFERENTIABLE: dict[str, dict[str, Any]] = {
 }
 # targets are constants to the gradient by definition: the tests against loops have their gradients
 CONSTANT_TARGETS = {"core-tuning", "moit", "sct", "pg-rank", "simsiam", "swav"}  # or constant draws of rankings
+# a few by finite differences in the quick tests: test_oracles.py has the gradients of all
+DIFFERENCES = {"clip", "siglip", "nt-xent", "symile", "align-uniform", "hcl", "multi-similarity", "conr", "ts2vec"}
 # draws belong to places in the batch, so a permuted batch has other ones
 WITHOUT_DRAWS: dict[str, dict[str, Any]] = {
     "supremix": {"mixing": "positive"},
@@ -86,6 +88,24 @@ def assert_finite(loss: Loss, data: dict[str, Any]) -> None:
         assert g.isfinite().all(), f"gradient of {name}: {g}"
 
 
+@pytest.fixture
+def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The batch all at once, or in tiles of three rows."""
+    if request.param == "tiles":
+        monkeypatch.setattr(tiles, "small_side", 0)
+        monkeypatch.setattr(tiles, "tile_side", lambda x: 3)
+        monkeypatch.setattr(cube, "tiny_cube", 0)
+        monkeypatch.setattr(cube, "slab_shape", lambda y: (6, 2))
+    return str(request.param)
+
+
+def with_cuts(first: Any, second: Any) -> list[Any]:
+    """Each of two values with the batch at once and in tiles; two of the four pairs are enough for the quick tests."""
+    slow = pytest.mark.slow
+    quick = [pytest.param(first, "tiles"), pytest.param(second, "small batch")]
+    return [*quick, pytest.param(first, "small batch", marks=slow), pytest.param(second, "tiles", marks=slow)]
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_scalar_of_the_right_kind(name: str) -> None:
     for dtype in (torch.float64, torch.float32):
@@ -122,8 +142,8 @@ def test_its_docstring_shows_it_at_work(name: str) -> None:
     assert any(example.want for example in examples)
 
 
-@pytest.mark.parametrize("name", [n for n in ON_EMBEDDINGS if n not in CONSTANT_TARGETS])
-@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("name", quick_and_slow([n for n in ON_EMBEDDINGS if n not in CONSTANT_TARGETS], DIFFERENCES))
+@pytest.mark.parametrize("missing", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_gradcheck(name: str, missing: bool) -> None:
     loss = make(name, **DIFFERENTIABLE.get(name, {})).double()
     data = batch()
@@ -174,7 +194,7 @@ def test_inputs_stay_as_they_were(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.bfloat16, marks=pytest.mark.slow), torch.float16])
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
     loss, data = make(name), batch(dtype=dtype)
     assert_finite(loss, data)
@@ -227,9 +247,9 @@ def test_degenerate_rows(name: str, rows: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEMPERED)
-@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("learned", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_temperature_sweep(name: str, learned: bool) -> None:
-    for temperature in (0.005, 0.01, 0.07, 1.0, 10.0):
+    for temperature in (0.005, 0.07, 10.0):
         data = batch(size=12, width=8, dtype=torch.float32)
         data["z"]["text"] = data["z"]["image"].clone()  # cosines of 1: logits of 200 at 0.005
         data["z"]["audio/0"][:4] = -data["z"]["image"][:4]
@@ -337,7 +357,7 @@ def test_absent_rows_are_never_looked_at(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in EVERY if "weights" in LOSSES[n].needs()])
-@pytest.mark.parametrize("unknown", [False, True])
+@pytest.mark.parametrize(("unknown", "cut"), with_cuts(True, False), indirect=["cut"])
 def test_each_row_counts_by_its_weight(name: str, unknown: bool, cut: str) -> None:
     loss = make(name, **HAVE_ANCHORS.get(name, {}))
 
@@ -392,17 +412,6 @@ def test_backward_twice(name: str) -> None:
         assert (a is None and b is None) or torch.equal(a, b)
 
 
-@pytest.fixture(params=["small batch", "tiles"])
-def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The batch all at once, or in tiles of three rows."""
-    if request.param == "tiles":
-        monkeypatch.setattr(tiles, "small_side", 0)
-        monkeypatch.setattr(tiles, "tile_side", lambda x: 3)
-        monkeypatch.setattr(cube, "tiny_cube", 0)
-        monkeypatch.setattr(cube, "slab_shape", lambda y: (6, 2))
-    return str(request.param)
-
-
 def leaves_of(loss: Loss, data: dict[str, Any]) -> list[Tensor]:
     """What may receive a gradient: embeddings, predictions and the loss's own parameters."""
     data["z"] = {name: x.clone().requires_grad_() for name, x in data["z"].items()}
@@ -410,8 +419,11 @@ def leaves_of(loss: Loss, data: dict[str, Any]) -> list[Tensor]:
     return [*data["z"].values(), data["predictions"], *loss.parameters()]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("name", "learned"), [*((n, False) for n in EVERY), *((n, True) for n in TEMPERED)])
+@pytest.mark.parametrize(("dtype", "cut"), with_cuts(torch.float32, torch.float64), indirect=["cut"])
+@pytest.mark.parametrize(
+    ("name", "learned"),
+    [*((n, n in TEMPERED) for n in EVERY), *(pytest.param(n, False, marks=pytest.mark.slow) for n in TEMPERED)],
+)
 def test_the_incoming_gradient_arrives_as_it_is(name: str, learned: bool, dtype: torch.dtype, cut: str) -> None:
     """Some CPU libraries take a factor of NaN for 0, which would hide from the optimiser that a step is bad."""
     fields = HAVE_ANCHORS.get(name, {}) | ({"learn_temperature": True} if learned else {})
@@ -435,6 +447,7 @@ def test_the_incoming_gradient_arrives_as_it_is(name: str, learned: bool, dtype:
 
 
 @pytest.mark.parametrize("name", TEMPERED)
+@pytest.mark.parametrize("cut", ["tiles", pytest.param("small batch", marks=pytest.mark.slow)], indirect=True)
 def test_a_learned_temperature_that_is_nan_shows(name: str, cut: str) -> None:
     loss = make(name, 16, learn_temperature=True, **HAVE_ANCHORS.get(name, {}))
     data = batch(size=8, width=16, dtype=torch.float32)
@@ -449,6 +462,7 @@ def test_a_learned_temperature_that_is_nan_shows(name: str, cut: str) -> None:
 
 
 @pytest.mark.parametrize("name", ON_EMBEDDINGS)
+@pytest.mark.parametrize("cut", ["tiles", pytest.param("small batch", marks=pytest.mark.slow)], indirect=True)
 def test_an_embedding_that_is_nan_shows(name: str, cut: str) -> None:
     loss, data = make(name, 16, **HAVE_ANCHORS.get(name, {})), batch(size=8, width=16, dtype=torch.float32)
     assert call(loss, data).isfinite()

@@ -79,14 +79,23 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cube, "slab_shape", lambda y: (64, 16))
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_the_host_waits_as_often_as_the_loss_says(name: str, small_tiles: None) -> None:
-    for size in (6, 20):
-        waited = on_cuda(name, size, missing=False)
-        assert waited.total() <= LOSSES[name].host_reads, waited
+ONE_TILE, SEVERAL = 6, 20
+
+
+def sizes(quick: int, slow: int) -> list[Any]:
+    return [quick, pytest.param(slow, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_missing_inputs_cost_one_wait_each_at_most(name: str) -> None:
-    waited = on_cuda(name, 8, missing=True)
+@pytest.mark.parametrize("size", sizes(ONE_TILE, SEVERAL))
+def test_the_host_waits_as_often_as_the_loss_says(name: str, size: int, small_tiles: None) -> None:
+    waited = on_cuda(name, size, missing=False)
+    assert waited.total() <= LOSSES[name].host_reads, waited
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("size", sizes(SEVERAL, ONE_TILE))
+def test_missing_inputs_cost_one_wait_each_at_most(name: str, size: int, small_tiles: None) -> None:
+    """In several tiles, of which each would have waited."""
+    waited = on_cuda(name, size, missing=True)
     assert waited.total() <= LOSSES[name].host_reads + len(MISSING), waited
