@@ -64,7 +64,7 @@ class Attention(Loss):
     cost = "time and memory O(V B T^2 L H) for T tokens, L layers, H heads"
     use = "beside infonce on two views by dropout, where texts are few"
     ours = (
-        "the published code counts padding among the tokens, and gives views that are equal the constant 100; here only "
+        "the published code counts padding among the tokens and gives views that are equal the constant 100; here only "
         "real tokens count, so that its factor, the squared share of weights above 0, is 1, and equal views 6.9 nats"
     )
     fits = ("one modality",)
