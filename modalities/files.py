@@ -48,7 +48,7 @@ def _hint(path: Path) -> str:
         return (
             "; with / in place of backslashes it is there" if there else "; its path has backslashes, write / instead"
         )
-    name = _names(path.parent).get(normalize("NFC", path.name).casefold())
+    name = _names(path.parent.absolute()).get(normalize("NFC", path.name).casefold())
     if name is None:
         return ""
     same = normalize("NFC", name) == normalize("NFC", path.name)

@@ -5,18 +5,23 @@ the fixture `clx`   what a user does: arguments in, exit code and output back. F
 `CLX`               the installed executable: for what a start costs, for process groups, for SIGKILL
 `forked`            the command in a child of the test, in which something is broken first
 `child`             such a child that does something else
-`inside`            the command in the test's own process: for what it leaves behind in it
+`inside`            the command in the test's own process: for many that are small, or for what they leave behind in it
 """
 
 import contextlib
+import functools
 import io
-import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import fork_server
 
@@ -28,6 +33,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 def started_at_once(clx: Path) -> Command:
     """The command at `clx`, which `start_server` wrote."""
+    address = str(clx.parent.with_name("clx.socket"))
 
     def run(
         *args: object,
@@ -37,8 +43,24 @@ def started_at_once(clx: Path) -> Command:
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         call = [str(clx), *map(str, args)]
-        merged = {**os.environ, **(env or {})}
-        return subprocess.run(call, cwd=cwd, input=stdin, env=merged, capture_output=True, text=True, timeout=timeout)
+        with contextlib.ExitStack() as stack:
+            line = stack.enter_context(socket.socket(socket.AF_UNIX))
+            streams = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3)]
+            streams[0].write(stdin)
+            streams[0].seek(0)
+            merged = {**os.environ, **(env or {})}
+            process = fork_server.begin(
+                line, address, call, str(cwd or os.getcwd()), merged, [s.fileno() for s in streams]
+            )
+            line.settimeout(timeout)
+            try:
+                code = line.recv(1)
+            except TimeoutError:
+                os.kill(process, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(call, timeout) from None
+            for stream in streams:
+                stream.seek(0)
+            return subprocess.CompletedProcess(call, code[0] if code else 137, *(s.read() for s in streams[1:]))
 
     return run
 
@@ -121,11 +143,36 @@ def forked(folder: Path, args: list[Any], prepare: Callable[[], None] = lambda: 
     return Done(code, *(path.read_text() for path in streams))
 
 
-def inside(*args: str) -> Any:
-    """The command in this process: what its JSON says. It must do well."""
+@functools.cache
+def prepared() -> Any:
+    """The app with its commands built, which takes as long as a small command does."""
+    import typer.main
+
     from clx.cli.main import app
 
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        code = app(list(args), standalone_mode=False)
-    assert not code, err.getvalue()
-    return json.loads(out.getvalue())
+    return typer.main.get_command(app)
+
+
+def inside(*args: str, cwd: Path | None = None) -> Done:
+    """The command in this process, with the handlers, warnings, environment and folder of a process of its own."""
+    from clx.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        contextlib.chdir(cwd or "."),
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", ["clx", *args]),
+        mock.patch.object(main, "app", prepared()),
+        warnings.catch_warnings(),
+    ):
+        warnings.resetwarnings()
+        try:
+            main.watch()
+            code = main.run()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    return Done(code, out.getvalue(), err.getvalue())

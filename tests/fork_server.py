@@ -4,18 +4,33 @@
 socket, as long as PROCESS runs; the command beside it sends its arguments, folder, environment and its own stdin,
 stdout and stderr. A command is so a process of its own, in pipes and all, without the 4 to 6 s that importing torch
 costs. Signals to the command reach it, but for SIGKILL and what goes to a whole process group. `install` writes the
-command, and `python-once FILE`, which runs a program likewise.
+command, and `python-once FILE`, which runs a program likewise; `begin` is the command without a process beside it.
 """
 
 import atexit
 import doctest
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+
+def begin(
+    line: socket.socket, address: str, args: Sequence[str], folder: str, environment: dict[str, str], fds: Sequence[int]
+) -> int:
+    """Have a command started; its process. When it has ended, `line` gives a byte: its exit code."""
+    line.connect(address)
+    said = json.dumps([args, folder, environment]).encode()
+    socket.send_fds(line, [len(said).to_bytes(4, "big")], fds)
+    line.sendall(said)
+    return int.from_bytes(line.recv(4), "big")
+
 
 SHIM = """#!{python} -S
 import json, os, signal, socket, sys
@@ -115,16 +130,44 @@ def program(file: Path) -> None:
         sys.exit(1)
 
 
-if __name__ == "__main__":
-    import sklearn.linear_model  # noqa: F401
-    import torch._dynamo  # noqa: F401  (an optimiser imports it when it is made)
-    import torchaudio  # noqa: F401
-    import torchvision  # noqa: F401
+OTHERS = (
+    "jinja2",
+    "pyarrow.csv",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "rtdl_num_embeddings",
+    "sklearn.manifold",
+    "soundfile",
+    "torch._dynamo",  # an optimiser imports it when it is made
+    "torchaudio",
+    "torchvision",
+    "typer.main",
+)
+"""What most commands import, of others."""
 
-    import clx.pipelines.evaluation.evaluate
-    import clx.pipelines.experiments.train  # noqa: F401
-    from clx.cli.main import main
+
+def get_ready() -> None:
+    """Import what commands import, and build what they build before they begin."""
+    for name in OTHERS:
+        importlib.import_module(name)
+    import PIL.Image
+    import typer.main
+
+    import clx.cli
+    import clx.pipelines
+    from clx.cli import main
     from clx.pipelines.data.builtin import load_builtin
 
+    for room in (clx.cli, clx.pipelines):
+        for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+            importlib.import_module(module.name)
+    PIL.Image.init()
+    main.app = typer.main.get_command(main.app)
     load_builtin("digits")  # the data of most commands here
+
+
+if __name__ == "__main__":
+    get_ready()
+    from clx.cli.main import main
+
     serve(sys.argv[1], int(sys.argv[2]))

@@ -5,7 +5,7 @@
 
 `files` is {path: content}: text, bytes, a table to be written as Parquet, or one of the makers below. The command runs
 in the folder of the files; `--json` is added. In `says` a value may also be a function, which is to give True.
-`hears` holds words that must stand on stderr. test_own_data.py runs every case through the executable.
+`hears` holds words that must stand on stderr. test_own_data.py runs every case.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""Every shape of data in the table own_data.py, through the executable."""
+"""Every shape of data in the table own_data.py, through the command."""
 
 import json
 import shlex
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from command import inside
 from own_data import CASES, Case
 
 
@@ -32,18 +33,18 @@ def at(report: Any, path: str) -> Any:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_case(clx, tmp_path: Path, case: Case) -> None:
+def test_case(tmp_path: Path, case: Case) -> None:
     write(case.files, tmp_path)
-    done = clx(*shlex.split(case.command), "--json", cwd=tmp_path)
+    done = inside(*shlex.split(case.command), "--json", cwd=tmp_path)
     expected = case.code if case.code is not None else 0 if case.error is None else 2
-    assert done.returncode == expected, done.stderr
+    assert done.code == expected, done.err
     for words in case.hears:
-        assert words in done.stderr
+        assert words in done.err
     if case.error is not None:
-        assert case.error in done.stderr
-        assert done.stderr.count("error: ") == 1, done.stderr
-        assert "Traceback" not in done.stderr
-    report = json.loads(done.stdout) if case.says else None
+        assert case.error in done.err
+        assert done.err.count("error: ") == 1, done.err
+        assert "Traceback" not in done.err
+    report = json.loads(done.out) if case.says else None
     for path, value in case.says.items():
         found = at(report, path)
         assert value(found) if callable(value) else found == value, f"{path} is {found!r}"

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.main import get_command
 
-from clx.cli.main import app
+from command import prepared
 
 ROOT = Path(__file__).parent.parent
 STORY = ROOT / "README.md"
@@ -145,7 +144,7 @@ def calls(path: Path) -> Iterator[list[str]]:
 
 def unknown(words: list[str]) -> list[str]:
     """The words of a call that are commands or flags, and that there are not."""
-    command, found = get_command(app), []
+    command, found = prepared(), []
     for word in words:
         flags = {"--help", *(flag for each in command.params for flag in [*each.opts, *each.secondary_opts])}
         inner = getattr(command, "commands", {})

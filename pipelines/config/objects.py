@@ -8,7 +8,7 @@ from clx.losses.pairwise import OverPairs
 from clx.modalities.base import Modality
 from clx.modalities.registry import MODALITIES
 from clx.pipelines.config.heads import head_of, heads_of
-from clx.pipelines.config.options import construct, options_model, options_of
+from clx.pipelines.config.options import construct, option_names, options_model, options_of
 from clx.pipelines.config.schema import Config, Term
 from clx.pipelines.system.errors import BadInput, nearest
 
@@ -183,7 +183,7 @@ def check_words(config: Config, term: Term, where: str) -> None:
 def check_declared(term: Term, where: str) -> None:
     """Raise `BadInput` for a key that other losses declare."""
     for key in (key for key in DECLARED if key in term.options):
-        takers = sorted(name for name, cls in LOSSES.items() if key in options_model(cls).model_fields)
+        takers = sorted(name for name, cls in LOSSES.items() if key in option_names(cls))
         if term.name not in takers:
             raise BadInput(f"{where}.{key}: {term.name} {DECLARED[key]}; those that take it are {', '.join(takers)}")
     if isinstance(term.options.get("exclude"), Mapping):

@@ -154,6 +154,11 @@ def _options_model(cls: Any) -> type[BaseModel]:
     return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
 
 
+def option_names(cls: Any) -> list[str]:
+    """The names of the options that a dataclass declares."""
+    return [field.name for field in dataclasses.fields(cls) if field.init]
+
+
 def construct(cls: type[T], options: Mapping[str, Any], where: str, beside: Iterable[str] = ()) -> T:
     """An instance of a dataclass from config options; `BadInput` names the key, its value and its range. `beside`: see
     `parse`."""
@@ -166,4 +171,4 @@ def construct(cls: type[T], options: Mapping[str, Any], where: str, beside: Iter
 
 def options_of(instance: Any) -> dict[str, Any]:
     """The fields a dataclass was made with, as plain values for a config file."""
-    return {f.name: getattr(instance, f.name) for f in dataclasses.fields(instance) if f.init}
+    return {name: getattr(instance, name) for name in option_names(instance)}

@@ -100,7 +100,7 @@ def _roots(manifests: Iterable[Manifest]) -> set[Path | Url]:
 def _files(texts: list[str | None], folder: Path) -> dict[str | None, str]:
     """What each text that names a file below `folder` is told by, its content; none where the first texts name none, or
     the files are over `MOST_BYTES` in all."""
-    some = [text for text in texts if text]
+    some, folder = [text for text in texts if text], folder.absolute()
     if not any(_file(text, folder) for text in some[:3]):
         return {}
     files = {text: found for text in some if (found := _file(text, folder)) is not None}

@@ -37,13 +37,19 @@ def children() -> int:
     return sum(len(Path(f"/proc/self/task/{t}/children").read_text().split()) for t in os.listdir("/proc/self/task"))
 
 
+def well(*args: str) -> None:
+    """The command in this process, where it must do well."""
+    done = inside(*args, "--json")
+    assert not done.code, done.err
+
+
 def one_round(run: Path, number: int, settings: list[str]) -> None:
     """Train from the beginning, every third time with worker processes, and evaluate twice."""
     workers = 2 if number % 3 == 2 else 0
     settings = [*settings, f"train.workers={workers}", f"train.seed={number}"]
-    inside("train", "digits", "--out", str(run), "--overwrite", "--json", *(f"--set={s}" for s in settings))
-    inside("eval", str(run), "--force", "--json")
-    inside("eval", str(run), "--split", "val", "--force", "--json")
+    well("train", "digits", "--out", str(run), "--overwrite", *(f"--set={s}" for s in settings))
+    well("eval", str(run), "--force")
+    well("eval", str(run), "--split", "val", "--force")
 
 
 def soak(minutes: float, settle: float, settings: list[str], log: Any) -> dict[str, Any]:
