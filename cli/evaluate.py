@@ -190,7 +190,8 @@ def settings_of(values: dict[str, Any], labels_file: Path | None, template: list
     """The options of an evaluation, checked before anything heavy is imported or opened. Raises `BadInput`."""
     from clx.pipelines.config.options import construct
     from clx.pipelines.evaluation.results import Settings
-    from clx.pipelines.use.labels import read_labels, read_templates
+    from clx.pipelines.use.labels import read_templates, read_yes_and_no
 
-    phrasings = read_labels(labels_file) if labels_file else {}
-    return construct(Settings, values | {"templates": read_templates(template), "phrasings": phrasings}, "options")
+    phrasings, absent = read_yes_and_no(labels_file) if labels_file else ({}, {})
+    told = {"templates": read_templates(template), "phrasings": phrasings, "absent": absent}
+    return construct(Settings, values | told, "options")

@@ -33,7 +33,9 @@ and under the name of each task (`TASKS`) one line per input:
     fewshot     same                        1-shot 5-shot (one figure per `settings.shots`) ways episodes features ...;
                                             with `align` 1-shot_aligned 1-shot_aligned_uneven
     multilabel  "image", "image->text"      mAP AUC P@1 P@3 P@5 labels rows unseen_labels; of the trained head, "image",
-                                            micro_F1 macro_F1, too; "image->text" is by the words of the labels
+                                            micro_F1 macro_F1, too; "image->text" is by the words of the labels,
+                                            with these F1, too, where there are words for that one does not apply;
+                                            by_label
     regression  "table->price"              mae mse rmse gm r2 pearson spearman groups regressor penalty path rows
     forecast    "series->24"                mse mae penalty path features horizon rows train_rows; of the same windows
                 "trained-predictor->24"     mse mae horizon rows, where the run's own objective is to forecast
@@ -58,6 +60,7 @@ of windows whose futures overlap. `MEANING` of `meaning.py` says what each figur
                 rows saw, of equals the smallest penalty is taken; of svm [{"C": .., "cv_top1": ..}, ..], accuracies of
                 cross-validation
     roc         [[share of wrong pairs, share of right pairs], ..] above falling thresholds, at most 52 points
+    by_label    {label: {"AP": .., "AUC": ..}, ..}; absent past 1000 labels
     by_stage    [[accuracy of stage k's head on the classes that stage j brought, ..], ..]
     groups      {"many", "median", "few": {"rows", "mae", "mse", "gm", "pearson" (of three rows or more) ...}}, by how
                 many training rows have a target like the row's; empty groups are absent
@@ -86,7 +89,7 @@ from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.text import finite
 
 SCHEMA = 2
-NESTED = ("confusion", "path", "groups", "roc", "by_stage")
+NESTED = ("confusion", "path", "groups", "roc", "by_stage", "by_label")
 MOST_CLASSES = 1000  # of a confusion matrix
 
 
@@ -134,6 +137,9 @@ class Settings:
     """Prompts with `{}` for the class; the run's own when empty."""
     phrasings: dict[str, list[str]] = field(default_factory=dict)
     """Words for a class by its name in the data; the name itself where a class is absent."""
+    absent: dict[str, list[str]] = field(default_factory=dict)
+    """Words for that a class does not apply, of the task `multilabel`: a class scores by how much nearer a row is to
+    its own words than to these (arXiv 2309.01740)."""
 
     def __post_init__(self) -> None:
         if self.few > self.many + 1:

@@ -33,6 +33,14 @@ def ranked_sets(scores: Tensor, truth: Tensor) -> Statistic:
     return statistic
 
 
+def each_set(scores: Tensor, truth: Tensor) -> list[dict[str, float]]:
+    """Average precision `AP` and `AUC` of each class of `ranked_sets`, NaN where undefined."""
+    s, y = scores.double().numpy(), truth.bool().numpy()
+    once = np.ones((1, len(s)))
+    both = [_ordered(s[:, k], y[:, k])(once) for k in range(s.shape[1])]
+    return [{"AP": float(precision[0]), "AUC": float(area[0])} for precision, area in both]
+
+
 def decided_sets(answers: Tensor, truth: Tensor) -> Statistic:
     """F1 of `answers` `[N, C]`, whether each class is said to apply: micro, over all cells together, and macro, the
     mean over the classes that apply to some row or are said to."""

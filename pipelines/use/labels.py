@@ -16,6 +16,24 @@ LARGEST = 1 << 26
 
 def read_labels(source: Path) -> dict[str, list[str]]:
     """Labels from a text file, one a line, or from JSON: a list, or an object of phrasings per class."""
+    return as_phrasings(_read(source), f"labels {source}")
+
+
+def read_yes_and_no(source: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Labels as `read_labels` has them, and phrasings of that a label does not apply: those under `no` of a JSON object
+    that has `yes` and `no` for each label, else none."""
+    raw, where = _read(source), f"labels {source}"
+    if not isinstance(raw, dict) or not any(isinstance(both, dict) for both in raw.values()):
+        return as_phrasings(raw, where), {}
+    for name, both in raw.items():
+        if not isinstance(both, dict) or set(both) != {"yes", "no"}:
+            raise BadInput(f"{where}: {name!r} needs phrasings under yes and under no, as other labels have them")
+    yes, no = (as_phrasings({name: both[key] for name, both in raw.items()}, where) for key in ("yes", "no"))
+    return yes, no
+
+
+def _read(source: Path) -> Any:
+    """What a file of labels says: lines, or what its JSON is."""
     try:
         with source.open("rb") as file:  # a pipe is fine here, one without end is not
             content = file.read(LARGEST + 1)
@@ -27,9 +45,9 @@ def read_labels(source: Path) -> dict[str, list[str]]:
     except OSError as error:
         raise BadInput(f"labels {source}: {error.strerror}") from None
     if source.suffix != ".json":
-        return as_phrasings([line.strip() for line in text.splitlines() if line.strip()], f"labels {source}")
+        return [line.strip() for line in text.splitlines() if line.strip()]
     try:
-        return as_phrasings(json.loads(text), f"labels {source}")
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise BadInput(f"labels {source}: line {error.lineno} is not JSON ({error.msg})") from None
     except (ValueError, RecursionError):  # numbers of thousands of digits, lists a thousand deep
@@ -61,6 +79,8 @@ def as_phrasings(raw: Any, where: str) -> dict[str, list[str]]:
         raise BadInput(f"{where}: expected one label or more, or an object of phrasings per label")
     phrasings = {}
     for name, phrases in raw.items():
+        if isinstance(phrases, dict):
+            raise BadInput(f"{where}: {name!r} has phrasings by name; yes and no are for clx eval --task multilabel")
         listed = [phrases] if isinstance(phrases, str) else phrases
         if not isinstance(listed, list) or not listed or not all(isinstance(p, str) and p for p in listed):
             raise BadInput(f"{where}: {name!r} needs a phrasing or a list of them")

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from clx.pipelines.batches.columns import column_of
+from clx.pipelines.evaluation.results import MOST_CLASSES
 from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty, task
 from clx.pipelines.evaluation.tasks.zeroshot import phrasings_for
 from clx.pipelines.measures.bootstrap import together
-from clx.pipelines.measures.label_sets import decided_sets, ranked_sets
+from clx.pipelines.measures.label_sets import decided_sets, each_set, ranked_sets
 from clx.pipelines.model.scoring import alone_and_together, class_embeddings, head_says, of_classes
 
 MOST = 2 * 10**9
@@ -37,28 +38,41 @@ def multilabel(context: TaskContext) -> Lines:
                 chances = head.chances(head_says(run, here.z, here.present, by))
                 names = "+".join(name for name in embedded.z if name in inputs)
                 unseen = int((sets[rows][:, classes:] > 0).sum())
-                line = _figures(context, chances, sets[rows][:, :classes], head.applying(chances))
+                line = _figures(context, chances, sets[rows][:, :classes], head.applying(chances), run.facts.classes)
                 found[names] = line | ({"unseen_labels": unseen} if unseen else {})
     text = context.text
     if text is not None and column_of(text, run.modalities[text]) != run.config.data.label and embedded.classes:
-        words = class_embeddings(
-            run, phrasings_for(embedded.classes, context.settings.phrasings), context.settings.templates
-        )
+        words = by_words(context)
         for group in alone_and_together([name for name in embedded.z if name != text]):
             rows = (torch.stack([embedded.present[name] for name in group]).any(0) & known).nonzero()[:, 0]
             if len(rows):
                 scores = of_classes(run, context.ask(group, rows, text), text) @ words.T
-                found[f"{'+'.join(group)}->{text}"] = _figures(context, scores, sets[rows])
+                applies = scores > 0 if context.settings.absent else None
+                found[f"{'+'.join(group)}->{text}"] = _figures(context, scores, sets[rows], applies, embedded.classes)
     return nonempty(
         found, "needs a head of sets, as binary-cross-entropy trains it, or a text modality to read the labels"
     )
 
 
-def _figures(context: TaskContext, scores: Tensor, sets: Tensor, answers: Tensor | None = None) -> dict[str, Any]:
-    """The figures of one input: those of the order by `scores` `[n, C]`, and of `answers` where some are given."""
+def by_words(context: TaskContext) -> Tensor:
+    """Rows of the classes, less those of the words that a class does not apply, where there are any."""
+    settings, classes = context.settings, context.embedded.classes
+    both = [phrasings_for(classes, words) for words in (settings.phrasings, settings.absent)]
+    rows = class_embeddings(context.run, both[0], settings.templates)
+    return rows - class_embeddings(context.run, both[1], settings.templates) if settings.absent else rows
+
+
+def _figures(
+    context: TaskContext, scores: Tensor, sets: Tensor, answers: Tensor | None, classes: list[str]
+) -> dict[str, Any]:
+    """The figures of one input: those of the order by `scores` `[n, C]`, and of `answers` where some are given; and of
+    each class by itself, as far as there are not too many."""
     statistic = ranked_sets(scores, sets > 0)
     if answers is not None:
         statistic = together(statistic, decided_sets(answers, sets > 0))
     if sets.numel() * context.settings.resamples > MOST:
         context = replace(context, settings=replace(context.settings, resamples=0))
-    return context.figures(len(sets), statistic) | {"labels": sets.shape[1], "rows": len(sets)}
+    line = context.figures(len(sets), statistic) | {"labels": sets.shape[1], "rows": len(sets)}
+    if sets.shape[1] > MOST_CLASSES:
+        return line
+    return line | {"by_label": dict(zip(classes, each_set(scores, sets > 0), strict=False))}

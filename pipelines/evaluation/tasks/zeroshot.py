@@ -14,6 +14,8 @@ def zeroshot(context: TaskContext) -> Lines:
     """Accuracy of each modality, and of all together, against the label's words."""
     need_label(context)
     run, embedded, text = context.run, context.embedded, context.text
+    if context.settings.absent:
+        raise Unfit("one class of all applies here, so words for that it does not are of no use: multilabel takes them")
     if text is None:
         raise Unfit(f"needs a text modality to read the labels; this run has {', '.join(run.modalities)}")
     words, labels = among(embedded.classes, embedded.labels, context.settings.phrasings)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, f1_score
+import torch
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from torch.nn.functional import normalize
 
 from clx.pipelines.config.schema import Config
@@ -15,7 +16,7 @@ from clx.pipelines.evaluation.evaluate import evaluate
 from clx.pipelines.evaluation.evaluated_rows import evaluated_rows
 from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.experiments.train import train
-from clx.pipelines.model.scoring import embed
+from clx.pipelines.model.scoring import class_embeddings, embed
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.progress import Silent
 from configs import small
@@ -90,6 +91,31 @@ def test_figures_of_sets_are_those_of_scikit_learn(run: Path) -> None:
         expected = f1_score(truth, logits.numpy() >= 0, average=name, zero_division=0)
         assert line[f"{name}_F1"] == pytest.approx(expected)
     assert "micro_F1" not in found["image->text"]
+    assert line["by_label"]["y"]["AP"] == pytest.approx(average_precision_score(truth[:, 1], logits.numpy()[:, 1]))
+
+
+def test_words_for_that_a_label_does_not_apply(run: Path) -> None:
+    opened = load(run)
+    opened.model.eval()
+    source = evaluated_rows(opened.config.data, 0, None, None, None)
+    yes, no = {tag: [f"{tag} is there"] for tag in "xyz"}, {tag: [f"no {tag}", f"without {tag}"] for tag in "xyz"}
+    settings = Settings(resamples=0, phrasings=yes, absent=no)
+    found: Any = evaluate(opened, source, ["multilabel", "zeroshot"], settings)
+    z = normalize(embed_manifest(opened, source.rows).z["image"].double(), dim=1)
+    yes_rows, no_rows = (class_embeddings(opened, words).double() for words in (yes, no))
+    chances = torch.stack([z @ no_rows.T, z @ yes_rows.T], 2).div(0.07).softmax(2)[..., 1]  # of each pair of prompts
+    known = [i for i in range(30) if i != 3]
+    truth = np.array([[tag in TAGS[i] for tag in "xyz"] for i in known])
+    line = found["multilabel"]["image->text"]
+    assert line["AUC"] == pytest.approx(roc_auc_score(truth, chances[known].numpy(), average="macro"))
+    said = chances[known].numpy() > 0.5
+    assert line["micro_F1"] == pytest.approx(f1_score(truth, said, average="micro", zero_division=0))
+    assert (
+        line["AUC"]
+        != evaluate(opened, source, ["multilabel"], Settings(resamples=0, phrasings=yes))["multilabel"]["image->text"][
+            "AUC"
+        ]
+    )
 
 
 def test_single_labels_have_no_sets_and_sets_no_classes(run: Path) -> None:
