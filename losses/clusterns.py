@@ -14,7 +14,7 @@ from clx.losses.infonce import other_rows
 from clx.losses.pairwise import Ids, Pairwise
 from clx.losses.primitives.blocks import by_blocks, of_block, same_pairs
 from clx.losses.primitives.edits import off_diagonal
-from clx.losses.primitives.functional import lse, paired_similarity, softplus
+from clx.losses.primitives.functional import paired_similarity, softplus
 from clx.losses.primitives.streaming import cross_margins
 
 
@@ -42,7 +42,15 @@ def moved_centroids(centroids: Tensor, x: Tensor, own: Tensor, rate: float) -> T
     return torch.where(sizes > 0, functional.normalize(moved, dim=1), centroids)
 
 
-def banded(x: Tensor, y: Tensor, own: Tensor, near: float, far: float, ids: Ids | None = None) -> Tensor:
+def banded(
+    x: Tensor,
+    y: Tensor,
+    own: Tensor,
+    near: float,
+    far: float,
+    ids: Ids | None = None,
+    positive: Tensor | None = None,
+) -> Tensor:
     """Mean over pairs of one cluster of relu(d_ij + near) + relu(-d_ij - far), d_ij = x_i.y_j - x_i.y_i; 0 without any.
 
     Args:
@@ -50,16 +58,18 @@ def banded(x: Tensor, y: Tensor, own: Tensor, near: float, far: float, ids: Ids 
         own: `[B]` int64, the cluster of each row.
         near, far: how far below its positive a pair is to be, in cosine: at least and at most.
         ids: which rows are no negatives of each other, and none of these pairs.
+        positive: `[B]`, x_i.y_i, where it is at hand.
     """
+    positive = paired_similarity(x, y) if positive is None else positive
     same = same_pairs(ids)
 
     def terms(s: Tensor, rows: slice, positive: Tensor) -> tuple[Tensor, Tensor]:
         below = s - of_block(positive, rows)[:, None]
-        counts = (of_block(own, rows)[:, None] == own) & ~same(s, rows)
-        outside = (below + near).relu() + (-below - far).relu()
+        counts = (of_block(own, rows)[:, None] == own).logical_and_(~same(s, rows))
+        outside = (below + near).relu() + (-far - below).relu()
         return torch.where(counts, outside, 0).sum(), counts.sum().to(s.dtype)
 
-    total, pairs = by_blocks(terms, x, y, paired_similarity(x, y))
+    total, pairs = by_blocks(terms, x, y, positive)
     return total / pairs.clamp(min=1)
 
 
@@ -86,7 +96,8 @@ class ClusterNS(Pairwise):
     family = "softmax"
     paper = "Deng et al. 2023, arXiv 2305.09892"
     formula = (
-        "mean_i -log e^(x_i.y_i / t) / (sum_j e^(x_i.y_j / t) + e^(x_i.h_i / t)), h_i the second nearest centroid, "
+        "mean_i -log e^(x_i.y_i / t) / (sum_j e^(x_i.y_j / t) + e^(x_i.h_i / t + hard_negative_logit)), h_i the second "
+        "nearest centroid, "
         "+ band mean over pairs of a cluster of relu(d_ij + near) + relu(-d_ij - far), d_ij = x_i.y_j - x_i.y_i"
     )
     cost = "time O((B + clusters) B D) per pair of names, memory O((B + clusters) D)"
@@ -101,6 +112,7 @@ class ClusterNS(Pairwise):
 
     temperature: Annotated[float, Gt(0)] = 0.05
     clusters: Annotated[int, Ge(2)] = 128
+    hard_negative_logit: Annotated[float, Ge(-100), Le(100)] = 0.0  # added to that of the second nearest centroid
     start: Annotated[float, Ge(-1), Le(1)] = 0.4
     rate: Annotated[float, Gt(0), Le(1)] = 0.01
     band: Annotated[float, Ge(0)] = 1e-4
@@ -125,9 +137,10 @@ class ClusterNS(Pairwise):
             self.count("clusters_waiting", 1)
             return softplus(margins).mean()
         own, beside = found
-        further = torch.linalg.vecdot(x, beside) / self.tau - paired_similarity(x, y, self.tau)
-        loss = softplus(lse(torch.stack([margins, further]), 0)).mean()
-        return loss + self.band * banded(x, y, own, self.near, self.far, ids) if self.band else loss
+        positive = paired_similarity(x, y)
+        further = (paired_similarity(x, beside) - positive) / self.tau + self.hard_negative_logit
+        loss = softplus(torch.logaddexp(margins, further)).mean()
+        return loss + self.band * banded(x, y, own, self.near, self.far, ids, positive) if self.band else loss
 
     @torch.no_grad()
     def nearest(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -141,8 +154,12 @@ class ClusterNS(Pairwise):
         width = x.shape[1]
         learns = self.training and self.remembers and width == self.centroids.shape[1]  # of `dims` the widest alone
         sound = x.isfinite().all()
-        may_begin = sound & (torch.dot(x.mean(0), y.mean(0)) <= self.start)
-        started, may_begin_now, is_sound = torch.stack([self.started, may_begin, sound]).tolist()
+        started, may_begin_now, is_sound = x.is_cpu and bool(self.started), False, False
+        if started:
+            is_sound = bool(sound)
+        else:
+            may_begin = sound & (torch.dot(x.mean(0), y.mean(0)) <= self.start)
+            started, may_begin_now, is_sound = torch.stack([self.started, may_begin, sound]).tolist()
         if not started:
             if learns and may_begin_now and len(x) >= self.clusters:
                 self.centroids[:, :width] = spread_rows(x, self.clusters).to(self.centroids.dtype)

@@ -6,29 +6,42 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
+from torch.nn import functional
 
 from clx.losses.base import register
 from clx.losses.cosent import CoSENT
-from clx.losses.primitives.blocks import by_blocks
+from clx.losses.primitives.blocks import by_blocks, of_block
 from clx.losses.primitives.forms import NEVER
+from clx.losses.primitives.functional import softplus
 from clx.losses.primitives.tiles import multiplying
 
 
-def pearson(x: Tensor, scores: Tensor, counted: Tensor) -> Tensor:
-    """1 less the correlation of similarities and scores `[B]`, of pairs that are `counted` `[B]`: `[]`, 0 where either
-    is the same throughout."""
-    n = counted.sum().clamp(min=1)
-    x, y = (torch.where(counted, each, 0) for each in (x, scores.to(x.dtype)))
-    x, y = (torch.where(counted, each - each.sum() / n, 0) for each in (x, y))
+def pearson(x: Tensor, scores: Tensor, counted: Tensor | None = None) -> Tensor:
+    """1 less the correlation of similarities and scores `[B]`, of pairs that are `counted` `[B]`, all by default: `[]`,
+    0 where either is the same throughout."""
+    y = scores.to(x.dtype)
+    if counted is None:
+        x, y = x - x.mean(), y - y.mean()
+    else:
+        n = counted.sum().clamp(min=1)
+        x, y = (torch.where(counted, each, 0) for each in (x, y))
+        x, y = (torch.where(counted, each - each.sum() / n, 0) for each in (x, y))
     spread = torch.linalg.vecdot(x, x) * torch.linalg.vecdot(y, y)
     tiny = torch.finfo(x.dtype).tiny
     root: Tensor = spread.clamp(min=tiny).sqrt()
     return torch.where(spread <= tiny, 0, 1 - torch.linalg.vecdot(x, y) / root)
 
 
-def rank_kl(x: Tensor, scores: Tensor, counted: Tensor, temperature: Tensor | float) -> Tensor:
+def rank_kl(x: Tensor, scores: Tensor, temperature: Tensor | float, counted: Tensor | None = None) -> Tensor:
     """KL of softmax(g / t) and softmax(x / t) over the counted pairs, divided by their number: `[]`. g: mean ranks of
     the scores, 0 of the lowest and 1 of the highest."""
+    if counted is None:
+        n: Tensor | int = len(x)
+        ordered = scores.sort().values
+        places = [torch.searchsorted(ordered, scores, right=right) for right in (False, True)]
+        twice = (places[0] + places[1] - 1).to(x.dtype)
+        theirs, ours = (each.log_softmax(0) for each in (twice / (temperature * 2 * max(1, n - 1)), x / temperature))
+        return functional.kl_div(ours, theirs, reduction="sum", log_target=True) / n
     n = counted.sum()
     placed = scores.masked_fill(~counted, torch.inf)
     ordered = placed.sort().values
@@ -40,24 +53,25 @@ def rank_kl(x: Tensor, scores: Tensor, counted: Tensor, temperature: Tensor | fl
     return terms.sum() / n.clamp(min=1)
 
 
-def preferred(x: Tensor, scores: Tensor, counted: Tensor, temperature: Tensor | float) -> Tensor:
+def preferred(x: Tensor, scores: Tensor, temperature: Tensor | float, counted: Tensor | None = None) -> Tensor:
     """Each pair k before all j of lower score, the farther the more: mean over the k that have such of
 
     log(1 + sum_j exp((w_kj x_j - max_j w_kj x_k) / t)), w_kj = y_k - y_j, y the scores: `[]`, 0 without.
     """
     if not len(x):
         return x.sum()
-    y = scores.to(x.dtype).masked_fill(~counted, torch.nan)
+    y = scores.to(x.dtype)
+    y = y if counted is None else y.masked_fill(~counted, torch.nan)
     t = temperature if isinstance(temperature, Tensor) else x.new_full((), temperature)
 
     def terms(s: Tensor, rows: slice, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        gaps = y[rows, None] - y
-        lower = gaps > 1e-8
-        gaps = torch.where(lower, gaps, 0)
-        own = x[rows] * gaps.amax(1) / t
-        logits = torch.cat([own[:, None], (s * gaps / t).masked_fill(~lower, NEVER)], 1)
-        used = lower.any(1)
-        return torch.where(used, logits.logsumexp(1) - own, 0).sum(), used.sum().to(x.dtype)
+        gaps = (of_block(y, rows)[:, None] - y) / t
+        lower = gaps > 1e-8 / t
+        gaps = gaps if counted is None else torch.where(lower, gaps, 0)
+        most = gaps.amax(1)
+        own = of_block(x, rows) * most
+        others = (s * gaps).masked_fill(~lower, NEVER).logsumexp(1)
+        return softplus(others - own).sum(), (most > 1e-8 / t).sum().to(x.dtype)
 
     with multiplying(None):  # the product is a way to have each x_j in each row
         total, count = by_blocks(terms, torch.ones_like(x[:, None]), x[:, None], x, t)
@@ -100,12 +114,12 @@ class CoDiEmb(CoSENT):
             raise ValueError("pearson, rank_kl and preferred are all 0: nothing would be learned")
 
     def of_scores(self, similarity: Tensor, scores: Tensor, counted: Tensor | None = None) -> Tensor:
-        counted, y = ~scores.isnan() if counted is None else counted, scores / self.best
+        y = scores / self.best if self.best != 1 else scores
         total = similarity.new_zeros(())
         if self.pearson:
             total = total + self.pearson * pearson(similarity, y, counted)
         if self.rank_kl:
-            total = total + self.rank_kl * rank_kl(similarity, y, counted, self.tau)
+            total = total + self.rank_kl * rank_kl(similarity, y, self.tau, counted)
         if self.preferred:
-            total = total + self.preferred * preferred(similarity, y, counted, self.tau)
+            total = total + self.preferred * preferred(similarity, y, self.tau, counted)
         return total

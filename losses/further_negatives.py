@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from clx.losses.base import Embeddings
@@ -28,11 +29,20 @@ class Negatives(NamedTuple):
     """The same by a second model."""
     of: DifferentIds | None = None
     """Which row of the batch each anchor is, and each of them stands in."""
+    own_logit: float = 0.0
+    """What is added to the logits of those that stand in the anchor's own row."""
 
     @property
     def edit(self) -> Edit | None:
-        """Leaves out what is no negative."""
-        return either(self.repeats, self.judged)
+        """Leaves out what is no negative, and adds `own_logit`."""
+        own, more = self.of, self.own_logit
+        if not more or own is None:
+            return either(self.repeats, self.judged)
+
+        def add(s: Tensor, i: slice, j: slice) -> None:
+            s.add_((own.ids[i, None] == own.of_columns[j]).to(s.dtype), alpha=more)
+
+        return either(add, self.repeats, self.judged)
 
     def out(self, s: Tensor, rows: slice) -> Tensor:
         """Which of them are no negatives of these anchors, in the shape of a block of similarities `[b, N]`."""
@@ -78,9 +88,12 @@ class WithNegatives(OverPairs):
         negatives: Embeddings | None,
         contents: dict[str, Tensor] | None,
         pair: Among,
+        own_logit: float = 0.0,
     ) -> Tensor:
         """`over_pairs` with the negatives that are there."""
         further = negatives or {}
+        if own_logit and not further:
+            raise ValueError("hard_negative_logit is of a row's own negatives: name their inputs in negatives")
         here: dict[str, Tensor | slice] = dict.fromkeys(further, slice(None))
         if present is not None and further:
             here = dict(zip(further, chosen([present[n] for n in further]), strict=True))
@@ -98,7 +111,8 @@ class WithNegatives(OverPairs):
             judged = None
             if isinstance(own, Judged) and guided is not None:
                 judged = own.between(own.left, guided, own=None)
-            return pair(x, y, own, Negatives(rows, repeats, judged, DifferentIds(place[both], stand)), both)
+            stands = DifferentIds(place[both], stand)
+            return pair(x, y, own, Negatives(rows, repeats, judged, stands, own_logit), both)
 
         return self.over_pairs(z, present, ids, beside, fewest=1)
 
@@ -114,9 +128,15 @@ class PairwiseWithNegatives(WithNegatives, Pairwise):
 
 @dataclass(eq=False, kw_only=True)
 class WeightedWithNegatives(PairwiseWithNegatives):
-    """`PairwiseWithNegatives` of losses that have a term a row, which its weight multiplies."""
+    """`PairwiseWithNegatives` of softmax losses, that have a term a row, which its weight multiplies.
+
+    `hard_negative_logit` is added to the logits of the row's own negatives: they count as e to it (SimCSE's
+    `hard_negative_weight`).
+    """
 
     ours = WEIGHED
+
+    hard_negative_logit: Annotated[float, Ge(-100), Le(100)] = 0.0
 
     def forward(
         self,
@@ -136,7 +156,7 @@ class WeightedWithNegatives(PairwiseWithNegatives):
         def pair(x: Tensor, y: Tensor, ids: Ids | None, more: Negatives | None, rows: Tensor | slice) -> Tensor:
             return self.pair(x, y, ids, more, None if weights is None else weights[rows])
 
-        return self.among(z, present, ids, negatives, contents, pair)
+        return self.among(z, present, ids, negatives, contents, pair, self.hard_negative_logit)
 
     def pair(
         self,

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, register, zero_loss
 from clx.losses.primitives.blocks import by_blocks
-from clx.losses.primitives.functional import unit
+from clx.losses.primitives.functional import units
 from clx.losses.primitives.masks import chosen
 
 
 def disagreement(logs: Tensor) -> Tensor:
     """mean_g sum_ij M_ij log(M_ij / P_gij), M the mean of P over g, of logarithms log P `[b, G, M]`: sum over rows."""
-    mean = logs.logsumexp(1, keepdim=True) - math.log(logs.shape[1])
-    return (mean.exp() * (mean - logs)).sum() / logs.shape[1]
+    mean = logs.logsumexp(1) - math.log(logs.shape[1])
+    return torch.dot(mean.exp().flatten(), (mean - logs.mean(1)).flatten())
 
 
 @register("granularities")
@@ -62,7 +62,7 @@ class Granularities(Tempered):
             if len(names) < 3:
                 return zero_loss(z)
             (rows,) = chosen([torch.stack([present[n] for n in names]).all(0)])
-        first, *others = (unit(z[n][rows]) for n in names)
+        first, *others = units({n: z[n] if present is None else z[n][rows] for n in names}).values()
         if len(others) < 2 or len(first) < 2:
             return zero_loss(z)
         count, tau = len(others), self.tau

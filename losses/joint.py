@@ -232,4 +232,4 @@ class InfoNCE(WeightedWithNegatives):
             noise = climbing_noise(x, y, self.tau, self.noise, self.climb, generator) if self.noise else None
             return weighted_mean(joint(x, y, self.tau, ids, more, self.directions, harder, noise), own)
 
-        return self.among(z, present, ids, negatives, contents, pair)
+        return self.among(z, present, ids, negatives, contents, pair, self.hard_negative_logit)

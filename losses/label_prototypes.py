@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings, Loss, register
 from clx.losses.primitives.functional import unit
-from clx.losses.primitives.masks import mean_where
+from clx.losses.primitives.masks import all_known, mean_where
 
 TINY = 1e-6
 
@@ -42,7 +42,8 @@ def by_overlap(cosines: Tensor, overlap: Tensor) -> Tensor:
     Reference:
         Sethi et al. 2025, arXiv 2504.08713 (ProtoECGNet).
     """
-    alike, unlike = ((cosines * w).sum() / (w.sum() + TINY) for w in (overlap, 1 - overlap))
+    drawn, weight = torch.dot(cosines.flatten(), overlap.flatten()), overlap.sum()
+    alike, unlike = drawn / (weight + TINY), (cosines.sum() - drawn) / (overlap.numel() - weight + TINY)
     found: Tensor = (unlike - alike) / len(cosines) ** 0.5
     return found
 
@@ -112,19 +113,22 @@ class LabelPrototypes(Loss):
         if prototypes is None:
             raise ValueError("its head has no prototypes: set prototypes_per_label: 5, say, in this term and in others")
         v = unit(prototypes.to(next(iter(z.values())).dtype))
-        known = ~label_sets.isnan().any(1)
-        self.count("dropped_labels", (~known).sum())
-        sets = label_sets.nan_to_num().to(v.dtype)
+        rows, there, known = torch.cat(list(z.values())), None, None
+        sets = label_sets.to(v.dtype)
+        if present is not None or not all_known(label_sets):
+            known = ~label_sets.isnan().any(1)
+            self.count("dropped_labels", (~known).sum())
+            there = torch.cat([known if present is None else known & present[name] for name in z])
+            rows, sets = torch.where(there[:, None], rows, 0), sets.nan_to_num()
         if self.training:
-            counts = sets.where(known[:, None], 0)
+            counts = sets if known is None else sets.where(known[:, None], 0)
             self.get_buffer("together").add_((counts.T @ counts).round().long())
         labels = torch.arange(sets.shape[1], device=v.device)
         of_prototypes = labels.repeat_interleave(len(v) // sets.shape[1])
-        there = torch.cat([known if present is None else known & present[name] for name in z])
-        rows = torch.where(there[:, None], torch.cat(list(z.values())), 0)
         own, others = nearness(unit(rows) @ v.T, sets.repeat(len(z), 1), of_prototypes)
-        near = mean_where(there, self.separation * others - self.cluster * own)
+        each = self.separation * others - self.cluster * own
+        near = each.mean() if there is None else mean_where(there, each)
         overlap = jaccard(self.get_buffer("together"), v.dtype)[of_prototypes][:, of_prototypes]
         g = v @ v.T
         found = near + self.orthogonality * apart(g) + self.contrast * by_overlap(g, overlap)
-        return torch.where(there.any(), found, 0)
+        return found if there is None else torch.where(there.any(), found, 0)

@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Gt
 from torch import Tensor
+from torch.nn import functional
 
 from clx.losses.base import Embeddings, Loss, register, require_two_inputs
 from clx.losses.primitives.forms import NEVER
 from clx.losses.primitives.functional import unit
-from clx.losses.primitives.masks import mean_where
+from clx.losses.primitives.masks import all_known, mean_where
 
 
 def margin_mse(s: Tensor, theirs: Tensor, counted: Tensor) -> Tensor:
@@ -86,6 +87,12 @@ class DistilScores(Loss):
                 f"the {count} inputs behind the query, {', '.join(list(z)[1:])}, take as many columns of scores in "
                 f"data.target, two at least{or_margins}; it has {width}"
             )
+        if present is None and self.form == "margins" and not self.normalise and all_known(targets):
+            query, right, *wrong = z.values()
+            first = torch.linalg.vecdot(query, right)
+            ours = torch.stack([first - torch.linalg.vecdot(query, each) for each in wrong], 1)
+            theirs = targets if width < count else targets[:, :1] - targets[:, 1:]
+            return functional.mse_loss(ours, theirs.to(ours.dtype))
         here = {name: x if present is None else torch.where(present[name][:, None], x, 0) for name, x in z.items()}
         query, *candidates = map(unit, here.values()) if self.normalise else here.values()
         s = torch.stack([torch.linalg.vecdot(query, each) for each in candidates], 1)

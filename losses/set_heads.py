@@ -1,6 +1,5 @@
 """Losses of heads that tell which labels of a set apply: a chance for each, an order, or sparse shares."""
 
-import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,7 +10,9 @@ from torch.nn import functional
 
 from clx.losses.base import Embeddings, Loss, register
 from clx.losses.primitives.autograd import at_least_float32
-from clx.losses.primitives.masks import mean_where
+from clx.losses.primitives.forms import NEVER
+from clx.losses.primitives.functional import softplus
+from clx.losses.primitives.masks import all_known, mean_where
 
 
 @dataclass(eq=False, kw_only=True)
@@ -29,6 +30,8 @@ class SetHead(Loss):
         if predictions.shape != label_sets.shape:
             raise ValueError(f"predictions {[*predictions.shape]} and label_sets {[*label_sets.shape]} differ in shape")
         predictions = at_least_float32(predictions)
+        if weights is None and self.all_tell(label_sets):
+            return self.errors(predictions, label_sets.to(predictions.dtype)).mean()
         unknown = self.unknown(label_sets)
         self.count("dropped_labels", unknown.sum())
         label_sets = label_sets.to(predictions.dtype)
@@ -41,6 +44,10 @@ class SetHead(Loss):
     def unknown(self, label_sets: Tensor) -> Tensor:
         """Rows `[B]` from which nothing can be learned."""
         return label_sets.isnan().any(1)
+
+    def all_tell(self, label_sets: Tensor) -> bool:
+        """Whether there is no such row, by a look that costs little; False where it would."""
+        return all_known(label_sets)
 
     def errors(self, predictions: Tensor, label_sets: Tensor) -> Tensor:
         """`[B, K]`, or `[B, 1]` of whole rows."""
@@ -91,9 +98,14 @@ def mlcd(scores: Tensor, sets: Tensor) -> Tensor:
     Reference:
         An et al. 2024, arXiv 2407.17331.
     """
-    applies, one = sets > 0, scores.new_zeros(len(scores), 1)
-    low = torch.cat([(-scores).masked_fill(~applies, -torch.inf), one], 1).logsumexp(1)
-    return low + torch.cat([scores.masked_fill(applies, -torch.inf), one], 1).logsumexp(1)
+    applies = sets > 0
+    if (
+        scores.is_cpu and scores.numel() and scores.detach().abs().max() < 60
+    ):  # no sum can overflow, and exp is slow of -inf
+        own, others = (-scores).exp() * applies, scores.exp() * ~applies
+        return own.sum(1).log1p() + others.sum(1).log1p()
+    low, high = torch.where(applies, -scores, NEVER), torch.where(applies, NEVER, scores)
+    return softplus(low.logsumexp(1)) + softplus(high.logsumexp(1))
 
 
 @register("mlcd")
@@ -183,6 +195,9 @@ class Sparsemax(SetHead):
     def unknown(self, label_sets: Tensor) -> Tensor:
         return ~(label_sets.sum(1) > 0)  # of NaN, too
 
+    def all_tell(self, label_sets: Tensor) -> bool:
+        return label_sets.is_cpu and len(label_sets) > 0 and bool((label_sets.sum(1) > 0).all())
+
     def errors(self, predictions: Tensor, label_sets: Tensor) -> Tensor:
         q = label_sets / label_sets.sum(1, keepdim=True).clamp(min=1)
         return sparsemax_loss(predictions, q)[:, None]
@@ -196,23 +211,21 @@ class Sparsemax(SetHead):
 
 def asymmetric(predictions: Tensor, label_sets: Tensor, own: float, others: float, shift: float) -> Tensor:
     """Of each label `[B, K]`, -(1 - p)^own log p where it applies and -p'^others log(1 - p') where it does not, with
-    p = sigmoid(prediction) and p' = max(p - shift, 0); the powers have no gradient. 0 where `label_sets` is NaN.
+    p = sigmoid(prediction) and p' = max(p - shift, 0); the powers have no gradient.
 
     Reference:
         Ridnik et al. 2021, arXiv 2009.14119; as Sun et al. 2022, arXiv 2206.09541 (DualCoOp), have it.
     """
-    p = predictions.sigmoid()
-    shifted = (p - shift).clamp(min=0)
-    applies = (1 - p).detach() ** own * -functional.logsigmoid(predictions)
-    rest = functional.logsigmoid(-predictions)  # log(1 - p), of a high prediction too
-    rest = torch.logaddexp(rest, rest.new_full((), math.log(shift))) if shift else rest
-    not_so = shifted.detach() ** others * -rest.clamp(max=0)
-    return torch.where(label_sets.isnan(), 0, torch.where(label_sets > 0, applies, not_so))
+    no = torch.sigmoid(-predictions)  # 1 - p, of a high prediction too
+    applies = no.detach() ** own * softplus(-predictions)
+    kept = (no + shift).clamp(max=1)
+    not_so = (1 - kept.detach()) ** others * (-kept.log() if shift else softplus(predictions))
+    return torch.where(label_sets > 0, applies, not_so)
 
 
 @register("asymmetric")
 @dataclass(eq=False, kw_only=True)
-class Asymmetric(SetHead):
+class Asymmetric(BinaryCrossEntropy):
     """Whether each class applies, with little weight on classes that are known not to: few of many apply to a row.
 
     Example:
@@ -225,7 +238,6 @@ class Asymmetric(SetHead):
         0.468
     """
 
-    absolute = True
     paper = "Ridnik et al. 2021, arXiv 2009.14119; DualCoOp, Sun et al. 2022, arXiv 2206.09541"
     formula = (
         "-mean_ik y_ik (1 - p_ik)^focus_own log p_ik + (1 - y_ik) p'_ik^focus_others log(1 - p'_ik), "
@@ -239,12 +251,6 @@ class Asymmetric(SetHead):
 
     def errors(self, predictions: Tensor, label_sets: Tensor) -> Tensor:
         return asymmetric(predictions, label_sets, self.focus_own, self.focus_others, self.shift)
-
-    def chances(self, predictions: Tensor) -> Tensor:
-        return predictions.sigmoid()
-
-    def applying(self, chances: Tensor) -> Tensor:
-        return chances >= 0.5
 
 
 def label_ranking(predictions: Tensor, label_sets: Tensor, margin: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from clx.losses.base import Embeddings, Loss, register
 from clx.losses.primitives.autograd import at_least_float32
-from clx.losses.primitives.masks import mean_where
+from clx.losses.primitives.masks import all_known, mean_where
 
 
 @dataclass(eq=False, kw_only=True)
@@ -27,11 +27,11 @@ class Regression(Loss):
             raise ValueError(f"predictions {[*predictions.shape]} and targets {[*targets.shape]} differ in shape")
         predictions = at_least_float32(predictions)
         targets = targets.to(predictions.dtype)
+        if weights is None and all_known(targets):
+            return self.error(predictions, targets, "mean")
         counted = None if weights is None else weights[:, None].expand_as(targets)
         unknown = targets.isnan()
         self.count("dropped_targets", unknown.sum())
-        if counted is None and targets.numel() and targets.is_cpu and not self.log:
-            return self.error(predictions, targets, "mean")
         # what stands in for the unknown may be NaN, of which the gradient would be NaN
         errors = self.error(predictions.masked_fill(unknown, 0), targets.masked_fill(unknown, 0), "none")
         return mean_where(~unknown, errors, counted)
@@ -148,14 +148,15 @@ class CrossEntropy(Loss):
             known = labels[partner] >= 0  # of rows whose partner has no label nothing is learned
             own, other = torch.where(known, labels, -1), torch.where(labels >= 0, labels[partner], -1)
             return share * whole(labels=own) + (1 - share) * whole(labels=other)
-        # on a GPU the cross-entropy itself stops at such a label
-        if labels.is_cpu and len(labels) and (highest := int(labels.max())) >= predictions.shape[1]:
-            raise ValueError(f"label {highest} is beyond the {predictions.shape[1]} predicted classes")
         predictions, smoothing = at_least_float32(predictions), self.label_smoothing
+        if labels.is_cpu and len(labels):  # on a GPU the cross-entropy itself stops at such a label
+            lowest, highest = (int(each) for each in labels.aminmax())
+            if highest >= predictions.shape[1]:
+                raise ValueError(f"label {highest} is beyond the {predictions.shape[1]} predicted classes")
+            if weights is None and lowest >= 0:
+                return functional.cross_entropy(predictions, labels, label_smoothing=smoothing)
         unknown = labels < 0
         self.count("dropped_labels", unknown.sum())
-        if weights is None and len(labels) and labels.is_cpu and not self.log:
-            return functional.cross_entropy(predictions, labels, label_smoothing=smoothing)
         predictions, labels = predictions.masked_fill(unknown[:, None], 0), labels.clamp(min=0)
         errors = functional.cross_entropy(predictions, labels, reduction="none", label_smoothing=smoothing)
         return mean_where(~unknown, errors, weights)
@@ -163,6 +164,12 @@ class CrossEntropy(Loss):
 
 def mutual_information(logits: Tensor, counted: Tensor) -> Tensor:
     """H(mean_i p_i) - mean_i H(p_i) of the rows that are `counted` `[B]`, p their softmax `[B, K]`; 0 of none."""
+    if counted.is_cpu and len(counted) and bool(counted.all()):  # a look costs less than masks there
+        log_p = logits.log_softmax(1)
+        p = log_p.exp()
+        mean = p.mean(0)
+        found: Tensor = torch.dot(p.flatten(), log_p.flatten()) / len(p) - torch.special.xlogy(mean, mean).sum()
+        return found
     log_p = logits.masked_fill(~counted[:, None], 0).log_softmax(1)
     p = log_p.exp()
     mean = torch.where(counted[:, None], p, 0).sum(0) / counted.sum().clamp(min=1)

@@ -86,6 +86,8 @@ def uses_of(config: Config, manifest: Manifest) -> dict[str, str]:
     add(data.label, "label")
     for column in data.target:
         add(column, "target")
+    add(data.weight, "weight")
+    add(data.group, "group")
     add(data.split if data.split in manifest.columns else None, "split")
     by = getattr(data.val, "by", None)
     add(by if by in manifest.columns else None, "group: its rows stay in one split")

@@ -222,7 +222,7 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
     config = fill_target_defaults(config, losses, math.hypot(*scales))
     classes = class_names(config, train)
     groups = [] if config.data.group is None else sorted(values_of(train, config.data.group, "data.group").names)
-    try_objective(config, modalities, losses, classes)
+    try_objective(config, modalities, losses, classes, groups=len(groups))
     states = {n: m.state() for n, m in modalities.items()}
     facts = Facts(states, classes, means, scales, rows=int(train.rows.max()) + 1, groups=groups)
     return build(config, facts, modalities, losses)

@@ -34,6 +34,8 @@ UNASKED = {
     "group": ("groups of rows", "moco does with by: group"),
 }
 """Of keys of `data`, what they say and what looks at it."""
+MUCH = 1 << 28
+"""Bytes of queues, beyond which a run is warned of them."""
 
 
 def try_objective(
@@ -42,10 +44,11 @@ def try_objective(
     losses: list[Loss],
     classes: Sequence[str] = (),
     keys: int | None = None,
+    groups: int = 0,
 ) -> None:
     """Run every loss once on made-up rows, so that one that cannot work with these inputs says so now; `classes` are
-    the labels, where these are known, and `keys` is the width of the second model's embeddings where it is not the
-    run's."""
+    the labels, where these are known, `keys` is the width of the second model's embeddings where it is not the run's,
+    and `groups` how many values `data.group` has."""
     size, width = 4, config.embed_dim
     draw = torch.Generator().manual_seed(0)
     outputs = len(config.data.target) or len(classes) or 2
@@ -82,6 +85,7 @@ def try_objective(
                 tried.setup(list(z), width, classes or [str(k) for k in range(outputs)], size)
                 if "groups" in tried.requires():
                     tried.setup_groups(2)
+                    warn_of_many_groups(term.name, groups, groups * sum(b.nbytes for b in tried.buffers()) // 2)
                 widths = with_decoders(tried, config.inputs_of(term), modalities)
             if "masked" in loss.needs():
                 given["masked"] = {
@@ -92,6 +96,17 @@ def try_objective(
             at_widths(tried, term.dims or [width], z, {key: given[key] for key in given if key in loss.needs()})
         except ValueError as error:
             raise BadInput(f"loss {term.name!r}: {error}") from None
+
+
+def warn_of_many_groups(name: str, groups: int, held: int) -> None:
+    """Warn where what a loss keeps of each of so many groups is more than `MUCH` bytes in all."""
+    if held > MUCH:
+        warn(
+            f"loss {name!r}: data.group has {groups:,} values, of each of which it keeps rows: {held >> 20:,} MB in "
+            "memory and in every checkpoint; set its queue lower, or name a column of fewer values",
+            ClxWarning,
+            stacklevel=2,
+        )
 
 
 def check_neighbours(config: Config, modalities: Mapping[str, Modality], manifest: Manifest) -> None:

@@ -66,9 +66,9 @@ def checks(c: Case) -> dict[str, Callable[[], Tensor]]:
 def two_prompts(c: Case) -> Tensor:
     """The score by the positive prompt less that by the negative one; -1 is unknown, and all are summed there."""
     sets = torch.where(c.targets < 0, torch.nan, c.targets)
-    return asymmetric(
-        c.logits[:, 1] - c.logits[:, 0], sets, c.hyper["gamma_pos"], c.hyper["gamma_neg"], c.hyper["clip"]
-    ).sum()
+    h, logits = c.hyper, c.logits[:, 1] - c.logits[:, 0]
+    each = asymmetric(logits, sets, h["gamma_pos"], h["gamma_neg"], h["clip"])
+    return torch.where(sets.isnan(), 0, each).sum()
 
 
 def prototypes_as_published(c: Case) -> Tensor:

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from clx.losses.further_negatives import Negatives
 from clx.losses.infonce import clip, infonce, nt_xent
+from clx.losses.primitives.edits import DifferentIds
 from clx.losses.primitives.functional import unit
 from golden_case import GOLDEN, Case
 
 
 def simcse(c: Case) -> Tensor:
-    hard = Negatives(unit(c.z3)) if "z3" in c.inputs else None
+    row, more = DifferentIds(torch.arange(len(c.z1))), c.hyper.get("hard_negative_logit", 0.0)
+    hard = Negatives(unit(c.z3), of=row, own_logit=more) if "z3" in c.inputs else None
     return infonce(unit(c.z1), unit(c.z2), c.hyper["temperature"], negatives=hard)
 
 
@@ -56,7 +58,7 @@ CHECKS: dict[str, Callable[[Case], Tensor]] = {
     "consert_s": lambda c: 2 * nt_xent(unit(c.h1), unit(c.h2), c.hyper["temperature"]),  # both directions are added
     "consert_m": lambda c: 2 * nt_xent(unit(c.h1), unit(c.h2), c.hyper["temperature"]),
     "simcse_unsup": simcse,
-    "simcse_sup_s": simcse,
+    "simcse_sup_": simcse,
     "st_cached_mnr": cached,
     "st_matryoshka_mnr": matryoshka,
     "mcse_": mcse,

@@ -62,7 +62,9 @@ def limits(rule: dict[str, Any], guide: dict[str, Tensor], here: list[int]) -> d
     return dict.fromkeys(here, rule["cosine"] if rule else math.inf)
 
 
-def loops(d: dict[str, Any], t: Tensor, ways: tuple[str, ...], harder: Harder, rule: dict[str, Any]) -> Tensor:
+def loops(
+    d: dict[str, Any], t: Tensor, ways: tuple[str, ...], harder: Harder, rule: dict[str, Any], more: float
+) -> Tensor:
     z = {n: x / x.norm(dim=1, keepdim=True) for n, x in d["z"].items()}
     guide = {n: x / x.norm(dim=1, keepdim=True) for n, x in d["keys"].items()}
     present, contents = d["present"], d["contents"]
@@ -95,7 +97,7 @@ def loops(d: dict[str, Any], t: Tensor, ways: tuple[str, ...], harder: Harder, r
             if present[name][j] and contents[name][j] != contents["passage"][i]:
                 if keeps("text", name, j):
                     weighed = harder.of == "all" or (harder.of == "own") == (i == j)
-                    found.append(logit(z["text"][i], z[name][j], weighed))
+                    found.append(logit(z["text"][i], z[name][j], weighed) + more * (i == j))
                 if "second-second" in ways and j != i and keeps("passage", name, j):
                     found.append(z["passage"][i] @ z[name][j] / t)
         terms.append(torch.stack(found).logsumexp(0) - positive)
@@ -104,20 +106,21 @@ def loops(d: dict[str, Any], t: Tensor, ways: tuple[str, ...], harder: Harder, r
 
 @pytest.mark.parametrize("rule", [{}, {"above": "partner", "margin": 0.1}, {"above": 0.7}, {"cosine": 0.2}], ids=str)
 @pytest.mark.parametrize(
-    ("ways", "harder"),
+    ("ways", "harder", "more"),
     [
-        (EVERY_WAY, Harder()),
-        (("first-second", "second-first"), Harder(2.0, "own")),
-        (("first-second", "second-second"), Harder(2.0, "others")),
-        (("first-second",), Harder(3.0)),
-        (("first-second",), Harder()),
+        (EVERY_WAY, Harder(), 0.0),
+        (("first-second", "second-first"), Harder(2.0, "own"), -0.7),
+        (("first-second", "second-second"), Harder(2.0, "others"), 0.7),
+        (("first-second",), Harder(3.0), 0.0),
+        (("first-second",), Harder(), 0.7),
     ],
     ids=str,
 )
-def test_equals_the_loops(ways: tuple[str, ...], harder: Harder, rule: dict[str, Any], cut: str) -> None:
+def test_equals_the_loops(ways: tuple[str, ...], harder: Harder, more: float, rule: dict[str, Any], cut: str) -> None:
     d = rows()
     exclude = {"by": "second", **rule} if rule else "none"
     fields = {"directions": list(ways), "hardness": harder.strength, "hardness_of": harder.of}
+    fields["hard_negative_logit"] = more
     loss = LOSSES["infonce"](temperature=T, learn_temperature=True, exclude=exclude, **fields).double()
     assert ("keys" in loss.requires()) == bool(rule)
     z, leaves = d["z"], list(d["z"].values())
@@ -125,7 +128,7 @@ def test_equals_the_loops(ways: tuple[str, ...], harder: Harder, rule: dict[str,
     given = {n: d[n] for n in ("present", "contents", "keys")}
     value = loss(inputs, negatives=wrong, **given)
     t = torch.tensor(T, dtype=torch.float64, requires_grad=True)
-    expected = loops(d, t, ways, harder, rule)
+    expected = loops(d, t, ways, harder, rule, more)
     torch.testing.assert_close(value, expected, rtol=1e-7, atol=1e-9)
     got = torch.autograd.grad(value, [*leaves, loss.log_temperature])
     wanted = torch.autograd.grad(expected, [*leaves, t])
@@ -285,5 +288,7 @@ def test_hardness_rises_with_the_steps_that_are_done() -> None:
         fixed = InfoNCE(hardness=8 * progress, hardness_of="own")
         torch.testing.assert_close(rising(z, negatives=wrong, progress=progress), fixed(z, negatives=wrong))
     assert rising(z, negatives=wrong, progress=0.2) < rising(z, negatives=wrong)
+    with pytest.raises(ValueError, match="hard_negative_logit is of a row's own negatives"):
+        InfoNCE(hard_negative_logit=1.0)({"a": torch.eye(2), "b": torch.eye(2)})
     with pytest.raises(ValueError, match="rising is of hardness"):
         InfoNCE(rising=True)

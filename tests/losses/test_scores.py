@@ -162,8 +162,8 @@ def in_batch(c: Case) -> Tensor:
 
 CHECKS = {
     "codiemb_pearson": lambda c: pearson(c.similarity, c.labels, every(c)),
-    "codiemb_rankkl": lambda c: rank_kl(c.similarity, c.labels, every(c), 0.05),
-    "codiemb_pro": lambda c: preferred(c.similarity, c.labels, every(c), 0.05),
+    "codiemb_rankkl": lambda c: rank_kl(c.similarity, c.labels, 0.05, every(c)),
+    "codiemb_pro": lambda c: preferred(c.similarity, c.labels, 0.05, every(c)),
     "codiemb_ir": slots,
     "codiemb_sts": anchored,
     "anglelib_ibn": in_batch,

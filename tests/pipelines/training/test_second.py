@@ -12,9 +12,11 @@ from torch import Tensor
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
+from clx.pipelines.data.understood import uses_of
 from clx.pipelines.experiments.train import train
+from clx.pipelines.model import checks
 from clx.pipelines.runs import checkpoint
-from clx.pipelines.system.errors import BadInput, Stopped
+from clx.pipelines.system.errors import BadInput, ClxWarning, Stopped
 from clx.pipelines.training.dry_run import dry_run
 from clx.pipelines.training.rows import validation_rows
 from clx.pipelines.training.step import Learner
@@ -87,7 +89,7 @@ def test_norms_by_running_statistics_tell_no_key_of_other_rows(tmp_path: Path) -
         )
 
 
-def test_a_queue_for_each_value_of_a_column(tmp_path: Path) -> None:
+def test_a_queue_for_each_value_of_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = config(MOCO | {"by": "group"}).model_dump(mode="json")
     table = tmp_path / "rows.csv"
     lines = [
@@ -98,7 +100,10 @@ def test_a_queue_for_each_value_of_a_column(tmp_path: Path) -> None:
         "data": {"train": str(table), "group": "site"},
         "modalities": {"table": {"columns": ["x", "y"], "views": 2}},
     }
-    trainer = trainer_of(Config.model_validate(raw), tmp_path / "run")
+    monkeypatch.setattr(checks, "MUCH", 500)
+    with pytest.warns(ClxWarning, match=r"loss 'moco': data.group has 3 values.* 0 MB in memory and in every checkp"):
+        trainer = trainer_of(Config.model_validate(raw), tmp_path / "run")
+    assert uses_of(trainer.run.config, load_splits(trainer.run.config.data, 0)["train"])["site"] == "group"
     moco: Any = trainer.learner.objective.losses[0]
     assert sorted(moco.queues) == [f"table/{v} {k}" for v in (0, 1) for k in (0, 1, 2)]
     batch = next(trainer.batches())
