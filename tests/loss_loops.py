@@ -162,7 +162,9 @@ def angle(rows: Rows, scores: Tensor, t: Tensor) -> Tensor:
     return by_pairs(rows, ordered)
 
 
-def sepclr(given: Given, kernel: float, share: float, weights: tuple[float, float, float]) -> Tensor:
+def sepclr(
+    given: Given, kernel: float, share: float, weights: tuple[float, float, float], follow: tuple[float, float]
+) -> Tensor:
     """Of raw rows, label 0 the background."""
     z, labels, terms = given["z"], given["labels"], []
     zero = torch.zeros((), dtype=torch.float64)
@@ -182,6 +184,10 @@ def sepclr(given: Given, kernel: float, share: float, weights: tuple[float, floa
         pulled = kernel * mean([(s[0][i] - s[1][i]).square().sum() for i in target])
         total = total + weights[0] * (pulled + sum((spread(list(x.values())) for x in zeroed), zero))
         total = total + weights[1] * kernel * mean([x[i].square().sum() for x in s for i in both if i not in target])
+        y, known = given["targets"][:, 0], [i for i in both if not given["targets"][i, 0].isnan()]
+        for x in s:
+            alike = [(torch.exp(-follow[1] * (y[i] - y[j]) ** 2), i, j) for i, j in itertools.combinations(known, 2)]
+            total = total + follow[0] * mean([w * (x[i][0] - x[j][0]) ** 2 for w, i, j in alike]) / 2
         for x, y in zip(c, zeroed, strict=True):
             for i in both:
                 near = [
@@ -270,7 +276,12 @@ CASES: dict[str, tuple[str, Given, Any]] = {
     "sepclr": (
         "sepclr",
         {"kernel": 0.7, "beta_salient": 3.0, "beta_background": 2.0},
-        lambda r, d, t: sepclr(d, 0.7, 0.5, (3.0, 2.0, 10.0)),
+        lambda r, d, t: sepclr(d, 0.7, 0.5, (3.0, 2.0, 10.0), (0.0, 1.0)),
+    ),
+    "sepclr attributes": (
+        "sepclr",
+        {"kernel": 0.7, "beta_salient": 3.0, "beta_background": 2.0, "attributes": 4.0, "attribute_kernel": 0.3},
+        lambda r, d, t: sepclr(d, 0.7, 0.5, (3.0, 2.0, 10.0), (4.0, 0.3)),
     ),
     "proto-triplet": ("proto-triplet", {"margin": 0.5}, lambda r, d, t: proto_triplet(r, d["labels"], 0.5)),
     "icnn": ("icnn", {"nearest": 2}, lambda r, d, t: icnn(r, d["labels"], 2)),

@@ -23,7 +23,7 @@ from clx.losses.prime import dynamic_margin
 from clx.losses.primitives.functional import unit
 from clx.losses.primitives.streaming import cross_margins
 from clx.losses.sct import distilled
-from clx.losses.sepclr import joint_entropy, sepclr
+from clx.losses.sepclr import following, joint_entropy, sepclr
 from clx.losses.sogclr import moved, next_temperatures
 from clx.losses.whitening import grouped, inverse_roots, ungrouped
 from golden_case import GOLDEN, Case
@@ -262,6 +262,7 @@ CHECKS: dict[str, Check] = {
     "anglelib_angle": angle,
     "sepclr_total": separated,
     "sepclr_uniform": lambda c: uniformity(c.x, 0.5 / c.hyper["tau"]),
+    "sepclr_supalign": lambda c: following(c.x, c.y.detach(), 0.5 / c.hyper["tau"]),
     "sepclr_jem": lambda c: joint_entropy(c.c, c.s, 0.5 / c.hyper["tau"]),
     "promcse_": promcse,
     "pml_triplet": pml,
