@@ -27,6 +27,7 @@ from clx.pipelines.training import chunks as planned
 from clx.pipelines.training.dry_run import dry_run
 from clx.pipelines.training.step import Learner
 from configs import Make, series_config
+from loss_inputs import of_each_kind, quick_and_slow
 from trained import Heard, StopAt, trainer_of
 
 ROWS = 40
@@ -77,6 +78,9 @@ def config(rows: Path, objective: Any, **more: Any) -> Config:
     if names & {"granularities", "distil-scores"}:  # which choose among several
         data |= {"target": ["target", "second"]} if "distil-scores" in names else {}
         modalities["x"] = {"kind": "table", "columns": ["x"], "width": 32, "dropout": 0.0, "augmentation": "none"}
+    for term in terms:  # by default as wide as for real encoders
+        if term["name"] in ("self-guided", "replaced-token"):
+            term.setdefault("hidden", 16)
     if names & {"ts2vec", "dense"} or more.get("views"):
         modalities = {"series": {"encoder": "dilated", "width": 8, "layers": 1, "dropout": 0.0, "views": 2}}
         modalities["series"]["augmentation"] = {"crops": 0, "time_mask": 0.5}
@@ -139,20 +143,38 @@ def prepared(made: Config, out: Path) -> tuple[Learner, Batch]:
     return trainer.learner, next(trainer.batches())
 
 
-@pytest.mark.parametrize("name", objectives())
-def test_every_objective_has_the_gradient_of_the_whole_batch(name: str, rows: Path, tmp_path: Path) -> None:
-    learner, batch = prepared(config(rows, objectives()[name]), tmp_path)
+def check_chunks(objective: Any, rows: Path, out: Path, sizes: tuple[int, ...]) -> None:
+    learner, batch = prepared(config(rows, objective), out)
     learner.whole.double()
     batch = in_double(batch)
     loss, whole = gradients(learner, batch, None, grouped=False)
     assert any(".encoder." in key for key in whole)
-    for chunk in (7, 1000) if name != "clip" else (1, 7, 32, ROWS, 1000):
+    for chunk in sizes:
         now, parts = gradients(learner, batch, chunk)
         exact = {"rtol": 1e-12, "atol": 1e-12 * max(1.0, abs(loss.item()))}  # some are sums over all pairs
         torch.testing.assert_close(now, loss, **exact)
         assert parts.keys() == whole.keys()
         for key, gradient in whole.items():
             torch.testing.assert_close(parts[key], gradient, msg=f"{key}, chunk {chunk}", **exact)
+
+
+ALONE = of_each_kind() | (objectives().keys() - LOSSES.keys()) | {"clip", "granularities", "distil-scores"}
+"""Tested one by one in the quick tests; the others as one sum, of which each has its part in every gradient."""
+
+
+@pytest.mark.parametrize("name", quick_and_slow(objectives(), ALONE))
+def test_every_objective_has_the_gradient_of_the_whole_batch(name: str, rows: Path, tmp_path: Path) -> None:
+    sizes = {"clip": (1, 7, 32, ROWS, 1000)}.get(name, (7,))
+    check_chunks(objectives()[name], rows, tmp_path, sizes)
+
+
+@pytest.mark.parametrize("sets", [False, True])
+def test_a_sum_of_all_others_has_the_gradient_of_the_whole_batch(sets: bool, rows: Path, tmp_path: Path) -> None:
+    others = sorted(n for n in LOSSES.keys() - ALONE if ("label_sets" in LOSSES[n].required()) == sets)
+    given = [objectives()[name] for name in others]
+    check_chunks(
+        [term for each in given for term in (each if isinstance(each, list) else [each])], rows, tmp_path, (7,)
+    )
 
 
 def test_steps_of_time_and_pairs_and_dropout(rows: Path, tmp_path: Path) -> None:
@@ -358,11 +380,11 @@ def test_patience_ends_a_run_that_does_not_get_better(make_config: Make, tmp_pat
 
 
 def test_patience_begins_when_all_terms_count(make_config: Make, tmp_path: Path) -> None:
-    changes = {"train__steps": 40, "train__validate_every": 1, "train__lr": 1e-12, "train__patience": 2}
+    changes = {"train__steps": 20, "train__validate_every": 1, "train__lr": 1e-12, "train__patience": 2}
     terms = [{"name": "clip", "until": 0.5}, {"name": "clip", "from": 0.5, "learn_temperature": False}]
     heard = Heard()
     train(make_config(eval=[], objective=terms, **changes), tmp_path / "run", heard)
-    assert 22 <= heard.steps[-1] < 40  # later than 22 where a rounding of what stays as it is was better
+    assert 12 <= heard.steps[-1] < 20  # later than 12 where a rounding of what stays as it is was better
 
 
 def test_patience_without_val_rows_is_refused(rows: Path, tmp_path: Path) -> None:
