@@ -4,7 +4,6 @@
 """
 
 import csv
-import dataclasses
 import json
 import math
 import os
@@ -14,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -136,11 +135,26 @@ PROMPT = {"tokens": 3, "count": 3, "router": 2, "negative": True}
 HOLES = {2: [0, 0, 32], 4: [0, 5, 5, 6, 32]}
 
 
+AS_WELL = {"chunks", "norms", "memory, backward", "shard", "adam"}
+"""Harder cases of which another one holds the same and more."""
+
+
 def cases(size: int | None = None) -> dict[str, Case]:
-    """Every registered objective with what it asks for, and what is harder; on two ranks an objective of each kind and
-    those that keep something from step to step."""
-    few = of_each_kind() | with_buffers()
-    return {name: case for name, case in _cases().items() if size != 2 or name in few or name not in LOSSES}
+    """Every registered objective with what it asks for, a sum of some, and what is harder.
+
+    On two ranks, for the quick tests, an objective of each kind and those that keep something from step to step; those
+    of them that ask for nothing more are in the sum alone.
+    """
+    found, few = _cases(), of_each_kind() | with_buffers()
+    plain = Case([{}], data={"label": "kind", "target": ["y"]})
+    same = {name for name in few if replace(found[name], objective=[{}], train={}) == plain}
+    summed = sorted(name for name in same if LOSSES[name].family != "decoders")
+    terms = [{"name": name, "weight": 0.1} for name in summed]
+    found["sum"] = replace(plain, objective=terms, train={"second": {"momentum": 0.9}})
+    if size == 2:
+        few -= {*summed}
+        return {n: case for n, case in found.items() if n in few or n not in {*LOSSES, *AS_WELL}}
+    return found
 
 
 def _cases() -> dict[str, Case]:
@@ -339,8 +353,8 @@ def play(folder: Path, group: Group | None) -> dict[str, Any]:
         modalities={"p": table("a", "b", dropout=0.2), "q": table("c", "d", "e", augmentation="mild")},
         train={"ema": 0.9, "workers": 1},
     )
-    same = dataclasses.replace(case, modalities=TWO)  # no dropout
-    split = dataclasses.replace(same, train={**same.train, "shard": group is not None})
+    same = replace(case, modalities=TWO)  # no dropout
+    split = replace(same, train={**same.train, "shard": group is not None})
     runs = (("whole", False, case), ("stopped", True, case), ("begun", True, same), ("split", True, split))
     for name, stops, what in runs:
         hears = stops and group is not None and group.rank == size - 1

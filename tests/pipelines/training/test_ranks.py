@@ -50,7 +50,9 @@ def worlds() -> dict[int, Found]:
 @pytest.fixture(params=SIZES)
 def ranks(rows: Path, worlds: dict[int, Found], request: pytest.FixtureRequest) -> Found:
     if request.param not in worlds:
+        worlds[request.param] = []  # where the ranks fail, once is enough
         worlds[request.param] = on_ranks(rows, request.param)
+    assert worlds[request.param], "the ranks failed"
     return worlds[request.param]
 
 
@@ -129,7 +131,7 @@ def test_what_is_sent_in_a_step_is_known_beforehand(ranks: Found, name: str) -> 
     assert ranks[0][0][name].bytes == exchanged + most * row + norms + number * (numbers + tensors + 2)
 
 
-@pytest.mark.parametrize("name", ["memory, forward", "memory, backward", "memory, shard"])
+@pytest.mark.parametrize("name", ["memory, forward", "memory, shard"])
 def test_where_memory_runs_out_on_one_all_take_fewer_rows_at_a_time(ranks: Found, name: str) -> None:
     sizes = {rank[name].chunk for rank, _ in ranks}
     assert len(sizes) == 1
