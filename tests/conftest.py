@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's `&` sets it so, and every command would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+os.fsync = lambda handle: None  # no test cuts the power; waiting for the disk is a quarter of a small training
 os.environ["CLX_CACHE"] = ""  # tests make everything anew, and leave nothing in the user's folders
 
 

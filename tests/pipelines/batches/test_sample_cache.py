@@ -78,8 +78,20 @@ def spoil(folder: Path, names: list[str], touch: bool) -> None:
 FILES = [f"{i}.{end}" for i in range(ROWS) for end in ("png", "wav", "npy")]
 
 
-@pytest.mark.parametrize("augment", [False, True])
-@pytest.mark.parametrize(("where", "workers"), [("memory", 0), ("memory", 2), ("disk", 0), ("disk", 2)])
+@pytest.mark.parametrize(
+    ("where", "workers", "augment"),
+    [
+        *(("memory", 0, False), ("memory", 2, True), ("disk", 0, True), ("disk", 2, False)),
+        *(
+            pytest.param("memory", workers, augment, marks=pytest.mark.slow)
+            for workers, augment in ((0, True), (2, False))
+        ),
+        *(
+            pytest.param("disk", workers, augment, marks=pytest.mark.slow)
+            for workers, augment in ((0, False), (2, True))
+        ),
+    ],
+)
 def test_the_second_epoch_needs_no_files(
     rows: Manifest, tmp_path: Path, where: Any, workers: int, augment: bool
 ) -> None:

@@ -152,7 +152,7 @@ def test_a_row_that_has_an_empty_list_lacks_the_input(tmp_path: Path) -> None:
     assert data[Key(0, 0, np.arange(4))].present["text"].tolist() == [True, False, False, False]
 
 
-@pytest.mark.parametrize("cache", [None, "memory"])
+@pytest.mark.parametrize("cache", [pytest.param(None, marks=pytest.mark.slow), "memory"])
 def test_a_run_on_lists_resumes_bit_for_bit(listed: Path, tmp_path: Path, silent: Any, cache: str | None) -> None:
     objective = [{"name": "clip"}, {"name": "binary-cross-entropy", "inputs": ["image"]}]
     made = config(listed, objective, train={"steps": 6, "batch_size": 8, "workers": 0 if cache else 1})

@@ -270,7 +270,7 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-@pytest.mark.parametrize("ended", ["RuntimeError", "MemoryError"])
+@pytest.mark.parametrize("ended", ["RuntimeError", pytest.param("MemoryError", marks=pytest.mark.slow)])
 def test_a_step_that_did_not_fit_is_taken_with_fewer_rows_at_a_time(
     ended: str, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ def whole_as_in_parts(made: Config, stop: int, folder: Path, silent: Progress) -
     return whole, logs[0]
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("ema", [0.0, pytest.param(0.9, marks=pytest.mark.slow)])
 def test_memory_and_steps_resume_bit_for_bit(tmp_path: Path, silent: Progress, ema: float) -> None:
     raw = series_config(augmentation=TIME_KEPT)
     raw["objective"] = [{"name": "ts2vec"}, {"name": "dbpm", "noisy": 0.5, "faulty": 0.5}, {"name": "sogclr"}]
@@ -93,7 +93,7 @@ def test_batches_by_a_column_resume_bit_for_bit(
         whole_as_in_parts(made, stop, tmp_path / str(stop), silent)
 
 
-@pytest.mark.parametrize("loss", ["ts2vec", "infonce"])
+@pytest.mark.parametrize("loss", [pytest.param("ts2vec", marks=pytest.mark.slow), "infonce"])
 def test_learned_views_resume_bit_for_bit(tmp_path: Path, silent: Progress, loss: str) -> None:
     raw = series_config(augmentation={"crops": 0.5, "autotcl": 0.1})
     raw |= {"objective": {"name": loss}}
@@ -110,7 +110,7 @@ def test_learned_views_resume_bit_for_bit(tmp_path: Path, silent: Progress, loss
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {"train__workers": 2, "train__chunk": 10, "train__chunk_statistics": "chunk"},
         {"objective": "cross-entropy", "modalities__image__drop": 0.5, "modalities__table__drop": 0.5},
         {"train__ema": 0.9, "data__missing": 0.3, "modalities__image": {"encoder": "cnn", "width": 4, "views": 2}},

@@ -197,7 +197,7 @@ def saved(run: Path) -> dict[str, Tensor]:
     return kept | weights(run) | {f"trained.{name}": value for name, value in state.get("trained", {}).items()}
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("ema", [pytest.param(0.0, marks=pytest.mark.slow), 0.9])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(ema: float, tmp_path: Path) -> None:
     objective = [MOCO, {"name": "dino", "prototypes": 8}]
     made = config(objective, ema=ema, validate_every=2)

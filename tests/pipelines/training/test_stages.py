@@ -83,7 +83,9 @@ def test_each_goes_on_with_the_towers_of_the_one_before(run: tuple[Path, list[st
     assert summary(out)["objective"] == "rank-n-contrast > l1 > l1"
 
 
-@pytest.mark.parametrize(("at", "of"), [(3, 6), (6, 6), (2, 3), (3, 3), (2, 5)])
+@pytest.mark.parametrize(
+    ("at", "of"), [(3, 6), (3, 3), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((6, 6), (2, 3), (2, 5)))]
+)
 def test_stopped_in_any_stage_or_between_two_and_resumed_equals_unbroken(
     raw: dict[str, Any], run: tuple[Path, list[str]], tmp_path: Path, at: int, of: int
 ) -> None:
