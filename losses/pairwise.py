@@ -1,4 +1,9 @@
-"""Losses of two inputs: the mean over all pairs of names, and which rows are no negatives of each other."""
+"""Losses of two inputs: the mean over all pairs of names, and which rows are no negatives of each other.
+
+The `forward`s here and in `further_negatives` look alike and stay apart: what a loss is given is what its signature
+names, so one for all would ask of each for weights and negatives that only some look at. What they do is in
+`ids_or_guide`, `over_pairs` and `among`.
+"""
 
 import itertools
 import math
