@@ -25,6 +25,8 @@ from clx.pipelines.system.errors import BadInput
 
 LARGEST = 1 << 28
 """Bytes of features that outlive the run that asked for them."""
+BEHIND = ("step_encoder", "head", "head_dropout", "noise", "drop")
+"""Options of a modality that say nothing of what a frozen encoder makes of its cells."""
 _kept: dict[str, dict[int, Tensor]] = {}
 """By digest and then by place among the rows, the one asked for last at the end."""
 
@@ -96,8 +98,9 @@ def _bytes(known: dict[int, Tensor]) -> int:
 
 def _digest(run: Run, name: str, modality: Modality, cells: Sequence[bytes]) -> str:
     """Of all that decides the features: encoder, how cells are read, and the cells in their order."""
-    said = [modality.kind, options_of(modality), modality.state()]
     tower = run.model.tower(name)
+    options = {key: value for key, value in options_of(modality).items() if key not in BEHIND}
+    said = [modality.kind, options, modality.state(), tower.locked]
     encoder = tower.encoder if tower.locked else tower.encoder.get_submodule("inner")
     digest = hashlib.blake2b(fingerprint(encoder).encode(), digest_size=16)
     digest.update(json.dumps(said, sort_keys=True, default=str).encode())

@@ -44,6 +44,11 @@ def test_files_are_encoded_once_whatever_the_table_is_called(tmp_path: Path) -> 
     assert calls == [6]
     for row, value in found.items():
         torch.testing.assert_close(again[row + 1], value, rtol=0, atol=0)
+    raw["modalities"]["series"] |= {"head": "mlp", "head_dropout": 0.3}
+    other = prepare(Config.model_validate(raw), {"train": first})
+    other.model.tower("series").encoder.load_state_dict(run.model.tower("series").encoder.state_dict())
+    other.model.eval()
+    assert features(other, "series", first)[0] is found[0]  # whatever head it has
     np.save(tmp_path / "3.npy", np.zeros(21) + np.arange(21))
     assert not torch.allclose(features(run, "series", first)[3], found[3])
     assert calls == [6, 6]
