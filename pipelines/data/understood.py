@@ -13,6 +13,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.data.column_kinds import MEDIA, kinds_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.mapped import release
+from clx.pipelines.data.unexpected import unexpected
 from clx.pipelines.system.remote import shown
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def understood(
     """
     train = splits["train"]
     kinds, uses = kinds_of(train), uses_of(config, train)
-    columns = []
+    columns, notes = [], [note for manifest in splits.values() for note in manifest.notes]
     for column, found in kinds.items():
         if column in MADE and (config.data.windows or config.data.long) and column not in uses:
             continue
@@ -50,6 +51,8 @@ def understood(
         having = [manifest for manifest in splits.values() if column in manifest.columns]
         missing = sum(int(missing_in(manifest, column, found.kind).sum()) for manifest in having)
         example = _example(train, column)
+        if column in uses and (column == config.data.label or found.kind == "category"):
+            notes += unexpected(column, splits, column == config.data.label)
         columns.append({"column": column, "kind": found.kind, "use": use, "missing": missing, "example": example})
     parts = {
         name: {"rows": len(manifest), "from": split_from(name, manifest, config.data)}
@@ -67,7 +70,7 @@ def understood(
             {"reason": left.reason, "count": left.count, "example": left.example}
             for left in dict.fromkeys(left for manifest in splits.values() for left in manifest.left_out)
         ],
-        "notes": list(dict.fromkeys(note for manifest in splits.values() for note in manifest.notes)),
+        "notes": list(dict.fromkeys(notes)),
         "splits": parts,
     }
 

@@ -1,18 +1,22 @@
 """Columns of text that hold numbers or dates: how they are written, decided by all of a file, with the row in doubt."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from clx.modalities.numbers import PLAIN, Unclear, Writing, missing, number
+from clx.modalities.numbers import DECIDES, PLAIN, Unclear, Writing, missing, number
 from clx.modalities.table_columns import NO_MARKS, Marks, Reading, reading_of
 from clx.pipelines.config.data_schema import Data, Written
 from clx.pipelines.data.arrow_types import decoded, is_text
 from clx.pipelines.data.distinct import plain_numbers
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
+
+SAMPLE = 1000
+"""Cells of another column that are looked at for how a file writes numbers."""
 
 
 def holds_text(manifest: Manifest, column: str) -> bool:
@@ -31,6 +35,7 @@ def text_reading(manifest: Manifest, column: str, written: Written | None) -> Re
 
     cells = manifest.table.column(column)
     if written is None and all(plain_numbers(pa.chunked_array([chunk])) is not None for chunk in cells.chunks):
+        _refuse_thousands(manifest, column)
         return PLAIN
     texts = [text for text in pc.unique(cells).to_pylist() if not missing(text)]
     marks = NO_MARKS if written is None else Marks(written.decimal, written.thousands, written.day_first)
@@ -40,6 +45,38 @@ def text_reading(manifest: Manifest, column: str, written: Written | None) -> Re
         first = pc.index(cells.cast("string"), error.cells[0]).as_py()
         where = replace(manifest, rows=np.array([first])).where(0)
         raise BadInput(f"{where}, column {column}: {error}") from None
+
+
+def _refuse_thousands(manifest: Manifest, column: str) -> None:
+    """`1.724` and `400` are 1724 and 400 in a file that writes `81,8` in another column: raise `BadInput` for these,
+    unless a point in the column stands before another count of digits, and is decimal."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = pc.utf8_trim_whitespace(manifest.table.column(column).cast(pa.large_string()))
+    points = pc.fill_null(pc.match_substring_regex(texts, r"[.eE]"), False)
+    grouped = pc.fill_null(pc.match_substring_regex(texts, r"^[-+]?[1-9]\d{0,2}(\.\d{3})+$"), False)
+    if not pc.any(points).as_py() or not pc.all(pc.equal(points, grouped)).as_py():
+        return
+    others = [c for c in manifest.table.column_names if c != column and holds_text(manifest, c)]
+    comma = next((c for c in others if _has_decimal_commas(manifest.table.column(c).slice(0, SAMPLE))), None)
+    if comma is not None:
+        first = pc.index(grouped, True).as_py()
+        where = replace(manifest, rows=np.array([first])).where(0)
+        raise BadInput(
+            f"{where}, column {column}: {texts[first].as_py()!r} may be thousands or three decimals, as column {comma} "
+            f"has decimal commas: {DECIDES}"
+        )
+
+
+def _has_decimal_commas(cells: Any) -> bool:
+    """Whether most cells are numbers, and some with a comma that can divide no thousands."""
+    import pyarrow.compute as pc
+
+    known = [text for text in pc.utf8_trim_whitespace(cells).to_pylist() if not missing(text)]
+    commas = [re.fullmatch(r"[-+]?\d+,(\d+)", text) for text in known]
+    whole = sum(text.lstrip("+-").isdecimal() for text in known)
+    return 2 * (whole + sum(map(bool, commas))) > len(known) and any(m and len(m[1]) != 3 for m in commas)
 
 
 def with_numbers(manifest: Manifest, columns: Iterable[str], written: Written | None) -> Manifest:

@@ -3,9 +3,14 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
+from clx.pipelines.config.data_schema import Written
 from clx.pipelines.data.manifest import Manifest, all_rows
 from clx.pipelines.data.understood import _example, in_three_lines, left_out_lines
+from clx.pipelines.data.unexpected import unexpected
+from clx.pipelines.data.written_columns import text_reading
+from clx.pipelines.system.errors import BadInput
 
 LEFT_OUT = [{"reason": f".x{n} files", "count": n, "example": f"a.x{n}"} for n in (1, 2, 3, 4)]
 
@@ -31,3 +36,34 @@ def test_examples_of_urls_are_without_what_gives_access() -> None:
         "https://x.org/a.png",
         "1: https://x.org/b.png",
     ]
+
+
+def test_words_for_missing_classes_and_classes_alike_but_for_case_are_told() -> None:
+    table = pa.table({"y": ["none", "None ", "Cat", "cat", "dog", "-", "", None]})
+    splits = {"train": Manifest("m", Path(), table, all_rows(6)), "val": Manifest("m", Path(), table, all_rows(2))}
+    assert list(unexpected("y", splits, True)) == [
+        "column y: 2 cells 'none', 2 cells 'None' count as missing: write another word where that is a class",
+        "column y: 'Cat' and 'cat' are classes of their own, by the case of letters",
+    ]
+    (said,) = unexpected("y", splits, False)
+    assert said.endswith("where that is a category")
+    assert not list(unexpected("y", {"train": Manifest("m", Path(), table.slice(3, 2), all_rows(2))}, True))
+
+
+def test_points_may_be_thousands_where_another_column_has_decimal_commas() -> None:
+    columns = {
+        "rent": ["1.724", "400", "", "2.050"],
+        "area": ["81,8", "35,9", "40", "NA"],
+        "size": ["1.5", "2.125", "1", "3"],
+    }
+    rows = Manifest("m.csv", Path(), pa.table(columns), all_rows(4))
+    with pytest.raises(
+        BadInput, match="m.csv row 1, column rent: '1.724' may be thousands .* as column area has decimal"
+    ):
+        text_reading(rows, "rent", None)
+    assert str(text_reading(rows, "rent", Written(decimal=","))) == "numbers with decimal ',', thousands '.'"
+    assert str(text_reading(rows, "size", None)) == "numbers with decimal '.'"
+    alone = Manifest(
+        "m.csv", Path(), pa.table({"rent": columns["rent"], "tags": ["1,2,3", "4,5", "a", "b"]}), all_rows(4)
+    )
+    assert str(text_reading(alone, "rent", None)) == "numbers with decimal '.'"
