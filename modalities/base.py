@@ -134,7 +134,8 @@ class Modality:
 
     def _check_step_encoder(self) -> None:
         for key in ("lora", "mix", "prompt", "pair"):
-            if getattr(self, key, None) is not None:
+            value = getattr(self, key, None)
+            if value is not None and (key != "prompt" or not isinstance(value, str)):  # words stand in every text
                 raise ValueError(f"{key} and step_encoder: both change what the encoder gives: leave one out")
 
     @property

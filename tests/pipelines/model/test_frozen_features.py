@@ -84,5 +84,8 @@ def test_steps_of_a_frozen_encoder_are_computed_once_and_an_encoder_over_them_le
 def test_an_encoder_over_steps_wants_steps() -> None:
     with pytest.raises(ValueError, match="lora and step_encoder"):
         Text(encoder="hf:x", lora={"rank": 1}, pretrained="x", step_encoder={})
+    with pytest.raises(ValueError, match="prompt and step_encoder"):
+        Text(width=32, prompt={"tokens": 2}, step_encoder={})
+    assert Tower(Text(width=32, prompt="a word", step_encoder={"width": 16}), 8).width == 16
     with pytest.raises(ValueError, match="and minirocket has none"):
         Tower(Series(encoder="minirocket", width=84, step_encoder={}), 8)
