@@ -65,13 +65,13 @@ def preferred(x: Tensor, scores: Tensor, temperature: Tensor | float, counted: T
     t = temperature if isinstance(temperature, Tensor) else x.new_full((), temperature)
 
     def terms(s: Tensor, rows: slice, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        gaps = (of_block(y, rows)[:, None] - y) / t
-        lower = gaps > 1e-8 / t
-        gaps = gaps if counted is None else torch.where(lower, gaps, 0)
-        most = gaps.amax(1)
-        own = of_block(x, rows) * most
+        gaps = of_block(y, rows)[:, None] - y
+        lower = gaps > 1e-8
+        # NaN goes before t comes, whose gradient it would be
+        gaps = (gaps if counted is None else torch.where(lower, gaps, 0)) / t
+        own = of_block(x, rows) * gaps.amax(1)
         others = (s * gaps).masked_fill(~lower, NEVER).logsumexp(1)
-        return softplus(others - own).sum(), (most > 1e-8 / t).sum().to(x.dtype)
+        return softplus(others - own).sum(), lower.any(1).sum().to(x.dtype)
 
     with multiplying(None):  # the product is a way to have each x_j in each row
         total, count = by_blocks(terms, torch.ones_like(x[:, None]), x[:, None], x, t)
