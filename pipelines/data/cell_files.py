@@ -15,9 +15,17 @@ from clx.pipelines.system.fetch_ahead import FetchAhead
 from clx.pipelines.system.remote import WEB, NotGiven, Url, read, url_of
 
 
-@lru_cache(maxsize=64)
-def _real_root(root: str) -> str:
-    return os.path.realpath(root)
+@lru_cache(maxsize=1 << 12)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def _real(path: str) -> str:
+    """Where an absolute path leads. Of files of one folder the folder is looked up once."""
+    folder, name = os.path.split(path)
+    if name in ("", ".", "..") or os.path.islink(path):
+        return os.path.realpath(path)
+    return os.path.join(_real_folder(folder), name)
 
 
 def resolve(cell: Any, manifest: Manifest) -> Any:
@@ -42,8 +50,8 @@ def resolve(cell: Any, manifest: Manifest) -> Any:
         return manifest.root / cell
     path = manifest.root / cell
     if not manifest.allow_outside:
-        root = _real_root(os.path.abspath(manifest.root))  # a relative one changes with the folder one is in
-        if not os.path.realpath(path).startswith(root.rstrip(os.sep) + os.sep):
+        here = os.path.abspath(manifest.root)  # a relative one changes with the folder one is in
+        if not _real(os.path.join(here, cell)).startswith(_real_folder(here).rstrip(os.sep) + os.sep):
             raise BadInput(f"path {cell!r} leaves {manifest.root} (data.allow_outside: true accepts that)")
     return path
 

@@ -24,6 +24,9 @@ Call = Callable[..., tuple[Tensor, ...]]
 
 def to_sentence_transformers(run: Run, name: str, out: Path) -> Call:
     """Write a text tower into the folder `out`, for `SentenceTransformer(out)`. Raises `Unfit`, `BadInput`."""
+    modality: Any = run.modalities[name]
+    if modality.kind != "text" or not modality.encoder.startswith("hf:"):
+        raise Unfit("sentence-transformers opens text towers of Hugging Face models, hf:NAME, alone")
     try:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
@@ -31,10 +34,7 @@ def to_sentence_transformers(run: Run, name: str, out: Path) -> Call:
         raise BadInput(
             "--format sentence-transformers needs it, 6 or newer: pip install 'sentence-transformers>=6'"
         ) from None
-    modality: Any = run.modalities[name]
     tower: Any = run.model.tower(name)
-    if modality.kind != "text" or not modality.encoder.startswith("hf:"):
-        raise Unfit("sentence-transformers opens text towers of Hugging Face models, hf:NAME, alone")
     if name in run.model.prompts:
         raise Unfit("its prompt is learned, and sentence-transformers knows prompts of words alone")
     if modality.step_encoder is not None:
@@ -76,13 +76,12 @@ def linear_of(head: Any) -> torch.nn.Linear:
 def to_open_clip(run: Run, names: list[str], out: Path) -> dict[str, Call]:
     """Write an image and a text tower of one OpenCLIP model into the folder `out`, for
     `open_clip.create_model_and_transforms("local-dir:" + out)`. Raises `Unfit`."""
-    import open_clip
-    from safetensors.torch import save_file
-
     kinds = {run.modalities[name].kind: name for name in names}
     encoders = {run.modalities[name].encoder for name in names}
     if len(names) != 2 or set(kinds) != {"image", "text"} or len(encoders) != 1 or "open_clip:" not in min(encoders):
         raise Unfit("open_clip opens runs of one image and one text modality with towers of one model, open_clip:NAME")
+    import open_clip
+    from safetensors.torch import save_file
     if kinds["text"] in run.model.prompts:
         raise Unfit("its prompt is learned, and open_clip knows prompts of words alone")
     image, text = (run.modalities[kinds[kind]] for kind in ("image", "text"))

@@ -79,6 +79,7 @@ def rank_in(folder: Path, rank: int) -> int:
     raise AssertionError(f"no rank {rank}")
 
 
+@pytest.mark.slow  # three starts; test_launch.py kills ranks that import nothing
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
 def test_one_that_is_killed_ends_all_and_is_named(config: Path) -> None:
     folder = config.parent.resolve()

@@ -22,10 +22,10 @@ from command import CLX, ended, start
 
 @pytest.fixture(scope="module")
 def some(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 600 rows of digits: 19 blocks of batches of 4."""
+    """A folder with 300 rows of digits: 10 blocks of batches of 4."""
     folder = tmp_path_factory.mktemp("some")
     lines = (files / "manifest.csv").read_text().splitlines()
-    (folder / "some.csv").write_text("\n".join(lines[:1] + lines[-600:]) + "\n")
+    (folder / "some.csv").write_text("\n".join(lines[:1] + lines[-300:]) + "\n")
     shutil.copytree(files / "image", folder / "image", copy_function=os.link)
     return folder
 
@@ -116,20 +116,20 @@ def test_another_count_weights_or_data_are_refused(
     clx: Any, args: list[Any], some: Path, digits_run: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "parts"
-    done = clx(*args, "--out", out, "--shard", "18/19", "--json")
+    done = clx(*args, "--out", out, "--shard", "9/10", "--json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert (summary["shard"], summary["shards"], summary["rows"], summary["skipped"]) == (18, 19, 24, 0)
-    part = (out / "part-00018-of-00019.parquet").read_bytes()
+    assert (summary["shard"], summary["shards"], summary["rows"], summary["skipped"]) == (9, 10, 12, 0)
+    part = (out / "part-00009-of-00010.parquet").read_bytes()
     shorter = some / "shorter.csv"
-    shorter.write_text("\n".join((some / "some.csv").read_text().splitlines()[:500]) + "\n")
+    shorter.write_text("\n".join((some / "some.csv").read_text().splitlines()[:260]) + "\n")
     wrong = [
-        ([*args, "--shard", "1/5"], "shards was 19 and is 5"),
-        ([*args, "--shard", "1/19", "--overwrite", "--normalize"], "normalize was false and is true"),
-        ([*args, "--shard", "1/19", "--checkpoint", "30"], "step was 60 and is 30"),
-        (["embed", digits_run, "--data", shorter, "--batch-size", "3", "--shard", "1/19"], "shorter.csv"),
-        ([*args, "--shard", "19/19"], "19 shards are 0/19 to 18/19"),
-        ([*args, "--shard", "1/20"], "600 rows are 19 blocks of 8 batches of 4"),
+        ([*args, "--shard", "1/5"], "shards was 10 and is 5"),
+        ([*args, "--shard", "1/10", "--overwrite", "--normalize"], "normalize was false and is true"),
+        ([*args, "--shard", "1/10", "--checkpoint", "30"], "step was 60 and is 30"),
+        (["embed", digits_run, "--data", shorter, "--batch-size", "3", "--shard", "1/10"], "shorter.csv"),
+        ([*args, "--shard", "10/10"], "10 shards are 0/10 to 9/10"),
+        ([*args, "--shard", "1/11"], "300 rows are 10 blocks of 8 batches of 4"),
         ([*args, "--shard", "env"], "SLURM_ARRAY_TASK_ID"),
         ([*args, "--shard", "3of16"], "expected NUMBER/COUNT"),
     ]
@@ -137,14 +137,14 @@ def test_another_count_weights_or_data_are_refused(
         done = clx(*words, "--out", out)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
         assert said in done.stderr
-    assert sorted(path.name for path in out.iterdir()) == ["_manifest.json", "part-00018-of-00019.parquet"]
-    assert (out / "part-00018-of-00019.parquet").read_bytes() == part
+    assert sorted(path.name for path in out.iterdir()) == ["_manifest.json", "part-00009-of-00010.parquet"]
+    assert (out / "part-00009-of-00010.parquet").read_bytes() == part
     for name, said in ((some, "is no folder of shards"), (tmp_path / "a.parquet", "parts in a folder")):
         done = clx(*args, "--out", name, "--shard", "0/2")
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
     searched = clx("search", out, "seven")
     assert (searched.returncode, searched.stderr.count("\n")) == (2, 1)
-    assert "lacks 18 of its 19 parts: for k in $(seq 0 17); do clx embed ... --shard $k/19; done" in searched.stderr
+    assert "lacks 9 of its 10 parts: for k in $(seq 0 8); do clx embed ... --shard $k/10; done" in searched.stderr
 
 
 def test_slurm_says_which_shard_and_a_forgotten_one_is_told_of(
@@ -176,7 +176,7 @@ def test_parts_are_searched_as_one_file(clx: Any, parts: Path, whole: pa.Table, 
     for words in (
         ["seven"],
         ["zero", "--in", "text"],
-        ["--row", last, "--row", last - 599],
+        ["--row", last, "--row", last - 299],
         [some / "image/05400.png"],
     ):
         answers = [clx("search", place, *words, "--top", "200", "--json") for place in (out, some / "whole.parquet")]
@@ -228,7 +228,7 @@ def test_lance_takes_a_folder_of_parts(parts: Path, hits: list[tuple[str, float]
 
 
 def test_an_index_and_shorter_codes_tell_their_recall(clx: Any, parts: Path) -> None:
-    row = 600
+    row = 300
     true = [hit["row"] for hit in json.loads(clx("search", parts, "--row", row, "--json").stdout)["hits"]]
     for words, way in (
         (["--precision", "int8"], "int8, 4 times as many rescored"),

@@ -65,9 +65,9 @@ def test_several_modalities_of_one_thing(clx: Any, digits_run: Path, files: Path
 
 
 def test_table_rows_of_a_manifest(clx: Any, digits_run: Path, files: Path) -> None:
-    code, lines, _ = clx("zeroshot", digits_run, files / "manifest.csv", "--as", "table", "--labels", WORDS)
+    code, lines, _ = clx("zeroshot", digits_run, files / "few.csv", "--as", "table", "--labels", WORDS)
     assert code == 0
-    assert len(lines) == 5188 + 140 + 1080
+    assert len(lines) == 240 + 50 + 100
     assert lines[0]["item"].endswith("row 1")
     assert lines[0]["by"] == "table"
 
@@ -149,10 +149,10 @@ def test_eval_prints_what_training_saved(clx: Any, digits_run: Path) -> None:
 
 
 def test_eval_on_a_manifest_of_ones_own(clx: Any, digits_run: Path, files: Path) -> None:
-    code, lines, _ = clx("eval", digits_run, "--data", files / "manifest.csv", "--task", "zeroshot", "--split", "val")
+    code, lines, _ = clx("eval", digits_run, "--data", files / "few.csv", "--task", "zeroshot", "--split", "val")
     assert code == 0
     assert {line["input"] for line in lines} == {"image", "table", "image+table"}
-    assert all(line["rows"] == 140 for line in lines)
+    assert all(line["rows"] == 50 for line in lines)
 
 
 def test_a_tag_without_network_is_one_line(clx: Any, files: Path) -> None:
@@ -217,9 +217,9 @@ def test_calibration_is_kept_and_used(clx: Any, digits_run: Path, files: Path, t
     picture = files / rows(files, "test")[0]["image"]
     args = ["zeroshot", run, picture, "--labels", WORDS, "--top", "10"]
     _, [raw], _ = clx(*args)
-    code, fits, said = clx("zeroshot", run, "--calibrate", files)
+    code, fits, said = clx("zeroshot", run, "--calibrate", files / "few.csv")
     assert (code, [fit["input"] for fit in fits]) == (0, ["image", "table", "image+table"])
-    assert all(fit["rows"] == 140 for fit in fits)
+    assert all(fit["rows"] == 50 for fit in fits)
     for fit in fits:  # of rows that are nearly all right the fit is more careful than they are, and says so
         assert fit["nll_after"] < fit["nll_before"] or f"warning: {fit['input']}: " in said, (fit, said)
     assert "calibration.json" in said
@@ -228,7 +228,7 @@ def test_calibration_is_kept_and_used(clx: Any, digits_run: Path, files: Path, t
     assert found["probability"] != raw["probability"]
     _, [again], _ = clx(*args, "--temperature", fits[0]["temperature"])
     assert again["probability"] == pytest.approx(found["probability"], abs=1e-5)
-    code, [one], _ = clx("zeroshot", run, "--calibrate", files, "--multi-label", "--labels", "seven", "--as", "image")
+    code, [one], _ = clx("zeroshot", run, "--calibrate", files / "few.csv", "--multi-label", "--labels", "seven", "--as", "image")
     assert (code, one["kind"], one["labels"]) == (0, "sigmoid", 1)
     _, [found], _ = clx("zeroshot", run, picture, "--labels", "seven", "--multi-label")
     assert found["probability"] != raw["probability"]

@@ -37,7 +37,7 @@ from clx.pipelines.system import durable_files
 from clx.pipelines.training import logs
 from command import ended, start
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "modalities": {
         "image": {"encoder": "cnn", "width": 4, "size": 8, "augmentation": "strong"},
         "table": {"columns": ["seg_*", "display"], "dropout": 0.1},
@@ -59,9 +59,9 @@ STREAM = CONFIG | {
 }
 
 
-def settings(steps: int, workers: int, tables: list[Path]) -> list[str]:
+def settings(steps: int, workers: int, tables: list[Path], digits: str = "digits") -> list[str]:
     train = TRAIN | {"steps": steps, "workers": workers, "validate_every": max(2, steps // 3)}
-    config = CONFIG
+    config = CONFIG | {"data": CONFIG["data"] | {"train": digits}}
     if tables:
         parts = [{"source": str(table), "share": share} for table, share in zip(tables, (0.7, 0.3), strict=True)]
         config = STREAM | {"data": {"train": parts, "val": {"fraction": 0.02}, "missing": 0.2}}
@@ -202,11 +202,13 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     return sorted({*a} ^ {*b}) + [name for name in a if name in b and not same(a[name], b[name])]
 
 
-def kill(kills: int, workers: int, seed: int, folder: Path, steps: int, ranks: int, streamed: bool) -> dict[str, Any]:
-    """Kill a run so many times; what came of it."""
+def kill(
+    kills: int, workers: int, seed: int, folder: Path, steps: int, ranks: int, streamed: bool, digits: str = "digits"
+) -> dict[str, Any]:
+    """Kill a run so many times; what came of it. `digits` may be a table of some of them."""
     dice = random.Random(seed)
     tables = stream(folder) if streamed else []
-    given = settings(steps, workers, tables)
+    given = settings(steps, workers, tables, digits)
     source = [str(recipe(folder))] if tables else ["digits"]
     several = ["--processes", str(ranks)] if ranks > 1 else []
     whole, out = folder / "whole", folder / "killed"

@@ -1,5 +1,6 @@
 """Whole commands that are killed, stopped and starved: `clx train digits` ends as if nothing had been."""
 
+import importlib.util
 import itertools
 import json
 import multiprocessing
@@ -42,11 +43,16 @@ def script(name: str, *args: str, timeout: float) -> tuple[int, list[dict[str, A
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_killed_and_resumed_equals_unbroken() -> None:
-    """Augmentation, dropout, accumulation and averaged weights on, with worker processes; see kills.py."""
-    code, found = script("kills.py", "--kills", "3", "--workers", "2", "--steps", "6", timeout=300)
-    assert code == 0, found
-    assert [(one["kills"], one["different"]) for one in found] == [(3, [])]
+def test_killed_and_resumed_equals_unbroken(files: Path, tmp_path: Path) -> None:
+    """Augmentation, dropout, accumulation and averaged weights on, with a worker process; see kills.py."""
+    spec = importlib.util.spec_from_file_location("kills", HERE / "kills.py")
+    assert spec is not None
+    assert spec.loader is not None
+    kills = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kills)
+    few = str(files / "few.csv")
+    found = kills.kill(kills=2, workers=1, seed=0, folder=tmp_path, steps=6, ranks=1, streamed=False, digits=few)
+    assert (found["kills"], found["moment"], found["save"], found["different"]) == (2, 1, 1, [])
 
 
 @pytest.mark.slow
@@ -188,7 +194,7 @@ def test_commands_that_read_stop_with_a_line(
 
         setattr(place, name, call)
 
-    done = forked([*command.split(), *(["digits"] if "data" in command else [digits_run, "--force"])], prepare)
+    done = forked([*command.split(), *([files / "few.csv"] if "data" in command else [digits_run, "--force"])], prepare)
     begun = "" if "data" in command else f"embedding 100 rows of {files}/few.csv\n"
     assert done == (code, "", f"{begun}stopped by {signal.Signals(number).name}\n")
 

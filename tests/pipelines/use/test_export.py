@@ -18,7 +18,7 @@ from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, Refused
 from clx.pipelines.use import export, export_onnx
-from command import Command
+from command import Command, inside
 
 
 def test_safetensors_are_a_run(clx: Command, digits_run: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_names_of_modalities_stay_in_the_folder(tmp_path: Path, silent: Any, nam
     assert not list(tmp_path.rglob("x*"))
 
 
-def test_int8_says_what_it_costs(clx: Command, tmp_path: Path, silent: Any) -> None:
+def test_int8_says_what_it_costs(tmp_path: Path, silent: Any) -> None:
     need_onnx()
     config = {
         "data": {"train": "sklearn:wine", "label": "label"},
@@ -185,14 +185,15 @@ def test_int8_says_what_it_costs(clx: Command, tmp_path: Path, silent: Any) -> N
         "eval": [],
     }
     train(Config.model_validate(config), tmp_path / "run", silent)
-    done = clx("export", tmp_path / "run", "--format", "onnx", "--int8", "-o", tmp_path / "out", "--json")
-    assert done.returncode == 0, done.stderr
-    (row,) = json.loads(done.stdout)
-    assert "keep their nearest" in done.stderr
+    words = ["export", str(tmp_path / "run"), "--int8", "-o", str(tmp_path / "out"), "--format"]
+    done = inside(*words, "onnx", "--json")
+    assert done.code == 0, done.err
+    (row,) = json.loads(done.out)
+    assert "keep their nearest" in done.err
     assert 0.9 < row["cosine"] < 1
     assert row["difference"] > 0
     assert 0 < row["same_nearest"] <= 1
-    assert clx("export", tmp_path / "run", "--format", "safetensors", "--int8", "-o", tmp_path / "no").returncode == 2
+    assert inside(*words, "safetensors").code == 2
 
 
 @pytest.mark.parametrize("head", ["linear", "none"])
