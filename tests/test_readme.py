@@ -32,8 +32,11 @@ SHORTER = {
     "--batch-size 16 --out parts": "--batch-size 4 --out parts",
     'train("digits", "runs/digits", [': 'train("digits", "runs/digits", ["data.train=$DIGITS/few.csv", ',
     "clx train stamps\n": "clx train stamps -s data.root=tuxpaint -s modalities.image.encoder=cnn "
-    "-s modalities.image.size=16 -s train.steps=1 -s train.batch_size=8 -s eval=[]\n",
+    "-s modalities.image.size=16 -s modalities.text_en.encoder=transformer -s train.steps=1 -s train.batch_size=8 "
+    "-s eval=[]\n",
     "/usr/share/tuxpaint/stamps/": "tuxpaint/",
+    "clx train digits --minutes": f"clx train digits {FEW} -s train.batch_size=32 --minutes",
+    "NR % 50 == 0": "NR % 9 == 0",
     "clx train my.yaml ": "clx train my.yaml -s train.steps=3 ",
     "clx train digits-sum ": "clx train digits-sum -s eval=[] -s train.batch_size=32 ",
     "-s train.lr=$rate ": "-s train.lr=$rate -s eval=[] -s train.batch_size=32 ",
@@ -43,6 +46,7 @@ SHORTER = {
     "clx report runs/digits ": "clx report --rows 150 --points 150 runs/digits ",
     "-s eval='[zeroshot]' --json": "-s eval='[]' -s train.batch_size=32 --json",
     "clx train rotation -s train.steps=20 ": "clx train rotation -s train.steps=2 ",
+    "data: {train: digits, label: label}\n": "data: {train: $DIGITS/few.csv, label: label}\n",
     # The same files, written once.
     "clx data make digits some  ": f"mkdir some; {COPY} some; cp $DIGITS/few.csv some/manifest.csv #",
     "clx data make digits some-digits\n": f"mkdir some-digits; {COPY} some-digits; "
@@ -102,11 +106,11 @@ def test_blocks_run(path: Path, commands: Path, files: Path, tmp_path: Path) -> 
     if path == STORY:
         stamps(tmp_path, next((files / "audio").iterdir()))
     environment = os.environ | {"PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    environment["DIGITS"] = str(files)
     for language, block in BLOCK.findall(path.read_text()):
-        call = ["bash", "-euo", "pipefail", "-c", shortened(block)]
+        script = shortened(block).replace("$DIGITS", str(files))
+        call = ["bash", "-euo", "pipefail", "-c", script]
         if language == "python":
-            (tmp_path / "program.txt").write_text(shortened(block).replace("$DIGITS", str(files)))
+            (tmp_path / "program.txt").write_text(script)
             call = ["python-once", "program.txt"]
         done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"

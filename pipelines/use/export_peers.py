@@ -82,6 +82,7 @@ def to_open_clip(run: Run, names: list[str], out: Path) -> dict[str, Call]:
         raise Unfit("open_clip opens runs of one image and one text modality with towers of one model, open_clip:NAME")
     import open_clip
     from safetensors.torch import save_file
+
     if kinds["text"] in run.model.prompts:
         raise Unfit("its prompt is learned, and open_clip knows prompts of words alone")
     image, text = (run.modalities[kinds[kind]] for kind in ("image", "text"))

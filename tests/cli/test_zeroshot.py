@@ -228,9 +228,10 @@ def test_calibration_is_kept_and_used(clx: Any, digits_run: Path, files: Path, t
     assert found["probability"] != raw["probability"]
     _, [again], _ = clx(*args, "--temperature", fits[0]["temperature"])
     assert again["probability"] == pytest.approx(found["probability"], abs=1e-5)
-    code, [one], _ = clx("zeroshot", run, "--calibrate", files / "few.csv", "--multi-label", "--labels", "seven", "--as", "image")
+    one_label = ["--multi-label", "--labels", "seven"]
+    code, [one], _ = clx("zeroshot", run, "--calibrate", files / "few.csv", *one_label, "--as", "image")
     assert (code, one["kind"], one["labels"]) == (0, "sigmoid", 1)
-    _, [found], _ = clx("zeroshot", run, picture, "--labels", "seven", "--multi-label")
+    _, [found], _ = clx("zeroshot", run, picture, *one_label)
     assert found["probability"] != raw["probability"]
 
 

@@ -27,9 +27,7 @@ def test_epochs_and_seeds_differ() -> None:
 def test_a_million_sorted_rows_are_mixed() -> None:
     rows = 1_000_000
     place = np.arange(rows, dtype=np.float32)
-    found = np.concatenate(
-        [Permutation(rows, [5, 2, 0]).stretch(at, at + 100_000) for at in range(0, rows, 100_000)]
-    )
+    found = np.concatenate([Permutation(rows, [5, 2, 0]).stretch(at, at + 100_000) for at in range(0, rows, 100_000)])
     centred, mean = found - found.mean(), place.mean()
     correlation = float((centred * (place - mean)).mean() / (found.std() * place.std()))
     assert abs(correlation) < 0.02
