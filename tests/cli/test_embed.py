@@ -239,18 +239,8 @@ def test_parts_without_their_plan_or_in_use_are_not_taken(
 ) -> None:
     from clx.pipelines.system.durable_files import locked
 
-    args = [
-        "embed",
-        digits_run,
-        "--data",
-        files / "few.csv",
-        "--split",
-        "test",
-        "--modality",
-        "image",
-        "--out",
-        "z.parquet",
-    ]
+    args = ["embed", digits_run, "--data", files / "few.csv", "--split", "test", "--out", "z.parquet"]
+    args += ["--modality", "image"]
     parts = tmp_path / "z.parquet.parts"
     parts.mkdir()
     (parts / "000000.parquet").write_bytes(b"of another plan")
