@@ -71,7 +71,8 @@ def check(
         raise Refused(
             f"{report['data']}: " + ", ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in report["errors"].items())
         )
-    note(f"{report['data']}: nothing wrong")
+    odd = sum(report["counts"].values())
+    note(f"{report['data']}: " + (f"no errors, {odd} warning{'s' * (odd > 1)}" if odd else "nothing wrong"))
 
 
 def show_progress(done: int, total: int) -> None:
@@ -191,6 +192,7 @@ def init(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="New file for the recipe [default: print it].")
     ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file of --out.")] = False,
     label: options.LabelColumn = None,
     target: options.TargetColumns = [],  # noqa: B006 (Typer wants the literal)
     pair: options.PairColumns = None,
@@ -209,11 +211,14 @@ def init(
     clx init titanic.csv --label Survived -o titanic.yaml
     """
     from clx.pipelines.data.write_recipe import described, infer_config, recipe_of, write_recipe
+    from clx.pipelines.system.errors import BadInput
 
+    if overwrite and out is None:
+        raise BadInput("--overwrite is about the file of --out, which is not given")
     written = infer_config(source, asked(label, target, pair, group, ignore), settings)
     text, found = recipe_of(source, written), described(written)
     if out is not None:
-        write_recipe(text, out)
+        write_recipe(text, out, overwrite=overwrite)
     if json:
         emit_json({"data": source, "out": None if out is None else str(out), "recipe": text, **found})
         return

@@ -139,15 +139,25 @@ class Rate:
         self.next = self.start + 2
 
     def count(self, more: int = 1) -> None:
-        self.number += more
         now = time.monotonic()
-        if now >= self.next:
+        if now >= self.next and self.number:  # those before these: the last ones are told of by `end`
             self.next = now + min(60.0, max(2.0, now - self.start))
-            note(f"{self.number} {self.done}, {self.number / (now - self.start):.0f}/s")
+            note(f"{self.number} {self.done}, {per_second(self.number, now - self.start)}")
+        self.number += more
 
     def end(self, more: str = "") -> None:
         seconds = time.monotonic() - self.start
-        note(f"{self.number} {self.done} in {seconds:.1f} s, {self.number / max(seconds, 1e-9):.0f}/s{more}")
+        note(f"{self.number} {self.done} in {seconds:.1f} s, {per_second(self.number, seconds)}{more}")
+
+
+def per_second(number: int, seconds: float) -> str:
+    """A rate in words.
+
+    >>> per_second(3, 5), per_second(300, 4)
+    ('0.6/s', '75/s')
+    """
+    rate = number / max(seconds, 1e-9)
+    return f"{rate:.{1 if rate < 10 else 0}f}/s"
 
 
 class PlainProgress:

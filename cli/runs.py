@@ -120,7 +120,7 @@ def compare(
     compared: dict[str, Any] = pipeline(run)
     rows, reasons = differences([Path(name) for name in compared["runs"]])
     compared |= {"differences": rows, "not_paired": reasons}
-    for reason in reasons:
+    for reason in [*compared["notes"], *reasons]:
         note(reason)
     if json:
         emit_json(compared)

@@ -43,7 +43,7 @@ def search(
     dim: options.Dim = None,
     index: Annotated[
         Literal["exact", "usearch"],
-        typer.Option(help="Compare every row, or ask an index that is made once (pip install 'clx[search]')."),
+        typer.Option(help="Compare every row, or ask an index that is made once (pip install '.[search]')."),
     ] = "exact",
     approximate: Annotated[bool, typer.Option("--approximate", help="The same as --index usearch.")] = False,
     precision: Annotated[

@@ -14,6 +14,7 @@ from clx.cli.inputs import refuse_two_lengths
 from clx.cli.output import cell, emit_json, emit_table, figures, note, note_table, progress
 from clx.cli.ranks import RESUME, is_first, quiet, together
 from clx.pipelines.system.progress import Silent
+from clx.pipelines.system.remote import shown
 
 if TYPE_CHECKING:
     from clx.pipelines.config.schema import Config
@@ -73,18 +74,23 @@ def train(
     # before processes are started, what is wrong is said once, and at once
     with together(processes, RESUME, configured) as group:
         config = configured()
+        from clx.pipelines.runs.folder import refuse_existing, run_name
+
+        folder = resume or out or Path("runs") / run_name(Path(source or "").stem)
+        if is_first(group):
+            if resume is None and not dry_run:
+                refuse_existing(folder, overwrite)
+            note(f"reading {', '.join(map(shown, config.data.sources))}")  # to import torch takes seconds
         from clx.pipelines.experiments import train as pipeline
-        from clx.pipelines.runs.folder import run_name
         from clx.pipelines.training.dry_run import dry_run as planned
 
         if dry_run:
             if is_first(group):
-                show_plan(planned(config), json)
+                show_plan(planned(config, note), json)
             return
-        folder = resume or out or Path("runs") / run_name(Path(source or "").stem)
-        with quiet(group), progress() if is_first(group) else nullcontext(Silent()) as shown:
+        with quiet(group), progress() if is_first(group) else nullcontext(Silent()) as drawn:
             summary = pipeline.train(
-                config, folder, shown, resume=resume is not None, overwrite=overwrite, group=group, profile=profile
+                config, folder, drawn, resume=resume is not None, overwrite=overwrite, group=group, profile=profile
             )
         if not is_first(group):
             return

@@ -182,7 +182,7 @@ def packaged_audio(name: str, sample_rate: int, pretrained: bool | str | None, l
 
             made.load_state_dict(load_file(converted(file)))
     except ImportError:
-        raise ValueError(f"{name} wants the library onnx to read its weights: pip install 'clx[{name}]'") from None
+        raise ValueError(f"{name} wants the library onnx to read its weights: pip install '.[{name}]'") from None
     except Exception as error:  # damaged and foreign files fail in many ways
         raise ValueError(f"{file} does not hold weights of {name}: {first_line(error)}") from error
     return made

@@ -25,7 +25,7 @@ def hugging_face(kind: str, name: str) -> Any:
     try:
         import transformers
     except ImportError:
-        raise ValueError("encoders hf:NAME want the transformers library: pip install 'clx[hf]'") from None
+        raise ValueError("encoders hf:NAME want the transformers library: pip install '.[hf]'") from None
     from transformers.utils import logging
 
     source, local = hugging_face_source(name)

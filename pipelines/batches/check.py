@@ -10,10 +10,16 @@ from clx.modalities.base import Modality
 from clx.modalities.errors import at_fault
 from clx.modalities.numbers import number
 from clx.pipelines.batches.cells import ASKED, are_elsewhere, ask_for, cell_of, cells, read_cell
-from clx.pipelines.batches.check_content import compare_content, compare_groups, compare_texts, content_digest
+from clx.pipelines.batches.check_content import (
+    compare_content,
+    compare_groups,
+    compare_texts,
+    content_digest,
+    repeated_texts,
+)
 from clx.pipelines.batches.check_summary import CLASSES, ColumnFindings, describe_column, describe_target
 from clx.pipelines.batches.columns import asked_of, check_columns, column_of, has_columns, said_of_readings, spread
-from clx.pipelines.batches.cuts import cut_line, is_cut
+from clx.pipelines.batches.cuts import cut_line, is_cut, spoken
 from clx.pipelines.batches.findings import Findings
 from clx.pipelines.batches.meetings import meetings_of
 from clx.pipelines.batches.telling_columns import TELLS, telling_columns
@@ -23,8 +29,9 @@ from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.inferred import UNASKED, Asked
 from clx.pipelines.data.label_sets import MANY, divided, labels_in
+from clx.pipelines.data.leaks import groups_of
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.shared_content import groups_of, inputs_of
+from clx.pipelines.data.shared_content import inputs_of
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.understood import understood
 from clx.pipelines.data.write_recipe import infer_config
@@ -113,8 +120,9 @@ def check(
     _divided_labels(splits, label, several, findings)
     for name, modality in modalities.items():
         _say_readings(name, modality, splits, found, findings)
-        compare_content(name, _spoken(column_of(name, modality)), splits, found, findings)
+        compare_content(name, spoken(column_of(name, modality)), splits, found, findings)
     compare_texts(splits, modalities, findings)
+    repeated_texts(splits, modalities, findings)
     compare_groups(splits, groups, findings)
     _unknown_classes(classes, splits, label, findings)
     for wrong in wrong_answers(splits, label, target, cells=False):
@@ -226,10 +234,6 @@ def _check_target(manifest: Manifest, i: int, column: str, value: Any, findings:
         findings.add("bad cell", manifest.where(i), column, infinite(value), error=True)
 
 
-def _spoken(column: str | list[str]) -> str:
-    return column if isinstance(column, str) else ", ".join(column)
-
-
 def _length(kind: str, cell: Any, sample: Any) -> float | None:
     """Characters of a text, seconds of a recording as stored, time steps of a series; None for the rest."""
     if kind == "text":
@@ -252,13 +256,13 @@ def _say_readings(
     """What the cells were taken for, and those of which the model sees the beginning alone."""
     column = column_of(name, modality)
     for line in modality.understood():
-        findings.add("guess", splits["train"].name, _spoken(column), line, error=False)
+        findings.add("guess", splits["train"].name, spoken(column), line, error=False)
     for split, manifest in splits.items():
         at = found[split][name]
         if at.cut:
             where = manifest.where(at.first_cut)
             said = cut_line(at.cut, len(manifest) - at.missing - at.bad, column, modality, where)
-            findings.add("cut", where, _spoken(column), said, error=False)
+            findings.add("cut", where, spoken(column), said, error=False)
 
 
 def _divided_labels(

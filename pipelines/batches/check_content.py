@@ -13,9 +13,10 @@ from clx.modalities.series_files import piece_of
 from clx.pipelines.batches.check_summary import ColumnFindings
 from clx.pipelines.batches.columns import column_of
 from clx.pipelines.batches.findings import Findings
+from clx.pipelines.data.leaks import leaks
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.pieces import Piece
-from clx.pipelines.data.shared_content import leaks
+from clx.pipelines.data.shared_content import identifies, keys_of
 from clx.pipelines.system.remote import Url
 
 
@@ -68,6 +69,23 @@ def compare_texts(splits: Mapping[str, Manifest], modalities: Mapping[str, Modal
         if modality.kind == "text" and isinstance(column, str):
             for line in leaks(splits, {column: False}):
                 findings.add("shared text", splits["train"].name, column, line, error=False)
+
+
+def repeated_texts(splits: Mapping[str, Manifest], modalities: Mapping[str, Modality], findings: Findings) -> None:
+    """Rows of nothing but texts that are those of another row of the split, where they say more than classes do."""
+    if any(modality.kind != "text" for modality in modalities.values()):
+        return  # copies of files are counted
+    named = [column_of(name, modality) for name, modality in modalities.items()]
+    columns = [column for one in named for column in ([one] if isinstance(one, str) else one)]
+    for split, manifest in splits.items():
+        keys = {column: keys_of(manifest, column) for column in columns if column in manifest.columns}
+        if any(identifies(manifest, column, found, False) for column, found in keys.items()):
+            rows = np.stack(list(keys.values()), 1)
+            rows = rows[rows.any(1)]
+            again = len(rows) - len(np.unique(rows, axis=0))
+            if again:
+                repeated = f"{again} of {len(rows)} rows repeat the content of another row of {split}"
+                findings.add("duplicate", manifest.name, ", ".join(keys), repeated, error=False)
 
 
 def compare_groups(splits: Mapping[str, Manifest], groups: Sequence[str], findings: Findings) -> None:

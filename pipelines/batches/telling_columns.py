@@ -1,14 +1,18 @@
 """Answers among the inputs: refused where a column is the answer itself, warned of where the answer follows from it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from warnings import warn
 
 from clx.losses.base import LOSSES
 from clx.modalities.base import Modality
 from clx.pipelines.batches.columns import column_of, refuse_answers
+from clx.pipelines.batches.meetings import meetings_of
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.answers import SAID, telling
 from clx.pipelines.data.column_kinds import kinds_of
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.understood import in_three_lines, understood
+from clx.pipelines.system.errors import ClxWarning
 
 TELLS = "{answer} follows from it with certainty; leave it out if it is not known where the model is used"
 
@@ -42,3 +46,15 @@ def telling_columns(config: Config, modalities: Mapping[str, Modality], manifest
         few = [column for column in words if kinds[column].distinct <= SAID * max(2, kinds[label].distinct)]
         found += [(column, label) for column in telling(manifest, label, [*tables, *few])]
     return found
+
+
+def say_understood(
+    config: Config, modalities: Mapping[str, Modality], splits: Mapping[str, Manifest], say: Callable[[str], None]
+) -> None:
+    """What the data were taken for, before time is spent on them, and a warning of columns that tell the answer."""
+    for line in in_three_lines(understood(config, splits)):
+        say(line)
+    if (meetings := meetings_of(config, splits["train"])) is not None:
+        say(meetings.line())
+    for column, answer in telling_columns(config, modalities, splits["train"]):
+        warn(f"column {column!r} is among the inputs: {TELLS.format(answer=answer)}", ClxWarning, stacklevel=2)

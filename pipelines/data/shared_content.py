@@ -6,22 +6,19 @@ Looked for by equal texts, bytes and files; many and large files are told by the
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
-from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clx.pipelines.config.schema import Config
-from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.groups import Keys, hanging_together, shared_keys, sizes_of
 from clx.pipelines.data.manifest import LARGE, Manifest, all_rows
-from clx.pipelines.data.stretches import blocks, pieces
-from clx.pipelines.system.errors import ClxWarning
+from clx.pipelines.data.stretches import pieces
 from clx.pipelines.system.remote import Url
 
 FILES = {"image": True, "audio": True, "series": True, "text": False}
@@ -80,7 +77,7 @@ def keys_of(manifest: Manifest, column: str, root: Path | Url | None = None) -> 
 
 def _keys_of_parts(manifest: Manifest, column: str, root: Path | Url | None) -> Keys:
     """The same of rows of several sources."""
-    apart = root is not None and len(_roots([manifest])) > 1
+    apart = root is not None and len(roots_of([manifest])) > 1
     found, start = np.zeros(len(manifest), dtype=np.int64), 0
     for part in manifest.parts:
         stop = start + part.table.num_rows
@@ -92,7 +89,7 @@ def _keys_of_parts(manifest: Manifest, column: str, root: Path | Url | None) -> 
     return found
 
 
-def _roots(manifests: Iterable[Manifest]) -> set[Path | Url]:
+def roots_of(manifests: Iterable[Manifest]) -> set[Path | Url]:
     """Folders that paths in cells count from."""
     return {part.root for manifest in manifests for part in manifest.parts or (manifest,)}
 
@@ -186,22 +183,6 @@ def identifies(manifest: Manifest, column: str, keys: Keys, files: bool) -> bool
     )
 
 
-def _again(asked: Keys, learned: Keys) -> tuple[int, int]:
-    """The first of the asked rows whose key a learned row has, and how many there are."""
-    order = np.sort(asked)
-    known = np.zeros(len(order), dtype=bool)
-    for block in blocks(len(learned)):
-        at = np.searchsorted(order[:-1], learned[block])
-        known[at[order[at] == learned[block]]] = True  # the first of equal ones
-    first, count = len(asked), 0
-    for block in blocks(len(asked)):
-        here = known[np.searchsorted(order, asked[block])] & (asked[block] != 0)
-        if here.any():
-            first = min(first, block.start + int(here.argmax()))
-            count += int(here.sum())
-    return first, count
-
-
 class Sharing(NamedTuple):
     """Which rows share content."""
 
@@ -235,51 +216,3 @@ def sharing(manifest: Manifest, inputs: Mapping[str, bool]) -> Sharing:
         if 2 * int(sizes_of(groups, int(groups.max()) + 1).max()) <= len(manifest):
             return Sharing(columns, groups, tuple(column for column in keys if column not in columns))
     return Sharing((), all_rows(len(manifest)), tuple(keys))
-
-
-def warn_of_leaks(splits: Mapping[str, Manifest], config: Config) -> None:
-    """Warn of rows of other splits that share an image, a recording, a text or a group with a training row (`leaks`).
-
-    Windows of series are not looked at: still stretches are equal by nature. Nor is built-in data, whose splits are
-    published ones.
-    """
-    if any(map(is_builtin, config.data.sources)):
-        return
-    windowed = None if config.data.windows is None else config.data.windows.column
-    inputs = {column: files for column, files in inputs_of(config).items() if column != windowed}
-    for line in leaks(splits, inputs, groups_of(config)):
-        warn(line, ClxWarning, stacklevel=2)
-
-
-def groups_of(config: Config) -> list[str]:
-    """Columns that are to hold rows together, other than those of inputs."""
-    by = getattr(config.data.val, "by", None) or []
-    columns = [by] if isinstance(by, str) else by
-    return [column for column in columns if column != "row" and column not in inputs_of(config)]
-
-
-def leaks(splits: Mapping[str, Manifest], inputs: Mapping[str, bool], groups: Sequence[str] = ()) -> Iterable[str]:
-    """A line for each column of inputs, or of groups, of which another split has cells that training has, too."""
-    train = splits["train"]
-    if len(splits) == 1:
-        return
-    apart = len(_roots(splits.values())) > 1
-    roots = {split: manifest.root if apart else Path() for split, manifest in splits.items()}
-    for column, files in {**inputs, **dict.fromkeys(groups, False)}.items():
-        if column not in train.columns:
-            continue
-        learned = keys_of(train, column, roots["train"] if files else None)
-        if column not in groups and not identifies(train, column, learned, files):
-            continue
-        for split, manifest in splits.items():
-            if split == "train" or column not in manifest.columns:
-                continue
-            asked = keys_of(manifest, column, roots[split] if files else None)
-            again, count = _again(asked, learned)
-            if count:
-                first = int(again)
-                there = train.where(int((learned == asked[first]).argmax()))
-                yield (
-                    f"{count} of {len(manifest)} {split} rows have the {column} of a training row: "
-                    f"{manifest.where(first)} that of {there}"
-                )

@@ -27,7 +27,7 @@ from clx.pipelines.data.recognise_long import windows_for
 from clx.pipelines.data.sixteen_bits import white_of
 from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.data.understood import understood
-from clx.pipelines.system.durable_files import unwritable
+from clx.pipelines.system.durable_files import unwritable, write_text
 from clx.pipelines.system.errors import BadInput
 
 HELD_OUT = 50
@@ -246,12 +246,15 @@ def _scalar(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def write_recipe(text: str, out: Path) -> None:
-    """Write a recipe to a new file. Raises `BadInput` when there is one."""
+def write_recipe(text: str, out: Path, *, overwrite: bool = False) -> None:
+    """Write a recipe to a file. Raises `BadInput` when there is one, unless it is to be replaced."""
     try:
+        if overwrite:
+            write_text(out, text)
+            return
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise BadInput(f"{out}: exists already; name another file") from None
+        raise BadInput(f"{out}: exists already: choose another name, or replace it with --overwrite") from None
     except OSError as error:
         raise unwritable(out, error) from None

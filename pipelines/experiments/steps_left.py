@@ -6,17 +6,24 @@ from clx.pipelines.batches.loader import Lost
 from clx.pipelines.system.errors import BadInput, explain_out_of_memory
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.signals import Signals
+from clx.pipelines.training.logs import advised
 from clx.pipelines.training.trainer import Trainer
 
 
 def steps_left(trainer: Trainer, progress: Progress, until: int | None = None) -> float:
     """All steps that are left; rows per second. What was learned is saved when the data end the run."""
-    begun, skipping = trainer.step, trainer.run.config.data.on_bad_row == "skip"
+    data = trainer.run.config.data
+    begun, skipping = trainer.step, data.on_bad_row == "skip"
     try:
         with Signals().watched() as signals, explain_out_of_memory(partial(short_of_memory, trainer)):
-            return trainer.loop(progress, signals, until)
+            speed = trainer.loop(progress, signals, until)
+        if trainer.writes and (said := trainer.bad_rows.left_out()):
+            progress.say(said)
+        return speed
     except (BadInput, Lost) as error:
-        hint = "" if skipping or isinstance(error, Lost) else " (-s data.on_bad_row=skip trains without such rows)"
+        hint = (
+            "" if skipping or isinstance(error, Lost) else f" ({advised(trainer.bad_rows.rows, data.bad_row_budget)})"
+        )
         if trainer.step == begun and trainer.saving.step < 0:
             raise type(error)(f"{error}{hint}") from None
         if trainer.saving.step != trainer.step:

@@ -17,7 +17,7 @@ from clx.pipelines.experiments.sweep_file import SweepFile, asked
 from clx.pipelines.experiments.sweep_grid import Point
 from clx.pipelines.experiments.sweep_halving import Halving, halving_of, said_of
 from clx.pipelines.experiments.sweep_shards import share, taken
-from clx.pipelines.runs.listing import best_loss, figure, figures, headline, mean_and_deviation, read_results
+from clx.pipelines.runs.listing import best_loss, figure, figures, headline, mean_and_deviation, read_results, terms_of
 from clx.pipelines.system.errors import BadInput, Stopped, nearest
 from clx.pipelines.system.shard import Shard
 from clx.pipelines.training.schedule import Plan, plan
@@ -233,7 +233,8 @@ def in_rungs(work: Work, halving: Halving, todo: Sequence[Point]) -> None:
 
 
 def rows(found: Sequence[Point], folder: Path, metrics: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Each run with its settings, state and figures. Without `metrics`, the headline and the validation loss."""
+    """Each run with its settings, state and figures. Without `metrics`, the headline, and the validation loss unless
+    the runs are of several objectives."""
     file = SweepFile.open(folder)
     finished = [point for point in found if file.outcome(point) == "finished"]
     if not metrics:
@@ -241,6 +242,8 @@ def rows(found: Sequence[Point], folder: Path, metrics: Sequence[str] = ()) -> l
         metrics = list(dict.fromkeys([*shown, "val_loss"]))
         if all(best_loss(folder / point.name) is None for point in finished) and len(metrics) > 1:
             metrics = metrics[:-1]
+        elif len(metrics) > 1 and len({terms_of(point.config) for point in finished}) > 1:
+            metrics = metrics[:-1]  # losses of unlike objectives are not compared
     made = []
     for point in found:
         state = file.outcome(point)

@@ -10,15 +10,15 @@ from warnings import warn
 
 from clx.pipelines.batches.columns import said_of_readings
 from clx.pipelines.batches.cuts import cut_lines, guessed_lines
-from clx.pipelines.batches.meetings import meetings_of
-from clx.pipelines.batches.telling_columns import TELLS, telling_columns
+from clx.pipelines.batches.telling_columns import say_understood
 from clx.pipelines.config.load import dump
+from clx.pipelines.config.packages import check_packages
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.secrets import secrets_of
+from clx.pipelines.data.leaks import warn_of_leaks
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.shared_content import inputs_of, warn_of_leaks
+from clx.pipelines.data.shared_content import inputs_of
 from clx.pipelines.data.splits import load_splits
-from clx.pipelines.data.understood import in_three_lines, understood
 from clx.pipelines.evaluation.evaluate import evaluate
 from clx.pipelines.evaluation.evaluated_rows import source_in
 from clx.pipelines.evaluation.results import SCHEMA, save
@@ -26,7 +26,7 @@ from clx.pipelines.experiments.first_line import describe
 from clx.pipelines.experiments.rooted import rooted
 from clx.pipelines.experiments.run_folder import Claim, claimed, held, writes
 from clx.pipelines.experiments.steps_left import steps_left
-from clx.pipelines.model.build import Run, prepare
+from clx.pipelines.model.build import prepare
 from clx.pipelines.runs import checkpoint, state
 from clx.pipelines.runs.card import write_card
 from clx.pipelines.runs.folder import CONFIG, DRAWN, LAST, PROFILE, refuse_existing
@@ -83,6 +83,7 @@ def train(
         from clx.pipelines.training.sharding import refuse_shard
 
         refuse_shard(config.train, group)
+    check_packages(config)
     pick_device(config.train.device if group is None else group.device(config.train.device))
     config = rooted(config)
     splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
@@ -114,7 +115,7 @@ def begin_anew(
             progress.say(f"column {column}: {reading}")
     else:
         run = take_over(config, splits, begun_with(config, out), progress.say)
-    say_understood(run, splits, progress)
+    say_understood(run.config, run.modalities, splits, progress.say)
     trainer = Trainer(run, splits, planned, out, group)
     with held(out, run, planned.steps, claim, group):
         return finish(trainer, splits, progress, until)
@@ -135,7 +136,7 @@ def in_stages(
     """
     planned = plan(config, len(splits["train"]))
     checked = check_stages(config, splits)
-    say_understood(checked.last, splits, progress)
+    say_understood(checked.last.config, checked.last.modalities, splits, progress.say)
     with held(out, checked.last, planned.steps, claim, group):
         for k, (one, length) in checked.before.items():
             progress.say(told(config, k, one, length))
@@ -145,16 +146,6 @@ def in_stages(
         if writes(group):
             checkpoint.create(out, run)
         return finish(Trainer(run, splits, planned, out, group), splits, progress, until)
-
-
-def say_understood(run: Run, splits: dict[str, Manifest], progress: Progress) -> None:
-    """What the data were taken for, before time is spent on them, and a warning of columns that tell the answer."""
-    for line in in_three_lines(understood(run.config, splits)):
-        progress.say(line)
-    if (meetings := meetings_of(run.config, splits["train"])) is not None:
-        progress.say(meetings.line())
-    for column, answer in telling_columns(run.config, run.modalities, splits["train"]):
-        warn(f"column {column!r} is among the inputs: {TELLS.format(answer=answer)}", ClxWarning, stacklevel=2)
 
 
 def go_on(

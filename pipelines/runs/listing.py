@@ -203,8 +203,12 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     return points
 
 
+UNLIKE = "the objectives differ, and so does what val_loss measures: it is left out"
+
+
 def compare(runs: Sequence[Path]) -> dict[str, Any]:
-    """The config keys in which runs differ, and their figures, by run. Raises `BadInput` for a damaged one."""
+    """The config keys in which runs differ, and their figures, by run, without `val_loss` where the objectives differ,
+    which `notes` then say. Raises `BadInput` for a damaged run."""
     runs = list(dict.fromkeys(runs))
     rows = {str(run): summary(run) for run in runs}
     if len(rows) < 2:
@@ -214,6 +218,11 @@ def compare(runs: Sequence[Path]) -> dict[str, Any]:
         {"step": row["step"], "val_loss": row["val_loss"], **figures(read_results(run))}
         for run, row in zip(runs, rows.values(), strict=True)
     ]
+    unlike = (
+        len({json.dumps({key: value for key, value in c.items() if key.startswith("objective")}) for c in configs}) > 1
+    )
+    for line in numbers if unlike else ():
+        del line["val_loss"]
     sides = {"config": (configs, True), "figures": (numbers, False)}
     table = {
         side: {
@@ -223,7 +232,7 @@ def compare(runs: Sequence[Path]) -> dict[str, Any]:
         }
         for side, (values, differing) in sides.items()
     }
-    return {"runs": list(rows), **table}
+    return {"runs": list(rows), **table, "notes": [UNLIKE] if unlike else []}
 
 
 def settings(config: Config) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def packages() -> Iterator[Row]:
     for extra in metadata("clx").get_all("Provides-Extra") or []:
         lacking = [name for name, _ in wanted.get(extra, []) if installed(name) is None]
         if extra != "test" and lacking:
-            yield row(f"extra {extra}", f"missing {', '.join(lacking)}", "note", f"pip install 'clx[{extra}]'")
+            yield row(f"extra {extra}", f"missing {', '.join(lacking)}", "note", f"pip install '.[{extra}]'")
         elif extra != "test":
             yield row(f"extra {extra}", ", ".join(f"{name} {installed(name)}" for name, _ in wanted.get(extra, [])))
 

@@ -141,7 +141,7 @@ def system_of(url: Url) -> Any:
         package = PACKAGES.get(scheme, "aiohttp")
         raise BadInput(
             f"{url}: {scheme}:// needs {package}, which is not installed ({error.name or error}): "
-            "pip install 'clx[remote]'"
+            "pip install '.[remote]'"
         ) from None
 
 

@@ -1,5 +1,6 @@
 """What training would do, without doing it: rows, steps, parameters, an estimate of memory."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,11 +9,14 @@ from torch import Tensor
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.batches.meetings import meetings_of
+from clx.pipelines.batches.telling_columns import say_understood
+from clx.pipelines.config.packages import check_packages
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.secrets import without_secrets
 from clx.pipelines.data.imbalance import column_weights
+from clx.pipelines.data.leaks import warn_of_leaks
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.shared_content import inputs_of, warn_of_leaks
+from clx.pipelines.data.shared_content import inputs_of
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.system.devices import pick_device, pick_precision
@@ -21,9 +25,11 @@ from clx.pipelines.training.second import second_of
 from clx.pipelines.training.stages import check_stages
 
 
-def dry_run(config: Config) -> dict[str, Any]:
+def dry_run(config: Config, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """What training would do: resolved config, rows, steps, parameters and an estimate of memory in bytes; of several
-    stages the last one's, with the steps of those before it, all of which are checked."""
+    stages the last one's, with the steps of those before it, all of which are checked. `say` hears what the data were
+    taken for."""
+    check_packages(config)
     device = pick_device(config.train.device)
     splits = load_splits(config.data, config.train.seed, inputs=inputs_of(config))
     warn_of_leaks(splits, config)
@@ -31,6 +37,7 @@ def dry_run(config: Config) -> dict[str, Any]:
     check_patience(config, splits)
     checked = check_stages(config, splits) if config.stages else None
     run = prepare(config, splits) if checked is None else checked.last
+    say_understood(run.config, run.modalities, splits, say)
     column_weights(run.config.data, splits["train"])  # as training does, which refuses what is no weight
     meetings = meetings_of(run.config, splits["train"])
     learned = sum(p.numel() for p in run.model.parameters() if p.requires_grad)

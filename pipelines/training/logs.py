@@ -12,6 +12,9 @@ from clx.pipelines.system.errors import BadInput, ClxWarning
 from clx.pipelines.system.text import finite
 from clx.pipelines.training.trackers import Trackers
 
+FEW = 5
+"""Bad rows up to which a budget is one of few."""
+
 
 class Metrics:
     """`metrics.jsonl`, which has no clock in it: a resumed run writes the same lines; and the trackers asked for.
@@ -73,7 +76,34 @@ class BadRows:
                 if self.writes:
                     append(self.path, line)
         if self.in_training > max(1, self.budget * self.rows):
+            wider = more_budget(self.rows)
+            more = f"-s data.bad_row_budget={wider} allows {int(wider * self.rows)}; " if self.budget < wider else ""
             raise BadInput(
                 f"{self.in_training} of {self.rows} training rows are bad, more than data.bad_row_budget = "
-                f"{self.budget}: see {self.path}"
+                f"{self.budget}: {more}see {self.path}"
             )
+
+    def left_out(self) -> str:
+        """How many training rows were; nothing where none were."""
+        count = self.in_training
+        return (
+            f"{count} of {self.rows} training rows {'is' if count == 1 else 'are'} left out: {self.path}"
+            if count
+            else ""
+        )
+
+
+def more_budget(rows: int) -> float:
+    """A share of the training rows that are a few, to be advised as `data.bad_row_budget`."""
+    return 0.1 if rows >= 10 * FEW else 0.5
+
+
+def advised(rows: int, budget: float) -> str:
+    """How to train without bad rows, where the first ends the run; both keys where the budget alone allows but a few.
+
+    >>> advised(90, 0.01)
+    '-s data.on_bad_row=skip trains without such rows, up to 1 of 90; with -s data.bad_row_budget=0.1, up to 9'
+    """
+    allowed, wider = max(1, int(budget * rows)), more_budget(rows)
+    more = f"; with -s data.bad_row_budget={wider}, up to {int(wider * rows)}" if allowed < FEW else ""
+    return f"-s data.on_bad_row=skip trains without such rows, up to {allowed} of {rows}{more}"

@@ -83,7 +83,7 @@ def _project(variable: str) -> str:
 
 
 KINDS = {
-    "tensorboard": Kind("torch.utils.tensorboard", "pip install 'clx[tensorboard]'", tensorboard),
+    "tensorboard": Kind("torch.utils.tensorboard", "pip install '.[tensorboard]'", tensorboard),
     "wandb": Kind("wandb", "pip install wandb", wandb),
     "mlflow": Kind("mlflow", "pip install mlflow", mlflow),
     "trackio": Kind("trackio", "pip install trackio", trackio),

@@ -183,7 +183,7 @@ class Finder:
         try:
             from usearch.index import Index
         except ImportError:
-            raise BadInput("--index usearch needs usearch: pip install 'clx[search]'") from None
+            raise BadInput("--index usearch needs usearch: pip install '.[search]'") from None
         kind = f"{self.way.precision}.usearch"
         path = self._beside(kind)
         metric, dtype = METRICS[self.way.precision]

@@ -26,7 +26,7 @@ def require_onnx() -> None:
     """Raises `BadInput` where the extra `onnx` is not installed."""
     lacking = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
     if lacking:
-        raise BadInput(f"--format onnx needs {', '.join(lacking)}: pip install 'clx[onnx]'")
+        raise BadInput(f"--format onnx needs {', '.join(lacking)}: pip install '.[onnx]'")
 
 
 def to_onnx(module: Exported, inputs: list[Input], path: Path) -> None:

@@ -16,6 +16,7 @@ from clx.pipelines.system.shard import Shard
 from clx.pipelines.use import predict_recordings, predict_rows
 from clx.pipelines.use.embed import describe, identity
 from clx.pipelines.use.embedding_shards import blocks, join
+from clx.pipelines.use.new_values import NewValues
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,13 +43,16 @@ class Predictions:
     """Lines so far."""
     bad: int = 0
     """Rows so far that could not be used: they have None for a prediction."""
+    new: NewValues = field(default_factory=NewValues)
+    """Cells so far that hold what training did not."""
     shard: Shard | None = None
     """The share of the rows that the lines are of; all when None."""
     plan: dict[str, Any] = field(default_factory=dict)
     """Which weights, data and options these are the predictions of, where they are shared out."""
 
     def batches(self) -> Iterator[list[Line]]:
-        """The lines, batch by batch. Bad rows are said; with `strict` the first raises `BadInput`."""
+        """The lines, batch by batch. Bad rows are said, at the end also what training lacked; with `strict` the first
+        bad row raises `BadInput`."""
         for lines, unread in self.parts:
             for one in unread:
                 if self.strict:
@@ -56,6 +60,8 @@ class Predictions:
                 self.say(f"no prediction for {one.where}, column {one.column}: {one.reason}")
             self.count, self.bad = self.count + len(lines), self.bad + len(unread)
             yield lines
+        for line in self.new.lines():
+            self.say(line)
 
     def __iter__(self) -> Iterator[Line]:
         for lines in self.batches():
@@ -178,9 +184,10 @@ class Predictor:
             first, last = work[0][0][1], work[-1][-1][1]
             rows = range(first * self.batch_size, min(len(manifest), (last + 1) * self.batch_size))
             manifest = manifest.take(rows)
-        how = (self.run, manifest, kept, probabilities, self.batch_size)
+        how = (self.run, manifest, kept, probabilities, self.batch_size, new := NewValues())
         parts = predict_rows.predict(*how) if group is None else predict_rows.predict_on(group, *how)
         made = self._predictions(parts, schema, source)
+        made.new = new
         made.shard, made.plan = shard, plan
         return made
 

@@ -19,6 +19,7 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.system.errors import BadInput, explain_out_of_memory, nearest
 from clx.pipelines.system.process_group import Group
 from clx.pipelines.use.embedding_shards import BATCHES
+from clx.pipelines.use.new_values import NewValues
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,17 +50,25 @@ def _is_plain(kind: "pa.DataType") -> bool:
 
 
 def predict_on(
-    group: Group, run: Run, manifest: Manifest, keep: Sequence[str], probabilities: bool, batch_size: int
+    group: Group,
+    run: Run,
+    manifest: Manifest,
+    keep: Sequence[str],
+    probabilities: bool,
+    batch_size: int,
+    new: NewValues,
 ) -> Iterator[tuple[list[Line], list[BadRow]]]:
     """As `predict`, by all ranks of a group, which go through it alike: a block of batches each at a time. Rank 0 has
     what one process would have, the others nothing."""
+    own = NewValues()
     keys = once(len(manifest), batch_size)
     for start in range(0, len(keys), BATCHES * group.size):
         first = start + BATCHES * group.rank
         mine = keys[first : first + BATCHES]
-        made = list(predict(run, manifest, keep, probabilities, batch_size, mine)) if mine else []
+        made = list(predict(run, manifest, keep, probabilities, batch_size, own, mine)) if mine else []
         for of_rank in group.collected(made):
             yield from of_rank
+    new.join(group.collected(own))
 
 
 def predict(
@@ -68,10 +77,11 @@ def predict(
     keep: Sequence[str] = (),
     probabilities: bool = False,
     batch_size: int = 256,
+    new: NewValues | None = None,
     keys: Sequence[Key] | None = None,
 ) -> Iterator[tuple[list[Line], list[BadRow]]]:
     """Lines, batch by batch, and the rows among them that could not be used: these have None for a prediction. Of some
-    batches alone where `keys` are given.
+    batches alone where `keys` are given. `new` counts the cells that hold what training did not.
 
     A line has `row` (1 is the first row of data), the columns of `keep`, and `predicted_NAME` for each target, in
     its units; of a run with classes `predicted_NAME` and its `probability`, of one with sets of labels in
@@ -99,6 +109,8 @@ def predict(
     keys = once(len(data), batch_size) if keys is None else keys
     for batch in batches(data, keys, run.config.train.workers, report=bad.extend):
         places = np.searchsorted(manifest.rows, batch.sample_id.numpy()).tolist()
+        if new is not None:
+            new.look(modalities, manifest, batch)
         predictable = run.model.predictable(batch.present).tolist()
         columns = ",".join(columns_of(modalities))
         bad += [

@@ -23,6 +23,7 @@ from clx.pipelines.use.inputs import KINDS, Inputs, Item, Skipped, check_modalit
 from clx.pipelines.use.late_search import late_finder
 from clx.pipelines.use.neighbours import Hit
 
+NAMED = 8  # text inputs that a message names
 MANY = 1_000_000
 """Rows from which an index pays."""
 
@@ -273,7 +274,9 @@ def items_of(run: Run, queries: Iterable[str | Mapping[str, str] | Item], modali
         named = path.suffix.lower() in KINDS and not any(c.isspace() for c in query)
         if modality is None and texts and not path.exists() and not named and not is_json(query):
             if len(texts) > 1:
-                raise BadInput(f"say what {query!r} is with --as {' or --as '.join(texts)}")
+                every = [name for name, m in run.scored().items() if m.kind == "text" and not m.pair]
+                more = f" (of {len(every)} text inputs)" if len(every) > NAMED else ""
+                raise BadInput(f"say what {query!r} is with --as {' or --as '.join(every[:NAMED])}{more}")
             yield query, {texts[0]: query}
         else:
             yield from inputs.items([query])

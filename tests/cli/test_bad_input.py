@@ -137,7 +137,7 @@ def test_a_run_stopped_by_a_bad_row_goes_on_without_it(clx: Command, data: Path)
     done = clx("train", "c.yaml", "-o", "run", "--steps", "6", cwd=data.parent)
     assert done.returncode == 2
     assert f"row {bad + 1}, " in done.stderr
-    assert "data.on_bad_row=skip" in done.stderr
+    assert "data.on_bad_row=skip trains without such rows, up to 1 of 9; with -s data.bad_row_budget=0.5" in done.stderr
     done = clx("train", "--resume", "run", "-s", "data.on_bad_row=skip", "--json", cwd=data.parent)
     assert done.returncode == 0, done.stderr
     assert "is not the one" not in done.stderr
@@ -221,10 +221,11 @@ def test_bad_rows_can_be_skipped_within_a_budget(clx: Command, data: Path) -> No
     done = clx("train", "c.yaml", "-o", "run", *args, cwd=data.parent)
     assert done.returncode == 0, done.stderr
     assert (data.parent / "run" / "bad_rows.jsonl").read_text().count("\n") == 1
+    assert "1 of 9 training rows is left out: run/bad_rows.jsonl" in done.stderr
     (data / "3.png").write_bytes(b"")
     over = clx("train", "c.yaml", "-o", "run2", *args, cwd=data.parent)
     assert over.returncode == 2
-    assert "bad_row_budget" in over.stderr
+    assert "-s data.bad_row_budget=0.5 allows 4" in over.stderr
 
 
 def test_unknown_recipe_and_wrong_usage(clx: Command) -> None:

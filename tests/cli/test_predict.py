@@ -184,3 +184,17 @@ def test_shards_hold_the_rows_of_one_process(clx: Any, runs: Path, tmp_path: Pat
     assert clx(*args, tmp_path / "parts", "--shard", "1/3").returncode == 0
     searched = clx("search", tmp_path / "parts", "--row", "1")
     assert (searched.returncode, "was not written by clx embed" in searched.stderr) == (2, True)
+
+
+def test_values_that_training_lacks_are_counted_at_the_end(clx: Any, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("size,town\n3,Genf\n1e6,a\n-40,b\n20,b\n4,\n,Genf\n5,Bern\n")
+    done = clx("predict", runs / "price", tmp_path / "new.csv", "--batch-size", 4)
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    assert "3 cells of town hold a value that training lacks: 'Genf' (row 1), 'Bern' (row 7)" in said
+    assert (
+        "2 cells of size hold a number far outside the range of training, 0 to 11.119: '1e6' (row 2), '-40' (row 3)"
+        in said
+    )
+    same = clx("predict", runs / "price", runs / "rows.csv")
+    assert "cell" not in same.stderr

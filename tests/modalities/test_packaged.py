@@ -76,7 +76,7 @@ def test_a_missing_package_is_one_line_with_the_licence(encoder: str) -> None:
     with pytest.raises(ValueError, match="wants the package") as raised:
         MODALITIES[KINDS[encoder]](encoder=encoder).build_encoder()
     assert PACKAGES[encoder].weights in str(raised.value)
-    assert f"clx[{PACKAGES[encoder].extra}]" in str(raised.value)
+    assert f".[{PACKAGES[encoder].extra}]" in str(raised.value)
 
 
 def test_efficientnet_gives_what_its_own_library_gives() -> None:
@@ -125,4 +125,4 @@ def test_the_listing_names_both_licences() -> None:
     assert all(row["code"] and row["weights"] for row in rows.values())
     for name, package in PACKAGES.items():
         assert (rows[name]["weights"], rows[name]["parameters"]) == (package.weights, package.parameters)
-    assert json.dumps(list_encoders("wordllama")[0]["install"]) == "\"pip install 'clx[wordllama]'\""
+    assert json.dumps(list_encoders("wordllama")[0]["install"]) == "\"pip install '.[wordllama]'\""

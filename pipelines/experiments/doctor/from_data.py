@@ -12,8 +12,9 @@ from clx.pipelines.batches.columns import column_of, spread
 from clx.pipelines.batches.telling_columns import TELLS, telling_columns
 from clx.pipelines.data.builtin import is_builtin
 from clx.pipelines.data.imbalance import label_of
+from clx.pipelines.data.leaks import groups_of, leaks
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.shared_content import groups_of, inputs_of, leaks
+from clx.pipelines.data.shared_content import inputs_of
 from clx.pipelines.experiments.doctor.opened import Opened
 from clx.pipelines.system.doctor import Row, row
 from clx.pipelines.system.errors import BadInput

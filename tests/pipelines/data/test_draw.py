@@ -10,8 +10,9 @@ import pytest
 from clx.pipelines.config.data_schema import Data, Fraction
 from clx.pipelines.data.draw import draw, with_groups
 from clx.pipelines.data.groups import components
+from clx.pipelines.data.leaks import leaks
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.shared_content import leaks, sharing
+from clx.pipelines.data.shared_content import sharing
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.system.errors import BadInput
 

@@ -10,7 +10,8 @@ from clx.modalities.image import Image
 from clx.pipelines.batches.cells import cell_at
 from clx.pipelines.config.data_schema import Data, Fraction
 from clx.pipelines.config.options import parse
-from clx.pipelines.data.shared_content import keys_of, leaks, sharing
+from clx.pipelines.data.leaks import leaks
+from clx.pipelines.data.shared_content import keys_of, sharing
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.use.embed import describe

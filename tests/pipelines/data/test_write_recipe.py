@@ -29,6 +29,8 @@ def test_a_written_recipe_loads_and_fits_its_data(source, tmp_path) -> None:
         check_columns(config, modalities, manifest)
     with pytest.raises(BadInput, match="exists already"):
         write_recipe(recipe_for(source), tmp_path / "r.yaml")
+    write_recipe("x: 1\n", tmp_path / "r.yaml", overwrite=True)
+    assert (tmp_path / "r.yaml").read_text() == "x: 1\n"
 
 
 def test_a_recipe_for_numbers_of_a_table_has_no_noise(tmp_path) -> None:

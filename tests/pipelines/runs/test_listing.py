@@ -103,3 +103,11 @@ def test_what_is_not_finite_or_named_twice_is_borne(folder: Path) -> None:
     assert listing.curves(folder / "b") == {"loss": [(1, 2.0)]}
     both = [folder / "b", folder / "sweep" / "a"]
     assert listing.compare([*both, both[0]]) == listing.compare(both)
+
+
+def test_losses_of_unlike_objectives_are_not_compared(folder: Path) -> None:
+    unlike = listing.compare([folder / "b", folder / "sweep" / "a"])  # of two temperatures
+    assert "val_loss" not in unlike["figures"]
+    assert unlike["notes"] == [listing.UNLIKE]
+    shutil.copy(folder / "sweep" / "a" / "config.yaml", folder / "b" / "config.yaml")
+    assert "val_loss" in listing.compare([folder / "b", folder / "sweep" / "a"])["figures"]

@@ -37,7 +37,7 @@ def test_packages_that_lack_or_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> No
     assert rows["torch"]["value"].startswith("2.10.0, wanted ")
     assert rows["torch"]["advice"].startswith("pip install 'torch")
     assert rows["extra hf"]["level"] == "note"
-    assert rows["extra hf"]["advice"] == "pip install 'clx[hf]'"
+    assert rows["extra hf"]["advice"] == "pip install '.[hf]'"
 
 
 def test_broken_is_exit_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
