@@ -17,7 +17,10 @@ def predict(
     run: options.RunFolder,
     source: Annotated[
         str | None,
-        typer.Argument(metavar="FILE", help="Manifest, folder or built-in data [default: the run's own test rows]."),
+        typer.Argument(
+            metavar="FILE",
+            help="Manifest, folder, built-in data, or one picture or recording [default: the run's own test rows].",
+        ),
     ] = None,
     out: Annotated[
         Path | None,

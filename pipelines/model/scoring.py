@@ -64,7 +64,8 @@ def text_modality(run: Run, asked: str | None = None) -> str:
     names = [n for n, m in run.scored().items() if m.kind == "text" and not m.pair]
     names = sorted(names, key=lambda name: all(term.words != name for term in run.config.objective))
     if not names:
-        raise BadInput(f"zero-shot needs a text modality; this run has {', '.join(run.modalities)}")
+        predicts = "" if run.model.predictor is None else "; what its head was trained to tell, clx predict tells"
+        raise BadInput(f"zero-shot needs a text modality; this run has {', '.join(run.modalities)}{predicts}")
     if asked is not None and asked not in names:
         raise BadInput(f"labels cannot be read as {asked!r}; the run's text modalities are {', '.join(names)}")
     return asked or names[0]

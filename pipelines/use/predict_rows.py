@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from clx.pipelines.batches.batch import BadRow, Batch, Key
-from clx.pipelines.batches.columns import check_columns, columns_of, has_columns
+from clx.pipelines.batches.columns import check_columns, column_of, columns_of, has_columns
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
+from clx.pipelines.data.file_kinds import looked_at
 from clx.pipelines.data.label_sets import spoken
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.readers import READERS, table_suffix
 from clx.pipelines.data.splits import choose
 from clx.pipelines.data.writers import Line
 from clx.pipelines.model.build import Run
@@ -26,9 +29,27 @@ if TYPE_CHECKING:
 
 
 def rows_to_predict(run: Run, source: str | None, split: str | None) -> Manifest:
-    """The rows of a source, all of them or those of a split; without a source the run's own test rows."""
+    """The rows of a source, all of them or those of a split; without a source the run's own test rows. A picture, a
+    recording or the like that one input reads is a row of its own."""
+    if source is not None and split is None and (column := column_of_file(run, Path(source).expanduser())):
+        import pyarrow as pa
+
+        path = Path(source).expanduser()
+        return Manifest(source, path.parent, pa.table({column: [path.name]}), np.zeros(1, dtype=np.int64))
     (manifest,) = choose(run.config.data, run.config.train.seed, source, split, otherwise="file").values()
     return manifest
+
+
+def column_of_file(run: Run, path: Path) -> str | None:
+    """The column that holds such a file where one input alone predicts from its kind; None for tables, and for runs on
+    tables of time steps or windows."""
+    data = run.config.data
+    if data.long or data.windows or not path.is_file() or table_suffix(path.name) in READERS:
+        return None
+    kind = looked_at(str(path))[0]
+    names = [name for name in run.readers(kind) if name in run.model.predict_from and run.modalities[name].files]
+    column = column_of(names[0], run.modalities[names[0]]) if len(names) == 1 else None
+    return column if isinstance(column, str) else None
 
 
 def kept_columns(run: Run, manifest: Manifest, keep: Sequence[str] = ()) -> list[str]:

@@ -10,7 +10,11 @@ import pytest
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.experiments.train import train
+from clx.pipelines.model.scoring import text_modality
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.progress import Silent
+from clx.pipelines.use.predict import Predictor
+from samples import png
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +202,23 @@ def test_values_that_training_lacks_are_counted_at_the_end(clx: Any, runs: Path,
     )
     same = clx("predict", runs / "price", runs / "rows.csv")
     assert "cell" not in same.stderr
+
+
+def test_one_picture_is_predicted_as_a_row(tmp_path: Path) -> None:
+    for k in range(8):
+        (tmp_path / "pics" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pics" / "ab"[k % 2] / f"{k}.png").write_bytes(png(k))
+    config = {
+        "data": {"train": str(tmp_path / "pics"), "label": "label"},
+        "modalities": {"image": {"size": 4, "width": 32}},
+        "objective": "cross-entropy",
+        "embed_dim": 8,
+        "train": {"steps": 1, "batch_size": 8},
+        "eval": [],
+    }
+    train(Config.model_validate(config), tmp_path / "run", Silent())
+    predictor = Predictor(tmp_path / "run")
+    (line,) = predictor.predict(str(tmp_path / "pics" / "b" / "1.png"))
+    assert (line["row"], line["predicted_label"] in ("a", "b")) == (1, True)
+    with pytest.raises(BadInput, match="clx predict tells"):
+        text_modality(predictor.run)
