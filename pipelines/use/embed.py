@@ -239,6 +239,8 @@ def make(
                     again = f"the same command goes on after part {parts.count()} of {len(work)}"
                     raise Stopped(f"stopped; {again}", 128 + signals.stop)
             parts.save(number, tables_of_part)
+    for line in maker.new.lines():
+        say(line)
 
 
 def short_of_memory(batch_size: int, made: Parts, work: int) -> str:

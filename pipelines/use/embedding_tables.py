@@ -1,6 +1,7 @@
 """Tables of embeddings, a batch of rows each: ids, labels and a vector column per modality."""
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.read_ahead import read_ahead
 from clx.pipelines.use.embedding_meta import STEPS
 from clx.pipelines.use.embedding_shards import Block
+from clx.pipelines.use.new_values import NewValues
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,6 +96,8 @@ class EmbeddingTables:
         settings = TokenScores.of_run(self.run)
         self.by_steps = [] if settings is None else [name for name in self.names if name in settings.names]
         """Modalities whose steps are written, too."""
+        self.new, self.looking = NewValues(), threading.Lock()
+        self.modalities = modalities
         self.paths = [str(column_of(n, m)) for n, m in modalities.items() if m.files]
 
     def parts(
@@ -136,6 +140,8 @@ class EmbeddingTables:
             if column is not None:
                 cells = [manifest.cell(i, column) for i in rows]
                 columns[name] = pa.array([spoken(c) for c in cells], pa.string())
+        with self.looking:
+            self.new.look(self.modalities, manifest, batch)
         moved = batch.to(self.run.device)
         inner: Steps | None = {} if self.by_steps else None
         z = self.run.model(moved.inputs, moved.present, inner) if rows else {}

@@ -13,6 +13,7 @@ from clx.pipelines.experiments.train import train
 from clx.pipelines.model.scoring import text_modality
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.progress import Silent
+from clx.pipelines.use.embed import embed
 from clx.pipelines.use.predict import Predictor
 from samples import png
 
@@ -200,6 +201,9 @@ def test_values_that_training_lacks_are_counted_at_the_end(clx: Any, runs: Path,
         "2 cells of size hold a number far outside the range of training, 0 to 11.119: '1e6' (row 2), '-40' (row 3)"
         in said
     )
+    heard: list[str] = []
+    embed(runs / "price", tmp_path / "e.parquet", str(tmp_path / "new.csv"), say=heard.append)
+    assert heard == [line for line in said if " of town " in line or " of size " in line]
     same = clx("predict", runs / "price", runs / "rows.csv")
     assert "cell" not in same.stderr
 
