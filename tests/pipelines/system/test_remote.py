@@ -103,7 +103,7 @@ def test_a_missing_package_is_named(scheme: str, package: str, monkeypatch: pyte
     monkeypatch.setitem(__import__("sys").modules, package, None)
     if scheme != "https":
         monkeypatch.setitem(fsspec.registry.target, scheme, None) if scheme in fsspec.registry else None
-    with pytest.raises(BadInput, match=rf"^{scheme}://b/c: {scheme}:// needs {package}.*pip install 'clx\[remote\]'$"):
+    with pytest.raises(BadInput, match=rf"^{scheme}://b/c: {scheme}:// needs {package}.*pip install '\.\[remote\]'$"):
         read(Url(f"{scheme}://b/c"), 10)
 
 

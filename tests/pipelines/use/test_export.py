@@ -99,7 +99,7 @@ def test_one_graph(digits_run: Path, tmp_path: Path) -> None:
 
 def test_without_the_extra(digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_onnx, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=r"pip install 'clx\[onnx\]'"):
+    with pytest.raises(BadInput, match=r"pip install '\.\[onnx\]'"):
         list(export.export(digits_run, "onnx", tmp_path / "out"))
 
 

@@ -147,7 +147,7 @@ def test_codes_stand_for_the_rows(kind: str) -> None:
 def test_without_usearch_it_is_said_in_a_line(stored: EmbeddingFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "usearch", None)
     monkeypatch.setitem(sys.modules, "usearch.index", None)
-    with pytest.raises(BadInput, match=r"--index usearch needs usearch: pip install 'clx\[search\]'"):
+    with pytest.raises(BadInput, match=r"--index usearch needs usearch: pip install '\.\[search\]'"):
         Finder(stored, "", Way("usearch")).find(torch.zeros(1, 24), 1)
 
 
