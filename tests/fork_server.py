@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -116,7 +117,8 @@ def run(line: socket.socket) -> None:
         code = end.code
     atexit._run_exitfuncs()
     sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):  # as Python, which ends so too where nobody reads what is left
+        sys.stderr.flush()
     line.sendall(bytes([code if isinstance(code, int) else 1]))
     os._exit(0)  # Python takes two seconds to dismantle torch
 

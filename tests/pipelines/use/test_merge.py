@@ -128,7 +128,8 @@ def test_from_the_shell_into_what_every_command_opens(clx: Command, runs: Path, 
     assert "evaluations" not in os.listdir(tmp_path / "both") or not os.listdir(tmp_path / "both" / "evaluations")
     resumed = clx("train", "--resume", "both", cwd=tmp_path)
     assert resumed.returncode == 2, resumed.stderr
-    assert resumed.stderr.count("\n") == 1
+    assert [line.split()[0] for line in resumed.stderr.splitlines()] == ["reading", "error:"]
+    assert "both/trainer.pt cannot be read" in resumed.stderr
     done = clx("merge", runs / "a", runs / "b", "--weights", "x,1", "-o", "c", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "error: --weights x,1: expected numbers, as 0.3,0.7\n")
 
