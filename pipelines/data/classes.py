@@ -1,11 +1,16 @@
 """Classes of rows by name: what a cell of the label's column says, the same in every file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 from warnings import warn
 
 from clx.modalities.numbers import class_name
+from clx.pipelines.data.distinct import distinct
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import ClxWarning
+
+SHOWN = 3
+"""Pairs of classes in a line."""
 
 
 def class_of(cell: Any) -> str | None:
@@ -29,3 +34,15 @@ def warn_of_lost(names: Iterable[str]) -> None:
         warn(
             f"{said}: learned as a class, and a missing label now; such rows are not measured", ClxWarning, stacklevel=2
         )
+
+
+def alike_but_for_case(column: str, manifests: Iterable[Manifest]) -> Iterator[str]:
+    """A line on classes whose names differ by the case of letters alone."""
+    alike: dict[str, dict[str, None]] = {}
+    for manifest in manifests:
+        for name in filter(None, map(class_of, distinct(manifest, column)[0])):
+            alike.setdefault(name.casefold(), {})[name] = None
+    pairs = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    if pairs:
+        more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+        yield f"column {column}: {', '.join(pairs[:SHOWN])}{more} are classes of their own, by the case of letters"

@@ -75,6 +75,13 @@ def with_groups(data: Data, splits: Mapping[str, Manifest]) -> Data:
     return data.model_copy(update=found)
 
 
+def held_together(data: Data) -> list[str]:
+    """Columns whose equal cells keep rows in one split, where val or test rows are drawn so."""
+    given = [part.by or [] for part in (data.val, data.test) if isinstance(part, Fraction)]
+    columns = [column for by in given for column in ([by] if isinstance(by, str) else by)]
+    return [column for column in dict.fromkeys(columns) if column != "row"]
+
+
 def _groups(train: Manifest, part: Fraction, inputs: Mapping[str, bool], split: str) -> Sharing:
     """The columns that make groups, and the group of each row."""
     if part.by is None:

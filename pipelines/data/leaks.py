@@ -9,6 +9,7 @@ import numpy as np
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.builtin import is_builtin
+from clx.pipelines.data.draw import held_together
 from clx.pipelines.data.groups import Keys
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import identifies, inputs_of, keys_of, roots_of
@@ -82,9 +83,7 @@ def told_at_once(found: Sequence[Leak]) -> str:
 
 def groups_of(config: Config) -> list[str]:
     """Columns that are to hold rows together, other than those of inputs."""
-    by = getattr(config.data.val, "by", None) or []
-    columns = [by] if isinstance(by, str) else by
-    return [column for column in columns if column != "row" and column not in inputs_of(config)]
+    return [column for column in held_together(config.data) if column not in inputs_of(config)]
 
 
 def leaks(splits: Mapping[str, Manifest], inputs: Mapping[str, bool], groups: Sequence[str] = ()) -> Iterable[str]:

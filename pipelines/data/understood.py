@@ -5,19 +5,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from clx.modalities.numbers import ABSENT
 from clx.pipelines.config.data_schema import Data, Fraction, Last
 from clx.pipelines.config.schema import Config
-from clx.pipelines.data.column_kinds import MEDIA, kinds_of
+from clx.pipelines.data.classes import alike_but_for_case
+from clx.pipelines.data.column_kinds import kinds_of
+from clx.pipelines.data.draw import held_together
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.mapped import release
-from clx.pipelines.data.unexpected import unexpected
+from clx.pipelines.data.missing_cells import missing_in, words_for_missing
 from clx.pipelines.system.remote import shown
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 SHOWN = 40  # characters of an example
 NAMED = 12  # columns in a line
@@ -51,8 +50,11 @@ def understood(
         having = [manifest for manifest in splits.values() if column in manifest.columns]
         missing = sum(int(missing_in(manifest, column, found.kind).sum()) for manifest in having)
         example = _example(train, column)
-        if column in uses and (column == config.data.label or found.kind == "category"):
-            notes += unexpected(column, splits, column == config.data.label)
+        is_label = column == config.data.label
+        if column in uses and (is_label or found.kind == "category"):
+            notes += words_for_missing(column, having, "class" if is_label else "category")
+        if is_label:
+            notes += alike_but_for_case(column, having)
         columns.append({"column": column, "kind": found.kind, "use": use, "missing": missing, "example": example})
     parts = {
         name: {"rows": len(manifest), "from": split_from(name, manifest, config.data)}
@@ -92,8 +94,8 @@ def uses_of(config: Config, manifest: Manifest) -> dict[str, str]:
     add(data.weight, "weight")
     add(data.group, "group")
     add(data.split if data.split in manifest.columns else None, "split")
-    by = getattr(data.val, "by", None)
-    add(by if by in manifest.columns else None, "group: its rows stay in one split")
+    for by in held_together(data):
+        add(by if by in manifest.columns else None, "group: its rows stay in one split")
     if data.neighbours is not None:
         add(data.neighbours.group, "group of neighbours")
         add(data.neighbours.time, "time of neighbours")
@@ -136,31 +138,6 @@ def split_from(split: str, manifest: Manifest, data: Data) -> str:
     if isinstance(given, str):
         return f"its own source {given}"
     return f"column {data.split!r}" if data.split in manifest.columns else "all rows"
-
-
-def missing_in(manifest: Manifest, column: str, kind: str = "text") -> NDArray[np.bool_]:
-    """Which rows have no cell there: null, NaN, blank, and, but in texts and paths, words such as `NA`."""
-    parts = []
-    for chunk in manifest.table.column(column).chunks:
-        parts.append(_missing(chunk, kind))
-        release()
-    found: NDArray[np.bool_] = np.concatenate(parts)[manifest.rows]
-    return found
-
-
-def _missing(cells: "pa.Array", kind: str) -> NDArray[np.bool_]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    nan = {"nan_is_null": True} if pa.types.is_floating(cells.type) else {}
-    none: NDArray[np.bool_] = np.asarray(pc.is_null(cells, **nan).to_numpy(zero_copy_only=False))
-    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
-        words = (
-            [""] if kind in ("text", "labels", *MEDIA) else sorted(ABSENT - ({"-"} if kind == "category" else set()))
-        )
-        bare = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
-        none = none | pc.is_in(bare, pa.array(words, cells.type)).to_numpy(zero_copy_only=False)
-    return none
 
 
 def _steps(data: Data) -> Iterator[dict[str, Any]]:

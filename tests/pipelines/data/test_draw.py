@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from clx.pipelines.config.data_schema import Data, Fraction
-from clx.pipelines.data.draw import draw, with_groups
+from clx.pipelines.data.draw import draw, held_together, with_groups
 from clx.pipelines.data.groups import components
 from clx.pipelines.data.leaks import leaks
 from clx.pipelines.data.manifest import Manifest
@@ -113,6 +113,7 @@ def test_val_and_test_are_shares_of_the_same_rows(tmp_path: Path) -> None:
     assert len(np.unique(np.concatenate([part.rows for part in splits.values()]))) == 100
     assert splits["test"].split_from == "30 % drawn by patient, stratified by y"
     assert not {*splits["test"].column("patient")} & {p for s in ("train", "val") for p in splits[s].column("patient")}
+    assert held_together(data) == ["patient"]
     frozen = with_groups(data, splits)
     assert (frozen.val, frozen.test) == (Fraction(fraction=0.2, by="row"), data.test)
     assert all((part.rows == splits[split].rows).all() for split, part in load_splits(frozen, 0).items())

@@ -15,8 +15,8 @@ from clx.pipelines.config.data_schema import Data, Fraction
 from clx.pipelines.data import json_files, mapped, shared_content
 from clx.pipelines.data.draw import draw
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.missing_cells import missing_in
 from clx.pipelines.data.splits import load_manifest
-from clx.pipelines.data.understood import missing_in
 from clx.pipelines.system.errors import BadInput, ClxWarning
 
 ROWS = 1000

@@ -6,9 +6,10 @@ import pyarrow as pa
 import pytest
 
 from clx.pipelines.config.data_schema import Written
+from clx.pipelines.data.classes import alike_but_for_case
 from clx.pipelines.data.manifest import Manifest, all_rows
+from clx.pipelines.data.missing_cells import words_for_missing
 from clx.pipelines.data.understood import _example, in_three_lines, left_out_lines
-from clx.pipelines.data.unexpected import unexpected
 from clx.pipelines.data.written_columns import text_reading
 from clx.pipelines.system.errors import BadInput
 
@@ -40,14 +41,13 @@ def test_examples_of_urls_are_without_what_gives_access() -> None:
 
 def test_words_for_missing_classes_and_classes_alike_but_for_case_are_told() -> None:
     table = pa.table({"y": ["none", "None ", "Cat", "cat", "dog", "-", "", None]})
-    splits = {"train": Manifest("m", Path(), table, all_rows(6)), "val": Manifest("m", Path(), table, all_rows(2))}
-    assert list(unexpected("y", splits, True)) == [
-        "column y: 2 cells 'none', 2 cells 'None' count as missing: write another word where that is a class",
-        "column y: 'Cat' and 'cat' are classes of their own, by the case of letters",
-    ]
-    (said,) = unexpected("y", splits, False)
-    assert said.endswith("where that is a category")
-    assert not list(unexpected("y", {"train": Manifest("m", Path(), table.slice(3, 2), all_rows(2))}, True))
+    rows = [Manifest("m", Path(), table, all_rows(6)), Manifest("m", Path(), table, all_rows(2))]
+    (said,) = words_for_missing("y", rows, "class")
+    assert said == "column y: 2 cells 'none', 2 cells 'None' count as missing: write another word where that is a class"
+    (said,) = alike_but_for_case("y", rows)
+    assert said == "column y: 'Cat' and 'cat' are classes of their own, by the case of letters"
+    fine = [Manifest("m", Path(), table.slice(3), all_rows(5))]
+    assert not [*words_for_missing("y", fine, "class"), *alike_but_for_case("y", fine)]
 
 
 def test_points_may_be_thousands_where_another_column_has_decimal_commas() -> None:

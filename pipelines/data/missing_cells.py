@@ -1,0 +1,57 @@
+"""Cells that count as missing, and the words in which they say so."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clx.modalities.numbers import ABSENT
+from clx.pipelines.data.column_kinds import MEDIA
+from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.mapped import release
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHOWN = 3
+"""Words in a line."""
+
+
+def missing_in(manifest: Manifest, column: str, kind: str = "text") -> NDArray[np.bool_]:
+    """Which rows have no cell there: null, NaN, blank, and, but in texts and paths, words such as `NA`."""
+    parts = []
+    for chunk in manifest.table.column(column).chunks:
+        parts.append(_missing(chunk, kind))
+        release()
+    found: NDArray[np.bool_] = np.concatenate(parts)[manifest.rows]
+    return found
+
+
+def _missing(cells: "pa.Array", kind: str) -> NDArray[np.bool_]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    nan = {"nan_is_null": True} if pa.types.is_floating(cells.type) else {}
+    none: NDArray[np.bool_] = np.asarray(pc.is_null(cells, **nan).to_numpy(zero_copy_only=False))
+    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+        words = (
+            [""] if kind in ("text", "labels", *MEDIA) else sorted(ABSENT - ({"-"} if kind == "category" else set()))
+        )
+        bare = pc.utf8_lower(pc.utf8_trim_whitespace(cells))
+        none = none | pc.is_in(bare, pa.array(words, cells.type)).to_numpy(zero_copy_only=False)
+    return none
+
+
+def words_for_missing(column: str, manifests: Iterable[Manifest], what: str) -> Iterator[str]:
+    """A line on words such as `none` that stand for no `what` (a class, a category), with how many cells have them."""
+    words = Counter[str]()
+    for manifest in manifests:
+        cells = manifest.table.column(column).take(manifest.rows[missing_in(manifest, column, "category")])
+        for cell in cells.value_counts().to_pylist():
+            if isinstance(cell["values"], str) and (word := cell["values"].strip()):
+                words[word] += cell["counts"]
+    if words:
+        said = ", ".join(f"{count} cells {word!r}" for word, count in words.most_common(SHOWN))
+        yield f"column {column}: {said} count as missing: write another word where that is a {what}"
