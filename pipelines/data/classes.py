@@ -7,6 +7,7 @@ from warnings import warn
 from clx.modalities.numbers import class_name
 from clx.pipelines.data.distinct import distinct
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.written_columns import holds_text
 from clx.pipelines.system.errors import ClxWarning
 
 SHOWN = 3
@@ -40,6 +41,8 @@ def alike_but_for_case(column: str, manifests: Iterable[Manifest]) -> Iterator[s
     """A line on classes whose names differ by the case of letters alone."""
     alike: dict[str, dict[str, None]] = {}
     for manifest in manifests:
+        if not holds_text(manifest, column):
+            continue
         for name in filter(None, map(class_of, distinct(manifest, column)[0])):
             alike.setdefault(name.casefold(), {})[name] = None
     pairs = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.modalities.numbers import ABSENT
+from clx.pipelines.data.arrow_types import is_text
 from clx.pipelines.data.column_kinds import MEDIA
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.mapped import release
+from clx.pipelines.data.written_columns import holds_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,9 +35,10 @@ def _missing(cells: "pa.Array", kind: str) -> NDArray[np.bool_]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    cells = cells.dictionary_decode() if pa.types.is_dictionary(cells.type) else cells
     nan = {"nan_is_null": True} if pa.types.is_floating(cells.type) else {}
     none: NDArray[np.bool_] = np.asarray(pc.is_null(cells, **nan).to_numpy(zero_copy_only=False))
-    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+    if is_text(cells.type):
         words = (
             [""] if kind in ("text", "labels", *MEDIA) else sorted(ABSENT - ({"-"} if kind == "category" else set()))
         )
@@ -48,9 +51,11 @@ def words_for_missing(column: str, manifests: Iterable[Manifest], what: str) -> 
     """A line on words such as `none` that stand for no `what` (a class, a category), with how many cells have them."""
     words = Counter[str]()
     for manifest in manifests:
+        if not holds_text(manifest, column):  # lists of labels say which they have
+            continue
         cells = manifest.table.column(column).take(manifest.rows[missing_in(manifest, column, "category")])
         for cell in cells.value_counts().to_pylist():
-            if isinstance(cell["values"], str) and (word := cell["values"].strip()):
+            if word := (cell["values"] or "").strip():
                 words[word] += cell["counts"]
     if words:
         said = ", ".join(f"{count} cells {word!r}" for word, count in words.most_common(SHOWN))

@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from clx.pipelines.data.draw import held_together
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.missing_cells import missing_in, words_for_missing
 from clx.pipelines.system.remote import shown
-
-if TYPE_CHECKING:
-    pass
 
 SHOWN = 40  # characters of an example
 NAMED = 12  # columns in a line

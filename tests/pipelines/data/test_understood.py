@@ -8,7 +8,7 @@ import pytest
 from clx.pipelines.config.data_schema import Written
 from clx.pipelines.data.classes import alike_but_for_case
 from clx.pipelines.data.manifest import Manifest, all_rows
-from clx.pipelines.data.missing_cells import words_for_missing
+from clx.pipelines.data.missing_cells import missing_in, words_for_missing
 from clx.pipelines.data.understood import _example, in_three_lines, left_out_lines
 from clx.pipelines.data.written_columns import text_reading
 from clx.pipelines.system.errors import BadInput
@@ -48,6 +48,14 @@ def test_words_for_missing_classes_and_classes_alike_but_for_case_are_told() -> 
     assert said == "column y: 'Cat' and 'cat' are classes of their own, by the case of letters"
     fine = [Manifest("m", Path(), table.slice(3), all_rows(5))]
     assert not [*words_for_missing("y", fine, "class"), *alike_but_for_case("y", fine)]
+    coded = pa.table({"y": table["y"].dictionary_encode(), "several": [["Cat"], ["cat"], ["none"], [], *[None] * 4]})
+    rows = [Manifest("m.parquet", Path(), coded, all_rows(8))]
+    (said,) = words_for_missing("y", rows, "class")
+    assert said.startswith("column y: 1 cells 'none', 1 cells 'None' count as missing")
+    assert missing_in(rows[0], "y", "category").sum() == 4
+    assert missing_in(rows[0], "several", "labels").sum() == 4
+    assert len([*alike_but_for_case("y", rows)]) == 1
+    assert not [*words_for_missing("several", rows, "class"), *alike_but_for_case("several", rows)]
 
 
 def test_points_may_be_thousands_where_another_column_has_decimal_commas() -> None:

@@ -24,7 +24,8 @@ def python(code: str) -> list[str]:
 
 
 def test_each_has_its_place_and_only_the_first_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    said = "print(os.environ['WORLD_SIZE'], os.environ['LOCAL_RANK'], file=sys.stderr); print('data', rank)"
+    # One write per line: `print` writes each part on its own where stderr has no buffer, and ranks would mix.
+    said = "os.write(2, '{WORLD_SIZE} {LOCAL_RANK}\\n'.format(**os.environ).encode()); print('data', rank)"
     assert launch(python(said), 3) == 0
     out, err = capfd.readouterr()
     assert out == "data 0\n"
