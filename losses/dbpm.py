@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings, Tempered, register, require_two_inputs, zero_loss
 from clx.losses.memory import Remembering
-from clx.losses.primitives.functional import softplus, unit
+from clx.losses.primitives.functional import softplus, unit, units
 from clx.losses.primitives.masks import chosen, mean_where
 from clx.losses.primitives.streaming import gram_margins
 
@@ -59,9 +59,30 @@ class DBPM(Remembering, Tempered):
 
     def forward(self, z: Embeddings, *, sample_id: Tensor, present: dict[str, Tensor] | None = None) -> Tensor:
         require_two_inputs(z)
-        names = list(itertools.combinations(z, 2))
-        every = torch.arange(len(sample_id), device=sample_id.device)
-        rows = [every] * len(names) if present is None else chosen([present[a] & present[b] for a, b in names])
+        found = self.per_item(z, present)
+        if found is None:
+            return zero_loss(z)
+        terms, some = found
+        if self.training:
+            past = self.recall(sample_id)
+            weight = self.weigh(past, terms.detach(), some)
+            self.remember(sample_id, later(past, terms.detach(), some))
+            terms = terms * weight
+        return terms.mean() if some is None else mean_where(some, terms)
+
+    def per_item(self, z: Embeddings, present: dict[str, Tensor] | None) -> tuple[Tensor, Tensor | None] | None:
+        """The mean of an item's terms over the pairs of names that it has `[B]`, and which items have any, None where
+        all do; None where no two rows can be compared."""
+        names, size = list(itertools.combinations(z, 2)), len(next(iter(z.values())))
+        if present is None:
+            if size < 2:
+                return None
+            u = units(z)
+            every = [nt_xent_per_item(u[a], u[b], self.tau) for a, b in names]
+            return every[0] if len(every) == 1 else torch.stack(every).mean(0), None
+        rows = chosen([present[a] & present[b] for a, b in names])
+        if not any(len(both) > 1 for both in rows):
+            return None
         total = torch.zeros_like(next(iter(z.values()))[:, 0])
         pairs = torch.zeros_like(total)
         for (a, b), both in zip(names, rows, strict=True):
@@ -69,25 +90,20 @@ class DBPM(Remembering, Tempered):
                 terms = nt_xent_per_item(unit(z[a][both]), unit(z[b][both]), self.tau)
                 total = total.index_add(0, both, terms)
                 pairs.index_add_(0, both, torch.ones_like(terms))
-        if not any(len(both) > 1 for both in rows):
-            return zero_loss(z)
-        some, terms = pairs > 0, total / pairs.clamp(min=1)
-        if self.training:
-            past = self.recall(sample_id)
-            weight = self.weigh(past, terms.detach(), some)
-            self.remember(sample_id, later(past, terms.detach(), some))
-            terms = terms * weight
-        return mean_where(some, terms)
+        return total / pairs.clamp(min=1), pairs > 0
 
     def weigh(self, past: Tensor, losses: Tensor, some: Tensor | None = None) -> Tensor:
         """Weights `[N]` of items with these current losses, by what is remembered of all and `past` `[N, 2]` of them; 1
         but of `some` `[N]`."""
         mean, visited = self.memory[:, 0], self.memory[:, 1] > 0
+        average, visits = past.unbind(1)
+        known = visits >= self.warmup
+        known = known if some is None else known & some
+        if known.is_cpu and not known.any():  # a look costs less than what follows
+            return torch.ones_like(losses)
         mu = mean_where(visited, mean)
         sd = mean_where(visited, (mean - mu).square()).sqrt().clamp(min=1e-12)
-        average, visits = past.unbind(1)
-        known = (visits >= self.warmup) & (visited.sum() > 1)
-        known = known if some is None else known & some
+        known = known & (visited.sum() > 1)
         noisy, faulty = known & (average < mu - self.noisy * sd), known & (average > mu + self.faulty * sd)
         self.count("noisy_pairs", noisy.sum())
         self.count("faulty_pairs", faulty.sum())
@@ -95,9 +111,12 @@ class DBPM(Remembering, Tempered):
         return torch.where(noisy | faulty, density.clamp(max=1), 1).to(losses.dtype)
 
 
-def later(past: Tensor, losses: Tensor, some: Tensor) -> Tensor:
-    """The means and visits `[N, 2]` with the losses of `some`: the e-th visit has weight e of 1 + 2 + ... + e."""
+def later(past: Tensor, losses: Tensor, some: Tensor | None = None) -> Tensor:
+    """The means and visits `[N, 2]` with the losses of `some`, all by default.
+
+    The e-th visit has weight e of 1 + 2 + ... + e.
+    """
     mean, visits = past.unbind(1)
-    keep = some & losses.isfinite()
+    keep = losses.isfinite() if some is None else some & losses.isfinite()
     moved = mean + torch.where(keep, losses.to(mean.dtype) - mean, 0) * 2 / (visits + 2)
     return torch.stack([torch.where(keep, moved, mean), torch.where(keep, visits + 1, visits)], 1)

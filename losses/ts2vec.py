@@ -2,17 +2,18 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import Annotated
+from itertools import repeat
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Interval
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from clx.losses.base import Embeddings, Loss, Steps, register, require_two_inputs, zero_loss
-from clx.losses.primitives.functional import lse, softplus
-from clx.losses.primitives.masks import mean_where
+from clx.losses.primitives.autograd import first_order_only, without_autocast
 
 most_logits = 1 << 24  # kept for backward; with more, they are computed again in backward
 
@@ -26,7 +27,7 @@ def ts2vec(x: Tensor, y: Tensor, mask: Tensor | None = None, alpha: float = 0.5,
 
     Args:
         x, y: `[B, T, C]`, not normalised; step t of both is the same time.
-        mask: `[B, T]`, True where both views have the step; each row's True steps must come first.
+        mask: `[B, T]`, True where both views have the step; each row's True steps must come first. None where all have.
         alpha: share of `instance`, 0 to 1.
         temporal_unit: finest level with a temporal term.
 
@@ -36,49 +37,81 @@ def ts2vec(x: Tensor, y: Tensor, mask: Tensor | None = None, alpha: float = 0.5,
     Reference:
         Yue et al. 2022, equations 1 to 3 and algorithm 1, arXiv 2106.10466.
     """
-    mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
     levels: list[Tensor] = []
     while True:
-        level = alpha * contrast(x.transpose(0, 1), y.transpose(0, 1), mask.T)
+        level = alpha * contrast(x.transpose(0, 1), y.transpose(0, 1), None if mask is None else mask.T)
         if len(levels) >= temporal_unit and x.shape[1] > 1:
             level = level + (1 - alpha) * contrast(x, y, mask)
         levels.append(level)
         if x.shape[1] == 1:
             return torch.stack(levels).mean()
-        x, y, mask = coarser(x, mask), coarser(y, mask), F.max_pool1d(mask.float(), 2).bool()
+        x, y = coarser(x, mask), coarser(y, mask)
+        mask = None if mask is None else F.max_pool1d(mask.float(), 2).bool()
 
 
-def coarser(x: Tensor, mask: Tensor) -> Tensor:
+def coarser(x: Tensor, mask: Tensor | None) -> Tensor:
     """Maximum of each two neighbouring steps, `[B, T // 2, C]`; 0 where the mask has neither."""
-    real = x.masked_fill(~mask[..., None], -torch.inf)
+    real = x if mask is None else x.masked_fill(~mask[..., None], -torch.inf)
     most: Tensor = F.max_pool1d(real.transpose(1, 2), 2).transpose(1, 2)
-    return most.masked_fill(most == -torch.inf, 0)
+    return most if mask is None else most.masked_fill(most == -torch.inf, 0)
 
 
-def contrast(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+def contrast(x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
     """Within each of G groups, every row of both views finds its partner among the other 2N - 1.
 
     mean over rows u of -log( exp(u.u') / sum_{v != u} exp(u.v) ), u' the partner of u
 
     Args:
         x, y: `[G, N, C]`.
-        mask: `[G, N]`, False where a row is neither anchor nor negative.
+        mask: `[G, N]`, False where a row is neither anchor nor negative; None where all are.
     """
     at_once = max(1, most_logits // (2 * x.shape[1]) ** 2)
-    parts = [
-        checkpoint(_terms, *part, use_reentrant=False) if at_once < len(x) else _terms(*part)
-        for part in zip(x.split(at_once), y.split(at_once), mask.split(at_once), strict=True)
-    ]
-    return mean_where(mask.repeat(1, 2), torch.cat(parts))
+    if at_once >= len(x):
+        total: Tensor = _Total.apply(x, y, mask)  # type: ignore[no-untyped-call]
+    else:
+        masks = repeat(None) if mask is None else mask.split(at_once)
+        groups = zip(x.split(at_once), y.split(at_once), masks, strict=False)
+        total = torch.stack([checkpoint(_Total.apply, *group, use_reentrant=False) for group in groups]).sum()
+    count = x.shape[0] * x.shape[1] if mask is None else mask.sum().clamp(min=1)
+    return total / (2 * count)
 
 
-def _terms(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """One term for each row, first those of `x`, then those of `y` of each group: `[G, 2N]`."""
-    both, there = torch.cat([x, y], 1), mask.repeat(1, 2)
-    own = torch.eye(x.shape[1], dtype=torch.bool, device=x.device).repeat(2, 2)
-    logits = (both @ both.mT).masked_fill(own | ~there[:, None], -torch.inf)
-    positive = torch.linalg.vecdot(x, y).repeat(1, 2)
-    return softplus(lse(logits, 2) - positive)
+class _Total(Function):
+    """The sum of all terms, in as few operations as possible: the gradient of the logits is made in the forward."""
+
+    @staticmethod
+    @without_autocast
+    def forward(ctx: Any, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+        n, both = x.shape[1], torch.cat([x, y], 1)
+        s = both @ both.mT
+        s.diagonal(0, 1, 2).fill_(-torch.inf)
+        if mask is not None:
+            s.masked_fill_(~mask.repeat(1, 2)[:, None], -torch.inf)
+        positive = torch.linalg.vecdot(x, y)
+        for side in (n, -n):
+            s.diagonal(side, 1, 2).copy_(positive)
+        w = s.log_softmax(2)
+        own = torch.cat([w.diagonal(n, 1, 2), w.diagonal(-n, 1, 2)], 1)
+        # of a chosen entry it is the sum of the other probabilities, not 1 - p, which is inexact for p near 1
+        w.exp_()
+        for side in (n, -n):
+            w.diagonal(side, 1, 2).zero_()
+        others = w.sum(2)
+        w.diagonal(n, 1, 2).sub_(others[:, :n])
+        w.diagonal(-n, 1, 2).sub_(others[:, n:])
+        if mask is not None:
+            there = mask.repeat(1, 2)
+            own = own.masked_fill(~there, 0)
+            w.masked_fill_(~there[:, :, None], 0)
+        ctx.save_for_backward(both, w)
+        return -own.sum()
+
+    @staticmethod
+    @first_order_only
+    @without_autocast
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        both, w = ctx.saved_tensors
+        return *((w + w.mT).mul_(g) @ both).chunk(2, 1), None
 
 
 def shared_steps(x: Tensor, y: Tensor, mask: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,7 +166,7 @@ class TS2Vec(Loss):
     def forward(self, z: Embeddings, *, steps: Steps, present: dict[str, Tensor] | None = None) -> Tensor:
         names = [name for name in z if name in steps]
         require_two_inputs({name: z[name] for name in names})
-        masks = []
+        masks: list[Tensor] = []
         for a, b in itertools.combinations(names, 2):
             here, there = steps[a][1], steps[b][1]
             if here.shape != there.shape:
@@ -145,7 +178,9 @@ class TS2Vec(Loss):
         longest = torch.stack([mask.sum(1).max() if len(mask) else mask.sum() for mask in masks]).tolist()
         terms = []
         for (a, b), mask, most in zip(itertools.combinations(names, 2), masks, longest, strict=True):
-            if most:
+            if mask.is_cpu and mask.numel() and bool(mask.all()):  # a look costs less than masks there
+                terms.append(ts2vec(steps[a][0], steps[b][0], None, self.alpha, self.temporal_unit))
+            elif most:
                 views = shared_steps(steps[a][0], steps[b][0], mask, most)
                 terms.append(ts2vec(*views, self.alpha, self.temporal_unit))
         return torch.stack(terms).mean() if terms else zero_loss(z)
