@@ -1,15 +1,16 @@
-"""Losses of heads that tell which labels of a set apply: a chance for each, an order, or sparse shares."""
+"""Losses of heads that tell which labels of a set apply: a chance for each, or an order."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn import functional
 
 from clx.losses.base import Embeddings, Loss, register
-from clx.losses.primitives.autograd import at_least_float32
+from clx.losses.primitives.autograd import at_least_float32, first_order_only, without_autocast
 from clx.losses.primitives.forms import NEVER
 from clx.losses.primitives.functional import softplus
 from clx.losses.primitives.masks import all_known, mean_where
@@ -98,11 +99,11 @@ def mlcd(scores: Tensor, sets: Tensor) -> Tensor:
     Reference:
         An et al. 2024, arXiv 2407.17331.
     """
+    if scores.is_cpu and scores.numel() and max(map(abs, torch.stack(scores.detach().aminmax()).tolist())) < 60:
+        e = (scores * (1 - 2 * sets)).exp()  # no sum can overflow, and exp is slow of -inf
+        terms: Tensor = torch.linalg.vecdot(e, sets).log1p() + torch.linalg.vecdot(e, 1 - sets).log1p()
+        return terms
     applies = sets > 0
-    if scores.is_cpu and scores.numel() and scores.detach().abs().max() < 60:
-        # no sum can overflow, and exp is slow of -inf
-        own, others = (-scores).exp() * applies, scores.exp() * ~applies
-        return own.sum(1).log1p() + others.sum(1).log1p()
     low, high = torch.where(applies, -scores, NEVER), torch.where(applies, NEVER, scores)
     return softplus(low.logsumexp(1)) + softplus(high.logsumexp(1))
 
@@ -130,84 +131,6 @@ class MLCD(BinaryCrossEntropy):
         return mlcd(predictions, label_sets)[:, None]
 
 
-def threshold_of(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row of `[B, K]`, the tau with sum_k max(z_k - tau, 0) = 1, `[B, 1]`, and the support z > tau `[B, K]`."""
-    ordered = z.detach().sort(dim=1, descending=True).values
-    count = torch.arange(1, z.shape[1] + 1, device=z.device, dtype=z.dtype)
-    sizes = (1 + count * ordered > ordered.cumsum(1)).sum(1, keepdim=True).clamp(min=1)
-    lowest = ordered.gather(1, sizes - 1) if z.shape[1] else ordered[:, :0]
-    support = z.detach() >= lowest
-    return ((z * support).sum(1, keepdim=True) - 1) / support.sum(1, keepdim=True), support
-
-
-def sparsemax(z: Tensor) -> Tensor:
-    """The shares nearest to `z` `[B, K]`: max(z - tau, 0), which add up to 1 and of which many are exactly 0.
-
-    Reference:
-        Martins and Astudillo 2016, arXiv 1602.02068.
-    """
-    tau, support = threshold_of(z)
-    return torch.where(support, z - tau, 0)
-
-
-def sparsemax_loss(z: Tensor, q: Tensor) -> Tensor:
-    """Of each row `[B]`, -q.z + 1/2 sum over the support of (z_k^2 - tau^2) + 1/2 |q|^2, whose gradient is p - q.
-
-    At least 0, and 0 only for `sparsemax(z) == q`; `q` `[B, K]` are shares that add up to 1.
-
-    Reference:
-        Martins and Astudillo 2016, arXiv 1602.02068, with several labels section 3.4.
-    """
-    z = z - z.detach().amax(1, keepdim=True)  # the loss is the same, and its squares are small
-    tau, support = threshold_of(z)
-    spread = torch.where(support, z.square() - tau.square(), 0).sum(1)
-    loss: Tensor = torch.linalg.vecdot(q, q) / 2 + spread / 2 - torch.linalg.vecdot(q, z)
-    return loss
-
-
-@register("sparsemax")
-@dataclass(eq=False, kw_only=True)
-class Sparsemax(SetHead):
-    """Shares of one whole, the labels of a row alike and the others exactly 0; rows without a label are left out.
-
-    A label is said to apply where its share is above `above`.
-
-    Example:
-        >>> import torch
-        >>> z, loss = {"image": torch.zeros(1, 2)}, Sparsemax()
-        >>> predictions = torch.tensor([[2.0, 2, 0.5]])
-        >>> loss.chances(predictions).tolist(), loss.applying(loss.chances(predictions)).tolist()
-        ([[0.5, 0.5, 0.0]], [[True, True, False]])
-        >>> loss(z, predictions=predictions, label_sets=torch.tensor([[1.0, 1, 0]])).item()
-        0.0
-        >>> loss(z, predictions=predictions, label_sets=torch.tensor([[0.0, 0, 1]])).item()
-        1.75
-    """
-
-    paper = "Martins and Astudillo 2016, arXiv 1602.02068"
-    formula = "mean_i 1/2 |q_i|^2 - q_i.p_i + 1/2 sum_{k: p_ik > tau_i} p_ik^2 - tau_i^2, q_i = y_i / sum_k y_ik"
-    cost = "time O(B K log K), memory O(B K)"
-    use = "rows have few labels of many, and the others should be told to be none exactly"
-
-    above: Annotated[float, Ge(0), Lt(1)] = 0.0
-
-    def unknown(self, label_sets: Tensor) -> Tensor:
-        return ~(label_sets.sum(1) > 0)  # of NaN, too
-
-    def all_tell(self, label_sets: Tensor) -> bool:
-        return label_sets.is_cpu and len(label_sets) > 0 and bool((label_sets.sum(1) > 0).all())
-
-    def errors(self, predictions: Tensor, label_sets: Tensor) -> Tensor:
-        q = label_sets / label_sets.sum(1, keepdim=True).clamp(min=1)
-        return sparsemax_loss(predictions, q)[:, None]
-
-    def chances(self, predictions: Tensor) -> Tensor:
-        return sparsemax(at_least_float32(predictions))
-
-    def applying(self, chances: Tensor) -> Tensor:
-        return chances > self.above
-
-
 def asymmetric(predictions: Tensor, label_sets: Tensor, own: float, others: float, shift: float) -> Tensor:
     """Of each label `[B, K]`, -(1 - p)^own log p where it applies and -p'^others log(1 - p') where it does not, with
     p = sigmoid(prediction) and p' = max(p - shift, 0); the powers have no gradient.
@@ -215,11 +138,32 @@ def asymmetric(predictions: Tensor, label_sets: Tensor, own: float, others: floa
     Reference:
         Ridnik et al. 2021, arXiv 2009.14119; as Sun et al. 2022, arXiv 2206.09541 (DualCoOp), have it.
     """
-    no = torch.sigmoid(-predictions)  # 1 - p, of a high prediction too
-    applies = no.detach() ** own * softplus(-predictions)
-    kept = (no + shift).clamp(max=1)
-    not_so = (1 - kept.detach()) ** others * (-kept.log() if shift else softplus(predictions))
-    return torch.where(label_sets > 0, applies, not_so)
+    return _Asymmetric.apply(predictions, label_sets, own, others, shift)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Asymmetric(Function):
+    """Value and gradient in one pass: of a large head, time goes with how often its numbers are read and written."""
+
+    @staticmethod
+    @without_autocast
+    def forward(ctx: Any, predictions: Tensor, label_sets: Tensor, own: float, others: float, shift: float) -> Tensor:
+        applies = label_sets > 0
+        no = torch.sigmoid(-predictions)  # 1 - p, of a high prediction too
+        kept = (no + shift).clamp_(max=1)  # 1 - p'
+        weight = torch.where(applies, no if own == 1 else no**own, (1 - kept) ** others)
+        log = kept.log() if shift else functional.logsigmoid(-predictions)
+        log = torch.where(applies, functional.logsigmoid(predictions), log)
+        # of -log(1 - p') it is p (1 - p) / (1 - p'), and 0 where p' is
+        slope = torch.where(applies, -no, (1 - no).mul_(no).div_(kept).masked_fill_(kept == 1, 0) if shift else 1 - no)
+        ctx.save_for_backward(slope.mul_(weight))
+        return log.mul_(weight).neg_()
+
+    @staticmethod
+    @first_order_only
+    @without_autocast
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return g * slope, None, None, None, None
 
 
 @register("asymmetric")

@@ -16,7 +16,8 @@ from clx.losses.primitives.alike import Alike, by_sets, by_vectors, tree_of
 from clx.losses.primitives.forms import decoupled, each_pair, soft_choice, soft_top_k, top_k
 from clx.losses.primitives.functional import unit
 from clx.losses.relation import Relation, _Pairs
-from clx.losses.set_heads import asymmetric, label_ranking, sparsemax, sparsemax_loss
+from clx.losses.set_heads import asymmetric, label_ranking
+from clx.losses.sparsemax import sparsemax, sparsemax_loss
 from golden_case import GOLDEN, Case
 
 FAMILIES = (

@@ -9,15 +9,8 @@ import torch
 from torch import Tensor
 
 from clx.losses.label_prototypes import LabelPrototypes
-from clx.losses.set_heads import (
-    MLCD,
-    BinaryCrossEntropy,
-    Sparsemax,
-    asymmetric,
-    label_ranking,
-    sparsemax,
-    sparsemax_loss,
-)
+from clx.losses.set_heads import MLCD, BinaryCrossEntropy, asymmetric, label_ranking
+from clx.losses.sparsemax import Sparsemax, sparsemax, sparsemax_loss
 
 
 def nearest(z: Tensor) -> Tensor:
