@@ -1,5 +1,6 @@
-"""Cells that count as missing, and the words in which they say so."""
+"""Cells that count as missing, the words in which they say so, and numbers that may mean it."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -8,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.modalities.numbers import ABSENT
+from clx.modalities.table_novelty import far
 from clx.pipelines.data.arrow_types import is_text
 from clx.pipelines.data.column_kinds import MEDIA
+from clx.pipelines.data.distinct import plain_numbers
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.mapped import release
 from clx.pipelines.data.written_columns import holds_text
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 """Words in a line."""
+NINES = re.compile(r"-?9[9.]*9(\.0)?")
+"""How numbers are written that often stand for a missing one: -999, 99, 9999.9."""
 
 
 def missing_in(manifest: Manifest, column: str, kind: str = "text") -> NDArray[np.bool_]:
@@ -60,3 +65,22 @@ def words_for_missing(column: str, manifests: Iterable[Manifest], what: str) -> 
     if words:
         said = ", ".join(f"{count} cells {word!r}" for word, count in words.most_common(SHOWN))
         yield f"column {column}: {said} count as missing: write another word where that is a {what}"
+
+
+def numbers_for_missing(column: str, manifest: Manifest) -> Iterator[str]:
+    """A line on -999, 9999 and the like that lie far from all other numbers of a column: they are taken as they are."""
+    plain = plain_numbers(manifest.table.column(column))
+    if plain is None:
+        return
+    values = plain[manifest.rows]
+    values = values[np.isfinite(values)]
+    ends = [values.min(), values.max()] if len(values) else []
+    nines = [end for end in ends if NINES.fullmatch(str(float(end)))]
+    others = values[~np.isin(values, nines)]
+    if not nines or not len(others):
+        return
+    below, above = far(others.min(), others.max())
+    for end in nines:
+        if not below <= end <= above:
+            said = f"{int((values == end).sum())} cells are {end:g}, far from all others"
+            yield f"column {column}: {said} ({others.min():g} to {others.max():g}): empty them where they mean missing"

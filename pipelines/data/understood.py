@@ -12,7 +12,7 @@ from clx.pipelines.data.classes import alike_but_for_case
 from clx.pipelines.data.column_kinds import kinds_of
 from clx.pipelines.data.draw import held_together
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.missing_cells import missing_in, words_for_missing
+from clx.pipelines.data.missing_cells import missing_in, numbers_for_missing, words_for_missing
 from clx.pipelines.system.remote import shown
 
 SHOWN = 40  # characters of an example
@@ -50,6 +50,8 @@ def understood(
         is_label = column == config.data.label
         if column in uses and (is_label or found.kind == "category"):
             notes += words_for_missing(column, having, "class" if is_label else "category")
+        if column in uses and found.kind == "number" and not is_label:
+            notes += numbers_for_missing(column, train)
         if is_label:
             notes += alike_but_for_case(column, having)
         columns.append({"column": column, "kind": found.kind, "use": use, "missing": missing, "example": example})

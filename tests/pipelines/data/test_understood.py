@@ -8,7 +8,7 @@ import pytest
 from clx.pipelines.config.data_schema import Written
 from clx.pipelines.data.classes import alike_but_for_case
 from clx.pipelines.data.manifest import Manifest, all_rows
-from clx.pipelines.data.missing_cells import missing_in, words_for_missing
+from clx.pipelines.data.missing_cells import missing_in, numbers_for_missing, words_for_missing
 from clx.pipelines.data.understood import _example, in_three_lines, left_out_lines
 from clx.pipelines.data.written_columns import text_reading
 from clx.pipelines.system.errors import BadInput
@@ -56,6 +56,28 @@ def test_words_for_missing_classes_and_classes_alike_but_for_case_are_told() -> 
     assert missing_in(rows[0], "several", "labels").sum() == 4
     assert len([*alike_but_for_case("y", rows)]) == 1
     assert not [*words_for_missing("several", rows, "class"), *alike_but_for_case("several", rows)]
+
+
+def test_nines_far_from_all_other_numbers_are_told() -> None:
+    columns = {
+        "age": ["31", "-999", "40", "", "-999", "58"],
+        "speed": [3.5, 999.9, 4.0, None, 9999.0, 3.0],  # two ends: of nines the far one counts
+        "price": [999, 450, 700, 80, 1200, 90],
+        "share": [0.1, 0.99, 0.2, 0.3, 0.4, 0.5],
+        "word": ["a", "99", "b", "c", "d", "e"],
+        "only": [99, 99, 99, 99, 99, 99],
+    }
+    rows = Manifest("m.csv", Path(), pa.table(columns), all_rows(6))
+    assert {column: [*numbers_for_missing(column, rows)] for column in columns} == {
+        "age": ["column age: 2 cells are -999, far from all others (31 to 58): empty them where they mean missing"],
+        "speed": [
+            "column speed: 1 cells are 9999, far from all others (3 to 999.9): empty them where they mean missing"
+        ],
+        "price": [],
+        "share": [],
+        "word": [],
+        "only": [],
+    }
 
 
 def test_points_may_be_thousands_where_another_column_has_decimal_commas() -> None:
