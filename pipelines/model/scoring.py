@@ -1,7 +1,7 @@
 """Embeddings of items, their scores against classes or candidates, and what makes probabilities of scores."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import AllowInfNan
 from torch import Tensor
 
-from clx.losses.base import Embeddings
+from clx.losses.base import Embeddings, Loss
 from clx.modalities.base import CellError
 from clx.modalities.text import Text
 from clx.modalities.text_context import Context
@@ -18,6 +18,7 @@ from clx.pipelines.batches.cells import collate
 from clx.pipelines.config.options import options_of
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
+from clx.pipelines.model.objective import looked_at
 from clx.pipelines.model.rows_present import scatter_present
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.tensor_cache import cached
@@ -161,15 +162,47 @@ def queries(run: Run, z: Embeddings, present: dict[str, Tensor], candidate: str)
     """Rows `[B, D]` whose dot product with a unit row of the modality `candidate` is their score.
 
     `z` and `present` hold the modalities to ask with; the others count as absent. Asked with the candidate's own
-    modality alone, a row is its unit embedding.
+    modality alone, a row is its unit embedding. Where the leading loss scores by products, each such term that joins
+    the candidate with any that is asked scores by its own inputs, and the scores add up; those that no such term joins
+    are left out, or, where it is all of them, score by their cosines.
     """
     if set(z) == {candidate}:
         return F.normalize(z[candidate].float(), dim=-1).cpu()
+    leading = run.objective.leading
+    if leading.fuses_by_product:
+        parts = [loss.fuse(*_in_places(run, places, z, present)) for loss, places in _joined(run, list(z), candidate)]
+        fused = torch.stack(parts).sum(0) if parts else Loss.fuse(leading, z, present)
+        return fused.float().cpu()
+    others = {name: name for name in run.scored() if name != candidate}
+    return leading.fuse(*_in_places(run, others, z, present)).float().cpu()
+
+
+def _in_places(
+    run: Run, places: Mapping[str, str], z: Embeddings, present: dict[str, Tensor]
+) -> tuple[Embeddings, dict[str, Tensor]]:
+    """What `fuse` takes: by place the rows of the modality that stands there, absent where it is not asked."""
     first = next(iter(z.values()))
     nowhere = torch.zeros(len(first), dtype=torch.bool, device=first.device)
-    others = [name for name in run.scored() if name != candidate]
-    full = {name: z.get(name, torch.zeros_like(first)) for name in others}
-    return run.objective.leading.fuse(full, {name: present.get(name, nowhere) for name in others}).float().cpu()
+    full = {place: z.get(name, torch.zeros_like(first)) for place, name in places.items()}
+    return full, {place: present.get(name, nowhere) for place, name in places.items()}
+
+
+def _joined(run: Run, asked: list[str], candidate: str) -> Iterator[tuple[Loss, dict[str, str]]]:
+    """Of the terms that score by products those that look at the candidate and at any of `asked`, each with the places
+    of its other inputs and who stands there. A modality that a term does not look at takes the place of one that shares
+    its tower and is not in question."""
+    objective = run.objective
+    for term, loss in zip(objective.terms, objective.losses, strict=True):
+        if not (isinstance(loss, Loss) and loss.fuses_by_product and term.counts_at(1.0)):
+            continue
+        places = {name: name for name in looked_at(term, run.scored(), objective.only_negatives)}
+        for name in [candidate, *asked]:
+            alike = (p for p in places if run.model.tower(p) is run.model.tower(name) and places[p] == p)
+            if name not in places and (place := next((p for p in alike if p not in [candidate, *asked]), None)):
+                places[place] = name
+        own = next((place for place, name in places.items() if name == candidate), None)
+        if own is not None and {*places.values()} & {*asked} - {candidate}:
+            yield loss, {place: name for place, name in places.items() if place != own}
 
 
 def native_scale(run: Run, multi_label: bool = False) -> Scale:

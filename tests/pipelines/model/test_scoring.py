@@ -75,3 +75,47 @@ def test_symile_asks_with_products_and_its_embedding_of_what_is_absent(make_conf
         image, audio = unit(z["image"][0], dim=0), unit(z["audio"][0], dim=0) if "audio" in z else absent
         expected = [(image * audio * row).sum().item() for row in rows]
         assert (queries(run, z, present, "text") @ rows.T)[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_each_symile_term_scores_by_its_own_inputs(make_config: Any) -> None:
+    from clx.pipelines.model.build import Facts, build
+
+    words = {"layers": 1, "width": 32}
+    config = make_config(
+        objective=[
+            {"name": "symile", "inputs": ["image", "audio", "text"]},
+            {"name": "symile", "inputs": ["image", "german"], "weight": 0.5},
+            {"name": "clip", "inputs": ["audio", "german"]},
+        ],
+        modalities={
+            "image": {"encoder": "cnn", "width": 4, "size": 8},
+            "audio": {"sample_rate": 8000},
+            "text": words,
+            "french": {"like": "text", "column": "text"},
+            "german": {"kind": "text", "column": "text", **words},
+        },
+    )
+    run = build(config, Facts({}, [], [], []))
+    run.model.eval()
+    g = torch.Generator().manual_seed(0)
+    z = {name: torch.randn(1, config.embed_dim, generator=g) for name in run.modalities}
+    u = {name: torch.nn.functional.normalize(row, dim=1) for name, row in z.items()}
+    first = run.objective.losses[0]
+
+    def absent(loss: Any, name: str) -> torch.Tensor:
+        return torch.nn.functional.normalize(loss.absent[loss.place(name)][None], dim=1)
+
+    def asked(names: str, candidate: str) -> torch.Tensor:
+        some = {name: z[name] for name in names.split()}
+        return queries(run, some, {name: torch.ones(1, dtype=torch.bool) for name in some}, candidate)
+
+    with torch.no_grad():
+        close = torch.testing.assert_close
+        close(asked("image", "text"), u["image"] * absent(first, "audio"))
+        close(asked("image audio german", "text"), u["image"] * u["audio"])  # no term joins german and text
+        close(asked("text audio german", "image"), u["text"] * u["audio"] + u["german"])
+        close(asked("french", "image"), u["french"] * absent(first, "audio"))  # in the place of text
+        close(asked("image audio", "french"), u["image"] * u["audio"])
+        close(asked("text", "french"), u["text"])  # neither stands for the other: cosines
+        close(asked("audio", "german"), u["audio"])
+        close(asked("image german", "german"), u["image"])
