@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.modalities.numbers import ABSENT
-from clx.modalities.table_novelty import far
 from clx.pipelines.data.arrow_types import is_text
 from clx.pipelines.data.column_kinds import MEDIA
 from clx.pipelines.data.distinct import plain_numbers
@@ -68,7 +67,8 @@ def words_for_missing(column: str, manifests: Iterable[Manifest], what: str) -> 
 
 
 def numbers_for_missing(column: str, manifest: Manifest) -> Iterator[str]:
-    """A line on -999, 9999 and the like that lie far from all other numbers of a column: they are taken as they are."""
+    """A line on -999, 9999 and the like that lie further from all other numbers of a column than these lie apart:
+    they are taken as they are."""
     plain = plain_numbers(manifest.table.column(column))
     if plain is None:
         return
@@ -79,8 +79,8 @@ def numbers_for_missing(column: str, manifest: Manifest) -> Iterator[str]:
     others = values[~np.isin(values, nines)]
     if not nines or not len(others):
         return
-    below, above = far(others.min(), others.max())
+    low, high = others.min(), others.max()
     for end in nines:
-        if not below <= end <= above:
+        if max(low - end, end - high) > high - low:
             said = f"{int((values == end).sum())} cells are {end:g}, far from all others"
-            yield f"column {column}: {said} ({others.min():g} to {others.max():g}): empty them where they mean missing"
+            yield f"column {column}: {said} ({low:g} to {high:g}): empty them where they mean missing"
