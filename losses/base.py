@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from clx.losses.extras import EXTRAS, OF_SECOND
 from clx.losses.judge import Judge
 from clx.losses.primitives.autograd import at_least_float32
-from clx.losses.primitives.masks import stack_present as stack_present
 from clx.losses.primitives.tiles import multiplying
 
 Embeddings = dict[str, Tensor]

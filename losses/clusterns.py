@@ -81,7 +81,7 @@ class ClusterNS(Pairwise):
     Rows of one cluster, which may be false negatives, are held between `near` and `far` below the positive. The
     centroids are of the rows of the first name, saved with the run, and move in training before they are used. They
     begin once the mean cosine of all pairs is `start` or less, in a batch of `clusters` rows at least: until then the
-    loss is InfoNCE, and a step is counted as `clusters_waiting`.
+    loss is InfoNCE, and a step is counted as `clusters_waiting`. Of more than two names they move once for each pair.
 
     Example:
         >>> loss = ClusterNS(clusters=2)
@@ -152,7 +152,7 @@ class ClusterNS(Pairwise):
         if not hasattr(self, "centroids"):
             raise ValueError("clusterns has centroids: call setup(names, dim) once before training")
         width = x.shape[1]
-        learns = self.training and self.remembers and width == self.centroids.shape[1]  # of `dims` the widest alone
+        learns = self.training and self.remembers  # of `dims` the widest alone
         sound = x.isfinite().all()
         started, may_begin_now, is_sound = x.is_cpu and bool(self.started), False, False
         if started:

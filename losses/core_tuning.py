@@ -9,11 +9,11 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from clx.losses.base import Embeddings, Tempered, register, stack_present, zero_loss
+from clx.losses.base import Embeddings, Tempered, register, zero_loss
 from clx.losses.primitives.draws import beta, permutation
 from clx.losses.primitives.edits import off_diagonal
 from clx.losses.primitives.functional import unit
-from clx.losses.primitives.masks import chosen
+from clx.losses.primitives.masks import chosen, stack_present
 from clx.losses.primitives.streaming import gram
 from clx.losses.primitives.tiles import even_slices, tile_side
 

@@ -17,6 +17,7 @@ from clx.losses.primitives.functional import softplus, unit
 from clx.losses.primitives.masks import mean_where
 from clx.losses.primitives.streaming import gram
 from clx.losses.token_network import TokenNetwork, lengths_of, log_losses, tokens_in
+from clx.losses.unused import refuse_unused
 
 LOG_SCALES = (-6.0, 6.0)
 """Between which the log scale of a code is held."""
@@ -220,6 +221,10 @@ class CMIM(Decoding):
     contrast_temperature: Annotated[float, Gt(0)] = 0.1
     by_width: bool = False
     deviation: Annotated[float, Gt(0)] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_unused(self, "contrast: false", {"contrast_temperature": self.contrast})
 
     def setup(self, names: Sequence[str], dim: int, classes: Sequence[str] = (), rows: int = 0) -> None:
         super().setup(names, dim, classes, rows)

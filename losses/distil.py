@@ -13,10 +13,11 @@ from clx.losses.base import Embeddings, Tempered, average, register, zero_loss
 from clx.losses.primitives.blocks import similarities
 from clx.losses.primitives.functional import unit
 from clx.losses.primitives.masks import chosen
+from clx.losses.unused import refuse_unused
 
 BLOCK = 1 << 20
 """Similarities that are held at a time."""
-NEVER = -1e6
+ALMOST_NEVER = -1e6
 """A logit whose exponential is 0 and which times 0 is 0."""
 
 RowLoss = Callable[[Tensor, Tensor], Tensor]
@@ -45,10 +46,10 @@ def like_the_teacher(
         ours, teacher = ours / temperature, teacher / theirs
         if x is y:
             own = anchors[:, None] == numbers
-            ours, teacher = ours.masked_fill(own, NEVER), teacher.masked_fill(own, NEVER)
+            ours, teacher = ours.masked_fill(own, ALMOST_NEVER), teacher.masked_fill(own, ALMOST_NEVER)
         return -(teacher.softmax(1) * ours.log_softmax(1)).sum()
 
-    return by_blocks(rows, x, y, of_x, of_y, numbers) / len(x)
+    return over_rows(rows, x, y, of_x, of_y, numbers) / len(x)
 
 
 def like_margins(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor) -> Tensor:
@@ -60,11 +61,11 @@ def like_margins(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor) -> Tensor:
     """
     own, theirs = torch.linalg.vecdot(x, y), torch.linalg.vecdot(of_x, of_y)
     own, theirs = own[:, None], theirs[:, None]
-    total = by_blocks(lambda s, t, a, b: ((a - s) - (b - t)).square().sum(), x, y, of_x, of_y, own, theirs)
+    total = over_rows(lambda s, t, a, b: ((a - s) - (b - t)).square().sum(), x, y, of_x, of_y, own, theirs)
     return total / max(1, len(x) * (len(x) - 1))  # a row's margin to itself is 0
 
 
-def by_blocks(of: Callable[..., Tensor], x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, *more: Tensor) -> Tensor:
+def over_rows(of: Callable[..., Tensor], x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, *more: Tensor) -> Tensor:
     """The sum over blocks of rows of a function of their similarities; none of a block is kept for backward."""
     size = max(1, BLOCK // max(1, len(y)))
     if len(x) <= size:
@@ -113,10 +114,8 @@ class Distil(Tempered):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.form != "similarities" and (self.learn_temperature or self.teacher_temperature is not None):
-            raise ValueError(
-                f"form {self.form} has no temperature: leave learn_temperature and teacher_temperature out"
-            )
+        names = ("learn_temperature", "teacher_temperature")
+        refuse_unused(self, f"form: {self.form}", dict.fromkeys(names, self.form == "similarities"))
 
     def forward(self, z: Embeddings, *, keys: Embeddings, present: dict[str, Tensor] | None = None) -> Tensor:
         names = list(z)

@@ -65,6 +65,7 @@ def _uniformities(inputs: Sequence[Tensor], kernel: float) -> Tensor:
 
 def potentials(x: Tensor, kernel: float, edit: Edit | None = None) -> Tensor:
     """log sum_j exp(-kernel |x_i - x_j|^2) of each row of `[B, D]`, over the rows that the edit leaves: `[B]`."""
+    x = x - x.detach().mean(0)  # changes no distance, and of rows far from 0 the products would cancel
     # -|a - b|^2 as an inner product, (2a, -|a|^2, -1).(b, 1, |b|^2), so that it can be computed in tiles
     squares = x.square().sum(1, keepdim=True)
     ones = torch.ones_like(squares)
@@ -80,6 +81,7 @@ class _Uniformities(Function):
     @without_autocast
     def forward(ctx: Any, kernel: float, *inputs: Tensor) -> Tensor:
         x, size = torch.stack(inputs), len(inputs[0])
+        x -= x.mean(1, keepdim=True)  # changes no distance, and of rows far from 0 the products would cancel
         squares = torch.linalg.vecdot(x, x)
         s = torch.baddbmm(squares[:, :, None] + squares[:, None], x, x.mT, beta=-kernel, alpha=2 * kernel)
         s.diagonal(dim1=1, dim2=2).fill_(-math.inf)

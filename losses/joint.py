@@ -224,6 +224,8 @@ class InfoNCE(WeightedWithNegatives):
     ) -> Tensor:
         harder = Harder(self.hardness * progress, self.hardness_of) if self.rising else self.harder
         ids = ids_or_guide(self.exclude, len(next(iter(z.values()))), labels, sample_id, repeats, keys)
+        if self.hardness and self.hardness_of == "own" and not negatives:
+            raise ValueError("hardness_of: own is of a row's own negatives: name their inputs in negatives")
 
         def pair(x: Tensor, y: Tensor, ids: Ids | None, more: Negatives | None, rows: Tensor | slice) -> Tensor:
             own = None if weights is None else weights[rows]

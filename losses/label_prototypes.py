@@ -63,7 +63,8 @@ class LabelPrototypes(Loss):
 
     A term beside the one that teaches the head, `binary-cross-entropy` or `asymmetric` say, both with
     `prototypes_per_label: 5` and one input: the head then tells labels by cosines with prototypes. How often two labels
-    occur together is counted over the batches of the training so far. Rows without known labels are left out.
+    occur together is counted over the batches of the training so far, of rows that lack the input, too. Rows without
+    known labels are left out.
 
     Example:
         >>> import types

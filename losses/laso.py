@@ -9,10 +9,10 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clx.losses.base import Embeddings, Loss, register, stack_present, zero_loss
+from clx.losses.base import Embeddings, Loss, register, zero_loss
 from clx.losses.predictor import Norm
 from clx.losses.primitives.draws import permutation
-from clx.losses.primitives.masks import chosen
+from clx.losses.primitives.masks import chosen, stack_present
 
 Operate = Callable[[Tensor, Tensor], Tensor]
 
@@ -48,9 +48,9 @@ def outcomes(a: Tensor, b: Tensor, less: Operate, both: Operate, either: Operate
     ab, ba = both(a, b), both(b, a)
     without_ba, without_ab = less(a, ba), less(b, ab)
     difference, other = less(a, b), less(b, a)
-    union, noinu = either(a, b), either(b, a)
-    found = [either(without_ba, ab), either(without_ab, ba), difference, other, union, noinu, ab, ba]
-    found += [less(difference, b), less(other, a), both(ab, b), both(ba, a), either(union, b), either(noinu, a)]
+    union_ab, union_ba = either(a, b), either(b, a)
+    found = [either(without_ba, ab), either(without_ab, ba), difference, other, union_ab, union_ba, ab, ba]
+    found += [less(difference, b), less(other, a), both(ab, b), both(ba, a), either(union_ab, b), either(union_ba, a)]
     return torch.stack([*found, without_ba, without_ab, less(a, ab), less(b, ba)])
 
 

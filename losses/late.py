@@ -64,10 +64,11 @@ def late_scores(
 
 
 def _tile(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor, softness: float, pool: str) -> Tensor:
+    if not (whole := x.is_cpu and x.shape[1] and y.shape[1] and bool(x_mask.all()) and bool(y_mask.all())):
+        x, y = (torch.where(mask[..., None], rows, 0) for rows, mask in ((x, x_mask), (y, y_mask)))
     u, v = unit_steps(x), unit_steps(y)
     cosines = (u.flatten(0, 1) @ v.flatten(0, 1).T).view(*x.shape[:2], *y.shape[:2])  # [n, T, m, S]
-    # a look costs less than masks, where nothing is missing
-    if x.is_cpu and not softness and y.shape[1] and x.shape[1] and bool(x_mask.all()) and bool(y_mask.all()):
+    if whole and not softness:  # a look costs less than masks, where nothing is missing
         best = cosines.amax(3)
         return best.mean(1) if pool == "mean" else best.sum(1)
     none = ~y_mask.any(1)

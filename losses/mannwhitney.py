@@ -19,6 +19,8 @@ from clx.losses.primitives.functional import paired_similarity, softplus
 
 DEGREE = 8
 """Of polynomials in (s - p) / t on parts of width 1 / 2: softplus has its nearest pole at i pi, so to 1e-12 exact."""
+MOST_AT_ONCE = 128
+"""Rows of which each is compared with each positive as it is, in memory of the cube of them."""
 
 
 def mann_whitney(
@@ -47,7 +49,8 @@ def mann_whitney(
     positives, t = paired_similarity(x, y), nan_unless_finite(temperature)
     t = t if isinstance(t, Tensor) else x.new_full((), t)
     parts = math.ceil(4 / (lowest or float(temperature))) + 1
-    few = len(x) ** 2 < 4 * (DEGREE + 1) * parts
+    few = len(x) ** 2 < min(4 * (DEGREE + 1) * parts, MOST_AT_ONCE**2)
+    copies = len(x) if few else 1
     curve = positives if few else coefficients(positives, t, parts)
 
     def summed(leave_out: Callable[[Tensor, slice], Tensor]) -> Terms:
@@ -58,9 +61,9 @@ def mann_whitney(
 
         return terms
 
-    total, count = by_blocks(summed(same_pairs(ids)), x, y, curve, t)
+    total, count = by_blocks(summed(same_pairs(ids)), x, y, curve, t, copies=copies)
     if negatives is not None:
-        more, besides = by_blocks(summed(negatives.out), x, negatives.rows, curve, t)
+        more, besides = by_blocks(summed(negatives.out), x, negatives.rows, curve, t, copies=copies)
         total, count = total + more, count + besides
     return total, count
 

@@ -18,6 +18,7 @@ from clx.losses.primitives.masks import chosen
 from clx.losses.primitives.streaming import cross_rows
 from clx.losses.queue_variants import between, hardest_of, moved_apart, only, pseudo_labelled, synthetic
 from clx.losses.queues import NOBODY, Queue, lasting_ids
+from clx.losses.unused import refuse_unused
 
 
 class Mix(TypedDict):
@@ -134,6 +135,11 @@ class MoCo(Tempered):
                 raise ValueError(f"{field} = {most}, but the queue has {self.queue} rows")
         if self.pseudo_labels is not None and self.pseudo_labels >= self.queue:
             raise ValueError(f"pseudo_labels = {self.pseudo_labels}, but the queue has {self.queue} rows")
+        if self.mix is not None and not (self.mix.get("pairs") or self.mix.get("with_query")):
+            raise ValueError("mix makes no negatives: say how many by pairs, with_query, or both")
+        moved = self.extrapolate is not None or self.interpolate is not None
+        refuse_unused(self, "neither extrapolate nor interpolate", {"by_dimension": moved})
+        refuse_unused(self, "no pseudo_labels", {"pseudo_weight": self.pseudo_labels is not None})
         self.queues = nn.ModuleDict()
 
     def requires(self) -> frozenset[str]:

@@ -198,7 +198,7 @@ class MOIT(Remembering, Tempered):
     correct: Annotated[float, Ge(0), Le(1)] = 0.52  # share of the steps after which doubted labels give way
     form: Literal["corrected", "bootstrapped"] = "corrected"  # what the labels give way to: MOIT, MOIT+
     balance: Literal["median", "max", "min", "none"] = "median"
-    per_class: Annotated[int, Ge(0)] = 100  # rows of each class that are remembered as columns, for each view
+    per_class: Annotated[int, Ge(0)] = 100  # remembered as columns, for each view; larger batches go without
 
     ring: Tensor = field(init=False, repr=False)
     ring_labels: Tensor = field(init=False, repr=False)
@@ -216,9 +216,7 @@ class MOIT(Remembering, Tempered):
 
     def unseen(self, rows: int) -> Tensor:
         """Label, whether it is doubted, embedding: -1, 0 and zeros."""
-        fresh = torch.zeros(rows, 2 + getattr(self, "dim", 0))
-        fresh[:, 0] = -1
-        return fresh
+        return functional.pad(torch.full((rows, 1), -1.0), (0, 1 + getattr(self, "dim", 0)))
 
     def told(self) -> dict[str, Tensor]:
         """1 of a row whose label is doubted, else 0."""
@@ -251,9 +249,11 @@ class MOIT(Remembering, Tempered):
         clean_name = next((name for name in z if name not in shares), next(iter(z)))
         doubted = self.remembered(sample_id[items], labels[items], unit(z[clean_name][items]).detach())
         loss = interpolated(views, items, labels, self.tau)
-        places = len(self.ring) if hasattr(self, "ring") else 0
-        if self.training and self.remembers and 0 < len(views) * len(items) <= places:
+        places = len(self.ring) if hasattr(self, "ring") and self.training and self.remembers else 0
+        if len(views) * len(items) <= places:
             loss = loss + interpolated(views, items, labels, self.tau, self.recent(views, items, labels))
+        elif places:  # the batch would be all that the memory has
+            self.count("memory_skipped", 1)
         said = [View(head(z[name][items]), partner[items], s) for name, (partner, s) in shares.items()]
         if not self.training or progress < self.correct:
             return loss + classified(said, items, labels)

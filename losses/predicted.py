@@ -53,9 +53,9 @@ class SimSiam(Predicted):
     """Each view's prediction against another view's own embedding, without its gradient; no second model.
 
     The predictor is a part of the loss, `hidden` wide, by default a quarter of the embeddings, which in the paper have
-    2,048 columns: of 64, twice as many were better than a quarter (losses/README.md). Without negatives all
-    embeddings could become one: the predictor and the missing gradient prevent that, and small learning rates of it do
-    not. Give the towers `head: mlp`: batch norms before the embedding are a part of the method.
+    2,048 columns. Without negatives all embeddings could become one: the predictor and the missing gradient prevent
+    that, and small learning rates of it do not. Give the towers `head: mlp`: batch norms before the embedding are a
+    part of the method.
 
     Example:
         >>> _ = torch.manual_seed(0)

@@ -50,7 +50,7 @@ class _RankNC(Function):
     @staticmethod
     @without_autocast
     def forward(ctx: Any, temperature: Tensor | float, targets: Tensor, weights: Tensor | None, z: Tensor) -> Tensor:
-        n, scale = len(z), tile_scale(temperature)
+        n, scale, z = len(z), tile_scale(temperature), z - z.mean(0)
         dz, total, slope = torch.zeros_like(z), z.new_zeros((), dtype=sum_dtype(z)), z.new_zeros((), dtype=sum_dtype(z))
         squares = z.square().sum(1)
         block = max(1, (1 << 24 if z.is_cuda else 1 << 16) // n)
@@ -79,7 +79,10 @@ class _RankNC(Function):
 
 
 def _distances(z: Tensor, squares: Tensor, part: slice) -> Tensor:
-    """Euclidean distances `[b, N]` of the rows of `part` from all rows; `squares` are the squared lengths `[N]`."""
+    """Euclidean distances `[b, N]` of the rows of `part` from all rows; `squares` are the squared lengths `[N]`.
+
+    The rows should have a mean of 0, which changes no distance: far from there, products cancel.
+    """
     d = torch.addmm(squares[part, None] + squares, z[part], z.T, alpha=-2).clamp_(min=0).sqrt_()
     d.diagonal(part.start).zero_()
     return d

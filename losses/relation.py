@@ -8,13 +8,15 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from clx.losses.base import Embeddings, Exclude, register, stack_present, zero_loss
+from clx.losses.base import Embeddings, Exclude, register, zero_loss
 from clx.losses.pairwise import Pairwise, item_ids
 from clx.losses.primitives.alike import Alike, Kernel, Tree, by_class, by_numbers, by_sets, by_vectors, tree_of
 from clx.losses.primitives.blocks import by_blocks
 from clx.losses.primitives.forms import Form, decoupled, each_pair, soft_choice, top_k
 from clx.losses.primitives.functional import unit
+from clx.losses.primitives.masks import stack_present
 from clx.losses.primitives.tiles import is_small
+from clx.losses.unused import refuse_unused
 
 KERNELS: dict[str, tuple[str, ...]] = {
     "labels": ("equal", "cosine", "jaccard", "tree", "paths"),
@@ -99,9 +101,7 @@ class Relation(Pairwise):
             "target_temperature": self.by == "features",
             "bandwidth": self.by == "targets" and self.kernel != "cosine",
         }
-        for name, here in used.items():
-            if not here and getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise ValueError(f"{name} changes nothing with by: {self.by} and form: {self.form}: leave it out")
+        refuse_unused(self, f"by: {self.by} and form: {self.form}", used)
         self.tree: tuple[Tensor | None, Tree] | None = None
 
     def requires(self) -> frozenset[str]:

@@ -28,7 +28,7 @@ def following(x: Tensor, y: Tensor, kernel: float) -> Tensor:
     than two rows. It draws the coordinates of rows of near numbers together.
 
     Reference:
-        Louiset et al. 2024, arXiv 2402.11816, its supervised alignment; kernel is 1 / (2 tau) there.
+        Louiset et al. 2024, arXiv 2402.11928, its supervised alignment; kernel is 1 / (2 tau) there.
     """
     size = len(x)
     if size < 2:
@@ -65,7 +65,7 @@ def sepclr(
         Scalar; what needs target rows or background rows is 0 where there are none.
 
     Reference:
-        Louiset et al. 2024, arXiv 2402.11816.
+        Louiset et al. 2024, arXiv 2402.11928.
     """
     by_salient, by_nothing, by_joint = weights
     apart = [torch.where(target[:, None], s, 0) for s in salient]
@@ -97,7 +97,7 @@ class SepCLR(Loss):
     """
 
     family = "geometry"
-    paper = "Louiset et al. 2024, arXiv 2402.11816"
+    paper = "Louiset et al. 2024, arXiv 2402.11928"
     formula = (
         "A(c) + 2 U(c) + beta_salient (A(s) + 2 U(s)) + beta_background kernel |s_background|^2 "
         "+ joint mean_i log mean_j e^{-kernel (|c_i - c_j|^2 + |s_i - s_j|^2)} + attributes mean_{k, i < j} "

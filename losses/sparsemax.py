@@ -28,6 +28,7 @@ def sparsemax(z: Tensor) -> Tensor:
     Reference:
         Martins and Astudillo 2016, arXiv 1602.02068.
     """
+    z = z - z.detach().amax(1, keepdim=True) if z.shape[1] else z  # the shares are the same, of large numbers too
     tau, support = threshold_of(z)
     return torch.where(support, z - tau, 0)
 

@@ -147,7 +147,9 @@ class CrossEntropy(Loss):
             whole = partial(self.forward, z, predictions=predictions, weights=weights)
             known = labels[partner] >= 0  # of rows whose partner has no label nothing is learned
             own, other = torch.where(known, labels, -1), torch.where(labels >= 0, labels[partner], -1)
-            return share * whole(labels=own) + (1 - share) * whole(labels=other)
+            lesser = (1 - share) * whole(labels=other)
+            self.log.clear()  # rows without a label are counted once
+            return share * whole(labels=own) + lesser
         predictions, smoothing = at_least_float32(predictions), self.label_smoothing
         if labels.is_cpu and len(labels):  # on a GPU the cross-entropy itself stops at such a label
             lowest, highest = (int(each) for each in labels.aminmax())

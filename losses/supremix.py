@@ -39,7 +39,7 @@ def supremix(
     pairs: Callable[[int], Tensor] | None = None,
     self_positive: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """SupReMix from similarities self_positive: a mixture's similarity is the mixture of its parts' similarities.
+    """SupReMix from similarities alone: a mixture's similarity is the mixture of its parts' similarities.
 
     -1/|P(i)| sum_{p in P(i)} log( exp(z_i.x_p / t) / sum_{c in A(i)} W_ic exp(z_i.x_c / t) )
 

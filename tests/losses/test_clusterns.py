@@ -120,6 +120,14 @@ def test_centroids_wait_are_saved_and_stay_in_evaluation_and_after_a_spoiled_ste
     assert not torch.equal(loss.centroids, before)
 
 
+def test_centroids_begin_in_the_widest_of_dims() -> None:
+    loss, z = made(), rows()
+    loss({name: x[:, :2] for name, x in z.items()})
+    assert loss.started
+    assert (loss.centroids[:, 2:] == 0).all()
+    assert (loss.centroids[:, :2] != 0).any()
+
+
 def test_a_cluster_without_members_stays_and_an_empty_band_is_refused() -> None:
     mu = unit(torch.tensor([[1.0, 0], [0, 1], [-1, 0]]))
     moved = moved_centroids(mu, unit(torch.tensor([[1.0, 0.2], [0.1, 1]])), torch.tensor([0, 1]), 0.5)

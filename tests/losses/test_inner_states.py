@@ -134,6 +134,15 @@ def test_late_is_the_loops_and_tiles_change_nothing(
     assert expected.isfinite()
 
 
+def test_late_takes_nothing_from_steps_that_there_are_not() -> None:
+    x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    spoiled = x.masked_fill(~mask[..., None], torch.nan).requires_grad_()
+    value = late_scores(spoiled, mask, spoiled, mask)
+    torch.testing.assert_close(value, late_scores(x, mask, x, mask))
+    assert torch.autograd.grad(value.sum(), spoiled)[0].isfinite().all()
+
+
 def test_rows_without_steps_and_a_batch_of_one() -> None:
     x, none = torch.randn(2, 2, 3), torch.zeros(2, 2, dtype=torch.bool)
     there = torch.ones(2, 2, dtype=torch.bool)

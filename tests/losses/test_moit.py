@@ -81,6 +81,16 @@ def test_remembered_rows_are_columns_and_places_that_are_empty_none() -> None:
     assert columns.items.tolist() == [2, 0, 1, 2, -1, -1, 0, 1]
 
 
+def test_a_batch_larger_than_the_memory_goes_without_it_and_says_so() -> None:
+    loss = MOIT(per_class=1)
+    loss.setup(["image/0"], 4, ("a", "b"), 10)
+    known = {"labels": torch.tensor([0, 1, 0, 1, 0]), "sample_id": torch.arange(5), "head": lambda rows: rows[:, :2]}
+    loss({"image/0": torch.randn(5, 4)}, **known)
+    assert loss.log == {"memory_skipped": 1}
+    loss({"image/0": torch.randn(5, 4)}, **known | {"labels": torch.tensor([0, 1, 0, 1, -1])})
+    assert loss.log == {"dropped_labels": 1}
+
+
 def flipped(count: int = 200) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of four clusters, their labels of which three in ten are wrong, and which these are."""
     draw = torch.Generator().manual_seed(0)

@@ -604,6 +604,9 @@ def test_supervised_heads() -> None:
     loss = LOSSES["cross-entropy"]()
     assert loss(z, predictions=p, labels=torch.tensor([-1, 0])) == pytest.approx(math.log1p(math.exp(-5)))
     assert loss.log == {"dropped_labels": 1}
+    mixed = {"image": (torch.tensor([1, 0]), 0.7)}
+    assert loss(z, predictions=p, labels=torch.tensor([-1, 0]), mixed=mixed) == pytest.approx(0)
+    assert loss.log == {"dropped_labels": 2}, "the row without a label, and the one whose partner has none"
     with pytest.raises(ValueError, match="beyond"):
         loss(z, predictions=p, labels=torch.tensor([0, 2]))
     with pytest.raises(ValueError, match="differ in shape"):
@@ -620,6 +623,39 @@ def test_supervised_heads() -> None:
     expected = sum(float((s * s.log()).sum()) for s in shares[:2]) / -2 + 0.55 * math.log(0.55) + 0.45 * math.log(0.45)
     assert loss(z, predictions=shares.log() + 3, labels=torch.tensor([-1, -1, 1])) == pytest.approx(expected)
     assert loss(z, predictions=shares.log(), labels=torch.tensor([0, 1, 1])) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("moco", {"mix": {"top": 8}}, "say how many by pairs, with_query, or both"),
+        ("moco", {"by_dimension": True}, "by_dimension changes nothing with neither extrapolate nor interpolate"),
+        ("moco", {"pseudo_weight": 1.0}, "pseudo_weight changes nothing with no pseudo_labels"),
+        ("cmim", {"contrast": False, "contrast_temperature": 0.2}, "contrast_temperature changes nothing"),
+        ("distil", {"form": "margins", "learn_temperature": True}, "learn_temperature changes nothing with form: margins"),
+    ],
+)
+def test_settings_that_change_nothing_are_refused(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LOSSES[name](**settings)
+
+
+def test_hardness_of_own_negatives_wants_some() -> None:
+    loss = LOSSES["infonce"](hardness=9.0, hardness_of="own")
+    with pytest.raises(ValueError, match="name their inputs in negatives"):
+        loss({"a": torch.randn(3, 4), "b": torch.randn(3, 4)})
+
+
+@pytest.mark.parametrize("name", ["rank-n-contrast", "sparsemax"])
+def test_a_common_offset_loses_no_digit(name: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    if name == "sparsemax":
+        x = torch.tensor([[0.5, 0.0, -1.0]]) + 1e6
+        assert LOSSES[name]().chances(x).tolist() == [[0.75, 0.25, 0.0]]
+        return
+    x, y = 0.03 * torch.randn(8, 4, generator=g) + 30, torch.rand(8, 1, generator=g)
+    values = [LOSSES[name](temperature=0.1)({"x": rows}, targets=y.to(rows.dtype)) for rows in (x, x.double())]
+    assert values[0].item() == pytest.approx(values[1].item(), rel=1e-5)
 
 
 def test_a_rare_row_of_one_view_is_an_anchor_of_conr() -> None:
