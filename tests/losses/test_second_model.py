@@ -299,7 +299,7 @@ def test_distillation_needs_equal_widths_for_features_alone() -> None:
     assert call(made("distil"), d).isfinite()
     with pytest.raises(ValueError, match=r"of width 4, with the second model's of 8: set embed_dim to that"):
         call(made("distil", form="features"), d)
-    with pytest.raises(ValueError, match="has no temperature"):
+    with pytest.raises(ValueError, match="learn_temperature changes nothing with form: margins"):
         made("distil", form="margins", learn_temperature=True)
 
 
