@@ -131,8 +131,9 @@ def need_known_classes(learned: Collection[str], asked: Collection[str]) -> None
 def is_scored_pair(context: TaskContext, one: str, other: str) -> bool:
     """Whether the one target of a row is the score of its pair of these inputs, and not a number about one thing.
 
-    So it is for an objective on scores of pairs, and where both inputs are of one kind, unless an objective learns the
-    target from rows, as that of the price of a house in two photographs does.
+    So it is for an objective on scores of pairs, where it weighs the pairs (`data.weight`), and where both inputs are
+    of one kind, unless an objective learns the target from rows, as that of the price of a house in two photographs
+    does.
     """
     config, modalities = context.run.config, context.run.modalities
     scoring = [term for term in config.objective if scores_pairs(term)]
@@ -140,7 +141,8 @@ def is_scored_pair(context: TaskContext, one: str, other: str) -> bool:
         return True
     alike = modalities[one].kind == modalities[other].kind
     of_pairs = not learns_target_of_rows(context) and not learns_scores_of_candidates(context)
-    return alike and len(config.data.target) == 1 and of_pairs
+    weighs = config.data.target == [config.data.weight]
+    return (alike or weighs) and len(config.data.target) == 1 and of_pairs
 
 
 def learns_target_of_rows(context: TaskContext) -> bool:

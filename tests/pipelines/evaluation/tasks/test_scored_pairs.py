@@ -101,3 +101,20 @@ def test_a_number_about_a_row_is_no_score_of_its_inputs(tmp_path: Path) -> None:
     line = found["retrieval"]["title->body"]
     assert (line["graded_by"], line["queries"]) == ("target", 24)
     assert found["skipped"] == {"sts": "price is learned as a number about each row: cosent learns the score of a pair"}
+
+
+def test_a_weight_of_pairs_of_unlike_kinds_is_their_score(tmp_path: Path) -> None:
+    from clx.pipelines.system.progress import Silent
+
+    rows = [f"title {i % 8},{i},{i % 5}" for i in range(24)]
+    (tmp_path / "m.csv").write_text("\n".join(["title,size,relevance", *rows]) + "\n")
+    modalities = {"title": TEXT, "table": {"columns": ["size"]}}
+    data = {"train": str(tmp_path / "m.csv"), "target": "relevance", "weight": "relevance"}
+    train(Config.model_validate(small(data, modalities, "clip")), tmp_path / "run", Silent())
+    opened = load(tmp_path / "run")
+    opened.model.eval()
+    source = evaluated_rows(opened.config.data, 0, None, None, None)
+    assert (
+        evaluate(opened, source, ["retrieval"], Settings(resamples=0))["retrieval"]["title->table"]["graded_by"]
+        == "score"
+    )
