@@ -13,6 +13,7 @@ Task = Literal[
     "probe",
     "knn",
     "svm",
+    "recall",
     "fewshot",
     "regression",
     "forecast",

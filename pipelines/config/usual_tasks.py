@@ -95,7 +95,7 @@ def unfit(
     """Why no data could let this config have a task, as far as the config tells; None where they could."""
     kinds = [kind_of(name, modalities) for name in modalities if not modalities[name].get("pair")]
     if (
-        task in ("zeroshot", "classification", "forgetting", "multilabel", "probe", "knn", "svm", "fewshot")
+        task in ("zeroshot", "classification", "forgetting", "multilabel", "probe", "knn", "svm", "recall", "fewshot")
         and not label
     ):
         return "needs data.label, the column with the class"

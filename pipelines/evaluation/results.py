@@ -30,6 +30,7 @@ and under the name of each task (`TASKS`) one line per input:
                                             train_rows
     knn         same                        top1 mean_per_class confusion k weights features rows train_rows
     svm         same                        top1 mean_per_class confusion C path features rows train_rows
+    recall      same                        R@1 R@5 R@10 R-precision MAP@R queries candidates classes
     fewshot     same                        1-shot 5-shot (one figure per `settings.shots`) ways episodes features ...;
                                             with `align` 1-shot_aligned 1-shot_aligned_uneven
     multilabel  "image", "image->text"      mAP AUC P@1 P@3 P@5 labels rows unseen_labels; of the trained head, "image",

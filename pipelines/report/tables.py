@@ -21,7 +21,20 @@ OF_TASKS = {
     "features": ("probe", "knn", "svm", "fewshot", "regression", "forecast"),
 }
 """Options of an evaluation that are not of every task."""
-HIGH = {"top1", "top5", "mean_per_class", "macro_F1", "macro_AUC", "mAP", "AUC", "r2", "pearson", "spearman"}
+HIGH = {
+    "top1",
+    "top5",
+    "mean_per_class",
+    "macro_F1",
+    "macro_AUC",
+    "mAP",
+    "R-precision",
+    "MAP@R",
+    "AUC",
+    "r2",
+    "pearson",
+    "spearman",
+}
 LOW = {"median_rank", "log_loss", "ECE", "mae", "mse", "rmse", "gm"}
 
 

@@ -89,6 +89,7 @@ HEADLINES = {
     "probe": "top1",
     "svm": "top1",
     "knn": "top1",
+    "recall": "R@1",
 }
 
 

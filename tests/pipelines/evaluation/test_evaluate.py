@@ -33,9 +33,9 @@ def every(copy: Path) -> dict[str, Any]:
 
 
 def test_every_task_has_its_lines(every: dict[str, Any]) -> None:
-    assert {task: set(every[task]) for task in ("zeroshot", "probe", "knn", "svm", "fewshot")} == {
+    assert {task: set(every[task]) for task in ("zeroshot", "probe", "knn", "svm", "recall", "fewshot")} == {
         "zeroshot": {"image", "table", "image+table"},
-        **dict.fromkeys(("probe", "knn", "svm", "fewshot"), {"image", "table", "text", "image+table"}),
+        **dict.fromkeys(("probe", "knn", "svm", "recall", "fewshot"), {"image", "table", "text", "image+table"}),
     }
     names = ("image", "table", "text")
     pairs = {f"{a}->{b}" for a in names for b in names if a != b}
@@ -65,7 +65,7 @@ def test_every_task_has_its_lines(every: dict[str, Any]) -> None:
 def test_every_figure_is_explained(every: dict[str, Any]) -> None:
     tasks = every.keys() & set(TASKS)
     seen = {name for task in tasks for line in every[task].values() for name in line if not name.endswith("_ci")}
-    counts = {"rows", "train_rows", "queries", "candidates", "ways", "episodes"}
+    counts = {"rows", "train_rows", "queries", "candidates", "classes", "ways", "episodes"}
     about = {"confusion", "path", "features", "weights", "R@5", "R@10", "5-shot", "roc"}
     assert seen - counts - about <= MEANING.keys()
     assert {"mae", "rmse", "gm", "r2", "pearson", "spearman"} <= MEANING.keys()
@@ -133,7 +133,7 @@ def test_an_open_clip_model_on_a_class_folder(tmp_path: Path) -> None:
         "clx-eval", ["all"], settings, pretrained=str(tmp_path / "w.pt"), data=str(photos), say=said.append
     )
     assert (found["model"], found["step"], found["split"]) == ("clx-eval", None, "all")
-    allowed = {"zeroshot", "probe", "knn", "svm", "fewshot", "geometry"}  # there are images and classes only
+    allowed = {"zeroshot", "probe", "knn", "svm", "recall", "fewshot", "geometry"}  # there are images and classes only
     assert set(found["skipped"]) == set(TASKS) - allowed - {*FILES}, "all are those that need no file"
     paths = [(name, photos / name / f"{k}.png") for name in ("blue", "green", "red") for k in range(12)]
     with torch.no_grad(), quiet():
@@ -181,3 +181,16 @@ def test_an_open_clip_model_on_a_manifest_of_other_columns(tmp_path: Path) -> No
         evaluate_run("clx-eval2", ["zeroshot"], QUICK, columns={"sound": "photo"}, **given)
     with pytest.raises(BadInput, match="--data"):
         evaluate_run("clx-eval2", ["zeroshot"], QUICK, pretrained=given["pretrained"], say=str)
+
+
+def test_recall_is_that_of_cosines(copy: Path) -> None:
+    run = load(copy)
+    source = evaluated_rows(run.config.data, 0, None, None, None)
+    embedded = embed_manifest(run, source.rows)
+    line = evaluate(run, source, ["recall"], QUICK)["recall"]["image"]
+    z, labels = normalize(embedded.z["image"], dim=1), embedded.labels
+    scores = (z @ z.T).fill_diagonal_(-2)
+    hits = labels[scores.argmax(1)] == labels
+    assert (line["queries"], line["candidates"], line["classes"]) == (100, 100, 10)
+    assert line["R@1"] == pytest.approx(hits.double().mean().item())
+    assert line["R@1_ci"][0] < line["R@1"] < line["R@1_ci"][1]
