@@ -14,6 +14,7 @@ from clx.pipelines.data.column_kinds import MEDIA
 from clx.pipelines.data.distinct import plain_numbers
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.mapped import release
+from clx.pipelines.data.stretches import pieces
 from clx.pipelines.data.written_columns import holds_text
 
 if TYPE_CHECKING:
@@ -53,14 +54,17 @@ def _missing(cells: "pa.Array", kind: str) -> NDArray[np.bool_]:
 
 def words_for_missing(column: str, manifests: Iterable[Manifest], what: str) -> Iterator[str]:
     """A line on words such as `none` that stand for no `what` (a class, a category), with how many cells have them."""
+    import pyarrow as pa
+
     words = Counter[str]()
     for manifest in manifests:
         if not holds_text(manifest, column):  # lists of labels say which they have
             continue
-        cells = manifest.table.column(column).take(manifest.rows[missing_in(manifest, column, "category")])
-        for cell in cells.value_counts().to_pylist():
-            if word := (cell["values"] or "").strip():
-                words[word] += cell["counts"]
+        for _, cells in pieces(manifest, column):
+            none = _missing(cells, "category")
+            for cell in cells.filter(pa.array(none)).value_counts().to_pylist() if none.any() else ():
+                if word := (cell["values"] or "").strip():
+                    words[word] += cell["counts"]
     if words:
         said = ", ".join(f"{count} cells {word!r}" for word, count in words.most_common(SHOWN))
         yield f"column {column}: {said} count as missing: write another word where that is a {what}"
@@ -69,18 +73,28 @@ def words_for_missing(column: str, manifests: Iterable[Manifest], what: str) -> 
 def numbers_for_missing(column: str, manifest: Manifest) -> Iterator[str]:
     """A line on -999, 9999 and the like that lie further from all other numbers of a column than these lie apart:
     they are taken as they are."""
-    plain = plain_numbers(manifest.table.column(column))
-    if plain is None:
+    found = [np.inf, -np.inf]
+    for values in _numbers(manifest, column):
+        found = [min(found[0], values.min(initial=np.inf)), max(found[1], values.max(initial=-np.inf))]
+    nines = {end for end in found if NINES.fullmatch(str(float(end)))}
+    if not nines:
         return
-    values = plain[manifest.rows]
-    values = values[np.isfinite(values)]
-    ends = [values.min(), values.max()] if len(values) else []
-    nines = [end for end in ends if NINES.fullmatch(str(float(end)))]
-    others = values[~np.isin(values, nines)]
-    if not nines or not len(others):
-        return
-    low, high = others.min(), others.max()
-    for end in nines:
-        if max(low - end, end - high) > high - low:
-            said = f"{int((values == end).sum())} cells are {end:g}, far from all others"
+    low, high, counts = np.inf, -np.inf, Counter[float]()
+    for values in _numbers(manifest, column):
+        others = values[~np.isin(values, list(nines))]
+        low, high = min(low, others.min(initial=np.inf)), max(high, others.max(initial=-np.inf))
+        counts += Counter({end: int((values == end).sum()) for end in nines})
+    for end in sorted(nines):
+        if low <= high and max(low - end, end - high) > high - low:
+            said = f"{counts[end]} cells are {end:g}, far from all others"
             yield f"column {column}: {said} ({low:g} to {high:g}): empty them where they mean missing"
+
+
+def _numbers(manifest: Manifest, column: str) -> Iterator[NDArray[np.float64]]:
+    """The finite numbers of a column, a piece of it at a time; none of a piece that has to be looked at otherwise."""
+    import pyarrow as pa
+
+    for _, cells in pieces(manifest, column):
+        values = plain_numbers(pa.chunked_array([cells]))
+        if values is not None:
+            yield values[np.isfinite(values)]
