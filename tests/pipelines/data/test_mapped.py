@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,9 @@ def test_a_large_table_is_the_same_mapped_and_read(
     path = write(tmp_path, form)
     before = pa.total_allocated_bytes()
     ours = load_manifest(str(path))
+    most, until = ours.table.nbytes / 4, time.monotonic() + 10
+    while pa.total_allocated_bytes() - before >= most and time.monotonic() < until:
+        time.sleep(0.02)  # threads of the reader let go of their blocks a little later
     held = pa.total_allocated_bytes() - before
     assert len(list(cache.glob("*.arrow"))) == 1
     monkeypatch.setattr(mapped, "LARGE", 1 << 40)
@@ -62,7 +66,7 @@ def test_a_large_table_is_the_same_mapped_and_read(
     assert ours.columns == theirs.columns
     assert [ours.row(i) for i in range(ROWS)] == [theirs.row(i) for i in range(ROWS)]
     assert (missing_in(ours, "text") == missing_in(theirs, "text")).all()
-    assert held < ours.table.nbytes / 4
+    assert held < most
 
 
 def test_lines_of_json_have_the_columns_and_types_of_all_blocks(
