@@ -74,6 +74,8 @@ class Text(VariedText):
         """Raise `ValueError` for a learned prompt whose parts do not fit each other."""
         if (learned := self.learned) is None:
             return
+        if "tokens" not in learned:
+            raise ValueError("prompt.tokens is required: how many vectors are learned")
         count = learned.get("count", 1)
         if len(learned.get("start", [])) not in (0, count):
             raise ValueError(

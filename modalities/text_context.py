@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Annotated, Any, NamedTuple, Required
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, MinLen
@@ -19,8 +19,11 @@ class LearnedPrompt(TypedDict, total=False):
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
-    tokens: Required[Annotated[int, Ge(1)]]
-    """How many: each is as wide as an embedded token, and takes the place of one."""
+    tokens: Annotated[int, Ge(1)]
+    """How many: each is as wide as an embedded token, and takes the place of one. Needed, but with `like`."""
+    like: Annotated[str, MinLen(1)]
+    """Another column of the same tower, whose vectors these are: both learn them. Nothing else is said then; without it
+    a column that says `tokens` has vectors of its own, and one without a `prompt` none, whatever its tower's has."""
     start: Annotated[list[Annotated[str, MinLen(1)]], MinLen(1)]
     """Texts whose embedded tokens the prompts begin with, one for each of `count`; random vectors where one has fewer
     than `tokens`, and when not given."""
@@ -83,5 +86,5 @@ def _with_context(embedding: nn.Module, given: Any, h: Tensor) -> Tensor:
     context = PLACED.get()
     if context is None:
         return h
-    rows = context.rows.to(h.dtype).expand(len(h), -1, -1)
+    rows = context.rows.to(h.dtype).expand(h.shape[0], -1, -1)  # len would be a fixed number in an exported graph
     return torch.cat([h[:, : context.at], rows, h[:, context.at + rows.shape[1] :]], 1)

@@ -37,7 +37,8 @@ class VariedText(Modality):
     """Sentences around the text, with `{}` where it goes."""
     prompt: str | LearnedPrompt = ""
     """What stands before every text, in every template, and is never changed by a view: `"query: "`, or so many learned
-    vectors, `{tokens: 4}`. Of columns of one tower each has its own."""
+    vectors, `{tokens: 4}`. Of columns of one tower each has its own, and none where it says nothing; `{like: NAME}` are
+    the learned vectors of the column NAME, one prompt for both."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

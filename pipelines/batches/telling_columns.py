@@ -48,11 +48,35 @@ def telling_columns(config: Config, modalities: Mapping[str, Modality], manifest
     return found
 
 
+def learned_prompts(modalities: Mapping[str, Modality]) -> list[str]:
+    """Which learned prompt stands before the texts of which columns, and where none does though the tower's column has
+    one, a line each."""
+    each = {name: getattr(modality, "learned", None) for name, modality in modalities.items()}
+    prompts = {name: prompt for name, prompt in each.items() if prompt is not None}
+    owners = {name: prompt.get("like", name) for name, prompt in prompts.items()}
+    lines = []
+    for owner in dict.fromkeys(owners.values()):
+        columns = [name for name in owners if owners[name] == owner]
+        count, tokens = prompts[owner].get("count", 1), prompts[owner]["tokens"]
+        of = ", one prompt for all of them" if len(columns) > 1 else ""
+        several = f"{count} prompts of " if count > 1 else ""
+        lines.append(f"{several}{tokens} learned vectors before the texts of {', '.join(columns)}{of}")
+    for name, modality in modalities.items():
+        if modality.like in owners and name not in owners and not getattr(modality, "written", ""):
+            lines.append(
+                f"no prompt before the texts of {name}, though {modality.like} has one; "
+                f"modalities.{name}.prompt: {{like: {owners[modality.like]}}} shares it"
+            )
+    return lines
+
+
 def say_understood(
     config: Config, modalities: Mapping[str, Modality], splits: Mapping[str, Manifest], say: Callable[[str], None]
 ) -> None:
     """What the data were taken for, before time is spent on them, and a warning of columns that tell the answer."""
     for line in in_three_lines(understood(config, splits)):
+        say(line)
+    for line in learned_prompts(modalities):
         say(line)
     if (meetings := meetings_of(config, splits["train"])) is not None:
         say(meetings.line())

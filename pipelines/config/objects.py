@@ -10,11 +10,8 @@ from clx.modalities.registry import MODALITIES
 from clx.pipelines.config.heads import head_of, heads_of
 from clx.pipelines.config.options import construct, option_names, options_model, options_of
 from clx.pipelines.config.schema import Config, Term
+from clx.pipelines.config.shared_towers import alike, shared_prompt, tower_of, written_out
 from clx.pipelines.system.errors import BadInput, nearest
-
-OF_THE_COLUMN = ("kind", "like", "column", "several", "views", "augmentation", "crop", "drop", "prompt")
-"""Keys of a modality that says `like`, where its kind has them; all others are those of the tower that it shares."""
-"""What is taken where a term that trains the head says nothing: an input that tells nothing then does no harm."""
 
 
 def make_modalities(config: Config) -> dict[str, Modality]:
@@ -25,6 +22,8 @@ def make_modalities(config: Config) -> dict[str, Modality]:
         if not name.isidentifier():
             raise BadInput(f"{where}: a name must be letters, digits and underscores")
         whole = options if options.get("like") is None else alike(config, name, options)
+        if isinstance(prompt := options.get("prompt"), Mapping) and "like" in prompt:
+            whole = {**whole, "prompt": {**shared_prompt(config, name, prompt), "like": prompt["like"]}}
         kind = whole.get("kind", name)
         if kind not in MODALITIES:
             raise BadInput(f"{where}: unknown kind {kind!r}{nearest(str(kind), MODALITIES)}")
@@ -34,33 +33,6 @@ def make_modalities(config: Config) -> dict[str, Modality]:
         if isinstance(made[name].column, list) and (made[name].pair or kind == "table"):
             raise BadInput(f"{where}.column: one column; a table has `columns`, a pair of columns `pair`")
     return made
-
-
-def alike(config: Config, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a modality that shares another's tower: that one's, and what is its own. Raises `BadInput`."""
-    where, like = f"modalities.{name}", options["like"]
-    if not isinstance(like, str) or like not in config.modalities or like == name:
-        others = [other for other in config.modalities if other != name]
-        raise BadInput(f"{where}.like: no other modality {like!r}{nearest(str(like), others)}")
-    model = config.modalities[like]
-    kind = model.get("kind", like)
-    if model.get("like") is not None:
-        raise BadInput(f"{where}.like: {like} shares the tower of {model['like']} itself: write like: {model['like']}")
-    if kind == "table" or model.get("pair") is not None:
-        what = "a table, whose encoder knows its columns" if kind == "table" else "a pair of columns"
-        raise BadInput(f"{where}.like: {like} is {what}; a tower is shared by single columns")
-    if wrong := [key for key in options if key not in OF_THE_COLUMN]:
-        raise BadInput(
-            f"{where}.{wrong[0]}: it has the tower of {like}, so this is set there, modalities.{like}.{wrong[0]}; its "
-            "own are column, views, augmentation, of texts prompt and of images crop"
-        )
-    if options.get("kind", kind) != kind:
-        raise BadInput(f"{where}.kind: {options['kind']}, but it is like {like}, whose kind is {kind}")
-    return (
-        {"kind": kind}
-        | {key: value for key, value in model.items() if key not in ("column", "prompt", "crop")}
-        | dict(options)
-    )
 
 
 def make_losses(config: Config) -> list[Loss]:
@@ -168,6 +140,8 @@ def check_words(config: Config, term: Term, where: str) -> None:
             f"{where}.words: {term.words} has no learned prompt: set modalities.{term.words}.prompt, "
             "to {tokens: 4}, say"
         )
+    if "like" in prompt:
+        prompt = shared_prompt(config, term.words, prompt)
     inputs = config.inputs_of(term)
     if len(inputs) != 1:
         raise BadInput(f"{where}.words: labels are told of one input, and the term has {', '.join(inputs)}: set inputs")
@@ -235,12 +209,9 @@ def check_negatives(config: Config, term: Term, where: str) -> None:
     inputs = config.inputs_of(term)
     if len(inputs) < 2:
         raise BadInput(f"{where}.negatives: besides them it needs two inputs, and has {', '.join(inputs) or 'none'}")
-
-    def tower(name: str) -> str:
-        return str(config.modalities[name].get("like") or name)
-
     for name in term.negatives or []:
-        if tower(name) == tower(inputs[0]) and tower(name) not in map(tower, inputs[1:]):
+        own = tower_of(config, name)
+        if own == tower_of(config, inputs[0]) and own not in [tower_of(config, other) for other in inputs[1:]]:
             raise BadInput(
                 f"{where}.negatives: {name} is of the tower of {inputs[0]}, the anchor, and would stand beside "
                 f"{', '.join(inputs[1:])}: write inputs: [{', '.join([*inputs[1:], inputs[0]])}]"
@@ -270,12 +241,6 @@ def resolved(config: Config, modalities: Mapping[str, Modality], losses: list[Lo
             ],
         }
     )
-
-
-def written_out(modality: Modality) -> dict[str, Any]:
-    """Kind and options of a modality; of one that shares a tower those that are its own."""
-    whole = {"kind": modality.kind, **options_of(modality)}
-    return whole if modality.like is None else {key: whole[key] for key in OF_THE_COLUMN if key in whole}
 
 
 def schema() -> dict[str, Any]:

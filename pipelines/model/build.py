@@ -21,8 +21,9 @@ from clx.pipelines.batches.cells import cells
 from clx.pipelines.batches.columns import asked_of, check_columns, refuse_answers, spread, view_names
 from clx.pipelines.batches.telling_columns import supervised_inputs
 from clx.pipelines.config.heads import head_of, heads_of
-from clx.pipelines.config.objects import make_losses, make_modalities, resolved, written_out
+from clx.pipelines.config.objects import make_losses, make_modalities, resolved
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.shared_towers import written_out
 from clx.pipelines.data.classes import index_of
 from clx.pipelines.data.distinct import distinct
 from clx.pipelines.data.draw import with_groups

@@ -284,7 +284,7 @@ def warn_of_idle_parts(config: Config, model: Embedder, objective: Objective) ->
         towers = [model.tower(name) for name in inputs]
         heads = [model.head(objective.heads[loss].name)] if loss in objective.heads and model.heads else []
         texts = inputs if term.words is None else [*inputs, term.words]
-        heads += [model.prompts_of(name) for name in texts if name in model.prompts]
+        heads += [model.prompts_of(name) for name in texts if name in model.prompt_of]
         heads += [] if term.words is None else [model.tower(term.words)]
         if not any(p.requires_grad for part in [loss, *heads, *towers] for p in part.parameters()):
             warn(

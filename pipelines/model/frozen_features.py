@@ -43,7 +43,7 @@ def use_frozen_features(
         varied |= (rows.augment or rows.first) and modality.draws_one and holds_lists(rows.manifest, name, modality)
         tower = run.model.tower(name)
         once_only = tower.locked or (tower.steps_locked and not holds_lists(rows.manifest, name, modality))
-        if once_only and not varied and name not in run.model.prompts:
+        if once_only and not varied and name not in run.model.prompt_of:
             rows.features[name] = features(run, name, rows.manifest, context)
 
 

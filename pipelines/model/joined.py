@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clx.modalities.base import Encoder, Input
 from clx.modalities.text_context import Context
-from clx.pipelines.config.objects import written_out
+from clx.pipelines.config.shared_towers import written_out
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.towers import Tower
 from clx.pipelines.system.errors import BadInput

@@ -123,11 +123,11 @@ def learned_prompts(
     load: bool,
     labels: Sequence[str] = (),
 ) -> dict[str, Prompts]:
-    """The prompts of all columns that learn some, whose towers are told of them. Raises `ValueError`."""
+    """The prompts of all columns that learn some of their own, whose towers are told of them. Raises `ValueError`."""
     found: dict[str, Prompts] = {}
     told = set()
     for name, modality in modalities.items():
-        if not isinstance(modality, Text) or modality.learned is None:
+        if not isinstance(modality, Text) or modality.learned is None or "like" in modality.learned:
             continue
         encoder = towers(name).encoder
         try:
@@ -138,6 +138,12 @@ def learned_prompts(
             take(encoder.embedding)  # type: ignore[arg-type]
             told.add(encoder)
     return found
+
+
+def owners_of(modalities: Mapping[str, Modality]) -> dict[str, str]:
+    """Of each column that is read with learned prompts the one whose they are: itself, or that of its `prompt.like`."""
+    texts = {name: modality.learned for name, modality in modalities.items() if isinstance(modality, Text)}
+    return {name: learned.get("like", name) for name, learned in texts.items() if learned is not None}
 
 
 def refuse_prompts(prompts: Mapping[str, nn.Module]) -> None:

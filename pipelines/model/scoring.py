@@ -111,7 +111,7 @@ def class_embeddings(
             samples += prompts
             owners += [number] * len(prompts)
 
-    learned = run.model.prompts_of(text) if text in run.model.prompts else None
+    learned = run.model.prompts_of(text) if text in run.model.prompt_of else None
     labels = [None if learned is None else learned.number_of(name) for name in phrasings]
 
     def by(k: int | None = None) -> Tensor:
@@ -147,7 +147,7 @@ def class_embeddings(
 def of_classes(run: Run, asked: Tensor, text: str) -> Tensor:
     """Queries `[B, D]` as rows whose dot product with those of `class_embeddings` by the modality `text` is the score:
     with learned prompts a part for each, `[B, P D]`."""
-    if text not in run.model.prompts:
+    if text not in run.model.prompt_of:
         return asked
     return run.model.prompts_of(text).asked(asked.to(run.device)).cpu()
 
@@ -209,7 +209,7 @@ def native_scale(run: Run, multi_label: bool = False) -> Scale:
     """The leading loss's own temperature and bias; for a loss that has none, and learned prompts, the temperature of
     these; else 0.07 (where CLIP starts)."""
     temperature, bias = run.objective.leading.scale()
-    text = next((name for name in run.modalities if name in run.model.prompts), None)
+    text = next((name for name in run.modalities if name in run.model.prompt_of), None)
     if temperature is None and text is not None:
         prompts = run.model.prompts_of(text)
         temperature = prompts.temperature.item()

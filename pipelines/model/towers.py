@@ -11,7 +11,7 @@ from clx.modalities.base import Input, Modality
 from clx.modalities.text_context import Context
 from clx.pipelines.config.heads import Head
 from clx.pipelines.model.fusion import Fused, by_modality, head, mean_of_present
-from clx.pipelines.model.prompts import KnownWords, Prompts, Words, learned_prompts
+from clx.pipelines.model.prompts import KnownWords, Prompts, Words, learned_prompts, owners_of
 from clx.pipelines.model.rows_present import scatter_present
 from clx.pipelines.model.tower import Tower as Tower
 from clx.pipelines.model.tower import Whole
@@ -64,7 +64,9 @@ class Embedder(nn.Module):
         self.prompts: Mapping[str, nn.Module] = nn.ModuleDict(
             learned_prompts(modalities, self.tower, embed_dim, load, classes)
         )  # type: ignore[assignment]
-        """Of columns of texts that learn some."""
+        """Of columns of texts that learn some of their own."""
+        self.prompt_of = owners_of(modalities)
+        """Of all columns that have learned prompts the one whose they are."""
         made: dict[str, nn.Module] = {
             each.name: head(each.fuse, each.inputs, embed_dim, outputs, each.prototypes)
             if each.words is None
@@ -87,11 +89,11 @@ class Embedder(nn.Module):
 
     def contexts(self, name: str) -> list[Context]:
         """The learned prompts of the texts of a modality, or of a view."""
-        return self.prompts_of(name).contexts() if modality_of(name) in self.prompts else []
+        return self.prompts_of(name).contexts() if modality_of(name) in self.prompt_of else []
 
     def prompts_of(self, name: str) -> Prompts:
-        """Those that are learned for a modality, or for a view."""
-        prompts = self.prompts[modality_of(name)]
+        """Those that are learned for a modality, or for a view, its own or shared."""
+        prompts = self.prompts[self.prompt_of[modality_of(name)]]
         assert isinstance(prompts, Prompts)
         return prompts
 

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -87,8 +87,9 @@ def export(
     for leftover in [*out.glob("*.onnx"), *out.glob("*.safetensors"), out / META]:
         leftover.unlink(missing_ok=True)
     way = way_of(form, run, folder, out, int8)
-    own = {*run.model.towers, *run.model.prompts}  # a column with a learned prompt is a graph of its own
-    for name in (name for name in run.scored() if name in own):
+    scored = run.scored()
+    graph = {name: graph_of(run, name, scored) for name in scored}
+    for name in (name for name in scored if graph[name] == name):
         modality = run.modalities[name]
         row: dict[str, Any] = {"modality": name, "encoder": modality.encoder}
         inputs = list(samples(run, manifest, name))
@@ -108,11 +109,19 @@ def export(
         yield row
         if not int8 and (row.get("difference") or 0.0) > TOLERANCE:
             raise Refused(f"{out / row['file']} gives outputs that differ from the run's by {row['difference']:.2g}")
-        for other in (n for n, m in run.scored().items() if m.like == name and n not in own):  # the same file
+        for other in (other for other in scored if graph[other] == name != other):  # the same file
             description["modalities"][other] = description["modalities"].get(name, {}) | {"modality": other}
             yield row | {"modality": other}
     write_text(out / "clx.json", json.dumps(description, indent=1, ensure_ascii=False))
     write_text(out / CARD, card(folder))
+
+
+def graph_of(run: Run, name: str, scored: Collection[str]) -> str:
+    """The column whose file one has: of the same tower, and of the same learned prompt or none. Its own where no other
+    is so."""
+    prompts = run.model.prompt_of
+    others = [other for other in (run.modalities[name].like, prompts.get(name)) if other in scored]
+    return next((other for other in others if other is not None and prompts.get(other) == prompts.get(name)), name)
 
 
 def way_of(form: Format, run: Run, folder: Path, out: Path, int8: bool) -> Way:

@@ -35,7 +35,7 @@ def to_sentence_transformers(run: Run, name: str, out: Path) -> Call:
             "--format sentence-transformers needs it, 6 or newer: pip install 'sentence-transformers>=6'"
         ) from None
     tower: Any = run.model.tower(name)
-    if name in run.model.prompts:
+    if name in run.model.prompt_of:
         raise Unfit("its prompt is learned, and sentence-transformers knows prompts of words alone")
     if modality.step_encoder is not None:
         raise Unfit("it has a step_encoder, and sentence-transformers pools tokens as they are")
@@ -83,7 +83,7 @@ def to_open_clip(run: Run, names: list[str], out: Path) -> dict[str, Call]:
     import open_clip
     from safetensors.torch import save_file
 
-    if kinds["text"] in run.model.prompts:
+    if kinds["text"] in run.model.prompt_of:
         raise Unfit("its prompt is learned, and open_clip knows prompts of words alone")
     image, text = (run.modalities[kinds[kind]] for kind in ("image", "text"))
     if wrong := {modality.head for modality in (image, text)} - {"none", "linear"}:

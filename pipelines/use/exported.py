@@ -18,7 +18,7 @@ class Exported(nn.Module):
     def __init__(self, run: Run, name: str) -> None:
         super().__init__()
         self.tower = run.model.tower(name)
-        self.prompts = run.model.prompts_of(name) if name in run.model.prompts else None
+        self.prompts = run.model.prompts_of(name) if name in run.model.prompt_of else None
         sharing = {other for other in run.modalities if run.model.tower(other) is self.tower}
         asked = [each for each in [name, *sorted(sharing)] if each in run.model.predict_from]
         self.predictor = run.model.alone(asked[0]) if asked else None
@@ -41,7 +41,7 @@ class Exported(nn.Module):
 
 def refuse_own_prompts(run: Run, form: str) -> None:
     """Raise `BadInput` for a format that reads every text alike, of a run whose labels have prompts of their own."""
-    for name in run.model.prompts:
+    for name in run.model.prompt_of:
         if run.model.prompts_of(name).labels is not None and form != "safetensors":
             raise BadInput(
                 f"modalities.{name}.prompt.per_label reads each label otherwise, which {form} cannot: use --format "
