@@ -128,15 +128,9 @@ class PairwiseWithNegatives(WithNegatives, Pairwise):
 
 @dataclass(eq=False, kw_only=True)
 class WeightedWithNegatives(PairwiseWithNegatives):
-    """`PairwiseWithNegatives` of softmax losses, that have a term a row, which its weight multiplies.
-
-    `hard_negative_logit` is added to the logits of the row's own negatives: they count as e to it (SimCSE's
-    `hard_negative_weight`).
-    """
+    """`PairwiseWithNegatives` of losses that have terms a row, which its weight multiplies."""
 
     ours = WEIGHED
-
-    hard_negative_logit: Annotated[float, Ge(-100), Le(100)] = 0.0
 
     def forward(
         self,
@@ -156,7 +150,12 @@ class WeightedWithNegatives(PairwiseWithNegatives):
         def pair(x: Tensor, y: Tensor, ids: Ids | None, more: Negatives | None, rows: Tensor | slice) -> Tensor:
             return self.pair(x, y, ids, more, None if weights is None else weights[rows])
 
-        return self.among(z, present, ids, negatives, contents, pair, self.hard_negative_logit)
+        return self.among(z, present, ids, negatives, contents, pair, self.own_logit)
+
+    @property
+    def own_logit(self) -> float:
+        """What is added to the logits of a row's own negatives."""
+        return 0.0
 
     def pair(
         self,
@@ -168,6 +167,21 @@ class WeightedWithNegatives(PairwiseWithNegatives):
     ) -> Tensor:
         """As `PairwiseWithNegatives.pair`, each row's terms times its weight `[B]`."""
         raise NotImplementedError
+
+
+@dataclass(eq=False, kw_only=True)
+class SoftmaxWithNegatives(WeightedWithNegatives):
+    """`WeightedWithNegatives` of softmax losses, that have a term a row.
+
+    `hard_negative_logit` is added to the logits of the row's own negatives: they count as e to it (SimCSE's
+    `hard_negative_weight`).
+    """
+
+    hard_negative_logit: Annotated[float, Ge(-100), Le(100)] = 0.0
+
+    @property
+    def own_logit(self) -> float:
+        return self.hard_negative_logit
 
 
 def add_negatives(margins: Tensor, x: Tensor, y: Tensor, temperature: Tensor | float, more: Negatives) -> Tensor:

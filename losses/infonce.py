@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from clx.losses.base import register
-from clx.losses.further_negatives import Negatives, WeightedWithNegatives, add_negatives
+from clx.losses.further_negatives import Negatives, SoftmaxWithNegatives, add_negatives
 from clx.losses.pairwise import Ids, WeightedPairwise
 from clx.losses.primitives.edits import DifferentIds, Edit, off_diagonal, off_items
 from clx.losses.primitives.functional import paired_similarity, softplus, weighted_mean
@@ -175,7 +175,7 @@ def nt_xent(
 
 @register("clip")
 @dataclass(eq=False, kw_only=True)
-class CLIP(WeightedWithNegatives):
+class CLIP(SoftmaxWithNegatives):
     """InfoNCE in both directions, over all pairs of names.
 
     Example:

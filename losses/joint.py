@@ -10,7 +10,7 @@ from annotated_types import Ge, Le, Lt, MinLen
 from torch import Tensor
 
 from clx.losses.base import Embeddings, register
-from clx.losses.further_negatives import Negatives, WeightedWithNegatives
+from clx.losses.further_negatives import Negatives, SoftmaxWithNegatives
 from clx.losses.infonce import infonce, other_rows
 from clx.losses.pairwise import Ids, ids_or_guide
 from clx.losses.primitives.draws import normal
@@ -153,7 +153,7 @@ def climbing_noise(
 
 @register("infonce")
 @dataclass(eq=False, kw_only=True)
-class InfoNCE(WeightedWithNegatives):
+class InfoNCE(SoftmaxWithNegatives):
     """InfoNCE from the first of two names to the second, over all pairs in order.
 
     With more `directions` all their similarities stand in one denominator (GTE, arXiv 2308.03281); separate ones are
@@ -234,4 +234,4 @@ class InfoNCE(WeightedWithNegatives):
             noise = climbing_noise(x, y, self.tau, self.noise, self.climb, generator) if self.noise else None
             return weighted_mean(joint(x, y, self.tau, ids, more, self.directions, harder, noise), own)
 
-        return self.among(z, present, ids, negatives, contents, pair, self.hard_negative_logit)
+        return self.among(z, present, ids, negatives, contents, pair, self.own_logit)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from clx.losses.base import register
+from clx.losses.further_negatives import Negatives, WeightedWithNegatives
 from clx.losses.infonce import other_rows
-from clx.losses.pairwise import WEIGHED, Ids, WeightedPairwise
+from clx.losses.pairwise import WEIGHED, Ids
 from clx.losses.primitives.autograd import (
     at_least_float32,
     first_order_only,
@@ -35,32 +36,58 @@ def siglip(
     bias: Tensor | float,
     ids: Ids | None = None,
     weights: Tensor | None = None,
+    negatives: Negatives | None = None,
 ) -> Tensor:
-    """Sigmoid loss over all pairs, divided by the number of rows.
+    """Sigmoid loss over all pairs, and over those of the rows of `x` with further negatives n, divided by the rows.
 
-    1/B sum_ij softplus(-s_ij (x_i.y_j / t + b)), s_ij = 1 if i = j, else -1
+    1/B [ sum_ij softplus(-s_ij (x_i.y_j / t + b)) + sum_ik softplus(x_i.n_k / t + b) ], s_ij = 1 if i = j, else -1
 
     Args:
         x, y: `[B, D]`, unit rows; row i of both is one item.
         temperature: positive.
         bias: added to every logit.
         ids: `[B]`; pairs of different rows with equal id are left out.
-        weights: `[B]`; a pair counts by the mean of its two rows'.
+        weights: `[B]`; a pair counts by the mean of its two rows', one with a further negative by the row of `x`.
+        negatives: rows that are no partner of any row of `x`.
 
     Returns:
-        Scalar in nats; a batch of one leaves its positive term.
+        Scalar in nats; a batch of one leaves its positive term, and those of further negatives.
 
     Reference:
         Zhai et al. 2023, arXiv 2303.15343.
     """
     x, y = at_least_float32(x), at_least_float32(y)
     half = None if weights is None else weights.to(x.dtype) / 2
+    found = _among_rows(x, y, temperature, bias, ids, half)
+    if negatives is None:
+        return found / len(x)
+    of = None if half is None else (2 * half, half.new_zeros(len(negatives.rows)))
+    return (found + _of_negatives(temperature, bias, negatives.edit, of, x, negatives.rows)) / len(x)
+
+
+def _among_rows(
+    x: Tensor, y: Tensor, temperature: Tensor | float, bias: Tensor | float, ids: Ids | None, half: Tensor | None
+) -> Tensor:
+    """The sum over the pairs of the rows of `x` and `y`."""
     if is_small(x, max(len(x), len(y))):
         value: Tensor = _Dense.apply(temperature, bias, ids, half, x, y)  # type: ignore[no-untyped-call]
-        return value / len(x)
-    negative: Tensor = _Negatives.apply(temperature, bias, other_rows(ids), half, x, y)  # type: ignore[no-untyped-call]
+        return value
+    negative = _of_negatives(temperature, bias, other_rows(ids), None if half is None else (half, half), x, y)
     own = softplus(-paired_similarity(x, y, temperature) - bias)
-    return ((own if half is None else own * 2 * half).sum() + negative) / len(x)
+    return (own if half is None else own * 2 * half).sum() + negative
+
+
+def _of_negatives(
+    temperature: Tensor | float,
+    bias: Tensor | float,
+    edit: Edit | None,
+    weights: tuple[Tensor, Tensor] | None,
+    x: Tensor,
+    n: Tensor,
+) -> Tensor:
+    """The sum over pairs that do not belong together; `weights` of rows and of columns are added up for each pair."""
+    value: Tensor = _Negatives.apply(temperature, bias, edit, weights, x, at_least_float32(n))  # type: ignore[no-untyped-call]
+    return value
 
 
 class _Dense(Function):
@@ -104,6 +131,10 @@ class _Dense(Function):
         return dt, g * w.sum() if needs[1] else None, None, None, dx, dy
 
 
+def _weighted(terms: Tensor, of_rows: Tensor, of_columns: Tensor) -> Tensor:
+    return (of_rows @ terms).sum() + (terms @ of_columns).sum()
+
+
 class _Negatives(Function):
     """Sum of softplus(x y^T / t + b) over the pairs that the edit keeps; the same pass computes the gradient."""
 
@@ -113,8 +144,8 @@ class _Negatives(Function):
         ctx: Any,
         temperature: Tensor | float,
         bias: Tensor | float,
-        edit: Edit,
-        half: Tensor | None,
+        edit: Edit | None,
+        weights: tuple[Tensor, Tensor] | None,
         x: Tensor,
         y: Tensor,
     ) -> Tensor:
@@ -130,16 +161,16 @@ class _Negatives(Function):
             w = shaped(i, j)
             if small:
                 terms = torch.log1p(s.exp_(), out=w)
-                total += terms.sum() if half is None else (half[i] @ terms).sum() + (terms @ half[j]).sum()
+                total += terms.sum() if weights is None else _weighted(terms, weights[0][i], weights[1][j])
                 torch.add(s, 1, out=w)
                 torch.div(s, w, out=w)
             else:
                 terms = softplus(s)
-                total += terms.sum() if half is None else (half[i] @ terms).sum() + (terms @ half[j]).sum()
+                total += terms.sum() if weights is None else _weighted(terms, weights[0][i], weights[1][j])
                 torch.sigmoid(s, out=w)
             if wanted:
-                if half is not None:
-                    w.mul_(half[i, None] + half[j])
+                if weights is not None:
+                    w.mul_(weights[0][i, None] + weights[1][j])
                 slope += w.sum()
                 grid.add_product(dx[i], w, grid.y[j])
                 grid.add_product(dy[j], w.T, grid.x[i])
@@ -160,8 +191,10 @@ class _Negatives(Function):
 
 @register("siglip")
 @dataclass(eq=False, kw_only=True)
-class SigLIP(WeightedPairwise):
+class SigLIP(WeightedWithNegatives):
     """Sigmoid loss over all pairs of names, with temperature and bias learned as in the paper.
+
+    Columns of negatives are further pairs that do not belong together, of the rows of the first of two names.
 
     Example:
         >>> image, text = torch.eye(4), torch.eye(4)
@@ -170,6 +203,9 @@ class SigLIP(WeightedPairwise):
         0.693
         >>> round(loss({"image": image, "text": text.roll(1, 0)}).item(), 3)
         10.693
+        >>> wrong = {"wrong": torch.tensor([[1.0, 0, 0, 0]])}  # a negative of all, also of the image that is like it
+        >>> round(loss({"image": image, "text": text}, negatives=wrong).item(), 3)
+        0.867
     """
 
     family = "sigmoid"
@@ -178,7 +214,7 @@ class SigLIP(WeightedPairwise):
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
     use = "aligning modalities in small or very large batches; each pair counts by itself"
     fits = ("pairs", "several modalities")
-    ours = WEIGHED + "; a pair by the mean of its two rows'"
+    ours = WEIGHED + "; a pair by the mean of its two rows', with a column of negatives by the anchor's; these columns"
 
     temperature: Annotated[float, Gt(0)] = 0.1
     learn_temperature: bool = True
@@ -197,5 +233,13 @@ class SigLIP(WeightedPairwise):
     def learned(self) -> dict[str, Tensor]:
         return super().learned() | ({"bias": self.logit_bias.detach().squeeze()} if self.learn_bias else {})
 
-    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, weights: Tensor | None = None) -> Tensor:
-        return siglip(x, y, self.tau, self.logit_bias.squeeze() if self.learn_bias else self.bias, ids, weights)
+    def pair(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ids: Ids | None,
+        negatives: Negatives | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        bias = self.logit_bias.squeeze() if self.learn_bias else self.bias
+        return siglip(x, y, self.tau, bias, ids, weights, negatives)

@@ -1676,9 +1676,9 @@ PAIRS = [
     ),
     Case(
         "negatives for a loss that takes none",
-        triplets("[negative_1]", "{name: siglip, inputs: [one, two], negatives: [wrong]}"),
+        triplets("[negative_1]", "{name: cosent, inputs: [one, two], negatives: [wrong]}"),
         "train c.yaml",
-        error="objective.negatives: siglip takes none; clip, energy-hinge, infonce, mann-whitney do",
+        error="objective.negatives: cosent takes none; clip, energy-hinge, infonce, mann-whitney, siglip do",
     ),
     Case(
         "several columns that are inputs",

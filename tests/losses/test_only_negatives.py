@@ -1,10 +1,11 @@
-"""Rows that are negatives and nothing else, in `infonce` and `clip`: loops, what is missing, repeats, tiles, NaN."""
+"""Rows that are negatives and nothing else, in `infonce`, `clip`, `siglip`: loops, what is missing, repeats, tiles."""
 
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from clx.losses.base import LOSSES
 from clx.losses.primitives import tiles
@@ -12,7 +13,8 @@ from clx.losses.primitives import tiles
 B, D = 6, 4
 NAMES = ("image", "text", "audio")
 WRONG = ("wrong/0", "wrong/1")
-LOSS = pytest.mark.parametrize("name", ["infonce", "clip"])
+LOSS = pytest.mark.parametrize("name", ["infonce", "clip", "siglip"])
+BIAS = torch.tensor(-10.0, dtype=torch.float64)
 
 
 @pytest.fixture(params=["small batch", "tiles"])
@@ -67,9 +69,14 @@ def loops(name: str, d: dict[str, Any], t: Tensor, ids: list[int] | None = None)
                         for j in range(size):
                             if present[w][j] and (contents is None or contents[w][j] != contents[y][i]):
                                 logits.append(unit[x][i] @ unit[w][j] / t)
-                    found.append(torch.stack(logits).logsumexp(0) - logits[0])
+                    found.append(binary(logits) if name == "siglip" else torch.stack(logits).logsumexp(0) - logits[0])
             terms.append(torch.stack(found).mean())
     return torch.stack(terms).mean()
+
+
+def binary(logits: list[Tensor]) -> Tensor:
+    """The terms of a row of siglip: its own pair, and all others."""
+    return (1 + (-logits[0] - BIAS).exp()).log() + sum((1 + (logit + BIAS).exp()).log() for logit in logits[1:])
 
 
 @LOSS
@@ -89,6 +96,25 @@ def test_equals_the_loops(name: str, with_contents: bool, exclude: str, cut: str
     wanted = torch.autograd.grad(expected, [*leaves, t])
     for a, b in zip(got, [*wanted[:-1], wanted[-1][None] * 0.3], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_weights_of_siglip(cut: str) -> None:
+    """A pair by the mean of its two rows', one with a further negative by its anchor's."""
+    d, w = batch(), torch.linspace(0.5, 2.0, B, dtype=torch.float64)
+    value = call(LOSSES["siglip"](temperature=0.3), d, weights=w)
+    unit, terms = {n: x / x.norm(dim=1, keepdim=True) for n, x in d["z"].items()}, []
+    for a, b in (("image", "text"), ("image", "audio"), ("text", "audio")):
+        rows = [i for i in range(B) if d["present"][a][i] and d["present"][b][i]]
+        total = torch.zeros((), dtype=torch.float64)
+        for i in rows:
+            for j in rows:
+                logit = unit[a][i] @ unit[b][j] / 0.3 + BIAS
+                total = total + (w[i] + w[j]) / 2 * softplus(-logit if i == j else logit)
+            for n, j in ((n, j) for n in WRONG for j in range(B)):
+                if d["present"][n][j] and d["contents"][n][j] != d["contents"][b][i]:
+                    total = total + w[i] * softplus(unit[a][i] @ unit[n][j] / 0.3 + BIAS)
+        terms.append(total / len(rows))
+    torch.testing.assert_close(value, torch.stack(terms).mean())
 
 
 @LOSS
@@ -113,8 +139,11 @@ def test_a_repeat_of_the_partner_is_no_negative_of_that_anchor_alone(name: str, 
     value = loss(z, negatives={"wrong": wrong}, contents=contents)
     plain, more = torch.tensor(1 + 1 / torch.e).log(), torch.tensor(1 + 2 / torch.e).log()
     ways = [more, plain] if name == "infonce" else [more, plain, plain, plain]
-    assert value.item() == pytest.approx(torch.stack(ways).mean().item())
-    assert loss(z, negatives={"wrong": wrong}).item() > value.item() + 0.05
+    expected = torch.stack(ways).mean()
+    if name == "siglip":  # two partners, and three pairs at right angles that do not belong together
+        expected = (2 * softplus(-1 - BIAS) + 3 * softplus(BIAS)) / 2
+    assert value.item() == pytest.approx(expected.item())
+    assert loss(z, negatives={"wrong": wrong}).item() > value.item() + 5e-5
 
 
 @LOSS
@@ -151,7 +180,9 @@ def test_one_anchor_has_something_to_learn(name: str, cut: str) -> None:
     loss = LOSSES[name](temperature=1.0)
     value = loss(z, negatives={"wrong": torch.tensor([[0.0, 1.0]])})
     share = 1 if name == "infonce" else 2  # the way back has one candidate
-    assert value.item() == pytest.approx(torch.tensor(1 + 1 / torch.e).log().item() / share)
+    expected = torch.tensor(1 + 1 / torch.e).log() / share
+    expected = softplus(-1 - BIAS) + softplus(BIAS) if name == "siglip" else expected
+    assert value.item() == pytest.approx(expected.item())
     assert loss(z) == 0
     assert loss.log == {"skipped_pairs": 1}
 

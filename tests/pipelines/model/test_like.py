@@ -218,8 +218,8 @@ CONFIGS: list[tuple[dict[str, Any], Any, str]] = [
     ({"b": {"like": "a"}}, {"name": "clip", "negatives": ["w"]}, "unknown modality 'w'"),
     (
         {"b": {"like": "a"}},
-        {"name": "siglip", "negatives": ["b"]},
-        "siglip takes none; clip, energy-hinge, infonce, mann-whitney do",
+        {"name": "cosent", "negatives": ["b"]},
+        "cosent takes none; clip, energy-hinge, infonce, mann-whitney, siglip do",
     ),
     ({"b": {"like": "a"}}, {"name": "clip", "negatives": ["b"]}, "needs two inputs, and has a"),
     (
