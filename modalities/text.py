@@ -85,6 +85,11 @@ class Text(VariedText):
             raise ValueError(f"prompt.router is {learned['router']}, of a prompt.count of {count}")
         if learned.get("router") == 1:
             raise ValueError("prompt.router 1: one prompt always weighs 1, so that nothing tells which one: 2 or more")
+        for key in ("written", "gate"):
+            if key in learned and "start" not in learned:
+                raise ValueError(f"prompt.{key} draws to words, and the prompt begins at none: set prompt.start")
+        if "gate" in learned and "router" not in learned:
+            raise ValueError("prompt.gate is of a router, and all prompts count alike: set prompt.router")
         if self.encoder == STATIC:
             raise ValueError(f"prompt is learned by encoders transformer, hf: and open_clip:, not by {self.encoder}")
         if self.pair is not None:

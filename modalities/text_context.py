@@ -38,6 +38,12 @@ class LearnedPrompt(TypedDict, total=False):
     negative: bool
     """For each prompt a second one that says that a label does not apply (DualCoOp, arXiv 2206.09541): an item scores
     by how much nearer it is to the first than to the second."""
+    written: Annotated[float, Gt(0)]
+    """Weight of a term beside each that learns them from `words`: each label read with a prompt is to be the nearest to
+    itself, of all labels, as the words of `start` read them (MoCoOp, 5). None when not given."""
+    gate: Annotated[float, Gt(0)]
+    """Weight of a term beside these on the `router`: it is to choose the prompts whose words of `start` read a row's
+    label as the nearest to the row (MoCoOp, 1). None when not given."""
     temperature: Annotated[float, Gt(0)]
     """What scores are divided by. That of the pretrained model, or of the run that the towers are taken over from, when
     not given, else 0.07."""

@@ -71,6 +71,7 @@ def make_losses(config: Config) -> list[Loss]:
                 f"modalities.{name}.column: several columns are for a modality that is only among the `negatives` of a "
                 "term; give each other column a modality of its own, with like: to share a tower"
             )
+        check_drawn(config, name)
     heads_of(config)
     widest = max(max(term.dims or [config.embed_dim]) for term in config.objective)
     if widest < config.embed_dim:
@@ -152,6 +153,21 @@ def check_words(config: Config, term: Term, where: str) -> None:
             f"{where}.words: {term.name} learns whether each label applies, which one prompt alone does not say: set "
             f"modalities.{term.words}.prompt.negative to true"
         )
+
+
+def check_drawn(config: Config, name: str) -> None:
+    """Raise `BadInput` for terms of a learned prompt that no term of the objective, or no label, gives rise to."""
+    prompt = config.modalities[name].get("prompt")
+    where = f"modalities.{name}.prompt"
+    if not isinstance(prompt, Mapping) or not (drawn := [key for key in ("written", "gate") if key in prompt]):
+        return
+    readers = {
+        n for n, m in config.modalities.items() if isinstance(p := m.get("prompt"), Mapping) and p.get("like") == name
+    }
+    if not any(term.words in {name, *readers} for term in config.objective):
+        raise BadInput(f"{where}.{drawn[0]}: no term reads labels with this prompt: set words: {name} in one")
+    if "gate" in prompt and config.data.several is not None:
+        raise BadInput(f"{where}.gate: it is by the one label of a row, and rows have sets of them: leave it out")
 
 
 def check_declared(term: Term, where: str) -> None:

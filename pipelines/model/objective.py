@@ -33,6 +33,13 @@ class HoldsOut(Protocol):
     def track(self, loss: Loss, name: str, rows: Tensor) -> None: ...
 
 
+@runtime_checkable
+class ReadsWords(Protocol):
+    """Values that know what learned prompts are to have besides what a loss asks of them."""
+
+    def beside_words(self, loss: Loss, z: Embeddings) -> Tensor | None: ...
+
+
 class Objective(nn.Module):
     """A weighted sum of losses, each given exactly what its signature asks for."""
 
@@ -82,6 +89,9 @@ class Objective(nn.Module):
                 value = at_widths(loss, term.dims, seen, extras(loss, seen, further))
             else:
                 value = loss(seen, **extras(loss, seen, further))
+            if term.words is not None and isinstance(extras, ReadsWords):
+                besides = extras.beside_words(loss, seen)
+                value = value if besides is None else value + besides
             total = total + (1.0 if term.weight is None else term.weight) * value
             counts |= {f"{term.name}.{key}": count for key, count in loss.log.items()}
         return total, counts

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from clx.losses.primitives.autograd import at_least_float32
+from clx.losses.written_prompts import gate_as_written, prompts_as_written
 from clx.modalities import openclip
 from clx.modalities.base import Encoder, Input, Modality
 from clx.modalities.numbers import class_name
@@ -60,6 +61,8 @@ class Prompts(nn.Module):
                 raise ValueError(
                     f"prompt.start {text!r} has {len(numbers)} tokens, more than prompt.tokens = {self.tokens}"
                 )
+        self.drawn: float | None = options.get("written")
+        self.gate: float | None = options.get("gate")
         self.given = options.get("temperature")
         self.register_buffer("temperature", torch.tensor(self.given or own_temperature(modality, load)))
         self.begin(embedding)
@@ -77,6 +80,10 @@ class Prompts(nn.Module):
         """Those of the prompts that say what applies, of texts that are no label."""
         return self._of(self.rows, None)
 
+    def as_written(self, embedding: Any) -> list[Context]:
+        """The words of `start` alone, as the layer that embeds tokens has them now, of each prompt."""
+        return [Context(embedding.weight[torch.tensor(each, device=self.rows.device)], self.at) for each in self.starts]
+
     def every(self, label: int | None = None) -> list[Context]:
         """Those of all prompts, the negative ones behind the others; of the label of this number, or of no label."""
         return self._of(self.rows, label) + ([] if self.negative is None else self._of(self.negative, label))
@@ -92,13 +99,17 @@ class Prompts(nn.Module):
 
     def weights(self, q: Tensor) -> Tensor:
         """What each prompt counts for rows `[B, D]`, `[B, count]`, 1 in all."""
-        if self.router is None or self.top is None:
+        found = self.gates(q)
+        if found is None or self.top is None:
             return q.new_full((len(q), self.count), 1 / self.count)
-        found: Tensor = self.router(normalize(q, dim=1))
         chosen = found.topk(self.top, dim=1).indices
         return found.masked_fill(
             torch.ones_like(found, dtype=torch.bool).scatter(1, chosen, False), -torch.inf
         ).softmax(1)
+
+    def gates(self, q: Tensor) -> Tensor | None:
+        """What the router gives each prompt for rows `[B, D]`, `[B, count]`."""
+        return None if self.router is None else self.router(normalize(q, dim=1))
 
     def asked(self, q: Tensor) -> Tensor:
         """Queries `[B, D]` as rows `[B, P D]` whose dot product with a label's unit rows by `every` prompt, side by
@@ -167,6 +178,10 @@ class Words(nn.Module):
             self.register_buffer(f"names_{key}", part, persistent=False)
         self.known: tuple[Any, Tensor] | None = None
         """In use, what the rows were computed from, and the rows."""
+        self.written: tuple[Any, Tensor] | None = None
+        """The rows by the words that prompts began with, and what they were computed from."""
+        self.now: Tensor | None = None
+        """In training the rows of the last call, where more than its scores is made of them."""
         self.silent = False
         """Whether another process gives the gradient of the rows: all that train together have the whole of it."""
 
@@ -194,7 +209,39 @@ class Words(nn.Module):
 
     def forward(self, z: Tensor, tower: Tower, prompts: Prompts) -> Tensor:
         """`[B, C]` of embeddings `[B, D]`."""
-        return KnownWords(prompts, self.rows(tower, prompts))(z)  # type: ignore[no-any-return]
+        rows = self.rows(tower, prompts)
+        self.now = rows if prompts.drawn or prompts.gate else None
+        return KnownWords(prompts, rows)(z)  # type: ignore[no-any-return]
+
+    def beside(self, z: Tensor, labels: Tensor, tower: Tower, prompts: Prompts) -> Tensor | None:
+        """What learned prompts are to have besides the scores of the last call, `[]`: the terms of `prompt.written` and
+        `prompt.gate`, by their weights. `labels` `[B]` are those of the rows `z` `[B, D]`, -1 where there is none."""
+        rows, self.now = self.now, None
+        if rows is None:
+            return None
+        each = rows.unflatten(1, (-1, z.shape[1]))[:, : prompts.count]
+        as_written = self.rows_as_written(tower, prompts)
+        found = rows.new_zeros(())
+        if prompts.drawn:
+            found = found + prompts.drawn * prompts_as_written(each, as_written)
+        known = labels >= 0
+        gates = prompts.gates(at_least_float32(z[known]))
+        if prompts.gate and gates is not None and prompts.top is not None and len(gates):
+            near = torch.einsum(
+                "bd,bkd->bk", normalize(at_least_float32(z[known].detach()), dim=1), as_written[labels[known]]
+            )
+            found = found + prompts.gate * gate_as_written(gates, near, prompts.top)
+        return found
+
+    @torch.no_grad()
+    def rows_as_written(self, tower: Tower, prompts: Prompts) -> Tensor:
+        """Unit rows of the labels by the words that each prompt began with, `[C, count, D]`, computed once for the same
+        weights of the tower."""
+        now = [(p.data_ptr(), p._version) for p in tower.parameters()]
+        if self.written is None or self.written[0] != now:
+            rows = _rows_by(tower, prompts.as_written(tower.encoder.embedding), self.names())
+            self.written = now, rows.unflatten(1, (prompts.count, -1))
+        return self.written[1]
 
 
 class KnownWords(nn.Module):

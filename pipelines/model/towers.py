@@ -190,6 +190,14 @@ class Embedder(nn.Module):
             found = head(self.pooled(z, present, self.heads[by]))
         return at_least_float32(found) * scale + shift
 
+    def beside(self, z: Embeddings, present: dict[str, Tensor], labels: Tensor, by: str) -> Tensor | None:
+        """What the head `by` is to learn besides, `[]`, of the same rows that it predicted last; None of most heads."""
+        head = self.head(by)
+        if not isinstance(head, Words):
+            return None
+        rows = self.pooled(z, present, self.heads[by])
+        return head.beside(rows, labels, self.tower(head.by), self.prompts_of(head.by))
+
     def linear_heads(self) -> list[tuple[frozenset[str], nn.Linear]]:
         """Each linear head with the modalities whose mean embedding it is given."""
         found: list[tuple[frozenset[str], nn.Module]] = []

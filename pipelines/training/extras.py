@@ -69,6 +69,11 @@ class Extras:
                 given["keys"] = VALUES["keys"](self, z | negatives)
         return given
 
+    def beside_words(self, loss: Loss, z: Embeddings) -> Tensor | None:
+        """The terms of the learned prompts by which a loss was told labels, where these have some."""
+        labels = self.batch.labels.where(self.known(z), -1)
+        return self.model.beside(z, self.batch.present, labels, self.objective.heads[loss].name)
+
     def known(self, z: Embeddings) -> Tensor:
         """Rows `[B]` with any of these inputs: of the others there is nothing to predict from."""
         known = torch.stack([self.batch.present[name] for name in z]).any(0)
