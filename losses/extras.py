@@ -2,7 +2,7 @@
 
 EXTRAS = {
     "labels": "`[B]` int64, the class of each row; -1 where a row has none",
-    "label_sets": "`[B, C]` float, 1 for each class that applies, else 0; NaN in rows of which none is known",
+    "label_sets": "`[B, C]` float, 1 for each class that applies, else 0; NaN where that is not known",
     "levels": "`[C, L]` int64, of each class the number of its name at each level of its path; -1 behind its end; None "
     "where labels have no levels",
     "features": "`{name: [B, F]}`, by modality what its encoder makes of the first view, before the head; without "

@@ -63,8 +63,8 @@ class LabelPrototypes(Loss):
 
     A term beside the one that teaches the head, `binary-cross-entropy` or `asymmetric` say, both with
     `prototypes_per_label: 5` and one input: the head then tells labels by cosines with prototypes. How often two labels
-    occur together is counted over the batches of the training so far, of rows that lack the input, too. Rows without
-    known labels are left out.
+    occur together is counted over the batches of the training so far, of rows that lack the input, too. Rows of which
+    some labels are not known are left out.
 
     Example:
         >>> import types
@@ -89,6 +89,7 @@ class LabelPrototypes(Loss):
     use = "beside binary-cross-entropy with prototypes_per_label: labels told by what a row is near to"
     fits = ("label sets",)
     trains_predictions = True
+    whole_sets = True  # of rows of which some labels are not known it is not counted how often labels come together
     ours = (
         "separation is from labels that do not apply: the published code's is from those of other labels that do, too; "
         "cosines below 0 draw, too; how often labels occur together is counted as training goes"

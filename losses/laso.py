@@ -12,7 +12,7 @@ from torch.nn import functional
 from clx.losses.base import Embeddings, Loss, register, zero_loss
 from clx.losses.predictor import Norm
 from clx.losses.primitives.draws import permutation
-from clx.losses.primitives.masks import chosen, stack_present
+from clx.losses.primitives.masks import all_known, chosen, stack_present
 
 Operate = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,6 +64,13 @@ EQUAL = ((0, 2), (1, 3), (6, 7), (8, 9), *((4, k) for k in (10, 16, 18)), *((5, 
 """Those of a, b and the 18 outcomes that should be the same."""
 
 
+def meant(a: Tensor, not_a: Tensor, b: Tensor, not_b: Tensor) -> Tensor:
+    """The sets `[20, B, C]` of `MEANT`, from those of two rows `[B, C]`; `not_a` and `not_b` are what is taken from the
+    other, a and b again where all of them is known."""
+    sets = [a, b, a * (1 - not_b), b * (1 - not_a), torch.maximum(a, b), a * b]
+    return torch.stack([sets[k] for k in MEANT])
+
+
 def laso(
     a: Tensor, b: Tensor, found: Tensor, of_a: Tensor, of_b: Tensor, classify: Callable[[Tensor], Tensor], laws: float
 ) -> Tensor:
@@ -74,16 +81,25 @@ def laso(
     Args:
         a, b: `[B, D]`, at least 0.
         found: `[18, B, D]`, their `outcomes`.
-        of_a, of_b: `[B, C]`, 1 for each label that applies, else 0.
+        of_a, of_b: `[B, C]`, 1 for each label that applies, else 0; NaN where that is not known. Of what an operation
+            should give, labels count that follow from those that are known.
         classify: `[N, D] -> [N, C]`.
 
     Reference:
         Alfassy et al. 2019, arXiv 1902.09811.
     """
     rows = torch.cat([torch.stack([a, b]), found])
-    sets = [of_a, of_b, of_a * (1 - of_b), of_b * (1 - of_a), torch.maximum(of_a, of_b), of_a * of_b]
-    logits, wanted = classify(rows.flatten(0, 1)).unflatten(0, rows.shape[:2]), torch.stack([sets[k] for k in MEANT])
-    errors = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((1, 2))
+    logits, known = classify(rows.flatten(0, 1)).unflatten(0, rows.shape[:2]), None
+    wanted = meant(of_a, of_a, of_b, of_b)
+    if not all_known(wanted):  # what is the same whether a label applies that is not known, or not
+        low, high = ([each.nan_to_num(nan=nan) for each in (of_a, of_b)] for nan in (0.0, 1.0))
+        wanted = meant(low[0], high[0], low[1], high[1])
+        known = wanted == meant(high[0], low[0], high[1], low[1])
+    errors = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    if known is None:
+        errors = errors.mean((1, 2))
+    else:
+        errors = torch.where(known, errors, 0).sum((1, 2)) / known.sum((1, 2)).clamp(min=1)
     if not laws:
         return errors[:7].sum() + errors[8]
     one, other = (torch.stack([rows[k] for k in side]) for side in zip(*EQUAL, strict=True))
@@ -97,7 +113,7 @@ class LaSO(Loss):
     """Three networks for difference, intersection and union of label sets, and a classifier, all trained with it.
 
     Rows are paired at random, each with one other. Embeddings count as features where they are above 0, as behind the
-    ReLU of the paper's encoder. Rows without known labels are left out.
+    ReLU of the paper's encoder. Labels that are not known are left out, and rows of which none is.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -150,7 +166,7 @@ class LaSO(Loss):
     ) -> Tensor:
         rows, items = stack_present(z, present)
         sets = label_sets[items]
-        (known,) = chosen([~sets.isnan().any(1)])
+        (known,) = chosen([~sets.isnan().all(1)])
         self.count("dropped_labels", len(rows) - len(known))
         if len(known) < 2:
             return zero_loss(z)

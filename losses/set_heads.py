@@ -18,7 +18,7 @@ from clx.losses.primitives.masks import all_known, mean_where
 
 @dataclass(eq=False, kw_only=True)
 class SetHead(Loss):
-    """A head of which labels apply; rows without known labels are left out."""
+    """A head of which labels apply; labels of a row that are not known are left out, and rows of which none is."""
 
     family = "supervised heads"
     fits = ("label sets",)
@@ -33,25 +33,29 @@ class SetHead(Loss):
         predictions = at_least_float32(predictions)
         if weights is None and self.all_tell(label_sets):
             return self.errors(predictions, label_sets.to(predictions.dtype)).mean()
-        unknown = self.unknown(label_sets)
-        self.count("dropped_labels", unknown.sum())
+        telling = self.telling(label_sets)
+        known = ~label_sets.isnan() & telling[:, None]
+        self.count("dropped_labels", (~telling).sum())
+        self.count("unknown_labels", (telling[:, None] & ~known).sum())
         label_sets = label_sets.to(predictions.dtype)
+        partial = None
         if not predictions.is_cpu or self.log:
-            predictions, label_sets = (x.masked_fill(unknown[:, None], 0) for x in (predictions, label_sets))
-        errors = self.errors(predictions, label_sets)
-        known = (~unknown)[:, None].expand_as(errors)
+            predictions, label_sets = (x.masked_fill(~known, 0) for x in (predictions, label_sets))
+            partial = known
+        errors = self.errors(predictions, label_sets, partial)
+        known = known if errors.shape == known.shape else telling[:, None]
         return mean_where(known, errors, None if weights is None else weights[:, None].expand_as(errors))
 
-    def unknown(self, label_sets: Tensor) -> Tensor:
-        """Rows `[B]` from which nothing can be learned."""
-        return label_sets.isnan().any(1)
+    def telling(self, label_sets: Tensor) -> Tensor:
+        """Rows `[B]` from which something can be learned."""
+        return ~label_sets.isnan().all(1)
 
     def all_tell(self, label_sets: Tensor) -> bool:
         """Whether there is no such row, by a look that costs little; False where it would."""
         return all_known(label_sets)
 
-    def errors(self, predictions: Tensor, label_sets: Tensor) -> Tensor:
-        """`[B, K]`, or `[B, 1]` of whole rows."""
+    def errors(self, predictions: Tensor, label_sets: Tensor, known: Tensor | None = None) -> Tensor:
+        """`[B, K]`, or `[B, 1]` of whole rows; `known` `[B, K]` bool, where some labels are not."""
         raise NotImplementedError
 
     def chances(self, predictions: Tensor) -> Tensor:
@@ -66,7 +70,7 @@ class SetHead(Loss):
 @register("binary-cross-entropy")
 @dataclass(eq=False, kw_only=True)
 class BinaryCrossEntropy(SetHead):
-    """Whether each class applies, for itself: for rows with several labels; rows without known labels are left out.
+    """Whether each class applies, for itself: for rows with several labels; those that are not known are left out.
 
     Example:
         >>> import torch
@@ -79,10 +83,10 @@ class BinaryCrossEntropy(SetHead):
 
     absolute = True
     paper = "textbook"
-    formula = "mean_ik log(1 + exp(p_ik)) - y_ik p_ik, y_ik = 1 if class k applies to row i, else 0"
+    formula = "mean_ik log(1 + exp(p_ik)) - y_ik p_ik, y_ik = 1 if class k applies to row i, else 0; over known y_ik"
     use = "rows have sets of labels and a head should tell each"
 
-    def errors(self, predictions: Tensor, label_sets: Tensor) -> Tensor:
+    def errors(self, predictions: Tensor, label_sets: Tensor, known: Tensor | None = None) -> Tensor:
         return functional.binary_cross_entropy_with_logits(predictions, label_sets, reduction="none")
 
     def chances(self, predictions: Tensor) -> Tensor:
@@ -92,19 +96,23 @@ class BinaryCrossEntropy(SetHead):
         return chances >= 0.5
 
 
-def mlcd(scores: Tensor, sets: Tensor) -> Tensor:
+def mlcd(scores: Tensor, sets: Tensor, known: Tensor | None = None) -> Tensor:
     """Of each row `[B]`, log(1 + sum over its labels of exp(-s)) + log(1 + sum over all others of exp(s)), of scores s
     `[B, K]` and `sets` `[B, K]` of 0 and 1. At least 0; it wants the labels of a row above 0 and all others below.
+    Labels that are not `known` `[B, K]` are neither.
 
     Reference:
         An et al. 2024, arXiv 2407.17331.
     """
-    if scores.is_cpu and scores.numel() and max(map(abs, torch.stack(scores.detach().aminmax()).tolist())) < 60:
+    plain = known is None and scores.is_cpu and scores.numel()
+    if plain and max(map(abs, torch.stack(scores.detach().aminmax()).tolist())) < 60:
         e = (scores * (1 - 2 * sets)).exp()  # no sum can overflow, and exp is slow of -inf
         terms: Tensor = torch.linalg.vecdot(e, sets).log1p() + torch.linalg.vecdot(e, 1 - sets).log1p()
         return terms
-    applies = sets > 0
-    low, high = torch.where(applies, -scores, NEVER), torch.where(applies, NEVER, scores)
+    applies, others = sets > 0, sets == 0
+    if known is not None:
+        applies, others = applies & known, others & known
+    low, high = torch.where(applies, -scores, NEVER), torch.where(others, scores, NEVER)
     return softplus(low.logsumexp(1)) + softplus(high.logsumexp(1))
 
 
@@ -112,7 +120,7 @@ def mlcd(scores: Tensor, sets: Tensor) -> Tensor:
 @dataclass(eq=False, kw_only=True)
 class MLCD(BinaryCrossEntropy):
     """The labels of a row above 0 and all others below, the furthest from that first: for many labels, as clusters of
-    an earlier model are (`clx mine --clusters 1000 --centres 8`). Rows without known labels are left out.
+    an earlier model are (`clx mine --clusters 1000 --centres 8`). Labels that are not known are left out.
 
     Example:
         >>> import torch
@@ -127,8 +135,8 @@ class MLCD(BinaryCrossEntropy):
     use = "rows have a few of very many labels, such as their nearest clusters"
     ours = "the scores are those of a linear head; in the paper 32 times cosines with centres, of a tenth of the others"
 
-    def errors(self, predictions: Tensor, label_sets: Tensor) -> Tensor:
-        return mlcd(predictions, label_sets)[:, None]
+    def errors(self, predictions: Tensor, label_sets: Tensor, known: Tensor | None = None) -> Tensor:
+        return mlcd(predictions, label_sets, known)[:, None]
 
 
 def asymmetric(predictions: Tensor, label_sets: Tensor, own: float, others: float, shift: float) -> Tensor:
@@ -192,18 +200,20 @@ class Asymmetric(BinaryCrossEntropy):
     focus_others: Annotated[float, Ge(0)] = 2.0
     shift: Annotated[float, Ge(0), Lt(1)] = 0.05
 
-    def errors(self, predictions: Tensor, label_sets: Tensor) -> Tensor:
+    def errors(self, predictions: Tensor, label_sets: Tensor, known: Tensor | None = None) -> Tensor:
         return asymmetric(predictions, label_sets, self.focus_own, self.focus_others, self.shift)
 
 
-def label_ranking(predictions: Tensor, label_sets: Tensor, margin: float) -> Tensor:
-    """Of each row `[B]`, sum over its labels p and the other classes n of max(0, margin - s_p + s_n).
+def label_ranking(predictions: Tensor, label_sets: Tensor, margin: float, known: Tensor | None = None) -> Tensor:
+    """Of each row `[B]`, sum over its labels p and the other classes n of max(0, margin - s_p + s_n), of those that are
+    `known` `[B, K]` where some are not.
 
     Reference:
         Guo et al. 2023, arXiv 2211.12739 (TaI-DPT).
     """
     own = label_sets > 0
-    others = predictions.masked_fill(own, -torch.inf).sort(dim=1, descending=True).values
+    left = own if known is None else own | ~known
+    others = predictions.masked_fill(left, -torch.inf).sort(dim=1, descending=True).values
     sums = functional.pad(others.masked_fill(others.isinf(), 0).cumsum(1), (1, 0))  # of the first so many
     above = torch.searchsorted(-others.detach(), (margin - predictions).detach())  # others over s_p - margin
     return torch.where(own, above * (margin - predictions) + sums.gather(1, above), 0).sum(1)
@@ -212,7 +222,7 @@ def label_ranking(predictions: Tensor, label_sets: Tensor, margin: float) -> Ten
 @register("label-ranking")
 @dataclass(eq=False, kw_only=True)
 class LabelRanking(SetHead):
-    """Each label of a row above every other class by a margin; only their order is learned.
+    """Each label of a row above every other class by a margin; only their order is learned, of labels that are known.
 
     Example:
         >>> import torch
@@ -229,8 +239,8 @@ class LabelRanking(SetHead):
 
     margin: Annotated[float, Gt(0)] = 1.0
 
-    def errors(self, predictions: Tensor, label_sets: Tensor) -> Tensor:
-        return label_ranking(predictions, label_sets, self.margin)[:, None]
+    def errors(self, predictions: Tensor, label_sets: Tensor, known: Tensor | None = None) -> Tensor:
+        return label_ranking(predictions, label_sets, self.margin, known)[:, None]
 
     def chances(self, predictions: Tensor) -> Tensor:
         predictions = at_least_float32(predictions)

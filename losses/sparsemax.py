@@ -52,6 +52,7 @@ def sparsemax_loss(z: Tensor, q: Tensor) -> Tensor:
 @dataclass(eq=False, kw_only=True)
 class Sparsemax(SetHead):
     """Shares of one whole, the labels of a row alike and the others exactly 0; rows without a label are left out.
+    Where some labels of a row are not known, the others share the whole.
 
     A label is said to apply where its share is above `above`.
 
@@ -74,13 +75,16 @@ class Sparsemax(SetHead):
 
     above: Annotated[float, Ge(0), Lt(1)] = 0.0
 
-    def unknown(self, label_sets: Tensor) -> Tensor:
-        return ~(label_sets.sum(1) > 0)  # of NaN, too
+    def telling(self, label_sets: Tensor) -> Tensor:
+        return (label_sets > 0).any(1)  # no NaN is
 
     def all_tell(self, label_sets: Tensor) -> bool:
         return label_sets.is_cpu and len(label_sets) > 0 and bool((label_sets.sum(1) > 0).all())
 
-    def errors(self, predictions: Tensor, label_sets: Tensor) -> Tensor:
+    def errors(self, predictions: Tensor, label_sets: Tensor, known: Tensor | None = None) -> Tensor:
+        if known is not None:  # what is 2 below the largest has no share
+            largest = predictions.detach().masked_fill(~known, -torch.inf).amax(1, keepdim=True)
+            predictions = torch.where(known, predictions, largest.nan_to_num(neginf=0.0) - 2)
         q = label_sets / label_sets.sum(1, keepdim=True).clamp(min=1)
         return sparsemax_loss(predictions, q)[:, None]
 

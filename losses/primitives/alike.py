@@ -55,10 +55,11 @@ def by_class(labels: Tensor, tree: Tree | None, dtype: torch.dtype) -> Alike:
 
 
 def by_sets(sets: Tensor, kernel: Kernel, tree: Tree | None, dtype: torch.dtype) -> Alike:
-    """Of sets of labels `[N, C]`, 1 for each that applies, NaN where none is known.
+    """Of sets of labels `[N, C]`, 1 for each that applies, 0 for each that does not, NaN where that is not known.
 
     equal: 1 for equal sets, else 0. cosine: |A & B| / sqrt(|A| |B|). jaccard: |A & B| / |A | B|. An empty set is like
-    no set, but `equal` to another.
+    no set, but `equal` to another. Two rows are compared by the labels that are known of both; what stands above labels
+    is known where one of them applies or none does.
 
     With the tree of the labels, tree: the Jaccard index of the labels with all that stands above
     them. That is (1 + sim) / 2 of the tree distance sim = 1 - 2 d / n of Lu et al. 2023, arXiv 2310.09672, with d the
@@ -66,15 +67,20 @@ def by_sets(sets: Tensor, kernel: Kernel, tree: Tree | None, dtype: torch.dtype)
     of the Jaccard indices of runs of levels, each level, each two in a row, and so on (He et al. 2022,
     arXiv 2209.06638); runs that neither has are left out of the mean.
     """
-    x, known = of_known(sets.to(dtype))
-    if kernel == "cosine":
-        return Alike(lambda a, b: a @ b.T, unit(x), known)
-    if kernel == "equal":
-        return Alike(_same_sets, x, known)
-    if kernel == "jaccard":
-        return Alike(_overlap([x.shape[1]]), x, known)
-    assert tree is not None
-    return Alike(_overlap(tree[1]), (x @ tree[0].to(dtype) > 0).to(dtype), known)
+    x, there = (sets > 0).to(dtype), sets.isfinite()
+    known = None if there.is_cpu and bool(there.all()) else there.any(1)
+    told, widths = there.to(dtype), [x.shape[1]]
+    if kernel in ("tree", "paths"):
+        assert tree is not None
+        nodes, widths = tree[0].to(dtype), tree[1]
+        x = (x @ nodes > 0).to(dtype)
+        told = (x > 0) | ((sets != 0).to(dtype) @ nodes == 0) if known is not None else told
+    if known is None:
+        if kernel == "cosine":
+            return Alike(lambda a, b: a @ b.T, unit(x), None)
+        return Alike(_same_sets if kernel == "equal" else _overlap(widths), x, None)
+    compare = {"cosine": _cosine_of_known, "equal": _same_of_known}.get(kernel) or _overlap_of_known(widths)
+    return Alike(compare, torch.cat([x, told.to(dtype)], 1), known)
 
 
 def by_vectors(rows: Tensor, temperature: float | None) -> Alike:
@@ -109,6 +115,34 @@ def by_numbers(targets: Tensor, kernel: Kernel, bandwidth: float | None) -> Alik
 def _same_sets(a: Tensor, b: Tensor) -> Tensor:
     shared, n, m = a @ b.T, a.sum(1)[:, None], b.sum(1)
     return ((shared == n) & (shared == m)).to(a.dtype)
+
+
+def _same_of_known(a: Tensor, b: Tensor) -> Tensor:
+    """As `_same_sets` by what is known of both, of rows `[N, 2 C]` of labels that apply and labels that are known."""
+    (x, of_x), (y, of_y) = a.chunk(2, 1), b.chunk(2, 1)
+    apart = x @ (of_y - y).T + (of_x - x) @ y.T
+    return ((apart == 0) & (of_x @ of_y.T > 0)).to(a.dtype)
+
+
+def _cosine_of_known(a: Tensor, b: Tensor) -> Tensor:
+    (x, of_x), (y, of_y) = a.chunk(2, 1), b.chunk(2, 1)
+    return (x @ y.T).div_((x @ of_y.T).mul_(of_x @ y.T).sqrt_().clamp_(min=1))
+
+
+def _overlap_of_known(widths: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
+    """As `_overlap` by what is known of both."""
+
+    def compare(a: Tensor, b: Tensor) -> Tensor:
+        total, groups = a.new_zeros(len(a), len(b)), a.new_zeros(len(a), len(b))
+        parts = (each.split(list(widths), 1) for each in (*a.chunk(2, 1), *b.chunk(2, 1)))
+        for x, of_x, y, of_y in zip(*parts, strict=True):
+            shared = x @ y.T
+            either = x @ of_y.T + of_x @ y.T - shared
+            total += shared / either.clamp(min=1)
+            groups += either > 0
+        return total if len(widths) == 1 else total.div_(groups.clamp_(min=1))
+
+    return compare
 
 
 def _overlap(widths: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
