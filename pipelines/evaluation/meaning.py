@@ -26,6 +26,7 @@ MEANING: dict[str, str] = {
     "of labels that a row to which a label applies scores above one to which it does not, averaged over labels",
     "micro_F1": "F1, 2 right / (said + true), of the labels said to apply (probability 0.5 or more), all together",
     "P@1": "share of rows whose best-scored label applies (P@3, P@5: mean share of the first 3, 5)",
+    "unknown": "labels of these rows of which the data do not say whether they apply; they do not count",
     "unseen_labels": "labels of these rows that training did not have, which the head cannot say; they do not count",
     "label@1": "share of queries whose best-scored candidate has their label",
     "l2": "weight of the squared norm in the probe's mean loss, the best of the sweep on validation rows",

@@ -1,29 +1,32 @@
 """Figures of sets of labels: which of C classes apply to each of N rows. Functions of tensors and arrays alone."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from clx.pipelines.measures.bootstrap import Array, Statistic, means
+from clx.pipelines.measures.bootstrap import Array, Statistic, together
 
 FIRST = (1, 3, 5)
 """How many of the best-scored classes the precision is given of."""
 
 
 def ranked_sets(scores: Tensor, truth: Tensor) -> Statistic:
-    """How well classes and rows are ordered by `scores` `[N, C]`, where `truth` `[N, C]` says which classes apply.
+    """How well classes and rows are ordered by `scores` `[N, C]`, where `truth` `[N, C]` says which classes apply: 1 or
+    0, or NaN where that is not known, which is left out.
 
     Mean average precision and area under the ROC curve, both of the rows ordered by each class's scores and averaged
     over the classes (macro), as scikit-learn's `average_precision_score` and `roc_auc_score` have them; equal scores
     count as one step. Classes that apply to no row or, for AUC, to every row are left out. `P@k` is the share of
-    a row's k best-scored classes that apply, where there are more than k classes.
+    a row's k best-scored known classes that apply, over rows with k known ones, where there are more than k classes.
     """
-    s, y = scores.double().numpy(), truth.bool().numpy()
-    columns = [_ordered(s[:, k], y[:, k]) for k in range(s.shape[1])]
-    best = np.argsort(-s, axis=1, kind="stable")
-    hits = np.take_along_axis(y, best, 1)
-    first = means({f"P@{k}": hits[:, :k].mean(1) for k in FIRST if k < s.shape[1]} or {"P@1": hits[:, 0]})
+    s, y, known = _arrays(scores, truth)
+    columns = [_ordered(s[:, k], y[:, k], known[:, k]) for k in range(s.shape[1])]
+    best = np.argsort(np.where(known, -s, np.inf), axis=1, kind="stable")
+    hits, count = np.take_along_axis(y, best, 1), known.sum(1)
+    sizes = [k for k in [k for k in FIRST if k < s.shape[1]] or [1] if (count >= k).any()]
+    first = together(*(_mean_of(f"P@{k}", hits[:, :k].mean(1), count >= k) for k in sizes))
 
     def statistic(weights: Array) -> dict[str, Array]:
         both = [column(weights) for column in columns]
@@ -35,16 +38,17 @@ def ranked_sets(scores: Tensor, truth: Tensor) -> Statistic:
 
 def each_set(scores: Tensor, truth: Tensor) -> list[dict[str, float]]:
     """Average precision `AP` and `AUC` of each class of `ranked_sets`, NaN where undefined."""
-    s, y = scores.double().numpy(), truth.bool().numpy()
+    s, y, known = _arrays(scores, truth)
     once = np.ones((1, len(s)))
-    both = [_ordered(s[:, k], y[:, k])(once) for k in range(s.shape[1])]
+    both = [_ordered(s[:, k], y[:, k], known[:, k])(once) for k in range(s.shape[1])]
     return [{"AP": float(precision[0]), "AUC": float(area[0])} for precision, area in both]
 
 
 def decided_sets(answers: Tensor, truth: Tensor) -> Statistic:
     """F1 of `answers` `[N, C]`, whether each class is said to apply: micro, over all cells together, and macro, the
-    mean over the classes that apply to some row or are said to."""
-    a, y = answers.bool().numpy().astype(np.float64), truth.bool().numpy().astype(np.float64)
+    mean over the classes that apply to some row or are said to. `truth` as in `ranked_sets`."""
+    known = ~truth.isnan()
+    a, y = (each.double().numpy() for each in (answers.bool() & known, (truth > 0) & known))
 
     def statistic(weights: Array) -> dict[str, Array]:
         right, said, true = weights @ (a * y), weights @ a, weights @ y  # [b, C]
@@ -52,6 +56,22 @@ def decided_sets(answers: Tensor, truth: Tensor) -> Statistic:
             each = 2 * right / (said + true)
             every = 2 * right.sum(1) / (said.sum(1) + true.sum(1))
         return {"micro_F1": np.nan_to_num(every), "macro_F1": _mean(list(each.T))}
+
+    return statistic
+
+
+def _arrays(scores: Tensor, truth: Tensor) -> tuple[Array, Any, Any]:
+    """Scores, which classes apply, and of which that is known."""
+    return scores.double().numpy(), (truth > 0).numpy(), (~truth.isnan()).numpy()
+
+
+def _mean_of(name: str, values: Array, rows: Any) -> Statistic:
+    """The mean of a value `[n]` of some of the rows; NaN where a resample has none of them."""
+
+    def statistic(weights: Array) -> dict[str, Array]:
+        some = weights[:, rows]
+        with np.errstate(invalid="ignore"):
+            return {name: np.asarray(some @ values[rows] / some.sum(1))}
 
     return statistic
 
@@ -64,9 +84,12 @@ def _mean(columns: Sequence[Array]) -> Array:
         return np.asarray(np.where(known, stacked, 0).sum(0) / known.sum(0))
 
 
-def _ordered(scores: Array, truth: Array) -> Callable[[Array], tuple[Array, Array]]:
+def _ordered(scores: Array, truth: Any, known: Any) -> Callable[[Array], tuple[Array, Array]]:
     """Average precision and ROC area `[b]` of one class under each line of weights `[b, n]`, NaN where undefined."""
-    order = np.argsort(-scores, kind="stable")
+    rows = np.flatnonzero(known)
+    if not len(rows):
+        return lambda weights: (np.full(len(weights), np.nan), np.full(len(weights), np.nan))
+    order = rows[np.argsort(-scores[rows], kind="stable")]
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # the last of each run of equal scores
     positive = truth[order].astype(np.float64)
 

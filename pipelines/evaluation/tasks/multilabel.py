@@ -20,12 +20,12 @@ MOST = 2 * 10**9
 
 @task("multilabel")
 def multilabel(context: TaskContext) -> Lines:
-    """Mean average precision, AUC, F1 and precision of the first labels, over rows whose labels are known."""
+    """Mean average precision, AUC, F1 and precision of the first labels, over what is known of the rows' labels."""
     run, embedded = context.run, context.embedded
     sets = embedded.label_sets
     if sets is None:
-        raise Unfit("needs sets of labels: lists in data.label, or text that data.several divides")
-    known = ~sets.isnan().any(1)
+        raise Unfit("needs sets of labels: lists in data.label, text that data.several divides, or columns of 1 and 0")
+    known = ~sets.isnan().all(1)
     found: Lines = {}
     if head := run.set_head:
         classes = len(run.facts.classes)
@@ -41,7 +41,7 @@ def multilabel(context: TaskContext) -> Lines:
                 line = _figures(context, chances, sets[rows][:, :classes], head.applying(chances), run.facts.classes)
                 found[names] = line | ({"unseen_labels": unseen} if unseen else {})
     text = context.text
-    if text is not None and column_of(text, run.modalities[text]) != run.config.data.label and embedded.classes:
+    if text is not None and column_of(text, run.modalities[text]) != run.config.data.label_column and embedded.classes:
         words = by_words(context)
         for group in alone_and_together([name for name in embedded.z if name != text]):
             rows = (torch.stack([embedded.present[name] for name in group]).any(0) & known).nonzero()[:, 0]
@@ -67,12 +67,14 @@ def _figures(
 ) -> dict[str, Any]:
     """The figures of one input: those of the order by `scores` `[n, C]`, and of `answers` where some are given; and of
     each class by itself, as far as there are not too many."""
-    statistic = ranked_sets(scores, sets > 0)
+    statistic = ranked_sets(scores, sets)
     if answers is not None:
-        statistic = together(statistic, decided_sets(answers, sets > 0))
+        statistic = together(statistic, decided_sets(answers, sets))
     if sets.numel() * context.settings.resamples > MOST:
         context = replace(context, settings=replace(context.settings, resamples=0))
     line = context.figures(len(sets), statistic) | {"labels": sets.shape[1], "rows": len(sets)}
+    if unknown := int(sets.isnan().sum()):
+        line["unknown"] = unknown
     if sets.shape[1] > MOST_CLASSES:
         return line
-    return line | {"by_label": dict(zip(classes, each_set(scores, sets > 0), strict=False))}
+    return line | {"by_label": dict(zip(classes, each_set(scores, sets), strict=False))}
