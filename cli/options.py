@@ -41,7 +41,11 @@ Table = Annotated[str | None, typer.Option(help="Its table row, a JSON file with
 # What the columns of new data are
 LabelColumn = Annotated[
     str | None,
-    typer.Option("--label", metavar="COLUMN", help="The column with the class to learn, or none."),
+    typer.Option(
+        "--label",
+        metavar="COLUMN",
+        help="The column with the class to learn, or none; a,b,c: columns of 1 and 0, each a label.",
+    ),
 ]
 TargetColumns = Annotated[
     list[str], typer.Option("--target", metavar="COLUMN", help="A column with a number to predict; may be repeated.")

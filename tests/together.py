@@ -96,18 +96,22 @@ class Course:
 
 
 def write_rows(folder: Path) -> None:
-    """A table of five numbers, an image, a series, a class, a set of classes and a target; every sixth row is val."""
+    """A table of five numbers, an image, a series, a class, a set of classes and a target; every sixth row is val.
+    Three labels of 1 and 0 are not known of some rows, and none of every ninth."""
     draw = np.random.default_rng(0)
     with (folder / "rows.csv").open("w", newline="") as file:
         lines = csv.writer(file)
-        lines.writerow(["a", "b", "c", "d", "e", "photo", "broken", "curve", "kind", "kinds", "y", "z", "split"])
+        lines.writerow(
+            ["a", "b", "c", "d", "e", "photo", "broken", "curve", "kind", "kinds", "y", "z", "split", "l0", "l1", "l2"]
+        )
         for i in range(ROWS):
             v = draw.normal(size=5)
             (folder / f"{i}.png").write_bytes(png(i))
             np.save(folder / f"{i}.npy", draw.normal(size=6 + i % 7).astype(np.float32))
             broken = "none.png" if i in (3, 40) else f"{i}.png"
             cells = [*(f"{x:.4f}" for x in v), f"{i}.png", broken, f"{i}.npy", "rst"[i % 3], ["r|s", "s", "t|r"][i % 3]]
-            lines.writerow([*cells, f"{v[0] + v[3]:.4f}", f"{v[1] - v[2]:.4f}", "val" if i % 6 == 5 else "train"])
+            cells += [f"{v[0] + v[3]:.4f}", f"{v[1] - v[2]:.4f}", "val" if i % 6 == 5 else "train"]
+            lines.writerow([*cells, *("" if i % 9 == 4 or (i + k) % 4 == 3 else int(v[k] > 0) for k in range(3))])
 
 
 def table(*columns: str, **more: Any) -> dict[str, Any]:
@@ -190,7 +194,9 @@ def _cases() -> dict[str, Case]:
     clip = [{"name": "clip", "learn_temperature": True, "temperature": 0.1}]
     prompted = [{"name": "cross-entropy", "inputs": ["p"], "words": "text"}, {"name": "clip", "inputs": ["p", "text"]}]
     named = {"p": TWO["p"], "text": {**words, "column": "kind", "dropout": 0.0, "prompt": PROMPT}}
+    of_sets = ("binary-cross-entropy", "asymmetric", "mlcd", "label-ranking", "sparsemax", "relation")
     return found | {
+        "partial sets": Case([{"name": name} for name in of_sets], data={"label": ["l?"]}, ends=HOLES),
         "features": Case([{"name": "relation", "by": "features", "of": "p"}], data=SPARSE, ends=HOLES),
         "mixed": Case(mixed, data=target | SPARSE),
         "sparse": Case([{"name": "siglip"}], data=SPARSE, ends=HOLES),

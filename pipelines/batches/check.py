@@ -28,6 +28,7 @@ from clx.pipelines.config.objects import make_modalities
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.inferred import UNASKED, Asked
+from clx.pipelines.data.label_columns import require_label_columns
 from clx.pipelines.data.label_sets import MANY, divided, labels_in
 from clx.pipelines.data.leaks import groups_of
 from clx.pipelines.data.manifest import Manifest
@@ -72,11 +73,12 @@ def check_source(
     else:
         raise BadInput("name the data to check, or a config with --config")
     modalities = make_modalities(known)
+    require_label_columns(known.data, splits["train"])
     for split, manifest in splits.items():
         check_columns(known, asked_of(known, modalities, split), manifest)
     data, told = known.data, telling_columns(known, modalities, splits["train"])
     report = check(
-        splits, modalities, data.label, data.target, step, data.bin_width, data.several, told, groups_of(known)
+        splits, modalities, data.label_column, data.target, step, data.bin_width, data.several, told, groups_of(known)
     )
     seen = understood(known, splits, unused)
     for split, at in seen.pop("splits").items():

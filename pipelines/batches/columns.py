@@ -8,8 +8,10 @@ from clx.modalities.base import Mix, Modality
 from clx.modalities.numbers import PLAIN
 from clx.modalities.table import Table
 from clx.modalities.table_columns import Reading
+from clx.pipelines.config.data_schema import LABELS
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.column_kinds import kinds_of
+from clx.pipelines.data.label_columns import answer_columns, require_label_columns
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.written_columns import holds_text, text_reading
 from clx.pipelines.system.errors import BadInput, nearest
@@ -22,7 +24,8 @@ def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: 
     """
     columns = manifest.columns
     single = columns_of({name: modality for name, modality in modalities.items() if modality.kind != "table"})
-    taken = {config.data.label, config.data.weight, config.data.group, config.data.split, *config.data.target, *single}
+    data = config.data
+    taken = {*answer_columns(data, columns), data.weight, data.group, data.split, *data.target, *single}
     for name, modality in modalities.items():
         wanted = column_of(name, modality)
         if isinstance(wanted, list) and modality.kind == "table":
@@ -35,8 +38,10 @@ def check_columns(config: Config, modalities: Mapping[str, Modality], manifest: 
             modality.column = wanted = list(dict.fromkeys(matched))
         for column in [wanted] if isinstance(wanted, str) else wanted:
             require_column(column, f"modalities.{name}", manifest)
-    if config.data.label:
-        require_column(config.data.label, "data.label", manifest)
+    if isinstance(config.data.label, list) and LABELS not in columns:
+        require_label_columns(config.data, manifest)
+    if config.data.label_column:
+        require_column(config.data.label_column, "data.label", manifest)
     for column in config.data.target:
         require_column(column, "data.target", manifest)
 
@@ -100,12 +105,13 @@ def refuse_answers(config: Config, modalities: Mapping[str, Modality], supervise
             where the others are aligned with it.
     """
     answers = {column: "data.target" for column in config.data.target}
-    answers |= {config.data.label: "data.label"} if config.data.label else {}
     for name, modality in modalities.items():
         if modality.kind != "table" and name not in supervised:
             continue
         wanted = column_of(name, modality)
-        for column in [wanted] if isinstance(wanted, str) else wanted:
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        answers |= dict.fromkeys(answer_columns(config.data, wanted), "data.label")
+        for column in wanted:
             if column in answers:
                 key = "columns" if modality.kind == "table" else "column"
                 raise BadInput(
@@ -158,6 +164,9 @@ def other_names(
     if label is not None:
         if config.data.label is None:
             raise BadInput(f"--label {label}: the run has no label (data.label)")
+        if isinstance(config.data.label, list):
+            named = ", ".join(config.data.label)
+            raise BadInput(f"--label {label}: the run's labels are the columns {named}, read by their names")
         names[config.data.label] = label
     if target and len(target) != len(config.data.target):
         own_targets = ", ".join(config.data.target) or "none"

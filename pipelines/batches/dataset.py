@@ -63,6 +63,8 @@ class BatchDataset(Dataset[Batch]):
     modalities: dict[str, Modality]
     label: str | None = None
     classes: dict[str, int] = field(default_factory=dict)
+    absent: str | None = None
+    """Column with the labels known not to apply, where sets may be known in part."""
     sets: bool = False
     """Whether labels are sets; see `data/label_sets.py`."""
     several: str | Literal[False] | None = None
@@ -110,7 +112,8 @@ class BatchDataset(Dataset[Batch]):
         self.modalities = spread({name: m for name, m in self.modalities.items() if name not in self.idle})
         self.known = SampleCache(self.cache, dict(self.modalities), self.manifest)
         self.far = are_elsewhere(self.manifest, self.modalities)
-        self.columns = columns_of(self.modalities, self.label, *self.target, FUTURE if self.forecasts else None)
+        more = (self.label, self.absent, *self.target, FUTURE if self.forecasts else None)
+        self.columns = columns_of(self.modalities, *more)
         self.neighbours = Neighbours(self.manifest, self.near) if self.near and self.augment else None
         self.dropped: dict[str, np.ndarray] = {}
         if self.missing:
@@ -149,23 +152,25 @@ class BatchDataset(Dataset[Batch]):
                         raise CellError("could not be read when the run began")
             except (CellError, BadInput) as error:
                 raise Bad(i, *at_fault(error, column_of(name, modality))) from None
-        label, applying = self._labels(row)
+        label, applying, absent = self._labels(row)
         targets = [target_of(i, name, row[name]) for name in self.target]
         if self.forecasts is not None:
             targets = self._future(i, row, *self.forecasts)
-        decoded = Decoded(inputs, label, applying, targets, contents)
+        decoded = Decoded(inputs, label, applying, absent, targets, contents)
         self.known.keep(i, decoded)
         return decoded
 
-    def _labels(self, row: dict[str, Any]) -> tuple[int, list[int] | None]:
-        """The class of a row, -1 for none, or the classes of a set."""
+    def _labels(self, row: dict[str, Any]) -> tuple[int, list[int] | None, list[int] | None]:
+        """The class of a row, -1 for none, or the classes of a set, and those known not to be of it."""
         named = None if self.label is None else row[self.label]
         if self.sets:
-            names = labels_in(named, self.several)
-            return -1, None if names is None else [self.classes[name] for name in names if name in self.classes]
+            cells = (None if column is None else row[column] for column in (self.label, self.absent))
+            sets = (labels_in(cell, self.several) for cell in cells)
+            found = [None if names is None else [self.classes[n] for n in names if n in self.classes] for names in sets]
+            return -1, found[0], found[1]
         if named is not None and self.bin_width is not None:
             named = bin_name(named, self.bin_width)
-        return self.classes.get(class_name(named) or "", -1), None
+        return self.classes.get(class_name(named) or "", -1), None, None
 
     def _future(self, i: int, row: dict[str, Any], name: str, steps: int) -> list[float]:
         """What is measured in the steps behind a window, one after the other; NaN behind the end of the series."""

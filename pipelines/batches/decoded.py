@@ -25,6 +25,8 @@ class Decoded(NamedTuple):
     label: int
     applying: list[int] | None
     """The classes of a set; None where none are known, or labels are no sets."""
+    absent: list[int] | None
+    """Of a set of which not all is known, the classes that do not apply; None where that is all others."""
     targets: list[float]
     contents: dict[str, int | list[int]]
     """Of what cells there are, by modality, where they are asked for; of each of those of which one is drawn."""
@@ -78,12 +80,11 @@ def mixed_seed(*numbers: int) -> int:
 
 
 def sets_of(samples: list[Decoded], classes: int) -> Tensor:
-    """`[B, classes]`: 1 for each class that applies; NaN in rows of which none is known."""
-    sets = torch.zeros(len(samples), classes)
+    """`[B, classes]`: 1 for each class that applies, 0 for each that does not, NaN where that is not known."""
+    sets = torch.full((len(samples), classes), torch.nan)
     for line, sample in zip(sets, samples, strict=True):
-        if sample.applying is None:
-            line.fill_(torch.nan)
-        else:
+        if sample.applying is not None:
+            line[slice(None) if sample.absent is None else sample.absent] = 0
             line[sample.applying] = 1
     return sets
 

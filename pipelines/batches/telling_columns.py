@@ -39,7 +39,7 @@ def telling_columns(config: Config, modalities: Mapping[str, Modality], manifest
             tables += wanted
         elif modality.kind == "text" and name in supervised and isinstance(wanted, str):
             words.append(wanted)
-    label = config.data.label
+    label = config.data.label_column
     found = [(column, target) for target in config.data.target for column in telling(manifest, target, tables)]
     if label is not None and label not in config.data.target and label in manifest.columns:
         kinds = kinds_of(manifest)

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from clx.pipelines.config.data_schema import Data, Section
+from clx.pipelines.config.data_schema import Data
+from clx.pipelines.config.section import Section
 
 Column = Annotated[str, Field(min_length=1)]
 

@@ -3,16 +3,13 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from clx.modalities.numbers import class_name
 from clx.pipelines.config.replay_schema import Replay
+from clx.pipelines.config.section import Section
+from clx.pipelines.config.series_schema import Long, Windows
 from clx.pipelines.system.remote import shown
-
-
-class Section(BaseModel):
-    """A part of the config: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Fraction(Section):
@@ -67,6 +64,20 @@ def _alike(parts: list[Part]) -> list[Part]:
     return parts
 
 
+Label = Annotated[
+    Annotated[str, Tag("<column>")] | Annotated[list[str], Field(min_length=1), Tag("<columns>")],
+    Discriminator(lambda value: "<columns>" if isinstance(value, list) else "<column>"),
+]
+LABELS, ABSENT_LABELS = "labels", "absent_labels"
+"""Columns that are made of those with a label each: the labels that apply to a row, and those known not to."""
+Reading = Literal["present", "absent", "unknown"]
+
+
+def cell_name(cell: Any) -> str:
+    """What a cell of a label's own column is called in `data.label_cells`, empty for a missing one."""
+    return (class_name(cell) or "").lower()
+
+
 Several = Annotated[list[Annotated[Part, BeforeValidator(_part)]], Field(min_length=1), AfterValidator(_alike)]
 Sources = Annotated[
     Annotated[str, Tag("<source>")] | Annotated[Several, Tag("<sources>")],
@@ -114,47 +125,14 @@ class Near(Section):
         return self
 
 
-class Long(Section):
-    """A table with one row per time step becomes one row per series, in the column `series`."""
-
-    id: str | None = None
-    """Column that says which series a row is of; all rows are one series, named like the file, when not given."""
-    time: str
-    """Column with the time of a row, a number or a date."""
-    day_first: bool | None = None
-    """Whether `01/02/2024` in `time` is 1 February; the column tells, by a `13/02/2024` say, when not given."""
-    channels: Annotated[list[str], Field(min_length=1)]
-    """Columns with the values; patterns such as `acc_*` too."""
-    every: Annotated[float, Field(gt=0)] | None = None
-    """Values at even times so far apart, on straight lines between those given; in seconds for dates."""
-    stamps: bool = False
-    """One more channel with the time since the step before."""
-    holes: bool = True
-    """Steps that are missing between even times are holes (NaN); without, what is there stands side by side. With
-    `every` or `stamps` there are none."""
-
-    @model_validator(mode="after")
-    def _one(self) -> "Long":
-        if self.every is not None and self.stamps:
-            raise ValueError("with every all steps are equally far apart: stamps would be constant")
-        return self
-
-
-class Windows(Section):
-    """Each series becomes rows of one length, with their `recording` and `start`; files are read piece by piece."""
-
-    column: str = "series"
-    length: Annotated[int, Field(ge=2)]
-    stride: Annotated[int, Field(ge=1)]
-    """Steps from the start of one window to the next."""
-    horizon: Annotated[int, Field(ge=1)] | None = None
-    """Steps after a window to forecast; those that the series has are in the column `future`."""
-
-
 def _divider(value: Any) -> Any:
     if value == "":  # what YAML makes of a bare `|`
         raise ValueError('several is empty: quote what divides the labels, several: "|"')
     return value
+
+
+def _by_name(value: Any) -> Any:
+    return {cell_name(key): reading for key, reading in value.items()} if isinstance(value, Mapping) else value
 
 
 def _cache(value: Any) -> Any:
@@ -191,9 +169,13 @@ class Data(Section):
     """The same, drawn before the val rows; both are shares of all training rows."""
     split: str = "split"
     """Name of the column that says train, val or test."""
-    label: str | None = None
+    label: Label | None = None
     """Column with the class of a row; its values are the class names of zero-shot evaluation. One of `target` here
-    makes its bins the classes."""
+    makes its bins the classes. A list names columns, or patterns such as `obs_*`, that are a label each, and a row has
+    the set of those whose cell is 1, true or yes; 0, false or no says that one does not apply, an empty cell that it
+    is not known."""
+    label_cells: Annotated[dict[str, Reading], BeforeValidator(_by_name)] = {}
+    """What other cells of such columns say, or these say otherwise: `{-1: unknown}`, `{-1: absent}`, `{"": absent}`."""
     several: Annotated[str | Literal[False] | None, BeforeValidator(_divider)] = None
     """What divides the labels of a set in one cell, such as `|`; false where each cell is the name of one class,
     whatever it holds. Lists are sets without it."""
@@ -281,9 +263,27 @@ class Data(Section):
             raise ValueError("long and windows are for the series of one source: put them into one file or folder")
         return self
 
+    @property
+    def label_column(self) -> str | None:
+        """The column with the label of a row, or the set of them, which may be made of several columns."""
+        return LABELS if isinstance(self.label, list) else self.label
+
+    @property
+    def label_named(self) -> str | None:
+        """The column or columns of the labels as they were named, in words."""
+        return ", ".join(self.label) if isinstance(self.label, list) else self.label
+
+    @model_validator(mode="after")
+    def _by_columns(self) -> "Data":
+        if isinstance(self.label, list) and self.several is not None:
+            raise ValueError("several divides the labels of one cell: label lists columns, of which each is a label")
+        if self.label_cells and not isinstance(self.label, list):
+            raise ValueError("label_cells is for columns of which each is a label: label names them in a list")
+        return self
+
     @model_validator(mode="after")
     def _divided(self) -> "Data":
-        if self.levels is not None and (self.label is None or self.label in self.target):
+        if self.levels is not None and (self.label is None or self.label_column in self.target):
             raise ValueError("levels needs label, the column whose cells it divides, which is no target")
         if self.levels is not None and self.levels == self.several:
             raise ValueError(f"several and levels are both {self.levels!r}")

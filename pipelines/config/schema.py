@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from clx.pipelines.config.batches_schema import Batches
-from clx.pipelines.config.data_schema import Data, Section
+from clx.pipelines.config.data_schema import Data
 from clx.pipelines.config.options import old_key
 from clx.pipelines.config.second_schema import Second as Second
+from clx.pipelines.config.section import Section
 from clx.pipelines.config.stages import Stage, in_order
 from clx.pipelines.config.task_names import Task
 from clx.pipelines.config.upgrade import RENAMED

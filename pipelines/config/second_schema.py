@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from clx.pipelines.config.data_schema import Section
+from clx.pipelines.config.section import Section
 
 
 class Second(Section):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from clx.pipelines.config.data_schema import Section
+from clx.pipelines.config.section import Section
 
 SECTIONS = ("data", "modalities", "embed_dim", "objective", "train")
 """Keys of the top level that a stage may have, too."""

@@ -56,22 +56,31 @@ class Likely:
     column: str
     flag: str
     why: str
+    beside: Sequence[str] = ()
+    """Further columns of the same answer, each a label."""
+
+    @property
+    def columns(self) -> list[str]:
+        """All of its columns."""
+        return [self.column, *self.beside]
 
     @property
     def given(self) -> str:
         """As it is written in a shell."""
-        return f"{self.flag} {shlex.quote(self.column)}"
+        return f"{self.flag} {shlex.quote(','.join(self.columns))}"
 
 
 def likely(columns: Mapping[str, Column]) -> list[Likely]:
     """Probable answers, the most probable first, of columns of which none is an answer for sure.
 
     In a table without pictures, sounds or texts that is a well-known name, or else the last column; beside an input
-    of its own a well-known name, or the one column of classes that there is.
+    of its own several columns of 1 and 0, a well-known name, or the one column of classes that there is.
     """
     usable = [c for c in columns.values() if c.kind in ("number", "category") and c.distinct > 1]
     inputs = [c for c in columns.values() if c.kind in (*MEDIA, "text")]
     named = [_likely(c, "by its name") for c in usable if bare(c.name) in LIKELY]
+    if several := _labels(usable, inputs):
+        return [several, *(one for one in named if one.column not in several.columns)]
     if named:
         return named
     if not inputs and usable:
@@ -83,6 +92,15 @@ def likely(columns: Mapping[str, Column]) -> list[Likely]:
     if len(inputs) == 1 and len(classes) == 1:
         return [_likely(classes[0], f"{classes[0].distinct} classes beside {inputs[0].name}")]
     return []
+
+
+def _labels(usable: Sequence[Column], inputs: Sequence[Column]) -> Likely | None:
+    """Columns of 1 and 0 alone beside a picture, a sound, a series or a text, where there are more of them than of
+    others that a table would read."""
+    each = [column.name for column in usable if column.switch and "," not in column.name]
+    if not inputs or len(each) < 2 or 2 * len(each) <= len(usable):
+        return None
+    return Likely(each[0], "--label", f"one of {len(each)} columns of 1 and 0 beside {inputs[0].name}", each[1:])
 
 
 def _likely(column: Column, why: str) -> Likely:

@@ -73,6 +73,9 @@ def _objective(found: Inferred, choice: Choice) -> None:
     elif _aligns_words(found):
         choice.objective = {**ALIGNED, "exclude": "labels"}  # rows of one class share their text and are no negatives
         why = "aligns inputs with the words of their class, for zero-shot labels; --label learns the classes"
+    elif found.labels:
+        choice.objective = {"name": "binary-cross-entropy"}
+        why = f"a head learns of each of {len(found.labels)} labels whether it applies"
     elif found.label is not None and (_of_one_kind(inputs) or found.reasons.get(found.label) == "by --label"):
         several = found.several is not None or found.columns[found.label].kind == "labels"
         choice.objective = {"name": "binary-cross-entropy" if several else "cross-entropy"}

@@ -34,6 +34,7 @@ SHORT = 100
 FOLD_NAME = re.compile(r"((cv|k|outer|test|val)[_ -]?)?folds?([_ -]?(id|no|nr|number))?")
 FOLDS = "numbers of folds"
 MOST_FOLDS = 20
+SWITCHES = ({0.0, 1.0}, {-1.0, 1.0}, {-1.0, 0.0, 1.0})
 INDEX_NAMES = ("", "unnamed: 0", "index", "idx", "row", "no", "nr")
 CAMEL_ID = re.compile(r".*[a-z](Id|ID)")
 DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([ T]\d{1,2}:\d{2}.*)?")
@@ -58,6 +59,8 @@ class Column:
     """Different ones among them."""
     whole: bool = False
     """Numbers without a fraction."""
+    switch: bool = False
+    """1 and 0 alone, or -1, or true and false: whether something applies."""
     captions: bool = False
     """Texts in lists."""
     longest: int = 0
@@ -139,14 +142,16 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
     if kind == "number":
         numbers = [(row, float(value)) for row, value in cells if plain_number(value) is not None]
         whole = bool(numbers) and all(value.is_integer() for _, value in numbers)
-        return Column(name, _kind_of_numbers(name, numbers, distinct, whole), whole=whole, **facts)
+        switch = {value for _, value in numbers} in SWITCHES
+        return Column(name, _kind_of_numbers(name, numbers, distinct, whole), whole=whole, switch=switch, **facts)
     if kind == "date":
         return Column(name, "date" if distinct > 1 else "one value only", **facts)
     if set(kinds) - {"number", "date", "words", *MEDIA}:
         what = f"cells that are {CELLS.get(kind_of_cell(values[0]), 'of several kinds')}"
         return Column(name, _nested(values) or what, **facts)
     texts = [str(value) for value in values]
-    return Column(name, _kind_of_texts(bare, texts, distinct), longest=longest(texts), **facts)
+    switch = {text.strip().lower() for text in texts} == {"true", "false"}
+    return Column(name, _kind_of_texts(bare, texts, distinct), longest=longest(texts), switch=switch, **facts)
 
 
 def content(value: Any) -> str | bytes:

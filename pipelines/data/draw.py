@@ -98,11 +98,11 @@ def _groups(train: Manifest, part: Fraction, inputs: Mapping[str, bool], split: 
 
 def _strata(train: Manifest, data: Data, count: int) -> tuple[Ids | None, str]:
     """The class, or the range of the first target, of each row, and what it is called; None where there is neither."""
-    if data.label is not None and data.label not in data.target and data.label in train.columns:
-        cells, of_row = distinct(train, data.label)
+    if data.label_column is not None and data.label_column not in data.target and data.label_column in train.columns:
+        cells, of_row = distinct(train, data.label_column)
         found, classes = np.unique(np.array([str(class_of(cell)) for cell in cells]), return_inverse=True)
         strata = classes.astype(of_row.dtype)[of_row]
-        return (strata, data.label) if 1 < len(found) <= len(train) / 2 else (None, "")
+        return (strata, data.label_column) if 1 < len(found) <= len(train) / 2 else (None, "")
     if data.target and data.target[0] in train.columns:
         from clx.pipelines.data.imbalance import readable_targets
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from clx.pipelines.data.answers import GRADE, SAID, Likely, bare, likely, lone_number, sure, telling
 from clx.pipelines.data.column_kinds import FOLDS, MEDIA, SAMPLED, Column, kinds_of
 from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred, identifier
+from clx.pipelines.data.label_columns import matching
 from clx.pipelines.data.label_sets import DIVIDERS
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.recognise_long import find_long
@@ -19,6 +20,7 @@ def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
 
     What was asked for is obeyed. Raises `BadInput` where that does not fit the manifest.
     """
+    asked = asked.of(manifest.columns)
     asked.check(manifest)
     found = Inferred(columns=kinds_of(manifest), group=asked.group)
     free = dict(found.columns)
@@ -30,7 +32,15 @@ def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
             found.unused |= {name: second} if second else {}
         elif name == asked.group and column.kind not in (*MEDIA, "text"):  # which may be an input all the same
             found.unused[name] = "its rows stay in one split, by --group"
-        elif column.kind == FOLDS and found.group is None and name not in (asked.label, *asked.target, *asked.pair):
+        elif (
+            column.kind == FOLDS
+            and found.group is None
+            and name
+            not in (
+                *(asked.label, *asked.target, *asked.pair),
+                *matching(asked.labels, manifest.columns),
+            )
+        ):
             found.group = name
             found.unused[name] = "the rows of a fold stay in one split; --group names another column"
         else:
@@ -59,9 +69,10 @@ def _answers(manifest: Manifest, found: Inferred, free: dict[str, Column], asked
             found.unused[name] = f"an answer by its name, and --label {NONE}"
             del free[name]
         return
-    if asked.label or asked.target:
+    if asked.label or asked.labels or asked.target:
         found.label, found.target = asked.label, list(asked.target)
-        found.reasons |= {name: "by --label" if asked.label else "by --target" for name in found.answers}
+        found.labels = matching(asked.labels, manifest.columns)
+        found.reasons |= {name: "by --target" if asked.target else "by --label" for name in found.answers}
     else:
         _answers_by_name(manifest, found, free, asked)
     for name in [*found.answers, *found.unused]:
@@ -74,8 +85,9 @@ def _answers(manifest: Manifest, found: Inferred, free: dict[str, Column], asked
         else:
             found.likely = [] if asked.pair else likely(free)
     for one in found.likely:
-        found.unused[one.column] = f"likely the answer ({one.why}): {one.given}"
-        free.pop(one.column, None)
+        for name in one.columns:
+            found.unused[name] = f"likely the answer ({one.why}): {one.given}"
+            free.pop(name, None)
 
 
 def _answers_by_name(manifest: Manifest, found: Inferred, free: Mapping[str, Column], asked: Asked) -> None:
@@ -132,7 +144,7 @@ def _inputs(manifest: Manifest, found: Inferred, free: dict[str, Column], asked:
     if not found.modalities and related(found, free, asked):
         return
     answer = found.answers[0] if found.answers else None
-    supervised = bool(asked.label or found.target)
+    supervised = bool(asked.label or asked.labels or found.target)
     if answer is not None and not asked.pair:
         kinds = ("number", "category", "date", "text") if supervised else ("number", "category", "date")
         asked_of = [n for n, c in free.items() if c.kind in kinds and not _content(c, found)]

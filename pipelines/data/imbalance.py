@@ -149,8 +149,8 @@ def row_weights(data: Data, manifest: Manifest) -> Floats | None:
     if data.target:
         assert data.bin_width is not None
         return density_weights(targets_of(manifest, data.target[0]), data.bin_width, data.balance)
-    assert data.label is not None
-    return weights_of(*distinct(manifest, data.label), data.balance)
+    assert data.label_column is not None
+    return weights_of(*distinct(manifest, data.label_column), data.balance)
 
 
 def column_weights(data: Data, manifest: Manifest) -> Floats | None:
@@ -175,7 +175,7 @@ def column_weights(data: Data, manifest: Manifest) -> Floats | None:
 
 def label_of(data: Data, value: Any) -> str | None:
     """The class of a row with this value in the label's column: its name, or its bin where it is a target."""
-    if value is None or data.label not in data.target:
+    if value is None or data.label_column not in data.target:
         return class_of(value)
     assert data.bin_width is not None
     return bin_name(value, data.bin_width)

@@ -1,11 +1,12 @@
 """What the user said that columns are, and what they seem to be."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clx.pipelines.data.answers import Likely
 from clx.pipelines.data.column_kinds import Column
+from clx.pipelines.data.label_columns import matching
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
 
@@ -18,10 +19,19 @@ class Asked:
     """What the user said that columns are, by the flags of `clx init` and `clx data check`."""
 
     label: str | None = None
+    """The column with the class; several between commas, or a pattern, are columns that are a label each."""
     target: Sequence[str] = ()
     pair: Sequence[str] = ()
     group: str | None = None
     ignore: Sequence[str] = ()
+    labels: Sequence[str] = ()
+    """Columns, or patterns, that are a label each."""
+
+    def of(self, columns: Sequence[str]) -> "Asked":
+        """The same with `label` as `labels` where it is no column and names several. Raises `BadInput`."""
+        if self.label is None or self.label in columns or not set(self.label) & set(",*?["):
+            return self
+        return replace(self, label=None, labels=[part.strip() for part in self.label.split(",") if part.strip()])
 
     @property
     def no_answer(self) -> bool:
@@ -31,8 +41,11 @@ class Asked:
         """Raise `BadInput` for a column that is not there, or is two things at once."""
         said: dict[str, str] = {}
         without = self.no_answer and NONE not in manifest.columns
+        labels = [] if self.label is None or without else [self.label]
+        for each in self.labels:
+            labels += matching([each], manifest.columns) or [each]
         flags = {
-            "--label": [] if self.label is None or without else [self.label],
+            "--label": labels,
             "--target": self.target,
             "--pair": self.pair,
             "--ignore": self.ignore,
@@ -50,7 +63,7 @@ class Asked:
             raise BadInput(f"--pair {','.join(self.pair)}: name two columns, as --pair first,second")
         if self.target and without:
             raise BadInput(f"--label {NONE} and --target: one learns without an answer, the other names it; give one")
-        if self.label and self.target:
+        if (self.label or self.labels) and self.target:
             raise BadInput("--label and --target: one of them is the answer (the other column can be left to --ignore)")
 
 
@@ -64,6 +77,8 @@ class Inferred:
     modalities: dict[str, dict[str, Any]] = field(default_factory=dict)
     """As in a config: options by name."""
     label: str | None = None
+    labels: list[str] = field(default_factory=list)
+    """Columns that are a label each."""
     target: list[str] = field(default_factory=list)
     split: str | None = None
     group: str | None = None
@@ -83,7 +98,7 @@ class Inferred:
 
     @property
     def answers(self) -> list[str]:
-        return [*self.target, *([self.label] if self.label else [])]
+        return [*self.target, *([self.label] if self.label else []), *self.labels]
 
 
 def identifier(column: str, taken: Mapping[str, Any]) -> str:

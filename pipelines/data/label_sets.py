@@ -1,11 +1,11 @@
-"""Labels that are sets: lists in the label's column, or text that `data.several` divides."""
+"""Labels that are sets: lists in the label's column, text that `data.several` divides, or columns of their own."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from clx.pipelines.config.data_schema import Data
+from clx.pipelines.config.data_schema import ABSENT_LABELS, Data
 from clx.pipelines.data.arrow_types import decoded, is_list, is_text
 from clx.pipelines.data.classes import class_of
 from clx.pipelines.data.manifest import Manifest
@@ -23,10 +23,15 @@ MANY = 0.1
 
 def holds_sets(data: Data, manifest: Manifest) -> bool:
     """Whether the label's column of a manifest holds sets of labels."""
-    if data.label is None or data.label in data.target or data.label not in manifest.columns:
+    if data.label_column is None or data.label_column in data.target or data.label_column not in manifest.columns:
         return False
-    kind = manifest.table.schema.field(data.label).type
+    kind = manifest.table.schema.field(data.label_column).type
     return is_list(kind) or (bool(data.several) and is_text(decoded(kind)))
+
+
+def absent_column(data: Data, manifest: Manifest) -> str | None:
+    """The column with labels known not to apply to a row, where labels are columns; else each that does not is."""
+    return ABSENT_LABELS if isinstance(data.label, list) and ABSENT_LABELS in manifest.columns else None
 
 
 def labels_in(cell: Any, several: str | Literal[False] | None) -> list[str] | None:
@@ -74,9 +79,9 @@ def check_label_sets(data: Data, splits: Mapping[str, Manifest]) -> str | None:
     for manifest in splits.values():
         if data.balance is not None and not data.target and holds_sets(data, manifest):
             raise BadInput("data.balance weighs rows by their class or target: a set of labels has neither")
-        if data.label is None or data.label in data.target:
+        if data.label_column is None or data.label_column in data.target:
             continue
-        found = divided(data.label, data.several, manifest)
+        found = divided(data.label_column, data.several, manifest)
         if found is None:
             continue
         text, share = found

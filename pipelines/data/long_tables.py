@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.modalities.series_times import TooSparse, between, places, spread
-from clx.pipelines.config.data_schema import Long
+from clx.pipelines.config.series_schema import Long
 from clx.pipelines.data.distinct import numbers
 from clx.pipelines.data.manifest import Manifest, seconds
 from clx.pipelines.data.windows import TIMES, Values, _parts, lists, refuse_own_columns

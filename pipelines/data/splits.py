@@ -10,11 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.pipelines.config.data_schema import Data, Fraction, Last, Long
+from clx.pipelines.config.data_schema import Data, Fraction, Last
+from clx.pipelines.config.series_schema import Long
 from clx.pipelines.data.arrow_types import in_words
 from clx.pipelines.data.builtin import BUILTIN, is_builtin, load_builtin
 from clx.pipelines.data.draw import draw
 from clx.pipelines.data.folders import read_folder, read_pattern, read_table
+from clx.pipelines.data.label_columns import answer_columns, with_labels
 from clx.pipelines.data.long_tables import grouped
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.patterns import is_pattern
@@ -104,7 +106,8 @@ def splits_of(source: str, data: Data, *, whole: bool = False, split: str | None
     """The splits of a source other than the run's own; `all` for one without a split column. Raises `BadInput`, also
     where `split` is asked for and no column tells it."""
     if is_builtin(source):
-        splits = load_builtin(source, data.root if BUILTIN.get(source) and BUILTIN[source].folder else None)
+        root = data.root if BUILTIN.get(source) and BUILTIN[source].folder else None
+        splits = _builtin(source, data, root)
     else:
         manifest = _open(source, data, whole)
         manifest = manifest if split in (None, "all") else _telling(manifest, data, str(split))
@@ -156,7 +159,7 @@ def _source(source: str, data: Data, whole: bool, ends: dict[str, float]) -> dic
     """The splits of the training source, whose `train` will be cut at `ends`; rows of a source without a split column
     are all `train`."""
     if is_builtin(source):
-        return load_builtin(source, data.root)
+        return _builtin(source, data, data.root)
     manifest = _open(source, data, whole, ends)
     if data.split in manifest.columns or data.split != "split":
         splits = split_by(manifest, data.split)
@@ -170,7 +173,7 @@ def _source(source: str, data: Data, whole: bool, ends: dict[str, float]) -> dic
 def _holdout(source: str, split: str, data: Data, whole: bool) -> Manifest:
     """Rows of a source given for one split: those of that split, or all when it has no split column."""
     if is_builtin(source):
-        splits = load_builtin(source, data.root)
+        splits = _builtin(source, data, data.root)
     else:
         manifest = _open(source, data, whole)
         if data.split not in manifest.columns:
@@ -183,11 +186,15 @@ def _cut(manifest: Manifest, data: Data) -> Manifest:
     return manifest if data.windows is None else windowed(manifest, data.windows, data.long)
 
 
+def _builtin(source: str, data: Data, root: str | None) -> dict[str, Manifest]:
+    return {split: with_labels(rows, data) for split, rows in load_builtin(source, root).items()}
+
+
 def _open(source: str, data: Data, timed: bool, ends: dict[str, float] | None = None) -> Manifest:
     if not Path(source).expanduser().exists() and not Path(source).suffix and "/" not in source:
         raise BadInput(f"no file, folder or built-in data named {source!r}{nearest(source, BUILTIN)}")
     manifest = load_manifest(source, allow_outside=data.allow_outside, root=data.root)
-    manifest = with_numbers(manifest, data.target, data.numbers)
+    manifest = with_labels(with_numbers(manifest, data.target, data.numbers), data)
     return manifest if data.long is None else _series(manifest, data, data.long, timed, ends)
 
 
@@ -197,7 +204,8 @@ def _series(
     channels = [c for c in manifest.columns if any(fnmatchcase(c, each) for each in long.channels)]
     manifest = with_numbers(manifest, channels, data.numbers)
     near = [data.neighbours.group] if data.neighbours else []
-    needed = [data.split, *data.target, *near, *([data.label] if data.label else [])]
+    needed = [data.split, *data.target, *near, *answer_columns(data, manifest.columns)]
+    needed += [data.label_column] if data.label_column else []
     return grouped(manifest, long, needed, timed, ends)
 
 
@@ -217,8 +225,8 @@ def _as_it_is(source: str, data: Data) -> Manifest:
     """All rows of a file; of a table of time steps its series, or their windows, whatever they are to be told by."""
     manifest = load_manifest(source, allow_outside=data.allow_outside, root=data.root)
     if data.long is None or (data.long.time not in manifest.columns and "series" in manifest.columns):
-        return manifest
-    told_by_nothing = data.model_copy(update={"label": None, "target": [], "neighbours": None})
+        return with_labels(manifest, data)
+    told_by_nothing = data.model_copy(update={"label": None, "label_cells": {}, "target": [], "neighbours": None})
     return _cut(_series(manifest, told_by_nothing, data.long), data)
 
 

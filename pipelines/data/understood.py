@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from clx.pipelines.config.data_schema import Data, Fraction, Last
+from clx.pipelines.config.data_schema import ABSENT_LABELS, LABELS, Data, Fraction, Last
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.classes import alike_but_for_case
 from clx.pipelines.data.column_kinds import kinds_of
 from clx.pipelines.data.draw import held_together
+from clx.pipelines.data.label_columns import answer_columns, label_columns
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.missing_cells import missing_in, numbers_for_missing, words_for_missing
 from clx.pipelines.system.remote import shown
@@ -38,19 +39,21 @@ def understood(
         by name with their `rows` and what they are `from`.
     """
     train = splits["train"]
-    kinds, uses = kinds_of(train), uses_of(config, train)
+    kinds, uses, own = kinds_of(train), uses_of(config, train), label_columns(config.data, train.columns)
     columns, notes = [], [note for manifest in splits.values() for note in manifest.notes]
     for column, found in kinds.items():
         if column in MADE and (config.data.windows or config.data.long) and column not in uses:
             continue
+        if column in (LABELS, ABSENT_LABELS) and isinstance(config.data.label, list):
+            continue  # notes tell what they were made of
         use = uses.get(column) or f"not used: {(unused or {}).get(column, NOT_NAMED)}"
         having = [manifest for manifest in splits.values() if column in manifest.columns]
         missing = sum(int(missing_in(manifest, column, found.kind).sum()) for manifest in having)
         example = _example(train, column)
-        is_label = column == config.data.label
-        if column in uses and (is_label or found.kind == "category"):
+        is_label, taken = column == config.data.label, column in uses and column not in own
+        if taken and (is_label or found.kind == "category"):
             notes += words_for_missing(column, having, "class" if is_label else "category")
-        if column in uses and found.kind == "number" and not is_label:
+        if taken and found.kind == "number" and not is_label:
             notes += numbers_for_missing(column, train)
         if is_label:
             notes += alike_but_for_case(column, having)
@@ -87,7 +90,8 @@ def uses_of(config: Config, manifest: Manifest) -> dict[str, str]:
     for name, options in config.modalities.items():
         for column in columns_read(name, options, manifest, data):
             add(column, f"{'negatives' if name in config.only_negatives else 'input'} {name}")
-    add(data.label, "label")
+    for column in answer_columns(data, manifest.columns):
+        add(column, "label")
     for column in data.target:
         add(column, "target")
     add(data.weight, "weight")
@@ -117,7 +121,7 @@ def columns_read(name: str, options: Mapping[str, Any], manifest: Manifest, data
         column = options.get("column") or name
         wanted = column if isinstance(column, list) else [column]
         wanted = [*wanted, *([options["pair"]] if options.get("pair") else [])]
-    answers = {data.label, data.split, *data.target}
+    answers = {*answer_columns(data, manifest.columns), data.split, *data.target}
     return [
         column
         for column in manifest.columns

@@ -64,11 +64,11 @@ def values_of(manifest: Manifest, column: str, key: str) -> Values:
 
 def classes_of(data: Data, manifest: Manifest, key: str) -> Values:
     """Rows by their classes. Raises `BadInput` where labels are sets."""
-    assert data.label is not None
+    assert data.label_column is not None
     if holds_sets(data, manifest):
-        raise BadInput(f"{key} needs one class per row, and {data.label} of {manifest.name} holds sets of labels")
-    cells, of_row = distinct(manifest, data.label)
-    return _numbered(data.label, [label_of(data, cell) for cell in cells], of_row)
+        raise BadInput(f"{key} needs one class per row, and {data.label_named} of {manifest.name}: sets of labels")
+    cells, of_row = distinct(manifest, data.label_column)
+    return _numbered(data.label_column, [label_of(data, cell) for cell in cells], of_row)
 
 
 def _numbered(column: str, names: list[str | None], of_row: NDArray[np.int64]) -> Values:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clx.modalities.series_files import WIDE, piece_of, shape_in, steps_in
-from clx.pipelines.config.data_schema import Long, Windows
+from clx.pipelines.config.series_schema import Long, Windows
 from clx.pipelines.data.cell_files import here
 from clx.pipelines.data.manifest import LeftOut, Manifest
 from clx.pipelines.system.errors import BadInput

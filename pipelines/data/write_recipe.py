@@ -60,6 +60,7 @@ def infer_config(source: str, asked: Asked = UNASKED, settings: Sequence[str] = 
         manifest = load_manifest(source, allow_outside=rows.allow_outside, root=rows.root)
     if rows.root is None:
         refuse_elsewhere(manifest)
+    asked = asked.of(manifest.columns)
     found = infer_modalities(manifest, asked)
     if sure and found.likely:
         _ask(source, found)
@@ -128,6 +129,9 @@ def _data(
     if found.label:
         data["label"] = found.label
         reasons["data.label"] = f"the class of a row, {found.reasons[found.label]}"
+    if found.labels:
+        data["label"] = list(asked.labels)
+        reasons["data.label"] = f"{len(found.labels)} columns that are a label each, {found.reasons[found.labels[0]]}"
     if found.several:
         data["several"] = found.several
         reasons["data.several"] = "separates the labels of a set"

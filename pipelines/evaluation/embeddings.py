@@ -15,7 +15,7 @@ from clx.pipelines.batches.corrupted import CorruptedDataset, Damage
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import batches, once
 from clx.pipelines.data.classes import index_of, warn_of_lost
-from clx.pipelines.data.label_sets import holds_sets
+from clx.pipelines.data.label_sets import absent_column, holds_sets
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.build import Run, class_names
 from clx.pipelines.model.frozen_features import use_frozen_features
@@ -51,7 +51,7 @@ class Embedded:
     rows: Tensor
     """`[N]`: the manifest's rows, counted from 0, that could be read."""
     label_sets: Tensor | None = None
-    """`[N, C]` where labels are sets: 1 for each class that applies, NaN in rows of which none is known."""
+    """`[N, C]` where labels are sets: 1 for each class that applies, else 0; NaN where that is not known."""
     features: dict[str, Tensor] = field(default_factory=dict)
     """What enters each head, `[N, W]` by modality, where it was asked for."""
     steps: dict[str, Ragged] = field(default_factory=dict)
@@ -181,7 +181,7 @@ def _rows_of(
     modalities = {name: m for name, m in run.scored().items() if has_columns(manifest, name, m)}
     if not modalities:
         check_columns(run.config, run.scored(), manifest)
-    label = run.config.data.label if run.config.data.label in manifest.columns else None
+    label = run.config.data.label_column if run.config.data.label_column in manifest.columns else None
     target = [name for name in run.config.data.target if name in manifest.columns]
     known = run.facts.classes if classes is None else classes
     index = index_of(known)
@@ -190,7 +190,8 @@ def _rows_of(
     every = known + [name for name in (class_names(run.config, manifest) if label else []) if name not in index]
     width = run.config.data.bin_width if label in run.config.data.target else None
     sets = label is not None and holds_sets(run.config.data, manifest)
-    told = (manifest, modalities, label, index_of(every), sets, run.config.data.several, width, target)
+    absent = absent_column(run.config.data, manifest)
+    told = (manifest, modalities, label, index_of(every), absent, sets, run.config.data.several, width, target)
     if damage:
         return CorruptedDataset(*told, on_bad=on_bad, damage=damage, seed=seed), every
     return BatchDataset(*told, on_bad=on_bad), every

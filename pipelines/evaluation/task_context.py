@@ -107,13 +107,13 @@ class TaskContext:
 
 
 def need_label(context: TaskContext) -> None:
-    label, manifest = context.run.config.data.label, context.embedded.manifest
+    label, manifest = context.run.config.data.label_column, context.embedded.manifest
     if not label:
         raise Unfit("needs data.label, the column with the class")
     if label not in manifest.columns:
         raise Unfit(f"{manifest.name} has no column {label!r} with the class")
     if context.embedded.label_sets is not None:
-        raise Unfit(f"column {label!r} holds sets of labels, which the task multilabel asks about")
+        raise Unfit(f"{context.run.config.data.label_named!r} are sets of labels, which the task multilabel asks about")
 
 
 def named(embedded: Embedded) -> set[str]:

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from clx.pipelines.config.data_schema import Section
 from clx.pipelines.config.load import override, read_source, scientific, set_key, value_of
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.section import Section
 from clx.pipelines.system.errors import BadInput
 
 LONGEST = 40

@@ -229,7 +229,7 @@ def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress, un
     speed = steps_left(trainer, progress, until)
     if trainer.writes and trainer.step > begun:
         state.note(out, rows_per_s=float(speed), **({} if trainer.plan.steps else {"steps": trainer.step}))
-    if trainer.writes and write_remembered(out, trainer.learner.objective, splits["train"], config.data.label):
+    if trainer.writes and write_remembered(out, trainer.learner.objective, splits["train"], config.data.label_column):
         progress.say(f"what was learned of each training row: {out / REMEMBERED}")
     name = "test" if "test" in splits else "val" if "val" in splits else "train"
     summary: dict[str, Any] = {

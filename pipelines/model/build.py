@@ -20,6 +20,7 @@ from clx.modalities.series import Series
 from clx.pipelines.batches.cells import cells
 from clx.pipelines.batches.columns import asked_of, check_columns, refuse_answers, spread, view_names
 from clx.pipelines.batches.telling_columns import supervised_inputs
+from clx.pipelines.config.data_schema import ABSENT_LABELS
 from clx.pipelines.config.heads import head_of, heads_of
 from clx.pipelines.config.objects import make_losses, make_modalities, resolved
 from clx.pipelines.config.schema import Config
@@ -28,6 +29,7 @@ from clx.pipelines.data.classes import index_of
 from clx.pipelines.data.distinct import distinct
 from clx.pipelines.data.draw import with_groups
 from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
+from clx.pipelines.data.label_columns import names_of, require_label_columns
 from clx.pipelines.data.label_sets import check_label_sets, holds_sets, labels_in, levels_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.values import values_of
@@ -235,10 +237,11 @@ def checked(config: Config, splits: dict[str, Manifest]) -> tuple[Config, dict[s
     Raises `BadInput`. Nothing is learned from the data, and no model is made.
     """
     modalities, losses = make_modalities(config), make_losses(config)
+    require_label_columns(config.data, splits["train"])
     for split, manifest in splits.items():
         check_columns(config, asked_of(config, modalities, split), manifest)
     data = config.data
-    refuse_wrong_answers(splits, data.label, data.target, skip=data.on_bad_row == "skip")
+    refuse_wrong_answers(splits, data.label_column, data.target, skip=data.on_bad_row == "skip")
     refuse_answers(config, modalities, supervised_inputs(config))
     check_neighbours(config, modalities, splits["train"])
     check_windows(config, modalities)
@@ -267,13 +270,15 @@ def fill_target_defaults(config: Config, losses: list[Loss], deviation: float) -
 
 def class_names(config: Config, manifest: Manifest) -> list[str]:
     """The distinct labels of a manifest, sorted."""
-    if not config.data.label:
+    if not config.data.label_column:
         return []
+    if isinstance(config.data.label, list) and ABSENT_LABELS in manifest.columns:
+        return names_of(config.data, manifest.columns)
     if holds_sets(config.data, manifest):
-        sets = (labels_in(value, config.data.several) or [] for value in manifest.column(config.data.label))
+        sets = (labels_in(value, config.data.several) or [] for value in manifest.column(config.data.label_column))
         return sorted({name for names in sets for name in names})
-    names = {label_of(config.data, value) for value in distinct(manifest, config.data.label)[0]} - {None}
-    return sorted((str(name) for name in names), key=float if config.data.label in config.data.target else str)
+    names = {label_of(config.data, value) for value in distinct(manifest, config.data.label_column)[0]} - {None}
+    return sorted((str(name) for name in names), key=float if config.data.label_column in config.data.target else str)
 
 
 def target_statistics(config: Config, manifest: Manifest) -> tuple[list[float], list[float]]:

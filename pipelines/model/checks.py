@@ -15,6 +15,7 @@ from clx.pipelines.batches.columns import column_of, mixed_views, require_column
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.stage_configs import looks_at, trained_before
+from clx.pipelines.data.label_columns import wholly_known
 from clx.pipelines.data.label_sets import holds_sets, labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.model.chunks import batch_norms
@@ -188,11 +189,11 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
         needs = loss.requires()
         for need in sorted(needs - ({"predictions", "targets"} if forecasts and "predictions" in needs else set())):
             lacking = (
-                (need in ("labels", "label_sets") and not config.data.label)
+                (need in ("labels", "label_sets") and not config.data.label_column)
                 or (need == "levels" and config.data.levels is None)
                 or (need == "groups" and config.data.group is None)
                 or (need == "targets" and not config.data.target)
-                or (need in ("predictions", "head") and not (config.data.label or config.data.target))
+                or (need in ("predictions", "head") and not (config.data.label_column or config.data.target))
             )
             if lacking:
                 of_labels = need in ("labels", "label_sets") or (need == "head" and "labels" in needs)
@@ -210,6 +211,11 @@ def check_needs(config: Config, losses: list[Loss], manifest: Manifest, modaliti
                 raise BadInput(f"loss {term.name!r} needs {what}: set {key} to a column of {manifest.name} ({columns})")
         either = needs - {"labels"} if "label_sets" in loss.needs() else needs
         check_label_shape(config, term.name, either, manifest)
+        if getattr(loss, "whole_sets", False) and not wholly_known(config.data, manifest):
+            raise BadInput(
+                f"loss {term.name!r} leaves out rows of which some labels are not known, and those are all of "
+                f"{manifest.name}: binary-cross-entropy and asymmetric learn from what is known of a row"
+            )
         if "head" in needs and len(inputs := config.inputs_of(term)) > 1:
             raise BadInput(
                 f"loss {term.name!r} gives its head rows that it makes of one input, and has {', '.join(inputs)}: name "
@@ -248,15 +254,15 @@ def check_looked_at(config: Config) -> None:
 
 def check_label_shape(config: Config, name: str, needs: Collection[str], manifest: Manifest) -> None:
     """A loss on single labels cannot learn from sets, nor one on sets from single labels."""
-    column, sets = config.data.label, holds_sets(config.data, manifest)
+    column, sets = config.data.label_column, holds_sets(config.data, manifest)
     if "labels" in needs and sets:
         cells = enumerate(manifest.column(str(column)))
         row = next((i for i, cell in cells if len(labels_in(cell, config.data.several) or []) != 1), 0)
         shown = labels_in(manifest.cell(row, str(column)), config.data.several)
+        where = f"{manifest.where(row)}: {config.data.label_named}"
         raise BadInput(
-            f"{manifest.where(row)}: {column} is the set {shown}, but loss {name!r} needs one label a row: "
-            "binary-cross-entropy, mlcd, sparsemax and relation learn from sets; else name a column of single labels "
-            "in data.label"
+            f"{where} is the set {shown}, but loss {name!r} needs one label a row: binary-cross-entropy, mlcd, "
+            "sparsemax and relation learn from sets; else name a column of single labels in data.label"
         )
     if "label_sets" in needs and not sets:
         raise BadInput(

@@ -185,9 +185,11 @@ def recommendation(config: Config) -> tuple[str | None, str]:
     """The objective that `clx init` writes for the data of a config, told the same answer; else why there is none."""
     if len(config.data.sources) != 1:
         return None, "the runs have several sources"
-    label = None if config.data.target else config.data.label or NONE
+    label = config.data.label
+    asked = Asked(labels=label) if isinstance(label, list) else Asked(label=label or NONE)
+    asked = Asked(target=config.data.target) if config.data.target else asked
     try:
-        written = infer_config(config.data.sources[0], Asked(label=label, target=config.data.target), sure=False)
+        written = infer_config(config.data.sources[0], asked, sure=False)
     except (BadInput, OSError) as error:
         return None, " ".join(str(error).split())
     terms = written.config["objective"]

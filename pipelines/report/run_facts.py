@@ -58,8 +58,8 @@ def facts(one: ReportedRun, run: Run | None) -> list[tuple[str, str]]:
     """What a run is, as words."""
     config = one.config
     found = [("folder", str(one.folder)), ("data", config.data.named + shares_of(config.data))]
-    if config.data.label:
-        found.append(("label", config.data.label))
+    if config.data.label_named:
+        found.append(("label", config.data.label_named))
     if config.data.target:
         found.append(("target", ", ".join(config.data.target)))
     for name, options in config.modalities.items():

@@ -87,7 +87,9 @@ def data(config: Config) -> Iterator[str]:
             yield f"{split} rows: the last {value.last:g} of the steps of every series"
         elif value is not None:
             yield f"{split} rows: a share of {value.fraction:g} of the training rows, drawn by seed {config.train.seed}"
-    if config.data.label:
+    if isinstance(config.data.label, list):
+        yield f"labels: columns {', '.join(f'`{name}`' for name in config.data.label)}"
+    elif config.data.label:
         yield f"classes: column `{config.data.label}`"
     if config.data.target:
         yield f"targets: {', '.join(f'`{name}`' for name in config.data.target)}"

@@ -69,7 +69,7 @@ def estimate_memory(config: Config, run: Run, manifest: Manifest, learned: int, 
     """
     copies = 4 + (1 if config.train.ema else 0)  # weights, gradients, two moments, the average
     few = min(8, len(manifest))
-    data = BatchDataset(manifest, run.modalities, label=config.data.label, classes=run.class_index, augment=True)
+    data = BatchDataset(manifest, run.modalities, label=config.data.label_column, classes=run.class_index, augment=True)
     batch = next(batches(data, [once(few, few)[0]]))
     kept: dict[int, int] = {}
 

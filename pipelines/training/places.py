@@ -14,8 +14,8 @@ def most_places(run: Run, train: Manifest) -> int | None:
     config, found = run.config, list[int]()
     required = {name for loss in run.objective.losses if isinstance(loss, Loss) for name in loss.requires()}
     classified = "labels" in required or ("predictions" in required and not config.data.target)
-    read = any(column_of(name, modality) == config.data.label for name, modality in run.modalities.items())
-    if config.data.label and (read or classified):
+    read = any(column_of(name, modality) == config.data.label_column for name, modality in run.modalities.items())
+    if config.data.label_column and (read or classified):
         found.append(len(run.facts.classes))
     rows = range(0, len(train), max(1, len(train) // LOOKED_AT))
     for name, modality in run.modalities.items():

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.mixture import Mixture
 from clx.pipelines.data.imbalance import column_weights, row_weights
-from clx.pipelines.data.label_sets import holds_sets
+from clx.pipelines.data.label_sets import absent_column, holds_sets
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import inputs_of, sharing
 from clx.pipelines.data.values import values_of
@@ -103,11 +103,12 @@ def _rows(run: Run, manifest: Manifest, **policy: Any) -> BatchDataset:
     return BatchDataset(
         manifest,
         run.modalities,
-        label=data.label,
+        label=data.label_column,
+        absent=absent_column(data, manifest),
         classes=run.class_index,
         sets=holds_sets(data, manifest),
         several=data.several,
-        bin_width=data.bin_width if data.label in data.target else None,
+        bin_width=data.bin_width if data.label_column in data.target else None,
         target=data.target,
         forecasts=run.forecasts,
         near=data.neighbours,

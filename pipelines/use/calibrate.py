@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings
 from clx.modalities.numbers import class_name
-from clx.pipelines.data.label_sets import labels_in
+from clx.pipelines.data.label_sets import absent_column, labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import choose
 from clx.pipelines.model.build import Run
@@ -44,8 +44,9 @@ def calibrate_on(
     """Fit the scale on the rows of a manifest or built-in data: those of `inputs.split`, else val, else all.
 
     The labels are those of `phrasings`, else all that stand in the column `label`. Rows with another label are left
-    out. A cell may hold several, as a list or divided by the run's `data.several`; with `multi_label` also by `|` where
-    the run does not say, and none of them may be known. Without it rows with several of the labels are left out.
+    out, and those of which some of these labels are not known. A cell may hold several, as a list or divided by the
+    run's `data.several`; with `multi_label` also by `|` where the run does not say, and none of them may be known.
+    Without it rows with several of the labels are left out.
     """
     run, text = inputs.run, inputs.text
     data = run.config.data.model_copy(update={"allow_outside": inputs.allow_outside})
@@ -55,17 +56,21 @@ def calibrate_on(
         if inputs.split:
             raise
         (manifest,) = choose(data, run.config.train.seed, source).values()
-    column = label or run.config.data.label or "label"
+    column = label or run.config.data.label_column or "label"
     stated = _labels(manifest, column, run.config.data.several, multi_label, say)
     if not phrasings:
         phrasings = {name: [name] for name in sorted({name for names in stated for name in names or []})}
     if len(phrasings) < 2 and not multi_label:
         raise BadInput(f"{manifest.name}: column {column!r} has fewer than two labels to tell apart")
     known = {class_name(name) or name: name for name in phrasings}
+    absent = absent_column(run.config.data, manifest) if column == run.config.data.label_column else None
+    others = [None] * len(stated) if absent is None else [labels_in(cell, None) for cell in manifest.column(absent)]
     truth: list[set[str] | None] = []
-    for names in stated:
+    for names, absent_names in zip(stated, others, strict=True):
         applying = {known[name] for name in names or [] if name in known}
-        truth.append(applying if names is not None and (len(applying) == 1 or multi_label) else None)
+        usable_row = names is not None and (len(applying) == 1 or multi_label)
+        told = absent is None or {*known} <= {*(names or []), *(absent_names or [])}
+        truth.append(applying if usable_row and told else None)
     usable = inputs.usable(manifest)
     if not usable:
         raise BadInput(
@@ -74,6 +79,7 @@ def calibrate_on(
     left = sum(one is None for one in truth)
     if left:
         or_several = "" if multi_label else ", or several"
+        or_several += "" if absent is None else ", or not all of them are known"
         say(f"{left} of {len(truth)} rows left out: they have none of these labels{or_several}")
     rows = class_embeddings(run, phrasings, templates, text, cache=True)
     scale = native_scale(run, multi_label)

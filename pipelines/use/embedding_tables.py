@@ -91,7 +91,7 @@ class EmbeddingTables:
             for column in [*([options.id] if options.id else []), *options.keep]:
                 manifest.require(column)
         shared = set.intersection(*(set(manifest.columns) for _, manifest in self.rows))
-        self.label = next((column for column in (data.label, "label") if column in shared), None)
+        self.label = next((column for column in (data.label_column, "label") if column in shared), None)
         self.split = data.split if data.split in shared else None
         settings = TokenScores.of_run(self.run)
         self.by_steps = [] if settings is None else [name for name in self.names if name in settings.names]

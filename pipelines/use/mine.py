@@ -61,7 +61,10 @@ def mine(
     source = source_of(name, run.config.data if run else Data(train=name), split, allow_outside)
     manifest = source.manifest
     check_table(manifest, out, wanted.columns, wanted.replaced)
-    same = [*([run.config.data.label] if run and run.config.data.label in manifest.columns else []), *wanted.same]
+    same = [
+        *([run.config.data.label_column] if run and run.config.data.label_column in manifest.columns else []),
+        *wanted.same,
+    ]
     for column in [*same, *([wanted.within] if wanted.within else [])]:
         manifest.require(column)
     device = pick_device(model.device)

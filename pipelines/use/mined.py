@@ -113,7 +113,9 @@ class Mined:
         wanted = self.wanted
         by, among = self.sides
         data = self.source.data
-        divided = {column: DIVIDER if data.several is None or column != data.label else data.several for column in same}
+        divided = {
+            column: DIVIDER if data.several is None or column != data.label_column else data.several for column in same
+        }
         alike = Alike.of(part, by.column, among.column, there[rows], divided)
         if not len(alike.candidates):
             return

@@ -158,7 +158,7 @@ def schema_of(run: Run, manifest: Manifest, keep: Sequence[str], probabilities: 
     for name in answer_names(run, probabilities):
         kinds[name] = pa.float64()
     if not run.config.data.target:
-        kinds[f"predicted_{run.config.data.label}"] = pa.string()
+        kinds[f"predicted_{run.config.data.label_column}"] = pa.string()
     return pa.schema(kinds)
 
 
@@ -167,7 +167,7 @@ def answer_names(run: Run, probabilities: bool) -> list[str]:
     if run.config.data.target:
         return [f"predicted_{name}" for name in run.config.data.target]
     every = [f"p_{name}" for name in run.facts.classes] if probabilities else []
-    return [f"predicted_{run.config.data.label}", *([] if run.tells_sets else ["probability"]), *every]
+    return [f"predicted_{run.config.data.label_column}", *([] if run.tells_sets else ["probability"]), *every]
 
 
 @torch.no_grad()

@@ -29,7 +29,9 @@ def learnable(context: TaskContext) -> Iterator[tuple[list[str], str]]:
 
     A modality that reads the label's own column gives the answer away.
     """
-    names = [n for n in context.embedded.z if column_of(n, context.run.modalities[n]) != context.run.config.data.label]
+    names = [
+        n for n in context.embedded.z if column_of(n, context.run.modalities[n]) != context.run.config.data.label_column
+    ]
     others = [name for name in names if name != context.text]
     for group in [[name] for name in names] + ([others] if len(others) > 1 else []):
         yield group, "+".join(group)

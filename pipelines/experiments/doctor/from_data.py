@@ -127,7 +127,7 @@ def equal_negatives(opened: Opened, cells: dict[str, list[int | None]]) -> Itera
             of = f"{share:.1%} of the negatives of {term.name} are equal to the partner in {name}"
             column = column_of(name, opened.run.modalities[name])
             distinct = f"-s 'train.batches={{distinct: {column}}}'"
-            fix = by_label if opened.config.data.label and by_label else distinct
+            fix = by_label if opened.config.data.label_column and by_label else distinct
             if excluded == "repeats" and opened.trainer.rows.repeats is not None:
                 continue
             level = "problem" if share >= MANY_EQUAL else "note"
@@ -150,11 +150,11 @@ def positives(opened: Opened) -> Iterator[Row]:
         views = sum(opened.run.modalities[name].views for name in config.inputs_of(term))
         if "labels" in loss.requires() and loss.family != "supervised heads" and views == 1:
             compared.append(term.name)
-    if not compared or config.data.label is None or config.train.batches is not None:
+    if not compared or config.data.label_column is None or config.train.batches is not None:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        named = [label_of(config.data, value) for value in opened.train.column(config.data.label)]
+        named = [label_of(config.data, value) for value in opened.train.column(config.data.label_column)]
     counts = np.unique([one for one in named if one is not None], return_counts=True)[1]
     shares = counts / counts.sum()
     alone = float((shares * (1 - shares) ** (config.train.batch_size - 1)).sum())

@@ -64,7 +64,7 @@ def doubted(opened: Opened, train: Embedded, other: Embedded | None) -> Iterator
     Rows that were not trained on are judged where there are enough: a model may know wrong labels by heart. Neighbours
     of one class agree; where labels are wrong at random no neighbourhood does, and those who differ name all classes.
     """
-    label = opened.config.data.label
+    label = opened.config.data.label_column
     if label is None or label in opened.config.data.target or train.label_sets is not None or len(train.classes) < 3:
         return
     words = {n for n, m in opened.run.modalities.items() if m.kind == "text" and few_texts(opened, n)}

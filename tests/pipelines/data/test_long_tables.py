@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clx.pipelines.config.data_schema import Data, Long
+from clx.pipelines.config.data_schema import Data
+from clx.pipelines.config.series_schema import Long
 from clx.pipelines.data.splits import choose, load_splits
 from clx.pipelines.system.errors import BadInput, ClxWarning
 from long_table import data, long_csv

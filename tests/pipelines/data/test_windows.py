@@ -11,8 +11,9 @@ from clx.modalities.series import Series
 from clx.pipelines.batches.batch import Key
 from clx.pipelines.batches.cells import cell_of, future_of
 from clx.pipelines.batches.dataset import BatchDataset
-from clx.pipelines.config.data_schema import Data, Windows
+from clx.pipelines.config.data_schema import Data
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.series_schema import Windows
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.system.errors import BadInput
 from long_table import RNG, data, long_csv

@@ -54,6 +54,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "label": f"c{i % 3}",
                 "tags": f"a|c{i % 3}",
                 "target": x + y + i % 4,
+                **{f"l{k}": None if (i + k) % 4 == 3 or i % 9 == 4 else (i * (k + 1)) % 3 == 0 for k in range(3)},
                 "second": x - y,
             }
             file.write(json.dumps(line) + "\n")
@@ -65,9 +66,10 @@ def config(rows: Path, objective: Any, **more: Any) -> Config:
     terms = objective if isinstance(objective, list) else [objective]
     names = {term["name"] for term in terms}
     data: dict[str, Any] = {"train": str(rows), "label": "label", "target": []}
+    partial = [term for term in terms if term.pop("partial", False)]
     if any("label_sets" in LOSSES[name].required() for name in names):
-        data |= {"label": "tags", "several": "|"}
-    if any("targets" in LOSSES[name].needs() for name in names):
+        data |= {"label": ["l?"]} if partial else {"label": "tags", "several": "|"}
+    if not partial and any("targets" in LOSSES[name].needs() for name in names):
         data |= {"target": ["target"]}
     modalities: dict[str, Any] = {
         "text": {"layers": 1, "width": 32, "dropout": 0.0, "head": "mlp", "augmentation": "none"},
@@ -109,6 +111,8 @@ def objectives() -> dict[str, Any]:
             of_tokens = name in ("masked-token", "replaced-token")
             named[name] = [{"name": name, "inputs": ["text" if of_tokens else "table"]}, {"name": "clip"}]
     named["relation by features"] = {"name": "relation", "by": "features", "of": "table", "form": "sigmoid"}
+    of_sets = ("binary-cross-entropy", "asymmetric", "mlcd", "label-ranking", "sparsemax", "relation")
+    named["sets known in part"] = [{"name": name, "partial": True} for name in of_sets]
     return named | {"infonce with negatives": NEGATIVES, "infonce, judged": [JUDGED], "a sum of three": SUM}
 
 

@@ -70,6 +70,22 @@ def test_sources_with_shares_resume_bit_for_bit(tmp_path: Path, silent: Progress
     whole_as_in_parts(made, 4, tmp_path, silent)
 
 
+def test_labels_known_in_part_resume_bit_for_bit(tmp_path: Path, silent: Progress, write: Any) -> None:
+    cells = "".join(f"word {i},{i % 2},{'' if i % 3 == 0 else i // 2 % 2}\n" for i in range(40))
+    made = Config.model_validate(
+        {
+            "data": {"train": write("a.csv", "text,a,b\n" + cells), "label": ["a", "b"]},
+            "modalities": {"text": {"width": 32, "layers": 1}},
+            "embed_dim": 8,
+            "objective": [{"name": "binary-cross-entropy"}],
+            "train": {"batch_size": 8, "steps": 9},
+            "eval": [],
+        }
+    )
+    _, log = whole_as_in_parts(made, 4, tmp_path, silent)
+    assert any("binary-cross-entropy.unknown_labels" in json.loads(line) for line in log.splitlines())
+
+
 SIMILAR = {"near": ["at"], "then": "similar", "refresh": 1.5}
 
 
