@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
@@ -13,8 +14,9 @@ from clx.pipelines.config.data_schema import Data
 from clx.pipelines.config.objects import make_modalities
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.inferred import Asked
-from clx.pipelines.data.label_columns import wholly_known
+from clx.pipelines.data.label_columns import wholly_known, with_labels
 from clx.pipelines.data.label_sets import holds_sets
+from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import choose, load_splits
 from clx.pipelines.data.understood import understood
 from clx.pipelines.data.write_recipe import infer_config
@@ -72,6 +74,15 @@ def test_other_files_say_the_same(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for name in ("a.parquet", "a.jsonl"):
         assert told(str(tmp_path / name), ["a", "b", "c"]) == [(["a", "c"], ["b"]), ([], ["a"]), (None, None)], name
+
+
+def test_a_column_in_pieces_is_read_as_one() -> None:
+    cells = pa.chunked_array([[1, 0], [None], [0, 1]])
+    data, rows = Data(train="t", label=["a"]), Manifest("t", Path(), pa.table({"a": cells}), np.arange(5))
+    assert with_labels(rows, data).column("labels") == [["a"], [], None, [], ["a"]]
+    odd = Manifest("t", Path(), pa.table({"a": pa.chunked_array([[1, 0], [None, 3]])}), np.arange(4))
+    with pytest.raises(BadInput, match="t row 4, column a: 3 says neither"):
+        with_labels(odd, data)
 
 
 def test_names_of_labels_are_never_taken_for_what_cells_say(tmp_path: Path) -> None:
