@@ -9,12 +9,13 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.evaluation.evaluate import evaluate_run
@@ -23,7 +24,7 @@ from clx.pipelines.experiments.train import train
 from clx.pipelines.runs import state
 from clx.pipelines.runs.folder import begun, checkpoints, read_config
 from clx.pipelines.system.durable_files import is_locked
-from clx.pipelines.system.errors import Paused, Stopped
+from clx.pipelines.system.errors import ClxWarning, Paused, Stopped
 from clx.pipelines.system.progress import Progress, Silent
 from clx.pipelines.system.signals import raise_stopped
 
@@ -98,10 +99,10 @@ class Worker:
         self.job = job
         self.pipe.send(job)
 
-    def result(self) -> str | None:
-        """The error of the run that has ended, also where the process ended with it."""
+    def heard(self) -> ClxWarning | str | None:
+        """What a run warns of, or the error of the one that has ended, also where the process ended with it."""
         try:
-            error: str | None = self.pipe.recv()
+            error: ClxWarning | str | None = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
             code = self.process.exitcode or 0
@@ -121,6 +122,16 @@ def work(pipe: Connection, count: int, environment: Mapping[str, str]) -> None:
 
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
     signal.signal(signal.SIGTERM, raise_stopped)
+    show_other = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        if issubclass(category, ClxWarning):
+            with suppress(OSError):  # the parent has gone
+                pipe.send(message)  # it says this once for all runs
+        else:
+            show_other(message, category, *rest)
+
+    warnings.showwarning = show  # type: ignore[assignment]
     with suppress(EOFError, OSError):
         try:
             while True:
@@ -170,7 +181,10 @@ def side_by_side(jobs: Sequence[Job], count: int) -> Iterator[tuple[str, str | N
         while busy := [worker for worker in workers if worker.job]:
             for pipe in wait([worker.pipe for worker in busy]):
                 worker = next(w for w in busy if w.pipe is pipe)
-                job, error = worker.job, worker.result()
+                job, error = worker.job, worker.heard()
+                if isinstance(error, ClxWarning):
+                    warnings.warn(error, stacklevel=1)
+                    continue
                 assert job is not None
                 worker.job = None
                 if left:

@@ -110,3 +110,19 @@ def test_jobs_give_what_one_process_gives(clx: Callable[..., Any], base: Path) -
     assert out == whole.stdout
     for run in sorted(path.name for path in (base / "whole").glob("lr*")):
         assert same_weights(base / "whole" / run, base / "parts" / run)
+
+
+def test_what_runs_of_several_processes_warn_of_is_said_once(clx: Callable[..., Any], tmp_path: Path) -> None:
+    rows = [
+        f"a sentence of many words that says {i - (i % 4 == 3)} once,{'train' if i % 4 < 3 else 'val'}\n"
+        for i in range(200)
+    ]
+    (tmp_path / "a.csv").write_text("text,split\n" + "".join(rows))
+    (tmp_path / "base.yaml").write_text(
+        "data: {train: a.csv}\nmodalities: {text: {layers: 1, width: 32, views: 2}}\nembed_dim: 8\n"
+        "objective: nt-xent\ntrain: {steps: 1, batch_size: 8}\neval: []\n"
+    )
+    done = clx("sweep", "base.yaml", "--grid", "train.lr=1e-2,1e-3", "--jobs", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("50 of 50 val rows have the text of a training row") == 1
+    assert "warning: 50 of 50" in done.stderr
