@@ -123,6 +123,15 @@ def test_learned_views_resume_bit_for_bit(tmp_path: Path, silent: Progress, loss
     assert not torch.equal(start["model.towers.series.view.out.weight"], whole["model.towers.series.view.out.weight"])
 
 
+def test_an_encoder_over_the_steps_of_a_frozen_one_resumes_bit_for_bit(tmp_path: Path, silent: Progress) -> None:
+    raw = series_config(augmentation="none")
+    over = {"layers": 1, "width": 8, "dropout": 0.3, "crop": 0.3, "mask": 0.2, "noise": 0.3}
+    raw["modalities"]["series"] |= {"views": 1, "freeze": True, "step_encoder": over}
+    raw |= {"objective": {"name": "supcon"}, "embed_dim": 8}
+    raw["data"] |= {"label": "label", "cache": "memory"}
+    whole_as_in_parts(Config.model_validate(raw), 4, tmp_path, silent)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
