@@ -1069,7 +1069,10 @@ COLUMNS = [
         "init a.csv",
         {
             "recipe": holds(
-                "sentence1: {kind: text}", "sentence2: {like: sentence1}", "target: [score]", "{name: cosent}"
+                "sentence1: {kind: text}",
+                "sentence2: {like: sentence1}",
+                "target: [score]",
+                "{name: codiemb, best: 4.9}",
             )
         },
     ),

@@ -58,8 +58,13 @@ def _objective(found: Inferred, choice: Choice) -> None:
     """What is learned: the answer where there is one, else what belongs together."""
     inputs, first = choice.modalities, next(iter(choice.modalities))
     if found.shape == "scored pair":
-        choice.objective = {"name": "cosent"}
-        why = f"orders pairs by their cosine as {found.target[0]} orders them"
+        score = found.columns[found.target[0]]
+        if score.distinct > 2 and score.highest is not None and score.highest > 0:
+            choice.objective = {"name": "codiemb", "best": score.highest}
+            why = f"cosines of pairs follow {score.name}, in their order and by how far it is from one to the next"
+        else:
+            choice.objective = {"name": "cosent"}
+            why = f"orders pairs by their cosine as {score.name} orders them"
     elif found.shape == "negatives":
         anchor, positive, negative = inputs
         choice.objective = {"name": "infonce", "inputs": [anchor, positive], "negatives": [negative]}
@@ -113,7 +118,7 @@ def _about_texts(found: Inferred, name: str, options: dict[str, Any]) -> str:
 
 def _train(choice: Choice, rows: int) -> dict[str, Any]:
     """Batch, epochs and rate."""
-    alone = choice.objective["name"] in ("cosent", *HEADS)
+    alone = choice.objective["name"] in ("cosent", "codiemb", *HEADS)
     texts = alone and any(options.get("kind", name) == "text" for name, options in choice.modalities.items())
     batch = 2 ** int(math.log2(max(2, min(TEXT_BATCH if texts else LARGEST_BATCH, rows / ROWS_A_BATCH))))
     fewest = FEWEST_EPOCHS if rows < MANY_ROWS else 3

@@ -61,6 +61,8 @@ class Column:
     """Numbers without a fraction."""
     switch: bool = False
     """1 and 0 alone, or -1, or true and false: whether something applies."""
+    highest: float | None = None
+    """Of numbers."""
     captions: bool = False
     """Texts in lists."""
     longest: int = 0
@@ -143,6 +145,7 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
         numbers = [(row, float(value)) for row, value in cells if plain_number(value) is not None]
         whole = bool(numbers) and all(value.is_integer() for _, value in numbers)
         switch = {value for _, value in numbers} in SWITCHES
+        facts["highest"] = max((value for _, value in numbers), default=None)
         return Column(name, _kind_of_numbers(name, numbers, distinct, whole), whole=whole, switch=switch, **facts)
     if kind == "date":
         return Column(name, "date" if distinct > 1 else "one value only", **facts)
