@@ -2,7 +2,7 @@
 `clx init` recommends is among the best."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from clx.losses.base import LOSSES
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.secrets import without_secrets
 from clx.pipelines.data.inferred import NONE, Asked
@@ -163,7 +164,7 @@ def board_of(name: str, entries: list[Entry]) -> Board:
     for entry in entries:
         by_objective.setdefault(terms_of(entry.config), []).append(entry)
     places = [place_of(objective, runs, measures[0]) for objective, runs in by_objective.items()]
-    recommended, why = recommendation(entries[0].config)
+    recommended, why = recommendation([entry.config for entry in entries])
     notes = [*differences(entries), *([f"no recommendation: {why}"] if why else [])]
     return Board(name, measures[0], sorted(places, key=lambda p: -p.mean), recommended, notes)
 
@@ -181,11 +182,15 @@ def place_of(objective: str, runs: list[Entry], measure: str) -> Place:
     return Place(objective, mean, interval, len(values), fmean(1000 / s for s in speeds) if speeds else None)
 
 
-def recommendation(config: Config) -> tuple[str | None, str]:
-    """The objective that `clx init` writes for the data of a config, told the same answer; else why there is none."""
+def recommendation(configs: Sequence[Config]) -> tuple[str | None, str]:
+    """The objective that `clx init` writes for the data of runs, told the answer if one learns it; else why none."""
+    config = configs[0]
     if len(config.data.sources) != 1:
         return None, "the runs have several sources"
-    label = config.data.label
+    learned = any(
+        {"labels", "label_sets"} & LOSSES[term.name].required() for each in configs for term in each.objective
+    )
+    label = config.data.label if learned else None
     asked = Asked(labels=label) if isinstance(label, list) else Asked(label=label or NONE)
     asked = Asked(target=config.data.target) if config.data.target else asked
     try:

@@ -70,6 +70,13 @@ def test_a_recommendation_that_falls_short_is_a_miss(folder: Path) -> None:
     assert {board.data: board.hit for board in boards(folder, lambda line: None)}["wine"] is False
 
 
+def test_a_label_that_no_run_learns_is_no_answer(tmp_path: Path) -> None:
+    for loss in ("nt-xent", "vicreg"):
+        made_up(tmp_path, loss, classes(loss, 0), {"probe": {"table": {"top1": 0.9}}})
+    (board,) = boards(tmp_path, lambda line: None)
+    assert (board.recommended, board.hit) == ("nt-xent", True)
+
+
 def test_page_and_markdown(folder: Path, tmp_path: Path) -> None:
     told = leaderboard(folder, tmp_path / "page.html", lambda line: None)
     assert (told["hits"], told["judged"]) == (1, 1)
