@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from clx.losses.extras import EXTRAS, OF_SECOND
 from clx.losses.judge import Judge
 from clx.losses.primitives.autograd import at_least_float32
+from clx.losses.primitives.functional import held_between
 from clx.losses.primitives.tiles import multiplying
 
 Embeddings = dict[str, Tensor]
@@ -203,7 +204,7 @@ Exclude = Literal["none", "sample_id", "labels", "repeats"] | Judge
 
 TERM_KEYS = (
     *("name", "weight", "inputs", "negatives", "dims", "from", "until", "rows", "exclude", "of", "fuse", "words"),
-    "prototypes_per_label",
+    *("prototypes_per_label", "labels_per_step"),
 )
 """Keys of a term in a config. A loss may have a field of such a name only if it is that key itself."""
 DECLARED_TERM_KEYS: dict[str, Any] = {"exclude": Exclude, "of": str | None}
@@ -267,12 +268,7 @@ class Tempered(Loss):
         """The temperature in force: a number when fixed, a scalar tensor when learned."""
         if not self.learn_temperature:
             return self.temperature
-        log, low, high = self.log_temperature, math.log(self.min_temperature), math.log(self.max_temperature)
-        # The parameter itself is clamped: a clamp in the graph would hold it at the limit, without gradient.
-        if not (log.is_cpu and low <= log.item() <= high):  # on CPU, looking is faster than clamping
-            with torch.no_grad():
-                log.clamp_(low, high)
-        return log.exp().squeeze()
+        return held_between(self.log_temperature, self.min_temperature, self.max_temperature)
 
     def scale(self) -> tuple[float, float | None]:
         tau = self.tau

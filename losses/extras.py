@@ -9,6 +9,8 @@ EXTRAS = {
     "gradient, of all modalities whatever the term looks at; NaN in rows without it",
     "targets": "`[B, K]` float, numbers to predict or to order rows by; NaN where a row has none",
     "predictions": "`[B, K]` float, from the head that is trained jointly",
+    "stands_for": "`[K]` float, for how many labels each column of the predictions counts, where a step has a sample "
+    "of them (`labels_per_step`): 1 of those that apply to any row; None where all labels are there",
     "present": "`{name: [B] bool}`, False where a row lacks that input (its embedding is then meaningless)",
     "sample_id": "`[B]` int64, the row's number in the training data",
     "repeats": "`[B]` int64, equal for rows that share an image, a recording or a text; None where no two rows do",

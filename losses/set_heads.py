@@ -28,10 +28,16 @@ class SetHead(Loss):
     def forward(
         self, z: Embeddings, *, predictions: Tensor, label_sets: Tensor, weights: Tensor | None = None
     ) -> Tensor:
+        return self.over_rows(predictions, label_sets, weights)
+
+    def over_rows(
+        self, predictions: Tensor, label_sets: Tensor, weights: Tensor | None, stands_for: Tensor | None = None
+    ) -> Tensor:
+        """The mean error; `stands_for` as in `OfSome`."""
         if predictions.shape != label_sets.shape:
             raise ValueError(f"predictions {[*predictions.shape]} and label_sets {[*label_sets.shape]} differ in shape")
         predictions = at_least_float32(predictions)
-        if weights is None and self.all_tell(label_sets):
+        if weights is None and stands_for is None and self.all_tell(label_sets):
             return self.errors(predictions, label_sets.to(predictions.dtype)).mean()
         telling = self.telling(label_sets)
         known = ~label_sets.isnan() & telling[:, None]
@@ -42,7 +48,10 @@ class SetHead(Loss):
         if not predictions.is_cpu or self.log:
             predictions, label_sets = (x.masked_fill(~known, 0) for x in (predictions, label_sets))
             partial = known
-        errors = self.errors(predictions, label_sets, partial)
+        if stands_for is None:
+            errors = self.errors(predictions, label_sets, partial)
+        else:
+            errors = self.errors_of_some(predictions, label_sets, stands_for.to(predictions.dtype), partial)
         known = known if errors.shape == known.shape else telling[:, None]
         return mean_where(known, errors, None if weights is None else weights[:, None].expand_as(errors))
 
@@ -58,6 +67,12 @@ class SetHead(Loss):
         """`[B, K]`, or `[B, 1]` of whole rows; `known` `[B, K]` bool, where some labels are not."""
         raise NotImplementedError
 
+    def errors_of_some(
+        self, predictions: Tensor, label_sets: Tensor, stands_for: Tensor, known: Tensor | None = None
+    ) -> Tensor:
+        """As `errors` over all labels, estimated from K of them."""
+        raise NotImplementedError
+
     def chances(self, predictions: Tensor) -> Tensor:
         """What predictions `[B, K]` say of each label, from 0 to 1."""
         raise NotImplementedError
@@ -67,9 +82,32 @@ class SetHead(Loss):
         raise NotImplementedError
 
 
+@dataclass(eq=False, kw_only=True)
+class OfSome(SetHead):
+    """A head of which labels apply that can learn from a part of the labels: those that apply to a row of the batch,
+    and a sample of the others, of which each counts `stands_for` times."""
+
+    def forward(
+        self,
+        z: Embeddings,
+        *,
+        predictions: Tensor,
+        label_sets: Tensor,
+        weights: Tensor | None = None,
+        stands_for: Tensor | None = None,
+    ) -> Tensor:
+        return self.over_rows(predictions, label_sets, weights, stands_for)
+
+    def errors_of_some(
+        self, predictions: Tensor, label_sets: Tensor, stands_for: Tensor, known: Tensor | None = None
+    ) -> Tensor:
+        """Of a loss whose other labels are in a sum of exponentials alone: each is there so many times."""
+        return self.errors(predictions + stands_for.log(), label_sets, known)
+
+
 @register("binary-cross-entropy")
 @dataclass(eq=False, kw_only=True)
-class BinaryCrossEntropy(SetHead):
+class BinaryCrossEntropy(OfSome):
     """Whether each class applies, for itself: for rows with several labels; those that are not known are left out.
 
     Example:
@@ -88,6 +126,12 @@ class BinaryCrossEntropy(SetHead):
 
     def errors(self, predictions: Tensor, label_sets: Tensor, known: Tensor | None = None) -> Tensor:
         return functional.binary_cross_entropy_with_logits(predictions, label_sets, reduction="none")
+
+    def errors_of_some(
+        self, predictions: Tensor, label_sets: Tensor, stands_for: Tensor, known: Tensor | None = None
+    ) -> Tensor:
+        # the mean over these is that over all, of which there are sum stands_for
+        return self.errors(predictions, label_sets, known) * (stands_for * (len(stands_for) / stands_for.sum()))
 
     def chances(self, predictions: Tensor) -> Tensor:
         return predictions.sigmoid()
@@ -133,10 +177,15 @@ class MLCD(BinaryCrossEntropy):
     paper = "An et al. 2024, arXiv 2407.17331"
     formula = "mean_i log(1 + sum_{k applies} exp(-p_ik)) + log(1 + sum_{k does not} exp(p_ik))"
     use = "rows have a few of very many labels, such as their nearest clusters"
-    ours = "the scores are those of a linear head; in the paper 32 times cosines with centres, of a tenth of the others"
+    ours = "the scores are those of the head, a linear one say; in the paper 32 times cosines with centres"
 
     def errors(self, predictions: Tensor, label_sets: Tensor, known: Tensor | None = None) -> Tensor:
         return mlcd(predictions, label_sets, known)[:, None]
+
+    def errors_of_some(
+        self, predictions: Tensor, label_sets: Tensor, stands_for: Tensor, known: Tensor | None = None
+    ) -> Tensor:
+        return mlcd(predictions + stands_for.log(), label_sets, known)[:, None]
 
 
 def asymmetric(predictions: Tensor, label_sets: Tensor, own: float, others: float, shift: float) -> Tensor:

@@ -139,18 +139,23 @@ class CrossEntropy(Loss):
         labels: Tensor,
         weights: Tensor | None = None,
         mixed: dict[str, tuple[Tensor, Tensor | float]] | None = None,
+        stands_for: Tensor | None = None,
     ) -> Tensor:
         if mixed:
             if len(z) > 1:
                 raise ValueError(f"of mixed views it takes one, and has {', '.join(z)}: set views: 1, or use moit")
             ((partner, share),) = mixed.values()
-            whole = partial(self.forward, z, predictions=predictions, weights=weights)
+            whole = partial(self.forward, z, predictions=predictions, weights=weights, stands_for=stands_for)
             known = labels[partner] >= 0  # of rows whose partner has no label nothing is learned
             own, other = torch.where(known, labels, -1), torch.where(labels >= 0, labels[partner], -1)
             lesser = (1 - share) * whole(labels=other)
             self.log.clear()  # rows without a label are counted once
             return share * whole(labels=own) + lesser
         predictions, smoothing = at_least_float32(predictions), self.label_smoothing
+        if stands_for is not None:  # the softmax over all classes, estimated (Jean et al. 2015, arXiv 1412.2007)
+            if smoothing:
+                raise ValueError("label_smoothing is over all classes: leave it out, or labels_per_step")
+            predictions = predictions + stands_for.to(predictions.dtype).log()
         if labels.is_cpu and len(labels):  # on a GPU the cross-entropy itself stops at such a label
             lowest, highest = (int(each) for each in labels.aminmax())
             if highest >= predictions.shape[1]:

@@ -96,6 +96,7 @@ def batch(size: int = 6, width: int = 4, dtype: torch.dtype = torch.float64, see
         "repeats": None,
         "groups": None,
         "weights": None,
+        "stands_for": None,
         "levels": None,
         "features": {name: x.detach() for name, x in z.items()},
         "negatives": None,  # test_only_negatives.py has some

@@ -48,6 +48,17 @@ def lse(x: Tensor, dim: int) -> Tensor:
     return x.masked_fill(none, 0).logsumexp(dim).masked_fill(none.squeeze(dim), -math.inf)
 
 
+def held_between(log: Tensor, low: float, high: float) -> Tensor:
+    """A learned scalar above 0, `[]`, of which `log` `[1]` is the logarithm, held between two limits.
+
+    The parameter itself is clamped: a clamp in the graph would hold it at the limit, without gradient.
+    """
+    if not (log.is_cpu and math.log(low) <= log.item() <= math.log(high)):  # on CPU, looking is faster than clamping
+        with torch.no_grad():
+            log.clamp_(math.log(low), math.log(high))
+    return log.exp().squeeze()
+
+
 def weighted_mean(x: Tensor, weights: Tensor | None = None) -> Tensor:
     """Sum of all entries, each times its weight if given, over their number; 0 of no entries."""
     return (x if weights is None else x * weights.to(x.dtype)).sum() / max(1, x.numel())

@@ -9,7 +9,7 @@ PAIR_SCORING = ("angle", "codiemb", "cosent")
 """Objectives by which `data.target` is the score of a pair of inputs; `relation` is one more where it is by score."""
 CANDIDATE_SCORING = "distil-scores"
 """The objective by which the columns of `data.target` are scores of a query's candidates."""
-SET_HEADS = ("asymmetric", "binary-cross-entropy", "label-ranking", "mlcd", "sparsemax")
+SET_HEADS = ("asymmetric", "binary-cross-entropy", "label-ranking", "mlcd", "multilabel-softmax", "sparsemax")
 """Objectives of a head that says which labels of a set apply."""
 CLASS_HEADS = ("cross-entropy", "core-tuning", "moit")
 """Objectives of a head that says which class a row is of."""

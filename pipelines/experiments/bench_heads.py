@@ -67,6 +67,14 @@ def sparsemax(views: Views, extras: Extras, loss: Any) -> Tensor:
     return value
 
 
+def multilabel_softmax(views: Views, extras: Extras, loss: Any) -> Tensor:
+    s, y = views[0], extras["label_sets"]
+    others = (s.exp() * (1 - y)).sum(1, keepdim=True).log()
+    each = (1 + (others - s).exp()).log() * y
+    value: Tensor = (each.sum(1) / y.sum(1).clamp(min=1))[y.any(1)].mean()
+    return value
+
+
 def label_ranking(views: Views, extras: Extras, loss: Any) -> Tensor:
     s, y = views[0], extras["label_sets"] > 0
     every = (1 - s[:, :, None] + s[:, None]).relu()
@@ -200,6 +208,7 @@ HEADS: dict[str, Dense] = {
     "asymmetric": Dense(asymmetric, views=1),
     "mlcd": Dense(mlcd, views=1),
     "sparsemax": Dense(sparsemax, views=1),
+    "multilabel-softmax": Dense(multilabel_softmax, views=1),
     "label-ranking": Dense(label_ranking, views=1, batch=1024),
     "label-prototypes": Dense(label_prototypes, views=1, more=prototypes),
     "cosent": Dense(cosent),

@@ -40,6 +40,7 @@ WITHOUT_DRAWS: dict[str, dict[str, Any]] = {
 }
 # what has no gradient, and so stays as it is where the embeddings are moved
 CONSTANT = {"originals", "keys", "key_layers"}
+COMPARE_LABELS = ("Sparsemax", "LabelRanking", "MultilabelSoftmax")
 # so that rows of the batch are anchors
 HAVE_ANCHORS: dict[str, dict[str, Any]] = {"conr": {"window": 1.5}}
 
@@ -52,7 +53,7 @@ def call(loss: Loss, data: dict[str, Any]) -> Tensor:
     extras = {key: data[key] for key in loss.needs()}
     if "predictions" in extras and "labels" in extras:
         extras["predictions"] = data["predictions"] * data["predictions"].new_tensor([1.0, -1.0, 0.5])
-    if type(loss).__name__ in ("Sparsemax", "LabelRanking"):  # of one label alone all shares are 1, and no two compare
+    if type(loss).__name__ in COMPARE_LABELS:  # of one label alone all shares are 1, and no two compare
         extras["predictions"] = data["predictions"] * data["predictions"].new_tensor([1.0, -1.0])
         extras["label_sets"] = torch.cat([data["label_sets"], 1 - data["label_sets"]], 1)
     if next(iter(data["z"].values())).dtype == torch.float64:

@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from clx.losses.infonce import infonce
 from clx.losses.label_prototypes import apart, by_overlap, nearness
+from clx.losses.multilabel_softmax import MultilabelSoftmax
 from clx.losses.primitives.alike import Alike, by_sets, by_vectors, tree_of
-from clx.losses.primitives.forms import decoupled, each_pair, soft_choice, soft_top_k, top_k
+from clx.losses.primitives.forms import each_pair, soft_choice, soft_top_k
 from clx.losses.primitives.functional import unit
 from clx.losses.relation import Relation, _Pairs
 from clx.losses.set_heads import asymmetric, label_ranking
@@ -44,8 +45,8 @@ def checks(c: Case) -> dict[str, Callable[[], Tensor]]:
         "dexml_softmax": lambda: (
             soft_choice(c.sim, positives(c), None)[0] * positives(c).sum(1)
         ).mean(),  # summed there
-        "dexml_decoupled": lambda: decoupled(c.sim, positives(c), None)[0].mean(),
-        "dexml_topk": lambda: top_k(c.sim, positives(c), None, h["topk_K"], h["topk_alpha"])[0].mean(),
+        "dexml_decoupled": lambda: of_sets(c),
+        "dexml_topk": lambda: of_sets(c, form="top-k", k=h["topk_K"], slope=h["topk_alpha"]),
         "dexml_topk_operator": lambda: soft_top_k(c.xs, None, h["k"], h["alpha"]).sigmoid(),
         "dexml_topk_operator_sq": lambda: soft_top_k(c.xs, None, h["k"], h["alpha"]).sigmoid().square().sum(),
         "space2_softsupcon": lambda: soft_supcon(c),
@@ -62,6 +63,11 @@ def checks(c: Case) -> dict[str, Callable[[], Tensor]]:
             + each_pair(c.logits, c.targets, None)[0].mean()
         ),
     }
+
+
+def of_sets(c: Case, **how: Any) -> Tensor:
+    """The scores of a head, and the labels that apply."""
+    return MultilabelSoftmax(**how)({"x": c.sim.detach()}, predictions=c.sim, label_sets=positives(c))
 
 
 def two_prompts(c: Case) -> Tensor:

@@ -429,7 +429,7 @@ ELSEWHERE = loss_loops.ELSEWHERE | {
     "laso",
     *("codiemb", "distil-scores", "granularities"),  # test_scores.py
     "relation",
-    *("sparsemax", "mlcd", "label-prototypes"),  # test_set_heads.py
+    *("sparsemax", "mlcd", "label-prototypes", "multilabel-softmax"),  # test_set_heads.py
     "symile",
     "ts2vec",
     "dbpm",

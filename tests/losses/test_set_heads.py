@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from clx.losses.base import LOSSES
 from clx.losses.label_prototypes import LabelPrototypes
+from clx.losses.multilabel_softmax import MultilabelSoftmax
 from clx.losses.set_heads import MLCD, BinaryCrossEntropy, asymmetric, label_ranking
 from clx.losses.sparsemax import Sparsemax, sparsemax, sparsemax_loss
 
@@ -172,3 +174,71 @@ def test_high_predictions_of_labels_that_do_not_apply_are_finite() -> None:
         assert value.isfinite()
         assert g.isfinite().all()
         assert g[0, 1] < -0.9
+
+
+SETS = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [torch.nan] * 4, [0, 1, 1, 0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("form", ["decoupled", "softmax"])
+def test_softmax_of_sets_against_loops(form: str) -> None:
+    """Rows without a label, and unknown ones, are left out."""
+    s = torch.randn(5, 4, generator=torch.Generator().manual_seed(7), dtype=torch.float64).requires_grad_()
+    rows = []
+    for i in (0, 1, 4):
+        own = [k for k in range(4) if SETS[i, k]]
+        terms = []
+        for p in own:
+            beside = range(4) if form == "softmax" else [p, *(k for k in range(4) if k not in own)]
+            terms.append(-torch.log(s[i, p].exp() / torch.stack([s[i, k].exp() for k in beside]).sum()))
+        rows.append(torch.stack(terms).mean())
+    wanted = torch.stack(rows).mean()
+    loss = MultilabelSoftmax(form=form)
+    found = loss({"x": s}, predictions=s, label_sets=SETS)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(torch.autograd.grad(found, s), torch.autograd.grad(wanted, s))
+    assert loss.log == {"dropped_labels": 2}
+
+
+def test_which_labels_a_softmax_of_sets_says_to_apply() -> None:
+    """Those above the widest gap between the best and the log-sum-exp of all others, by hand; half of them at most."""
+    loss = MultilabelSoftmax()
+    scores = torch.tensor([[0.0, 5, 4.5, 0.2, 0, 0], [9, 9, 9, 0, 0, -20], [5, 1, 0, 0, 0, 0], [3, 3, 3, 3, 3, -9]])
+    chances = loss.chances(scores)
+    assert loss.applying(chances).nonzero().tolist() == [[0, 1], [0, 2], [1, 0], [1, 1], [1, 2], [2, 0]]
+    cut = (4.5 + math.log(3 + math.exp(0.2))) / 2
+    torch.testing.assert_close(chances[0], (scores[0] - cut).sigmoid())
+    assert loss.chances(torch.tensor([[2.0]])).item() == pytest.approx(1 / (1 + math.exp(-2)))
+    best = MultilabelSoftmax(form="top-k", k=2)
+    assert best.chances(scores.double()).sum(1).tolist() == pytest.approx([2] * 4)
+    with pytest.raises(ValueError, match="k = 5: of 3 labels all would be among the best"):
+        MultilabelSoftmax(form="top-k").setup(["x"], 4, ["a", "b", "c"])
+    with pytest.raises(ValueError, match="k changes nothing with form: decoupled"):
+        MultilabelSoftmax(k=3)
+
+
+@pytest.mark.parametrize("name", ["binary-cross-entropy", "asymmetric", "mlcd", "multilabel-softmax", "cross-entropy"])
+def test_labels_that_stand_for_others_are_as_if_these_were_there(name: str) -> None:
+    """A label that stands for three is three of the same score; the mean over all labels stays that."""
+    s = torch.randn(3, 3, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    sets = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=torch.float64)
+    answers = (
+        [{"labels": torch.tensor([0, 1, 0])}] * 2
+        if name == "cross-entropy"
+        else [{"label_sets": sets}, {"label_sets": sets[:, [0, 1, 2, 2, 2]]}]
+    )
+    loss = LOSSES[name]()
+    some = loss({"x": s}, predictions=s, stands_for=torch.tensor([1.0, 1, 3]), **answers[0])
+    torch.testing.assert_close(some, loss({"x": s}, predictions=s[:, [0, 1, 2, 2, 2]], **answers[1]))
+    plain = loss({"x": s}, predictions=s, stands_for=torch.ones(3), **answers[0])
+    torch.testing.assert_close(plain, loss({"x": s}, predictions=s, **answers[0]))
+    assert (some - plain).abs() > 1e-2
+
+
+def test_what_looks_at_all_labels_takes_no_sample() -> None:
+    s, ones = torch.zeros(2, 3), torch.ones(3)
+    with pytest.raises(ValueError, match="form: top-k finds its k among all labels"):
+        MultilabelSoftmax(form="top-k", k=1)({"x": s}, predictions=s, label_sets=torch.eye(3)[:2], stands_for=ones)
+    with pytest.raises(ValueError, match="label_smoothing is over all classes"):
+        LOSSES["cross-entropy"](label_smoothing=0.1)(
+            {"x": s}, predictions=s, labels=torch.tensor([0, 1]), stands_for=ones
+        )
