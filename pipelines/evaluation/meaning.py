@@ -16,7 +16,8 @@ MEANING: dict[str, str] = {
     "before it, averaged over these stages (Chaudhry et al. 2018)",
     "R-precision": "share of right ones among the first R rows, R as many as there are of the row's class",
     "MAP@R": "mean of the precision at each right one of these R, wrong ones counting 0",
-    "R@1": "share of queries whose best-scored candidate is a partner of theirs (R@5, R@10: one of the first 5, 10)",
+    "R@1": "share of queries whose best-scored candidate is a partner of theirs (R@5, R@10: one of the first 5, 10); "
+    "of sets of labels the share of a row's labels that are among its k best-scored, of rows that have any",
     "median_rank": "rank of the first partner, counted from 1, of the median query; low is good",
     "mAP": "mean average precision: how far ahead of all other candidates the partners stand; of sets "
     "of labels the same of the rows that a label applies to, averaged over labels",

@@ -33,10 +33,10 @@ and under the name of each task (`TASKS`) one line per input:
     recall      same                        R@1 R@5 R@10 R-precision MAP@R queries candidates classes
     fewshot     same                        1-shot 5-shot (one figure per `settings.shots`) ways episodes features ...;
                                             with `align` 1-shot_aligned 1-shot_aligned_uneven
-    multilabel  "image", "image->text"      mAP AUC P@1 P@3 P@5 labels rows unknown unseen_labels; of the
-                                            trained head, "image", micro_F1 macro_F1, too; "image->text" is by the
-                                            words of the labels, with these F1, too, where there are words for that
-                                            one does not apply; by_label
+    multilabel  "image", "image->text"      mAP AUC P@1 P@3 P@5 R@1 R@3 R@5 labels rows unknown unseen_labels; of the
+                                             trained head, "image", micro_F1 macro_F1, too; "image->text" is by the
+                                             words of the labels, with these F1, too, where there are words for that
+                                             one does not apply; by_label
     regression  "table->price"              mae mse rmse gm r2 pearson spearman groups regressor penalty path rows
     forecast    "series->24"                mse mae penalty path features horizon rows train_rows; of the same windows
                 "trained-predictor->24"     mse mae horizon rows, where the run's own objective is to forecast

@@ -9,7 +9,7 @@ from torch import Tensor
 from clx.pipelines.measures.bootstrap import Array, Statistic, together
 
 FIRST = (1, 3, 5)
-"""How many of the best-scored classes the precision is given of."""
+"""Of how many of the best-scored classes precision and recall are given."""
 
 
 def ranked_sets(scores: Tensor, truth: Tensor) -> Statistic:
@@ -19,19 +19,23 @@ def ranked_sets(scores: Tensor, truth: Tensor) -> Statistic:
     Mean average precision and area under the ROC curve, both of the rows ordered by each class's scores and averaged
     over the classes (macro), as scikit-learn's `average_precision_score` and `roc_auc_score` have them; equal scores
     count as one step. Classes that apply to no row or, for AUC, to every row are left out. `P@k` is the share of
-    a row's k best-scored known classes that apply, over rows with k known ones, where there are more than k classes.
+    a row's k best-scored known classes that apply, over rows with k known ones, where there are more than k classes;
+    `R@k` is the share of a row's classes that are among these k, over those of the rows to which any applies.
     """
     s, y, known = _arrays(scores, truth)
     columns = [_ordered(s[:, k], y[:, k], known[:, k]) for k in range(s.shape[1])]
     best = np.argsort(np.where(known, -s, np.inf), axis=1, kind="stable")
-    hits, count = np.take_along_axis(y, best, 1), known.sum(1)
+    hits, count, applying = np.take_along_axis(y, best, 1), known.sum(1), y.sum(1)
     sizes = [k for k in [k for k in FIRST if k < s.shape[1]] or [1] if (count >= k).any()]
-    first = together(*(_mean_of(f"P@{k}", hits[:, :k].mean(1), count >= k) for k in sizes))
+    precisions = (_mean_of(f"P@{k}", hits[:, :k].mean(1), count >= k) for k in sizes)
+    shares = ((k, hits[:, :k].sum(1) / np.maximum(applying, 1)) for k in sizes)
+    first = together(*precisions, *(_mean_of(f"R@{k}", share, (count >= k) & (applying > 0)) for k, share in shares))
 
     def statistic(weights: Array) -> dict[str, Array]:
         both = [column(weights) for column in columns]
         precision, area = (_mean([pair[i] for pair in both]) for i in (0, 1))
-        return {"mAP": precision, "AUC": area, **first(weights)}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {"mAP": precision, "AUC": area, **first(weights)}
 
     return statistic
 

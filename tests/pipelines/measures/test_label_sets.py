@@ -32,13 +32,19 @@ def test_as_scikit_learn_has_them(draw: np.random.Generator, levels: int) -> Non
             assert decided[f"{name}_F1"][k] == pytest.approx(expected)
 
 
-def test_precision_of_the_first_labels() -> None:
+def test_precision_and_recall_of_the_first_labels() -> None:
+    """Recall is over the rows that have a label, in a resample, too."""
     scores = torch.tensor([[0.9, 0.8, 0.1, 0.0], [0.1, 0.2, 0.3, 0.4]])
     truth = torch.tensor([[True, False, True, False], [False, False, False, False]])
     found = ranked_sets(scores, truth)(np.ones((1, 2)))
     assert found["P@1"].item() == 0.5
     assert found["P@3"].item() == pytest.approx((2 / 3 + 0) / 2)
     assert "P@5" not in found
+    assert found["R@1"].item() == 0.5
+    assert found["R@3"].item() == 1
+    truth[1, 0] = True
+    both = ranked_sets(scores, truth)(np.array([[1.0, 1], [3, 1]]))["R@3"]
+    assert both.tolist() == pytest.approx([0.5, 0.75])
 
 
 def test_labels_that_apply_to_no_row_or_to_all_are_left_out() -> None:
