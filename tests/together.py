@@ -193,6 +193,8 @@ def _cases() -> dict[str, Case]:
     target = {"label": "kind", "target": ["y"]}
     clip = [{"name": "clip", "learn_temperature": True, "temperature": 0.1}]
     prompted = [{"name": "cross-entropy", "inputs": ["p"], "words": "text"}, {"name": "clip", "inputs": ["p", "text"]}]
+    worded = [{"name": "binary-cross-entropy", "inputs": ["p"], "words": "text", "labels_per_step": 1}]
+    labels = {"p": TWO["p"], "text": {**words, "column": "kinds", "templates": ["a {}", "{}"], "dropout": 0.2}}
     named = {"p": TWO["p"], "text": {**words, "column": "kind", "dropout": 0.0, "prompt": PROMPT}}
     of_sets = ("binary-cross-entropy", "asymmetric", "mlcd", "label-ranking", "sparsemax", "relation")
     return found | {
@@ -215,6 +217,7 @@ def _cases() -> dict[str, Case]:
             double=False,
             still=True,
         ),
+        "words": Case(worded, modalities=labels, data={"label": "kinds", "several": "|"}, ends=HOLES),
         "prompts": Case(prompted, modalities=named, data={"label": "kind"}, ends=HOLES),
         "norms": Case(clip, modalities=NORMS, ends=HOLES),
         "norms, some missing": Case(clip, modalities=NORMS, data=SPARSE, ends=HOLES),

@@ -1,9 +1,10 @@
 """The heads that predict: which terms train which, and what each looks at."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from clx.losses.base import LOSSES
 from clx.pipelines.config.schema import Config, Fuse, Term
+from clx.pipelines.config.words_schema import Words
 from clx.pipelines.system.errors import BadInput
 
 FUSE: Fuse = "gated"
@@ -16,10 +17,12 @@ class Head:
     inputs: tuple[str, ...]
     """Modalities that it looks at, in the order of the config's."""
     fuse: Fuse
-    words: str | None = None
-    """The modality whose learned prompts make of the labels' names what it tells apart; its own weights when None."""
+    words: Words | None = None
+    """The modality that makes of the labels' names what it tells apart; its own weights when None."""
     prototypes: int | None = None
     """Of each label, where it tells labels by cosines with such."""
+    absolute: bool = field(default=False, compare=False)
+    """Whether any of these terms asks of each label by itself whether it applies."""
 
     @property
     def name(self) -> str:
@@ -36,6 +39,7 @@ def head_of(config: Config, term: Term) -> Head | None:
         term.fuse or FUSE,
         term.words,
         term.prototypes_per_label,
+        LOSSES[term.name].absolute,
     )
 
 
@@ -58,6 +62,8 @@ def heads_of(config: Config) -> list[Head]:
                 f"{getattr(known, part)} and {term.name} has {getattr(head, part)}: give its terms the same "
                 f"{parts[part]}"
             )
+        if head.absolute:
+            found[head.inputs] = replace(known, absolute=True), name
     asking = [t for t in config.objective if t.name in LOSSES and "predictions" in LOSSES[t.name].required()]
     if asking and not found:  # none learns to predict; predictions are those that the head begins with
         inputs = config.inputs_of(asking[0])

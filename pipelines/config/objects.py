@@ -8,6 +8,7 @@ from clx.losses.pairwise import OverPairs
 from clx.modalities.base import Modality
 from clx.modalities.registry import MODALITIES
 from clx.pipelines.config.heads import head_of, heads_of
+from clx.pipelines.config.label_heads import check_label_head, heads_labels, samples_labels, tells_labels
 from clx.pipelines.config.options import construct, option_names, options_model, options_of
 from clx.pipelines.config.schema import Config, Term
 from clx.pipelines.config.shared_towers import alike, shared_prompt, tower_of, written_out
@@ -50,10 +51,7 @@ def make_losses(config: Config) -> list[Loss]:
         if term.fuse is not None and not LOSSES[term.name].trains_predictions:
             heads = ", ".join(sorted(name for name, loss in LOSSES.items() if loss.trains_predictions))
             raise BadInput(f"{where}.fuse: {term.name} trains no head that predicts; those that do are {heads}")
-        if term.words is not None:
-            check_words(config, term, where)
-        if term.prototypes_per_label is not None:
-            check_prototypes(config, term, where)
+        check_label_head(config, term, where)
         if term.dims:
             check_dims(config, term, where)
         if term.rows is not None and "weights" not in LOSSES[term.name].needs():
@@ -90,6 +88,7 @@ def keys_of(name: str) -> list[str]:
         "rows": "weights" not in cls.needs(),
         "fuse": not cls.trains_predictions,
         "words": not tells_labels(name),
+        "labels_per_step": not samples_labels(name),
         "prototypes_per_label": not heads_labels(name),
         "dims": not _has_widths(name),
     }
@@ -104,57 +103,6 @@ DECLARED = {
 """Keys that many losses share, and what to say of a loss that has no such parameter."""
 
 
-def heads_labels(name: str) -> bool:
-    """Whether a loss trains a head of labels."""
-    return LOSSES[name].trains_predictions and bool({"labels", "label_sets"} & LOSSES[name].needs())
-
-
-def tells_labels(name: str) -> bool:
-    """Whether a loss trains a head by what that says of each label."""
-    return heads_labels(name) and "head" not in LOSSES[name].needs()
-
-
-def check_prototypes(config: Config, term: Term, where: str) -> None:
-    """Raise `BadInput` for prototypes of labels that a term cannot have."""
-    where, inputs = f"{where}.prototypes_per_label", config.inputs_of(term)
-    if not heads_labels(term.name):
-        takers = ", ".join(sorted(filter(heads_labels, LOSSES)))
-        raise BadInput(f"{where}: {term.name} trains no head of labels; {takers} do")
-    if len(inputs) != 1:
-        raise BadInput(f"{where}: prototypes are of one input, and the term has {', '.join(inputs)}: set inputs")
-    if config.data.target:
-        raise BadInput(f"{where}: prototypes are of labels, and data.target has numbers to predict: leave one out")
-    if term.words is not None:
-        raise BadInput(f"{where}: words reads the labels in place of a head of prototypes: leave one out")
-
-
-def check_words(config: Config, term: Term, where: str) -> None:
-    """Raise `BadInput` for labels' names that a term cannot tell apart."""
-    if not tells_labels(term.name):
-        takers = ", ".join(sorted(filter(tells_labels, LOSSES)))
-        raise BadInput(f"{where}.words: {term.name} trains no head that tells labels; {takers} do")
-    if term.words not in config.modalities:
-        raise BadInput(f"{where}.words: unknown modality {term.words!r}{nearest(str(term.words), config.modalities)}")
-    prompt = config.modalities[term.words].get("prompt")
-    if not isinstance(prompt, Mapping):
-        raise BadInput(
-            f"{where}.words: {term.words} has no learned prompt: set modalities.{term.words}.prompt, "
-            "to {tokens: 4}, say"
-        )
-    if "like" in prompt:
-        prompt = shared_prompt(config, term.words, prompt)
-    inputs = config.inputs_of(term)
-    if len(inputs) != 1:
-        raise BadInput(f"{where}.words: labels are told of one input, and the term has {', '.join(inputs)}: set inputs")
-    if config.data.target:
-        raise BadInput(f"{where}.words: labels are told, and data.target has numbers to predict: leave one out")
-    if LOSSES[term.name].absolute and not prompt.get("negative"):
-        raise BadInput(
-            f"{where}.words: {term.name} learns whether each label applies, which one prompt alone does not say: set "
-            f"modalities.{term.words}.prompt.negative to true"
-        )
-
-
 def check_drawn(config: Config, name: str) -> None:
     """Raise `BadInput` for terms of a learned prompt that no term of the objective, or no label, gives rise to."""
     prompt = config.modalities[name].get("prompt")
@@ -164,7 +112,7 @@ def check_drawn(config: Config, name: str) -> None:
     readers = {
         n for n, m in config.modalities.items() if isinstance(p := m.get("prompt"), Mapping) and p.get("like") == name
     }
-    if not any(term.words in {name, *readers} for term in config.objective):
+    if not any(term.words is not None and term.words.of in {name, *readers} for term in config.objective):
         raise BadInput(f"{where}.{drawn[0]}: no term reads labels with this prompt: set words: {name} in one")
     if "gate" in prompt and config.data.several is not None:
         raise BadInput(f"{where}.gate: it is by the one label of a row, and rows have sets of them: leave it out")
@@ -249,6 +197,7 @@ def resolved(config: Config, modalities: Mapping[str, Modality], losses: list[Lo
                     until=term.until,
                     words=term.words,
                     prototypes_per_label=term.prototypes_per_label,
+                    labels_per_step=term.labels_per_step,
                     rows=term.rows,
                     fuse=head.fuse if (head := head_of(config, term)) is not None else None,
                     **{"from": term.begin, **options_of(loss)},

@@ -6,7 +6,7 @@ Nothing here imports torch, so a mistyped key costs a fraction of a second.
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from clx.pipelines.config.batches_schema import Batches
 from clx.pipelines.config.data_schema import Data
@@ -15,72 +15,9 @@ from clx.pipelines.config.second_schema import Second as Second
 from clx.pipelines.config.section import Section
 from clx.pipelines.config.stages import Stage, in_order
 from clx.pipelines.config.task_names import Task
-from clx.pipelines.config.upgrade import RENAMED
+from clx.pipelines.config.term_schema import Fuse as Fuse
+from clx.pipelines.config.term_schema import Term as Term
 from clx.pipelines.config.usual_tasks import usual_tasks
-
-Fuse = Literal["mean", "concat", "gated"]
-
-
-def _ascending(widths: list[int]) -> list[int]:
-    return sorted(set(widths))
-
-
-class Term(BaseModel):
-    """One objective of the weighted sum; further keys are the loss's own parameters."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, serialize_by_alias=True)
-
-    name: str
-    weight: Annotated[float, Field(ge=0)] | None = None
-    """What it counts in the sum: 1 when not given, or what suits the loss beside an error in the target's units."""
-    inputs: list[str] | None = None
-    """Modalities this term looks at, in this order; all that are not only negatives when not given."""
-    negatives: list[str] | None = None
-    """Modalities whose rows are negatives of every anchor and nothing else, for losses that take such."""
-    dims: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), AfterValidator(_ascending)] | None = None
-    """Widths at which this term is computed, each of the first so many columns of the embeddings; their mean counts
-    (Matryoshka, arXiv 2205.13147). Short vectors, `clx embed --dim` say, are then of use by themselves. The whole
-    width alone when not given."""
-    begin: Annotated[float, Field(ge=0, lt=1, alias="from")] = 0.0
-    """Share of the run's steps after which the term counts. Until then it is not computed."""
-    until: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the run's steps after which it counts no more. Validation is by the terms that count at the end."""
-    rows: Literal["replay", "new"] | None = None
-    """Which rows have a term of this loss, its mean being over them: those of `data.replay`, or the others. All are
-    negatives as ever. Every row when not given."""
-    fuse: Fuse | None = None
-    """How the head that this term trains looks at several inputs: `gated`, each predicts for itself and gates weigh
-    them, the default; `concat`, a perceptron on all embeddings side by side; `mean`, a linear head on their mean.
-    Terms of the same inputs train one head and have the same."""
-    words: str | None = None
-    """The text modality whose learned prompts (`prompt: {tokens: 4}`) read the labels' names: what the head predicts is
-    then how near its one input is to each of these, and only the prompts learn, with the towers that are not frozen."""
-    prototypes_per_label: Annotated[int, Field(ge=1)] | None = None
-    """Of how many learned vectors of each label the head that this term trains takes the cosines with its one input, of
-    which the labels are a linear layer; a linear layer of the embedding itself when not given."""
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-    def counts_at(self, progress: float) -> bool:
-        """Whether the term counts when this share of the steps is done; at 1, of validation, those of the last step."""
-        return self.begin <= progress < self.until or (progress >= 1 and self.until == 1)
-
-    @model_validator(mode="after")
-    def _some_time(self) -> "Term":
-        if self.begin >= self.until:
-            raise ValueError(f"from {self.begin:g} until {self.until:g} is no time: from must be below until")
-        return self
-
-    @model_validator(mode="before")
-    @classmethod
-    def _words_of_today(cls, raw: Any) -> Any:
-        """An option's former name is refused with today's, also where a key of a term has that name now."""
-        for old, new in RENAMED.get(str(raw.get("name")), {}).items() if isinstance(raw, Mapping) else ():
-            if isinstance(raw.get(old), str):
-                raise old_key(old, f"{old!r} is called {new!r} now")
-        return raw
 
 
 class Train(Section):

@@ -46,6 +46,7 @@ from clx.pipelines.model.checks import (
 from clx.pipelines.model.decoders import with_decoders
 from clx.pipelines.model.forecasting import forecast_of
 from clx.pipelines.model.inner_states import steps_asked
+from clx.pipelines.model.label_sample import check_sample
 from clx.pipelines.model.lora import merge
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder, modality_of
@@ -224,6 +225,7 @@ def prepare(config: Config, splits: dict[str, Manifest], known: Mapping[str, dic
     means, scales = target_statistics(config, train)
     config = fill_target_defaults(config, losses, math.hypot(*scales))
     classes = class_names(config, train)
+    check_sample(config, len(classes))
     groups = [] if config.data.group is None else sorted(values_of(train, config.data.group, "data.group").names)
     try_objective(config, modalities, losses, classes, groups=len(groups))
     states = {n: m.state() for n, m in modalities.items()}

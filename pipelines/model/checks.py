@@ -78,6 +78,7 @@ def try_objective(
         z = {name: torch.randn(size, width, generator=draw) for name in looked_at(term, names, config.only_negatives)}
         further = [name for name in names if modality_of(name) in (term.negatives or [])]
         given["negatives"] = {name: torch.randn(size, width, generator=draw) for name in further}
+        given["stands_for"] = None if term.labels_per_step is None else torch.ones(outputs)
         given["head"] = head("mean", [], width, outputs, term.prototypes_per_label)
         given["keys"] = {name: torch.randn(size, keys or width, generator=draw) for name in [*z, *further]}
         try:
@@ -275,7 +276,7 @@ def warn_of_idle_parts(config: Config, model: Embedder, objective: Objective) ->
     """Warn of terms that reach nothing that learns, which are computed and change nothing, and of towers in no term."""
     reached = {model.tower(name) for term in config.objective for name in config.inputs_of(term)}
     reached |= {model.tower(name) for term in config.objective for name in term.negatives or []}
-    reached |= {model.tower(term.words) for term in config.objective if term.words is not None}
+    reached |= {model.tower(term.words.of) for term in config.objective if term.words is not None}
     for name, tower in ((name, model.tower(name)) for name in config.modalities):
         if tower not in reached and any(p.requires_grad for p in tower.parameters()):
             warn(
@@ -289,9 +290,9 @@ def warn_of_idle_parts(config: Config, model: Embedder, objective: Objective) ->
         inputs = config.inputs_of(term)
         towers = [model.tower(name) for name in inputs]
         heads = [model.head(objective.heads[loss].name)] if loss in objective.heads and model.heads else []
-        texts = inputs if term.words is None else [*inputs, term.words]
-        heads += [model.prompts_of(name) for name in texts if name in model.prompt_of]
-        heads += [] if term.words is None else [model.tower(term.words)]
+        texts = [] if term.words is None else [term.words.of]
+        heads += [model.prompts_of(name) for name in [*inputs, *texts] if name in model.prompt_of]
+        heads += map(model.tower, texts)
         if not any(p.requires_grad for part in [loss, *heads, *towers] for p in part.parameters()):
             warn(
                 f"loss {term.name!r} changes nothing: all that it looks at is frozen ({', '.join(inputs)})",

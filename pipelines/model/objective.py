@@ -64,6 +64,9 @@ class Objective(nn.Module):
         """The `sample_id` from which on training rows are of earlier data; None where there are none."""
         self.rows = {loss: term.rows for term, loss in zip(terms, losses, strict=False) if term.rows is not None}
         """Of losses that only some rows have a term of, which."""
+        both = zip(terms, losses, strict=False)
+        self.samples = {loss: t.labels_per_step for t, loss in both if t.labels_per_step is not None}
+        """Of losses that learn from a part of the labels at a step, how many."""
 
     def needs(self) -> set[str]:
         """Everything that some loss asks for."""

@@ -7,16 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from clx.losses.primitives.autograd import at_least_float32
-from clx.losses.written_prompts import gate_as_written, prompts_as_written
 from clx.modalities import openclip
-from clx.modalities.base import Encoder, Input, Modality
+from clx.modalities.base import Encoder, Modality
 from clx.modalities.numbers import class_name
 from clx.modalities.text import Text
 from clx.modalities.text_context import Context, take
 from clx.pipelines.data.classes import index_of
 from clx.pipelines.model.tower import Tower
-from clx.pipelines.system.errors import BadInput
 
 TEMPERATURE = 0.07
 """What scores are divided by where nothing is known of the towers: where CLIP begins."""
@@ -155,118 +152,3 @@ def owners_of(modalities: Mapping[str, Modality]) -> dict[str, str]:
     """Of each column that is read with learned prompts the one whose they are: itself, or that of its `prompt.like`."""
     texts = {name: modality.learned for name, modality in modalities.items() if isinstance(modality, Text)}
     return {name: learned.get("like", name) for name, learned in texts.items() if learned is not None}
-
-
-def refuse_prompts(prompts: Mapping[str, nn.Module]) -> None:
-    """Raise `BadInput` for prompts of towers that are to be split over processes: each embeds the names of labels."""
-    for name in prompts:
-        raise BadInput(
-            f"train.shard splits the towers, of which modalities.{name}.prompt needs one whole: leave out train.shard"
-        )
-
-
-class Words(nn.Module):
-    """A head without weights of its own: what it predicts of a row is its score for each label's name, by the prompts
-    of the column `by`, divided by their temperature. Tower and prompts of that column are given at each call."""
-
-    def __init__(self, by: str, modality: Modality, classes: Sequence[str]) -> None:
-        super().__init__()
-        self.by, self.out_features = by, len(classes)
-        value = modality.collate([modality.read(name) for name in classes])
-        self.keys = list(value)
-        for key, part in value.items():
-            self.register_buffer(f"names_{key}", part, persistent=False)
-        self.known: tuple[Any, Tensor] | None = None
-        """In use, what the rows were computed from, and the rows."""
-        self.written: tuple[Any, Tensor] | None = None
-        """The rows by the words that prompts began with, and what they were computed from."""
-        self.now: Tensor | None = None
-        """In training the rows of the last call, where more than its scores is made of them."""
-        self.silent = False
-        """Whether another process gives the gradient of the rows: all that train together have the whole of it."""
-
-    def names(self) -> Input:
-        """The labels' names as a batch."""
-        return {key: self.get_buffer(f"names_{key}") for key in self.keys}
-
-    def train(self, mode: bool = True) -> "Words":
-        self.known = None
-        super().train(mode)
-        return self
-
-    def rows(self, tower: Tower, prompts: Prompts) -> Tensor:
-        """Unit rows of the labels, as `label_rows` gives them; outside of training computed once for the same
-        weights."""
-        if torch.is_grad_enabled() or self.training:
-            rows = label_rows(tower, prompts, self.names())
-            if self.silent and rows.requires_grad:
-                rows.register_hook(torch.zeros_like)
-            return rows
-        now = [(p.data_ptr(), p._version) for part in (tower, prompts) for p in part.parameters()]
-        if self.known is None or self.known[0] != now:
-            self.known = now, label_rows(tower, prompts, self.names())
-        return self.known[1]
-
-    def forward(self, z: Tensor, tower: Tower, prompts: Prompts) -> Tensor:
-        """`[B, C]` of embeddings `[B, D]`."""
-        rows = self.rows(tower, prompts)
-        self.now = rows if prompts.drawn or prompts.gate else None
-        return KnownWords(prompts, rows)(z)  # type: ignore[no-any-return]
-
-    def beside(self, z: Tensor, labels: Tensor, tower: Tower, prompts: Prompts) -> Tensor | None:
-        """What learned prompts are to have besides the scores of the last call, `[]`: the terms of `prompt.written` and
-        `prompt.gate`, by their weights. `labels` `[B]` are those of the rows `z` `[B, D]`, -1 where there is none."""
-        rows, self.now = self.now, None
-        if rows is None:
-            return None
-        each = rows.unflatten(1, (-1, z.shape[1]))[:, : prompts.count]
-        as_written = self.rows_as_written(tower, prompts)
-        found = rows.new_zeros(())
-        if prompts.drawn:
-            found = found + prompts.drawn * prompts_as_written(each, as_written)
-        known = labels >= 0
-        gates = prompts.gates(at_least_float32(z[known]))
-        if prompts.gate and gates is not None and prompts.top is not None and len(gates):
-            near = torch.einsum(
-                "bd,bkd->bk", normalize(at_least_float32(z[known].detach()), dim=1), as_written[labels[known]]
-            )
-            found = found + prompts.gate * gate_as_written(gates, near, prompts.top)
-        return found
-
-    @torch.no_grad()
-    def rows_as_written(self, tower: Tower, prompts: Prompts) -> Tensor:
-        """Unit rows of the labels by the words that each prompt began with, `[C, count, D]`, computed once for the same
-        weights of the tower."""
-        now = [(p.data_ptr(), p._version) for p in tower.parameters()]
-        if self.written is None or self.written[0] != now:
-            rows = _rows_by(tower, prompts.as_written(tower.encoder.embedding), self.names())
-            self.written = now, rows.unflatten(1, (prompts.count, -1))
-        return self.written[1]
-
-
-class KnownWords(nn.Module):
-    """What a head of labels' names predicts `[B, C]` of embeddings `[B, D]`, with the rows of the names as they are."""
-
-    def __init__(self, prompts: Prompts, rows: Tensor) -> None:
-        super().__init__()
-        self.prompts = prompts
-        self.register_buffer("rows", rows)
-
-    def forward(self, z: Tensor) -> Tensor:
-        q = normalize(at_least_float32(z), dim=1)
-        said: Tensor = self.prompts.asked(q) @ self.get_buffer("rows").T / self.prompts.temperature
-        return said
-
-
-def label_rows(tower: Tower, prompts: Prompts, value: Input) -> Tensor:
-    """Unit rows of C collated texts by each of the P prompts of a column, side by side, `[C, P D]`, with gradients.
-    Where labels have vectors of their own, text c is the label of number c."""
-    if prompts.labels is not None:
-        own = [{key: part[c : c + 1] for key, part in value.items()} for c in range(len(value["x"]))]
-        return torch.cat([_rows_by(tower, prompts.every(c), each) for c, each in enumerate(own)])
-    return _rows_by(tower, prompts.every(), value)
-
-
-def _rows_by(tower: Tower, contexts: Sequence[Context], value: Input) -> Tensor:
-    each = [tower.head(tower.features(value, 0, [context])) for context in contexts]
-    return torch.cat([normalize(at_least_float32(rows), dim=1) for rows in each], 1)

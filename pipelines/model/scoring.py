@@ -63,7 +63,8 @@ def text_modality(run: Run, asked: str | None = None) -> str:
     """The modality that reads the labels: the one asked for, else the one that a head has them from, else the first
     that reads text. Raises `BadInput`."""
     names = [n for n, m in run.scored().items() if m.kind == "text" and not m.pair]
-    names = sorted(names, key=lambda name: all(term.words != name for term in run.config.objective))
+    reading = {term.words.of for term in run.config.objective if term.words is not None}
+    names = sorted(names, key=lambda name: name not in reading)
     if not names:
         predicts = "" if run.model.predictor is None else "; what its head was trained to tell, clx predict tells"
         raise BadInput(f"zero-shot needs a text modality; this run has {', '.join(run.modalities)}{predicts}")
@@ -206,11 +207,15 @@ def _joined(run: Run, asked: list[str], candidate: str) -> Iterator[tuple[Loss, 
 
 
 def native_scale(run: Run, multi_label: bool = False) -> Scale:
-    """The leading loss's own temperature and bias; for a loss that has none, and learned prompts, the temperature of
-    these; else 0.07 (where CLIP starts)."""
+    """The leading loss's own temperature and bias; for a loss that has none those of a head of labels' names, or the
+    temperature of learned prompts; else 0.07 (where CLIP starts)."""
     temperature, bias = run.objective.leading.scale()
     text = next((name for name in run.modalities if name in run.model.prompt_of), None)
-    if temperature is None and text is not None:
+    words = next(iter(run.model.words()), None)
+    if temperature is None and words is not None and (text is None or words.bias is not None):
+        temperature = words.temperature(run.model.reader(words.by)[1]).item()
+        bias = None if words.bias is None else words.bias.item()
+    elif temperature is None and text is not None:
         prompts = run.model.prompts_of(text)
         temperature = prompts.temperature.item()
         if multi_label and prompts.negative is not None:

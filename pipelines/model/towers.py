@@ -4,24 +4,35 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from clx.losses.base import Embeddings, Steps
 from clx.losses.primitives.autograd import at_least_float32
 from clx.modalities.base import Input, Modality
+from clx.modalities.text import Text
 from clx.modalities.text_context import Context
 from clx.pipelines.config.heads import Head
 from clx.pipelines.model.fusion import Fused, by_modality, head, mean_of_present
-from clx.pipelines.model.prompts import KnownWords, Prompts, Words, learned_prompts, owners_of
+from clx.pipelines.model.prompts import Prompts, learned_prompts, owners_of
 from clx.pipelines.model.rows_present import scatter_present
 from clx.pipelines.model.tower import Tower as Tower
 from clx.pipelines.model.tower import Whole
 from clx.pipelines.model.widths import first_columns
+from clx.pipelines.model.words import Words
 from clx.pipelines.system.phases import phase
 
 
 def modality_of(name: str) -> str:
     """The modality a view belongs to: `image` for `image/1`."""
     return name.partition("/")[0]
+
+
+def text_of(modalities: Mapping[str, Modality], name: str) -> Text:
+    """The modality of texts of this name. Raises `ValueError`."""
+    modality = modalities[name]
+    if not isinstance(modality, Text):
+        raise ValueError(f"words: {name} reads no texts, its kind is {modality.kind}")
+    return modality
 
 
 def inner(kind: str, name: str) -> str:
@@ -70,7 +81,7 @@ class Embedder(nn.Module):
         made: dict[str, nn.Module] = {
             each.name: head(each.fuse, each.inputs, embed_dim, outputs, each.prototypes)
             if each.words is None
-            else Words(each.words, modalities[each.words], classes)
+            else Words(each.words, text_of(modalities, each.words.of), classes, each.absolute, load)
             for each in heads
             if outputs
         }
@@ -96,6 +107,14 @@ class Embedder(nn.Module):
         prompts = self.prompts[self.prompt_of[modality_of(name)]]
         assert isinstance(prompts, Prompts)
         return prompts
+
+    def reader(self, name: str) -> tuple[Tower, Prompts | None]:
+        """What reads the labels' names by a modality: its tower, and its learned prompts where it has some."""
+        return self.tower(name), self.prompts_of(name) if modality_of(name) in self.prompt_of else None
+
+    def words(self) -> list[Words]:
+        """The heads that are labels' names."""
+        return [head for head in map(self.head, self.heads) if isinstance(head, Words)]
 
     def tower(self, name: str) -> Tower:
         """The tower of a modality, or of a view."""
@@ -173,21 +192,32 @@ class Embedder(nn.Module):
         """The head of this name."""
         return self.further_heads[name] if name in self.further_heads else self.get_submodule("predictor")
 
-    def predict(self, z: Embeddings, present: dict[str, Tensor], by: str | None = None) -> Tensor:
+    def predict(
+        self,
+        z: Embeddings,
+        present: dict[str, Tensor],
+        by: str | None = None,
+        labels: Tensor | None = None,
+        draws: torch.Generator | None = None,
+    ) -> Tensor:
         """Predictions `[B, outputs]`, in the units of the targets, from the embeddings that the head looks at.
 
-        By the head `by`, or the one that predicts. Of rows that have nothing it looks at they say nothing: see
-        `predictable`.
+        By the head `by`, or the one that predicts; with `labels` `[K]` only those of these, `[B, K]`. Of rows that have
+        nothing it looks at they say nothing: see `predictable`. `draws` are those of `Words.rows`.
         """
         by = next(iter(self.heads)) if by is None else by
         scale, shift = self.get_buffer("target_scale"), self.get_buffer("target_mean")
         head = self.head(by)
         if isinstance(head, Words):
-            found = head(self.pooled(z, present, self.heads[by]), self.tower(head.by), self.prompts_of(head.by))
+            found = head(self.pooled(z, present, self.heads[by]), *self.reader(head.by), labels, draws)
         elif isinstance(head, Fused):
             found = head(*by_modality(head.names, z, present))
+        elif isinstance(head, nn.Linear) and labels is not None:
+            found = linear(self.pooled(z, present, self.heads[by]), head.weight[labels], head.bias[labels])
         else:
             found = head(self.pooled(z, present, self.heads[by]))
+        if labels is not None:  # labels have no unit
+            return at_least_float32(found)
         return at_least_float32(found) * scale + shift
 
     def beside(self, z: Embeddings, present: dict[str, Tensor], labels: Tensor, by: str) -> Tensor | None:
@@ -196,7 +226,7 @@ class Embedder(nn.Module):
         if not isinstance(head, Words):
             return None
         rows = self.pooled(z, present, self.heads[by])
-        return head.beside(rows, labels, self.tower(head.by), self.prompts_of(head.by))
+        return head.beside(rows, labels, *self.reader(head.by))
 
     def linear_heads(self) -> list[tuple[frozenset[str], nn.Linear]]:
         """Each linear head with the modalities whose mean embedding it is given."""
@@ -214,8 +244,7 @@ class Embedder(nn.Module):
         by = by or next((n for n, inputs in self.heads.items() if name in inputs), None)
         head = None if by is None else self.head(by)
         if isinstance(head, Words):
-            prompts = self.prompts_of(head.by)
-            return KnownWords(prompts, head.rows(self.tower(head.by), prompts).detach())
+            return head.known_rows(*self.reader(head.by))
         return head.alone(name) if isinstance(head, Fused) else head
 
     def predictable(self, present: dict[str, Tensor], by: str | None = None) -> Tensor:

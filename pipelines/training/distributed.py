@@ -24,7 +24,6 @@ from clx.pipelines.batches.decoded import mixed_seed
 from clx.pipelines.batches.loader import batches
 from clx.pipelines.config.schema import Train
 from clx.pipelines.model.build import Run
-from clx.pipelines.model.prompts import Words, refuse_prompts
 from clx.pipelines.model.towers import Embedder, is_further, modality_of
 from clx.pipelines.system.errors import BadInput, Failed, out_of_memory
 from clx.pipelines.system.process_group import Group, of_this_rank
@@ -33,6 +32,7 @@ from clx.pipelines.training.cut import Cut
 from clx.pipelines.training.gathered import counted, gather, views_of, whole
 from clx.pipelines.training.rank_part import Part
 from clx.pipelines.training.shared_norms import share_norms, shared_norms, trains_norms
+from clx.pipelines.training.words_on_ranks import let_one_learn, refuse_whole_towers
 
 if TYPE_CHECKING:
     from clx.pipelines.training.sharding import Sharded
@@ -57,9 +57,7 @@ class Ranks:
         """Those of batch norms that see a chunk of rows, and so those of a rank: the others take over rank 0's."""
         self.equalise([*self.objective.parameters(), *self.objective.buffers()])
         self.join(self.model)
-        for head in map(self.model.head, self.model.heads):
-            if isinstance(head, Words):  # which has the whole gradient of prompts and tower, as far as they read labels
-                head.silent = group.rank > 0
+        let_one_learn(self.model, group.rank)
         self.sharded: Sharded | None = None
         self.automatic = settings.chunk == "auto"
         self.short = False
@@ -81,8 +79,7 @@ class Ranks:
         """Split the towers of some models over the ranks. Raises `BadInput`."""
         from clx.pipelines.training.sharding import Sharded  # FSDP2 takes two seconds to import
 
-        refuse_prompts(self.model.prompts)
-
+        refuse_whole_towers(self.model)
         self.sharded = Sharded(self.group, self.device, precision, *models)
         return self.sharded
 

@@ -3,7 +3,7 @@
 A loss declares names by the keyword-only arguments of its `forward`; `losses.extras.EXTRAS` says what each name means.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,6 +13,7 @@ from clx.losses.base import Embeddings, Loss, Steps
 from clx.modalities.base import StepEncoder
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.model.fusion import Gated
+from clx.pipelines.model.label_sample import among, applying, choose
 from clx.pipelines.model.objective import Objective
 from clx.pipelines.model.towers import Embedder, modality_of
 from clx.pipelines.training.mixing import Mixed
@@ -58,7 +59,7 @@ class Extras:
             known = self.objective.heads
             by = known[loss].name if loss in known else next(iter(self.model.heads))
             if "predictions" in loss.needs():
-                given["predictions"] = self.model.predict(heads, self.batch.present, by)
+                given |= self.predicted(loss, heads, by, given)
             if "head" in loss.needs():
                 given["head"] = self.model.head(by)
         if loss in self.objective.rows:
@@ -73,6 +74,17 @@ class Extras:
         """The terms of the learned prompts by which a loss was told labels, where these have some."""
         labels = self.batch.labels.where(self.known(z), -1)
         return self.model.beside(z, self.batch.present, labels, self.objective.heads[loss].name)
+
+    def predicted(self, loss: Loss, z: Embeddings, by: str, given: Mapping[str, object]) -> dict[str, object]:
+        """What the head `by` says, of all labels or of those that a term has at this step, and what the loss is then
+        given of them in place of `given`."""
+        sample, chosen, found = self.objective.samples.get(loss), None, dict[str, object]()
+        if sample is not None and self.objective.training:
+            outputs = len(self.model.get_buffer("target_mean"))
+            chosen = choose(sample, applying(given, outputs), self.generator)
+            found |= among(chosen, given, outputs)
+        labels = None if chosen is None else chosen.labels
+        return found | {"predictions": self.model.predict(z, self.batch.present, by, labels, self.generator)}
 
     def known(self, z: Embeddings) -> Tensor:
         """Rows `[B]` with any of these inputs: of the others there is nothing to predict from."""
@@ -139,6 +151,7 @@ VALUES: dict[str, Callable[[Extras, Embeddings], object]] = {
     "levels": lambda extras, z: extras.objective.levels,
     "features": lambda extras, z: extras.encoded(),
     "targets": lambda extras, z: extras.batch.targets.where(extras.known(z)[:, None], torch.nan),
+    "stands_for": lambda extras, z: None,  # of labels that were drawn, where a term draws some
     "present": lambda extras, z: {name: extras.batch.present[name] for name in z} if extras.batch.lacks else None,
     "sample_id": lambda extras, z: extras.batch.sample_id,
     "repeats": lambda extras, z: extras.batch.repeats,

@@ -60,6 +60,8 @@ def follow(
     for each in (each for each in shared if run.modalities[each].like is None):
         taken += take_tower(run, source, each, name)
     take_prompts(run, source)
+    for words in run.model.words():
+        words.begin(*source.objective.leading.scale())
     heads = take_class_heads(run, source)
     if config.stages[-1].freeze:
         run.facts.kept = taken

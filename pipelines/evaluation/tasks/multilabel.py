@@ -12,6 +12,7 @@ from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, non
 from clx.pipelines.evaluation.tasks.zeroshot import phrasings_for
 from clx.pipelines.measures.bootstrap import together
 from clx.pipelines.measures.label_sets import decided_sets, each_set, ranked_sets
+from clx.pipelines.model.build import Run
 from clx.pipelines.model.scoring import alone_and_together, class_embeddings, head_says, of_classes
 
 MOST = 2 * 10**9
@@ -41,7 +42,8 @@ def multilabel(context: TaskContext) -> Lines:
                 line = _figures(context, chances, sets[rows][:, :classes], head.applying(chances), run.facts.classes)
                 found[names] = line | ({"unseen_labels": unseen} if unseen else {})
     text = context.text
-    if text is not None and column_of(text, run.modalities[text]) != run.config.data.label_column and embedded.classes:
+    reads = {head.by for head in run.model.words()}  # a label each, also where its cells are sets of them
+    if text is not None and embedded.classes and (text in reads or labels_beside(run, text)):
         words = by_words(context)
         for group in alone_and_together([name for name in embedded.z if name != text]):
             rows = (torch.stack([embedded.present[name] for name in group]).any(0) & known).nonzero()[:, 0]
@@ -52,6 +54,11 @@ def multilabel(context: TaskContext) -> Lines:
     return nonempty(
         found, "needs a head of sets, as binary-cross-entropy trains it, or a text modality to read the labels"
     )
+
+
+def labels_beside(run: Run, text: str) -> bool:
+    """Whether a modality of texts reads another column than that of the labels."""
+    return column_of(text, run.modalities[text]) != run.config.data.label_column
 
 
 def by_words(context: TaskContext) -> Tensor:

@@ -1,6 +1,7 @@
 """Learned prompts: what they are, what learns, and that head, zero-shot classification and exports say the same."""
 
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from torch.nn.functional import normalize
 
 import small_models
 from clx.modalities.text import Text
+from clx.pipelines.config import words_schema
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.experiments.train import train
 from clx.pipelines.model.build import Run, prepare
-from clx.pipelines.model.prompts import label_rows
-from clx.pipelines.model.scoring import class_embeddings, native_scale, of_classes
+from clx.pipelines.model.scoring import Scale, class_embeddings, native_scale, of_classes
 from clx.pipelines.model.towers import Embedder
+from clx.pipelines.model.words import Words
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.system.progress import Progress, Silent
@@ -67,8 +69,7 @@ def test_scores_are_those_of_the_loops() -> None:
     torch.manual_seed(1)
     model = Embedder({"text": modality}, 8).double()
     prompts = model.prompts_of("text")
-    value = modality.collate([modality.read(text) for text in TEXTS])
-    rows = label_rows(model.tower("text"), prompts, value)
+    rows = Words(words_schema.Words(of="text"), modality, TEXTS).rows(model.tower("text"), prompts)
     q = normalize(torch.randn(4, 8, dtype=torch.float64), dim=1)
     each = rows.view(3, 6, 8)
     torch.testing.assert_close(each.norm(dim=2), torch.ones(3, 6, dtype=torch.float64))
@@ -196,9 +197,13 @@ def test_sets_of_labels_learn_from_texts_and_are_told_of_pictures(tmp_path: Path
     run = checkpoint.load(tmp_path / "run")
     assert not run.model.contexts("text")
     assert len(run.model.contexts("names")) == 1
-    raw["objective"]["name"] = "asymmetric"
-    with pytest.raises(BadInput, match="learns whether each label applies.*modalities.names.prompt.negative to true"):
-        train(Config.model_validate(raw), tmp_path / "c", silent)
+    raw["objective"]["name"] = "asymmetric"  # of one prompt alone a bias says where a label applies
+    train(Config.model_validate(raw), tmp_path / "c", silent)
+    run = checkpoint.load(tmp_path / "c")
+    assert native_scale(run, multi_label=True) == Scale(
+        "sigmoid", pytest.approx(0.07), run.model.words()[0].bias.item()
+    )
+    assert run.model.words()[0].bias.item() != pytest.approx(-math.log(3), abs=1e-3)
 
 
 def test_labels_with_vectors_of_their_own(tmp_path: Path, silent: Progress) -> None:
@@ -219,8 +224,7 @@ def test_labels_with_vectors_of_their_own(tmp_path: Path, silent: Progress) -> N
     z = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
     head = run.model.predict({"image": z}, {"image": torch.ones(5, dtype=torch.bool)})
     torch.testing.assert_close(said_by_words(run, z), head.detach(), atol=1e-4, rtol=1e-4)
-    value = modality.collate([modality.read(name) for name in names])
-    label_rows(tower, prompts, value)[1].sum().backward()
+    run.model.words()[0].rows(tower, prompts)[1].sum().backward()
     assert prompts.rows.grad is not None
     assert prompts.rows.grad.abs().sum((0, 2, 3)).nonzero()[:, 0].tolist() == [1], "a label learns its own alone"
     mean = prompts.every()[0].rows
@@ -248,7 +252,6 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
     ),
     ({"tokens": 126}, {}, "prompt.tokens = 126 leaves no text of the 128 tokens of transformer"),
     ({"tokens": 3}, {"augmentation": {"cutoff": 0.2}}, "augmentation cutoff changes tokens"),
-    ("a ", {}, "objective.words: text has no learned prompt"),
 ]
 
 

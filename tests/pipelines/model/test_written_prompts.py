@@ -12,9 +12,10 @@ from clx.losses.written_prompts import gate_as_written, prompts_as_written
 from clx.modalities.text import Text
 from clx.pipelines.config.heads import Head
 from clx.pipelines.config.schema import Config
+from clx.pipelines.config.words_schema import Words as By
 from clx.pipelines.experiments.train import train
-from clx.pipelines.model.prompts import Words
 from clx.pipelines.model.towers import Embedder
+from clx.pipelines.model.words import Words
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.progress import Progress
@@ -53,7 +54,7 @@ def test_the_head_adds_both_terms_by_their_weights() -> None:
     """Of rows with a label, from rows by the words alone: shorter than the prompt, and not moved with it."""
     text = Text(width=32, layers=1, freeze=True, head="none", prompt=PROMPT | {"written": 5.0, "gate": 0.5})  # type: ignore[arg-type]
     torch.manual_seed(1)
-    model = Embedder({"text": text}, 32, 3, [Head(("text",), "gated", "text")], classes=NAMES).double()
+    model = Embedder({"text": text}, 32, 3, [Head(("text",), "gated", By(of="text"))], classes=NAMES).double()
     prompts, head, tower = model.prompts_of("text"), model.head("text"), model.tower("text")
     assert isinstance(head, Words)
     with torch.no_grad():
