@@ -23,7 +23,7 @@ def config(objective: dict[str, Any]) -> Config:
             "siglip has no targets to smooth; .*clip",
         ),
         ({"name": "clip", "of": "a"}, "objective.of: clip compares no features; those that take it are relation"),
-        ({"name": "siglip", "negatives": ["b"]}, "objective.negatives: siglip takes none; clip, "),
+        ({"name": "cosent", "negatives": ["b"]}, "objective.negatives: cosent takes none; clip, "),
         ({"name": "moco", "exclude": {"above": 0.9, "by": "second"}}, "moco takes a word .* are clip, .*infonce"),
         ({"name": "clip", "exclude": {"above": 2, "by": "second"}}, r"exclude.above = 2: .*less than 1, or 'partner'$"),
         ({"name": "clip", "exclude": {"above": 0.9}}, "'exclude.by' is required$"),
