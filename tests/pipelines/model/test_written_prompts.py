@@ -123,6 +123,11 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"objective": {"name": "asymmetric", "inputs": ["image"], "words": "text"}, "data": {"several": "|"}},
         "prompt.gate: it is by the one label of a row",
     ),
+    (
+        PROMPT | {"gate": 1, "negative": True},
+        {"objective": {"name": "asymmetric", "inputs": ["image"], "words": "text"}, "data": {"label": ["a", "b"]}},
+        "prompt.gate: it is by the one label of a row",
+    ),
 ]
 
 
