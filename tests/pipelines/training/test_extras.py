@@ -42,6 +42,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
             features: Embeddings,
             targets: Tensor,
             predictions: Tensor,
+            stands_for: None,
             present: dict[str, Tensor],
             sample_id: Tensor,
             repeats: Tensor | None,
@@ -85,7 +86,7 @@ def test_a_loss_that_asks_for_everything_is_given_it(tmp_path: Path) -> None:
         "labels": (16,), "sample_id": (16,), "weights": (16,)}  # fmt: skip
     assert given["targets"].tolist() == [[k / 2] for k in given["sample_id"].tolist()]
     assert given["labels"].tolist() == [k % 2 for k in given["sample_id"].tolist()]
-    assert given["repeats"] is given["groups"] is given["levels"] is None
+    assert given["repeats"] is given["groups"] is given["levels"] is given["stands_for"] is None
     assert given["predictions"].shape == (16, 1)
     assert {name: tuple(rows.shape) for name, rows in given["keys"].items()} == {
         "series/0": (16, 16), "series/1": (16, 16)}  # fmt: skip
