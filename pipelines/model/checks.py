@@ -22,7 +22,7 @@ from clx.pipelines.model.chunks import batch_norms
 from clx.pipelines.model.decoders import with_decoders
 from clx.pipelines.model.forecasting import forecast_of
 from clx.pipelines.model.fusion import head
-from clx.pipelines.model.objective import Objective, looked_at
+from clx.pipelines.model.objective import looked_at
 from clx.pipelines.model.towers import Embedder, modality_of
 from clx.pipelines.model.widths import at_widths
 from clx.pipelines.system.errors import BadInput, ClxWarning
@@ -270,32 +270,3 @@ def check_label_shape(config: Config, name: str, needs: Collection[str], manifes
             f"loss {name!r} needs sets of labels, but column {column!r} of {manifest.name} holds one a row: "
             "-s 'data.several=\"|\"' divides cells such as a|b; cross-entropy learns from single labels"
         )
-
-
-def warn_of_idle_parts(config: Config, model: Embedder, objective: Objective) -> None:
-    """Warn of terms that reach nothing that learns, which are computed and change nothing, and of towers in no term."""
-    reached = {model.tower(name) for term in config.objective for name in config.inputs_of(term)}
-    reached |= {model.tower(name) for term in config.objective for name in term.negatives or []}
-    reached |= {model.tower(term.words.of) for term in config.objective if term.words is not None}
-    for name, tower in ((name, model.tower(name)) for name in config.modalities):
-        if tower not in reached and any(p.requires_grad for p in tower.parameters()):
-            warn(
-                f"modalities.{name} is in no term of the objective: it learns nothing, and is scored all the same; "
-                "leave it out, or add it to the inputs of a term",
-                ClxWarning,
-                stacklevel=2,
-            )
-    for term, loss in zip(config.objective, objective.losses, strict=True):
-        assert isinstance(loss, Loss)
-        inputs = config.inputs_of(term)
-        towers = [model.tower(name) for name in inputs]
-        heads = [model.head(objective.heads[loss].name)] if loss in objective.heads and model.heads else []
-        texts = [] if term.words is None else [term.words.of]
-        heads += [model.prompts_of(name) for name in [*inputs, *texts] if name in model.prompt_of]
-        heads += map(model.tower, texts)
-        if not any(p.requires_grad for part in [loss, *heads, *towers] for p in part.parameters()):
-            warn(
-                f"loss {term.name!r} changes nothing: all that it looks at is frozen ({', '.join(inputs)})",
-                ClxWarning,
-                stacklevel=2,
-            )

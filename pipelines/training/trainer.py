@@ -15,7 +15,7 @@ from clx.pipelines.batches.meetings import meetings_of
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.row_groups import training_blocks
 from clx.pipelines.model.build import Run
-from clx.pipelines.model.checks import warn_of_idle_parts
+from clx.pipelines.model.idle_parts import warn_of_idle_parts
 from clx.pipelines.runs.checkpoint import Checkpoint
 from clx.pipelines.runs.folder import BAD_ROWS
 from clx.pipelines.system.devices import fetched
