@@ -78,7 +78,8 @@ class MultilabelSoftmax(OfSome):
             raise ValueError(f"k = {self.k}: of {len(classes)} labels all would be among the best; set it lower")
 
     def telling(self, label_sets: Tensor) -> Tensor:
-        return (label_sets > 0).any(1)  # no NaN is
+        some = (label_sets > 0).any(1)  # no NaN is
+        return some & ((~label_sets.isnan()).sum(1) > self.k) if self.form == "top-k" else some
 
     def all_tell(self, label_sets: Tensor) -> bool:
         return label_sets.is_cpu and len(label_sets) > 0 and bool((label_sets.sum(1) > 0).all())

@@ -53,7 +53,11 @@ class SetHead(Loss):
         else:
             errors = self.errors_of_some(predictions, label_sets, stands_for.to(predictions.dtype), partial)
         known = known if errors.shape == known.shape else telling[:, None]
-        return mean_where(known, errors, None if weights is None else weights[:, None].expand_as(errors))
+        mean = mean_where(known, errors, None if weights is None else weights[:, None].expand_as(errors))
+        if stands_for is None or known.shape != label_sets.shape:
+            return mean
+        counted = known.to(mean.dtype) @ relative(stands_for.to(mean.dtype))  # of each label as often as it stands for
+        return mean * known.sum().clamp(min=1) / counted.sum().clamp(min=torch.finfo(mean.dtype).tiny)
 
     def telling(self, label_sets: Tensor) -> Tensor:
         """Rows `[B]` from which something can be learned."""
@@ -80,6 +84,11 @@ class SetHead(Loss):
     def applying(self, chances: Tensor) -> Tensor:
         """Which labels are said to apply, `[B, K]` bool."""
         raise NotImplementedError
+
+
+def relative(stands_for: Tensor) -> Tensor:
+    """How many labels each of a sample stands for `[K]`, by their mean."""
+    return stands_for * (len(stands_for) / stands_for.sum())
 
 
 @dataclass(eq=False, kw_only=True)
@@ -130,8 +139,7 @@ class BinaryCrossEntropy(OfSome):
     def errors_of_some(
         self, predictions: Tensor, label_sets: Tensor, stands_for: Tensor, known: Tensor | None = None
     ) -> Tensor:
-        # the mean over these is that over all, of which there are sum stands_for
-        return self.errors(predictions, label_sets, known) * (stands_for * (len(stands_for) / stands_for.sum()))
+        return self.errors(predictions, label_sets, known) * relative(stands_for)
 
     def chances(self, predictions: Tensor) -> Tensor:
         return predictions.sigmoid()

@@ -114,7 +114,7 @@ def check_drawn(config: Config, name: str) -> None:
     }
     if not any(term.words is not None and term.words.of in {name, *readers} for term in config.objective):
         raise BadInput(f"{where}.{drawn[0]}: no term reads labels with this prompt: set words: {name} in one")
-    if "gate" in prompt and (config.data.several is not None or isinstance(config.data.label, list)):
+    if "gate" in prompt and (config.data.several or isinstance(config.data.label, list)):
         raise BadInput(f"{where}.gate: it is by the one label of a row, and rows have sets of them: leave it out")
 
 

@@ -103,6 +103,14 @@ def with_labels(manifest: Manifest, data: Data) -> Manifest:
     return replace(manifest, table=table, notes=(*manifest.notes, _said(manifest, columns, codes[manifest.rows])))
 
 
+def without_made(manifest: Manifest, data: Data) -> Manifest:
+    """The same with the columns that its file has, less those that `with_labels` made."""
+    if not isinstance(data.label, list):
+        return manifest
+    made = [name for name in (LABELS, ABSENT_LABELS) if name in manifest.columns]
+    return replace(manifest, table=manifest.table.drop_columns(made))
+
+
 def _said(manifest: Manifest, columns: Sequence[str], codes: NDArray[np.int8]) -> str:
     """What was understood of the cells, in words."""
     present, absent = int((codes == 1).sum()), int((codes == 2).sum())

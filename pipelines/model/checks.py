@@ -256,6 +256,12 @@ def check_looked_at(config: Config) -> None:
 def check_label_shape(config: Config, name: str, needs: Collection[str], manifest: Manifest) -> None:
     """A loss on single labels cannot learn from sets, nor one on sets from single labels."""
     column, sets = config.data.label_column, holds_sets(config.data, manifest)
+    gates = [each for each, of in config.modalities.items() if isinstance(p := of.get("prompt"), dict) and "gate" in p]
+    if sets and gates:
+        raise BadInput(
+            f"modalities.{gates[0]}.prompt.gate: it is by the one label of a row, and {config.data.label_named} holds "
+            "sets of them: leave it out"
+        )
     if "labels" in needs and sets:
         cells = enumerate(manifest.column(str(column)))
         row = next((i for i, cell in cells if len(labels_in(cell, config.data.several) or []) != 1), 0)

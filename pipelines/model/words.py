@@ -51,7 +51,8 @@ class Words(nn.Module):
             self.register_buffer(f"names_{key}", part, persistent=False)
         prompted = modality.learned is not None
         biased = absolute and not (modality.learned is not None and modality.learned.get("negative"))
-        self.given = settings.temperature
+        self.given = {"log_temperature": settings.temperature, "bias": settings.bias}
+        """What the config says of its parameters, which another run's do not replace."""
         self.log_temperature: nn.Parameter | None = None
         if not prompted:
             usual = SIGMOID if biased else own_temperature(modality, load)
@@ -75,12 +76,13 @@ class Words(nn.Module):
     def begin(self, temperature: float | None, bias: float | None) -> None:
         """Take over what another run's scores are divided by, where none is given; where a bias is learned of a run
         that has one alone, and that, too."""
-        if temperature is None or self.given is not None or self.log_temperature is None:
+        if temperature is None or self.given["log_temperature"] is not None or self.log_temperature is None:
             return
         if self.bias is not None:
             if bias is None:
                 return
-            self.bias.fill_(bias)
+            if self.given["bias"] is None:
+                self.bias.fill_(bias)
         self.log_temperature.fill_(math.log(temperature))
 
     def temperature(self, prompts: Prompts | None) -> Tensor:
@@ -210,8 +212,14 @@ class Words(nn.Module):
         weights of the tower."""
         now = state_of(tower)
         if self.written is None or self.written[0] != now:
-            places = torch.arange(self.out_features, device=self.get_buffer("names_x").device)[:, None]
-            rows = self._by(tower, prompts, prompts.as_written(tower.encoder.embedding), places)
+            places = torch.arange(self.out_features * self.templates, device=self.get_buffer("names_x").device)
+            training = tower.training
+            tower.eval()  # no dropout: what is drawn to is the same at each step
+            try:
+                contexts = prompts.as_written(tower.encoder.embedding)
+                rows = self._by(tower, prompts, contexts, places.unflatten(0, (-1, self.templates)))
+            finally:
+                tower.train(training)
             self.written = now, rows.unflatten(1, (prompts.count, -1))
         return self.written[1]
 

@@ -17,6 +17,7 @@ from clx.pipelines.measures.probes import STRENGTHS
 from clx.pipelines.model.build import Run, prepare
 from clx.pipelines.model.checks import check_chunk
 from clx.pipelines.model.frozen_features import use_frozen_features
+from clx.pipelines.model.words import Words
 from clx.pipelines.runs.checkpoint import load
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.errors import BadInput
@@ -81,9 +82,9 @@ def take_prompts(run: Run, source: Run) -> None:
     run."""
     for name in run.model.prompts:
         ours = run.model.prompts_of(name)
-        alike = name in source.model.prompts and source.model.prompts_of(name).labels == ours.labels
-        if alike and _fits(source.model.prompts[name], ours):
-            ours.load_state_dict(source.model.prompts[name].state_dict())
+        theirs = source.model.prompts_of(name) if name in source.model.prompt_of else None
+        if theirs is not None and theirs.labels == ours.labels and _fits(theirs, ours):
+            ours.load_state_dict(theirs.state_dict())
             continue
         temperature, _ = source.objective.leading.scale()
         ours.begin(run.model.tower(name).encoder.embedding, temperature)
@@ -100,10 +101,14 @@ def take_class_heads(run: Run, source: Run) -> str:
     here, there = (list(column) for column in zip(*pairs, strict=True))
     taken = False
     for name in run.model.heads.keys() & source.model.heads.keys():
-        old, new = source.model.head(name).state_dict(), run.model.head(name).state_dict()
+        head = run.model.head(name)
+        old, new = source.model.head(name).state_dict(), head.state_dict()
         if old.keys() != new.keys() or any(old[key].shape[1:] != new[key].shape[1:] for key in new):
             continue
+        given = head.given if isinstance(head, Words) else {}
         for key, value in new.items():
+            if given.get(key) is not None:
+                continue
             if (len(old[key]), len(value)) == (len(theirs), len(ours)):
                 value[here] = old[key][there]
             elif old[key].shape == value.shape:

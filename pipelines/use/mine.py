@@ -9,6 +9,7 @@ import numpy as np
 
 from clx.pipelines.config.data_schema import Data
 from clx.pipelines.data.builtin import is_builtin
+from clx.pipelines.data.label_columns import without_made
 from clx.pipelines.data.writers import check_name, refuse_input
 from clx.pipelines.system.devices import pick_device
 from clx.pipelines.system.errors import BadInput
@@ -85,7 +86,8 @@ def mine(
         if not len(kept):
             raise BadInput(f"{manifest.name}: no row is consistent, so there is nothing to write")
         read = [str(manifest.file)] if manifest.file else []
-        write(out, manifest, kept, cells, values_of(found, wanted, manifest), read=read, overwrite=overwrite)
+        rows = without_made(manifest, run.config.data) if run else manifest
+        write(out, rows, kept, cells, values_of(found, wanted, manifest), read=read, overwrite=overwrite)
     if isinstance(manifest.root, Path) and manifest.root.resolve() != out.parent.resolve():
         say(f"paths in {out} count from {manifest.root}: -s data.root={manifest.root} says so where it is trained on")
     return {"out": str(out), "rows": len(manifest), "written": len(kept), **found.told}

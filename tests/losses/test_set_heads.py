@@ -217,10 +217,13 @@ def test_which_labels_a_softmax_of_sets_says_to_apply() -> None:
 
 
 @pytest.mark.parametrize("name", ["binary-cross-entropy", "asymmetric", "mlcd", "multilabel-softmax", "cross-entropy"])
-def test_labels_that_stand_for_others_are_as_if_these_were_there(name: str) -> None:
-    """A label that stands for three is three of the same score; the mean over all labels stays that."""
+@pytest.mark.parametrize("unknown", [[], [(0, 2), (1, 0)]])
+def test_labels_that_stand_for_others_are_as_if_these_were_there(name: str, unknown: list[tuple[int, int]]) -> None:
+    """A label that stands for three is three of the same score; the mean over all known labels stays that."""
     s = torch.randn(3, 3, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     sets = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=torch.float64)
+    for place in unknown:
+        sets[place] = torch.nan
     answers = (
         [{"labels": torch.tensor([0, 1, 0])}] * 2
         if name == "cross-entropy"
@@ -232,6 +235,15 @@ def test_labels_that_stand_for_others_are_as_if_these_were_there(name: str) -> N
     plain = loss({"x": s}, predictions=s, stands_for=torch.ones(3), **answers[0])
     torch.testing.assert_close(plain, loss({"x": s}, predictions=s, **answers[0]))
     assert (some - plain).abs() > 1e-2
+
+
+def test_rows_with_no_more_known_labels_than_the_best_are_counted_as_left_out() -> None:
+    s = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
+    sets = torch.tensor([[1.0, 0, 0, 1], [1, 0, torch.nan, torch.nan]])
+    loss = MultilabelSoftmax(form="top-k", k=2)
+    both = loss({"x": s}, predictions=s, label_sets=sets)
+    assert loss.log["dropped_labels"] == 1
+    torch.testing.assert_close(both, loss({"x": s[:1]}, predictions=s[:1], label_sets=sets[:1]))
 
 
 def test_what_looks_at_all_labels_takes_no_sample() -> None:

@@ -27,6 +27,7 @@ from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.system.progress import Progress, Silent
 from clx.pipelines.training.step import Learner
+from clx.pipelines.training.transfer import take_class_heads
 from clx.pipelines.use.predict import Predictor
 from clx.pipelines.use.zeroshot import Classifier
 from configs import small
@@ -254,6 +255,18 @@ def test_what_cannot_be_is_refused(name: str, term: dict[str, Any], message: str
     raw = raw_config(table, name, **term)
     with pytest.raises(BadInput, match=message):
         train(parse(Config, raw, "config"), table.parent / "none", Silent())
+
+
+def test_what_is_given_of_a_head_is_not_taken_over(trained: Path, table: Path) -> None:
+    source = checkpoint.load(trained)
+    for given in ({"temperature": 0.5}, {"bias": -3.0}, {}):
+        run = begun(raw_config(table, "binary-cross-entropy", words={"of": "names", **given}))
+        take_class_heads(run, source)
+        (mine,), (theirs,) = run.model.words(), source.model.words()
+        assert mine.bias is not None
+        assert theirs.bias is not None
+        wanted = (given.get("temperature", theirs.temperature(None).item()), given.get("bias", theirs.bias.item()))
+        assert (mine.temperature(None).item(), mine.bias.item()) == pytest.approx(wanted)
 
 
 def test_the_prompt_has_the_temperature(table: Path) -> None:

@@ -82,6 +82,22 @@ def test_the_head_adds_both_terms_by_their_weights() -> None:
     assert prompts.router.weight.grad is not None
 
 
+def test_rows_as_written_are_means_over_templates_without_dropout() -> None:
+    text = Text(width=32, layers=1, dropout=0.3, prompt=PROMPT | {"written": 5.0}, templates=["{}", "my {} now"])  # type: ignore[arg-type]
+    torch.manual_seed(1)
+    model = Embedder({"text": text}, 8, 3, [Head(("text",), "gated", By(of="text"))], classes=NAMES).double().train()
+    prompts, head, tower = model.prompts_of("text"), model.head("text"), model.tower("text")
+    assert isinstance(head, Words)
+    found = head.rows_as_written(tower, prompts)
+    assert tower.training
+    tower.eval()
+    for c, name in enumerate(NAMES):
+        for k, context in enumerate(prompts.as_written(tower.encoder.embedding)):
+            value = text.collate(text.prompts(name))
+            unit = normalize(tower.head(tower.features(value, 0, [context])), dim=1)
+            torch.testing.assert_close(found[c, k], normalize(unit.mean(0), dim=0))
+
+
 def raw_config(prompt: Any, **changes: Any) -> dict[str, Any]:
     raw = tiny(**changes)
     raw["modalities"].pop("table")

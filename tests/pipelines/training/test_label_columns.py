@@ -81,3 +81,9 @@ def test_the_command_trains_measures_and_answers(source: Path, tmp_path: Path) -
     refused = inside("eval", "run", "--task", "knn", cwd=tmp_path)
     assert refused.code == 2
     assert "sets of labels, which the task multilabel asks about" in refused.err
+    mined = inside(
+        "mine", str(source), "--run", "run", "--in", "text", "--clusters", "2", "-o", "mined.csv", cwd=tmp_path
+    )
+    assert mined.code == 0, mined.err
+    again = inside("train", "config.yaml", "-s", "data.train=mined.csv", "--dry-run", cwd=tmp_path)
+    assert again.code == 0, again.err
