@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clx.losses.asymmetric import asymmetric
 from clx.losses.infonce import infonce
 from clx.losses.label_prototypes import apart, by_overlap, nearness
 from clx.losses.multilabel_softmax import MultilabelSoftmax
@@ -17,7 +18,7 @@ from clx.losses.primitives.alike import Alike, by_sets, by_vectors, tree_of
 from clx.losses.primitives.forms import each_pair, soft_choice, soft_top_k
 from clx.losses.primitives.functional import unit
 from clx.losses.relation import Relation, _Pairs
-from clx.losses.set_heads import asymmetric, label_ranking
+from clx.losses.set_heads import label_ranking
 from clx.losses.sparsemax import sparsemax, sparsemax_loss
 from golden_case import GOLDEN, Case
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from clx.losses.asymmetric import asymmetric
 from clx.losses.base import LOSSES
 from clx.losses.label_prototypes import LabelPrototypes
 from clx.losses.multilabel_softmax import MultilabelSoftmax
-from clx.losses.set_heads import MLCD, BinaryCrossEntropy, asymmetric, label_ranking
+from clx.losses.set_heads import MLCD, BinaryCrossEntropy, label_ranking
 from clx.losses.sparsemax import Sparsemax, sparsemax, sparsemax_loss
 
 
