@@ -1590,7 +1590,7 @@ PAIRS = [
         "a query, a title and their relevance are a scored pair",
         graded("product_image"),
         "init a.csv",
-        {"recipe": holds("product_title: {like: query}", "objective: {name: cosent}")},
+        {"recipe": holds("product_title: {like: query}", "objective: {name: codiemb, best: 3.0}")},
     ),
     Case(
         "a pair is not drawn together where a relevance of 0 may say otherwise",

@@ -58,8 +58,8 @@ def _objective(found: Inferred, choice: Choice) -> None:
     """What is learned: the answer where there is one, else what belongs together."""
     inputs, first = choice.modalities, next(iter(choice.modalities))
     if found.shape == "scored pair":
-        score = found.columns[found.target[0]]
-        if score.distinct > 2 and score.highest is not None and score.highest > 0:
+        score, alike = found.columns[found.target[0]], any("like" in options for options in inputs.values())
+        if alike and score.distinct > 2 and score.highest is not None and score.highest > 0:
             choice.objective = {"name": "codiemb", "best": score.highest}
             why = f"cosines of pairs follow {score.name}, in their order and by how far it is from one to the next"
         else:

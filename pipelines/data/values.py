@@ -66,7 +66,7 @@ def classes_of(data: Data, manifest: Manifest, key: str) -> Values:
     """Rows by their classes. Raises `BadInput` where labels are sets."""
     assert data.label_column is not None
     if holds_sets(data, manifest):
-        raise BadInput(f"{key} needs one class per row, and {data.label_named} of {manifest.name}: sets of labels")
+        raise BadInput(f"{key} needs one class per row, and in {data.label_named} of {manifest.name} are sets")
     cells, of_row = distinct(manifest, data.label_column)
     return _numbered(data.label_column, [label_of(data, cell) for cell in cells], of_row)
 

@@ -259,8 +259,8 @@ def check_label_shape(config: Config, name: str, needs: Collection[str], manifes
     gates = [each for each, of in config.modalities.items() if isinstance(p := of.get("prompt"), dict) and "gate" in p]
     if sets and gates:
         raise BadInput(
-            f"modalities.{gates[0]}.prompt.gate: it is by the one label of a row, and {config.data.label_named} holds "
-            "sets of them: leave it out"
+            f"modalities.{gates[0]}.prompt.gate: it is by the one label of a row, and in {config.data.label_named} "
+            "are sets of them: leave it out"
         )
     if "labels" in needs and sets:
         cells = enumerate(manifest.column(str(column)))

@@ -185,7 +185,7 @@ def test_settings_that_say_nothing_together(batches: Any, data: dict[str, Any], 
         ({"distinct": "few"}, None, "few has 2 different values, and a batch of 4 rows would have as many"),
         ({"distinct": "tags"}, None, "tags of t.csv holds lists"),
         ({"classes": 4, "rows": 1}, "few", "4 classes in a batch, and few has 2 in the training rows"),
-        ({"classes": 2, "rows": 2}, "tags", "needs one class per row, and tags of t.csv holds sets"),
+        ({"classes": 2, "rows": 2}, "tags", "needs one class per row, and in tags of t.csv are sets"),
     ],
 )
 def test_batches_that_cannot_be_made(batches: Any, label: str | None, said: str) -> None:
