@@ -65,6 +65,15 @@ TIME_KEPT = {"crops": 0, "time_mask": 0.5}
 """An augmentation after which a time step is the same one in both views."""
 
 
+def with_prompt(prompt: Any, **changes: Any) -> dict[str, Any]:
+    """Classes of images told by their names, which a text tower reads with a prompt."""
+    raw = tiny(**changes)
+    raw["modalities"].pop("table")
+    raw["modalities"]["image"] |= {"freeze": True}
+    raw["modalities"]["text"] |= {"freeze": True, "dropout": 0.0, "head": "none", "prompt": prompt}
+    return raw | {"embed_dim": 32, "objective": {"name": "cross-entropy", "inputs": ["image"], "words": "text"}}
+
+
 def series_config(**series: Any) -> dict[str, Any]:
     """Two views of the 67 short series of ItalyPowerDemand."""
     series = {"encoder": "dilated", "width": 16, "head": "none", "views": 2, **series}

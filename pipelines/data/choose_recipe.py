@@ -58,13 +58,7 @@ def _objective(found: Inferred, choice: Choice) -> None:
     """What is learned: the answer where there is one, else what belongs together."""
     inputs, first = choice.modalities, next(iter(choice.modalities))
     if found.shape == "scored pair":
-        score, alike = found.columns[found.target[0]], any("like" in options for options in inputs.values())
-        if alike and score.distinct > 2 and score.highest is not None and score.highest > 0:
-            choice.objective = {"name": "codiemb", "best": score.highest}
-            why = f"cosines of pairs follow {score.name}, in their order and by how far it is from one to the next"
-        else:
-            choice.objective = {"name": "cosent"}
-            why = f"orders pairs by their cosine as {score.name} orders them"
+        choice.objective, why = _of_scores(found.columns[found.target[0]], choice)
     elif found.shape == "negatives":
         anchor, positive, negative = inputs
         choice.objective = {"name": "infonce", "inputs": [anchor, positive], "negatives": [negative]}
@@ -95,6 +89,15 @@ def _objective(found: Inferred, choice: Choice) -> None:
         choice.objective = {"name": "nt-xent", "temperature": TEMPERATURE}
         why = "no answer and one input: two views of a row belong together"
     choice.reasons["objective"] = why
+
+
+def _of_scores(score: Column, choice: Choice) -> tuple[dict[str, Any], str]:
+    """What learns a score of pairs, and why. `codiemb` was measured on sentences of one tower, with graded scores."""
+    alike = any("like" in options for options in choice.modalities.values())
+    if alike and score.distinct > 2 and score.highest is not None and score.highest > 0:
+        why = f"cosines of pairs follow {score.name}, in their order and by how far it is from one to the next"
+        return {"name": "codiemb", "best": score.highest}, why
+    return {"name": "cosent"}, f"orders pairs by their cosine as {score.name} orders them"
 
 
 def _of_one_kind(inputs: dict[str, dict[str, Any]]) -> bool:

@@ -122,11 +122,11 @@ def work(pipe: Connection, count: int, environment: Mapping[str, str]) -> None:
 
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
     signal.signal(signal.SIGTERM, raise_stopped)
-    show_other = warnings.showwarning
+    show_other, sending = warnings.showwarning, threading.Lock()
 
     def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
         if issubclass(category, ClxWarning):
-            with suppress(OSError):  # the parent has gone
+            with suppress(OSError), sending:  # readers in threads warn, too; the parent may have gone
                 pipe.send(message)  # it says this once for all runs
         else:
             show_other(message, category, *rest)
@@ -135,7 +135,9 @@ def work(pipe: Connection, count: int, environment: Mapping[str, str]) -> None:
     with suppress(EOFError, OSError):
         try:
             while True:
-                pipe.send(execute(pipe.recv(), Silent()))
+                error = execute(pipe.recv(), Silent())
+                with sending:
+                    pipe.send(error)
         except Stopped as stopped:
             pipe.close()
             os._exit(stopped.exit_code)

@@ -27,7 +27,7 @@ from clx.pipelines.system.progress import Progress, Silent
 from clx.pipelines.training.transfer import follow
 from clx.pipelines.use.export import export
 from clx.pipelines.use.zeroshot import Classifier
-from configs import small, tiny
+from configs import small, with_prompt
 from trained import StopAt, weights
 
 TEXTS = ["one two", "three", "two"]
@@ -86,18 +86,10 @@ def test_scores_are_those_of_the_loops() -> None:
     torch.testing.assert_close(prompts.asked(q) @ rows[:, :24].T, q @ mean.T)
 
 
-def raw_config(prompt: Any, **changes: Any) -> dict[str, Any]:
-    raw = tiny(**changes)
-    raw["modalities"].pop("table")
-    raw["modalities"]["image"] |= {"freeze": True}
-    raw["modalities"]["text"] |= {"freeze": True, "dropout": 0.0, "head": "none", "prompt": prompt}
-    return raw | {"embed_dim": 32, "objective": {"name": "cross-entropy", "inputs": ["image"], "words": "text"}}
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("prompts") / "run"
-    raw = raw_config(PROMPT, train__validate_every=6)
+    raw = with_prompt(PROMPT, train__validate_every=6)
     train(Config.model_validate(raw), out, Silent())
     return out
 
@@ -146,17 +138,17 @@ def test_stopped_and_resumed_is_unbroken(trained: Path, tmp_path: Path, silent: 
 
 def test_prompts_of_a_run_that_was_trained_before(trained: Path, tmp_path: Path, silent: Progress) -> None:
     """Towers and temperature are those of the run, and the prompt begins at words as its tower embeds them."""
-    base = raw_config("") | {"objective": {"name": "clip", "temperature": 0.2}}
+    base = with_prompt("") | {"objective": {"name": "clip", "temperature": 0.2}}
     train(Config.model_validate(base), tmp_path / "base", silent)
     prompt = {"tokens": 13, "start": ["a picture of "]}
-    raw = raw_config(prompt, train__lr=1e-12)
+    raw = with_prompt(prompt, train__lr=1e-12)
     raw["stages"] = [{"run": str(tmp_path / "base")}, {"freeze": True}]
     train(Config.model_validate(raw), tmp_path / "run", silent)
     before, after = checkpoint.load(tmp_path / "base"), checkpoint.load(tmp_path / "run")
     assert native_scale(after).temperature == pytest.approx(native_scale(before).temperature)
     said = class_embeddings(after, {"one": ["one"], "ten": ["ten"]})
     torch.testing.assert_close(said, class_embeddings(before, {"one": ["one"], "ten": ["ten"]}, ["a picture of {}"]))
-    again = raw_config({"tokens": 13}) | {"stages": [{"run": str(tmp_path / "run")}, {"freeze": True}]}
+    again = with_prompt({"tokens": 13}) | {"stages": [{"run": str(tmp_path / "run")}, {"freeze": True}]}
     rows = follow_rows(Config.model_validate(again), tmp_path / "run")
     torch.testing.assert_close(rows, after.model.prompts_of("text").rows.detach())
 
@@ -207,7 +199,7 @@ def test_sets_of_labels_learn_from_texts_and_are_told_of_pictures(tmp_path: Path
 
 
 def test_labels_with_vectors_of_their_own(tmp_path: Path, silent: Progress) -> None:
-    raw = raw_config({"tokens": 3, "count": 2, "per_label": True, "negative": True, "start": ["ab", "c"]})
+    raw = with_prompt({"tokens": 3, "count": 2, "per_label": True, "negative": True, "start": ["ab", "c"]})
     train(Config.model_validate(raw), tmp_path / "run", silent)
     run = checkpoint.load(tmp_path / "run")
     run.model.eval()
@@ -259,7 +251,7 @@ WRONG: list[tuple[Any, dict[str, Any], str]] = [
 def test_what_cannot_be_is_refused(
     prompt: Any, text: dict[str, Any], message: str, tmp_path: Path, silent: Progress
 ) -> None:
-    raw = raw_config(prompt)
+    raw = with_prompt(prompt)
     raw["modalities"]["text"] |= text
     with pytest.raises(BadInput, match=message):
         train(Config.model_validate(raw), tmp_path / "run", silent)
@@ -275,6 +267,6 @@ TERMS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("term", "message"), TERMS)
 def test_terms_that_cannot_be_are_refused(term: dict[str, Any], message: str, tmp_path: Path, silent: Progress) -> None:
-    raw = raw_config({"tokens": 3}) | {"objective": term}
+    raw = with_prompt({"tokens": 3}) | {"objective": term}
     with pytest.raises(BadInput, match=message):
         train(Config.model_validate(raw), tmp_path / "run", silent)

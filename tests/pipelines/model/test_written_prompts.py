@@ -19,7 +19,7 @@ from clx.pipelines.model.words import Words
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.progress import Progress
-from configs import tiny
+from configs import with_prompt
 
 NAMES = ("one", "two", "three")
 PROMPT = {"tokens": 4, "count": 3, "router": 2, "start": ["ab", "c d ", "efg"]}
@@ -98,19 +98,11 @@ def test_rows_as_written_are_means_over_templates_without_dropout() -> None:
             torch.testing.assert_close(found[c, k], normalize(unit.mean(0), dim=0))
 
 
-def raw_config(prompt: Any, **changes: Any) -> dict[str, Any]:
-    raw = tiny(**changes)
-    raw["modalities"].pop("table")
-    raw["modalities"]["image"] |= {"freeze": True}
-    raw["modalities"]["text"] |= {"freeze": True, "dropout": 0.0, "head": "none", "prompt": prompt}
-    return raw | {"embed_dim": 32, "objective": {"name": "cross-entropy", "inputs": ["image"], "words": "text"}}
-
-
 def test_training_stays_nearer_to_the_words(tmp_path: Path, silent: Progress) -> None:
     """And the router learns which of them are near."""
     off, told = [], []
     for k, more in enumerate(({}, {"written": 50.0, "gate": 10.0})):
-        raw = raw_config(PROMPT | more, train__steps=30, train__lr=0.02)
+        raw = with_prompt(PROMPT | more, train__steps=30, train__lr=0.02)
         train(Config.model_validate(raw), tmp_path / f"{k}", silent)
         run = checkpoint.load(tmp_path / f"{k}")
         head, tower, prompts = run.model.head("image"), run.model.tower("text"), run.model.prompts_of("text")
@@ -151,7 +143,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 def test_what_cannot_be_is_refused(
     prompt: Any, more: dict[str, Any], message: str, tmp_path: Path, silent: Progress
 ) -> None:
-    raw = raw_config(prompt)
+    raw = with_prompt(prompt)
     raw |= more | {"data": raw["data"] | more.get("data", {})}
     with pytest.raises(BadInput, match=message):
         train(Config.model_validate(raw), tmp_path / "run", silent)
