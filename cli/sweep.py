@@ -110,7 +110,7 @@ def sweep(
         grid_points, folder, partial(execute, jobs=jobs), note, metrics, part,
         retry_failed=retry_failed, overwrite=overwrite, halving=halving,
     )  # fmt: skip
-    rows = pipeline.rows(grid_points, folder, metrics)
+    rows = pipeline.rows(grid_points, folder, metrics, note)
     table = pipeline.table(rows, list(grid_points[0].shown))
     told_rungs = {"halving": SweepFile.open(folder).halving} if halving else {}
     if json:

@@ -232,9 +232,11 @@ def in_rungs(work: Work, halving: Halving, todo: Sequence[Point]) -> None:
         alive = [group for group in alive if group[0].name not in rungs[number]["stopped"]]
 
 
-def rows(found: Sequence[Point], folder: Path, metrics: Sequence[str] = ()) -> list[dict[str, Any]]:
+def rows(
+    found: Sequence[Point], folder: Path, metrics: Sequence[str] = (), say: Callable[[str], None] = lambda line: None
+) -> list[dict[str, Any]]:
     """Each run with its settings, state and figures. Without `metrics`, the headline, and the validation loss unless
-    the runs are of several objectives."""
+    the runs are of several objectives, which `say` is told."""
     file = SweepFile.open(folder)
     finished = [point for point in found if file.outcome(point) == "finished"]
     if not metrics:
@@ -243,7 +245,8 @@ def rows(found: Sequence[Point], folder: Path, metrics: Sequence[str] = ()) -> l
         if all(best_loss(folder / point.name) is None for point in finished) and len(metrics) > 1:
             metrics = metrics[:-1]
         elif len(metrics) > 1 and len({terms_of(point.config) for point in finished}) > 1:
-            metrics = metrics[:-1]  # losses of unlike objectives are not compared
+            metrics = metrics[:-1]
+            say("val_loss is left out: losses of unlike objectives cannot be compared; --metric val_loss shows them")
     made = []
     for point in found:
         state = file.outcome(point)

@@ -68,8 +68,10 @@ class SweepFile:
         write_text(home(self.folder, self.shard) / "sweep.json", json.dumps(told, ensure_ascii=False, indent=1))
 
     def changed(self, point: Point) -> str | None:
-        """The first setting in which a run differs from the one of its name that was asked for before."""
-        if point.name not in self.asked:
+        """The first setting in which a run differs from the one of its name that was asked for before, and of which
+        something is there: its folder, its failure, or what a search decided by it."""
+        decided = any(point.name in rung["values"] for rung in self.halving.get("rungs", []))
+        if point.name not in self.asked or (self.outcome(point) == "new" and not decided):
             return None
         old, new = flat(self.asked[point.name]), flat(asked(point))
         keys = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]

@@ -1,6 +1,7 @@
 """Sweeps: what is executed, what is kept, and the table of runs."""
 
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,29 @@ def test_a_sweep_runs_once_and_grows(clx: Command, base: Path) -> None:
     assert anew.returncode == 0, anew.stderr
     listed = clx("runs", "list", "runs/sweep-base", "--sort", "steps", "--json", cwd=base)
     assert [row["steps"] for row in json.loads(listed.stdout)] == [6, 6, 7]
+    shutil.rmtree(base / "runs/sweep-base/lr=0.01")  # of what is gone nothing can be lost
+    other = clx("sweep", "base.yaml", "--grid", "train.lr=1e-2", "-s", "train.steps=8", cwd=base)
+    assert other.returncode == 0, other.stderr
+
+
+def test_losses_of_unlike_objectives_are_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "best_loss", lambda run: 1.0)
+    for grid, columns in (
+        ({"train.lr": [1e-2, 1e-3]}, {"val_loss"}),
+        ({"objective.name": ["clip", "siglip"], "objective.exclude": ["none"]}, set()),
+    ):
+        found = points(Plan(grid=grid), json.loads(json.dumps(BASE)), [])
+        for point in found:
+            out = tmp_path / point.name
+            (out / "checkpoints" / "step-6").mkdir(parents=True)
+            (out / "config.yaml").write_text("x")
+            (out / "state.json").write_text('{"state": "finished"}')
+            (out / "results.json").write_text('{"zeroshot": {"text": {"top1": 0.5}}}')
+        sweep.SweepFile(tmp_path, {point.name: sweep.asked(point) for point in found}).write()
+        lines: list[str] = []
+        made = sweep.rows(found, tmp_path, say=lines.append)
+        assert {key for key in made[0] if key in ("zeroshot.text.top1", "val_loss")} == {"zeroshot.text.top1", *columns}
+        assert ["--metric val_loss" in line for line in lines] == ([] if columns else [True])
 
 
 def test_a_failed_run_does_not_stop_the_others(clx: Command, base: Path) -> None:
