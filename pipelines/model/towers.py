@@ -116,6 +116,12 @@ class Embedder(nn.Module):
         """The heads that are labels' names."""
         return [head for head in map(self.head, self.heads) if isinstance(head, Words)]
 
+    def learned(self) -> dict[str, Tensor]:
+        """Scalars `[]` of the heads that are labels' names, by `words.inputs.name`; detached."""
+        both = ((name, self.head(name)) for name in self.heads)
+        found = {name: head.learned() for name, head in both if isinstance(head, Words)}
+        return {f"words.{name}.{key}": value for name, values in found.items() for key, value in values.items()}
+
     def tower(self, name: str) -> Tower:
         """The tower of a modality, or of a view."""
         name = modality_of(name)

@@ -94,6 +94,12 @@ class Words(nn.Module):
             return self.log_temperature.exp().squeeze()
         return held_between(self.log_temperature, *LIMITS)
 
+    def learned(self) -> dict[str, Tensor]:
+        """Scalars `[]` that it learns beside the tower, by name; detached."""
+        found = {} if self.log_temperature is None else {"temperature": (self.log_temperature, self.temperature(None))}
+        found |= {} if self.bias is None else {"bias": (self.bias, self.bias.squeeze())}
+        return {name: value.detach() for name, (learns, value) in found.items() if learns.requires_grad}
+
     def names(self, places: Tensor) -> Input:
         """Some of the names as a batch; each has a place for each template."""
         return {key: self.get_buffer(f"names_{key}")[places] for key in self.keys}

@@ -201,7 +201,8 @@ class Learner:
             value, norm, finite = told["loss"], told["norm"], math.isfinite(told["norm"] + told["of views"])
             outcome = self.apply(finite, math.isfinite(value))
         self.step += 1
-        figures = {"loss": value, "lr": rate, "grad_norm": norm, **counts, **relevance, **self.objective.learned()}
+        learned = self.objective.learned() | self.model.learned()
+        figures = {"loss": value, "lr": rate, "grad_norm": norm, **counts, **relevance, **learned}
         return Update(figures, embeddings, of.sample_id, outcome)
 
     def gradients(self, batch: Batch) -> tuple[Contrast, dict[str, Tensor]]:

@@ -1,6 +1,7 @@
 """Heads of labels' names: what they score, what learns, samples of the labels, and that every command scores alike."""
 
 import itertools
+import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -103,6 +104,17 @@ def test_head_zero_shot_and_predictions_say_the_same(trained: Path, table: Path)
     assert {name: line[f"p_{name}"] for name in NAMES} == pytest.approx(dict(found.scores), abs=1e-5)
 
 
+def test_what_the_head_learns_is_in_the_log(trained: Path, table: Path) -> None:
+    steps = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    told = [line for line in steps if "words.text.temperature" in line]
+    assert told
+    assert told[-1]["words.text.temperature"] != pytest.approx(0.1, abs=1e-5)
+    assert told[-1]["words.text.bias"] != pytest.approx(BIAS, abs=1e-5)
+    fixed = begun(raw_config(table, "binary-cross-entropy", words={"of": "names", "learn_temperature": False}))
+    assert set(fixed.model.learned()) == {"words.text.bias"}
+    assert begun(raw_config(table)).model.learned() == {}
+
+
 def test_labels_that_training_did_not_have_are_scored_by_their_texts(trained: Path) -> None:
     classifier = Classifier(trained, ["cat", "elk"], multi_label=True, modality="text")
     assert classifier.question.rows.shape == (2, 16)
@@ -158,7 +170,7 @@ def test_a_frozen_encoder_reads_the_names_once(
     first = words.rows(tower, None, None, generator)
     with torch.no_grad():
         for p in tower.head.parameters():
-            p.add_(0.1)
+            p.add_(torch.randn_like(p))  # a constant does nothing behind a layer norm, whose features sum to 0
     assert not torch.allclose(words.rows(tower, None, None, generator), first)
     assert first.requires_grad
     assert list(read.values()) == [1]
