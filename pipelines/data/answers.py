@@ -94,6 +94,13 @@ def likely(columns: Mapping[str, Column]) -> list[Likely]:
     return []
 
 
+def beside_label(columns: Mapping[str, Column], label: str) -> Likely | None:
+    """The columns of 1 and 0 of which `label` is one, where they seem to be a label each."""
+    usable = [c for c in columns.values() if c.kind in ("number", "category") and c.distinct > 1]
+    several = _labels(usable, [c for c in columns.values() if c.kind in (*MEDIA, "text")])
+    return several if several is not None and label in several.columns else None
+
+
 def _labels(usable: Sequence[Column], inputs: Sequence[Column]) -> Likely | None:
     """Columns of 1 and 0 alone beside a picture, a sound, a series or a text, where there are more of them than of
     others that a table would read."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from clx.pipelines.data.answers import GRADE, SAID, Likely, bare, likely, lone_number, sure, telling
+from clx.pipelines.data.answers import GRADE, SAID, Likely, bare, beside_label, likely, lone_number, sure, telling
 from clx.pipelines.data.column_kinds import FOLDS, MEDIA, SAMPLED, Column, kinds_of
 from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred, identifier
 from clx.pipelines.data.label_columns import matching
@@ -73,6 +73,10 @@ def _answers(manifest: Manifest, found: Inferred, free: dict[str, Column], asked
         found.label, found.target = asked.label, list(asked.target)
         found.labels = matching(asked.labels, manifest.columns)
         found.reasons |= {name: "by --target" if asked.target else "by --label" for name in found.answers}
+        if asked.label is not None and (several := beside_label(free, asked.label)):
+            why = f"1 and 0 as {asked.label}, so likely a label too: {several.given} learns it, -s "
+            others = [name for name in several.columns if name != asked.label]
+            found.unused |= {name: f"{why}modalities.table.columns=[{name}] makes it an input" for name in others}
     else:
         _answers_by_name(manifest, found, free, asked)
     for name in [*found.answers, *found.unused]:

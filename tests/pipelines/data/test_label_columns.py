@@ -218,6 +218,11 @@ def test_init_asks_about_columns_of_1_and_0_and_takes_them(write: Any) -> None:
         assert written.config["data"]["label"] == [part.strip() for part in label.split(",")]
         assert written.config["modalities"] == {"text": {"column": "comment"}}
         assert written.config["objective"] == {"name": "binary-cross-entropy"}
+    one = infer_config(source, Asked(label="rude"))
+    assert one.config["modalities"] == {"text": {"column": "comment"}}
+    assert "--label toxic,rude,mean" in one.found.unused["toxic"]
+    one = infer_config(source, Asked(label="rude"), ["modalities.table.columns=[mean]"])
+    assert one.config["modalities"]["table"] == {"columns": ["mean"]}
     with pytest.raises(BadInput, match="--label rood: .*no column 'rood'"):
         infer_config(source, Asked(label="toxic,rood"))
     with pytest.raises(BadInput, match="--target mean: --label names it too"):
