@@ -91,7 +91,7 @@ def zeroshot(
         raise BadInput("--label goes with --calibrate")
     absent = missing([*(inputs or []), *one.values()])
     if absent and modality is None:  # with --as an input may be words
-        raise BadInput(f"no such file: {absent[0]}")
+        raise BadInput(f"no such file: {absent[0]} (words are asked about with --as and the modality of texts)")
     from clx.pipelines.use.zeroshot import Classifier
 
     classifier = Classifier(

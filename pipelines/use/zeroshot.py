@@ -76,8 +76,11 @@ class Classifier:
         self.multi_label, self.threshold, self.temperature, self.say = multi_label, threshold, temperature, say
         self.run = open_model(model, pretrained, checkpoint, device).narrowed(dim)
         set_columns(self.run, columns or {})
+        scored = self.run.scored()
+        if modality is None and len(scored) == 1:  # which reads the labels, too
+            (modality,) = scored
         if labels_as is None and modality is not None:  # a question is asked among answers
-            texts = [name for name, m in self.run.scored().items() if m.kind == "text" and name != modality]
+            texts = [name for name, m in scored.items() if m.kind == "text" and name != modality]
             labels_as = texts[0] if texts else None
         self.inputs = Inputs(self.run, modality, text_modality(self.run, labels_as), split, allow_outside)
         assert self.run.opened is not None

@@ -78,6 +78,15 @@ def test_the_command_trains_measures_and_answers(source: Path, tmp_path: Path) -
     for line in map(json.loads, told.out.splitlines()):
         likely = [name for name in sorted(RUDE) if line[f"p_{name}"] >= 0.5]
         assert line["predicted_labels"] == "|".join(likely)
+    fitted = inside(
+        *("zeroshot", "run", "--calibrate", str(source), "--labels", ",".join(RUDE), "--multi-label"),
+        *("--split", "test", "--json"),
+        cwd=tmp_path,
+    )
+    assert fitted.code == 0, fitted.err
+    whole = sum(all(cells) for cells in known)
+    assert f"{len(lines) - whole} of {len(lines)} rows left out: " in fitted.err
+    assert json.loads(fitted.out)["rows"] == whole
     refused = inside("eval", "run", "--task", "knn", cwd=tmp_path)
     assert refused.code == 2
     assert "sets of labels, which the task multilabel asks about" in refused.err
