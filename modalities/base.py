@@ -147,6 +147,11 @@ class Modality:
         return bool(getattr(self, "dropout", 0)) and not (self.freeze and not self.unlocked)
 
     @property
+    def varies(self) -> bool:
+        """Whether augmentation makes of a sample anything but itself."""
+        return self.augmentation != "none"
+
+    @property
     def draws_one(self) -> bool:
         """Whether one of several cells in a row is drawn in training."""
         return self.takes_several and getattr(self, "several", None) == "one"

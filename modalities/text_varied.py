@@ -117,6 +117,10 @@ class VariedText(Modality):
         return (own or any(rates)) and not (self.freeze and not self.unlocked)
 
     @property
+    def varies(self) -> bool:
+        return bool(self.changes) or (len(self.templates) > 1 and self.augmentation != "none")
+
+    @property
     def joint(self) -> bool:
         return "spans" in self.changes
 

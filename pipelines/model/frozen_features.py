@@ -39,7 +39,7 @@ def use_frozen_features(
     Always in the same batches, so that a resumed run knows the very same numbers.
     """
     for name, modality in rows.modalities.items():
-        varied = rows.augment and (modality.views > 1 or modality.augmentation != "none")
+        varied = rows.augment and (modality.views > 1 or modality.varies)
         varied |= (rows.augment or rows.first) and modality.draws_one and holds_lists(rows.manifest, name, modality)
         tower = run.model.tower(name)
         once_only = tower.locked or (tower.steps_locked and not holds_lists(rows.manifest, name, modality))

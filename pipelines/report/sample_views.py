@@ -24,7 +24,7 @@ def views(snapshot: Snapshot) -> list[dict[str, Any]]:
     found = []
     for name in snapshot.names:
         modality = snapshot.run.modalities[name]
-        if modality.augmentation == "none" or modality.kind not in KINDS:
+        if not modality.varies or modality.kind not in KINDS:
             continue
         there = torch.nonzero(snapshot.embedded.present[name])[:, 0].tolist()
         lines = []

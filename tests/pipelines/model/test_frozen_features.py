@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,3 +90,30 @@ def test_an_encoder_over_steps_wants_steps() -> None:
     assert Tower(Text(width=32, prompt="a word", step_encoder={"width": 16}), 8).width == 16
     with pytest.raises(ValueError, match="and minirocket has none"):
         Tower(Series(encoder="minirocket", width=84, step_encoder={}), 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "once_only"),
+    [
+        ({}, True),  # `mild` changes no word, and there is one template
+        ({"templates": ["{}", "the {}"]}, False),
+        ({"templates": ["{}", "the {}"], "augmentation": "none"}, True),
+        ({"augmentation": {"delete": 0.2}}, False),
+        ({"views": 2, "head_dropout": 0.1}, False),
+    ],
+)
+def test_texts_that_augmentation_leaves_alone_are_read_once(
+    options: dict[str, Any], once_only: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("text,names\n" + "".join(f"what {i},it is {i}\n" for i in range(16)))
+    text = {"width": 32, "layers": 1, "freeze": True, **options}
+    modalities = {"text": text, "names": {"kind": "text", "width": 32, "layers": 1}}
+    config = small({"train": str(tmp_path / "a.csv"), "val": None, "cache": "memory"}, modalities, "clip")
+    trainer = trainer_of(Config.model_validate(config), tmp_path)
+    plain = replace(trainer.rows, cache=None)[once(16, 16)[0]]
+    keep_frozen_features(trainer.run, trainer.learner, trainer.rows)
+    assert ("text" in trainer.rows.features) == once_only
+    if once_only:
+        tower = trainer.learner.model.eval().tower("text")
+        known = trainer.rows[once(16, 16)[0]]
+        torch.testing.assert_close(tower(known.inputs["text"]), tower(plain.inputs["text"]))
