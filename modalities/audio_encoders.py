@@ -14,12 +14,16 @@ from clx.modalities.base import Encoder, StepEncoder
 from clx.modalities.pretrained import cut_at, first_line, local_file
 from clx.modalities.sequence import ConvolvedSteps, Layer, Step, masked_pool, positions
 
+SPECTRUM = 1 << 24
+"""Bytes of complex spectra at a time on a CPU."""
+
 
 class LogMel(nn.Module):
     """Waveforms `[N, S]` with mask `[N, S]` -> `[N, T, mels]` every 10 ms and their mask `[N, T]`.
 
     In float32 whatever autocast says. Each clip is floored 80 dB below its loudest cell and brought to mean 0
-    and deviation 1, so that the level of a recording does not matter.
+    and deviation 1, so that the level of a recording does not matter. On a CPU few clips at a time: larger spectra
+    leave the caches, and the memory for them is fetched anew for each.
     """
 
     filters: Tensor
@@ -40,6 +44,13 @@ class LogMel(nn.Module):
         self.register_buffer("window", torch.hann_window(window), persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        if x.device.type != "cpu" or torch.compiler.is_compiling():  # there the batch may be of any size
+            return self._levels(x, mask)
+        clips = max(1, SPECTRUM * self.hop // (4 * self.n_fft * max(1, x.shape[1])))
+        parts = [self._levels(*both) for both in zip(x.split(clips), mask.split(clips), strict=True)]
+        return torch.cat([level for level, _ in parts]), torch.cat([real for _, real in parts])
+
+    def _levels(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
             spectrum = torch.stft(
                 x.float() * mask,

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from clx.modalities import audio_encoders
 from clx.modalities.audio import Audio
 from clx.modalities.audio_encoders import Bundle, LogMel
 from clx.modalities.base import CellError
@@ -223,3 +224,14 @@ def test_length_follows_from_the_training_recordings() -> None:
     given = Audio(sample_rate=1000, max_seconds=2)
     given.fit([long])
     assert (given.longest, given.state()) == (2, {})
+
+
+def test_spectra_of_clips_at_a_time_are_those_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, mask = torch.randn(5, 4000), torch.arange(4000) < torch.tensor([[4000], [900], [4000], [2500], [3000]])
+    front, levels, seen = LogMel(8000, 16), LogMel._levels, list[int]()
+    whole = front(x, mask)
+    monkeypatch.setattr(audio_encoders, "SPECTRUM", 1)
+    monkeypatch.setattr(LogMel, "_levels", lambda self, x, mask: seen.append(len(x)) or levels(self, x, mask))
+    for a, b in zip(front(x, mask), whole, strict=True):
+        torch.testing.assert_close(a, b)
+    assert seen == [1] * 5

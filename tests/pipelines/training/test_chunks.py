@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clx.losses.base import LOSSES
+from clx.modalities.base import Input
 from clx.modalities.text_encoders import ByteTransformer, bytes_of
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.config.schema import Config
@@ -252,6 +253,22 @@ def test_rows_of_like_length_are_encoded_together() -> None:
     assert widths == [3, 11, 30, 400]
     whole, parts = (torch.autograd.grad(each.square().sum(), encoder.positions)[0] for each in (alone, together))
     torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-4)
+
+
+def test_evaluation_on_a_cpu_encodes_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "AT_A_TIME", 3 * 10 * 4)
+    encoder, x, seen = ByteTransformer(10, 32, 1, 0.0), torch.arange(80.0).view(8, 10), list[int]()
+
+    def run(part: Input) -> tuple[Tensor]:
+        seen.append(len(part["x"]))
+        return (part["x"] + 1,)
+
+    for mode, graded, sizes in ((True, True, [8]), (True, False, [8]), (False, True, [8]), (False, False, [3, 3, 2])):
+        with torch.set_grad_enabled(graded):
+            (found,) = encode(encoder.train(mode), run, {"x": x}, None)
+        assert torch.equal(found, x + 1)
+        assert seen == sizes
+        seen.clear()
 
 
 def test_groups_waste_few_steps() -> None:
