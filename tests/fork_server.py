@@ -124,10 +124,12 @@ def run(line: socket.socket) -> None:
 
 
 def program(file: Path) -> None:
-    """Run a program of Python, or a session with `>>>`, which must answer what is written there."""
+    """Run a program of Python as Python does, or a session with `>>>`, which must answer what is written there."""
+    sys.argv = sys.argv[1:]
+    sys.path[:0] = [str(file.resolve().parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     source = file.read_text()
     if not source.startswith(">>>"):
-        exec(compile(source, file, "exec"), {"__name__": "__main__"})
+        exec(compile(source, file, "exec"), {"__name__": "__main__", "__file__": str(file)})
     elif doctest.testfile(str(file), module_relative=False).failed:
         sys.exit(1)
 

@@ -417,12 +417,12 @@ def use(run: Path, rows: Path, group: Group | None, to: str = "") -> None:
         assert not list(predictions)
 
 
-def on_ranks(folder: Path, size: int) -> list[tuple[dict[str, Course], dict[str, Any]]]:
-    """All cases on so many ranks, and what `play` saw: by rank."""
+def on_ranks(folder: Path, size: int, python: Path) -> list[tuple[dict[str, Course], dict[str, Any]]]:
+    """All cases on so many ranks, which `python` starts, and what `play` saw: by rank."""
     shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, str(folder), str(size)],
+            [python, __file__, str(folder), str(size)],
             env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
         )
         for rank in range(size)

@@ -6,7 +6,6 @@ shared_step.py makes the cases; it runs once for each number of ranks.
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,9 @@ WHOLE = {
 HEADS = {name for name in LOSSES if LOSSES[name].family == "supervised heads"}
 
 
-def start(count: int, folder: Path) -> None:
+def start(count: int, folder: Path, python: Path) -> None:
     folder.mkdir()
-    given = [[sys.executable, SCRIPT, str(k), str(count), folder / "store", folder / f"{k}.json"] for k in range(count)]
+    given = [[python, SCRIPT, str(k), str(count), folder / "store", folder / f"{k}.json"] for k in range(count)]
     processes = [
         subprocess.Popen(
             each,
@@ -64,8 +63,9 @@ def start(count: int, folder: Path) -> None:
 
 
 @pytest.fixture(params=[2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
-def found(request: pytest.FixtureRequest, once: Once) -> Found:
-    folder = once(f"ranks-{request.param}", lambda folder: start(request.param, folder))
+def found(request: pytest.FixtureRequest, once: Once, commands: Path) -> Found:
+    python = commands / "python-once"
+    folder = once(f"ranks-{request.param}", lambda folder: start(request.param, folder, python))
     return [json.loads((folder / f"{k}.json").read_text()) for k in range(request.param)]
 
 

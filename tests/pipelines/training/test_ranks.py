@@ -48,10 +48,10 @@ def worlds() -> dict[int, Found]:
 
 
 @pytest.fixture(params=SIZES)
-def ranks(rows: Path, worlds: dict[int, Found], request: pytest.FixtureRequest) -> Found:
+def ranks(rows: Path, worlds: dict[int, Found], commands: Path, request: pytest.FixtureRequest) -> Found:
     if request.param not in worlds:
         worlds[request.param] = []  # where the ranks fail, once is enough
-        worlds[request.param] = on_ranks(rows, request.param)
+        worlds[request.param] = on_ranks(rows, request.param, commands / "python-once")
     assert worlds[request.param], "the ranks failed"
     return worlds[request.param]
 
