@@ -1,6 +1,7 @@
 """What the tests share: the `clx` command, a small config and a run trained from it."""
 
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -28,6 +29,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     A worker runs whole files, and none is to be left with a long one at the end while the others have nothing to do.
     """
     items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected lasts as long as the tests: no collection of garbage need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 Once = Callable[[str, Callable[[Path], object]], Path]
