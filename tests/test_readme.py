@@ -36,7 +36,11 @@ SHORTER = {
     "-s modalities.image.size=16 -s modalities.text_en.encoder=transformer -s train.steps=1 -s train.batch_size=8 "
     "-s eval=[]\n",
     "/usr/share/tuxpaint/stamps/": "tuxpaint/",
-    "clx train digits --minutes": f"clx train digits {FEW} -s train.batch_size=32 --minutes",
+    "clx train digits --minutes 0.02": f"clx train digits {FEW} -s train.batch_size=32 --minutes 0.004",
+    "-s train.steps=20 -o runs/short": "-s train.steps=2 -o runs/short",
+    "train: {steps: 20, batch_size: 64}\nEND\nclx train base.yaml": "train: {steps: 2, batch_size: 64}\nEND\n"
+    "clx train base.yaml",
+    "train: {steps: 10, batch_size: 64}\nstages": "train: {steps: 2, batch_size: 64}\nstages",
     "NR % 50 == 0": "NR % 9 == 0",
     "clx train my.yaml ": "clx train my.yaml -s train.steps=3 ",
     "clx train digits-sum ": "clx train digits-sum -s eval=[] -s train.batch_size=32 ",
