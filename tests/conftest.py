@@ -35,6 +35,7 @@ def pytest_collection_finish() -> None:
     """What is imported and collected lasts as long as the tests: no collection of garbage need look at it again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)  # and of what tests make, less often than after each 700th object
 
 
 Once = Callable[[str, Callable[[Path], object]], Path]

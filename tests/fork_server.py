@@ -76,6 +76,7 @@ def serve(address: str, tests: int) -> None:
         door.listen()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
         gc.freeze()  # they share these pages as long as no collection visits them
+        gc.set_threshold(20_000)  # of small commands there is little to collect
         print("ready", flush=True)
         door.settimeout(1)
         while runs(tests):
