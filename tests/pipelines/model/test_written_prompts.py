@@ -102,7 +102,7 @@ def test_training_stays_nearer_to_the_words(tmp_path: Path, silent: Progress) ->
     """And the router learns which of them are near."""
     off, told = [], []
     for k, more in enumerate(({}, {"written": 50.0, "gate": 10.0})):
-        raw = with_prompt(PROMPT | more, train__steps=30, train__lr=0.02)
+        raw = with_prompt(PROMPT | more, train__steps=8, train__lr=0.02)
         train(Config.model_validate(raw), tmp_path / f"{k}", silent)
         run = checkpoint.load(tmp_path / f"{k}")
         head, tower, prompts = run.model.head("image"), run.model.tower("text"), run.model.prompts_of("text")

@@ -55,7 +55,12 @@ def test_what_views_learn_is_nothing_to_the_encoder(encoder: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("weight", "low", "high", "freeze"), [(0.0, 0.95, 1.0, False), (0.0, 0.95, 1.0, True), (5.0, 0.2, 0.5, False)]
+    ("weight", "low", "high", "freeze"),
+    [
+        (0.0, 0.95, 1.0, False),
+        pytest.param(0.0, 0.95, 1.0, True, marks=pytest.mark.slow),
+        (5.0, 0.2, 0.5, False),
+    ],
 )
 def test_the_weight_of_hiding_says_how_much_is_hidden(
     tmp_path: Path, weight: float, low: float, high: float, freeze: bool
