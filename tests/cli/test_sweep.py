@@ -1,9 +1,12 @@
 """A sweep that is killed or stopped goes on where it was, and says in the end what an unbroken one says."""
 
+import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +15,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from clx.pipelines.experiments import sweep_jobs
 from clx.pipelines.runs import checkpoint, state
-from command import CLX
+from command import CLX, forked
 
 CONFIG = """
 data: {train: sklearn:iris, label: label, val: {fraction: 0.2}}
@@ -112,7 +116,40 @@ def test_jobs_give_what_one_process_gives(clx: Callable[..., Any], base: Path) -
         assert same_weights(base / "whole" / run, base / "parts" / run)
 
 
-def test_what_runs_of_several_processes_warn_of_is_said_once(clx: Callable[..., Any], tmp_path: Path) -> None:
+class AtOnce:
+    """In the place of `multiprocessing`: processes that are forked, with the imports behind them."""
+
+    def __init__(self) -> None:
+        self.fork, self.ends = multiprocessing.get_context("fork"), list[Any]()
+
+    def get_context(self, method: str) -> "AtOnce":
+        return self
+
+    def parent_process(self) -> Any:
+        return multiprocessing.parent_process()
+
+    def Pipe(self) -> tuple[Any, Any]:
+        ours, theirs = self.fork.Pipe()
+        self.ends.append(ours)
+        return ours, theirs
+
+    def Process(self, target: Callable[..., None], args: tuple[Any, ...]) -> Any:
+        pickle.dumps((target, args[1:]))  # as a new process would be given them
+
+        def alone() -> None:
+            for end in self.ends:  # else no process would see that the parent closed its own
+                end.close()
+            target(*args)
+
+        return self.fork.Process(target=alone)
+
+
+@pytest.mark.parametrize(
+    "processes", [AtOnce(), pytest.param(multiprocessing, marks=pytest.mark.slow)], ids=["forked", "new"]
+)
+def test_what_runs_of_several_processes_warn_of_is_said_once(
+    processes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [
         f"a sentence of many words that says {i - (i % 4 == 3)} once,{'train' if i % 4 < 3 else 'val'}\n"
         for i in range(200)
@@ -122,7 +159,10 @@ def test_what_runs_of_several_processes_warn_of_is_said_once(clx: Callable[..., 
         "data: {train: a.csv}\nmodalities: {text: {layers: 1, width: 32, views: 2}}\nembed_dim: 8\n"
         "objective: nt-xent\ntrain: {steps: 1, batch_size: 8}\neval: []\n"
     )
-    done = clx("sweep", "base.yaml", "--grid", "train.lr=1e-2,1e-3", "--jobs", "2", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("50 of 50 val rows have the text of a training row") == 1
-    assert "warning: 50 of 50" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep_jobs, "multiprocessing", processes)
+    args = ["sweep", "base.yaml", "--grid", "train.lr=1e-2,1e-3", "--jobs", "2"]
+    done = forked(tmp_path, args, warnings.resetwarnings)  # which are errors in tests
+    assert done.code == 0, done.err
+    assert done.err.count("50 of 50 val rows have the text of a training row") == 1
+    assert "warning: 50 of 50" in done.err
