@@ -25,7 +25,7 @@ from clx.pipelines.data.replay import with_replay
 from clx.pipelines.data.several_sources import joined, with_shares
 from clx.pipelines.data.split_names import split_of
 from clx.pipelines.data.windows import parted, windowed
-from clx.pipelines.data.written_columns import with_numbers
+from clx.pipelines.data.written_columns import with_numbers, with_numbers_beside
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.remote import scheme_of, shown, url_of
 
@@ -225,7 +225,7 @@ def _as_it_is(source: str, data: Data) -> Manifest:
     """All rows of a file; of a table of time steps its series, or their windows, whatever they are to be told by."""
     manifest = load_manifest(source, allow_outside=data.allow_outside, root=data.root)
     if data.long is None or (data.long.time not in manifest.columns and "series" in manifest.columns):
-        return with_labels(manifest, data)
+        return with_labels(with_numbers_beside(manifest, data.target, data.numbers), data)
     told_by_nothing = data.model_copy(update={"label": None, "label_cells": {}, "target": [], "neighbours": None})
     return _cut(_series(manifest, told_by_nothing, data.long), data)
 

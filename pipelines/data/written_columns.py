@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -94,6 +95,37 @@ def with_numbers(manifest: Manifest, columns: Iterable[str], written: Written | 
             found[column] = writing
             table = table.set_column(table.column_names.index(column), column, _read(table.column(column), writing))
     return replace(manifest, table=table, written=found) if found else manifest
+
+
+def with_numbers_beside(manifest: Manifest, columns: Iterable[str], written: Written | None) -> Manifest:
+    """The same for columns that are only repeated beside an answer: one that does not hold numbers throughout, or can
+    be read in two ways, stays as its file has it."""
+    for column in columns:
+        with suppress(BadInput):
+            found = with_numbers(manifest, [column], written)
+            if found is not manifest and _typed(found, column) is not None:
+                manifest = found
+    return manifest
+
+
+def as_numbers(manifest: Manifest, columns: Iterable[str]) -> Manifest:
+    """The same where columns of text that hold numbers throughout, as programs write them, have the type of numbers."""
+    table = manifest.table
+    for column in columns:
+        text = column in table.column_names and holds_text(manifest, column)
+        if text and (cells := _typed(manifest, column)) is not None:
+            table = table.set_column(table.column_names.index(column), column, cells)
+    return manifest if table is manifest.table else replace(manifest, table=table)
+
+
+def _typed(manifest: Manifest, column: str) -> Any:
+    """A column of text as one of numbers, null where one is missing; None where a cell is no number."""
+    import pyarrow as pa
+
+    cells = manifest.table.column(column)
+    parts = [plain_numbers(pa.chunked_array([chunk])) for chunk in cells.cast(decoded(cells.type)).chunks]
+    known = [pa.array(part, from_pandas=True) for part in parts if part is not None]
+    return pa.chunked_array(known, pa.float64()) if len(known) == len(parts) else None
 
 
 def with_marks(data: Data, train: Manifest) -> Data:

@@ -1,7 +1,6 @@
 """Predictions of a run's head on the rows of a manifest, one line a row, in the order of the file."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.readers import READERS, table_suffix
 from clx.pipelines.data.splits import choose
 from clx.pipelines.data.writers import Line
+from clx.pipelines.data.written_columns import as_numbers
 from clx.pipelines.model.build import Run
 from clx.pipelines.system.errors import BadInput, explain_out_of_memory, nearest
 from clx.pipelines.system.process_group import Group
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 def rows_to_predict(run: Run, source: str | None, split: str | None) -> Manifest:
     """The rows of a source, all of them or those of a split; without a source the run's own test rows. A picture, a
-    recording or the like that one input reads is a row of its own."""
+    recording or the like that one input reads is a row of its own. Targets are numbers where all cells are."""
     if source is not None and split is None and (column := column_of_file(run, Path(source).expanduser())):
         import pyarrow as pa
 
         path = Path(source).expanduser()
         return Manifest(source, path.parent, pa.table({column: [path.name]}), np.zeros(1, dtype=np.int64))
     (manifest,) = choose(run.config.data, run.config.train.seed, source, split, otherwise="file").values()
-    return manifest
+    return as_numbers(manifest, run.config.data.target)
 
 
 def column_of_file(run: Run, path: Path) -> str | None:
@@ -122,7 +122,7 @@ def predict(
         bad.clear()
         nothing = dict.fromkeys([one.row for one in unread], [None] * len(names))
         done = sorted((answers | nothing).items())
-        cells = [{"row": int(manifest.rows[i]) + 1, **plain(run, manifest.row(i, keep))} for i, _ in done]
+        cells = [{"row": int(manifest.rows[i]) + 1, **plain(manifest.row(i, keep))} for i, _ in done]
         return [
             line | dict(zip(names, answer, strict=True)) for line, (_, answer) in zip(cells, done, strict=True)
         ], unread
@@ -154,7 +154,7 @@ def schema_of(run: Run, manifest: Manifest, keep: Sequence[str], probabilities: 
     for name in keep:
         kind = manifest.table.schema.field(name).type
         number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-        kinds[name] = pa.float64() if name in run.config.data.target else kind if number else pa.string()
+        kinds[name] = kind if number else pa.string()
     for name in answer_names(run, probabilities):
         kinds[name] = pa.float64()
     if not run.config.data.target:
@@ -194,12 +194,9 @@ def _applying(run: Run, said: list[bool]) -> list[Any]:
     return [spoken(names, run.config.data.several)]
 
 
-def plain(run: Run, cells: Line) -> Line:
-    """Cells as JSON and CSV can hold them: dates, for one, become text. Targets are numbers where they can be."""
-    plain_cells: Line = {}
-    for name, value in cells.items():
-        plain_cells[name] = value if value is None or isinstance(value, str | int | float) else str(value)
-        if name in run.config.data.target and isinstance(value, str):
-            with suppress(ValueError):
-                plain_cells[name] = float(value)
-    return plain_cells
+def plain(cells: Line) -> Line:
+    """Cells as JSON and CSV can hold them: dates, for one, become text."""
+    return {
+        name: value if value is None or isinstance(value, str | int | float) else str(value)
+        for name, value in cells.items()
+    }

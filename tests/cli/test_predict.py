@@ -14,6 +14,7 @@ from clx.pipelines.model.scoring import text_modality
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.progress import Silent
 from clx.pipelines.use.embed import embed
+from clx.pipelines.use.embedding_tables import EmbeddingOptions
 from clx.pipelines.use.predict import Predictor
 from samples import png
 
@@ -89,6 +90,31 @@ def test_columns_are_repeated_as_they_are(clx: Any, runs: Path, tmp_path: Path) 
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     done = clx("predict", runs / "price", tmp_path / "t.parquet", "--out", tmp_path / "o.jsonl")
     assert (done.returncode, '"stamp": null' in (tmp_path / "o.jsonl").read_text()) == (0, True)
+
+
+def test_the_target_beside_a_prediction_is_read_as_in_training(tmp_path: Path) -> None:
+    lines = [f"{k};{(869 + k) * 1000:,}\n".replace(",", ".") for k in range(11)] + ["11;1.249.000\n"]
+    (tmp_path / "a.csv").write_text("size;price\n" + "".join(lines))
+    (tmp_path / "b.csv").write_text("size;price\n3;869.500\n4;\n")
+    (tmp_path / "c.csv").write_text("size;price\n3;869.500\n4;on request\n")
+    config = {
+        "data": {"train": str(tmp_path / "a.csv"), "target": ["price"]},
+        "modalities": {"table": {"columns": ["size"], "width": 32, "layers": 1}},
+        "objective": "l1",
+        "embed_dim": 4,
+        "train": {"steps": 1, "batch_size": 12},
+        "eval": [],
+    }
+    train(Config.model_validate(config), tmp_path / "run", Silent())
+    predictor = Predictor(tmp_path / "run")
+    assert [line["price"] for line in predictor.predict(str(tmp_path / "a.csv"))][-2:] == [879000.0, 1249000.0]
+    predictor.predict(str(tmp_path / "b.csv")).save(tmp_path / "b.parquet")
+    beside = pyarrow.parquet.read_table(tmp_path / "b.parquet")
+    assert (beside.schema.field("price").type, beside["price"].to_pylist()) == (pyarrow.float64(), [869500.0, None])
+    predictor.predict(str(tmp_path / "c.csv")).save(tmp_path / "c.parquet")  # one type, whatever a cell holds
+    assert pyarrow.parquet.read_table(tmp_path / "c.parquet")["price"].to_pylist() == ["869.500", "on request"]
+    embed(tmp_path / "run", tmp_path / "e.parquet", str(tmp_path / "b.csv"), EmbeddingOptions(keep=["price"]))
+    assert pyarrow.parquet.read_table(tmp_path / "e.parquet")["price"].to_pylist() == ["869500.0", None]
 
 
 def test_strict_stops_and_leaves_nothing(clx: Any, runs: Path, tmp_path: Path) -> None:
