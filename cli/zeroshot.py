@@ -1,8 +1,10 @@
 """`clx zeroshot`."""
 
+import re
 import sys
 from collections.abc import Generator
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,7 +92,8 @@ def zeroshot(
     if label is not None and not calibrate:
         raise BadInput("--label goes with --calibrate")
     absent = missing([*(inputs or []), *one.values()])
-    if absent and modality is None:  # with --as an input may be words
+    named = modality is None and any(map(is_named, absent))
+    if absent and modality is None and (named or not has_one_input(model)):  # with --as an input may be words
         raise BadInput(f"no such file: {absent[0]} (words are asked about with --as and the modality of texts)")
     from clx.pipelines.use.zeroshot import Classifier
 
@@ -110,6 +113,21 @@ def zeroshot(
     )
     if show_answers(answers, json or not sys.stdout.isatty()):
         raise typer.Exit(1)
+
+
+def is_named(word: str) -> bool:
+    """Whether it is called like a file, and is no sentence."""
+    return bool(re.search(r"\.\w+$", word)) and not any(map(str.isspace, word))
+
+
+def has_one_input(model: str) -> bool:
+    """Whether it is a run of one input, which is then what it is asked about."""
+    from clx.pipelines.runs.folder import CONFIG, read_config
+
+    if not Path(model, CONFIG).is_file():
+        return False
+    config = read_config(Path(model))
+    return len(config.modalities.keys() - config.only_negatives) == 1
 
 
 def show_answers(answers: "Generator[Result | Skipped, None, None]", json: bool) -> int:

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
 from clx.modalities.base import CellError, Modality
-from clx.pipelines.batches.cells import cell_of, one_or_several, read_cell
+from clx.pipelines.batches.cells import cell_of, read_cell
 from clx.pipelines.batches.columns import column_of, columns_of, has_columns
 from clx.pipelines.data.file_kinds import KNOWN, is_picture, looked_at
 from clx.pipelines.data.folder_tables import LISTS
@@ -21,6 +19,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_manifest, split_by, split_in
 from clx.pipelines.model.build import Run
 from clx.pipelines.system.errors import BadInput, nearest
+from clx.pipelines.use.json_items import cell_of_json, is_json, is_object
 
 Item = tuple[str, dict[str, Any] | str]
 """A name with its cells by modality, or with the reason why there are none."""
@@ -124,7 +123,7 @@ class Inputs:
                 continue
             path = Path(name)
             try:
-                if not self.takes_words and is_json(name):
+                if is_object(name) if self.takes_words else is_json(name):
                     yield self.of_json(name, number)
                 elif (mode := _mode(name)) is not None:
                     yield from self.of_folder(path) if stat.S_ISDIR(mode) else self.of_file(path)
@@ -219,29 +218,14 @@ class Inputs:
             name = str(value["id"])
         cells = {}
         for key, modality in self.asked.items():
-            cell = _cell_of_json(value, key, modality)
+            cell = cell_of_json(value, key, modality)
             if cell is not None:
                 cells[key] = cell
-        return name, cells or f"it has none of the columns {', '.join(columns_of(self.asked))}"
-
-
-def _cell_of_json(row: dict[str, Any], name: str, modality: Modality) -> Any:
-    """The cell of one modality in a JSON object; None when it is missing."""
-    column = column_of(name, modality)
-    if isinstance(column, list):
-        return {each: row.get(each) for each in column} if any(row.get(each) is not None for each in column) else None
-    value = row.get(column)
-    if isinstance(value, list) and modality.takes_several and any(isinstance(one, str) for one in value):
-        return one_or_several([Path(one) if modality.files else one for one in value if one])
-    if isinstance(value, str) and modality.files:
-        return Path(value) if value else None
-    return np.array(value, dtype=float) if isinstance(value, list) else value
-
-
-def is_json(name: str) -> bool:
-    """Whether a name is an object or list itself; `[ab].png` is a pattern."""
-    text = name.strip()
-    return text.startswith("{") or (text.startswith("[") and text.endswith("]"))
+        if cells:
+            return name, cells
+        read = value.keys() & columns_of({} if self.text is None else {self.text: self.run.modalities[self.text]})
+        hint = f" ({self.text} reads the labels; --as {self.text} asks about it)" if read else ""
+        return name, f"it has none of the columns {', '.join(columns_of(self.asked))}{hint}"
 
 
 def _mode(name: str) -> int | None:

@@ -19,7 +19,8 @@ from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.read_ahead import default_workers, read_ahead
 from clx.pipelines.use.approximate import Finder, Way
 from clx.pipelines.use.embedding_files import EmbeddingFile
-from clx.pipelines.use.inputs import KINDS, Inputs, Item, Skipped, check_modality, is_json, read_items, refuse_skipped
+from clx.pipelines.use.inputs import KINDS, Inputs, Item, Skipped, check_modality, read_items, refuse_skipped
+from clx.pipelines.use.json_items import is_json
 from clx.pipelines.use.late_search import late_finder
 from clx.pipelines.use.neighbours import Hit
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from clx.pipelines.system.text import finite
+from command import inside
 
 WORDS = "zero,one,two,three,four,five,six,seven,eight,nine"
 
@@ -100,6 +101,32 @@ def test_a_pair_of_texts_asks_with_one_and_labels_with_the_other(
         thing = "what meows" if asked == "question" else "cat"
         code, [line], _ = clx("zeroshot", tmp_path / "run", thing, "--as", asked, "--labels", words)
         assert (code, line["label"], line["by"]) == (0, expected, asked)
+
+
+def test_a_run_of_texts_alone_is_asked_with_rows_words_and_files(
+    tmp_path: Path, make_config: Any, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clx.pipelines.experiments.train import train
+
+    (tmp_path / "rows.csv").write_text("said,rude,kind\nyou fool,1,0\nthank you,0,1\n")
+    config = make_config(
+        data={"train": str(tmp_path / "rows.csv"), "label": ["rude", "kind"]},
+        modalities={"text": {"column": "said", "layers": 1, "width": 32}},
+        objective={"name": "binary-cross-entropy", "words": "text"},
+        train={"steps": 1, "batch_size": 2},
+        eval=[],
+    )
+    train(config, tmp_path / "run", silent)
+    (tmp_path / "note").write_text("thank you\n")
+    asked = ['{"said": "thank you"}', "thank you", "note", "{thank you}", '{"text": "thank you"}']
+    monkeypatch.chdir(tmp_path)
+    done = inside("zeroshot", "run", *asked, "--labels", "rude,kind")
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["item"] for line in lines] == ["line 1", "thank you", "note", "{thank you}"]
+    assert lines[0]["top"] == lines[1]["top"] == lines[2]["top"] != lines[3]["top"]
+    assert "skipped line 5: it has none of the columns said\n" in done.err
+    mistyped = inside("zeroshot", "run", "rosw.csv", "--labels", "rude,kind")
+    assert (mistyped.code, "no such file: rosw.csv" in mistyped.err) == (2, True)
 
 
 def test_folders_stdin_labels_and_templates(clx: Any, digits_run: Path, files: Path, tmp_path: Path) -> None:
