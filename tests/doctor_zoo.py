@@ -179,6 +179,13 @@ BROKEN = {
         modalities=VIEWS,
         change=setting(["label"], lambda draw: f"k{draw.integers(CLASSES)}", 0.4),
     ),
+    "labels at random": case(
+        "learning",
+        objective=HEAD,
+        data=LABEL,
+        inputs="a",
+        change=setting(["label"], lambda draw: f"k{draw.integers(CLASSES)}"),
+    ),
     "partners at random": case("train and val", change=unpaired, steps=600),
     "val rows of another kind": case("val rows", "train and val", change=shifted),
     "bad rows": case(

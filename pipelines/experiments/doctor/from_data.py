@@ -1,6 +1,5 @@
 """What a run's data say: leaks, answers among the inputs, equal negatives, few positives, inputs without content."""
 
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,10 +10,10 @@ from clx.pipelines.batches.cells import cell_at, content_of
 from clx.pipelines.batches.columns import column_of, spread
 from clx.pipelines.batches.telling_columns import TELLS, telling_columns
 from clx.pipelines.data.builtin import is_builtin
-from clx.pipelines.data.imbalance import label_of
 from clx.pipelines.data.leaks import groups_of, leaks
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.shared_content import inputs_of
+from clx.pipelines.experiments.doctor.chance import class_counts
 from clx.pipelines.experiments.doctor.opened import Opened
 from clx.pipelines.system.doctor import Row, row
 from clx.pipelines.system.errors import BadInput
@@ -152,10 +151,7 @@ def positives(opened: Opened) -> Iterator[Row]:
             compared.append(term.name)
     if not compared or config.data.label_column is None or config.train.batches is not None:
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        named = [label_of(config.data, value) for value in opened.train.column(config.data.label_column)]
-    counts = np.unique([one for one in named if one is not None], return_counts=True)[1]
+    counts = class_counts(opened)
     shares = counts / counts.sum()
     alone = float((shares * (1 - shares) ** (config.train.batch_size - 1)).sum())
     said = (

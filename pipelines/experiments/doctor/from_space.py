@@ -13,6 +13,7 @@ from clx.pipelines.experiments.doctor.from_data import looked_at
 from clx.pipelines.experiments.doctor.opened import Opened
 from clx.pipelines.system.doctor import Row, row
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.training.health import POINT, spread
 
 ROWS = 1500
 VOTERS = 30
@@ -70,6 +71,10 @@ def doubted(opened: Opened, train: Embedded, other: Embedded | None) -> Iterator
     words = {n for n, m in opened.run.modalities.items() if m.kind == "text" and few_texts(opened, n)}
     x = joined(opened, train, words)
     if x is None or int((train.labels >= 0).sum()) < FEWEST:
+        return
+    if fallen := [n for n in train.z if n not in words and spread(train.z[n][train.present[n]]) < POINT]:
+        said = f"not looked at: embeddings of {', '.join(fallen)} are all but equal, so a row's neighbours say nothing"
+        yield row("labels", said)
         return
     own = votes(x, x, train.labels, len(train.classes), itself=True)
     judged, labels = own, train.labels

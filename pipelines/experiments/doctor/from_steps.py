@@ -13,6 +13,7 @@ from torch import Tensor
 from clx.losses.base import Loss
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.batches.loader import batches, once
+from clx.pipelines.experiments.doctor.chance import Chance, chance_of
 from clx.pipelines.experiments.doctor.opened import Opened
 from clx.pipelines.model.build import build
 from clx.pipelines.model.towers import modality_of
@@ -104,19 +105,31 @@ def shuffle(batch: Batch, draw: torch.Generator, names: set[str] | None) -> Batc
 
 def learns(opened: Opened, training: list[Batch], seen: Shuffled) -> Iterator[Row]:
     """Whether it matters to the loss who stands beside whom."""
-    size = len(training[0]) if training else 0
-    said = (
-        f"on training rows {seen.plain:.4g}, and {seen.shuffled:.4g} when partners and answers are shuffled "
-        f"(ln {size} = {math.log(max(size, 1)):.3g})"
-    )
+    chance = chance_of(opened, len(training[0]) if training else 0)
+    said = f"on training rows {seen.plain:.4g}, and {seen.shuffled:.4g} when partners and answers are shuffled"
+    said += f" ({chance.said})" if chance else ""
     if not math.isfinite(seen.plain):
         yield row(
             "learning", f"the loss of training rows is {seen.plain}", "problem", "a checkpoint before; a lower rate"
         )
     elif seen.learned < LEARNED:
         yield row("learning", f"{said}: nothing was learned", "problem", f"clx doctor {opened.out} --lr-range")
+    elif chance and (other := guessed(opened, seen, chance)):
+        advice = (
+            f"clx doctor {opened.out} --lr-range; more steps; labels that do not follow from the inputs look so, too"
+        )
+        yield row("learning", f"{said}, on val rows {other:.4g}: no more than a guess", "problem", advice)
     else:
         yield row("learning", said)
+
+
+def guessed(opened: Opened, seen: Shuffled, chance: Chance) -> float | None:
+    """The loss of val rows where a run that tells classes does no better than chance on them, and little better on
+    training rows; answers that these were known by heart for are another finding."""
+    if not chance.of_classes or seen.plain < (1 - WELL) * chance.loss or not (rows := held_out_batches(opened)):
+        return None
+    other = shuffled(opened, rows)
+    return other.plain if other.plain > (1 - LEARNED) * chance.loss and other.learned < ENOUGH else None
 
 
 def apart(opened: Opened, seen: Shuffled) -> Iterator[Row]:
@@ -222,14 +235,15 @@ def moved(opened: Opened, seen: Shuffled) -> Iterator[Row]:
     way = math.sqrt(sum(float((p - first[n].detach()).double().square().sum()) for n, p in now.items()))
     end = math.sqrt(sum(float(p.double().square().sum()) for p in now.values()))
     said = (
-        f"weights have moved by {way / size:.3g} of their size in {opened.step} steps, which is {end / size:.3g} of it"
+        f"after {opened.step} steps weights differ from the first ones by {100 * way / size:.3g} % of their size, "
+        f"which is {end / size:.3g} times what it was"
     )
     rate = config.train.lr
-    ranged = f"clx doctor {opened.out} --lr-range"
+    ranged, at = f"clx doctor {opened.out} --lr-range", f"; the rate is {rate:g}"
     if way / size < STILL:
-        yield row("rate", f"{said}; the rate is {rate:g}", "problem", f"-s train.lr={rate * 100:.3g} or so; {ranged}")
+        yield row("rate", f"hardly moved: {said}{at}", "problem", f"-s train.lr={rate * 100:.3g} or so; {ranged}")
     elif end / size > GREW and seen.learned < WELL:
-        yield row("rate", f"{said}; the rate is {rate:g}", "problem", f"-s train.lr={rate / 10:g}; {ranged}")
+        yield row("rate", f"grown to no use: {said}{at}", "problem", f"-s train.lr={rate / 10:g}; {ranged}")
     elif end / size < SHRANK and config.train.weight_decay > 0.3:
         said += f"; train.weight_decay is {config.train.weight_decay:g}"
         yield row("weight decay", said, "problem", "-s train.weight_decay=0.05")

@@ -1,12 +1,16 @@
 """What the doctor says of runs that are broken on purpose, and of healthy ones; the rates that a run bears."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from clx.pipelines.experiments.doctor.from_space import doubted, embedded
 from clx.pipelines.experiments.doctor.lr_range import lr_range
+from clx.pipelines.experiments.doctor.opened import open_run
 from doctor_zoo import BROKEN, HEALTHY, Case, problems, trained
 
 AT_ONCE = [
@@ -38,6 +42,20 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_silent_on_a_healthy_run(healthy: Path) -> None:
     assert problems(healthy) == {}
+
+
+def test_a_loss_over_classes_is_set_against_chance_among_these(tmp_path: Path) -> None:
+    run = trained(BROKEN["labels at random"], tmp_path / "zoo")
+    said = problems(run)["learning"]
+    assert "chance among 8 classes is ln 8 = 2.0" in said
+    assert said.endswith(": no more than a guess")
+    opened = open_run(run)
+    train = embedded(opened, opened.train)
+    assert train is not None
+    fallen = replace(train, z={"a": torch.ones_like(train.z["a"])})
+    [found] = doubted(opened, fallen, None)
+    assert found["level"] == "ok"
+    assert "not looked at: embeddings of a are all but equal" in found["value"]
 
 
 def test_examining_changes_nothing_on_disk(healthy: Path) -> None:
