@@ -72,13 +72,16 @@ def load(model: str | Path, *, pretrained: str | None = None, checkpoint: str = 
 
 
 def embed(
-    model: "Run | str | Path", items: Iterable[str | Mapping[str, str]], *, modality: str | None = None
+    model: "Run | str | Path", items: Iterable[str | Mapping[str, Any]], *, modality: str | None = None
 ) -> dict[str, "np.ndarray[Any, Any]"]:
     """Embeddings of items, not normalised, by modality: `[N, D]` in float32, NaN in rows that lack the modality.
 
     Args:
         model: what `load` gave, or what it takes.
-        items: as of `clx search`: files, rows as JSON, sentences. A mapping is one thing by several of its modalities.
+        items: as of `clx search`: files, rows as JSON, sentences. A mapping is one thing by several of its modalities:
+            of each a text, a path, the bytes of a file, or an array: pixels `[H, W]` or `[H, W, 3]` (uint8, or floats
+            from 0 to 1), samples `[S]` at the run's `sample_rate` (floats from -1 to 1, or int16), values `[T]` or
+            `[T, C]` in the units of the data; a table is a mapping of columns to values.
         modality: what all of them are, where their names do not tell.
 
     Rows of a data set go into a file by `clx.pipelines.use.embed.embed`, as `clx embed` does. Raises `BadInput` for an
@@ -92,7 +95,7 @@ def embed(
 
 def classify(
     model: "Run | str | Path",
-    items: Iterable[str | Mapping[str, str]],
+    items: Iterable[str | Mapping[str, Any]],
     labels: Sequence[str] | Mapping[str, Sequence[str]] | Path,
     *,
     top: int = 5,
@@ -116,7 +119,7 @@ def classify(
 
 def search(
     embeddings: str | Path,
-    queries: Iterable[str | Mapping[str, str]],
+    queries: Iterable[str | Mapping[str, Any]],
     *,
     top: int = 10,
     model: "Run | str | None" = None,

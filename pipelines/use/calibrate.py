@@ -27,7 +27,7 @@ from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.read_ahead import default_workers, read_ahead
 from clx.pipelines.use.inputs import Inputs, Item, read_items
 from clx.pipelines.use.question import Question
-from clx.pipelines.use.temperature_fit import Fit, fit
+from clx.pipelines.use.temperature_fit import Fit, fit, unfitted
 
 
 def calibrate_on(
@@ -46,7 +46,7 @@ def calibrate_on(
     The labels are those of `phrasings`, else all that stand in the column `label`. Rows with another label are left
     out, and those of which some of these labels are not known. A cell may hold several, as a list or divided by the
     run's `data.several`; with `multi_label` also by `|` where the run does not say, and none of them may be known.
-    Without it rows with several of the labels are left out.
+    Without it rows with several of the labels are left out. Where a fit makes rows less likely, the scale stays.
     """
     run, text = inputs.run, inputs.text
     data = run.config.data.model_copy(update={"allow_outside": inputs.allow_outside})
@@ -89,10 +89,9 @@ def calibrate_on(
     fits, bad = calibrate(run, replace(inputs, split=None).of_rows(manifest, usable), truth, question, workers)
     for name, reason in bad:
         say(f"left out {name}: {reason}")
-    for name, one in fits.items():
-        if one.nll[1] > one.nll[0]:
-            say(worse(name, one))
-    return fits
+    if worse := {name: one for name, one in fits.items() if not one.betters}:
+        say(staying(worse))
+    return fits | {name: unfitted(one, question.scale) for name, one in worse.items()}
 
 
 def _labels(
@@ -109,12 +108,13 @@ def _labels(
     return [labels_in(cell, divider) for cell in cells]
 
 
-def worse(name: str, one: Fit) -> str:
-    """What to say of a fit after which these rows are less likely than before."""
+def staying(worse: Mapping[str, Fit]) -> str:
+    """What to say of inputs of which a fit makes the rows less likely than they were."""
+    told = "; ".join(f"{name} {one.nll[0]:.3g} before, {one.nll[1]:.3g} after" for name, one in worse.items())
+    rows = max(one.rows for one in worse.values())
     return (
-        f"warning: {name}: the fit makes these rows less likely (nll {one.nll[0]:.3g} before, {one.nll[1]:.3g} after): "
-        f"so few, {one.rows}, cannot bear out how sure the model is, and the fit is more careful than they are; take "
-        "more rows, or give --temperature to go without it"
+        f"the temperature stays the model's for {', '.join(worse)}: the fit would make these rows less likely (nll of "
+        f"{told}), since so few, {rows}, cannot bear out how sure the model is; take more rows"
     )
 
 

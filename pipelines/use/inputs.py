@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from clx.modalities.base import CellError, Modality
 from clx.pipelines.batches.cells import cell_of, read_cell
-from clx.pipelines.batches.columns import column_of, columns_of, has_columns
+from clx.pipelines.batches.columns import columns_of, has_columns
 from clx.pipelines.data.file_kinds import KNOWN, is_picture, looked_at
 from clx.pipelines.data.folder_tables import LISTS
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.splits import load_manifest, split_by, split_in
 from clx.pipelines.model.build import Run
 from clx.pipelines.system.errors import BadInput, nearest
+from clx.pipelines.use.given_cells import given_cell, name_of, table_row
 from clx.pipelines.use.json_items import cell_of_json, is_json, is_object
 
 Item = tuple[str, dict[str, Any] | str]
@@ -71,16 +72,15 @@ def set_columns(run: Run, columns: Mapping[str, str]) -> None:
         run.modalities[name].column = column
 
 
-def one_item(run: Run, cells: Mapping[str, str]) -> Iterator[Item]:
-    """The one thing given by several of its modalities, by name or, the first of it, by kind."""
+def one_item(run: Run, cells: Mapping[str, Any]) -> Iterator[Item]:
+    """The one thing given by several of its modalities, by name or, the first of it, by kind (see `given_cell`)."""
     item: dict[str, Any] = {}
-    for key, text in cells.items():
+    for key, value in cells.items():
         name = key if key in run.modalities else next(iter(run.readers(key)), None)
         if name is None:
             raise BadInput(f"--{key}: this run has no {key} modality; it has {', '.join(run.modalities)}")
-        kind = run.modalities[name].kind
-        item[name] = table_row(run, name, Path(text)) if kind == "table" else text if kind == "text" else Path(text)
-    yield "+".join(cells.values()), item
+        item[name] = given_cell(run, name, value)
+    yield "+".join(str(value) if isinstance(value, str | Path) else key for key, value in cells.items()), item
 
 
 @dataclass(frozen=True)
@@ -112,16 +112,16 @@ class Inputs:
         """Whether a name that is no file is a phrase."""
         return self.modality is not None and self.run.modalities[self.modality].kind == "text"
 
-    def items(self, names: Iterable[str | Mapping[str, str]]) -> Iterator[Item]:
+    def items(self, names: Iterable[str | Mapping[str, Any]]) -> Iterator[Item]:
         """The items of each name, in order; one that cannot be used is an item with its reason.
 
         A mapping is one thing by its files (see `one_item`). Raises `BadInput` for one that the run does not read.
         """
-        for number, name in enumerate(names, 1):
-            if isinstance(name, Mapping):
-                yield from one_item(self.run, name)
+        for number, given in enumerate(names, 1):
+            if isinstance(given, Mapping):
+                yield from one_item(self.run, given)
                 continue
-            path = Path(name)
+            path = Path(name := name_of(given))
             try:
                 if is_object(name) if self.takes_words else is_json(name):
                     yield self.of_json(name, number)
@@ -239,24 +239,6 @@ def _mode(name: str) -> int | None:
 def printable(name: str) -> str:
     """A file name as UTF-8 can show it: names may hold any bytes."""
     return name if name.isascii() else os.fsencode(name).decode("utf-8", "replace")
-
-
-def table_columns(run: Run, name: str) -> list[str]:
-    """The columns that a table modality reads."""
-    columns = column_of(name, run.modalities[name])
-    return columns if isinstance(columns, list) else [columns]
-
-
-def table_row(run: Run, name: str, path: Path) -> dict[str, Any]:
-    """A table's cells from a JSON object; columns that it lacks are missing cells."""
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not a JSON object ({error})") from None
-    columns = table_columns(run, name)
-    if not isinstance(row, dict) or not set(row) & set(columns):
-        raise BadInput(f"{path}: expected a JSON object with some of the columns {', '.join(columns)}")
-    return {column: row.get(column) for column in columns}
 
 
 def refuse_skipped(answers: Generator[Answer, None, None], strict: bool) -> Generator[Answer, None, None]:

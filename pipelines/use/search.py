@@ -19,6 +19,7 @@ from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.read_ahead import default_workers, read_ahead
 from clx.pipelines.use.approximate import Finder, Way
 from clx.pipelines.use.embedding_files import EmbeddingFile
+from clx.pipelines.use.given_cells import name_of
 from clx.pipelines.use.inputs import KINDS, Inputs, Item, Skipped, check_modality, read_items, refuse_skipped
 from clx.pipelines.use.json_items import is_json
 from clx.pipelines.use.late_search import late_finder
@@ -118,7 +119,7 @@ class Searcher:
 
     def search(
         self,
-        queries: Iterable[str | Mapping[str, str] | Item],
+        queries: Iterable[str | Mapping[str, Any] | Item],
         *,
         top: int = 10,
         modality: str | None = None,
@@ -260,7 +261,7 @@ def candidate_of(run: Run, column: str, asked: str | None) -> str:
     return next((name for name, m in run.modalities.items() if m.kind != "text"), next(iter(run.modalities)))
 
 
-def items_of(run: Run, queries: Iterable[str | Mapping[str, str] | Item], modality: str | None) -> Iterator[Item]:
+def items_of(run: Run, queries: Iterable[str | Mapping[str, Any] | Item], modality: str | None) -> Iterator[Item]:
     """Queries as items: files, rows as JSON, one thing by its files, and what is none of these as a sentence."""
     inputs = Inputs(run, modality)
     texts = run.readers("text")
@@ -271,7 +272,7 @@ def items_of(run: Run, queries: Iterable[str | Mapping[str, str] | Item], modali
         if isinstance(query, Mapping):
             yield from inputs.items([query])
             continue
-        path = Path(query)
+        path = Path(query := name_of(query))
         named = path.suffix.lower() in KINDS and not any(c.isspace() for c in query)
         if modality is None and texts and not path.exists() and not named and not is_json(query):
             if len(texts) > 1:

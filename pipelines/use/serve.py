@@ -17,7 +17,8 @@ import numpy as np
 from clx.pipelines.model.build import Run
 from clx.pipelines.system.errors import BadInput, Failed, nearest
 from clx.pipelines.system.text import finite
-from clx.pipelines.use.inputs import Item, Skipped, modality_of_kind, table_columns
+from clx.pipelines.use.given_cells import table_columns
+from clx.pipelines.use.inputs import Item, Skipped, modality_of_kind
 from clx.pipelines.use.question import classify
 from clx.pipelines.use.search import Searcher
 from clx.pipelines.use.vectors import vectors_of

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +39,17 @@ class Fit:
     @property
     def scale(self) -> Scale:
         return Scale(self.kind, self.temperature, self.bias)
+
+    @property
+    def betters(self) -> bool:
+        """Whether the rows are likelier than they were without it."""
+        return self.nll[1] < self.nll[0]
+
+
+def unfitted(one: Fit, before: Scale) -> Fit:
+    """What stands in the place of a fit that betters nothing: the scale as it was."""
+    scale = {"kind": before.kind, "temperature": before.temperature, "bias": before.bias}
+    return replace(one, **scale, nll=(one.nll[0],) * 2, ece=(one.ece[0],) * 2)
 
 
 def fit(scores: Tensor, truth: Tensor, before: Scale) -> Fit:
@@ -124,13 +135,19 @@ def calibration_error(scale: Scale, scores: Tensor, truth: Tensor) -> float:
     return float(calibration_gap(sure, right)(np.ones((1, len(sure))))["ECE"][0])
 
 
-def save_fits(folder: Path, weights: str, fits: dict[str, Fit]) -> Path:
-    """Keep fits by input with the run, beside those of other inputs and kinds for the same weights."""
+def save_fits(folder: Path, weights: str, fits: dict[str, Fit]) -> Path | None:
+    """Keep fits by input with the run, beside those of other inputs and kinds for the same weights; one that betters
+    nothing only takes the place of an earlier one. The file; None where there is nothing to keep."""
     path = folder / "calibration.json"
     kept = {name: {f.kind: f for f in kinds} for name, kinds in load_fits(folder, weights).items()}
     for name, one in fits.items():
-        kept.setdefault(name, {})[one.kind] = one
-    inputs = {name: [asdict(f) for f in kinds.values()] for name, kinds in kept.items()}
+        kind: Kind = "sigmoid" if one.kind == "lift" else one.kind  # which a fit makes of it
+        kept.setdefault(name, {}).pop(kind, None)
+        kept[name] |= {one.kind: one} if one.betters else {}
+    inputs = {name: [asdict(f) for f in kinds.values()] for name, kinds in kept.items() if kinds}
+    if not inputs:
+        path.unlink(missing_ok=True)
+        return None
     write_text(path, json.dumps({"format": FORMAT, "weights": weights, "inputs": inputs}, indent=1))
     return path
 

@@ -17,7 +17,7 @@ from clx.pipelines.use.search import items_of
 
 
 def vectors_of(
-    run: Run, items: Iterable[str | Mapping[str, str] | Item], modality: str | None = None
+    run: Run, items: Iterable[str | Mapping[str, Any] | Item], modality: str | None = None
 ) -> dict[str, "np.ndarray[Any, Any]"]:
     """Embeddings of items, not normalised, by modality: `[N, D]` in float32, NaN in rows that lack the modality.
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
@@ -105,7 +106,7 @@ class Classifier:
 
     def classify(
         self,
-        items: Iterable[str | Mapping[str, str]],
+        items: Iterable[str | Mapping[str, Any]],
         *,
         top: int = 5,
         batch_size: int = 64,
@@ -116,7 +117,8 @@ class Classifier:
 
         Args:
             items: files, folders, patterns, manifests and JSON objects; phrases where `modality` is of text. A mapping
-                is one thing by several files, such as `{"image": "a.png", "audio": "a.wav"}`.
+                is one thing by several files, such as `{"image": "a.png", "audio": "a.wav"}`, or arrays (see
+                `clx.use.embed`).
             top: labels in a result, at most.
             batch_size: items at a time.
             workers: threads that read and embed; one a core and at most 8 when None.
@@ -152,5 +154,5 @@ class Classifier:
             self.say("an OpenCLIP model has no folder to keep this in: give it with --temperature")
         else:
             kept = save_fits(self.folder, fingerprint(self.run.model), fits)
-            self.say(f"kept in {kept}; --temperature overrides it")
+            self.say(f"kept in {kept}; --temperature overrides it" if kept else "nothing is kept")
         return fits

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from clx import use
-from clx.pipelines.model.scoring import Scale
+from clx.pipelines.model.fingerprint import fingerprint
+from clx.pipelines.model.scoring import Scale, native_scale
 from clx.pipelines.runs.open import open_model
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.use import calibrate
@@ -19,7 +21,7 @@ from clx.pipelines.use.inputs import Skipped
 from clx.pipelines.use.predict import Predictor
 from clx.pipelines.use.question import Result
 from clx.pipelines.use.search import Neighbours, Searcher
-from clx.pipelines.use.temperature_fit import Fit
+from clx.pipelines.use.temperature_fit import Fit, load_fits
 from clx.pipelines.use.zeroshot import Classifier
 from command import Command
 from configs import tiny
@@ -54,7 +56,7 @@ def test_what_was_calibrated_is_used_by_the_next_classifier(digits_run: Path, fi
     assert heard[0].startswith("calibrated temperatures: image")
 
 
-def test_a_fit_that_makes_its_rows_less_likely_is_told_of(
+def test_a_fit_that_makes_its_rows_less_likely_is_not_kept(
     digits_run: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A few rows that are all right at a cold temperature are less likely after Platt's more careful fit."""
@@ -63,13 +65,17 @@ def test_a_fit_that_makes_its_rows_less_likely_is_told_of(
     def sure(scores: torch.Tensor, truth: torch.Tensor, before: Scale) -> Fit:
         return plain(scores + 10 * truth, truth, before)
 
-    monkeypatch.setattr(calibrate, "fit", sure)
     run = shutil.copytree(digits_run, tmp_path / "run")
+    assert "image" in Classifier(run).calibrate(str(files))
+    monkeypatch.setattr(calibrate, "fit", sure)
     heard: list[str] = []
     fits = Classifier(run, say=heard.append).calibrate(str(files))
-    assert fits["image"].nll[1] > fits["image"].nll[0]
-    [told] = [line for line in heard if line.startswith("warning: image:")]
+    own = native_scale(Classifier(run).run)
+    assert (fits["image"].scale, fits["image"].nll[1]) == (own, fits["image"].nll[0])
+    [told] = [line for line in heard if line.startswith("the temperature stays the model's for image")]
     assert "140, cannot bear out how sure the model is" in told
+    kept = load_fits(Path(run), fingerprint(Classifier(run).run.model))
+    assert "image" not in kept  # nor what was fitted before
 
 
 @pytest.mark.parametrize(
@@ -140,6 +146,22 @@ def test_the_door_answers_as_the_commands_do(digits_run: Path, clx: Command, tmp
     (found,) = use.search(tmp_path / "words.npy", ["eight"], top=1, model=model, among="text", modality="text")
     assert isinstance(found, Neighbours)
     assert found.hits[0]["row"] == 2
+
+
+def test_the_door_takes_arrays_and_mappings(digits_run: Path, files: Path) -> None:
+    model, path = use.load(digits_run, device="cpu"), files / "image" / "05400.png"
+    row = {"seg_a": 1, "seg_b": 0, "display": "red"}
+    given = [{"image": str(path)}, {"image": path.read_bytes()}, {"image": np.array(Image.open(path))}, path]
+    z = use.embed(model, [*given, {"table": row}])  # type: ignore[list-item]
+    assert all(np.allclose(z["image"][0], same, atol=1e-5) for same in z["image"][1:4])
+    assert np.isfinite(z["table"][4]).all()
+    for wrong, said in (
+        ({"image": 3}, r"image: expected a path, the bytes of a file or pixels \[H, W\].*, found int"),
+        ({"table": {"seg": 1}}, "with some of the columns seg_a"),
+        (np.zeros(8), r"expected a text, a path or a mapping.*, found ndarray \[8\]"),
+    ):
+        with pytest.raises(use.BadInput, match=said):
+            use.embed(model, [wrong])  # type: ignore[list-item]
 
 
 def test_the_door_trains_what_a_mapping_says(files: Path, tmp_path: Path) -> None:
