@@ -5,6 +5,9 @@ from typing import Any
 
 from clx.cli.output import cell, emit_table, note
 
+MANY = 13
+"""Directions of retrieval from which on they are said in short, too."""
+
 
 def show_evaluation(result: dict[str, Any]) -> None:
     """A table per task."""
@@ -19,6 +22,25 @@ def show_evaluation(result: dict[str, Any]) -> None:
             rows, shared = compact(rows)
             title += "".join(f", {name} {cell(value)}" for name, value in shared.items())
         emit_table(rows, title=title, hidden="task", heads=("input", "dim", "corrupt", "group"))
+    if said := retrieval_in_short(result):
+        note(said)
+
+
+def retrieval_in_short(result: dict[str, Any]) -> str | None:
+    """Of retrieval in many directions, the mean over those from one input to one, with the worst and the best; None
+    where they are few enough to be read."""
+    found = {
+        name: figures["R@10"]
+        for name, figures in result.get("retrieval", {}).items()
+        if "+" not in name and isinstance(figures.get("R@10"), float)
+    }
+    if len(found) < MANY:
+        return None
+    low, high = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
+    return (
+        f"retrieval: R@10 {cell(sum(found.values()) / len(found))} on average over {len(found)} directions, from "
+        f"{cell(found[low])} ({low}) to {cell(found[high])} ({high})"
+    )
 
 
 def tell_skipped(result: dict[str, Any]) -> None:

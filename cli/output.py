@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from clx.pipelines.system.progress import Progress
 from clx.pipelines.system.text import finite, number
@@ -35,9 +35,15 @@ def emit_json(value: Any, digits: int = 6) -> None:
 
 
 def emit_table(
-    rows: list[dict[str, Any]], title: str | None = None, hidden: str | None = None, heads: tuple[str, ...] = ()
+    rows: list[dict[str, Any]],
+    title: str | None = None,
+    hidden: str | None = None,
+    heads: tuple[str, ...] = (),
+    unbroken: str = "",
 ) -> None:
     """Rows as a table on a terminal, without the column `hidden`; as JSON lines when stdout is piped.
+
+    Cells of columns whose names begin with `unbroken`, if given, stay on one line as long as others can be broken.
 
     With `heads`, the columns that say what a row is, a table that is too wide for whole words is turned on its side,
     in as many parts as it takes.
@@ -54,7 +60,7 @@ def emit_table(
     figures = [name for name in names if name not in heads]
     whole = sum(lengths(rows, names)[0]) + 3 * len(names) < console.width
     if not heads or not figures or whole or len(set(row_names)) < len(rows):
-        draw(console, rows, names, title)
+        draw(console, rows, names, title, unbroken)
         return
     first, *others = lengths([{"": name} for name in figures] + [{head: head} for head in row_names], ["", *row_names])[
         1
@@ -98,19 +104,24 @@ def lengths(rows: list[dict[str, Any]], names: list[str]) -> tuple[list[int], li
     return words, [max(map(cell_len, column)) for column in columns]
 
 
-def draw(console: "Console", rows: list[dict[str, Any]], names: list[str], title: str | None) -> None:
+def draw(
+    console: "Console", rows: list[dict[str, Any]], names: list[str], title: str | None, unbroken: str = ""
+) -> None:
     """A table of these columns, its words whole where there is room for them; numbers stand to the right."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
     words, texts = lengths(rows, names)
+    held = [bool(unbroken) and name.startswith(unbroken) for name in names]
+    words = [text if hold else word for hold, word, text in zip(held, words, texts, strict=True)]
     left = console.width - 1 - sum(words) - 3 * len(names)
     wanted = sum(texts) - sum(words)
-    for name, word, text in zip(names, words, texts, strict=True):
+    for name, word, text, hold in zip(names, words, texts, held, strict=True):
         numeric = all(isinstance(row.get(name), int | float | None) for row in rows)
         width = None if left < 0 else word + (text - word) * min(left, wanted) // max(1, wanted)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold", width=width)
+        side: Literal["right", "left"] = "right" if numeric else "left"
+        table.add_column(name, justify=side, overflow="fold", width=width, no_wrap=hold)
     for row in rows:
         table.add_row(*(Text(cell(row.get(name))) for name in names))
     console.print(table)

@@ -148,7 +148,9 @@ def show_answers(answers: "Generator[Result | Skipped, None, None]", json: bool)
             else:
                 rows.append(table_row(answer))
     if rows:
-        emit_table(rows)
+        by = {row["by"] for row in rows}
+        same = f"by {by.pop()}" if len(by) == 1 else None  # then it need not stand in every row
+        emit_table(rows, title=same, hidden="by" if same else None, unbroken="#")
     rate.end(f", {skipped} skipped" if skipped else "")
     return skipped
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -23,6 +24,8 @@ from clx.pipelines.model.build import Run
 from clx.pipelines.model.fingerprint import fingerprint
 from clx.pipelines.system.errors import BadInput
 
+MANY, EVERY = 100, 5.0
+"""Rows from which on it is said that they are encoded, and seconds between two lines on how far that is."""
 LARGEST = 1 << 28
 """Bytes of features that outlive the run that asked for them."""
 BEHIND = ("step_encoder", "head", "head_dropout", "noise", "drop")
@@ -32,11 +35,14 @@ _kept: dict[str, dict[int, Tensor]] = {}
 
 
 def use_frozen_features(
-    run: Run, rows: BatchDataset, context: Callable[[], AbstractContextManager[object]] = nullcontext
+    run: Run,
+    rows: BatchDataset,
+    context: Callable[[], AbstractContextManager[object]] = nullcontext,
+    say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Give rows the features of every modality whose encoder is frozen and sees each sample as it is.
 
-    Always in the same batches, so that a resumed run knows the very same numbers.
+    Always in the same batches, so that a resumed run knows the very same numbers. `say` hears how far that is.
     """
     for name, modality in rows.modalities.items():
         varied = rows.augment and (modality.views > 1 or modality.varies)
@@ -44,12 +50,16 @@ def use_frozen_features(
         tower = run.model.tower(name)
         once_only = tower.locked or (tower.steps_locked and not holds_lists(rows.manifest, name, modality))
         if once_only and not varied and name not in run.model.prompt_of:
-            rows.features[name] = features(run, name, rows.manifest, context)
+            rows.features[name] = features(run, name, rows.manifest, context, say)
 
 
 @torch.no_grad()
 def features(
-    run: Run, name: str, manifest: Manifest, context: Callable[[], AbstractContextManager[object]] = nullcontext
+    run: Run,
+    name: str,
+    manifest: Manifest,
+    context: Callable[[], AbstractContextManager[object]] = nullcontext,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[int, Tensor]:
     """What a modality's head gets of each row `[W]`, by the row's number in the table, in float32 on the CPU; what its
     `step_encoder` gets `[T, W]` where that learns.
@@ -75,11 +85,18 @@ def features(
     if not modality.files:  # texts of like length together: a batch is as wide as its longest
         order = np.argsort([len(cell) for cell in cells], kind="stable")
         keys = [Key(0, k, order[part.rows]) for k, part in enumerate(keys)]
+    done, told = 0, time.monotonic()
+    if len(plain) >= MANY:
+        say(f"features of {name} by {modality.encoder}, once: {len(plain)} rows")
     for batch in batches(plain, keys, run.config.train.workers):
         if name in batch.inputs:
             with context():
                 found = tower.known_once(batch.to(device).inputs[name])
             known |= zip(batch.sample_id[batch.present[name]].tolist(), found, strict=True)
+        done += len(batch) + len(batch.bad)
+        if time.monotonic() - told >= EVERY and done < len(plain):
+            say(f"features of {name} by {modality.encoder}: {done} of {len(plain)} rows")
+            told = time.monotonic()
     place = {row: i for i, row in enumerate(manifest.rows.tolist())}
     _keep(key, {place[row]: found for row, found in known.items()})
     return known

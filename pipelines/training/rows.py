@@ -1,5 +1,6 @@
 """The rows that a run trains and validates on, as batches."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -66,15 +67,17 @@ def validation_rows(run: Run, manifest: Manifest) -> BatchDataset:
     return _rows(run, manifest, augment=several, on_bad=run.config.data.on_bad_row, first=True)
 
 
-def keep_frozen_features(run: Run, learner: Learner, *datasets: BatchDataset) -> None:
+def keep_frozen_features(
+    run: Run, learner: Learner, *datasets: BatchDataset, say: Callable[[str], None] = lambda text: None
+) -> None:
     """Encode once what a frozen encoder sees without variation: it is the same every epoch. Not where another encoder,
-    of a second model, has to see it, too."""
+    of a second model, has to see it, too. `say` hears how far that is."""
     if learner.model.inner or (learner.second is not None and not learner.second.follows):
         return
     learner.model.eval()
     with learner.gathered():
         for rows in datasets:
-            use_frozen_features(run, rows, learner.autocast)
+            use_frozen_features(run, rows, learner.autocast, say)
     learner.model.train()
 
 

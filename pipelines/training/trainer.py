@@ -92,7 +92,8 @@ class Trainer:
         self.learner.length.start()
         heard, signals = None if self.learner.ranks is None else signals, self.learner.hear(signals)
         if self.run.config.data.cache == "memory":
-            keep_frozen_features(self.run, self.learner, self.rows, *([self.val] if self.val else []))
+            datasets = [self.rows, *([self.val] if self.val else [])]
+            keep_frozen_features(self.run, self.learner, *datasets, say=progress.say)
         if self.saving.step < 0:
             self.begin(signals)
         self.catch_up(signals)

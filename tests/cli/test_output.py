@@ -6,16 +6,23 @@ import sys
 import pytest
 
 from clx.cli import output
+from clx.cli.evaluation_tables import retrieval_in_short
 
 Captured = pytest.CaptureFixture[str]
 
 
-def drawn(rows: list[dict[str, object]], capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def drawn(
+    rows: list[dict[str, object]],
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+    heads: tuple[str, ...] = ("input", "dim"),
+    unbroken: str = "",
+) -> list[str]:
     """Lines of a terminal 60 columns wide."""
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("TERM", "xterm")  # a dumb one has 80
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    output.emit_table(rows, "title", hidden="task", heads=("input", "dim"))
+    output.emit_table(rows, "title", hidden="task", heads=heads, unbroken=unbroken)
     lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert max(map(len, lines)) <= 60
     return lines
@@ -55,6 +62,14 @@ def test_words_stay_whole_where_the_figures_can_be_broken(capsys: Captured, monk
     assert any("│ image+audio+series │" in line for line in drawn(rows, capsys, monkeypatch))
 
 
+def test_cells_that_are_held_together_leave_the_breaking_to_others(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[dict[str, object]] = [{"item": "x" * 80, "by": "image", "#1": "three 0.960", "#2": "nine 0.014"}]
+    lines = drawn(rows, capsys, monkeypatch, (), "#")
+    assert any("three 0.960 │ nine 0.014" in line for line in lines)
+
+
 def test_wide_characters_take_two_columns(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[dict[str, object]] = [{"input": "東京の夜景と高い塔", "top1": 0.5}]
     assert any("│ 東京の夜景と高い塔 │" in line for line in drawn(rows, capsys, monkeypatch))
@@ -62,3 +77,10 @@ def test_wide_characters_take_two_columns(capsys: Captured, monkeypatch: pytest.
 
 def test_rows_without_a_figure(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn([{"input": "x" * 80}], capsys, monkeypatch)
+
+
+def test_retrieval_in_many_directions_is_said_in_short() -> None:
+    found = {f"a->{k}": {"R@10": k / 20} for k in range(13)} | {"a+b->c": {"R@10": 1.0}}
+    said = retrieval_in_short({"retrieval": found})
+    assert said == "retrieval: R@10 0.300 on average over 13 directions, from 0.000 (a->0) to 0.600 (a->12)"
+    assert retrieval_in_short({"retrieval": dict(list(found.items())[:12])}) is None

@@ -14,6 +14,7 @@ from clx.modalities.text import Text
 from clx.pipelines.batches.loader import once
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.splits import load_splits
+from clx.pipelines.model import frozen_features
 from clx.pipelines.model.build import prepare
 from clx.pipelines.model.frozen_features import features
 from clx.pipelines.model.tower import Tower
@@ -53,6 +54,23 @@ def test_files_are_encoded_once_whatever_the_table_is_called(tmp_path: Path) -> 
     np.save(tmp_path / "3.npy", np.zeros(21) + np.arange(21))
     assert not torch.allclose(features(run, "series", first)[3], found[3])
     assert calls == [6, 6]
+
+
+def test_it_is_said_how_far_features_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"series": [float(i + k) for k in range(9)], "text": f"what {i}"} for i in range(18)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    series = {"encoder": "dilated", "width": 16, "layers": 1, "freeze": True, "augmentation": "none"}
+    modalities = {"series": series, "text": {"width": 32, "layers": 1}}
+    data = {"train": str(tmp_path / "a.jsonl"), "val": None, "cache": "memory"}
+    trainer = trainer_of(Config.model_validate(small(data, modalities, "clip")), tmp_path)
+    monkeypatch.setattr(frozen_features, "MANY", 18)
+    monkeypatch.setattr(frozen_features, "EVERY", 0.0)
+    monkeypatch.setattr(frozen_features, "once", lambda count, size: once(count, 6))
+    heard: list[str] = []
+    for _ in range(2):  # they are known the second time
+        keep_frozen_features(trainer.run, trainer.learner, trainer.rows, say=heard.append)
+    of = "features of series by dilated"
+    assert heard == [f"{of}, once: 18 rows", f"{of}: 6 of 18 rows", f"{of}: 12 of 18 rows"]
 
 
 @pytest.mark.parametrize("crop", [0.0, 0.5])
