@@ -94,7 +94,7 @@ def search(
         for neighbours in searcher.near_rows(row, top=top):
             show(neighbours, json)
         return
-    skipped = 0
+    skipped, shared = 0, None
     with closing(
         searcher.search(
             [one] if one else names(query or []), top=top, modality=modality, strict=strict, also=also, minus=minus
@@ -103,11 +103,29 @@ def search(
         for answer in answers:
             if isinstance(answer, Neighbours):
                 show(answer, json)
+                shared = shared or sharing(answer)
             else:
                 note(f"skipped {answer.name}: {answer.reason}")
                 skipped += 1
+    if shared:
+        note(shared)
     if skipped:
         raise typer.Exit(1)
+
+
+def sharing(answer: "Neighbours") -> str | None:
+    """A line on the first hits that are one thing in several rows: of one `id`, equally near; None where none are."""
+    rows: dict[tuple[str, float], list[int]] = {}
+    for hit in answer.hits:
+        rows.setdefault((hit["id"], hit["score"]), []).append(hit["row"])
+    for (name, _), several in rows.items():
+        if len(several) > 1:
+            numbers = ", ".join(map(str, several))
+            return (
+                f"{len(several)} of the {len(answer.hits)} hits of {answer.query!r} are {name}, which rows {numbers} "
+                "share: a larger --top shows what comes after"
+            )
+    return None
 
 
 def show(answer: "Neighbours", json: bool) -> None:

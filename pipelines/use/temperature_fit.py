@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,8 +48,8 @@ class Fit:
 
 def unfitted(one: Fit, before: Scale) -> Fit:
     """What stands in the place of a fit that betters nothing: the scale as it was."""
-    scale = {"kind": before.kind, "temperature": before.temperature, "bias": before.bias}
-    return replace(one, **scale, nll=(one.nll[0],) * 2, ece=(one.ece[0],) * 2)
+    nll, ece = one.nll[0], one.ece[0]
+    return Fit(before.kind, before.temperature, before.bias, one.rows, one.labels, (nll, nll), (ece, ece))
 
 
 def fit(scores: Tensor, truth: Tensor, before: Scale) -> Fit:

@@ -7,6 +7,8 @@ import pytest
 
 from clx.cli import output
 from clx.cli.evaluation_tables import retrieval_in_short
+from clx.cli.search import sharing
+from clx.pipelines.use.search import Neighbours
 
 Captured = pytest.CaptureFixture[str]
 
@@ -84,3 +86,13 @@ def test_retrieval_in_many_directions_is_said_in_short() -> None:
     said = retrieval_in_short({"retrieval": found})
     assert said == "retrieval: R@10 0.300 on average over 13 directions, from 0.000 (a->0) to 0.600 (a->12)"
     assert retrieval_in_short({"retrieval": dict(list(found.items())[:12])}) is None
+
+
+FOUND = (("a", 3, 1.0), ("b", 4, 1.0), ("a", 9, 1.0))
+
+
+def test_hits_that_are_one_thing_in_several_rows_are_told_of() -> None:
+    hits = [{"id": name, "row": row, "score": score} for name, row, score in FOUND]
+    said = sharing(Neighbours("seven", "text", "image", hits))
+    assert said == "2 of the 3 hits of 'seven' are a, which rows 3, 9 share: a larger --top shows what comes after"
+    assert sharing(Neighbours("seven", "text", "image", hits[:2])) is None
