@@ -9,6 +9,7 @@ from clx.modalities.base import Modality
 from clx.modalities.registry import MODALITIES
 from clx.pipelines.config.heads import head_of, heads_of
 from clx.pipelines.config.label_heads import check_label_head, heads_labels, samples_labels, tells_labels
+from clx.pipelines.config.modality_names import check_name
 from clx.pipelines.config.options import construct, option_names, options_model, options_of
 from clx.pipelines.config.schema import Config, Term
 from clx.pipelines.config.shared_towers import alike, shared_prompt, tower_of, written_out
@@ -20,8 +21,7 @@ def make_modalities(config: Config) -> dict[str, Modality]:
     made = {}
     for name, options in config.modalities.items():
         where = f"modalities.{name}"
-        if not name.isidentifier():
-            raise BadInput(f"{where}: a name must be letters, digits and underscores")
+        check_name(name)
         whole = options if options.get("like") is None else alike(config, name, options)
         if isinstance(prompt := options.get("prompt"), Mapping) and "like" in prompt:
             whole = {**whole, "prompt": {**shared_prompt(config, name, prompt), "like": prompt["like"]}}

@@ -166,11 +166,13 @@ def _inputs(manifest: Manifest, found: Inferred, free: dict[str, Column], asked:
             found.unused.setdefault(name, column.kind)
     for kind in (*MEDIA, "text"):
         named = [name for name, column in free.items() if column.kind == kind]
+        first: str | None = None
         for each in named:
-            name = kind if len(named) == 1 else identifier(each, found.modalities)
+            name = kind if len(named) == 1 else identifier(each, found.modalities, kind)
             options = {} if name == kind else {"kind": kind}
-            if kind == "text" and pure and found.answers and name != named[0] and len(named) > 1:
-                options = {"like": identifier(named[0], {})}  # read alike; together they say the answer
+            if kind == "text" and pure and found.answers and first is not None:
+                options = {"like": first}  # read alike; together they say the answer
+            first = first or name
             found.modalities[name] = options if name == each else {**options, "column": each}
     _table(found, free)
 

@@ -1,15 +1,19 @@
 """What the user said that columns are, and what they seem to be."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from clx.pipelines.config.modality_names import TAKEN
 from clx.pipelines.data.answers import Likely
-from clx.pipelines.data.column_kinds import Column
+from clx.pipelines.data.column_kinds import MEDIA, Column
 from clx.pipelines.data.label_columns import matching
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
 
+KINDS = (*MEDIA, "text", "table")
+"""Of modalities, which are called so where they are the only one of their kind."""
 NONE = "none"
 """Given as --label: there is no answer to learn."""
 
@@ -101,7 +105,10 @@ class Inferred:
         return [*self.target, *([self.label] if self.label else []), *self.labels]
 
 
-def identifier(column: str, taken: Mapping[str, Any]) -> str:
-    name = "".join(c if c.isalnum() else "_" for c in column)
-    name = name if name.isidentifier() else f"input_{name}"
-    return name if name not in taken else f"{name}_{len(taken)}"
+def identifier(column: str, taken: Collection[str], kind: str) -> str:
+    """A name for the modality of a column, which no other has; that of another kind would be read as this kind."""
+    name = "".join(c if f"_{c}".isidentifier() else "_" for c in column)
+    name = name if name.isidentifier() and name not in TAKEN else f"input_{name}"
+    taken = {*taken, *KINDS} - ({kind} - {*taken})
+    names = itertools.chain([name], (f"{name}_{k}" for k in itertools.count(2)))
+    return next(each for each in names if each not in taken)

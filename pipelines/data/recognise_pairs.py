@@ -47,11 +47,12 @@ def related(found: Inferred, free: dict[str, Column], asked: Asked) -> bool:
     if found.shape == "classified pair":
         found.modalities["text"] = {"column": first, "pair": second}
     else:
-        a, b = (identifier(name, {}) for name in (first, second))
+        a = identifier(first, (), free[first].kind)
+        b = identifier(second, (a,), free[second].kind)
         found.modalities[a] = _named(a, first, {"kind": free[first].kind})
         found.modalities[b] = _named(b, second, {"like": a} if alike else {"kind": free[second].kind})
         if negatives:
-            name = identifier(negatives[0], found.modalities) if len(negatives) == 1 else "negative"
+            name = identifier(negatives[0] if len(negatives) == 1 else "negative", found.modalities, "text")
             column: Any = negatives[0] if len(negatives) == 1 else negatives
             found.modalities[name] = _named(name, column, {"like": a})
     used = {first, second, *negatives}

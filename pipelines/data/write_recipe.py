@@ -212,7 +212,7 @@ def recipe_of(source: str, written: Written) -> str:
     lines.append("modalities:  # `clx encoders` lists what `encoder:` can be, pretrained ones too")
     for name, options in config["modalities"].items():
         reason = why.get(f"modalities.{name}") or _of(found, name, options)
-        lines.append(f"  {name}: {_scalar(options)}{_comment(reason)}")
+        lines.append(f"  {_scalar(name)}: {_scalar(options)}{_comment(reason)}")
     lines.append("embed_dim: 128  # width of the space")
     for key in ("objective", "train"):
         lines.append(f"{key}: {_scalar(config[key])}{_comment(why.get(key))}")

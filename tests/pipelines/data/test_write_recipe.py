@@ -12,6 +12,7 @@ from clx.pipelines.data.inferred import Asked
 from clx.pipelines.data.splits import load_splits
 from clx.pipelines.data.write_recipe import recipe_for, write_recipe
 from clx.pipelines.system.errors import BadInput
+from command import inside
 from samples import png
 
 
@@ -53,6 +54,26 @@ def test_awkward_names_survive_the_recipe(tmp_path) -> None:
     assert config.data.label == "class"
     assert config.modalities["text"] == {"column": 'a: caption, "quoted" #'}
     assert config.modalities["table"] == {"columns": ["no"]}
+
+
+NAMES = (
+    *(("satz (neu)", "satz alt"), ("a b", "a_b"), ("table", "image"), ("yes", "2019"), ("a*b", "x: #1")),
+    *(("Bad (m²)", "[ab]"), ("keys", "values")),
+)
+
+
+@pytest.mark.parametrize("flags", [("--target", "Übereinstimmung"), ("--label", "none"), ("--pair",)])
+@pytest.mark.parametrize("names", NAMES)
+def test_whatever_columns_are_called_what_init_writes_is_accepted(names, flags, tmp_path) -> None:
+    rows = "\n".join(f"what is said of {i % 7},the answer is {i},{i * i % 17 / 3:.2f}" for i in range(30))
+    (tmp_path / "a.csv").write_text(f"{','.join(names)},Übereinstimmung\n{rows}\n", encoding="utf-8")
+    flags = ("--target", "Übereinstimmung", "--pair", ",".join(names)) if flags == ("--pair",) else flags
+    done = inside("init", "a.csv", *flags, "-o", "r.yaml", cwd=tmp_path)
+    assert done.code == 0, done.err
+    done = inside("train", "r.yaml", "--dry-run", "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    modalities = load_config(str(tmp_path / "r.yaml")).modalities
+    assert {options.get("column", name) for name, options in modalities.items()} >= set(names)
 
 
 def test_one_input_is_contrasted_with_another_view_of_itself(tmp_path) -> None:
