@@ -1129,6 +1129,40 @@ COLUMNS = [
         {"recipe": holds("target: [price]", "image: {}", "table: {columns: [rooms, city]", "{name: l1}")},
     ),
     Case(
+        "pictures and columns of a table ask about the last",
+        pictures("0.png", "1.png")
+        | {
+            "a.csv": csv(
+                "image,rooms,area,zz", *(f"{i % 2}.png,{i % 5},{40 + i * 7 % 31},{i * 5 % 91}.5" for i in range(60))
+            )
+        },
+        "init a.csv",
+        error="column 'zz' is probably the answer (the last column, beside image): say --target zz;",
+    ),
+    *(
+        Case(
+            f"pictures with {columns} have no answer",
+            pictures("0.png", "1.png")
+            | {
+                "a.csv": csv(
+                    f"image,{columns}", *(f"{i % 2}.png,{cell},{40 + i * 7 % 31}" for i, cell in enumerate(cells))
+                )
+            },
+            "init a.csv -o r.yaml",
+            {"recipe": holds("{name: clip,")},
+        )
+        for columns, cells in (
+            ("caption,zz", [f"a cat and {i} dogs" for i in range(60)]),
+            ("height,width", [30 + i * 11 % 37 for i in range(60)]),
+        )
+    ),
+    Case(
+        "an index from which rows were left out",
+        {"a.csv": csv("row no,x,price", *(f"{i + (i > 20) + (i > 33)},{i * 7 % 31},{i * 5 % 90}" for i in range(60)))},
+        "init a.csv",
+        {"recipe": holds("columns: [x]"), "columns.0.use": "not used: an index"},
+    ),
+    Case(
         "class index, title, description",
         {
             "a.csv": csv(
@@ -1573,6 +1607,7 @@ def one_tower(parameters: Mapping[str, int]) -> bool:
     return parameters["learned"] == 25344
 
 
+FRAGEN = csv("frage,antwort,note", *(f"what is {i % 9} now,it was {i} then,{i * 7 % 50 / 10}" for i in range(40)))
 PAIRS = [
     Case(
         "a relevance beside pictures and texts is asked about, and is no number of a table",
@@ -1603,6 +1638,42 @@ PAIRS = [
         graded(),
         "init a.csv --pair query,product_image --target relevance",
         {"recipe": holds("query: {kind: text}", "product_image: {kind: image}", "objective: {name: cosent}")},
+    ),
+    *(
+        Case(
+            f"a number beside two texts is asked about{what}",
+            {"a.csv": FRAGEN},
+            f"init a.csv{flags}",
+            error=f"column 'note' is a number beside two texts: say {said}",
+        )
+        for what, flags, said in (
+            ("", "", "--target note --pair frage,antwort where it is a score of how well they go together"),
+            (", as a target too", " --target note", "--pair frage,antwort where it is a score of how well they go"),
+        )
+    ),
+    Case(
+        "a number beside two texts, predicted from both",
+        {"a.csv": FRAGEN},
+        "init a.csv --target note -s objective=l1",
+        {"recipe": holds("antwort: {like: frage}", "objective: l1  # by -s")},
+    ),
+    Case(
+        "a score with decimal commas is one of a pair like any other",
+        {"a.csv": FRAGEN.replace(",", ";").replace(".", ",")},
+        "init a.csv --target note --pair frage,antwort",
+        {"recipe": holds("objective: {name: codiemb, best: 4.9}")},
+    ),
+    Case(
+        "a similarity of two texts is a score by its name",
+        {"a.csv": FRAGEN.replace("note", "similarity")},
+        "init a.csv",
+        {"recipe": holds("antwort: {like: frage}", "objective: {name: codiemb, best: 4.9}")},
+    ),
+    Case(
+        "a price of two texts is predicted from both by its name",
+        {"a.csv": FRAGEN.replace("note", "price")},
+        "init a.csv",
+        {"recipe": holds("antwort: {like: frage}", "objective: {name: l1}")},
     ),
     Case(
         "queries and a corpus, paired in a folder qrels",

@@ -15,6 +15,11 @@ from clx.pipelines.data.stretches import pieces
 LABEL = {"label", "labels", "class", "classname", "category", "classindex", "classlabel", "classid"}
 GRADE = {"relevance", "relevancescore", "medianrelevance", "similarity", "similarityscore", "relatednessscore"}
 """How well the two of a pair belong together: a pair is never taken without it in silence."""
+OF_ONE = {
+    *("price", "rating", "saleprice", "cost", "count", "cnt", "age", "salary", "income", "wage", "rent", "sales"),
+    *("demand", "charges", "amount"),
+}
+"""Numbers of one thing: what two texts about it tell, never how well these go together."""
 TARGET = {"target", "score", "y", "value", "rating", "price", *GRADE}
 LIKELY = {
     *("survived", "species", "variety", "diagnosis", "outcome", "churn", "exited", "attrition", "income", "default"),
@@ -24,6 +29,11 @@ LIKELY = {
     *("activity", "gesture"),
 }
 """Names of answers in well-known tables: asked about, never taken in silence."""
+OF_FILES = {
+    *("width", "height", "size", "bytes", "filesize", "duration", "seconds", "length", "channels", "fps", "samplerate"),
+    *("lat", "lon", "lng", "latitude", "longitude", "year", "hour"),
+}
+"""Numbers that often stand beside files and say of them what nobody wants to predict."""
 CHANCE = 1e-3  # of a column without any bearing on the answer to tell it in the rows that there are
 SAID = 5
 """Different texts for each class up to which a text is other words for the class."""
@@ -74,7 +84,8 @@ def likely(columns: Mapping[str, Column]) -> list[Likely]:
     """Probable answers, the most probable first, of columns of which none is an answer for sure.
 
     In a table without pictures, sounds or texts that is a well-known name, or else the last column; beside an input
-    of its own several columns of 1 and 0, a well-known name, or the one column of classes that there is.
+    of its own several columns of 1 and 0, a well-known name, the one column of classes that there is, or the last of
+    several; beside texts alone the one number.
     """
     usable = [c for c in columns.values() if c.kind in ("number", "category") and c.distinct > 1]
     inputs = [c for c in columns.values() if c.kind in (*MEDIA, "text")]
@@ -91,6 +102,11 @@ def likely(columns: Mapping[str, Column]) -> list[Likely]:
     classes = [c for c in usable if c.classes and c.kind == "category"]
     if len(inputs) == 1 and len(classes) == 1:
         return [_likely(classes[0], f"{classes[0].distinct} classes beside {inputs[0].name}")]
+    numbers = [c for c in usable if c.kind == "number"]
+    if len(inputs) == 1 and numbers and len(usable) > 1 and bare(usable[-1].name) not in OF_FILES:
+        return [_likely(usable[-1], f"the last column, beside {inputs[0].name}")]
+    if len(inputs) > 1 and len(numbers) == 1 and {c.kind for c in inputs} == {"text"}:
+        return [_likely(numbers[0], "the one number beside texts")]
     return []
 
 

@@ -11,9 +11,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from clx.modalities.numbers import Unclear, missing, writing_of
+from clx.modalities.numbers import missing
 from clx.pipelines.data.file_kinds import is_picture, kind_of_bytes, kind_of_file
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.number_columns import amounts, codes_in_text, is_index, numbers_in_text, plain_number
 from clx.pipelines.data.split_names import split_of
 
 CELLS = {"list": "lists of lists", "dict": "objects", "infinite": "infinite", "bytes": "bytes of an unknown type"}
@@ -145,7 +146,7 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
         numbers = [(row, float(value)) for row, value in cells if plain_number(value) is not None]
         whole = bool(numbers) and all(value.is_integer() for _, value in numbers)
         switch = {value for _, value in numbers} in SWITCHES
-        facts["highest"] = max((value for _, value in numbers), default=None)
+        facts["highest"] = max(amounts(values), default=None)
         return Column(name, _kind_of_numbers(name, numbers, distinct, whole), whole=whole, switch=switch, **facts)
     if kind == "date":
         return Column(name, "date" if distinct > 1 else "one value only", **facts)
@@ -197,32 +198,6 @@ def most(kinds: Counter[str]) -> str | None:
     return kind if count >= 0.9 * total or count == total - 1 >= 2 else None
 
 
-def plain_number(value: Any) -> float | None:
-    """A finite number, as Python writes it but without its underscores; None for anything else."""
-    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def numbers_in_text(values: Sequence[Any]) -> bool:
-    """Whether the texts of a column are numbers with units, currencies or decimal commas, or are unclear ones."""
-    try:
-        return writing_of(values) is not None
-    except Unclear:
-        return True  # who reads it says what is unclear
-
-
-def codes_in_text(values: Sequence[Any]) -> bool:
-    """Whether the texts of a column are codes with leading zeros, which are no amounts."""
-    from clx.modalities.numbers import are_codes
-
-    return are_codes({value for value in values if isinstance(value, str)})
-
-
 def longest(texts: Sequence[str]) -> int:
     return int(np.quantile([len(text.encode()) for text in texts], 0.99))
 
@@ -271,11 +246,6 @@ def _kind_of_numbers(name: str, numbers: Sequence[tuple[int, float]], distinct: 
     if (whole or not numbers) and (ID_NAME.fullmatch(bare) or CAMEL_ID.fullmatch(name.strip())):
         return "an identifier"
     return "number" if distinct > 1 else "one value only"
-
-
-def is_index(numbers: Sequence[tuple[int, float]]) -> bool:
-    """Whether the numbers count the rows, from wherever."""
-    return len(numbers) > 1 and len({value - row for row, value in numbers}) == 1
 
 
 def _kind_of_texts(bare: str, values: Sequence[str], distinct: int) -> str:

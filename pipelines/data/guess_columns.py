@@ -1,10 +1,21 @@
 """A first guess at what the columns of a manifest mean, and what the user said about them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from clx.pipelines.data.answers import GRADE, SAID, Likely, bare, beside_label, likely, lone_number, sure, telling
+from clx.pipelines.data.answers import (
+    GRADE,
+    OF_ONE,
+    SAID,
+    Likely,
+    bare,
+    beside_label,
+    likely,
+    lone_number,
+    sure,
+    telling,
+)
 from clx.pipelines.data.column_kinds import FOLDS, MEDIA, SAMPLED, Column, kinds_of
 from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred, identifier
 from clx.pipelines.data.label_columns import matching
@@ -174,7 +185,17 @@ def _inputs(manifest: Manifest, found: Inferred, free: dict[str, Column], asked:
                 options = {"like": first}  # read alike; together they say the answer
             first = first or name
             found.modalities[name] = options if name == each else {**options, "column": each}
+    if pure:
+        found.doubt = _score_or_number(found, [name for name, column in free.items() if column.kind == "text"])
     _table(found, free)
+
+
+def _score_or_number(found: Inferred, texts: Sequence[str]) -> tuple[str, str, str] | None:
+    """Two texts that no name calls a pair, and the one number that is or may be the answer."""
+    answers = found.answers or [one.column for one in found.likely]
+    if len(texts) != 2 or len(answers) != 1 or found.label or found.labels or bare(answers[0]) in OF_ONE:
+        return None
+    return (texts[0], texts[1], answers[0]) if found.columns[answers[0]].kind == "number" else None
 
 
 def _table(found: Inferred, free: Mapping[str, Column]) -> None:

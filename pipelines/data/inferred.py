@@ -91,6 +91,8 @@ class Inferred:
     columns: dict[str, Column] = field(default_factory=dict)
     likely: list[Likely] = field(default_factory=list)
     """Columns that are probably the answer, which nobody has said."""
+    doubt: tuple[str, str, str] | None = None
+    """Two texts and the number beside them, which may be a score of the pair or what both tell."""
     shape: str = ""
     """`negatives`, `scored pair`, `pair`, `classified pair`; nothing for inputs of no such relation."""
     long: dict[str, Any] | None = None

@@ -38,7 +38,8 @@ def related(found: Inferred, free: dict[str, Column], asked: Asked) -> bool:
         if bare(second) in ANCHOR and bare(first) in POSITIVE:
             first, second = second, first
         named = bare(first) in ANCHOR and bare(second) in POSITIVE
-        if not (negatives or named or siblings(first, second)):
+        graded = len(found.target) == 1 and bare(found.target[0]) in GRADE
+        if not (negatives or named or graded or siblings(first, second)):
             return False
         found.shape = "negatives" if negatives else "pair"
     scored = _score_of_pair(found) if not negatives else None

@@ -15,13 +15,14 @@ from clx.pipelines.config.data_schema import Data
 from clx.pipelines.config.load import override
 from clx.pipelines.config.options import parse
 from clx.pipelines.config.schema import Config
+from clx.pipelines.data.ask import ask
 from clx.pipelines.data.builtin import is_builtin, load_builtin
 from clx.pipelines.data.cell_files import fetched, resolve
 from clx.pipelines.data.choose_recipe import choose
 from clx.pipelines.data.column_kinds import FOLDS
 from clx.pipelines.data.folders import refuse_elsewhere
 from clx.pipelines.data.guess_columns import infer_modalities
-from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred
+from clx.pipelines.data.inferred import UNASKED, Asked, Inferred
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.recognise_long import windows_for
 from clx.pipelines.data.sixteen_bits import white_of
@@ -46,8 +47,8 @@ class Written:
 
 
 def infer_config(source: str, asked: Asked = UNASKED, settings: Sequence[str] = (), *, sure: bool = True) -> Written:
-    """A config for a source, with `KEY=VALUE` settings where a key is not to be guessed. With `sure` a column that is
-    probably the answer, which nobody has said, is refused."""
+    """A config for a source, with `KEY=VALUE` settings where a key is not to be guessed. With `sure` it is refused what
+    the columns leave in doubt and nobody has said."""
     given: dict[str, Any] = {}
     for setting in settings:
         override(given, setting)
@@ -62,8 +63,8 @@ def infer_config(source: str, asked: Asked = UNASKED, settings: Sequence[str] = 
         refuse_elsewhere(manifest)
     asked = asked.of(manifest.columns)
     found = infer_modalities(manifest, asked)
-    if sure and found.likely:
-        _ask(source, found)
+    if sure:
+        ask(source, found, objective="objective" in given)
     if not found.modalities:
         columns = ", ".join(f"{column} ({why})" for column, why in found.unused.items())
         said = columns or " and ".join(found.answers)
@@ -105,16 +106,6 @@ def described(written: Written) -> dict[str, Any]:
     """What was `understood` of the source: `columns`, `left_out` and `splits`."""
     config = parse(Config, written.config, f"data {written.config['data']['train']}")
     return understood(config, written.splits, written.found.unused)
-
-
-def _ask(source: str, found: Inferred) -> None:
-    """Raise `BadInput` with the flag that says which column is the answer."""
-    first, *others = found.likely
-    more = "".join(f" or {one.given}" for one in others[:3])
-    raise BadInput(
-        f"{source}: column {first.column!r} is probably the answer ({first.why}): say {first.given}{more}; "
-        f"--label {NONE} learns without an answer, --ignore leaves a column out"
-    )
 
 
 def _data(

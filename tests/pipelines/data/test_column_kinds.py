@@ -33,6 +33,9 @@ def test_the_kind_of_most_cells(cells: list[object], expected: str) -> None:
 def test_indices_and_identifiers_are_no_numbers() -> None:
     assert kind("Unnamed: 0", 0, 1, 2) == "an index"
     assert kind("anything", *range(5, 30)) == "an index"
+    assert kind("anything", *(i + (i > 9) for i in range(30))) == "an index"  # of which one row was left out
+    assert kind("anything", *(2 * i for i in range(30))) == "number"
+    assert kind("anything", *range(10), *range(9, 29)) == "number"
     assert kind("anything", *range(5)) == "number"  # too few rows to say so
     assert kind("PassengerId", 4, 9, 2) == kind("user_id", "4", "9", "2") == "an identifier"
     assert kind("humid", 4, 9, 2) == "number"

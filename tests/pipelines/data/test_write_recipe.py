@@ -62,12 +62,13 @@ NAMES = (
 )
 
 
-@pytest.mark.parametrize("flags", [("--target", "Übereinstimmung"), ("--label", "none"), ("--pair",)])
+@pytest.mark.parametrize("flags", [("-s", "objective=l1"), ("--label", "none"), ("--pair",)])
 @pytest.mark.parametrize("names", NAMES)
 def test_whatever_columns_are_called_what_init_writes_is_accepted(names, flags, tmp_path) -> None:
     rows = "\n".join(f"what is said of {i % 7},the answer is {i},{i * i % 17 / 3:.2f}" for i in range(30))
     (tmp_path / "a.csv").write_text(f"{','.join(names)},Übereinstimmung\n{rows}\n", encoding="utf-8")
-    flags = ("--target", "Übereinstimmung", "--pair", ",".join(names)) if flags == ("--pair",) else flags
+    flags = ("--pair", ",".join(names)) if flags == ("--pair",) else flags
+    flags = flags if "none" in flags else (*flags, "--target", "Übereinstimmung")
     done = inside("init", "a.csv", *flags, "-o", "r.yaml", cwd=tmp_path)
     assert done.code == 0, done.err
     done = inside("train", "r.yaml", "--dry-run", "--json", cwd=tmp_path)
