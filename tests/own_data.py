@@ -909,6 +909,22 @@ COLUMNS = [
         error="data.root is for the paths in a table; digits is built in",
     ),
     Case(
+        "what -1 says in columns of labels, as the refusal of it advises",
+        {"a.csv": csv("text,rude,late", *(f"a text of number {i},{(1, 0, -1)[i % 3]},{i % 2}" for i in range(30)))},
+        "init a.csv --label rude,late -s data.label_cells.-1=unknown",
+        {
+            "recipe": holds(
+                "label: [rude, late]", "label_cells: {'-1': unknown}  # by -s", "{name: binary-cross-entropy}"
+            )
+        },
+    ),
+    Case(
+        "a setting that needs the target is taken beside it",
+        {"a.csv": csv("x,y", *(f"{i * 7 % 31},{i * 5 % 91}.5" for i in range(30)))},
+        "init a.csv --target y -s data.balance.rule=inverse",
+        {"recipe": holds("balance: {rule: inverse}  # by -s")},
+    ),
+    Case(
         "labels divided by semicolons",
         {"a.csv": csv("caption,tags", *(f"a text of number {i},{'abc'[i % 3]};{'de'[i % 2]}" for i in range(60)))},
         "init a.csv --label tags",

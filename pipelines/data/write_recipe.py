@@ -34,6 +34,9 @@ from clx.pipelines.system.errors import BadInput
 HELD_OUT = 50
 """Rows from which on a tenth is kept for validation."""
 
+OF_ANSWERS = ("label_cells", "levels", "balance")
+"""Keys of `data` that need its label or target, which is known only when the columns were looked at."""
+
 
 @dataclass
 class Written:
@@ -54,7 +57,8 @@ def infer_config(source: str, asked: Asked = UNASKED, settings: Sequence[str] = 
         override(given, setting)
     if "train" in _section(given, "data"):
         raise BadInput(f"-s data.train: the data are {source}")
-    rows = parse(Data, {"train": source, **_section(given, "data")}, "-s, section data")
+    section = {key: value for key, value in _section(given, "data").items() if key not in OF_ANSWERS}
+    rows = parse(Data, {"train": source, **section}, "-s, section data")
     if is_builtin(source):
         manifest = load_builtin(source)["train"]
     else:
