@@ -28,6 +28,8 @@ SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2212": "
 ENDLESS = {f"{sign}{word}": float(f"{sign}inf") for sign in ("", "+", "-") for word in ("inf", "infinity")}
 MOSTLY = 0.9
 """Share of a column's texts that must agree; the others are then bad cells, each with its row."""
+LONGEST = 80
+"""Characters of a cell in a message."""
 FEW = 20
 """Different texts up to which a column of several units is a category, such as `1st` and `2nd`."""
 MOST_UNITS = 5
@@ -121,7 +123,7 @@ def number(cell: Any, writing: Writing = PLAIN) -> float:
         try:
             return float(cell)  # of NumPy or Decimal
         except (TypeError, ValueError):
-            raise ValueError(f"{str(cell)[:40]!r} is not a number") from None
+            raise ValueError(f"{_shown(cell)} is not a number") from None
     if (text := cell.strip().lower()) in ENDLESS:
         return ENDLESS[text]
     if writing == PLAIN and _as_written_by_programs(text):
@@ -129,10 +131,15 @@ def number(cell: Any, writing: Writing = PLAIN) -> float:
     parts = _parts(cell)
     value = None if parts is None else _value(parts, writing)
     if parts is None or value is None:
-        raise ValueError(f"{cell[:40]!r} is not a number" + ("" if writing == PLAIN else f" (column of {writing})"))
+        raise ValueError(f"{_shown(cell)} is not a number" + ("" if writing == PLAIN else f" (column of {writing})"))
     if parts.unit != writing.unit and value:
-        raise ValueError(f"{cell[:40]!r} is not a number" + (f" in {writing.unit}" if writing.unit else ""))
+        raise ValueError(f"{_shown(cell)} is not a number" + (f" in {writing.unit}" if writing.unit else ""))
     return value
+
+
+def _shown(cell: Any) -> str:
+    text = str(cell)
+    return repr(text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}...")
 
 
 def writing_of(cells: Iterable[Any], decimal: str | None = None, thousands: str | None = None) -> Writing | None:

@@ -710,6 +710,11 @@ PASSENGERS = csv(
 )
 BIRDS = ("しろいクジャクのメス", "あかいとり")
 ODD = {0: "NA", 1: "inf"}
+TARGETED = {
+    "a.csv": csv("x;y", *(f"{i * 7 % 31};{'k.A.' if i == 7 else f'{i * 5 % 91},5'}" for i in range(40))),
+    "c.yaml": "data: {train: a.csv, target: y}\nmodalities: {table: {columns: [x]}}\nembed_dim: 4\nobjective: l1\n"
+    "train: {steps: 3, batch_size: 40, device: cpu}\neval: []\n",
+}
 PRICED = csv("image,price,caption", *(f"{i}.png,{i * 1.5},a picture of {i}" for i in range(20)))
 
 
@@ -907,6 +912,19 @@ COLUMNS = [
         {},
         "train digits -s data.root=. --dry-run",
         error="data.root is for the paths in a table; digits is built in",
+    ),
+    Case(
+        "a target that is no number is named as it stands",
+        TARGETED,
+        "train c.yaml",
+        error="a.csv row 8, column y: 'k.A.' is not a number; empty it, or -s data.on_bad_row=skip trains without such",
+    ),
+    Case(
+        "a row whose target is no number is left out, counted",
+        TARGETED,
+        "train c.yaml -s data.on_bad_row=skip -o run",
+        {"steps": 3},
+        hears=("1 of 40 training rows is left out: run/bad_rows.jsonl",),
     ),
     Case(
         "what -1 says in columns of labels, as the refusal of it advises",

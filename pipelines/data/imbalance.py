@@ -33,6 +33,16 @@ def readable_targets(manifest: Manifest, column: str) -> Floats:
     return np.where(np.isfinite(found), found, np.nan)
 
 
+def training_targets(data: Data, train: Manifest, column: str) -> Floats:
+    """Those of training rows, where a row with a cell that is no number is left out later on, or else refused now."""
+    if data.on_bad_row == "skip":
+        return readable_targets(train, column)
+    try:
+        return targets_of(train, column)
+    except BadInput as error:
+        raise BadInput(f"{error}; empty it, or -s data.on_bad_row=skip trains without such rows") from None
+
+
 def _readable(value: Any) -> float:
     found = number_of(value)
     return math.nan if found is None or not math.isfinite(found) else found
@@ -148,7 +158,7 @@ def row_weights(data: Data, manifest: Manifest) -> Floats | None:
         return None
     if data.target:
         assert data.bin_width is not None
-        return density_weights(targets_of(manifest, data.target[0]), data.bin_width, data.balance)
+        return density_weights(training_targets(data, manifest, data.target[0]), data.bin_width, data.balance)
     assert data.label_column is not None
     return weights_of(*distinct(manifest, data.label_column), data.balance)
 
@@ -185,7 +195,8 @@ def with_bins(data: Data, train: Manifest) -> Data:
     """The same with the width of bins written out, where one is needed and none is given."""
     if not data.target or data.bin_width is not None:
         return data
-    return data.model_copy(update={"bin_width": float(f"{width_of(targets_of(train, data.target[0])):.3g}")})
+    width = width_of(training_targets(data, train, data.target[0]))
+    return data.model_copy(update={"bin_width": float(f"{width:.3g}")})
 
 
 def shots(train: Floats, values: Floats, width: float, many: int = MANY, few: int = FEW) -> NDArray[np.int64]:

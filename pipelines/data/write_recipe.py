@@ -57,8 +57,8 @@ def infer_config(source: str, asked: Asked = UNASKED, settings: Sequence[str] = 
         override(given, setting)
     if "train" in _section(given, "data"):
         raise BadInput(f"-s data.train: the data are {source}")
-    section = {key: value for key, value in _section(given, "data").items() if key not in OF_ANSWERS}
-    rows = parse(Data, {"train": source, **section}, "-s, section data")
+    others = {key: value for key, value in _section(given, "data").items() if key not in OF_ANSWERS}
+    rows = parse(Data, {"train": source, **others}, "-s, section data")
     if is_builtin(source):
         manifest = load_builtin(source)["train"]
     else:

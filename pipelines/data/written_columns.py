@@ -12,7 +12,7 @@ from clx.modalities.numbers import DECIDES, PLAIN, Unclear, Writing, missing, nu
 from clx.modalities.table_columns import NO_MARKS, Marks, Reading, reading_of
 from clx.pipelines.config.data_schema import Data, Written
 from clx.pipelines.data.arrow_types import decoded, is_text
-from clx.pipelines.data.distinct import plain_numbers
+from clx.pipelines.data.distinct import number_of, plain_numbers
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
 
@@ -147,5 +147,6 @@ def _read(cells: Any, writing: Any) -> Any:
         try:
             known[text] = None if missing(text) else repr(number(text, writing))
         except ValueError:
-            known[text] = f"{text} (column of {writing})"  # so that it is no number in another writing either
+            plain = number_of(text) is not None
+            known[text] = f"{text} (column of {writing})" if plain else text  # no number in another writing either
     return pa.chunked_array([pa.array([known[text] for text in cells.to_pylist()], pa.string())])

@@ -28,7 +28,7 @@ from clx.pipelines.config.shared_towers import written_out
 from clx.pipelines.data.classes import index_of
 from clx.pipelines.data.distinct import distinct
 from clx.pipelines.data.draw import with_groups
-from clx.pipelines.data.imbalance import label_of, targets_of, with_bins
+from clx.pipelines.data.imbalance import label_of, training_targets, with_bins
 from clx.pipelines.data.label_columns import names_of, require_label_columns
 from clx.pipelines.data.label_sets import check_label_sets, holds_sets, labels_in, levels_of
 from clx.pipelines.data.manifest import Manifest
@@ -287,7 +287,7 @@ def target_statistics(config: Config, manifest: Manifest) -> tuple[list[float], 
     """Mean and standard deviation of each target column over the training rows that have it."""
     means, scales = [], []
     for column in config.data.target:
-        values = torch.from_numpy(targets_of(manifest, column))
+        values = torch.from_numpy(training_targets(config.data, manifest, column))
         values = values[values.isfinite()]
         if len(values) < 2 or values.std() == 0:
             raise BadInput(f"{manifest.name}: target {column!r} has no two different values to learn from")
