@@ -926,6 +926,32 @@ COLUMNS = [
         {"steps": 3},
         hears=("1 of 40 training rows is left out: run/bad_rows.jsonl",),
     ),
+    *(
+        Case(
+            f"{what}",
+            {"a.csv": csv("x,y", *(f"{i * 7 % 31},{(i * 37 % 99) ** power}.5" for i in range(99)))},
+            f"init a.csv --target y{flags}",
+            {"recipe": holds(f"a long tail, 9 in 10 rows {part}") if part else lambda recipe: "tail" not in recipe},
+        )
+        for what, power, flags, part in (
+            ("a long tail of a target is said", 14, "", "in 26 % of the range of y"),
+            ("no tail of even values", 1, "", ""),
+            ("nor of a tail that is weighed already", 14, " -s data.balance.rule=inverse", ""),
+        )
+    ),
+    *(
+        Case(
+            f"{what} texts and a pretrained encoder",
+            {"a.csv": csv("text,label", *(f"a text of number {i},{'ab'[i % 2]}" for i in range(rows)))},
+            "init a.csv",
+            {
+                "recipe": lambda recipe, few=few: (
+                    ("few texts: if English, `encoder: hf:minilm, freeze: true" in recipe) == few
+                )
+            },
+        )
+        for what, rows, few in (("few", 60, True), ("many", 7000, False))
+    ),
     Case(
         "what -1 says in columns of labels, as the refusal of it advises",
         {"a.csv": csv("text,rude,late", *(f"a text of number {i},{(1, 0, -1)[i % 3]},{i % 2}" for i in range(30)))},

@@ -22,6 +22,7 @@ from clx.pipelines.data.choose_recipe import choose
 from clx.pipelines.data.column_kinds import FOLDS
 from clx.pipelines.data.folders import refuse_elsewhere
 from clx.pipelines.data.guess_columns import infer_modalities
+from clx.pipelines.data.imbalance import dense_part, readable_targets
 from clx.pipelines.data.inferred import UNASKED, Asked, Inferred
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.recognise_long import windows_for
@@ -34,6 +35,8 @@ from clx.pipelines.system.errors import BadInput
 HELD_OUT = 50
 """Rows from which on a tenth is kept for validation."""
 
+LONG_TAIL = 1 / 3
+"""Share of a target's range with nine tenths of the rows; .9 of uniform values, about half of normal ones."""
 OF_ANSWERS = ("label_cells", "levels", "balance")
 """Keys of `data` that need its label or target, which is known only when the columns were looked at."""
 
@@ -91,6 +94,8 @@ def infer_config(source: str, asked: Asked = UNASKED, settings: Sequence[str] = 
         "train": choice.train,
     }
     reasons |= choice.reasons
+    if choice.objective == {"name": "l1"} and "balance" not in data:
+        reasons["data.target"] += _about_tail(splits["train"], found.target)
     for setting in settings:
         override(config, setting)
         section, _, key = setting.partition("=")[0].partition(".")
@@ -180,6 +185,19 @@ def _words_of_label(found: Inferred, manifest: Manifest) -> None:
     values = {manifest.cell(int(i), label) for i in np.linspace(0, len(manifest) - 1, 100).astype(int)}
     if all(isinstance(value, str) and any(c.isalpha() for c in value) for value in values - {None}):
         found.modalities["text"] = {"column": label}
+
+
+def _about_tail(train: Manifest, targets: Sequence[str]) -> str:
+    """That the first target, by which rows are weighed, has a long tail, and what a weight does: as measured on tables
+    in pipelines/README.md, where the mean error over all values was about that of plain `l1`."""
+    part = dense_part(readable_targets(train, targets[0]))
+    if part > LONG_TAIL or len(train) < HELD_OUT:
+        return ""
+    return (
+        f"; a long tail, 9 in 10 rows in {100 * part:.0f} % of the range of {targets[0]}: on two tables "
+        "-s data.balance.rule=sqrt-inverse took 7 % off the error of rare values and put 5 to 12 % on that of common "
+        "ones"
+    )
 
 
 def _sample_rate(manifest: Manifest, column: str) -> dict[str, int]:
