@@ -2059,6 +2059,25 @@ NUMBERS = [
         error="a.csv row 2, column x: '1,234' may be thousands or three decimals",
     ),
     Case(
+        "1.234 alone where semicolons divide",
+        TABLE | {"a.csv": csv("x;price", "12;101.500", "7;102.500")},
+        "data check --config r.yaml",
+        error="a.csv row 1, column price: '101.500' may be thousands or three decimals, as semicolons divide the file",
+    ),
+    *(
+        Case(
+            f"1.234 where {what}",
+            TABLE | {"a.csv": csv(*rows)},
+            f"data check --config r.yaml{flags}",
+            {"targets.price.train.max": 102.5},
+        )
+        for what, rows, flags in (
+            ("commas divide", ("x,price", "12,101.500", "7,102.500"), ""),
+            ("semicolons divide, beside decimal points", ("x;price", "1.5;101.500", "7;102.500"), ""),
+            ("it is decided", ("x;price", "12;101.500", "7;102.500"), " -s data.numbers.decimal=."),
+        )
+    ),
+    Case(
         "1,234 decided",
         TABLE | {"a.csv": prices("12", "1,234")},
         "train --dry-run r.yaml --batch-size 2 -s 'data.numbers={decimal: \",\"}'",

@@ -54,6 +54,11 @@ def _parts(path: Path, options: dict[str, Any]) -> "tuple[pa.Schema, Iterator[pa
     return reader.schema, iter(reader)
 
 
+def separator_of(path: Path, name: str) -> str:
+    """The separator of a file. Raises `BadInput` as `read_csv` does."""
+    return _header(path, name)[1]
+
+
 def _header(path: Path, name: str) -> tuple[list[str], str, int]:
     """Column names as written, the separator, and how many lines of comments stand above."""
     with opened(path, name) as file:

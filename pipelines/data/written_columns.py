@@ -12,6 +12,7 @@ from clx.modalities.numbers import DECIDES, PLAIN, Unclear, Writing, missing, nu
 from clx.modalities.table_columns import NO_MARKS, Marks, Reading, reading_of
 from clx.pipelines.config.data_schema import Data, Written
 from clx.pipelines.data.arrow_types import decoded, is_text
+from clx.pipelines.data.csv_files import separator_of
 from clx.pipelines.data.distinct import number_of, plain_numbers
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.system.errors import BadInput
@@ -49,8 +50,9 @@ def text_reading(manifest: Manifest, column: str, written: Written | None) -> Re
 
 
 def _refuse_thousands(manifest: Manifest, column: str) -> None:
-    """`1.724` and `400` are 1724 and 400 in a file that writes `81,8` in another column: raise `BadInput` for these,
-    unless a point in the column stands before another count of digits, and is decimal."""
+    """`1.724` and `400` are 1724 and 400 in a file that writes `81,8` in another column, and may be so where semicolons
+    divide the cells, as beside decimal commas, and no other column has `81.8`: raise `BadInput` for these, unless a
+    point in the column stands before another count of digits, and is decimal."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -60,24 +62,35 @@ def _refuse_thousands(manifest: Manifest, column: str) -> None:
     if not pc.any(points).as_py() or not pc.all(pc.equal(points, grouped)).as_py():
         return
     others = [c for c in manifest.table.column_names if c != column and holds_text(manifest, c)]
-    comma = next((c for c in others if _has_decimal_commas(manifest.table.column(c).slice(0, SAMPLE))), None)
+    comma = next((c for c in others if _has_decimals(manifest.table.column(c).slice(0, SAMPLE), ",")), None)
     if comma is not None:
-        first = pc.index(grouped, True).as_py()
-        where = replace(manifest, rows=np.array([first])).where(0)
-        raise BadInput(
-            f"{where}, column {column}: {texts[first].as_py()!r} may be thousands or three decimals, as column {comma} "
-            f"has decimal commas: {DECIDES}"
-        )
+        why = f"column {comma} has decimal commas"
+    elif _semicolons(manifest) and not any(
+        _has_decimals(manifest.table.column(c).slice(0, SAMPLE), ".") for c in others
+    ):
+        why = "semicolons divide the file, as where commas are decimal"
+    else:
+        return
+    first = pc.index(grouped, True).as_py()
+    where = replace(manifest, rows=np.array([first])).where(0)
+    cell = texts[first].as_py()
+    raise BadInput(f"{where}, column {column}: {cell!r} may be thousands or three decimals, as {why}: {DECIDES}")
 
 
-def _has_decimal_commas(cells: Any) -> bool:
-    """Whether most cells are numbers, and some with a comma that can divide no thousands."""
+def _semicolons(manifest: Manifest) -> bool:
+    """Whether the rows are of one file of text that semicolons divide."""
+    file = manifest.file
+    return file is not None and ".csv" in map(str.lower, file.suffixes) and separator_of(file, manifest.name) == ";"
+
+
+def _has_decimals(cells: Any, mark: str) -> bool:
+    """Whether most cells are numbers, and some with a mark that can divide no thousands."""
     import pyarrow.compute as pc
 
     known = [text for text in pc.utf8_trim_whitespace(cells).to_pylist() if not missing(text)]
-    commas = [re.fullmatch(r"[-+]?\d+,(\d+)", text) for text in known]
+    marked = [re.fullmatch(rf"[-+]?\d+{re.escape(mark)}(\d+)", text) for text in known]
     whole = sum(text.lstrip("+-").isdecimal() for text in known)
-    return 2 * (whole + sum(map(bool, commas))) > len(known) and any(m and len(m[1]) != 3 for m in commas)
+    return 2 * (whole + sum(map(bool, marked))) > len(known) and any(m and len(m[1]) != 3 for m in marked)
 
 
 def with_numbers(manifest: Manifest, columns: Iterable[str], written: Written | None) -> Manifest:
