@@ -228,4 +228,6 @@ def init(
     if out is None:
         print(text, end="")
     else:
-        note(f"wrote {out}; next: clx train {out}")
+        unsaid = label is None and written.found.learns_from_all
+        hint = ", which predicts no column (--target or --label makes one the answer)" if unsaid else ""
+        note(f"wrote {out}{hint}; next: clx train {out}")

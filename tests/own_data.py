@@ -2098,7 +2098,7 @@ NUMBERS = [
             "a.csv": csv("who;t;v", "a;0;1,5", "a;1;2,25", "b;0;3,5", "b;1;1_0"),
         },
         "data check --config r.yaml",
-        error="a.csv row 4, column v: \"1_0 (column of numbers with decimal ',')\" is not a number",
+        error="a.csv row 4, column v: '1_0' is not a number",
     ),
     Case(
         "1_0 is no number",

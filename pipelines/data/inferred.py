@@ -106,6 +106,11 @@ class Inferred:
     def answers(self) -> list[str]:
         return [*self.target, *([self.label] if self.label else []), *self.labels]
 
+    @property
+    def learns_from_all(self) -> bool:
+        """Whether no column is the answer, though there is one of numbers or classes that could be."""
+        return not self.answers and any(c.kind in ("number", "category") for c in self.columns.values())
+
 
 def identifier(column: str, taken: Collection[str], kind: str) -> str:
     """A name for the modality of a column, which no other has; that of another kind would be read as this kind."""

@@ -77,6 +77,16 @@ def test_whatever_columns_are_called_what_init_writes_is_accepted(names, flags, 
     assert {options.get("column", name) for name, options in modalities.items()} >= set(names)
 
 
+def test_init_says_that_nothing_is_predicted_where_a_column_could_be(tmp_path) -> None:
+    (tmp_path / "0.png").write_bytes(png(0))
+    rows = "".join(f"0.png,a cat and {i} dogs,{40 + i * 7 % 31}\n" for i in range(30))
+    (tmp_path / "a.csv").write_text(f"image,caption,width\n{rows}")
+    for flags, said in (((), True), (("--label", "none"), False), (("--target", "width"), False)):
+        done = inside("init", "a.csv", "-o", "r.yaml", "--overwrite", *flags, cwd=tmp_path)
+        assert done.code == 0, done.err
+        assert ("which predicts no column (--target or --label makes one the answer)" in done.err) == said
+
+
 def test_one_input_is_contrasted_with_another_view_of_itself(tmp_path) -> None:
     for name in ("a/1.png", "b/2.png"):
         (tmp_path / name).parent.mkdir()
