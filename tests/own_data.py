@@ -1197,7 +1197,8 @@ COLUMNS = [
             )
         },
         "init a.csv",
-        error="column 'zz' is probably the answer (the last column, beside image): say --target zz;",
+        error="column 'zz' is probably the answer (the last column, beside image): say --target zz or --target area "
+        "or --label rooms;",
     ),
     *(
         Case(
@@ -1710,6 +1711,40 @@ PAIRS = [
             ("", "", "--target note --pair frage,antwort where it is a score of how well they go together"),
             (", as a target too", " --target note", "--pair frage,antwort where it is a score of how well they go"),
         )
+    ),
+    *(
+        Case(
+            f"a pair whose names say its roles learns without its {number}",
+            {"a.csv": FRAGEN.replace("frage,antwort,note", f"{first},{second},{number}")},
+            "init a.csv",
+            {"recipe": holds(f"Column {number} is not used: not of the pair", "objective: {name: infonce}")},
+        )
+        for first, second, number in (("question", "answer", "upvotes"), ("query", "document", "rank"))
+    ),
+    Case(
+        "texts with their length say no score",
+        {"a.csv": FRAGEN.replace("note", "length")},
+        "init a.csv --ignore length -o a.yaml",
+        {"recipe": holds("antwort: {kind: text}", "objective: {name: clip,")},
+    ),
+    Case(
+        "of two numbers beside a text none is taken for the answer",
+        {"a.csv": csv("comment,toxicity,annotators", *(f"it is {i} so,{i * 7 % 50 / 10},{i % 23}" for i in range(40)))},
+        "init a.csv",
+        error="column 'annotators' is probably the answer (the last column, beside comment): say --target annotators "
+        "or --target toxicity;",
+    ),
+    Case(
+        "1.234 alone in an input where semicolons divide is refused before a recipe is written",
+        {"a.csv": csv("x;z;price", *(f"{i}.{500 + i};{i};{i * 5}" for i in range(1, 40)))},
+        "init a.csv --target price",
+        error="a.csv row 1, column x: '1.501' may be thousands or three decimals, as semicolons divide the file",
+    ),
+    Case(
+        "years of which some lack are no index",
+        {"a.csv": csv("year,rain,crop", *(f"{1950 + i + i // 20},{i * 7 % 31},{i * 3 % 17}.5" for i in range(60)))},
+        "init a.csv --target crop",
+        {"recipe": holds("columns: [year, rain]")},
     ),
     Case(
         "a number beside two texts, predicted from both",

@@ -31,7 +31,7 @@ LIKELY = {
 """Names of answers in well-known tables: asked about, never taken in silence."""
 OF_FILES = {
     *("width", "height", "size", "bytes", "filesize", "duration", "seconds", "length", "channels", "fps", "samplerate"),
-    *("lat", "lon", "lng", "latitude", "longitude", "year", "hour"),
+    *("lat", "lon", "lng", "latitude", "longitude", "year", "hour", "tokens"),
 }
 """Numbers that often stand beside files and say of them what nobody wants to predict."""
 CHANCE = 1e-3  # of a column without any bearing on the answer to tell it in the rows that there are
@@ -84,8 +84,8 @@ def likely(columns: Mapping[str, Column]) -> list[Likely]:
     """Probable answers, the most probable first, of columns of which none is an answer for sure.
 
     In a table without pictures, sounds or texts that is a well-known name, or else the last column; beside an input
-    of its own several columns of 1 and 0, a well-known name, the one column of classes that there is, or the last of
-    several; beside texts alone the one number.
+    of its own several columns of 1 and 0, a well-known name, the one column of classes that there is, or any of
+    several, the last first; beside texts alone the one number where there are no classes.
     """
     usable = [c for c in columns.values() if c.kind in ("number", "category") and c.distinct > 1]
     inputs = [c for c in columns.values() if c.kind in (*MEDIA, "text")]
@@ -102,10 +102,12 @@ def likely(columns: Mapping[str, Column]) -> list[Likely]:
     classes = [c for c in usable if c.classes and c.kind == "category"]
     if len(inputs) == 1 and len(classes) == 1:
         return [_likely(classes[0], f"{classes[0].distinct} classes beside {inputs[0].name}")]
-    numbers = [c for c in usable if c.kind == "number"]
-    if len(inputs) == 1 and numbers and len(usable) > 1 and bare(usable[-1].name) not in OF_FILES:
-        return [_likely(usable[-1], f"the last column, beside {inputs[0].name}")]
-    if len(inputs) > 1 and len(numbers) == 1 and {c.kind for c in inputs} == {"text"}:
+    asked = [c for c in usable if bare(c.name) not in OF_FILES]
+    numbers = [c for c in asked if c.kind == "number"]
+    if len(inputs) == 1 and numbers and len(usable) > 1:
+        last = f"the last column, beside {inputs[0].name}"
+        return [_likely(c, last if c is asked[-1] else f"beside {inputs[0].name}") for c in reversed(asked)]
+    if len(inputs) > 1 and len(numbers) == 1 and {c.kind for c in inputs} == {"text"} and not classes:
         return [_likely(numbers[0], "the one number beside texts")]
     return []
 

@@ -27,7 +27,7 @@ def _two_readings(source: str, found: Inferred, first: str, second: str, number:
     target = "" if said else f"--target {shlex.quote(number)} "
     pair = f"--pair {shlex.quote(f'{first},{second}')}" if "," not in first + second else "-s objective=cosent"
     classes = f", or --label {shlex.quote(number)} for classes" if found.columns[number].classes else ""
-    without = "" if said else f"{classes}; --label {NONE} learns without an answer"
+    without = "" if said else f"{classes}; --ignore {shlex.quote(number)} leaves it out"
     return (
         f"{source}: column {number!r} is a number beside two texts: say {target}{pair} where it is a score of how well "
         f"they go together, or {target}-s objective=l1 where it is to be predicted from both{without}"

@@ -54,7 +54,7 @@ def choose(found: Inferred, rows: int) -> Choice:
         if kind == "table" and learned == "predictions":
             options |= PLAIN_TABLE
             choice.reasons[f"modalities.{name}"] = "no noise, no dropout: on few numbers they cost more than they teach"
-        if kind == "text" and options.get("column") != found.label:
+        if kind == "text" and options.get("column", name) != found.label:
             choice.reasons[f"modalities.{name}"] = _about_texts(found, name, options)
             if rows <= FEW_TEXTS:
                 choice.reasons[f"modalities.{name}"] += PRETRAINED

@@ -1,11 +1,14 @@
 """A first guess at what the columns of a manifest mean, and what the user said about them."""
 
+import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from clx.pipelines.data.answers import (
     GRADE,
+    LIKELY,
     OF_ONE,
     SAID,
     Likely,
@@ -17,12 +20,12 @@ from clx.pipelines.data.answers import (
     telling,
 )
 from clx.pipelines.data.column_kinds import FOLDS, MEDIA, SAMPLED, Column, kinds_of
-from clx.pipelines.data.inferred import NONE, UNASKED, Asked, Inferred, identifier
+from clx.pipelines.data.inferred import IGNORED, NONE, UNASKED, Asked, Inferred, identifier
 from clx.pipelines.data.label_columns import matching
 from clx.pipelines.data.label_sets import DIVIDERS
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.recognise_long import find_long
-from clx.pipelines.data.recognise_pairs import related
+from clx.pipelines.data.recognise_pairs import has_roles, related
 from clx.pipelines.system.errors import BadInput
 
 
@@ -37,7 +40,7 @@ def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
     free = dict(found.columns)
     for name, column in found.columns.items():
         if name in asked.ignore:
-            found.unused[name] = "by --ignore"
+            found.unused[name] = IGNORED
         elif column.kind == "split":
             found.split, second = (name, None) if found.split is None else (found.split, "a second split")
             found.unused |= {name: second} if second else {}
@@ -86,8 +89,10 @@ def _answers(manifest: Manifest, found: Inferred, free: dict[str, Column], asked
         found.reasons |= {name: "by --target" if asked.target else "by --label" for name in found.answers}
         if asked.label is not None and (several := beside_label(free, asked.label)):
             why = f"1 and 0 as {asked.label}, so likely a label too: {several.given} learns it, -s "
-            others = [name for name in several.columns if name != asked.label]
-            found.unused |= {name: f"{why}modalities.table.columns=[{name}] makes it an input" for name in others}
+            for name in several.columns:
+                setting = f"modalities.table.columns={json.dumps([name], ensure_ascii=False)}"
+                if name != asked.label:
+                    found.unused[name] = f"{why}{shlex.quote(setting)} makes it an input"
     else:
         _answers_by_name(manifest, found, free, asked)
     for name in [*found.answers, *found.unused]:
@@ -99,6 +104,8 @@ def _answers(manifest: Manifest, found: Inferred, free: dict[str, Column], asked
             del free[lone]
         else:
             found.likely = [] if asked.pair else likely(free)
+            if has_roles(free):  # the pair learns without a number that nobody calls an answer
+                found.likely = [one for one in found.likely if bare(one.column) in LIKELY]
     for one in found.likely:
         for name in one.columns:
             found.unused[name] = f"likely the answer ({one.why}): {one.given}"

@@ -14,6 +14,7 @@ from clx.pipelines.system.errors import BadInput
 
 KINDS = (*MEDIA, "text", "table")
 """Of modalities, which are called so where they are the only one of their kind."""
+IGNORED = "by --ignore"
 NONE = "none"
 """Given as --label: there is no answer to learn."""
 
@@ -109,7 +110,8 @@ class Inferred:
     @property
     def learns_from_all(self) -> bool:
         """Whether no column is the answer, though there is one of numbers or classes that could be."""
-        return not self.answers and any(c.kind in ("number", "category") for c in self.columns.values())
+        could = [name for name, c in self.columns.items() if c.kind in ("number", "category")]
+        return not self.answers and any(self.unused.get(name) != IGNORED for name in could)
 
 
 def identifier(column: str, taken: Collection[str], kind: str) -> str:

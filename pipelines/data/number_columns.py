@@ -46,9 +46,11 @@ def codes_in_text(values: Sequence[Any]) -> bool:
 
 
 def is_index(numbers: Sequence[tuple[int, float]]) -> bool:
-    """Whether whole numbers, each with its row, count the rows, from wherever, but for a few that were left out."""
+    """Whether whole numbers, each with its row, count the rows: from wherever, or from 0 or 1 where a few were left out
+    (years with gaps count nothing)."""
     if len(numbers) < 2:
         return False
     ahead = [value - row for row, value in numbers]
     left_out = ahead[-1] - ahead[0]
-    return ahead == sorted(ahead) and left_out <= LEFT_OUT * (numbers[-1][0] - numbers[0][0])
+    few = LEFT_OUT * (numbers[-1][0] - numbers[0][0]) if ahead[0] in (0, 1) else 0
+    return ahead == sorted(ahead) and left_out <= few

@@ -1,6 +1,7 @@
 """Two texts that belong together, by their names: with negatives, with a score, with classes of the pair."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from clx.pipelines.data.answers import GRADE, bare
@@ -75,6 +76,16 @@ def _score_of_pair(found: Inferred) -> str | None:
         found.reasons.setdefault(candidates[0], "by its name")
         return "scored pair"
     return "classified pair" if found.label else None
+
+
+def has_roles(columns: Mapping[str, Column]) -> bool:
+    """Whether the names of the texts say which is drawn to which, or away from it, so that no number is needed."""
+    texts = [name for name, column in columns.items() if column.kind == "text"]
+    rest = [name for name in texts if not NEGATIVE.fullmatch(bare(name))]
+    if len(rest) != 2:
+        return False
+    roles = set(map(bare, rest))
+    return len(rest) < len(texts) or bool(roles & ANCHOR and roles & POSITIVE and not siblings(*rest))
 
 
 def siblings(first: str, second: str) -> bool:

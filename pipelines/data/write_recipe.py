@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from clx.pipelines.data.recognise_long import windows_for
 from clx.pipelines.data.sixteen_bits import white_of
 from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.data.understood import understood
+from clx.pipelines.data.written_columns import holds_text, text_reading
 from clx.pipelines.system.durable_files import unwritable, write_text
 from clx.pipelines.system.errors import BadInput
 
@@ -86,6 +88,9 @@ def infer_config(source: str, asked: Asked = UNASKED, settings: Sequence[str] = 
             reasons[f"modalities.{name}"] = (
                 f"16-bit pixels of which none seen is over {white}, which is taken for white"
             )
+        if sure and options.get("kind", name) == "table":  # as training reads them, which would refuse what is unclear
+            for column in filter(partial(holds_text, splits["train"]), options["columns"]):
+                text_reading(splits["train"], column, rows.numbers)
     choice = choose(found, len(splits["train"]))
     config = {
         "data": data,

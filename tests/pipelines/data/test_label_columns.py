@@ -221,6 +221,7 @@ def test_init_asks_about_columns_of_1_and_0_and_takes_them(write: Any) -> None:
     one = infer_config(source, Asked(label="rude"))
     assert one.config["modalities"] == {"text": {"column": "comment"}}
     assert "--label toxic,rude,mean" in one.found.unused["toxic"]
+    assert """-s 'modalities.table.columns=["toxic"]'""" in one.found.unused["toxic"]
     one = infer_config(source, Asked(label="rude"), ["modalities.table.columns=[mean]"])
     assert one.config["modalities"]["table"] == {"columns": ["mean"]}
     with pytest.raises(BadInput, match="--label rood: .*no column 'rood'"):
