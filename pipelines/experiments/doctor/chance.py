@@ -5,8 +5,11 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from clx.pipelines.data.imbalance import label_of
+from clx.losses.primitives.masks import mean_where
+from clx.pipelines.batches.batch import Batch
+from clx.pipelines.data.imbalance import Floats, column_weights, label_of, row_weights
 from clx.pipelines.experiments.doctor.opened import Opened
 
 AMONG_ROWS = ("clip", "infonce", "nt-xent")
@@ -18,8 +21,8 @@ class Chance(NamedTuple):
 
     loss: float
     said: str
-    of_classes: bool = False
-    """Whether it is one of answers, which rows of another batch have as well."""
+    shares: Floats | None = None
+    """Where it is one of answers, which rows of another batch have as well: how often a blind guess says each class."""
 
 
 def chance_of(opened: Opened, size: int) -> Chance | None:
@@ -32,12 +35,44 @@ def chance_of(opened: Opened, size: int) -> Chance | None:
         return Chance(math.log(size), f"chance among {size} rows is ln {size} = {math.log(size):.3g}, or a little less")
     if name != "cross-entropy" or config.data.label_column is None:
         return None
-    shares = np.full(len(opened.run.facts.classes), 1.0) if config.data.balance else class_counts(opened)
-    shares = shares / shares.sum()
-    loss = float(-(shares * np.log(shares)).sum())
-    even = len(shares) > 0 and abs(loss - math.log(len(shares))) < 0.005
-    told = f"ln {len(shares)} = {loss:.3g}" if even else f"{loss:.3g}, by how frequent they are"
-    return Chance(loss, f"chance among {len(shares)} classes is {told}", of_classes=True)
+    shares = guessed_shares(opened)
+    some = shares[shares > 0]
+    loss = float(-(some * np.log(some)).sum())
+    even = len(some) > 0 and abs(loss - math.log(len(some))) < 0.005
+    weighed = " and how much they count" if config.data.balance or config.data.weight else ""
+    told = f"ln {len(some)} = {loss:.3g}" if even else f"{loss:.3g}, by how frequent they are{weighed}"
+    return Chance(loss, f"chance among {len(some)} classes is {told}", shares)
+
+
+def guessed_shares(opened: Opened) -> Floats:
+    """The guess that costs least on training rows of which nothing is known `[C]`: the share of each class, its rows
+    counted as training weighs them or draws them."""
+    data, number = opened.config.data, opened.run.class_index
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        named = [label_of(data, value) for value in opened.train.column(str(data.label_column))]
+    codes = np.array([-1 if name is None else number.get(name, -1) for name in named], dtype=np.int64)
+    weights = np.ones(len(codes))
+    for each in (row_weights(data, opened.train), column_weights(data, opened.train)):
+        weights = weights if each is None else weights * each
+    counts = np.bincount(codes[codes >= 0], weights[codes >= 0], minlength=len(number))
+    return np.asarray(counts / max(counts.sum(), 1e-12), dtype=np.float64)
+
+
+def blind(shares: Floats, rows: list[Batch]) -> float:
+    """The mean loss of such a guess on these very batches, whose rare classes may have come more or less often.
+
+    Val rows have no weights: their bound is the cross-entropy of their own classes under the guess of training, and not
+    the entropy of these classes. That is less, but only a guess that knew how frequent they are in val would reach it,
+    and a run with `balance` is meant to say rare classes more often than they come.
+    """
+    # a class whose rows all have weight 0 costs much, and not infinity, of which weight 0 would make NaN
+    costs = -torch.from_numpy(shares).clamp(min=1e-12).log()
+    found = [
+        mean_where(batch.labels >= 0, costs.to(batch.labels.device)[batch.labels.clamp(min=0)], batch.weights).item()
+        for batch in rows
+    ]
+    return sum(found) / max(1, len(found))
 
 
 def class_counts(opened: Opened) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":

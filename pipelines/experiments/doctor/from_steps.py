@@ -13,7 +13,7 @@ from torch import Tensor
 from clx.losses.base import Loss
 from clx.pipelines.batches.batch import Batch
 from clx.pipelines.batches.loader import batches, once
-from clx.pipelines.experiments.doctor.chance import Chance, chance_of
+from clx.pipelines.experiments.doctor.chance import Chance, blind, chance_of
 from clx.pipelines.experiments.doctor.opened import Opened
 from clx.pipelines.model.build import build
 from clx.pipelines.model.towers import modality_of
@@ -114,22 +114,26 @@ def learns(opened: Opened, training: list[Batch], seen: Shuffled) -> Iterator[Ro
         )
     elif seen.learned < LEARNED:
         yield row("learning", f"{said}: nothing was learned", "problem", f"clx doctor {opened.out} --lr-range")
-    elif chance and (other := guessed(opened, seen, chance)):
+    elif chance and (other := guessed(opened, training, seen, chance)):
         advice = (
             f"clx doctor {opened.out} --lr-range; more steps; labels that do not follow from the inputs look so, too"
         )
-        yield row("learning", f"{said}, on val rows {other:.4g}: no more than a guess", "problem", advice)
+        yield row("learning", f"{said}, {other}: no more than a guess", "problem", advice)
     else:
         yield row("learning", said)
 
 
-def guessed(opened: Opened, seen: Shuffled, chance: Chance) -> float | None:
-    """The loss of val rows where a run that tells classes does no better than chance on them, and little better on
-    training rows; answers that these were known by heart for are another finding."""
-    if not chance.of_classes or seen.plain < (1 - WELL) * chance.loss or not (rows := held_out_batches(opened)):
+def guessed(opened: Opened, training: list[Batch], seen: Shuffled, chance: Chance) -> str | None:
+    """The loss of val rows, in words, where a run that tells classes does no better than chance on them, and little
+    better on training rows; answers that these were known by heart for are another finding."""
+    if chance.shares is None or seen.plain < (1 - WELL) * blind(chance.shares, training):
         return None
-    other = shuffled(opened, rows)
-    return other.plain if other.plain > (1 - LEARNED) * chance.loss and other.learned < ENOUGH else None
+    if not (rows := held_out_batches(opened)):
+        return None
+    other, bound = shuffled(opened, rows), blind(chance.shares, rows)
+    if other.plain > (1 - LEARNED) * bound and other.learned < ENOUGH:
+        return f"on val rows {other.plain:.4g}, where chance is {bound:.3g}"
+    return None
 
 
 def apart(opened: Opened, seen: Shuffled) -> Iterator[Row]:

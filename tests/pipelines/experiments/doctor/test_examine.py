@@ -5,10 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from clx.pipelines.experiments.doctor import from_steps
+from clx.pipelines.experiments.doctor.chance import blind, chance_of, class_counts
 from clx.pipelines.experiments.doctor.from_space import doubted, embedded
+from clx.pipelines.experiments.doctor.from_steps import Shuffled, guessed, held_out_batches, training_batches
 from clx.pipelines.experiments.doctor.lr_range import lr_range
 from clx.pipelines.experiments.doctor.opened import open_run
 from doctor_zoo import BROKEN, HEALTHY, Case, problems, trained
@@ -56,6 +60,52 @@ def test_a_loss_over_classes_is_set_against_chance_among_these(tmp_path: Path) -
     [found] = doubted(opened, fallen, None)
     assert found["level"] == "ok"
     assert "not looked at: embeddings of a are all but equal" in found["value"]
+
+
+def uneven(draw: np.random.Generator, cells: dict[str, Any]) -> None:
+    cells["label"] = list(draw.choice(["k0", "k1", "k2"], len(cells["label"]), p=[0.9, 0.08, 0.02]))
+
+
+@pytest.mark.parametrize(
+    ("balance", "power"), [({}, 0.5), ({"by": "sampling"}, 0.5), ({"rule": "inverse"}, 0), (None, 1)]
+)
+def test_chance_counts_rows_as_training_does(
+    balance: dict[str, str] | None, power: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = BROKEN["labels at random"]
+    config = one.config | {"data": one.config["data"] | {"balance": balance}}
+    opened = open_run(trained(shortened(one._replace(config=config, change=uneven), 4), tmp_path / "zoo"))
+    shares = class_counts(opened) ** power
+    shares /= shares.sum()
+    chance = chance_of(opened, 64)
+    assert chance is not None
+    assert chance.shares == pytest.approx(shares)
+    assert chance.loss == pytest.approx(-(shares * np.log(shares)).sum())
+    assert ("ln 3 = 1.1" in chance.said) == (power == 0)
+
+    rows, val = training_batches(opened), held_out_batches(opened)
+    at_val = np.mean([-np.log(shares)[batch.labels].mean() for batch in val])
+    assert blind(shares, val) == pytest.approx(at_val)
+    for training, other, said in ((0.95, 1.0, True), (0.95, 0.9, False), (0.85, 1.0, False)):
+        seen = Shuffled(training * blind(shares, rows), blind(shares, rows))
+        monkeypatch.setattr(from_steps, "shuffled", lambda *of, loss=other * at_val: Shuffled(loss, loss))
+        assert bool(guessed(opened, rows, seen, chance)) == said
+
+
+def test_chance_follows_the_weights_of_rows(tmp_path: Path) -> None:
+    def weighed(draw: np.random.Generator, cells: dict[str, Any]) -> None:
+        uneven(draw, cells)
+        cells["counts"] = [{"k0": 0, "k1": 1, "k2": 4}[kind] for kind in cells["label"]]
+
+    one = BROKEN["labels at random"]
+    config = one.config | {"data": one.config["data"] | {"weight": "counts"}}
+    opened = open_run(trained(shortened(one._replace(config=config, change=weighed), 4), tmp_path / "zoo"))
+    shares = class_counts(opened) * [0, 1, 4]
+    chance = chance_of(opened, 64)
+    assert chance is not None
+    assert chance.shares == pytest.approx(shares / shares.sum())
+    assert "among 2 classes" in chance.said
+    assert 0 < blind(chance.shares, training_batches(opened)) < 2  # the class that does not count costs nothing
 
 
 def test_examining_changes_nothing_on_disk(healthy: Path) -> None:
