@@ -113,8 +113,8 @@ def staying(worse: Mapping[str, Fit]) -> str:
     told = "; ".join(f"{name} {one.nll[0]:.3g} before, {one.nll[1]:.3g} after" for name, one in worse.items())
     rows = max(one.rows for one in worse.values())
     return (
-        f"the temperature stays the model's for {', '.join(worse)}: the fit would make these rows less likely (nll of "
-        f"{told}), since so few, {rows}, cannot bear out how sure the model is; take more rows"
+        f"the temperature stays the model's for {', '.join(worse)}: a fit on {rows} rows would make them less likely "
+        f"(nll of {told}), since they cannot bear out how sure the model is; take more rows"
     )
 
 

@@ -135,21 +135,25 @@ def calibration_error(scale: Scale, scores: Tensor, truth: Tensor) -> float:
     return float(calibration_gap(sure, right)(np.ones((1, len(sure))))["ECE"][0])
 
 
-def save_fits(folder: Path, weights: str, fits: dict[str, Fit]) -> Path | None:
+def save_fits(folder: Path, weights: str, fits: dict[str, Fit]) -> tuple[Path | None, list[str]]:
     """Keep fits by input with the run, beside those of other inputs and kinds for the same weights; one that betters
-    nothing only takes the place of an earlier one. The file; None where there is nothing to keep."""
+    nothing only removes an earlier one. The file, None where there is nothing to keep, and inputs whose fit went so."""
     path = folder / "calibration.json"
     kept = {name: {f.kind: f for f in kinds} for name, kinds in load_fits(folder, weights).items()}
+    removed = list[str]()
     for name, one in fits.items():
         kind: Kind = "sigmoid" if one.kind == "lift" else one.kind  # which a fit makes of it
-        kept.setdefault(name, {}).pop(kind, None)
-        kept[name] |= {one.kind: one} if one.betters else {}
+        earlier = kept.setdefault(name, {}).pop(kind, None)
+        if one.betters:
+            kept[name][one.kind] = one
+        elif earlier is not None:
+            removed.append(name)
     inputs = {name: [asdict(f) for f in kinds.values()] for name, kinds in kept.items() if kinds}
     if not inputs:
         path.unlink(missing_ok=True)
-        return None
+        return None, removed
     write_text(path, json.dumps({"format": FORMAT, "weights": weights, "inputs": inputs}, indent=1))
-    return path
+    return path, removed
 
 
 def load_fits(folder: Path, weights: str) -> dict[str, list[Fit]]:

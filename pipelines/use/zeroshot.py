@@ -153,6 +153,7 @@ class Classifier:
         if self.folder is None:
             self.say("an OpenCLIP model has no folder to keep this in: give it with --temperature")
         else:
-            kept = save_fits(self.folder, fingerprint(self.run.model), fits)
-            self.say(f"kept in {kept}; --temperature overrides it" if kept else "nothing is kept")
+            kept, removed = save_fits(self.folder, fingerprint(self.run.model), fits)
+            gone = f"; the earlier fit is removed for {', '.join(removed)}" if removed else ""
+            self.say((f"kept in {kept}; --temperature overrides it" if kept else "nothing is kept") + gone)
         return fits

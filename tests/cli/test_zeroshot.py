@@ -247,9 +247,11 @@ def test_calibration_is_kept_and_used(clx: Any, digits_run: Path, files: Path, t
     code, fits, said = clx("zeroshot", run, "--calibrate", files / "few.csv", "--split", "test")
     assert (code, [fit["input"] for fit in fits]) == (0, ["image", "table", "image+table"])
     assert all(fit["rows"] == 100 for fit in fits)
-    assert fits[0]["nll_after"] < fits[0]["nll_before"]
-    assert all(fit["nll_after"] <= fit["nll_before"] for fit in fits), said
+    kept = json.loads((run / "calibration.json").read_text())["inputs"]
+    assert "image" in kept
+    assert all((fit["nll_after"] < fit["nll_before"]) == (fit["input"] in kept) for fit in fits), said
     assert "calibration.json" in said
+    assert "earlier" not in said
     _, [found], said = clx(*args)
     assert "calibrated temperatures: image" in said
     assert found["probability"] != raw["probability"]

@@ -73,9 +73,13 @@ def test_a_fit_that_makes_its_rows_less_likely_is_not_kept(
     own = native_scale(Classifier(run).run)
     assert (fits["image"].scale, fits["image"].nll[1]) == (own, fits["image"].nll[0])
     [told] = [line for line in heard if line.startswith("the temperature stays the model's for image")]
-    assert "140, cannot bear out how sure the model is" in told
+    assert "a fit on 140 rows would make them less likely" in told
+    assert heard[-1].endswith("; the earlier fit is removed for image, table")  # of both together none was kept
     kept = load_fits(Path(run), fingerprint(Classifier(run).run.model))
     assert "image" not in kept  # nor what was fitted before
+    heard.clear()
+    Classifier(run, say=heard.append).calibrate(str(files))
+    assert heard[-1] == "nothing is kept"  # and nothing was there to be removed
 
 
 @pytest.mark.parametrize(
