@@ -270,7 +270,7 @@ def _numbers(cell: Any) -> NDArray[np.float32]:
     """Samples from an array or a list; integers are scaled by their type's range."""
     try:
         wave = np.asarray(cell)
-        scale = np.iinfo(wave.dtype).max if wave.dtype in (np.int16, np.int32) else 1
+        scale = -np.iinfo(wave.dtype).min if wave.dtype in (np.int16, np.int32) else 1  # what files are divided by
         wave = np.ascontiguousarray(wave, dtype=np.float32) / np.float32(scale)
     except (TypeError, ValueError) as error:
         raise CellError("not a list of numbers") from error

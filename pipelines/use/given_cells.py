@@ -19,6 +19,8 @@ TAKEN = {
     "text": "a text",
 }
 """What a cell of a kind may be."""
+LOUDEST = 10.0
+"""Largest sample of floats: decoded sound goes a little beyond 1, integers that were made floats far beyond."""
 
 
 def name_of(given: Any) -> str:
@@ -49,10 +51,21 @@ def _cell(run: Run, name: str, value: Any) -> Any:
         return value
     if modality.files and isinstance(value, str | Path):
         return Path(value)
-    if modality.files and isinstance(value, bytes | np.ndarray):
+    found = _shown(value)
+    if modality.kind == "audio" and isinstance(value, np.ndarray) and (wrong := _wrong_samples(value)):
+        found += f" {wrong}"
+    elif modality.files and isinstance(value, bytes | np.ndarray):
         return value
     taken = TAKEN.get(modality.kind, "a path").format(rate=getattr(modality, "sample_rate", "?"))
-    raise BadInput(f"{name}: expected {taken}, found {_shown(value)}")
+    raise BadInput(f"{name}: expected {taken}, found {found}")
+
+
+def _wrong_samples(samples: np.ndarray[Any, Any]) -> str | None:
+    """Why samples are of no scale that is known, to stand after what they are; a manifest's are taken on any scale."""
+    if samples.dtype.kind != "f":
+        return None if samples.dtype == np.int16 else f"of {samples.dtype}"
+    highest = np.abs(samples).max(initial=0)
+    return f"of {samples.dtype} with values up to {highest:.3g}" if highest > LOUDEST else None
 
 
 def _shown(value: Any) -> str:

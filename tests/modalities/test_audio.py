@@ -58,6 +58,9 @@ def test_numbers_are_samples() -> None:
     torch.testing.assert_close(modality.read(TONE.tolist()), torch.from_numpy(TONE))
     integers = (TONE * 32767).astype(np.int16)
     torch.testing.assert_close(modality.read(integers), torch.from_numpy(TONE), atol=1e-4, rtol=0)
+    file = io.BytesIO()
+    soundfile.write(file, integers, RATE, format="WAV", subtype="PCM_16")
+    assert torch.equal(modality.read(integers), modality.read(file.getvalue()))
 
 
 def test_only_the_beginning_of_a_long_file_is_read(tmp_path: Path) -> None:
