@@ -1,5 +1,6 @@
 """`clx zeroshot`."""
 
+import os
 import re
 import sys
 from collections.abc import Generator
@@ -94,7 +95,8 @@ def zeroshot(
     absent = missing([*(inputs or []), *one.values()])
     named = modality is None and any(map(is_named, absent))
     if absent and modality is None and (named or not has_one_input(model)):  # with --as an input may be words
-        raise BadInput(f"no such file: {absent[0]} (words are asked about with --as and the modality of texts)")
+        words = "" if looks_like_file(absent[0]) else " (words are asked about with --as and the modality of texts)"
+        raise BadInput(f"no such file: {absent[0]}{words}")
     from clx.pipelines.use.zeroshot import Classifier
 
     classifier = Classifier(
@@ -118,6 +120,11 @@ def zeroshot(
 def is_named(word: str) -> bool:
     """Whether it is called like a file, and is no sentence."""
     return bool(re.search(r"\.\w+$", word)) and not any(map(str.isspace, word))
+
+
+def looks_like_file(word: str) -> bool:
+    """Whether it may have been meant as a file, which a sentence, too, may look like."""
+    return bool(re.search(r"\.[^\W_]+$", word)) or any(sign in word for sign in (os.sep, os.altsep) if sign)
 
 
 def has_one_input(model: str) -> bool:

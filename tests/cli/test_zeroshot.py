@@ -129,6 +129,16 @@ def test_a_run_of_texts_alone_is_asked_with_rows_words_and_files(
     assert (mistyped.code, "no such file: rosw.csv" in mistyped.err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "as_words"),
+    [("x.png", False), ("my x.JPG2", False), ("photos/x", False), ("seven", True), ("A seven.", True), ("x._", True)],
+)
+def test_words_are_spoken_of_where_a_name_is_not_like_a_files(digits_run: Path, name: str, as_words: bool) -> None:
+    done = inside("zeroshot", str(digits_run), name, "--labels", WORDS)
+    words = " (words are asked about with --as and the modality of texts)" if as_words else ""
+    assert (done.code, done.err) == (2, f"error: no such file: {name}{words}\n")
+
+
 def test_folders_stdin_labels_and_templates(clx: Any, digits_run: Path, files: Path, tmp_path: Path) -> None:
     folder = tmp_path / "some"
     folder.mkdir()
