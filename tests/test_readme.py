@@ -89,7 +89,7 @@ def stamps(folder: Path, sound: Path) -> None:
     fruit = folder / "tuxpaint/food/fruit"
     fruit.mkdir(parents=True)
     for k in range(40):
-        stem = "lemon" if k == 0 else f"fruit-{k}"
+        stem = "pineapple" if k == 0 else f"fruit-{k}"
         shutil.copy(folder / f"{k}.png", fruit / f"{stem}.png")
         words = [f"Fruit {k}.", *(f"{language}.utf8={language} {k}." for language in ("fr", "es", "de", "ru"))]
         (fruit / f"{stem}.txt").write_text("\n".join(words) + "\n")
