@@ -93,7 +93,7 @@ def zeroshot(
     if label is not None and not calibrate:
         raise BadInput("--label goes with --calibrate")
     absent = missing([*(inputs or []), *one.values()])
-    named = modality is None and any(map(is_named, absent))
+    named = modality is None and any(map(looks_like_file, absent))
     if absent and modality is None and (named or not has_one_input(model)):  # with --as an input may be words
         words = "" if looks_like_file(absent[0]) else " (words are asked about with --as and the modality of texts)"
         raise BadInput(f"no such file: {absent[0]}{words}")
@@ -117,14 +117,10 @@ def zeroshot(
         raise typer.Exit(1)
 
 
-def is_named(word: str) -> bool:
-    """Whether it is called like a file, and is no sentence."""
-    return bool(re.search(r"\.\w+$", word)) and not any(map(str.isspace, word))
-
-
 def looks_like_file(word: str) -> bool:
-    """Whether it may have been meant as a file, which a sentence, too, may look like."""
-    return bool(re.search(r"\.[^\W_]+$", word)) or any(sign in word for sign in (os.sep, os.altsep) if sign)
+    """Whether it is called like a file, with an ending or a folder, and is no sentence."""
+    parts = any(sign in word for sign in (os.sep, os.altsep) if sign)
+    return (parts or bool(re.search(r"\.[^\W_]+$", word))) and not any(map(str.isspace, word))
 
 
 def has_one_input(model: str) -> bool:

@@ -131,7 +131,7 @@ def test_a_run_of_texts_alone_is_asked_with_rows_words_and_files(
 
 @pytest.mark.parametrize(
     ("name", "as_words"),
-    [("x.png", False), ("my x.JPG2", False), ("photos/x", False), ("seven", True), ("A seven.", True), ("x._", True)],
+    [("x.png", False), ("my x.JPG2", True), ("photos/x", False), ("seven", True), ("A seven.", True), ("x._", True)],
 )
 def test_words_are_spoken_of_where_a_name_is_not_like_a_files(digits_run: Path, name: str, as_words: bool) -> None:
     done = inside("zeroshot", str(digits_run), name, "--labels", WORDS)

@@ -48,10 +48,7 @@ def guessed_shares(opened: Opened) -> Floats:
     """The guess that costs least on training rows of which nothing is known `[C]`: the share of each class, its rows
     counted as training weighs them or draws them."""
     data, number = opened.config.data, opened.run.class_index
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        named = [label_of(data, value) for value in opened.train.column(str(data.label_column))]
-    codes = np.array([-1 if name is None else number.get(name, -1) for name in named], dtype=np.int64)
+    codes = np.array([-1 if name is None else number.get(name, -1) for name in _named(opened)], dtype=np.int64)
     weights = np.ones(len(codes))
     for each in (row_weights(data, opened.train), column_weights(data, opened.train)):
         weights = weights if each is None else weights * each
@@ -77,9 +74,13 @@ def blind(shares: Floats, rows: list[Batch]) -> float:
 
 def class_counts(opened: Opened) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     """How many training rows each class has, of those that have one `[C]`."""
+    counts = np.unique([one for one in _named(opened) if one is not None], return_counts=True)[1]
+    return np.asarray(counts, dtype=np.float64)
+
+
+def _named(opened: Opened) -> list[str | None]:
+    """The class of each training row, None where it has none."""
     data = opened.config.data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        named = [label_of(data, value) for value in opened.train.column(str(data.label_column))]
-    counts = np.unique([one for one in named if one is not None], return_counts=True)[1]
-    return np.asarray(counts, dtype=np.float64)
+        return [label_of(data, value) for value in opened.train.column(str(data.label_column))]
