@@ -11,10 +11,13 @@ TAKEN = {
     *("register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook"),
     *("register_load_state_dict_pre_hook", "register_module", "register_parameter"),
     *("register_state_dict_post_hook", "register_state_dict_pre_hook", "requires_grad_", "set_extra_state"),
-    *("set_submodule", "share_memory", "state_dict", "to", "to_empty", "train", "training", "type", "update"),
-    *("values", "xpu", "zero_grad"),
+    *("set_submodule", "share_memory", "smart_apply", "state_dict", "to", "to_empty", "train", "training", "type"),
+    *("update", "values", "xpu", "zero_grad"),
 }
-"""Attributes of `torch.nn.ModuleDict`, written out since a config is read without torch."""
+"""Attributes of `torch.nn.ModuleDict`, written out since a config is read without torch.
+
+`smart_apply` is none of torch's: transformers gives it to every module once one of its models was built.
+"""
 
 
 def check_name(name: str) -> None:
