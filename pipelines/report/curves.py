@@ -8,34 +8,58 @@ from clx.pipelines.runs.folder import is_number
 
 POINTS = 500
 """Most points of one curve."""
+LINES = 10
+"""Of one chart, at most: as many as there are colours."""
 
 
 def curves(shown: list[ReportedRun]) -> list[dict[str, Any]]:
-    """Every logged number over steps, the runs overlaid; `val_loss` stands with `loss`."""
+    """Every logged number over steps: runs overlaid, or the inputs of a single one; `val_loss` stands with `loss`."""
     names = dict.fromkeys(
         key for one in shown for line in one.metrics for key, value in line.items() if is_number(value)
     )
     names = {"loss": None} | names if "loss" in names else names  # a validation may come first
-    names.pop("step", None)
-    names.pop("rows", None)  # which rows a skipped step had
+    for left_out in ("step", "rows", *(["val_loss"] if "loss" in names else [])):  # `rows` are those of a skipped step
+        names.pop(left_out, None)
+    validated = any("val_loss" in line for one in shown for line in one.metrics)
     found = []
-    for name in names:
-        if name == "val_loss" and "loss" in names:
-            continue
-        overlaid: list[dict[str, Any]] = []
+    for title, keys in _charted(shown, list(names)):
+        lines = []
         for k, one in enumerate(shown):
-            for key in ("loss", "val_loss") if name == "loss" else (name,):
-                drawn = [(line["step"], line[key]) for line in one.metrics if key in line]
-                if drawn:
-                    held = key == "val_loss"
-                    label = " ".join(([one.name] if len(shown) > 1 else []) + (["validation"] if held else []))
-                    x, y = thinned(drawn)
-                    overlaid.append({"run": k, "name": label or "training", "held": held, "x": x, "y": y})
-        values = sorted(v for line in overlaid for v in line["y"] if v is not None)
+            for at, key in enumerate(keys):
+                own = one.name if len(shown) > 1 else key.rpartition(".")[0] if len(keys) > 1 else ""
+                lines += _line(one, key, at if len(keys) > 1 else k, own or "training")
+                if key == "loss":
+                    lines += _line(one, "val_loss", k, f"{own} validation".strip())
+        values = sorted(v for line in lines for v in line["y"] if v is not None)
         wide = bool(values) and values[0] > 0 and values[-1] > 50 * values[len(values) // 2]
-        title = "loss, training and validation" if name == "loss" and "val_loss" in names else name
-        found.append({"name": title, "lines": overlaid, "log": wide})
+        said = "loss, training and validation" if title == "loss" and validated else title
+        found.append({"name": said, "lines": lines, "log": wide})
     return found
+
+
+def _charted(shown: list[ReportedRun], names: list[str]) -> list[tuple[str, list[str]]]:
+    """Titles of charts with the keys in each: of one run the same figure of several inputs stands in one, at most
+    `LINES` of them."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        of, _, figure = name.rpartition(".")
+        groups.setdefault(figure if len(shown) == 1 and of in shown[0].config.modalities else name, []).append(name)
+    found = []
+    for title, keys in groups.items():
+        parts = [keys[start : start + LINES] for start in range(0, len(keys), LINES)]
+        for at, part in enumerate(parts, 1):
+            numbered = f"{title} of the inputs" + (f", {at}" if len(parts) > 1 else "")
+            found.append((numbered if len(keys) > 1 else part[0], part))
+    return found
+
+
+def _line(one: ReportedRun, key: str, colour: int, name: str) -> list[dict[str, Any]]:
+    """The line of a logged number, where the run has it."""
+    drawn = [(line["step"], line[key]) for line in one.metrics if key in line]
+    if not drawn:
+        return []
+    x, y = thinned(drawn)
+    return [{"run": colour, "name": name, "held": key == "val_loss", "x": x, "y": y}]
 
 
 def thinned(drawn: list[tuple[int, Any]]) -> tuple[list[int], list[float | None]]:

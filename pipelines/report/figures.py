@@ -5,14 +5,13 @@ from typing import Any
 
 from clx.pipelines.evaluation import results
 from clx.pipelines.measures.scores import BINS
+from clx.pipelines.report.curves import LINES
 from clx.pipelines.report.run_facts import ReportedRun
-from clx.pipelines.report.tables import newest
+from clx.pipelines.report.tables import called, newest
 from clx.pipelines.runs.folder import is_number
 
 SHOWN = 60
 """Validations of a run whose scores are shown, at most."""
-LINES = 10
-"""Of one chart: as many as there are colours."""
 FIGURES = ("R@1", "R@10", "mAP", "median_rank")
 """Of a table from input to input."""
 
@@ -54,8 +53,8 @@ def evaluation_charts(shown: Sequence[ReportedRun]) -> list[dict[str, Any]]:
         where = f"{task} on {source}"
         rows = {k: results.tables(result)[task] for k, result in by_run.items()}
         if task == "retrieval":
-            found += _roc(shown, where, by_run)
             found += _inputs(shown, where, rows)
+            found += _roc(shown, where, by_run)
         found += _widths(shown, where, rows)
     return found
 
@@ -91,7 +90,7 @@ def _roc(shown: Sequence[ReportedRun], where: str, by_run: dict[int, dict[str, A
             points = isinstance(curve, list) and all(isinstance(p, list) and len(p) == 2 for p in curve)
             if points and all(is_number(v) for point in curve for v in point):
                 xy = {"x": [x for x, _ in curve], "y": [y for _, y in curve]}
-                found.setdefault(k, {})[name] = xy | {"area": line.get("AUC_pooled")}
+                found.setdefault(k, {})[called(name)] = xy | {"area": line.get("AUC_pooled")}
     return _titled("roc", f"ROC of {where}", [*_parts(shown, found)])
 
 
@@ -113,7 +112,7 @@ def _widths(shown: Sequence[ReportedRun], where: str, rows: dict[int, list[dict[
             points: dict[str, list[tuple[int, Any]]] = {}
             for row in lines:
                 if f"{key}_ci" in row and is_number(row.get(key)):
-                    points.setdefault(row["input"], []).append((row["dim"], row[key]))
+                    points.setdefault(called(row["input"]), []).append((row["dim"], row[key]))
             several = {name: sorted(each) for name, each in points.items() if len(each) > 1}
             found[k] = {name: {"x": [x for x, _ in e], "y": [y for _, y in e]} for name, e in several.items()}
         charts += _titled("widths", f"{key} by width, {where}", [*_parts(shown, found)] if any(found.values()) else [])
@@ -129,7 +128,9 @@ def _inputs(shown: Sequence[ReportedRun], where: str, rows: dict[int, list[dict[
             asked, _, answer = row["input"].partition("->")
             if "+" not in asked:
                 cells.setdefault((asked, answer), row)
-        names = [*dict.fromkeys(name for way in cells for name in way)]
+        met = dict.fromkeys(name for way in cells for name in way)
+        names = [*(name for name in shown[k].config.modalities if name in met)]
+        names += [name for name in met if name not in names]
         if len(names) < 3:
             continue
         for key in FIGURES:

@@ -35,6 +35,8 @@ HIGH = {
     "pearson",
     "spearman",
 }
+LONG = 30
+"""Rows of a table that a page shows unasked, at most: retrieval of six inputs has 36."""
 LOW = {"median_rank", "log_loss", "ECE", "mae", "mse", "rmse", "gm"}
 
 
@@ -60,6 +62,11 @@ class Table:
     words: bool = False
     """Cells are words, not figures."""
 
+    @property
+    def long(self) -> bool:
+        """Whether the page shows it only when asked."""
+        return len(self.rows) > LONG
+
 
 def evaluation_tables(shown: list[ReportedRun]) -> list[Table]:
     """The figures of the newest evaluation of each task and data: of one run its inputs below each other, several runs
@@ -69,7 +76,7 @@ def evaluation_tables(shown: list[ReportedRun]) -> list[Table]:
         by_input: dict[str, dict[int, dict[str, Any]]] = {}
         for k, result in by_run.items():
             for row in results.tables(result)[task]:
-                name = row["input"] + (f", {row['group']}-shot rows" if "group" in row else "")
+                name = called(row["input"]) + (f", {row['group']}-shot rows" if "group" in row else "")
                 name += f", {row['dim']} columns" if "dim" in row else ""
                 name += f", with {row['corrupt']}" if row.get("corrupt", "none") != "none" else ""
                 by_input.setdefault(name, {})[k] = row
@@ -81,6 +88,12 @@ def evaluation_tables(shown: list[ReportedRun]) -> list[Table]:
         table.caption = next(iter(said.values())) if alike else "; ".join(f"{k}: {how}" for k, how in said.items())
         found.append(table)
     return found
+
+
+def called(direction: str) -> str:
+    """The name of a figure's inputs; three or more that ask together for another are all others."""
+    asked, arrow, answer = direction.partition("->")
+    return f"all others->{answer}" if arrow and asked.count("+") > 1 else direction
 
 
 def newest(shown: list[ReportedRun]) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:

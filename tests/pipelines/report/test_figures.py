@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from clx.pipelines.measures.scores import BINS
-from clx.pipelines.report.figures import LINES, SHOWN, evaluation_charts, score_charts
+from clx.pipelines.report.curves import LINES
+from clx.pipelines.report.figures import SHOWN, evaluation_charts, score_charts
 from clx.pipelines.runs.folder import read_config
 from pages import evaluation, shown
 
@@ -35,8 +36,8 @@ def test_a_run_is_asked_from_input_to_input_and_by_width(digits_run: Path) -> No
     narrow = {"8": {"retrieval": retrieval(0.3)["retrieval"]}, "16": {"retrieval": retrieval(0.5)["retrieval"]}}
     one = shown(config, evaluations=[retrieval(0.6, dims=narrow)])
     charts = evaluation_charts([one])
-    assert [chart["kind"] for chart in charts] == ["roc", "inputs", "widths"]
-    roc, matrix, widths = charts
+    assert [chart["kind"] for chart in charts] == ["inputs", "roc", "widths"]
+    matrix, roc, widths = charts
     assert len(roc["lines"]) == 7 <= LINES
     assert roc["lines"][0] == {"run": 0, "name": "image->text_en", "x": [0, 0.2, 1], "y": [0, 0.8, 1], "area": 0.9}
     assert matrix["names"] == ["image", "text_en", "text_ru"]

@@ -42,3 +42,16 @@ def test_figures_side_by_side(make_config: Make) -> None:
     assert table.caption == "checkpoint of step 3, confidence 0.9, 2 phrasings"
     (alone,) = tables.evaluation_tables(runs[1:])
     assert [head for head in alone.heads] == ["input", "top1", "rows", "median_rank"]
+
+
+def test_many_directions_have_short_names_and_are_folded(make_config: Make) -> None:
+    names = [f"text_{k}" for k in range(6)]
+    ways = [f"{a}->{b}" for a in names for b in names if a != b]
+    ways += ["+".join(a for a in names if a != b) + f"->{b}" for b in names]
+    result = {key: value for key, value in evaluation("x", 0.5).items() if key != "zeroshot"}
+    one = shown(make_config(), evaluations=[result | {"retrieval": {way: {"R@1": 0.5} for way in ways}}])
+    (table,) = tables.evaluation_tables([one])
+    assert table.long
+    assert [row[0].text for row in table.rows[-2:]] == ["all others->text_4", "all others->text_5"]
+    assert tables.called("a+b->c") == "a+b->c"
+    assert tables.called("a+b+c") == "a+b+c"
