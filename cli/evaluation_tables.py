@@ -5,12 +5,13 @@ from typing import Any
 
 from clx.cli.output import cell, emit_table, note
 
+FULL = "all figures with --json, or where the output is no terminal"
 MANY = 13
-"""Directions of retrieval from which on they are said in short, too."""
+"""Directions of retrieval from which on they are said in short, and a terminal has R@10 alone of them."""
 
 
 def show_evaluation(result: dict[str, Any]) -> None:
-    """A table per task."""
+    """A table per task; a terminal has of retrieval in many directions one from input to input."""
     from clx.pipelines.evaluation.results import tables
 
     data, split = result["data"], result["split"]
@@ -18,6 +19,9 @@ def show_evaluation(result: dict[str, Any]) -> None:
     drawn = sys.stdout.isatty()
     for task, rows in tables(result).items():
         title = f"{task} on {source}"
+        if drawn and task == "retrieval" and (square := crossed(rows)):
+            emit_table(square, title=f"{title}: R@10, rows ask and columns answer", heads=("asked with",))
+            continue
         if drawn:
             rows, shared = compact(rows)
             title += "".join(f", {name} {cell(value)}" for name, value in shared.items())
@@ -36,11 +40,25 @@ def retrieval_in_short(result: dict[str, Any]) -> str | None:
     }
     if len(found) < MANY:
         return None
+    all_figures = ("; " + FULL) if sys.stdout.isatty() else ""
     low, high = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
     return (
         f"retrieval: R@10 {cell(sum(found.values()) / len(found))} on average over {len(found)} directions, from "
-        f"{cell(found[low])} ({low}) to {cell(found[high])} ({high})"
+        f"{cell(found[low])} ({low}) to {cell(found[high])} ({high}){all_figures}"
     )
+
+
+def crossed(rows: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """R@10 of retrieval in many directions, a row for what asks and a column for what answers, all others together as
+    the last row; None where there are few, or several lines of one direction."""
+    found = {tuple(row["input"].split("->")): row.get("R@10") for row in rows}
+    single = [way for way in found if "+" not in way[0]]
+    if len(single) < MANY or len(found) < len(rows):
+        return None
+    names = [*dict.fromkeys(name for way in single for name in way)]
+    square = [{"asked with": a, **{b: found.get((a, b)) for b in names}} for a in names]
+    together = {way[1]: value for way, value in found.items() if "+" in way[0]}
+    return [*square, {"asked with": "all others", **together}] if together else square
 
 
 def tell_skipped(result: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from clx.cli import options
+from clx.cli.evaluation_tables import show_evaluation
 from clx.cli.output import cell, emit_json, emit_table, note
 
 app = typer.Typer(no_args_is_help=True, help="List, show and compare what was trained.")
@@ -75,7 +76,8 @@ def show(
 
     Example: clx runs show runs/digits
     """
-    from clx.pipelines.runs.listing import details
+    from clx.pipelines.runs.card import bare
+    from clx.pipelines.runs.listing import details, read_results
     from clx.pipelines.system.text import bars
 
     facts = details(run)
@@ -84,9 +86,9 @@ def show(
         return
     import yaml
 
-    config, figures, curves = facts.pop("config"), facts.pop("figures"), facts.pop("curves")
-    checkpoints = facts.pop("checkpoints")
-    print(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    config, curves, checkpoints = facts.pop("config"), facts.pop("curves"), facts.pop("checkpoints")
+    del facts["figures"]  # the tables below have them
+    print(yaml.safe_dump(bare(config, folders=True), sort_keys=False, allow_unicode=True))
     facts["size"] = f"{facts.pop('bytes') / 2**20:.1f} MiB"
     for key, value in facts.items():
         if value is not None:
@@ -98,7 +100,8 @@ def show(
     emit_table(
         [{**one, "bytes": f"{one['bytes'] / 2**20:.1f} MiB", "best": "yes" * one["best"]} for one in checkpoints]
     )
-    emit_table([{"figure": key, "value": value} for key, value in figures.items()])
+    if results := read_results(run):
+        show_evaluation(results)
 
 
 @app.command("compare")

@@ -182,13 +182,14 @@ def made_by(config: Config) -> str:
     return f"`clx train config.yaml` with\n\n```yaml\n{shortened}\n```\n\n{said} The card was written with {found}."
 
 
-def bare(value: Any) -> Any:
-    """The value without keys that are not set, and with absolute paths as their last part."""
+def bare(value: Any, folders: bool = False) -> Any:
+    """The value without keys that are not set and, without `folders`, with absolute paths as their last part."""
     if isinstance(value, dict):
-        return {key: bare(each) for key, each in value.items() if each is not None}
+        return {key: bare(each, folders) for key, each in value.items() if each is not None}
     if isinstance(value, list):
-        return [bare(each) for each in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        return [bare(each, folders) for each in value]
+    shortened = not folders and isinstance(value, str) and Path(value).is_absolute()
+    return Path(value).name if shortened else value
 
 
 def installed(name: str) -> str | None:

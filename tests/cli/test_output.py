@@ -2,12 +2,15 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from clx.cli import output
-from clx.cli.evaluation_tables import retrieval_in_short
+from clx.cli.evaluation_tables import crossed, retrieval_in_short
+from clx.cli.runs import show
 from clx.cli.search import sharing
+from clx.pipelines.runs.folder import read_config
 from clx.pipelines.use.search import Neighbours
 
 Captured = pytest.CaptureFixture[str]
@@ -86,6 +89,32 @@ def test_retrieval_in_many_directions_is_said_in_short() -> None:
     said = retrieval_in_short({"retrieval": found})
     assert said == "retrieval: R@10 0.300 on average over 13 directions, from 0.000 (a->0) to 0.600 (a->12)"
     assert retrieval_in_short({"retrieval": dict(list(found.items())[:12])}) is None
+
+
+def test_retrieval_in_many_directions_is_a_table_from_input_to_input() -> None:
+    names = ["a", "b", "c", "d"]
+    ways = [(asked, answer) for asked in [*names, "b+c+d"] for answer in names if answer not in asked]
+    rows = [{"input": "->".join(way), "R@10": k / 20} for k, way in enumerate(ways)]
+    square = crossed([*rows, {"input": "d->e", "R@10": 0.9}])
+    assert square is not None
+    assert [line["asked with"] for line in square] == ["a", "b", "c", "d", "e", "all others"]
+    assert square[0] == {"asked with": "a", "a": None, "b": 0, "c": 0.05, "d": 0.1, "e": None}
+    assert square[3]["e"] == 0.9
+    assert square[-1] == {"asked with": "all others", "a": 0.6}
+    assert crossed(rows) is None, "few"
+    assert crossed([*rows, *rows, {"input": "d->e", "R@10": 0.9}]) is None, "of several widths"
+
+
+def test_a_run_is_shown_without_keys_that_are_not_set_and_with_tables_of_figures(
+    digits_run: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    show(digits_run)
+    said = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "null" not in said
+    assert f"train: {read_config(digits_run).data.train}" in said, "with its folder"
+    assert "zeroshot on " in said
+    assert "zeroshot.image.top1" not in said.partition("zeroshot on ")[2]
 
 
 FOUND = (("a", 3, 1.0), ("b", 4, 1.0), ("a", 9, 1.0))
