@@ -23,7 +23,7 @@ from clx.pipelines.data.row_groups import WINDOW
 from clx.pipelines.system.cores import own_cores
 from clx.pipelines.system.errors import BadInput, Failed
 from clx.pipelines.system.remote import Unreachable
-from clx.pipelines.system.signals import leave_to_parent
+from clx.pipelines.system.signals import leave_to_parent, withheld
 
 
 class Lost(Failed):
@@ -184,7 +184,8 @@ def _received(made: "DataLoader[Batch]") -> Iterator[Batch]:
     neither be finished nor saved. Without it a loss is noticed when a batch is waited for.
     """
     before = signal.getsignal(signal.SIGCHLD)
-    coming = iter(made)
+    with withheld():
+        coming = iter(made)
     end = partial(_end, getattr(coming, "_workers", []), os.getpid())
     atexit.register(end)
     try:

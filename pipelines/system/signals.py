@@ -50,7 +50,24 @@ def raise_stopped(number: int, frame: object) -> None:
     raise Stopped(f"stopped by {signal.Signals(number).name}", 128 + number)
 
 
+FOR_PARENT = (*STOPS, getattr(signal, "SIGUSR1", signal.SIGTERM))
+"""What worker processes ignore."""
+
+
+@contextmanager
+def withheld() -> Iterator[None]:
+    """While worker processes are started: signals wait, here until the end and in the workers for `leave_to_parent`."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, which has no signals to a group of processes
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def leave_to_parent(worker: int) -> None:
     """For worker processes: a signal to the whole group must not kill them before the parent has saved."""
-    for number in (*STOPS, getattr(signal, "SIGUSR1", signal.SIGTERM)):
+    for number in FOR_PARENT:
         signal.signal(number, signal.SIG_IGN)

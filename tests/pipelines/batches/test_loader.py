@@ -1,5 +1,10 @@
 """Which rows come in which batch, and what becomes of rows that cannot be read."""
 
+import multiprocessing
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +17,7 @@ from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import Order, batches, came_before, once, usual_workers
 from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.signals import leave_to_parent
 from samples import manifest, png
 
 
@@ -75,6 +81,28 @@ def test_rows_that_cannot_be_read_end_it_or_are_told(tmp_path: Path, workers: in
     assert [(one.row, one.where, one.column) for one in told] == [(2, "t.csv row 3", "image")]
     with pytest.raises(BadInput, match=r"t\.csv row 3, column image: "):
         list(batches(BatchDataset(rows, {"image": Image(encoder="cnn", size=8)}), once(4, 2), workers))
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="the worker's beginning is patched here")
+def test_a_signal_to_the_group_spares_workers_that_have_only_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = multiprocessing.Event()
+
+    def late(worker: int) -> None:
+        begun.set()
+        time.sleep(0.5)
+        leave_to_parent(worker)
+
+    def stop() -> None:
+        begun.wait()
+        for worker in multiprocessing.active_children():
+            os.kill(int(worker.pid or 0), signal.SIGTERM)
+
+    monkeypatch.setattr(loader, "leave_to_parent", late)
+    rows = manifest(text=["a", "b", "c", "d"])
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    assert len(list(batches(BatchDataset(rows, {"text": Text()}), once(4, 2), workers=1))) == 2
+    stopping.join()
 
 
 def test_workers_are_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
