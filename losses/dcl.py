@@ -8,8 +8,9 @@ from annotated_types import Gt
 from torch import Tensor
 
 from clx.losses.base import register
+from clx.losses.further_negatives import Negatives, SoftmaxWithNegatives, add_negatives
 from clx.losses.infonce import other_items
-from clx.losses.pairwise import Ids, WeightedPairwise
+from clx.losses.pairwise import Ids
 from clx.losses.primitives.functional import paired_similarity
 from clx.losses.primitives.streaming import gram_margins
 
@@ -20,10 +21,12 @@ def dcl(
     temperature: Tensor | float,
     ids: Ids | None = None,
     weight: Tensor | None = None,
+    negatives: Negatives | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Decoupled contrastive loss: NT-Xent without the positive in the denominator. It can be negative.
 
-    -w u.u' / t + log sum_{v of other items} exp(u.v / t), for each of the 2B rows u
+    -w u.u' / t + log sum_{v of other items} exp(u.v / t), for each of the 2B rows u; further negatives are among the v
+    of the rows of `x`
 
     Args:
         weight: w of each positive, `[B]`; 1 without it. The others as `infonce`.
@@ -35,6 +38,8 @@ def dcl(
         Yeh et al. 2022, arXiv 2110.06848.
     """
     terms = gram_margins(x, y, temperature, other_items(ids), weight)
+    if negatives is not None:
+        terms = add_negatives(terms, x, y, temperature, negatives, weight)
     valid = terms != -torch.inf  # NaN is no lack of negatives: it must show
     return torch.where(valid, terms, 0), valid
 
@@ -45,7 +50,7 @@ def von_mises(x: Tensor, y: Tensor, sigma: float) -> Tensor:
 
 
 @dataclass(eq=False, kw_only=True)
-class Decoupled(WeightedPairwise):
+class Decoupled(SoftmaxWithNegatives):
     """Mean over the rows that have a negative; rows without, by `exclude`, are logged as `dropped_anchors`."""
 
     family = "softmax"
@@ -54,10 +59,17 @@ class Decoupled(WeightedPairwise):
 
     temperature: Annotated[float, Gt(0)] = 0.1
 
-    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, weights: Tensor | None = None) -> Tensor:
-        terms, valid = dcl(x, y, self.tau, ids, self.weight(x, y))
+    def pair(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ids: Ids | None,
+        negatives: Negatives | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        terms, valid = dcl(x, y, self.tau, ids, self.weight(x, y), negatives)
         terms = terms if weights is None else terms * weights.repeat(2).to(terms.dtype)
-        if ids is None:  # two rows or more: each is a negative of the other
+        if ids is None and len(x) > 1:  # each row is a negative of the others
             return terms.mean()
         count = valid.sum()
         self.count("dropped_anchors", len(valid) - count)

@@ -1,6 +1,6 @@
 """Losses of two inputs whose anchors see rows besides those of the other input: columns that are only negatives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from clx.losses.base import Embeddings
 from clx.losses.judge import Guided
 from clx.losses.pairwise import WEIGHED, Ids, OverPairs, Pairwise, ids_or_guide
+from clx.losses.primitives.blocks import same_pairs
 from clx.losses.primitives.edits import DifferentIds, Edit, either
 from clx.losses.primitives.functional import lse, paired_similarity, unit
 from clx.losses.primitives.judged import Judged
@@ -50,6 +51,26 @@ class Negatives(NamedTuple):
         if self.repeats is not None:
             out = self.repeats.ids[rows, None] == self.repeats.of_columns
         return out if self.judged is None else out | self.judged.out(s, rows)
+
+
+def left_out(ids: Ids | None, negatives: Negatives | None, size: int) -> Callable[[Tensor, slice], Tensor]:
+    """As `same_pairs`, of a block of similarities `[b, size + N]` with `size` rows and the further negatives behind."""
+    inside = same_pairs(ids)
+    if negatives is None:
+        return inside
+    return lambda s, rows: torch.cat([inside(s[:, :size], rows), negatives.out(s[:, size:], rows)], 1)
+
+
+def with_rows(y: Tensor, negatives: Negatives | None) -> Tensor:
+    """The rows of `y` and, behind them, the further negatives."""
+    return y if negatives is None else torch.cat([y, negatives.rows])
+
+
+def rows_there(names: Collection[str], present: dict[str, Tensor] | None) -> dict[str, Tensor | slice]:
+    """By name, the rows that have this negative."""
+    if present is None or not names:
+        return dict.fromkeys(names, slice(None))
+    return dict(zip(names, chosen([present[n] for n in names]), strict=True))
 
 
 Among = Callable[[Tensor, Tensor, Ids | None, Negatives | None, Tensor | slice], Tensor]
@@ -94,9 +115,7 @@ class WithNegatives(OverPairs):
         further = negatives or {}
         if own_logit and not further:
             raise ValueError("hard_negative_logit is of a row's own negatives: name their inputs in negatives")
-        here: dict[str, Tensor | slice] = dict.fromkeys(further, slice(None))
-        if present is not None and further:
-            here = dict(zip(further, chosen([present[n] for n in further]), strict=True))
+        here = rows_there(further, present)
         found = [x[here[n]] for n, x in further.items()]
         if not sum(map(len, found)):
             return self.over_pairs(z, present, ids, lambda x, y, ids, _, rows: pair(x, y, ids, None, rows))
@@ -184,15 +203,24 @@ class SoftmaxWithNegatives(WeightedWithNegatives):
         return self.hard_negative_logit
 
 
-def add_negatives(margins: Tensor, x: Tensor, y: Tensor, temperature: Tensor | float, more: Negatives) -> Tensor:
+def add_negatives(
+    margins: Tensor,
+    x: Tensor,
+    y: Tensor,
+    temperature: Tensor | float,
+    more: Negatives,
+    weight: Tensor | float | None = None,
+) -> Tensor:
     """Margins of the rows of `x` with further negatives.
 
     Args:
-        margins: `[B]`, or `[2B]` of which the first B are those of `x`, as `cross_margins` gives them.
+        margins: `[B]`, or `[2B]` of which the first B are of `x`, as `cross_margins` and `gram_margins` give them.
         x, y: `[B, D]`, unit rows; row i of both is one item.
+        weight: that of `gram_margins`.
 
     Returns:
         `margins`, the first B of them with the log-sum-exp over the negatives besides.
     """
-    beside = cross_rows(x, more.rows, temperature, more.edit) - paired_similarity(x, y, temperature)
+    positive = paired_similarity(x, y, temperature)
+    beside = cross_rows(x, more.rows, temperature, more.edit) - (positive if weight is None else positive * weight)
     return torch.cat([lse(torch.stack([margins[: len(x)], beside]), 0), margins[len(x) :]])

@@ -9,9 +9,9 @@ from annotated_types import Ge
 from torch import Tensor
 
 from clx.losses.base import register
-from clx.losses.further_negatives import Negatives, WithNegatives
+from clx.losses.further_negatives import Negatives, WithNegatives, left_out, with_rows
 from clx.losses.pairwise import Ids
-from clx.losses.primitives.blocks import by_blocks, of_block, same_pairs
+from clx.losses.primitives.blocks import by_blocks, of_block
 from clx.losses.primitives.functional import paired_similarity
 
 
@@ -31,17 +31,13 @@ def energy_hinge(
     Reference:
         Jiang et al. 2022, arXiv 2203.06875.
     """
-    size, inside = len(x), same_pairs(ids)
+    out = left_out(ids, negatives, len(x))
 
     def terms(s: Tensor, rows: slice, positive: Tensor) -> tuple[Tensor]:
-        out = inside(s[:, :size], rows)
-        if negatives is not None:
-            out = torch.cat([out, negatives.out(s[:, size:], rows)], 1)
-        nearest = s.masked_fill(out, -math.inf).amax(1)
-        return ((margin - of_block(positive, rows) + nearest).relu().sum(),)
+        nearest = s.masked_fill(out(s, rows), -math.inf).amax(1)
+        return (torch.relu(margin - of_block(positive, rows) + nearest).sum(),)
 
-    candidates = y if negatives is None else torch.cat([y, negatives.rows])
-    return by_blocks(terms, x, candidates, paired_similarity(x, y))[0] / size
+    return by_blocks(terms, x, with_rows(y, negatives), paired_similarity(x, y))[0] / len(x)
 
 
 @register("energy-hinge")

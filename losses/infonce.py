@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clx.losses.base import register
 from clx.losses.further_negatives import Negatives, SoftmaxWithNegatives, add_negatives
-from clx.losses.pairwise import Ids, WeightedPairwise
+from clx.losses.pairwise import Ids
 from clx.losses.primitives.edits import DifferentIds, Edit, off_diagonal, off_items
 from clx.losses.primitives.functional import paired_similarity, softplus, weighted_mean
 from clx.losses.primitives.judged import Judged
@@ -151,6 +151,7 @@ def nt_xent(
     y: Tensor,
     temperature: Tensor | float,
     ids: Ids | None = None,
+    negatives: Negatives | None = None,
     weights: Tensor | None = None,
     smoothing: float = 0.0,
 ) -> Tensor:
@@ -158,14 +159,19 @@ def nt_xent(
 
     mean over the 2B rows u of -log( exp(u.u' / t) / sum_{v != u} exp(u.v / t) ), u' the partner of u
 
+    Further negatives are among the v of the rows of `x`.
+
     Args, Returns: as `infonce`.
 
     Reference:
         Chen et al. 2020, arXiv 2002.05709.
     """
-    if weights is None and not smoothing:
+    if negatives is None and weights is None and not smoothing:
         return gram_loss(x, y, temperature, other_items(ids))
-    terms = softplus(gram_margins(x, y, temperature, other_items(ids)))
+    margins = gram_margins(x, y, temperature, other_items(ids))
+    if negatives is not None:
+        margins = add_negatives(margins, x, y, temperature, negatives)
+    terms = softplus(margins)
     if smoothing:
         z, items = torch.cat([x, y]), torch.arange(len(x), device=x.device) if ids is None else ids
         twice = items if isinstance(items, Judged) else items.repeat(2)
@@ -213,7 +219,7 @@ class CLIP(SoftmaxWithNegatives):
 
 @register("nt-xent")
 @dataclass(eq=False, kw_only=True)
-class NTXent(WeightedPairwise):
+class NTXent(SoftmaxWithNegatives):
     """SimCLR's loss, over all pairs of names.
 
     Example:
@@ -232,5 +238,12 @@ class NTXent(WeightedPairwise):
     temperature: Annotated[float, Gt(0)] = 0.5
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
 
-    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, weights: Tensor | None = None) -> Tensor:
-        return nt_xent(x, y, self.tau, ids, weights, self.label_smoothing)
+    def pair(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ids: Ids | None,
+        negatives: Negatives | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        return nt_xent(x, y, self.tau, ids, negatives, weights, self.label_smoothing)

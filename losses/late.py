@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from clx.losses.base import Embeddings, Steps, average, register, require_two_inputs, zero_loss
+from clx.losses.further_negatives import rows_there
 from clx.losses.pairwise import Pairwise, item_ids
 from clx.losses.primitives.functional import lse, softplus, unit_steps, weighted_mean
 from clx.losses.primitives.masks import chosen
@@ -83,17 +84,22 @@ def _tile(x: Tensor, x_mask: Tensor, y: Tensor, y_mask: Tensor, softness: float,
     return total / x_mask.sum(1, keepdim=True).clamp(min=1) if pool == "mean" else total
 
 
-def choice_of_partner(scores: Tensor, ids: Tensor | None) -> Tensor:
-    """Each row's -log softmax of its own column, `[N]`, of logits `[N, N]`; other columns of its id do not count."""
+def choice_of_partner(scores: Tensor, ids: Tensor | None, beside: Sequence[Tensor] = ()) -> Tensor:
+    """Each row's -log softmax of its own column, `[N]`, of logits `[N, N]`; other columns of its id do not count.
+
+    `beside` has the logits of further negatives, `[N, K]` each.
+    """
     own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
     out = own if ids is None else own | (ids[:, None] == ids)
-    return softplus(lse(scores.masked_fill(out, -math.inf), 1) - scores.diagonal())
+    return softplus(lse(torch.cat([scores.masked_fill(out, -math.inf), *beside], 1), 1) - scores.diagonal())
 
 
 @register("late")
 @dataclass(eq=False, kw_only=True)
 class Late(Pairwise):
     """InfoNCE in both directions over scores by late interaction, averaged over all pairs of names.
+
+    Columns of negatives are answers beside the second of two names, in the first direction.
 
     Example:
         >>> tokens = torch.eye(4).view(2, 2, 4)  # 2 texts of 2 tokens, all different
@@ -141,24 +147,34 @@ class Late(Pairwise):
         labels: Tensor | None = None,
         sample_id: Tensor | None = None,
         repeats: Tensor | None = None,
+        negatives: Embeddings | None = None,
+        contents: dict[str, Tensor] | None = None,
         weights: Tensor | None = None,
     ) -> Tensor:
         names = [name for name in z if name in steps]
         require_two_inputs({name: z[name] for name in names})
         size = len(next(iter(z.values())))
         ids = item_ids(self.exclude, size, labels, sample_id, repeats)
+        here = rows_there(negatives or {}, present)
+        further = {n: (steps[n][0][some], steps[n][1][some]) for n, some in here.items()}
+        fewest = 1 if sum(len(mask) for _, mask in further.values()) else 2
         pairs, terms = list(itertools.combinations(names, 2)), []
         rows: Sequence[Tensor | slice] = [slice(None)] * len(pairs)
         if present is not None:
             rows = chosen([present[a] & present[b] for a, b in pairs])
         for (a, b), both in zip(pairs, rows, strict=True):
             x, y = [(tokens[both], mask[both]) for tokens, mask in (steps[a], steps[b])]
-            if len(x[0]) < 2:
+            if len(x[0]) < fewest:
                 continue
             scores = late_scores(*x, *y, self.softness, self.pool)
             back = late_scores(*y, *x, self.softness, self.pool) if self.asks == "each" else scores.T
-            own = None if ids is None else ids[both]
-            both_ways = choice_of_partner(scores / self.tau, own) + choice_of_partner(back / self.tau, own)
+            own, beside = None if ids is None else ids[both], []
+            for n, given in further.items():
+                theirs = late_scores(*x, *given, self.softness, self.pool) / self.tau
+                if contents is not None:  # a repeat of the partner is no negative
+                    theirs = theirs.masked_fill(contents[b][both][:, None] == contents[n][here[n]], -math.inf)
+                beside.append(theirs)
+            both_ways = choice_of_partner(scores / self.tau, own, beside) + choice_of_partner(back / self.tau, own)
             terms.append(weighted_mean(both_ways / 2, None if weights is None else weights[both]))
         if len(pairs) > len(terms):
             self.log["skipped_pairs"] = len(pairs) - len(terms)

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from clx.losses.base import register
+from clx.losses.further_negatives import Negatives, WeightedWithNegatives, add_negatives
 from clx.losses.infonce import log_sum_of_negatives, other_items, repeated
-from clx.losses.pairwise import Ids, WeightedPairwise
+from clx.losses.pairwise import WEIGHED, Ids
 from clx.losses.primitives.autograd import (
     at_least_float32,
     first_order_only,
@@ -25,7 +26,7 @@ from clx.losses.primitives.edits import Edit, off_items
 from clx.losses.primitives.functional import softplus, weighted_mean
 from clx.losses.primitives.judged import Judged
 from clx.losses.primitives.masks import group_sizes
-from clx.losses.primitives.streaming import gram_margins
+from clx.losses.primitives.streaming import cross_rows, gram_margins
 from clx.losses.primitives.tiles import is_small
 
 
@@ -36,6 +37,7 @@ def hard_negatives(
     tau_plus: float = 0.1,
     beta: float = 0.0,
     ids: Ids | None = None,
+    negatives: Negatives | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
     """Debiased contrastive loss, and with `beta` HCL: negatives drawn in proportion to exp(beta s / t).
@@ -43,6 +45,8 @@ def hard_negatives(
     mean over the 2B rows of -log( p / (p + N g) ), p = exp(s+ / t), N = 2B - 2,
     g = max( (sum_j w_j exp(s_j / t) / N - tau_plus p) / (1 - tau_plus), exp(-1 / t) ),
     w_j = exp(beta s_j / t) / mean_k exp(beta s_k / t)
+
+    Further negatives are among the j of the rows of `x`, whose N is so many more.
 
     Args:
         x, y: `[B, D]`, unit rows; row i of both is one item.
@@ -59,10 +63,15 @@ def hard_negatives(
         Chuang et al. 2020, arXiv 2007.00224; Robinson et al. 2021, arXiv 2010.04592.
     """
     log_count = _count(x, ids).log()
+    if negatives is not None:
+        nothing = x.new_zeros(len(x), 1), x.new_zeros(len(negatives.rows), 1)
+        more = cross_rows(*nothing, 1.0, negatives.edit)  # the logarithm of how many count
+        log_count = torch.cat([torch.logaddexp(log_count[: len(x)], more), log_count[len(x) :]])
     if beta:
-        margin = _hard_margins(x, y, temperature, beta, ids) + log_count
+        margin = _hard_margins(x, y, temperature, beta, ids, negatives) + log_count
     else:
         margin = gram_margins(x, y, temperature, other_items(ids))
+        margin = margin if negatives is None else add_negatives(margin, x, y, temperature, negatives)
     terms: Tensor = _Corrected.apply(temperature, tau_plus, log_count, margin, at_least_float32(x), at_least_float32(y))  # type: ignore[no-untyped-call]
     return weighted_mean(softplus(terms), repeated(weights, len(terms)))
 
@@ -77,13 +86,19 @@ def _count(x: Tensor, ids: Ids | None) -> Tensor:
     return torch.cat([count, count])
 
 
-def _hard_margins(x: Tensor, y: Tensor, temperature: Tensor | float, beta: float, ids: Ids | None) -> Tensor:
+def _hard_margins(
+    x: Tensor, y: Tensor, temperature: Tensor | float, beta: float, ids: Ids | None, negatives: Negatives | None
+) -> Tensor:
     """log( sum_j w_j exp(s_j / t) / N ) - s+ / t of each of the 2B rows, `[2B]`."""
     edit = other_items(ids) or off_items(len(x))
-    if is_small(x, 2 * len(x)):
+    if negatives is None and is_small(x, 2 * len(x)):
         return _Hard.apply(temperature, beta, edit, at_least_float32(x), at_least_float32(y))  # type: ignore[no-any-return, no-untyped-call]
-    hard = gram_margins(x, y, temperature / (1 + beta), edit, x.new_full((), 1 / (1 + beta)))
-    return hard - log_sum_of_negatives(x, y, temperature / beta, ids)
+    weight, harder = x.new_full((), 1 / (1 + beta)), temperature / (1 + beta)
+    hard, easy = gram_margins(x, y, harder, edit, weight), log_sum_of_negatives(x, y, temperature / beta, ids)
+    if negatives is not None:
+        hard = add_negatives(hard, x, y, harder, negatives, weight)
+        easy = add_negatives(easy, x, y, temperature / beta, negatives, 0.0)
+    return hard - easy
 
 
 class _Hard(Function):
@@ -116,7 +131,7 @@ class _Corrected(Function):
     """log((e^margin - tau_plus N) / (1 - tau_plus)), `[2B]`, but at least log N - (1 + x_i.y_i) / t.
 
     The latter is the least that the sum of N negatives can be, at cosine -1, over the positive. It is also the result
-    where the former is NaN: a row without negatives.
+    of a row without negatives, whose margin may be NaN.
     """
 
     @staticmethod
@@ -135,7 +150,7 @@ class _Corrected(Function):
         corrected = margin + left.log() - math.log1p(-tau_plus)
         least = torch.linalg.vecdot(x, y).add_(1).mul_(-scale)
         floor = torch.cat([least, least]).add_(log_count)
-        used = corrected > floor
+        used = (corrected > floor) | (margin.isnan() & (log_count > -math.inf))
         ctx.save_for_backward(used, left, least, x, y)
         ctx.scale = scale
         return torch.where(used, corrected, floor)
@@ -155,8 +170,8 @@ class _Corrected(Function):
 
 @register("debiased")
 @dataclass(eq=False, kw_only=True)
-class Debiased(WeightedPairwise):
-    """NT-Xent corrected for the share of negatives that are of the anchor's class.
+class Debiased(WeightedWithNegatives):
+    """NT-Xent corrected for the share of negatives that are of the anchor's class, of columns of negatives too.
 
     Example:
         >>> views = {"image/0": torch.eye(4), "image/1": torch.eye(4)}
@@ -170,12 +185,25 @@ class Debiased(WeightedPairwise):
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
     use = "no labels, but few classes: tau_plus is about 1 / number of classes"
     fits = ("one modality",)
+    ours = WEIGHED + "; columns of negatives are among those corrected, as in sentence-transformers' draft (PR 3148)"
 
     temperature: Annotated[float, Gt(0)] = 0.5
     tau_plus: Annotated[float, Ge(0), Lt(1)] = 0.1
 
-    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, weights: Tensor | None = None) -> Tensor:
-        return hard_negatives(x, y, self.tau, self.tau_plus, 0.0, ids, weights)
+    def pair(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ids: Ids | None,
+        negatives: Negatives | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        return hard_negatives(x, y, self.tau, self.tau_plus, self.hardness, ids, negatives, weights)
+
+    @property
+    def hardness(self) -> float:
+        """By how much negatives count more, the more similar they are."""
+        return 0.0
 
 
 @register("hcl")
@@ -198,5 +226,6 @@ class HCL(Debiased):
 
     beta: Annotated[float, Ge(0)] = 1.0
 
-    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, weights: Tensor | None = None) -> Tensor:
-        return hard_negatives(x, y, self.tau, self.tau_plus, self.beta, ids, weights)
+    @property
+    def hardness(self) -> float:
+        return self.beta

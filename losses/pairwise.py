@@ -138,33 +138,3 @@ class Pairwise(OverPairs, Tempered):
 
 
 WEIGHED = "of data.weight, after GCL, whose code is not published: terms are divided by the rows, not by their weights"
-
-
-@dataclass(eq=False, kw_only=True)
-class WeightedPairwise(Pairwise):
-    """`Pairwise` of losses that have a term a row, which its weight multiplies."""
-
-    ours = WEIGHED
-
-    def forward(
-        self,
-        z: Embeddings,
-        *,
-        present: dict[str, Tensor] | None = None,
-        labels: Tensor | None = None,
-        sample_id: Tensor | None = None,
-        repeats: Tensor | None = None,
-        weights: Tensor | None = None,
-        keys: Embeddings | None = None,
-    ) -> Tensor:
-        size = len(next(iter(z.values())))
-        ids = ids_or_guide(self.exclude, size, labels, sample_id, repeats, keys)
-
-        def pair(x: Tensor, y: Tensor, ids: Ids | None, name: str, rows: Tensor | slice) -> Tensor:
-            return self.pair(x, y, ids, None if weights is None else weights[rows])
-
-        return self.over_pairs(z, present, ids, pair)
-
-    def pair(self, x: Tensor, y: Tensor, ids: Ids | None, weights: Tensor | None = None) -> Tensor:
-        """As `Pairwise.pair`, each row's terms times its weight `[B]`."""
-        raise NotImplementedError

@@ -1,17 +1,21 @@
 """PG-RANK: rankings drawn from the scores, of which good ones become likelier."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
 from clx.losses.base import Embeddings, register
-from clx.losses.pairwise import Pairwise, item_ids
+from clx.losses.further_negatives import Negatives, PairwiseWithNegatives, with_rows
+from clx.losses.pairwise import item_ids
 from clx.losses.primitives.blocks import by_blocks
 from clx.losses.primitives.forms import NEVER
 from clx.losses.primitives.masks import group_sizes
+
+NOBODY = torch.iinfo(torch.int64).min
+"""The group of what is relevant to no row."""
 
 
 def gumbel(seed: Tensor, rows: Tensor, columns: int, kind: torch.dtype) -> Tensor:
@@ -59,11 +63,12 @@ def weights_of(parts: Tensor, baseline: str, credit: str) -> Tensor:
 
 @register("pg-rank")
 @dataclass(eq=False, kw_only=True)
-class PGRank(Pairwise):
+class PGRank(PairwiseWithNegatives):
     """Policy gradient of nDCG over the rows of a batch, in both directions, over all pairs of names.
 
     A row's partner is relevant, and rows of equal `repeats`, or, with `exclude`, of equal `sample_id` or `labels`. The
-    loss is 1 less the mean nDCG of what was drawn; its gradient is the estimate.
+    loss is 1 less the mean nDCG of what was drawn; its gradient is the estimate. Columns of negatives are ranked among
+    the rows of the second of two names, and none of them is relevant.
 
     Example:
         >>> image, text = torch.eye(4), torch.eye(4)
@@ -98,33 +103,53 @@ class PGRank(Pairwise):
         labels: Tensor | None = None,
         sample_id: Tensor | None = None,
         repeats: Tensor | None = None,
+        negatives: Embeddings | None = None,
+        contents: dict[str, Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         ids = item_ids(self.exclude, len(next(iter(z.values()))), labels, sample_id, repeats)
-        return self.over_pairs(z, present, ids, lambda x, y, ids, *_: self.both_ways(x, y, ids, generator))
 
-    def both_ways(self, x: Tensor, y: Tensor, ids: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        def pair(x: Tensor, y: Tensor, ids: Any, more: Negatives | None, _: Tensor | slice) -> Tensor:
+            return self.both_ways(x, y, ids, more, generator)
+
+        return self.among(z, present, ids, negatives, contents, pair)
+
+    def both_ways(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ids: Tensor | None,
+        negatives: Negatives | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """The mean of both directions, of unit rows."""
         where = x.device if generator is None else generator.device
         seeds = torch.randint(1 << 62, (2, self.samples), generator=generator, device=where)
         groups = torch.arange(len(x), device=x.device) if ids is None else ids
-        both = zip(seeds.to(x.device, non_blocking=True), (x, y), (y, x), strict=True)
-        return torch.stack([self.one_way(a, b, groups, seed) for seed, a, b in both]).mean()
+        both = zip(seeds.to(x.device, non_blocking=True), (x, y), (y, x), (negatives, None), strict=True)
+        return torch.stack([self.one_way(a, b, groups, seed, more) for seed, a, b, more in both]).mean()
 
-    def one_way(self, x: Tensor, y: Tensor, groups: Tensor, seeds: Tensor) -> Tensor:
-        """Of the rows of `x` among those of `y`."""
+    def one_way(
+        self, x: Tensor, y: Tensor, groups: Tensor, seeds: Tensor, negatives: Negatives | None = None
+    ) -> Tensor:
+        """Of the rows of `x` among those of `y` and the further negatives."""
+        size, y = len(y), with_rows(y, negatives)
+        of_columns = torch.cat([groups, groups.new_full((len(y) - size,), NOBODY)])
         count, tau = min(self.places, len(y)), self.tau
         relevant = group_sizes(groups)[0].clamp(max=count)
         ideal = discounted(torch.ones_like(x[:1, :1]).expand(1, count)).cumsum(1)[0][relevant - 1]
 
         def terms(s: Tensor, rows: slice, tau: Tensor) -> tuple[Tensor, ...]:
             scores, places = s / tau, torch.arange(rows.start, rows.stop, device=s.device)
+            if negatives is not None:
+                beside = scores[:, size:].masked_fill(negatives.out(s[:, size:], rows), NEVER)
+                scores = torch.cat([scores[:, :size], beside], 1)
             logs, parts = [], []
             for some in seeds.split(max(1, (1 << 18) // max(1, s.numel()))):
                 drawn = scores.detach() + gumbel(some[:, None, None], places, s.shape[1], s.dtype)
                 ranking = drawn.topk(count, 2).indices
                 logs.append(log_probabilities(scores.expand_as(drawn), ranking))
-                gains = (groups[ranking] == groups[rows, None]).to(s.dtype)
+                gains = (of_columns[ranking] == groups[rows, None]).to(s.dtype)
                 parts.append(discounted(gains) / ideal[rows, None])
             found = torch.cat(parts)
             weights = weights_of(found, self.baseline, self.credit)

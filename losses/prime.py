@@ -2,15 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
 from clx.losses.base import Embeddings, register
-from clx.losses.pairwise import OverPairs, item_ids
-from clx.losses.primitives.blocks import by_blocks, of_block, same_pairs
+from clx.losses.further_negatives import Negatives, WithNegatives, left_out, with_rows
+from clx.losses.pairwise import item_ids
+from clx.losses.primitives.blocks import by_blocks, of_block
 from clx.losses.primitives.draws import uniform
 from clx.losses.primitives.forms import NEVER
 from clx.losses.primitives.masks import group_sizes
@@ -46,10 +47,11 @@ def partners(ids: Tensor, generator: torch.Generator | None) -> Tensor:
 
 @register("prime")
 @dataclass(eq=False, kw_only=True)
-class PRIME(OverPairs):
+class PRIME(WithNegatives):
     """Triplets with a dynamic margin, in both directions, over all pairs of names.
 
     Rows of equal `repeats`, or, with `exclude`, of equal `sample_id` or `labels`, are positives: of them one is drawn.
+    Columns of negatives are among those of the rows of the first of two names.
 
     Example:
         >>> text, label = torch.eye(4), torch.eye(4)
@@ -90,20 +92,37 @@ class PRIME(OverPairs):
         labels: Tensor | None = None,
         sample_id: Tensor | None = None,
         repeats: Tensor | None = None,
+        negatives: Embeddings | None = None,
+        contents: dict[str, Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         ids = item_ids(self.exclude, len(next(iter(z.values()))), labels, sample_id, repeats)
-        return self.over_pairs(z, present, ids, lambda x, y, ids, *_: self.both_ways(x, y, ids, generator))
 
-    def both_ways(self, x: Tensor, y: Tensor, ids: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        def pair(x: Tensor, y: Tensor, ids: Any, more: Negatives | None, _: Tensor | slice) -> Tensor:
+            return self.both_ways(x, y, ids, more, generator)
+
+        return self.among(z, present, ids, negatives, contents, pair)
+
+    def both_ways(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ids: Tensor | None,
+        negatives: Negatives | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """The mean of both directions, of unit rows."""
+        there = self.one_way(x, y, ids, negatives, generator)
+        return (there + self.one_way(y, x, ids, None, generator)) / 2
+
+    def one_way(
+        self, x: Tensor, y: Tensor, ids: Tensor | None, negatives: Negatives | None, generator: torch.Generator | None
+    ) -> Tensor:
+        """Of the rows of `x` among those of `y` and the further negatives."""
         given = self.nearest, self.min_margin, self.max_margin, self.weight_temperature
-        out, total = same_pairs(ids), []
-        for a, b in ((x, y), (y, x)):
-            partner = b if ids is None else b[partners(ids, generator)]
+        partner, out = y if ids is None else y[partners(ids, generator)], left_out(ids, negatives, len(y))
 
-            def terms(s: Tensor, rows: slice, positive: Tensor) -> tuple[Tensor]:
-                return (dynamic_margin(s, out(s, rows), of_block(positive, rows), *given).sum(),)
+        def terms(s: Tensor, rows: slice, positive: Tensor) -> tuple[Tensor]:
+            return (dynamic_margin(s, out(s, rows), of_block(positive, rows), *given).sum(),)
 
-            total.append(by_blocks(terms, a, b, torch.linalg.vecdot(a, partner))[0] / len(a))
-        return (total[0] + total[1]) / 2
+        return by_blocks(terms, x, with_rows(y, negatives), torch.linalg.vecdot(x, partner))[0] / len(x)

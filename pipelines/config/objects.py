@@ -171,11 +171,15 @@ def check_negatives(config: Config, term: Term, where: str) -> None:
         if name in (term.inputs or []):
             raise BadInput(f"{where}: {name} is among the inputs and among the negatives")
     inputs = config.inputs_of(term)
-    if len(inputs) < 2:
-        raise BadInput(f"{where}.negatives: besides them it needs two inputs, and has {', '.join(inputs) or 'none'}")
+    views = config.modalities[inputs[0]].get("views", 1) if inputs else 0
+    if len(inputs) < 2 and (not isinstance(views, int) or views < 2):
+        raise BadInput(
+            f"{where}.negatives: besides them it needs two inputs or two views of one, and has "
+            f"{', '.join(inputs) or 'none'}"
+        )
     for name in term.negatives or []:
         own = tower_of(config, name)
-        if own == tower_of(config, inputs[0]) and own not in [tower_of(config, other) for other in inputs[1:]]:
+        if own == tower_of(config, inputs[0]) and own not in [tower_of(config, n) for n in inputs[1:] or inputs]:
             raise BadInput(
                 f"{where}.negatives: {name} is of the tower of {inputs[0]}, the anchor, and would stand beside "
                 f"{', '.join(inputs[1:])}: write inputs: [{', '.join([*inputs[1:], inputs[0]])}]"

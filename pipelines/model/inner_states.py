@@ -36,6 +36,9 @@ def steps_asked(config: Config, losses: list[Loss], modalities: Mapping[str, Mod
                 _check_layers(term.name, name, loss, modalities[name], model)
         else:
             _check(term.name, inputs, modalities, model)
+            if term.negatives:
+                _check_stepped(term.name, term.negatives, modalities, model)
+                inputs = [*inputs, *term.negatives]
         asked |= {name: asked.get(name, frozenset()) | needs for name in inputs}
     for said, others in timed.items():
         if both := [name for name in others if name in asked]:
@@ -96,6 +99,12 @@ def _check_layers(loss: str, name: str, asking: Loss, modality: Modality, model:
 
 
 def _check(loss: str, inputs: list[str], modalities: Mapping[str, Modality], model: Embedder) -> None:
+    _check_stepped(loss, inputs, modalities, model)
+    if sum(len(view_names(name, modalities[name])) for name in inputs) < 2:
+        raise ValueError(f"loss {loss!r} compares two inputs or two views: set views: 2 on modalities.{inputs[0]}")
+
+
+def _check_stepped(loss: str, inputs: list[str], modalities: Mapping[str, Modality], model: Embedder) -> None:
     for name in inputs:
         if modalities[name].pair is not None:
             raise ValueError(f"loss {loss!r} compares steps of inputs; modalities.{name} is a pair of columns")
@@ -109,5 +118,3 @@ def _check(loss: str, inputs: list[str], modalities: Mapping[str, Modality], mod
                 f"modalities.{name} has none: cnn, timm:NAME and ViTs of open_clip have places, transformer, hf:NAME "
                 "and CLIP's texts tokens, tcn, dilated and the mel- encoders times; or name other inputs"
             )
-    if sum(len(view_names(name, modalities[name])) for name in inputs) < 2:
-        raise ValueError(f"loss {loss!r} compares two inputs or two views: set views: 2 on modalities.{inputs[0]}")

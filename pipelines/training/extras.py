@@ -66,8 +66,7 @@ class Extras:
             given["weights"] = self.some_rows(self.objective.rows[loss])
         if negatives:
             given |= {"negatives": negatives, "present": VALUES["present"](self, z | negatives)}
-            if "keys" in given:
-                given["keys"] = VALUES["keys"](self, z | negatives)
+            given |= {name: VALUES[name](self, z | negatives) for name in ("keys", "steps") if name in given}
         return given
 
     def beside_words(self, loss: Loss, z: Embeddings) -> Tensor | None:

@@ -1,5 +1,6 @@
-"""Rows that are negatives and nothing else, in `infonce`, `clip`, `siglip`: loops, what is missing, repeats, tiles."""
+"""Rows that are negatives and nothing else, in losses of pairs: loops, what is missing, repeats, tiles."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -8,12 +9,16 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from clx.losses.base import LOSSES
+from clx.losses.pgrank import discounted, gumbel, log_probabilities, weights_of
 from clx.losses.primitives import tiles
 
 B, D = 6, 4
 NAMES = ("image", "text", "audio")
 WRONG = ("wrong/0", "wrong/1")
+GRAM = ("nt-xent", "dcl", "dclw", "debiased", "hcl")
+"""Whose anchors, the rows of both inputs, look at the rows of both."""
 LOSS = pytest.mark.parametrize("name", ["infonce", "clip", "siglip"])
+EVERY = pytest.mark.parametrize("name", ["infonce", "clip", "siglip", "dcl", "hcl", "prime", "late", "pg-rank"])
 BIAS = torch.tensor(-10.0, dtype=torch.float64)
 
 
@@ -38,10 +43,20 @@ def batch(size: int = B, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
     return {"z": z, "present": present, "contents": contents}
 
 
-def call(loss: Any, d: dict[str, Any], **more: Any) -> Tensor:
+def steps_of(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Two steps of each row, of which some rows lack the second."""
+    every = torch.ones(len(x), 1, dtype=torch.bool)
+    return x[:, torch.tensor([[0, 1, 2, 3], [3, 0, 1, 2]])], torch.cat([every, x[:, :1] > 0], 1)
+
+
+def call(loss: Any, d: dict[str, Any], further: tuple[str, ...] = WRONG, **more: Any) -> Tensor:
+    if "steps" in loss.needs():
+        more["steps"] = {n: steps_of(x) for n, x in d["z"].items()}
+    if "generator" in loss.needs() and "labels" not in more:
+        more["generator"] = torch.Generator().manual_seed(1)
     value: Tensor = loss(
         {n: d["z"][n] for n in NAMES},
-        negatives={n: d["z"][n] for n in WRONG},
+        negatives={n: d["z"][n] for n in further},
         present=d["present"],
         contents=d["contents"],
         **more,
@@ -50,36 +65,69 @@ def call(loss: Any, d: dict[str, Any], **more: Any) -> Tensor:
 
 
 def loops(name: str, d: dict[str, Any], t: Tensor, ids: list[int] | None = None) -> Tensor:
-    """The formula by hand: from the first of two names among the rows of the second and all negatives there are."""
-    z, present, contents = d["z"], d["present"], d["contents"]
-    unit = {n: x / x.norm(dim=1, keepdim=True) for n, x in z.items()}
-    size, terms = len(z["image"]), []
+    """The formula by hand: anchors of the first of two names look at all negatives there are, those of the second at
+    none."""
+    present, terms = d["present"], []
+    similarity = late_similarity if name == "late" else cosine
     for k, a in enumerate(NAMES):
         for b in NAMES[k + 1 :]:
-            rows = [i for i in range(size) if present[a][i] and present[b][i]]
-            ways = [(a, b, True), (b, a, False)] if name == "clip" else [(a, b, True)]
+            rows = [i for i in range(B) if present[a][i] and present[b][i]]
+            ways = [(a, b, True)] if name in ("infonce", "siglip") else [(a, b, True), (b, a, False)]
+            alike = torch.stack([similarity(d, a, i, b, i) for i in rows])
+            weights = 2 - len(rows) * (alike / 0.5).softmax(0).detach() if name == "dclw" else torch.ones_like(alike)
             found = []
-            for x, y, with_negatives in ways:
-                for i in rows:
-                    logits = [unit[x][i] @ unit[y][i] / t]
-                    for j in rows:
-                        if j != i and (ids is None or ids[i] != ids[j]):
-                            logits.append(unit[x][i] @ unit[y][j] / t)
-                    for w in WRONG if with_negatives else ():
-                        for j in range(size):
-                            if present[w][j] and (contents is None or contents[w][j] != contents[y][i]):
-                                logits.append(unit[x][i] @ unit[w][j] / t)
-                    found.append(binary(logits) if name == "siglip" else torch.stack(logits).logsumexp(0) - logits[0])
-            terms.append(torch.stack(found).mean())
+            for (x, y, asks), (i, w) in itertools.product(ways, zip(rows, weights, strict=True)):
+                others = [(n, j) for n in ((x, y) if name in GRAM else (y,)) for j in rows if j != i]
+                others = [(n, j) for n, j in others if ids is None or ids[i] != ids[j]]
+                others += [(n, j) for n, j in negatives_of(d, y, i) if asks]
+                backwards = name == "late" and not asks  # the first asks, whoever chooses
+                found.append(
+                    term(
+                        name,
+                        w * similarity(d, *((y, i, x, i) if backwards else (x, i, y, i))) / t,
+                        [similarity(d, *((n, j, x, i) if backwards else (x, i, n, j))) / t for n, j in others],
+                        t,
+                    )
+                )
+            valid = [each for each in found if each is not None]
+            terms.append(torch.stack(valid).mean())
     return torch.stack(terms).mean()
 
 
-def binary(logits: list[Tensor]) -> Tensor:
-    """The terms of a row of siglip: its own pair, and all others."""
-    return (1 + (-logits[0] - BIAS).exp()).log() + sum((1 + (logit + BIAS).exp()).log() for logit in logits[1:])
+def negatives_of(d: dict[str, Any], partner: str, i: int) -> list[tuple[str, int]]:
+    """The further negatives of row i's anchor, by name and row."""
+    there = [(n, j) for n in WRONG for j in range(B) if d["present"][n][j]]
+    contents = d["contents"]
+    return [(n, j) for n, j in there if contents is None or contents[n][j] != contents[partner][i]]
 
 
-@LOSS
+def cosine(d: dict[str, Any], a: str, i: int, b: str, j: int) -> Tensor:
+    return torch.cosine_similarity(d["z"][a][i], d["z"][b][j], 0)
+
+
+def late_similarity(d: dict[str, Any], a: str, i: int, b: str, j: int) -> Tensor:
+    (x, x_there), (y, y_there) = steps_of(d["z"][a]), steps_of(d["z"][b])
+    x, y = x[i][x_there[i]], y[j][y_there[j]]
+    return torch.cosine_similarity(x[:, None], y[None], 2).amax(1).mean()
+
+
+def term(name: str, positive: Tensor, negatives: list[Tensor], t: Tensor) -> Tensor | None:
+    """Of one anchor; None where it has none."""
+    if name == "siglip":
+        return (1 + (-positive - BIAS).exp()).log() + sum((1 + (each + BIAS).exp()).log() for each in negatives)
+    if not negatives:
+        return None if name in ("dcl", "dclw") else positive * 0
+    s = torch.stack(negatives)
+    if name in ("dcl", "dclw"):
+        return s.logsumexp(0) - positive
+    if name in ("debiased", "hcl"):
+        p, w = positive.exp(), s.exp() if name == "hcl" else torch.ones_like(s)
+        corrected = ((w * s.exp()).mean() / w.mean() - 0.1 * p) / 0.9
+        return (1 + len(s) * torch.maximum(corrected, (-1 / t).exp()) / p).log()
+    return torch.cat([positive[None], s]).logsumexp(0) - positive
+
+
+@pytest.mark.parametrize("name", ["infonce", "clip", "siglip", "late", *GRAM])
 @pytest.mark.parametrize("with_contents", [False, True])
 @pytest.mark.parametrize("exclude", ["none", "labels"])
 def test_equals_the_loops(name: str, with_contents: bool, exclude: str, cut: str) -> None:
@@ -117,9 +165,52 @@ def test_weights_of_siglip(cut: str) -> None:
     torch.testing.assert_close(value, torch.stack(terms).mean())
 
 
-@LOSS
+def test_prime_by_hand(cut: str) -> None:
+    """The nearest two of the other rows and, for the first of two names, of the further negatives."""
+    d, terms = batch(), []
+    for a, b in itertools.combinations(NAMES, 2):
+        rows = [i for i in range(B) if d["present"][a][i] and d["present"][b][i]]
+        found = []
+        for (x, y, asks), i in itertools.product([(a, b, True), (b, a, False)], rows):
+            others = [(y, j) for j in rows if j != i] + (negatives_of(d, y, i) if asks else [])
+            s, p = torch.stack([cosine(d, x, i, n, j) for n, j in others]).topk(2).values, cosine(d, x, i, y, i)
+            left = (s - p + (p - s).abs().clamp(0.1, 0.3)).relu()
+            found.append((left * (s / 0.1).masked_fill(left == 0, -1e9).softmax(0)).sum())
+        terms.append(torch.stack(found).mean())
+    value = call(LOSSES["prime"](nearest=2), d)
+    torch.testing.assert_close(value, torch.stack(terms).mean())
+    assert value != call(LOSSES["prime"](nearest=2), d, further=())
+
+
+def test_pg_rank_ranks_negatives_among_the_candidates_and_never_a_repeat() -> None:
+    d, loss = batch(), LOSSES["pg-rank"](temperature=0.5, samples=3, places=4)
+    z = {n: d["z"][n].requires_grad_() for n in ("image", "text", *WRONG)}
+    present = {n: torch.ones(B, dtype=torch.bool) for n in z}
+    seeds = torch.randint(1 << 62, (2, 3), generator=torch.Generator().manual_seed(1))
+    u, total = {n: x / x.norm(dim=1, keepdim=True) for n, x in z.items()}, torch.zeros((), dtype=torch.float64)
+    for seed, x, candidates in ((seeds[0], "image", ("text", *WRONG)), (seeds[1], "text", ("image",))):
+        scores = u[x] @ torch.cat([u[n] for n in candidates]).T / 0.5
+        for k, n in enumerate(candidates[1:], 1):
+            repeats = d["contents"]["text"][:, None] == d["contents"][n]
+            scores[:, k * B : (k + 1) * B] = scores[:, k * B : (k + 1) * B].masked_fill(repeats, -1e30)
+        noise = gumbel(seed[:, None, None], torch.arange(B), scores.shape[1], torch.float64)
+        ranking = (scores.detach() + noise).topk(4, 2).indices
+        parts = discounted((ranking == torch.arange(B)[:, None]).double())
+        logs = log_probabilities(scores.expand_as(noise), ranking)
+        surrogate = -(weights_of(parts, "leave-one-out", "gain-to-go") * logs).sum() / 3
+        total = total + (1 + (surrogate - surrogate.detach() - parts.sum() / 3) / B) / 2
+    more = {"negatives": {n: z[n] for n in WRONG}, "contents": d["contents"], "present": present}
+    value = loss({n: z[n] for n in ("image", "text")}, **more, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(value, total)
+    pairs = zip(*(torch.autograd.grad(each, list(z.values())) for each in (value, total)), strict=True)
+    for got, wanted in pairs:
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("name", [n for n in EVERY.args[1] if n != "pg-rank"])  # whose draws are constants
 def test_gradcheck(name: str, cut: str) -> None:
-    loss, d = LOSSES[name](temperature=0.5).double(), batch()
+    fixed = {"min_margin": 0.2, "max_margin": 0.2} if name == "prime" else {"temperature": 0.5}
+    loss, d = LOSSES[name](**fixed).double(), batch()
 
     def value(*tensors: Tensor) -> Tensor:
         return call(loss, d | {"z": dict(zip(d["z"], tensors, strict=True))})
@@ -146,7 +237,7 @@ def test_a_repeat_of_the_partner_is_no_negative_of_that_anchor_alone(name: str, 
     assert loss(z, negatives={"wrong": wrong}).item() > value.item() + 5e-5
 
 
-@LOSS
+@EVERY
 def test_absent_negatives_are_never_looked_at(name: str, cut: str) -> None:
     d, other = batch(dtype=torch.float32), batch(dtype=torch.float32)
     for each, filler in ((d, torch.nan), (other, 7.0)):
@@ -162,16 +253,15 @@ def test_absent_negatives_are_never_looked_at(name: str, cut: str) -> None:
         assert g.any()
 
 
-@LOSS
+@EVERY
 def test_without_a_row_that_has_one_it_is_the_loss_without_negatives(name: str) -> None:
     d = batch()
     for n in WRONG:
         d["present"][n][:] = False
         d["z"][n][:] = torch.nan
     loss = LOSSES[name]()
-    z = {n: d["z"][n] for n in NAMES}
-    assert torch.equal(call(loss, d), loss(z, present=d["present"]))
-    assert torch.equal(loss(z, negatives={}), loss(z))
+    assert torch.equal(call(loss, d), call(loss, d, further=()))
+    assert torch.equal(call(loss, d | {"present": None}, further=()), call(loss, d | {"present": None}, ()))
 
 
 @LOSS
@@ -187,7 +277,7 @@ def test_one_anchor_has_something_to_learn(name: str, cut: str) -> None:
     assert loss.log == {"skipped_pairs": 1}
 
 
-@LOSS
+@EVERY
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
     d = batch(dtype=dtype)
@@ -197,7 +287,7 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     torch.testing.assert_close(value.float(), call(LOSSES[name](), exact), rtol=1e-5, atol=1e-6)
 
 
-@LOSS
+@EVERY
 @pytest.mark.parametrize("temperature", [0.005, 0.07, 10.0])
 def test_repeats_and_extreme_temperatures_stay_finite(name: str, temperature: float, cut: str) -> None:
     d = batch(dtype=torch.float32)
@@ -206,12 +296,13 @@ def test_repeats_and_extreme_temperatures_stay_finite(name: str, temperature: fl
     d["z"]["audio"] = -d["z"]["image"]
     leaves = [x.requires_grad_() for x in d["z"].values()]
     for contents in (None, {n: torch.zeros(B, dtype=torch.long) for n in d["z"]}):  # all are repeats: none is left
-        value = call(LOSSES[name](temperature=temperature, min_temperature=0.001), d | {"contents": contents})
+        fields = {} if name == "prime" else {"temperature": temperature, "min_temperature": 0.001}
+        value = call(LOSSES[name](**fields), d | {"contents": contents})
         assert value.isfinite()
         assert all(g.isfinite().all() for g in torch.autograd.grad(value, leaves, allow_unused=True) if g is not None)
 
 
-@LOSS
+@EVERY
 def test_nan_shows_and_an_incoming_gradient_arrives_as_it_is(name: str, cut: str) -> None:
     d = batch(dtype=torch.float32)
     leaves = [x.requires_grad_() for x in d["z"].values()]
@@ -232,7 +323,7 @@ def test_nan_shows_and_an_incoming_gradient_arrives_as_it_is(name: str, cut: str
     assert call(LOSSES[name](), d).isnan()
 
 
-@LOSS
+@pytest.mark.parametrize("name", [n for n in EVERY.args[1] if n != "pg-rank"])  # whose draws are of places
 def test_row_order_does_not_matter(name: str) -> None:
     d, order = batch(), torch.tensor([3, 0, 5, 1, 2, 4])
     moved = {key: {n: x[order] for n, x in d[key].items()} for key in d}

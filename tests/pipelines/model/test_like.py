@@ -93,6 +93,32 @@ def test_negatives_are_what_the_loss_is_given(tmp_path: Path) -> None:
     assert found.item() != infonce(u["anchor"], u["positive"], 0.05).item()
 
 
+def given_to(config: Config, out: Path) -> tuple[set[str], dict[str, Any]]:
+    """The names of the inputs that the loss of a step is given, and what else it is."""
+    trainer, seen = trainer_of(config, out), []
+    trainer.learner.objective.losses[0].register_forward_pre_hook(lambda _, *g: seen.append(g), with_kwargs=True)
+    batch = next(trainer.batches())
+    assert trainer.learner.contrast(batch, trainer.learner.model, trainer.learner.objective, 0).loss.isfinite()
+    return set(seen[0][0][0]), seen[0][1]
+
+
+def test_late_compares_the_tokens_of_negatives(tmp_path: Path) -> None:
+    objective = {"name": "late", "inputs": ["anchor", "positive"], "negatives": ["wrong"]}
+    z, given = given_to(made(tmp_path, objective=objective), tmp_path / "run")
+    assert z == {"anchor", "positive"}
+    assert set(given["negatives"]) == {"wrong/0", "wrong/1"}
+    assert set(given["steps"]) == z | {"wrong/0", "wrong/1"}
+    assert given["steps"]["wrong/0"][1].any()
+
+
+def test_two_views_of_one_input_have_negatives_too(tmp_path: Path) -> None:
+    raw = raw_config(tmp_path, objective={"name": "dcl", "inputs": ["anchor"], "negatives": ["wrong"]})
+    raw["modalities"]["anchor"] = TEXT | {"views": 2, "dropout": 0.1}
+    z, given = given_to(Config.model_validate(raw), tmp_path / "run")
+    assert z == {"anchor/0", "anchor/1"}
+    assert set(given["negatives"]) == {"wrong/0", "wrong/1"}
+
+
 def test_rows_that_share_a_negative_are_no_repeats(tmp_path: Path) -> None:
     """Those that share an anchor or a positive are, and no negatives of each other."""
     raw = raw_config(tmp_path)
@@ -219,9 +245,14 @@ CONFIGS: list[tuple[dict[str, Any], Any, str]] = [
     (
         {"b": {"like": "a"}},
         {"name": "cosent", "negatives": ["b"]},
-        "cosent takes none; clip, energy-hinge, infonce, mann-whitney, siglip do",
+        "cosent takes none; clip, dcl, dclw, debiased, energy-hinge, hcl, infonce, late, .* siglip do",
     ),
-    ({"b": {"like": "a"}}, {"name": "clip", "negatives": ["b"]}, "needs two inputs, and has a"),
+    ({"b": {"like": "a"}}, {"name": "clip", "negatives": ["b"]}, "two inputs or two views of one, and has a"),
+    (
+        {"b": {"like": "a"}, "w": {"kind": "table", "columns": ["w"]}},
+        {"name": "late", "inputs": ["a", "b"], "negatives": ["w"]},
+        "encoder mlp of modalities.w has none",
+    ),
     (
         {"b": {"like": "a"}},
         {"name": "clip", "inputs": ["a", "b"], "negatives": ["b"]},

@@ -33,6 +33,10 @@ from trained import Heard, StopAt, trainer_of
 
 ROWS = 40
 NEGATIVES = [{"name": "infonce", "inputs": ["table", "text"], "negatives": ["wrong"]}]
+OTHERS = [
+    {"name": name, "inputs": ["table", "text"], "negatives": ["wrong"]} for name in ("dcl", "hcl", "prime", "pg-rank")
+]
+LATE = [{"name": "late", "inputs": ["text", "tags"], "negatives": ["wrong"]}]
 JUDGED = NEGATIVES[0] | {
     "exclude": {"by": "second", "above": 0.9},
     "directions": ["first-second", "second-second"],
@@ -78,6 +82,8 @@ def config(rows: Path, objective: Any, **more: Any) -> Config:
     }
     if names & {"late"}:
         del modalities["table"]
+    if LATE[0] in terms:
+        modalities["tags"] = {"like": "text", "column": "tags"}
     if names & {"granularities", "distil-scores"}:  # which choose among several
         data |= {"target": ["target", "second"]} if "distil-scores" in names else {}
         modalities["x"] = {"kind": "table", "columns": ["x"], "width": 32, "dropout": 0.0, "augmentation": "none"}
@@ -114,6 +120,7 @@ def objectives() -> dict[str, Any]:
     named["relation by features"] = {"name": "relation", "by": "features", "of": "table", "form": "sigmoid"}
     of_sets = ("binary-cross-entropy", "asymmetric", "mlcd", "label-ranking", "sparsemax", "relation")
     named["sets known in part"] = [{"name": name, "partial": True} for name in of_sets]
+    named |= {"others with negatives": OTHERS, "late with negatives": LATE}
     return named | {"infonce with negatives": NEGATIVES, "infonce, judged": [JUDGED], "a sum of three": SUM}
 
 
