@@ -10,7 +10,7 @@ from torch import Tensor
 from clx.losses.base import register
 from clx.losses.further_negatives import Negatives, SoftmaxWithNegatives, add_negatives
 from clx.losses.infonce import other_items
-from clx.losses.pairwise import Ids
+from clx.losses.pairwise import WEIGHED, Ids
 from clx.losses.primitives.functional import paired_similarity
 from clx.losses.primitives.streaming import gram_margins
 
@@ -56,6 +56,7 @@ class Decoupled(SoftmaxWithNegatives):
     family = "softmax"
     paper = "Yeh et al. 2022, arXiv 2110.06848"
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
+    ours = WEIGHED + "; columns of negatives in the sums of the first input's rows"
 
     temperature: Annotated[float, Gt(0)] = 0.1
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clx.losses.base import register
 from clx.losses.further_negatives import Negatives, SoftmaxWithNegatives, add_negatives
-from clx.losses.pairwise import Ids
+from clx.losses.pairwise import WEIGHED, Ids
 from clx.losses.primitives.edits import DifferentIds, Edit, off_diagonal, off_items
 from clx.losses.primitives.functional import paired_similarity, softplus, weighted_mean
 from clx.losses.primitives.judged import Judged
@@ -234,6 +234,7 @@ class NTXent(SoftmaxWithNegatives):
     cost = "time O(B^2 D) per pair of names, memory O(B D)"
     use = "two augmented views of one modality: rows of the same view are negatives too"
     fits = ("one modality",)
+    ours = WEIGHED + "; columns of negatives in the sums of the first view's rows"
 
     temperature: Annotated[float, Gt(0)] = 0.5
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
