@@ -53,13 +53,17 @@ def search(
         int | None,
         typer.Option(min=1, help="With int8 and binary: so many times --top are compared in full [default: 4]."),
     ] = None,
+    each_row: Annotated[
+        bool, typer.Option("--each-row", help="Every row is a hit of its own, also where several share a picture.")
+    ] = False,
     device: options.Device = "auto",
     strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
     """Find what is nearest to a file, a sentence or a row.
 
-    Exact by default, in bounded memory; --index and --precision are faster and tell their recall. Several
+    Exact by default, in bounded memory; --index and --precision are faster and tell their recall. Rows that share a
+    cell, a picture with several captions say, are one hit, which names its rows; --each-row shows each. Several
     modalities of one thing are fused as in clx zeroshot. With --and B and --minus C the score of a row x for the
     query A is the sum cos(x, A) + cos(x, B) - cos(x, C): the order that these give to the rows of EMB. Examples:
 
@@ -87,14 +91,22 @@ def search(
 
     way = Way("usearch" if approximate else index, precision, rescore or Way.rescore)
     searcher = Searcher(
-        embeddings, among=among, run=run, pretrained=pretrained, way=way, device=device, dim=dim, say=note
+        embeddings,
+        among=among,
+        run=run,
+        pretrained=pretrained,
+        way=way,
+        device=device,
+        dim=dim,
+        each_row=each_row,
+        say=note,
     )
     json = json or not sys.stdout.isatty()
     if row:
         for neighbours in searcher.near_rows(row, top=top):
             show(neighbours, json)
         return
-    skipped, shared = 0, None
+    skipped = 0
     with closing(
         searcher.search(
             [one] if one else names(query or []), top=top, modality=modality, strict=strict, also=also, minus=minus
@@ -103,29 +115,11 @@ def search(
         for answer in answers:
             if isinstance(answer, Neighbours):
                 show(answer, json)
-                shared = shared or sharing(answer)
             else:
                 note(f"skipped {answer.name}: {answer.reason}")
                 skipped += 1
-    if shared:
-        note(shared)
     if skipped:
         raise typer.Exit(1)
-
-
-def sharing(answer: "Neighbours") -> str | None:
-    """A line on the first hits that are one thing in several rows: of one `id`, equally near; None where none are."""
-    rows: dict[tuple[str, float], list[int]] = {}
-    for hit in answer.hits:
-        rows.setdefault((hit["id"], hit["score"]), []).append(hit["row"])
-    for (name, _), several in rows.items():
-        if len(several) > 1:
-            numbers = ", ".join(map(str, several))
-            return (
-                f"{len(several)} of the {len(answer.hits)} hits of {answer.query!r} are {name}, which rows {numbers} "
-                "share: a larger --top shows what comes after"
-            )
-    return None
 
 
 def show(answer: "Neighbours", json: bool) -> None:
@@ -136,4 +130,7 @@ def show(answer: "Neighbours", json: bool) -> None:
         sets = "".join(
             f" {word} {one}" for word, some in (("and", answer.also), ("minus", answer.minus)) for one in some
         )
-        emit_table(answer.hits, title=f"{answer.query}{sets} ({answer.by}) among {answer.among}")
+        several = any(len(hit["rows"]) > 1 for hit in answer.hits)
+        hits = [hit | {"rows": len(hit["rows"])} for hit in answer.hits]
+        title = f"{answer.query}{sets} ({answer.by}) among {answer.among}"
+        emit_table(hits, title, hidden=None if several else "rows")

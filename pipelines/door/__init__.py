@@ -127,7 +127,8 @@ def search(
     strict: bool = True,
     **options: Any,
 ) -> "list[Neighbours | Skipped]":
-    """The nearest rows of a file that `clx embed` wrote, as `clx search` finds them: for each query its `hits`.
+    """The nearest rows of a file that `clx embed` wrote, as `clx search` finds them: for each query its `hits`, each
+    with all the `rows` that it stands in.
 
     Args:
         embeddings: the file, or a folder of parts.
@@ -136,7 +137,7 @@ def search(
         model: what made the embeddings, where the file does not say, or is not to be opened anew.
         modality: what all queries are, where their names do not tell.
         strict: whether a query that cannot be read raises `BadInput` instead of being `Skipped`.
-        options: further ones of `clx.pipelines.use.search.Searcher`, such as `among` and `dim`.
+        options: further ones of `clx.pipelines.use.search.Searcher`, such as `among`, `dim` and `each_row`.
     """
     from clx.pipelines.use.search import Searcher
 

@@ -12,18 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clx.pipelines.model.build import Run
-from clx.pipelines.model.fingerprint import fingerprint
 from clx.pipelines.model.scoring import embed_items, queries
-from clx.pipelines.runs.open import open_model
-from clx.pipelines.system.errors import BadInput, nearest
+from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.read_ahead import default_workers, read_ahead
 from clx.pipelines.use.approximate import Finder, Way
 from clx.pipelines.use.embedding_files import EmbeddingFile
+from clx.pipelines.use.folded import Item as Folded
+from clx.pipelines.use.folded import folded, single
 from clx.pipelines.use.given_cells import name_of
-from clx.pipelines.use.inputs import KINDS, Inputs, Item, Skipped, check_modality, read_items, refuse_skipped
+from clx.pipelines.use.inputs import KINDS, Inputs, Item, Skipped, read_items, refuse_skipped
 from clx.pipelines.use.json_items import is_json
 from clx.pipelines.use.late_search import late_finder
 from clx.pipelines.use.neighbours import Hit
+from clx.pipelines.use.searched import candidate_of, pick_column, run_of
 
 NAMED = 8  # text inputs that a message names
 MANY = 1_000_000
@@ -40,7 +41,8 @@ class Neighbours:
     among: str
     """The modality that was searched among."""
     hits: list[dict[str, Any]]
-    """Best first: `rank` from 1, `score`, and what stands beside the vectors, such as `id`, `row` and `label`."""
+    """Best first: `rank` from 1, `score`, `rows`, all that the item stands in, and what stands beside the vector in the
+    first of them, such as `id`, `row` and `label`."""
     recall: float | None = None
     """Where not all rows were compared in full: the share of the true neighbours that is found, in a sample."""
     also: tuple[str, ...] = ()
@@ -84,6 +86,7 @@ class Searcher:
             kept beside the file.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         dim: how many of the vectors' columns are compared, the first so many, as unit rows again; all when None.
+        each_row: whether rows that share a cell, a picture with several captions say, are hits each; else they are one.
         say: hears in a line what is good to know.
 
     Raises `BadInput`.
@@ -99,6 +102,7 @@ class Searcher:
         way: Way = Way(),  # noqa: B008 (it is frozen)
         device: str = "auto",
         dim: int | None = None,
+        each_row: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.file = EmbeddingFile.open(Path(embeddings), dim)
@@ -109,6 +113,7 @@ class Searcher:
             say(f"{self.count} rows, compared one by one; --index usearch or --precision int8 are faster")
         self._finder = Finder(self.file, self.column, way)
         self._late = late_finder(self.file, self.column, way)
+        self._fold = single if each_row else partial(folded, self.file, self.column)
         self._say, self._recalls = say, dict[tuple[str, int], float]()
         self._open = partial(run_of, self.file, run, pretrained, device)
 
@@ -177,24 +182,33 @@ class Searcher:
                         found, recall = self._lines(next(hits)), self._recall(by, top)
                         yield Neighbours(name, by, candidate, found, recall, sets.also, sets.minus)
 
-    def _hits(self, read: list[dict[str, Any]], candidate: str, top: int, sets: "Sets") -> list[list[Hit]]:
-        if self._late is not None:
-            return self._late.find([self._late.query(self.run, cells) for cells in read], top)
-        return self._finder.find(torch.cat([sets.moved(query_of(self.run, each, candidate)) for each in read]), top)
+    def _hits(self, read: list[dict[str, Any]], candidate: str, top: int, sets: "Sets") -> list[list[Folded]]:
+        late, finder = self._late, self._finder
+        if late is not None:
+            asked = [late.query(self.run, cells) for cells in read]
+            return self._fold(lambda some, count: late.find([asked[k] for k in some], count), len(read), top)
+        rows = torch.cat([sets.moved(query_of(self.run, each, candidate)) for each in read])
+        return self._fold(lambda some, count: finder.find(rows[list(some)], count), len(read), top)
 
     def near_rows(self, rows: Sequence[int], *, top: int = 10) -> Iterator[Neighbours]:
         """The `top` nearest of rows of the file itself, named by their `row` as hits are, other than the row. No model
         is opened."""
         places = self.file.places_of(rows)
         vectors = self.file.vectors(self.column, places)
-        late = self._late
-        hits_of_rows = self._finder.find(vectors, top + 1) if late is None else late.find(late.rows(places), top + 1)
-        for row, place, vector, hits in zip(rows, places, vectors, hits_of_rows, strict=True):
+        late, steps = self._late, [] if self._late is None else self._late.rows(places)
+
+        def find(some: Sequence[int], count: int) -> list[list[Hit]]:
+            if late is None:
+                found = self._finder.find(vectors[list(some)], count + 1)
+            else:
+                found = late.find([steps[k] for k in some], count + 1)
+            return [[hit for hit in hits if hit[0] != places[k]][:count] for k, hits in zip(some, found, strict=True)]
+
+        for row, vector, hits in zip(rows, vectors, self._fold(find, len(places), top), strict=True):
             if vector.isnan().any():
                 raise BadInput(f"--row {row}: it has no {self.column}")
-            others = [hit for hit in hits if hit[0] != place][:top]
             recall = self._recall(self.column, top)
-            yield Neighbours(f"row {row}", self.column, self.column, self._lines(others), recall)
+            yield Neighbours(f"row {row}", self.column, self.column, self._lines(hits), recall)
 
     def _recall(self, by: str, top: int) -> float | None:
         """How well neighbours are found that are asked for by `by`, said at the first time."""
@@ -209,56 +223,15 @@ class Searcher:
             self._say(f"recall@{top} {self._recalls[by, top]:.3f} of {asked} rows that ask{named} ({finder.way})")
         return self._recalls[by, top]
 
-    def _lines(self, hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    def _lines(self, items: Sequence[Folded]) -> list[dict[str, Any]]:
         """Hits with what stands beside their vectors."""
-        about = self.file.about([place for place, _ in hits])
-        return [
-            {"rank": k, "score": score, **line} for k, ((_, score), line) in enumerate(zip(hits, about, strict=True), 1)
-        ]
-
-
-def run_of(file: EmbeddingFile, run: str | Run | None, pretrained: str | None, device: str) -> Run:
-    """The model that made the embeddings, found by their metadata or given. Raises `BadInput` when it is another."""
-    meta = file.meta
-    if meta is None and run is None:
-        raise BadInput(f"{file.path} does not say which model made it: give it with --run")
-    if run is None:
-        assert meta is not None
-        if meta.get("run"):
-            if not Path(meta["run"]).is_dir():
-                raise BadInput(f"the run {meta['run']} is not there any more: say where it is with --run")
-            opened = open_model(meta["run"], pretrained, str(meta["step"]), device)
-        else:
-            opened = open_model(meta["model"], pretrained or meta["pretrained"], "best", device)
-    elif isinstance(run, Run):
-        opened = run
-    else:
-        step = str(meta["step"]) if meta is not None and meta.get("run") else "best"
-        opened = open_model(run, pretrained, step, device)
-    if meta is not None and fingerprint(opened.model) != meta["weights"]:
-        assert opened.opened is not None
-        named = opened.opened[0]
-        raise BadInput(f"{file.path} was made by other weights than those of {named}")
-    return opened.narrowed(file.dim or (None if meta is None else meta["embed_dim"]))
-
-
-def pick_column(file: EmbeddingFile, asked: str | None) -> str:
-    """The vectors to search among: those asked for, else the first modality that is not text, else the first."""
-    if file.meta is None:
-        return ""
-    kinds: dict[str, str] = file.meta["modalities"]
-    if asked is not None and asked not in kinds:
-        raise BadInput(f"--in {asked}: {file.path} has no such vectors{nearest(asked, kinds)}")
-    return asked or next((name for name, kind in kinds.items() if kind != "text"), next(iter(kinds)))
-
-
-def candidate_of(run: Run, column: str, asked: str | None) -> str:
-    """The modality that is searched among; of a plain array the one asked for, else the run's
-    first modality that is not text."""
-    if column or asked:
-        check_modality(run, column or str(asked))
-        return column or str(asked)
-    return next((name for name, m in run.modalities.items() if m.kind != "text"), next(iter(run.modalities)))
+        about = iter(self.file.about([place for item in items for place, _ in item]))
+        lines = [[next(about) for _ in item] for item in items]
+        found = []
+        for k, (item, several) in enumerate(zip(items, lines, strict=True), 1):
+            rows = {"rows": [line["row"] for line in several]}  # whatever a column that was kept is called
+            found.append({"rank": k, "score": item[0][1]} | rows | several[0] | rows)
+        return found
 
 
 def items_of(run: Run, queries: Iterable[str | Mapping[str, Any] | Item], modality: str | None) -> Iterator[Item]:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from clx.cli import output
+from clx.cli import output, runs
 from clx.cli.evaluation_tables import crossed, retrieval_in_short
-from clx.cli.runs import show
-from clx.cli.search import sharing
+from clx.cli.search import show
 from clx.pipelines.runs.folder import read_config
 from clx.pipelines.use.search import Neighbours
 
@@ -109,7 +108,7 @@ def test_a_run_is_shown_without_keys_that_are_not_set_and_with_tables_of_figures
     digits_run: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    show(digits_run)
+    runs.show(digits_run)
     said = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
     assert "null" not in said
     assert f"train: {read_config(digits_run).data.train}" in said, "with its folder"
@@ -117,11 +116,11 @@ def test_a_run_is_shown_without_keys_that_are_not_set_and_with_tables_of_figures
     assert "zeroshot.image.top1" not in said.partition("zeroshot on ")[2]
 
 
-FOUND = (("a", 3, 1.0), ("b", 4, 1.0), ("a", 9, 1.0))
-
-
-def test_hits_that_are_one_thing_in_several_rows_are_told_of() -> None:
-    hits = [{"id": name, "row": row, "score": score} for name, row, score in FOUND]
-    said = sharing(Neighbours("seven", "text", "image", hits))
-    assert said == "2 of the 3 hits of 'seven' are a, which rows 3, 9 share: a larger --top shows what comes after"
-    assert sharing(Neighbours("seven", "text", "image", hits[:2])) is None
+def test_hits_of_several_rows_say_how_many(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    hits: list[dict[str, object]] = [{"rank": 1, "rows": [3, 9], "id": "a"}, {"rank": 2, "rows": [4], "id": "b"}]
+    show(Neighbours("seven", "text", "image", hits), json=False)
+    assert "│    1 │    2 │ a  │" in capsys.readouterr().out
+    show(Neighbours("seven", "text", "image", hits[1:]), json=False)
+    assert "rows" not in capsys.readouterr().out
