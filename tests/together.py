@@ -218,6 +218,13 @@ def _cases() -> dict[str, Case]:
             still=True,
         ),
         "words": Case(worded, modalities=labels, data={"label": "kinds", "several": "|"}, ends=HOLES),
+        "shard, words": Case(
+            [*worded, {"name": "mlcd", "inputs": ["q"], "words": "other"}, {"name": "clip", "inputs": ["p", "text"]}],
+            modalities={**TWO, **dict.fromkeys(("text", "other"), labels["text"] | {"dropout": 0.0})},
+            data={"label": "kinds", "several": "|"},
+            train={"shard": True, "chunk": 5},
+            ends=HOLES,
+        ),
         "prompts": Case(prompted, modalities=named, data={"label": "kind"}, ends=HOLES),
         "norms": Case(clip, modalities=NORMS, ends=HOLES),
         "norms, some missing": Case(clip, modalities=NORMS, data=SPARSE, ends=HOLES),

@@ -110,6 +110,8 @@ class Embedder(nn.Module):
 
     def reader(self, name: str) -> tuple[Tower, Prompts | None]:
         """What reads the labels' names by a modality: its tower, and its learned prompts where it has some."""
+        if self.turn is not None:
+            self.turn(self.tower(name))
         return self.tower(name), self.prompts_of(name) if modality_of(name) in self.prompt_of else None
 
     def words(self) -> list[Words]:

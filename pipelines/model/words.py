@@ -1,7 +1,7 @@
 """Labels' names as the weights of a head: what it tells apart are these texts, as a text tower reads them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -71,6 +71,10 @@ class Words(nn.Module):
         """In training the rows of the last call, and of which labels, where more than its scores is made of them."""
         self.silent = False
         """Whether another process gives the gradient of the rows: all that train together have the whole of it."""
+        self.split = False
+        """Whether processes share the tower's weights out: where these lie then does not say whether they changed."""
+        self.cut: Callable[[Tensor], Tensor] | None = None
+        """Called with the rows in training, gives what stands for them: a split tower takes their gradient later."""
 
     @torch.no_grad()
     def begin(self, temperature: float | None, bias: float | None) -> None:
@@ -127,10 +131,12 @@ class Words(nn.Module):
         """
         if torch.is_grad_enabled() or self.training:
             rows = self._rows(tower, prompts, labels, draws if self.training else None)
+            if self.cut is not None and rows.requires_grad:
+                rows = self.cut(rows)
             if self.silent and rows.requires_grad:
                 rows.register_hook(torch.zeros_like)
             return rows
-        now = state_of(tower, prompts)
+        now = [] if self.split else state_of(tower, prompts)  # `train` forgets them
         if self.known is None or self.known[0] != now:
             self.known = now, self._rows(tower, prompts)
         return self.known[1] if labels is None else self.known[1][labels]
@@ -151,7 +157,7 @@ class Words(nn.Module):
         places = labels[:, None] * self.templates + templates.to(device)  # [C, t]
         with nullcontext() if draws is None else drawn_from(draws, device):
             if prompts is None and tower.locked:
-                return means(tower({"features": self.features_of(tower)[places.flatten()]}), len(labels))
+                return means(tower.head(self.features_of(tower)[places.flatten()]), len(labels))
             if prompts is None or prompts.labels is None:
                 return self._by(tower, prompts, prompts.every() if prompts is not None else [], places)
             # each label has vectors of its own
@@ -172,7 +178,7 @@ class Words(nn.Module):
         """What a frozen encoder gives the head of every name, `[C T, width]`, T templates side by side: computed once,
         and again where its weights are others."""
         x = self.get_buffer("names_x")
-        now = (state_of(tower.encoder), x.device, torch.is_autocast_enabled(x.device.type))
+        now = ([] if self.split else state_of(tower.encoder), x.device, torch.is_autocast_enabled(x.device.type))
         if self.encoded is None or self.encoded[0] != now:
             with torch.no_grad():
                 places = torch.arange(len(x), device=x.device).split(AT_ONCE)

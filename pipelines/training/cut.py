@@ -31,8 +31,13 @@ class Cut:
             self.made.setdefault(name, []).append((made, start))
         return start
 
+    def names(self, by: str, rows: Tensor) -> Tensor:
+        """The same rows of labels' names, which the tower of `by` has made after all views."""
+        self.views.append(by)
+        return self._begin(by, rows)
+
     def towers(self, model: Embedder) -> list[Tower]:
-        """Those of the views, the last that has encoded first."""
+        """Those of the views and names, the last that has encoded first."""
         return list(dict.fromkeys(model.tower(name) for name in reversed(self.views)))
 
     def backward(self, model: Embedder, tower: Tower) -> None:

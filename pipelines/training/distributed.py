@@ -32,7 +32,7 @@ from clx.pipelines.training.cut import Cut
 from clx.pipelines.training.gathered import counted, gather, views_of, whole
 from clx.pipelines.training.rank_part import Part
 from clx.pipelines.training.shared_norms import share_norms, shared_norms, trains_norms
-from clx.pipelines.training.words_on_ranks import let_one_learn, refuse_whole_towers
+from clx.pipelines.training.words_on_ranks import let_one_learn, refuse_whole_towers, split_names
 
 if TYPE_CHECKING:
     from clx.pipelines.training.sharding import Sharded
@@ -81,6 +81,7 @@ class Ranks:
 
         refuse_whole_towers(self.model)
         self.sharded = Sharded(self.group, self.device, precision, *models)
+        split_names(self.model, models, lambda by, rows: self.cut.names(by, rows))
         return self.sharded
 
     def batches(

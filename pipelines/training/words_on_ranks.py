@@ -1,5 +1,10 @@
 """Heads of labels' names on several ranks: each embeds all names, and one gives their gradient."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import Tensor
+
 from clx.pipelines.model.towers import Embedder
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.training.shared_norms import trains_norms
@@ -18,12 +23,23 @@ def let_one_learn(model: Embedder, rank: int) -> None:
 
 
 def refuse_whole_towers(model: Embedder) -> None:
-    """Raise `BadInput` where a tower that is to be split over ranks is needed whole, to embed the names of labels."""
+    """Raise `BadInput` where a tower that is to be split over ranks is needed whole, for learned prompts."""
     for name in model.prompts:
         raise BadInput(
             f"train.shard splits the towers, of which modalities.{name}.prompt needs one whole: leave out train.shard"
         )
-    for head in model.words():
-        raise BadInput(
-            f"train.shard splits the towers, of which words: {head.by} needs one whole: leave out train.shard"
-        )
+
+
+def split_names(learning: Embedder, models: Sequence[Embedder], cut: Callable[[str, Tensor], Tensor]) -> None:
+    """Let names be read by towers that are split: the gradient of their rows is computed in the turn of the tower.
+
+    Args:
+        learning: the model that is trained.
+        models: this one, and its average where there is one.
+        cut: called with the column of a tower and the rows that it made, gives what stands for these in the loss.
+    """
+    for model in models:
+        for head in model.words():
+            head.split = True
+    for head in learning.words():
+        head.cut = partial(cut, head.by)

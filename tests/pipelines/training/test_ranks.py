@@ -89,7 +89,7 @@ def test_ranks_learn_what_one_process_learns(rows: Path, ranks: Found, name: str
         assert all(torch.equal(found.weights[key], ranks[0][0][name].weights[key]) for key in found.weights)
 
 
-FEATURES = ("relation", "partial sets", "features", "similar", "self-guided", "attention", "words")
+FEATURES = ("relation", "partial sets", "features", "similar", "self-guided", "attention", "words", "shard, words")
 FEATURES += tuple(name for name, loss in LOSSES.items() if loss.family == "decoders")
 
 
