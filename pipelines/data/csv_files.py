@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from clx.pipelines.data.file_kinds import kind_of_file
 from clx.pipelines.data.lists_in_text import with_lists
 from clx.pipelines.data.mapped import is_large, mapped
-from clx.pipelines.data.no_rows import below_comments, without_totals
+from clx.pipelines.data.no_rows import below_comments, refuse_second_header, without_totals
 from clx.pipelines.data.text_files import BLOCK, arrow_source, check_encoding, opened, refuse_bomb
 from clx.pipelines.system.errors import BadInput
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SAMPLE = 1 << 16  # bytes looked at to find the separator
+MOST_BETWEEN = 100
+"""Separators of a line that are counted, to tell whether it is a row."""
 
 
 def read_csv(path: Path, name: str) -> "pa.Table":
@@ -42,6 +45,8 @@ def read_csv(path: Path, name: str) -> "pa.Table":
         _explain_csv(path, name, separator, comments, error)
     if table.num_rows:
         _refuse_open_quote(path, name, table)
+        _refuse_swallowed_rows(path, name, table, separator)
+        refuse_second_header(table, name)
         table = without_totals(table, name)
     return with_lists(table.rename_columns([column.strip() for column in names]), name)
 
@@ -138,6 +143,36 @@ def _refuse_open_quote(path: Path, name: str, table: "pa.Table") -> None:
             end = (end + block)[-64:]
         if not end.rstrip().endswith(b'"'):
             raise BadInput(f"{name} row {table.num_rows}: a quote opens and is never closed")
+
+
+def _refuse_swallowed_rows(path: Path, name: str, table: "pa.Table", separator: str) -> None:
+    """A quote that belongs to a text and begins its cell makes one cell of all rows up to the next quote: where all
+    whole lines of a cell have as many separators as a row, and these are tabs, or text goes on behind a quote."""
+    import pyarrow.compute as pc
+
+    between = min(table.num_columns - 1, MOST_BETWEEN)
+    if not between:
+        return
+    mark = re.escape(separator)
+    rows_within = rf"^[^\n]*\n([^\n{mark}]*({mark}[^\n{mark}]*){{{between}}}\n)+[^\n]*$"
+    broken = [column for column in table.columns if pc.any(pc.match_substring(column, "\n")).as_py()]
+    holds = (pc.match_substring_regex(column, rows_within) for column in broken)
+    rows = [row for column in holds if (row := pc.index(column, True).as_py()) >= 0]
+    if rows and (separator == "\t" or _goes_on_behind_quotes(path, name, separator)):
+        raise BadInput(
+            f"{name} row {min(rows) + 1}: a quote opens a cell there that goes on over the rows below, up to the next "
+            "quote: put a cell that begins with a quote in quotes, and write each quote within it twice"
+        )
+
+
+def _goes_on_behind_quotes(path: Path, name: str, separator: str) -> bool:
+    """Whether any quote that ends a cell has text behind it."""
+    csv.field_size_limit(BLOCK)
+    with opened(path, name) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        try:
+            return any(False for _ in csv.reader(text, delimiter=separator, strict=True))
+        except csv.Error:
+            return True
 
 
 def _refuse_no_header(name: str, names: list[str], body: list[list[str]], separator: str) -> None:

@@ -1,11 +1,11 @@
-"""Lines of a CSV that are no rows: comments above the header, and totals below the last row."""
+"""Lines of a CSV that are no rows: comments above the header, that header once more, and totals below the last row."""
 
 import csv
 import re
 from typing import TYPE_CHECKING
 from warnings import warn
 
-from clx.pipelines.system.errors import ClxWarning
+from clx.pipelines.system.errors import BadInput, ClxWarning
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,3 +55,21 @@ def without_totals(table: "pa.Table", name: str) -> "pa.Table":
     said = f"{name} row {table.num_rows}: left out, as the totals of the others: {', '.join(known)[:60]!r}"
     warn(said, ClxWarning, stacklevel=2)
     return table.slice(0, table.num_rows - 1)
+
+
+def refuse_second_header(table: "pa.Table", name: str) -> None:
+    """A row of the columns' own names stands where two files were put one behind the other, and is no row of data."""
+    import pyarrow.compute as pc
+
+    if table.num_columns == 1:
+        return  # a word may be called so
+    same = pc.equal(table.column(0), table.column_names[0]).fill_null(False)
+    for column, title in zip(table.columns[1:], table.column_names[1:], strict=True):
+        if not pc.any(same).as_py():
+            return
+        same = pc.and_(same, pc.equal(column, title).fill_null(False))
+    found = pc.index(same, True).as_py()
+    if found >= 0:
+        more = int(pc.sum(same).as_py()) - 1
+        others = f", and so do {more} more" if more else ""
+        raise BadInput(f"{name} row {found + 1}: repeats the header{others}: take such lines out")

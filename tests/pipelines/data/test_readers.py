@@ -243,3 +243,26 @@ def test_ts_archives(tmp_path: Path) -> None:
     (tmp_path / "bad.ts").write_text("@data\nx\n")
     with pytest.raises(BadInput, match="bad.ts: not a .ts file"):
         read_file(tmp_path / "bad.ts", "bad.ts")
+
+
+@pytest.mark.parametrize(
+    ("separator", "opens", "closes"),
+    [("\t", '"Great', 'it is 5"'), ("\t", '"So', '"Oh" she said'), (",", '"So he said', '"Oh" she said')],
+)
+def test_a_quote_that_swallows_rows_is_refused(write, separator, opens, closes) -> None:
+    texts = ["fine", opens, "one", "two", closes, "end"]
+    source = write("a.tsv" if separator == "\t" else "a.csv", "\n".join(f"{t}{separator}x" for t in ["text", *texts]))
+    with pytest.raises(BadInput, match=r"row 2: a quote opens a cell there that goes on over the rows below"):
+        load_manifest(source)
+
+
+def test_lines_with_commas_in_a_quoted_cell_are_no_rows(write) -> None:
+    source = write("a.csv", 'text,label\n"Dear all,\nfirst, second\nbye, you",x\n"Dear ""all"",\na, b\nbye",y\n')
+    assert load_manifest(source).column("label") == ["x", "y"]
+
+
+def test_a_header_in_the_middle_is_refused(write) -> None:
+    source = write("a.csv", "a,b\n1,2\na,b\n3,4\na,b\n")
+    with pytest.raises(BadInput, match="a.csv row 2: repeats the header, and so do 1 more: take such lines out"):
+        load_manifest(source)
+    assert len(load_manifest(write("b.csv", "a,b\n1,2\na,c\n"))) == 2
