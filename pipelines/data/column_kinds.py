@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from clx.modalities.dates import is_date
 from clx.modalities.numbers import missing
 from clx.pipelines.data.file_kinds import is_picture, kind_of_bytes, kind_of_file
 from clx.pipelines.data.manifest import Manifest
@@ -39,6 +40,7 @@ SWITCHES = ({0.0, 1.0}, {-1.0, 1.0}, {-1.0, 0.0, 1.0})
 INDEX_NAMES = ("", "unnamed: 0", "index", "idx", "row", "no", "nr")
 CAMEL_ID = re.compile(r".*[a-z](Id|ID)")
 DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([ T]\d{1,2}:\d{2}.*)?")
+"""Also those of which it has to be asked what they mean, `1/2/24`."""
 UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003134f]"
 )
@@ -132,7 +134,7 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
         kinds["words"] += kinds.pop("number")
     kind, distinct = most(kinds), len(set(map(content, values)))
     facts: dict[str, Any] = {"known": len(values), "distinct": distinct}
-    if bare in SPLIT_NAMES and all(split_of(str(value)) for value in values):
+    if _are_splits(bare, values):
         return Column(name, "split", **facts)
     if kind == "series" and (other := _kind_of_whole_lists(bare, values)):
         return Column(name, other, **facts)
@@ -156,6 +158,17 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
     texts = [str(value) for value in values]
     switch = {text.strip().lower() for text in texts} == {"true", "false"}
     return Column(name, _kind_of_texts(bare, texts, distinct), longest=longest(texts), switch=switch, **facts)
+
+
+def _are_splits(bare: str, values: Sequence[Any]) -> bool:
+    """Whether cells name splits: under a split's name also where some say `holdout`, which is refused with its row when
+    it is read; under any other, such as `phase`, where each is such a word, and training is one of them."""
+    if not all(isinstance(value, str) for value in values):
+        return False
+    found = {split_of(value) for value in set(values)}
+    if bare in SPLIT_NAMES:
+        return None not in found or "train" in found
+    return None not in found and "train" in found and len(found) > 1
 
 
 def content(value: Any) -> str | bytes:
@@ -185,7 +198,7 @@ def kind_of_cell(value: Any) -> str:
         if plain_number(value) is not None:
             return "number"
         file = kind_of_file(value) if "\n" not in value else None
-        return file or ("date" if DATE.fullmatch(value.strip()) else "words")
+        return file or ("date" if DATE.fullmatch(value.strip()) or is_date(value) else "words")
     if isinstance(value, int | float):
         return "number" if math.isfinite(value) else "infinite"
     return type(value).__name__
@@ -250,6 +263,9 @@ def _kind_of_numbers(name: str, numbers: Sequence[tuple[int, float]], distinct: 
 
 def _kind_of_texts(bare: str, values: Sequence[str], distinct: int) -> str:
     mean = sum(map(words, values)) / len(values)
+    numbered = sum(any(map(str.isdigit, value)) for value in values)
+    if ID_NAME.fullmatch(bare) and mean < 1.5 and 2 * numbered > len(values):
+        return "an identifier"  # `review_id`, which is no review in Indonesian
     if TEXT_NAME.fullmatch(bare) or mean >= 3:
         return "text"
     if not bare:

@@ -19,7 +19,7 @@ from clx.pipelines.data.answers import (
     sure,
     telling,
 )
-from clx.pipelines.data.column_kinds import FOLDS, MEDIA, SAMPLED, Column, kinds_of
+from clx.pipelines.data.column_kinds import FOLDS, MEDIA, SAMPLED, SPLIT_NAMES, Column, kinds_of
 from clx.pipelines.data.inferred import IGNORED, NONE, UNASKED, Asked, Inferred, identifier
 from clx.pipelines.data.label_columns import matching
 from clx.pipelines.data.label_sets import DIVIDERS
@@ -27,6 +27,8 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.recognise_long import find_long
 from clx.pipelines.data.recognise_pairs import has_roles, related
 from clx.pipelines.system.errors import BadInput
+
+YES_OR_NO_SPLIT = re.compile(r"(is|in|for)[ _-]?(train(ing)?|val(id|idation)?|test|holdout)([ _-]?set)?")
 
 
 def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
@@ -38,25 +40,26 @@ def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
     asked.check(manifest)
     found = Inferred(columns=kinds_of(manifest), group=asked.group)
     free = dict(found.columns)
+    answers = {asked.label, *asked.target, *asked.pair, *matching(asked.labels, manifest.columns)}
+    splits = [n for n, c in free.items() if c.kind == "split" and n not in answers and n not in asked.ignore]
+    found.split = min(splits, key=lambda name: bare(name) not in SPLIT_NAMES, default=None)
     for name, column in found.columns.items():
         if name in asked.ignore:
             found.unused[name] = IGNORED
-        elif column.kind == "split":
-            found.split, second = (name, None) if found.split is None else (found.split, "a second split")
-            found.unused |= {name: second} if second else {}
+        elif name in splits:
+            found.unused |= {name: "a second split"} if name != found.split else {}
         elif name == asked.group and column.kind not in (*MEDIA, "text"):  # which may be an input all the same
             found.unused[name] = "its rows stay in one split, by --group"
-        elif (
-            column.kind == FOLDS
-            and found.group is None
-            and name
-            not in (
-                *(asked.label, *asked.target, *asked.pair),
-                *matching(asked.labels, manifest.columns),
-            )
-        ):
+        elif column.kind == FOLDS and found.group is None and name not in answers:
             found.group = name
             found.unused[name] = "the rows of a fold stay in one split; --group names another column"
+        elif column.switch and YES_OR_NO_SPLIT.fullmatch(name.strip().lower()) and name not in answers:
+            if found.split is None:
+                raise BadInput(
+                    f"{manifest.name}: column {name!r} says by yes or no which rows are of a split: write a column 'split' "
+                    f"of train, val and test in its place, or --ignore {shlex.quote(name)}"
+                )
+            found.unused[name] = "a second split"
         else:
             continue
         del free[name]

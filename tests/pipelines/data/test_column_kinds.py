@@ -47,3 +47,26 @@ def test_words_of_scripts_without_spaces() -> None:
     assert kind("x", *(f"しろいクジャクの{n}" for n in "あいうえお")) == "text"
     assert kind("text_ja", "カエル", "とり") == "text"
     assert kind("question_type", "what", "who", "what") == "category"
+
+
+def test_dates_in_words_are_dates_and_no_texts() -> None:
+    assert kind("when", "January 5, 2023", "May 17, 2023", "June 1, 2024") == "date"
+    assert kind("when", *(f"{d} Jan 2023" for d in range(1, 25))) == "date"
+    assert (
+        kind("month", "2023-01", "2023-02", "2023-05") == kind("date", "20140728T000000", "20150101T000000") == "date"
+    )
+    assert kind("when", "1/2/24", "3/4/24", "5/6/24") == "date"  # which is asked about
+    assert kind("notes", "May be a red one", "in 2023 it rained", "3 dogs in 2024") == "text"
+
+
+def test_a_numbered_name_of_a_text_is_an_identifier() -> None:
+    numbered = [f"R{7 * i}" for i in range(30)]
+    assert kind("review_id", *numbered) == kind("text_id", *numbered) == "an identifier"
+    assert kind("text_id", "kucing", "burung", "ikan") == kind("review", *numbered) == "text"
+
+
+def test_columns_of_words_for_splits_are_splits_whatever_their_name() -> None:
+    assert kind("phase", "train", "val", "train") == kind("ml_use", "TRAINING", "TEST") == "split"
+    assert kind("fold", "training", "dev", "holdout") == "split"  # which is refused with its row
+    assert kind("phase", "training", "dev", "holdout") == kind("go_by", "train", "bus") == "category"
+    assert kind("go_by", "train", "train") == "one value only"

@@ -1,8 +1,12 @@
 """What the columns of a source are taken for."""
 
+import pytest
+
 from clx.pipelines.config.data_schema import Data
 from clx.pipelines.data.guess_columns import infer_modalities
+from clx.pipelines.data.inferred import Asked
 from clx.pipelines.data.splits import load_splits
+from clx.pipelines.system.errors import BadInput
 from samples import manifest, png, wav
 
 
@@ -52,3 +56,19 @@ def test_numbers_identifiers_constants_and_targets_are_told_apart() -> None:
     assert found.modalities == {"table": {"columns": ["width", "colour"]}}
     assert found.target == ["score"]
     assert set(found.unused) == {"id", "code", "unit", "empty"}
+
+
+def test_splits_by_words_and_by_yes_or_no() -> None:
+    columns = {"label": ["a", "b"] * 20, "x": [i / 3 for i in range(40)]}
+    words = {"phase": ["train", "test"] * 20, "split": ["train", "train", "val", "test"] * 10}
+    found = infer_modalities(manifest(**words, **columns))
+    assert (found.split, found.unused) == ("split", {"phase": "a second split"})
+    assert infer_modalities(manifest(phase=words["phase"], **columns)).split == "phase"
+    asked = infer_modalities(manifest(phase=words["phase"], **columns), Asked(label="phase"))
+    assert (asked.split, asked.label) == (None, "phase")
+    yes = manifest(is_test=[i % 5 == 0 for i in range(40)], **columns)
+    with pytest.raises(BadInput, match="'is_test' says by yes or no .* or --ignore is_test"):
+        infer_modalities(yes)
+    both = manifest(is_test=yes.column("is_test"), split=words["split"], **columns)
+    assert infer_modalities(both).unused == {"is_test": "a second split"}
+    assert infer_modalities(yes, Asked(ignore=["is_test"])).modalities == {"table": {"columns": ["x"]}}
