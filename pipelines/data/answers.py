@@ -26,7 +26,7 @@ LIKELY = {
     *("fraud", "spam", "sentiment", "quality", "medv", "saleprice", "cnt", "count", "strength", "topic", "emotion"),
     *("age", "salary", "charges", "cost", "sales", "demand", "breed", "genre", "result", "response", "output", "type"),
     *("isduplicate", "intent", "toxic", "approved", "status", "grade", "wage", "rent", "amount", "yield"),
-    *("activity", "gesture"),
+    *("activity", "gesture", "goldlabel"),
 }
 """Names of answers in well-known tables: asked about, never taken in silence."""
 OF_FILES = {
@@ -85,7 +85,8 @@ def likely(columns: Mapping[str, Column]) -> list[Likely]:
 
     In a table without pictures, sounds or texts that is a well-known name, or else the last column; beside an input
     of its own several columns of 1 and 0, a well-known name, the one column of classes that there is, or any of
-    several, the last first; beside texts alone the one number where there are no classes.
+    several, the last first; beside texts alone the one number where there are no classes; beside two texts the one
+    column of classes.
     """
     usable = [c for c in columns.values() if c.kind in ("number", "category") and c.distinct > 1]
     inputs = [c for c in columns.values() if c.kind in (*MEDIA, "text")]
@@ -107,8 +108,12 @@ def likely(columns: Mapping[str, Column]) -> list[Likely]:
     if len(inputs) == 1 and numbers and len(usable) > 1:
         last = f"the last column, beside {inputs[0].name}"
         return [_likely(c, last if c is asked[-1] else f"beside {inputs[0].name}") for c in reversed(asked)]
-    if len(inputs) > 1 and len(numbers) == 1 and {c.kind for c in inputs} == {"text"} and not classes:
+    if len(inputs) < 2 or {c.kind for c in inputs} != {"text"}:
+        return []
+    if len(numbers) == 1 and not classes:
         return [_likely(numbers[0], "the one number beside texts")]
+    if len(inputs) == 2 and len(classes) == 1:
+        return [_likely(classes[0], f"{classes[0].distinct} classes beside two texts")]
     return []
 
 

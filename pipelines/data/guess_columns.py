@@ -56,8 +56,8 @@ def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
         elif column.switch and YES_OR_NO_SPLIT.fullmatch(name.strip().lower()) and name not in answers:
             if found.split is None:
                 raise BadInput(
-                    f"{manifest.name}: column {name!r} says by yes or no which rows are of a split: write a column 'split' "
-                    f"of train, val and test in its place, or --ignore {shlex.quote(name)}"
+                    f"{manifest.name}: column {name!r} says by yes or no which rows are of a split: write a column "
+                    f"'split' of train, val and test in its place, or --ignore {shlex.quote(name)}"
                 )
             found.unused[name] = "a second split"
         else:
@@ -107,8 +107,9 @@ def _answers(manifest: Manifest, found: Inferred, free: dict[str, Column], asked
             del free[lone]
         else:
             found.likely = [] if asked.pair else likely(free)
-            if has_roles(free):  # the pair learns without a number that nobody calls an answer
-                found.likely = [one for one in found.likely if bare(one.column) in LIKELY]
+            if has_roles(free):  # the pair learns without a number that nobody calls an answer, but for a yes or no
+                kept = [one for one in found.likely if bare(one.column) in LIKELY or free[one.column].switch]
+                found.likely = kept
     for one in found.likely:
         for name in one.columns:
             found.unused[name] = f"likely the answer ({one.why}): {one.given}"

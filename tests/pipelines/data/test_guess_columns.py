@@ -72,3 +72,14 @@ def test_splits_by_words_and_by_yes_or_no() -> None:
     both = manifest(is_test=yes.column("is_test"), split=words["split"], **columns)
     assert infer_modalities(both).unused == {"is_test": "a second split"}
     assert infer_modalities(yes, Asked(ignore=["is_test"])).modalities == {"table": {"columns": ["x"]}}
+
+
+def test_what_says_whether_two_texts_go_together_is_asked_about() -> None:
+    texts = {name: [f"{name} of row {i}" for i in range(30)] for name in ("text_a", "text_b", "query", "passage")}
+    two, roles = {k: texts[k] for k in ("text_a", "text_b")}, {k: texts[k] for k in ("query", "passage")}
+    classes = {"verdict": ["supports", "refutes", "neither"] * 10}
+    assert [one.given for one in infer_modalities(manifest(**two, **classes)).likely] == ["--label verdict"]
+    assert infer_modalities(manifest(**roles, **classes)).likely == []
+    yes = manifest(**roles, relevant=[i % 3 == 0 and 1 or 0 for i in range(30)])
+    assert [one.given for one in infer_modalities(yes).likely] == ["--label relevant"]
+    assert infer_modalities(manifest(**roles, words=list(range(4, 64, 2)))).likely == []
