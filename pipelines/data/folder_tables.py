@@ -5,15 +5,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from warnings import warn
 
 import numpy as np
 
 from clx.pipelines.data.arrow_types import in_words
-from clx.pipelines.data.file_paths import Files, Reading, named_in, one_reading, placed, readings
+from clx.pipelines.data.file_kinds import kind_of_file
+from clx.pipelines.data.file_paths import Files, Reading, named_in, one_reading, placed, readings, sampled
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.readers import read_file, table_suffix
 from clx.pipelines.data.split_names import split_of
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, ClxWarning
 from clx.pipelines.system.remote import scheme_of
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ LISTS = [
 ]
 NAMING = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet"}
 """Tables that may stand beside the files that they name."""
+DIVIDED = {".csv", ".tsv", ".parquet"}
+"""Of these, whatever stands in them is meant to be a table."""
+NAMED = 0.9
+"""Share of a column's cells that are paths, where it is one of paths."""
 MOST = 50
 """Tables beside images and sound that are looked at."""
 _none = np.empty(0, dtype=np.int64)
@@ -107,16 +113,39 @@ def _naming_tables(root: Path, name: str, tables: Sequence[str], media: Files, *
         split = _split_in(file)
         try:
             table = read_file(root / file, shown)
-        except BadInput:
+        except BadInput as error:
             if listed or split is not None:
                 raise
-            continue  # among what is left out
+            if table_suffix(file) in DIVIDED:  # others are often no table at all
+                warn(f"{error}; this table is left out", ClxWarning, stacklevel=2)
+            continue
         found = one_reading(readings(table, media, os.path.dirname(file)), split, shown)
+        _refuse_no_header(found, media, shown)
+        if not found and not listed:
+            _say_no_files(table, shown)
         for reading in found:
             table = placed(table, reading, media)
         if found or listed:
             hits.append(Hit(file, table, found, split))
     return hits
+
+
+def _refuse_no_header(found: Sequence[Reading], media: Files, shown: str) -> None:
+    for reading in found:
+        if media.candidates(reading.column):
+            raise BadInput(
+                f"{shown}: the first row should name the columns, and {reading.column!r} is one of the files: write a "
+                "line of names above it"
+            )
+
+
+def _say_no_files(table: "pa.Table", shown: str) -> None:
+    """Warn of a table left out whose cells are paths of images or sound, but of none that are here."""
+    for column, cells in sampled(table):
+        if sum(kind_of_file(cell) in ("image", "audio") for cell in cells) >= NAMED * len(cells):
+            said = f"{shown} row 1, column {column}: {cells[0]!r} is no file of this folder"
+            warn(f"{said}, so this table is left out: write paths that count from it", ClxWarning, stacklevel=2)
+            return
 
 
 def _one_each(hits: Sequence[Hit], name: str) -> list[str | None]:
