@@ -69,10 +69,12 @@ def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
     _answers(manifest, found, free, asked)
     _several_labels(manifest, found, asked)
     if not asked.pair:
-        found.long = find_long(manifest, free, found.answers)
+        kept = {name: column for name, column in found.columns.items() if name in free or name == asked.group}
+        found.long = find_long(manifest, kept, found.answers)
     if found.long is not None:
         found.modalities["series"] = {}
         used = {found.long.get("id"), found.long["time"], *found.long["channels"]}
+        found.unused.pop(str(found.long.get("id")), None)  # by --group
         found.unused |= {name: column.kind for name, column in free.items() if name not in used}
         return found
     _inputs(manifest, found, free, asked)

@@ -1,5 +1,6 @@
 """Tables with a row per time step, by their columns: whose steps, when, and what was measured."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from warnings import warn
@@ -17,6 +18,10 @@ WHOSE = {
     *("recording", "series", "case", "subject", "session", "trial", "unit", "sequence", "patient", "device", "track"),
     *("segment", "stretch", "bout", "episode"),
 }
+WHO = re.compile(
+    r"(patient|subject|participant|person|speaker|donor|animal|recording|session)s?([ _-]?(id|no|number|code))?"
+)
+TWICE = 0.1  # of the rows, doubled ones: with more the rows are no steps
 STEPS = 5  # per series on average, at least
 WINDOWED, SHORTEST, LARGEST = 256, 32, 512  # steps
 
@@ -54,13 +59,28 @@ def _changing(manifest: Manifest, whose: str, when: NDArray[np.float64], answers
     names, codes = np.unique(ids, return_inverse=True)
     order = np.lexsort((when, codes))
     within = np.diff(codes[order]) == 0
-    if len(ids) < STEPS * len(names) or np.isnan(when).any() or not (np.diff(when[order])[within] > 0).all():
+    if len(ids) < STEPS * len(names) or np.isnan(when).any():
+        return None
+    if twice := int((np.diff(when[order])[within] == 0).sum()):
+        if twice < TWICE * len(ids):
+            said = f"{twice} of {len(ids)} rows have the time of another row of their {whose}"
+            do = "so each row is learned by itself: take such rows out, and series are made of the others"
+            warn(f"{manifest.name}: {said}, {do}", ClxWarning, stacklevel=3)
         return None
     for answer in answers:
         cells = np.array([str(value) for value in manifest.column(answer)])[order]
         if (cells[1:] != cells[:-1])[within].any():
             return answer
     return ""
+
+
+def say_who_comes_again(name: str, columns: Mapping[str, Column]) -> None:
+    """Warn of a column of patients or the like with several rows each, whose val rows will be drawn row by row."""
+    for column in columns.values():
+        several = column.distinct > 2 and 2 * column.distinct <= column.known
+        if several and WHO.fullmatch(column.name.strip().lower()):
+            said = f"{name}: val rows are drawn one by one, and a {column.name} has several rows"
+            warn(f"{said}: --group {column.name} keeps these in one split", ClxWarning, stacklevel=2)
 
 
 def windows_for(steps: Sequence[int]) -> dict[str, int] | None:

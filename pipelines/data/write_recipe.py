@@ -26,7 +26,7 @@ from clx.pipelines.data.guess_columns import infer_modalities
 from clx.pipelines.data.imbalance import dense_part, readable_targets
 from clx.pipelines.data.inferred import UNASKED, Asked, Inferred
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.recognise_long import windows_for
+from clx.pipelines.data.recognise_long import say_who_comes_again, windows_for
 from clx.pipelines.data.sixteen_bits import white_of
 from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.data.understood import understood
@@ -161,6 +161,9 @@ def _data(
             raise BadInput(f"--group {asked.group}: -s data.val says where val rows are from; set its `by` there")
     elif "val" not in splits and rows >= HELD_OUT:
         group = found.columns[found.group] if found.group else None
+        if group is None and found.long is None:
+            other = {*found.answers, *asked.ignore}
+            say_who_comes_again(source, {name: each for name, each in found.columns.items() if name not in other})
         share = 0.1 if group is None or group.kind != FOLDS else max(0.1, round(1 / group.distinct, 2))  # one fold
         data["val"] = {"fraction": share, **({"by": group.name} if group else {})}
         reasons["data.val"] = "a share of the training rows" + (f", whole {group.name}s" if group else "")

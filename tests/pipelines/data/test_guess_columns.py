@@ -83,3 +83,12 @@ def test_what_says_whether_two_texts_go_together_is_asked_about() -> None:
     yes = manifest(**roles, relevant=[i % 3 == 0 and 1 or 0 for i in range(30)])
     assert [one.given for one in infer_modalities(yes).likely] == ["--label relevant"]
     assert infer_modalities(manifest(**roles, words=list(range(4, 64, 2)))).likely == []
+
+
+def test_a_group_may_be_whose_steps_the_rows_are() -> None:
+    rows = {"patient": [f"p{i // 10}" for i in range(60)], "t": [i % 10 for i in range(60)]}
+    rows["hr"] = [60 + i * 7 % 9 / 2 for i in range(60)]
+    rows["status"] = ["sick" if i // 10 % 2 else "well" for i in range(60)]
+    found = infer_modalities(manifest(**rows), Asked(label="status", group="patient"))
+    assert found.long == {"id": "patient", "time": "t", "channels": ["hr"]}
+    assert "patient" not in found.unused

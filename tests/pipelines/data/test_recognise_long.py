@@ -4,7 +4,7 @@ import pytest
 
 from clx.pipelines.data.column_kinds import kinds_of
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.recognise_long import find_long, windows_for
+from clx.pipelines.data.recognise_long import find_long, say_who_comes_again, windows_for
 from clx.pipelines.system.errors import ClxWarning
 from samples import manifest
 
@@ -30,6 +30,20 @@ def test_rows_are_no_steps_where_the_answer_changes_or_time_does_not_rise() -> N
         assert found(steps(label=[str(i % 2) for i in range(40)]), ["label"]) is None
     assert found(steps(time=[0.5] * 40), ["label"]) is None
     assert found(steps(recording=[f"r{i}" for i in range(40)]), ["label"]) is None
+
+
+def test_doubled_steps_are_told_of() -> None:
+    rows = steps()
+    doubled = {name: [*rows.column(name), rows.column(name)[0]] for name in rows.columns}
+    with pytest.warns(ClxWarning, match="1 of 41 rows have the time of another row of their recording, so each row is"):
+        assert found(manifest(**doubled), ["label"]) is None
+
+
+def test_who_comes_again_is_told_of_where_val_rows_are_drawn() -> None:
+    who = {"patient_id": [f"p{i // 4}" for i in range(40)], "Speaker": [f"s{i}" for i in range(40)]}
+    with pytest.warns(ClxWarning, match="a patient_id has several rows: --group patient_id keeps these in one split"):
+        say_who_comes_again("a.csv", kinds_of(manifest(**who)))
+    say_who_comes_again("a.csv", kinds_of(manifest(sex=["f", "m"] * 20, Speaker=who["Speaker"])))
 
 
 def test_windows_of_long_series() -> None:
