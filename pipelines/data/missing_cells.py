@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 """Words in a line."""
-NINES = re.compile(r"-?9[9.]*9(\.0)?")
-"""How numbers are written that often stand for a missing one: -999, 99, 9999.9."""
+NINES = re.compile(r"-?9[9.]*9(\.0|\.25)?")
+"""How numbers are written that often stand for a missing one: -999, 99, 9999.9, and -999.25 of well logs."""
+SEVERAL = 10
+"""Different other numbers, from which on any number that comes again and lies far from them is told of."""
 
 
 def missing_in(manifest: Manifest, column: str, kind: str = "text") -> NDArray[np.bool_]:
@@ -71,20 +73,23 @@ def words_for_missing(column: str, manifests: Iterable[Manifest], what: str) -> 
 
 
 def numbers_for_missing(column: str, manifest: Manifest) -> Iterator[str]:
-    """A line on -999, 9999 and the like that lie further from all other numbers of a column than these lie apart:
-    they are taken as they are."""
-    found = [np.inf, -np.inf]
+    """A line on -999, 9999 and the like, or -200 where it comes again, that lie further from all other numbers of a
+    column than these lie apart: they are taken as they are."""
+    found, ends = [np.inf, -np.inf], Counter[float]()
     for values in _numbers(manifest, column):
-        found = [min(found[0], values.min(initial=np.inf)), max(found[1], values.max(initial=-np.inf))]
+        here = [values.min(initial=np.inf), values.max(initial=-np.inf)]
+        ends += Counter({end: int((values == end).sum()) for end in here})
+        found = [min(found[0], here[0]), max(found[1], here[1])]
     nines = {end for end in found if NINES.fullmatch(str(float(end)))}
-    if not nines:
+    if not nines and all(ends[end] < 2 for end in found):
         return
-    low, high, counts = np.inf, -np.inf, Counter[float]()
+    low, high, counts, different = np.inf, -np.inf, Counter[float](), 0
     for values in _numbers(manifest, column):
-        others = values[~np.isin(values, list(nines))]
+        others = values[~np.isin(values, list(nines or found))]
         low, high = min(low, others.min(initial=np.inf)), max(high, others.max(initial=-np.inf))
-        counts += Counter({end: int((values == end).sum()) for end in nines})
-    for end in sorted(nines):
+        counts += Counter({end: int((values == end).sum()) for end in found})
+        different = max(different, len(np.unique(others[: 100 * SEVERAL])))
+    for end in sorted(nines or {end for end in found if counts[end] > 1 and different >= SEVERAL}):
         if low <= high and max(low - end, end - high) > high - low:
             said = f"{counts[end]} cells are {end:g}, far from all others"
             yield f"column {column}: {said} ({low:g} to {high:g}): empty them where they mean missing"

@@ -14,6 +14,7 @@ from clx.pipelines.data.draw import held_together
 from clx.pipelines.data.label_columns import answer_columns, label_columns
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.missing_cells import missing_in, numbers_for_missing, words_for_missing
+from clx.pipelines.data.other_meanings import other_meanings
 from clx.pipelines.system.remote import shown
 
 SHOWN = 40  # characters of an example
@@ -58,6 +59,7 @@ def understood(
         if is_label:
             notes += alike_but_for_case(column, having)
         columns.append({"column": column, "kind": found.kind, "use": use, "missing": missing, "example": example})
+    notes += other_meanings(train, kinds, uses)
     parts = {
         name: {"rows": len(manifest), "from": split_from(name, manifest, config.data)}
         for name, manifest in splits.items()

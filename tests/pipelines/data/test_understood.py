@@ -66,6 +66,7 @@ def test_nines_far_from_all_other_numbers_are_told() -> None:
         "share": [0.1, 0.99, 0.2, 0.3, 0.4, 0.5],
         "word": ["a", "99", "b", "c", "d", "e"],
         "only": [99, 99, 99, 99, 99, 99],
+        "well": [0.1, -999.25, 0.3, 0.2, 0.25, 0.15],
     }
     rows = Manifest("m.csv", Path(), pa.table(columns), all_rows(6))
     assert {column: [*numbers_for_missing(column, rows)] for column in columns} == {
@@ -77,7 +78,25 @@ def test_nines_far_from_all_other_numbers_are_told() -> None:
         "share": [],
         "word": [],
         "only": [],
+        "well": [
+            "column well: 1 cells are -999.25, far from all others (0.1 to 0.3): empty them where they mean missing"
+        ],
     }
+
+
+def test_a_number_that_comes_again_far_from_many_others_is_told() -> None:
+    columns = {
+        "air": [-200, -200, *(i / 2 for i in range(18))],
+        "once": [-200, *(i / 2 for i in range(19))],
+        "few": [-200, -200, *[1, 2, 3] * 6],
+        "zeros": [0, 0, *range(1, 19)],
+    }
+    rows = Manifest("m.csv", Path(), pa.table(columns), all_rows(20))
+    said = {column: [*numbers_for_missing(column, rows)] for column in columns}
+    assert said.pop("air") == [
+        "column air: 2 cells are -200, far from all others (0 to 8): empty them where they mean missing"
+    ]
+    assert not any(said.values())
 
 
 def test_points_may_be_thousands_where_another_column_has_decimal_commas() -> None:
