@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 ABSENT = frozenset({"", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "none", "?", "-"})
 """What a missing number looks like in text, in lower case. A caption or a path may read so."""
@@ -92,7 +93,8 @@ def is_dash(cell: Any) -> bool:
 def class_name(cell: Any) -> str | None:
     """The class that a cell of a label names, the same in whatever file and type it stands; None for a missing one.
 
-    Trimmed; a number without a fraction is that whole number; truth and yes or no are so in any case of letters.
+    Trimmed, an accent and its letter in one (NFC); a number without a fraction is that whole number; truth and yes or
+    no are so in any case of letters.
 
     >>> [class_name(cell) for cell in (0, 0.0, " 0 ", "0.0", True, "TRUE", "YES", "a cat ", "N/A", 0.5, "007", "-")]
     ['0', '0', '0', '0', 'True', 'True', 'yes', 'a cat', None, '0.5', '007', '-']
@@ -101,7 +103,7 @@ def class_name(cell: Any) -> str | None:
         return None
     if isinstance(cell, bytes):
         cell = cell.decode(errors="replace")
-    text = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
+    text = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else normalize("NFC", str(cell).strip())
     whole = re.fullmatch(r"(-?\d+)\.0+", text)
     return whole[1] if whole else TRUTH.get(text.lower(), text)
 

@@ -150,7 +150,8 @@ def _answers_by_name(manifest: Manifest, found: Inferred, free: Mapping[str, Col
 
 
 def _several_labels(manifest: Manifest, found: Inferred, asked: Asked) -> None:
-    """A label of texts such as `a|b` or `a;b`, whose parts come again, is a set of labels."""
+    """A label of texts such as `a|b` or `a;b`, whose parts come again, is a set of labels; so is `a, b` where half of
+    the parts come alone, too, and they come in many combinations."""
     if found.label is None or not len(manifest):
         return
     first = manifest.take(range(min(len(manifest), SAMPLED)))
@@ -160,6 +161,10 @@ def _several_labels(manifest: Manifest, found: Inferred, asked: Asked) -> None:
         if sum(mark in cell for cell in cells) > 0.05 * len(cells) and len(parts) < len(set(cells)):
             found.several = mark
             return
+    divided = {part.strip() for cell in cells if "," in cell for part in cell.split(",")}
+    alone = {cell.strip() for cell in cells if "," not in cell}
+    if divided and 2 * len(alone & divided) >= len(divided) and 2 * len(divided) <= len(set(cells)):
+        found.several = ","  # `Paris, France` is one label: most of its parts come once, and never alone
 
 
 def _inputs(manifest: Manifest, found: Inferred, free: dict[str, Column], asked: Asked) -> None:

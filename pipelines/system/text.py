@@ -46,6 +46,8 @@ def bars(values: Sequence[float], most: int = 60, *, from_zero: bool = False) ->
     together = -(-len(values) // most) or 1
     parts = [values[k : k + together] for k in range(0, len(values), together)]
     means = [math.fsum(part) / len(part) for part in parts]
+    if not means:
+        return ""
     low, high = 0.0 if from_zero else min(means), max(means)
     shares = [(mean - low) / (high - low or 1) for mean in means]
     if from_zero:

@@ -89,4 +89,5 @@ def test_classes_are_the_same_in_every_type() -> None:
     assert {class_name(cell) for cell in (3, 3.0, "3", " 3 ", "3.0", "3.00")} == {"3"}
     assert {class_name(cell) for cell in (True, "true", "TRUE", " True")} == {"True"}
     assert {class_name(cell) for cell in ("YES", "yes", "Yes ")} == {"yes"}
+    assert {class_name(cell) for cell in ("K\u00e4fer", "Ka\u0308fer\u00a0")} == {"K\u00e4fer"}
     assert [class_name(cell) for cell in ("A", "a", "007", "1.10")] == ["A", "a", "007", "1.10"]

@@ -7,7 +7,7 @@ import pytest
 
 from clx.modalities.registry import MODALITIES
 from clx.pipelines.batches.check import check, check_source
-from clx.pipelines.batches.check_summary import summary
+from clx.pipelines.batches.check_summary import summary, target_summary
 from clx.pipelines.config.load import dump
 from clx.pipelines.system.errors import BadInput
 from configs import pair_config
@@ -108,6 +108,12 @@ def test_check_tells_the_spread_of_a_target(skewed: Path) -> None:
     assert found["train"]["rows"] == sum(count for _, count in found["train"]["histogram"]) == 400
     assert found["train"]["many"] + found["train"]["median"] + found["train"]["few"] == 400
     assert found["train"]["histogram"][0][1] > 50
+
+
+def test_a_target_without_any_number_has_no_bars() -> None:
+    report = check({"train": manifest(x=[1, 2, 3], time=["29:38", "30:01", "31:59"])}, {}, target=["time"])
+    assert report["errors"] == {"bad cell": 3}
+    assert target_summary(report)[0]["histogram"] == ""
 
 
 def test_data_check_opens_both_columns(sentence_pairs: Path, tmp_path: Path) -> None:

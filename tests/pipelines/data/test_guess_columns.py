@@ -92,3 +92,12 @@ def test_a_group_may_be_whose_steps_the_rows_are() -> None:
     found = infer_modalities(manifest(**rows), Asked(label="status", group="patient"))
     assert found.long == {"id": "patient", "time": "t", "channels": ["hr"]}
     assert "patient" not in found.unused
+
+
+def test_labels_between_commas_are_sets_where_their_parts_come_again_and_alone() -> None:
+    tags = ["cv", "nlp", "nlp, cv", "cv, nlp", "rl, cv", "nlp,rl", "rl", "cv, nlp, rl"] * 5
+    assert infer_modalities(manifest(x=list(range(40)), label=tags)).several == ","
+    places = ["Paris, France", "Lyon, France", "Rome, Italy", "Malta"] * 10
+    assert infer_modalities(manifest(x=list(range(40)), label=places)).several is None
+    sizes = [f"{colour}, {size}" for colour in "abcde" for size in "stuv"] * 2
+    assert infer_modalities(manifest(x=list(range(40)), label=sizes)).several is None
