@@ -9,7 +9,7 @@ from clx.modalities.registry import MODALITIES
 from clx.pipelines.batches.check import check, check_source
 from clx.pipelines.batches.check_summary import summary, target_summary
 from clx.pipelines.config.load import dump
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, ClxWarning
 from configs import pair_config
 from samples import manifest, png
 
@@ -98,7 +98,8 @@ def test_built_in_data_is_clean(name) -> None:
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
 def test_real_speech_is_clean() -> None:
-    report = check_source(str(DATA / "fsdd"), None)
+    with pytest.warns(ClxWarning, match="--group speaker keeps these in one split"):
+        report = check_source(str(DATA / "fsdd"), None)
     assert report["ok"], report["findings"][:3]
     assert report["splits"]["test"]["inputs"]["audio"]["cells"] == 300
 
