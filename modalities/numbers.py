@@ -25,6 +25,8 @@ NUMBER = re.compile(
     re.IGNORECASE,
 )
 """A number with what may stand around it."""
+ONE_GROUP = re.compile(r"[1-9]\d{0,2}[.,]\d{3}")
+"""Thousands, or three decimals: a column shows which by its other cells."""
 SPACES = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2212": "-", "\u2019": "'"})
 ENDLESS = {f"{sign}{word}": float(f"{sign}inf") for sign in ("", "+", "-") for word in ("inf", "infinity")}
 MOSTLY = 0.9
@@ -136,7 +138,15 @@ def number(cell: Any, writing: Writing = PLAIN) -> float:
         raise ValueError(f"{_shown(cell)} is not a number" + ("" if writing == PLAIN else f" (column of {writing})"))
     if parts.unit != writing.unit and value:
         raise ValueError(f"{_shown(cell)} is not a number" + (f" in {writing.unit}" if writing.unit else ""))
+    grouped = ONE_GROUP.fullmatch(parts.digits) and writing.decimal not in parts.digits
+    if grouped and not writing.thousands and not _is_money(parts.unit):
+        plain, decimals = re.sub("[.,]", "", parts.digits), re.sub("[.,]", writing.decimal, parts.digits)
+        raise ValueError(f"{_shown(cell)} may be thousands or three decimals: write {plain} or {decimals}")
     return value
+
+
+def _is_money(unit: str) -> bool:
+    return unit in MONEY or bool(set(unit) & set(SIGNS))
 
 
 def _shown(cell: Any) -> str:
@@ -225,7 +235,7 @@ def _value(parts: _Parts, writing: Writing) -> float | None:
     if len(between) > 1 or not between <= set(writing.thousands or ",.' ") - {writing.decimal}:
         return None
     mark = re.escape(between.pop()) if between else ""
-    if mark and not re.fullmatch(rf"\d{{1,3}}({mark}\d{{3}})+|\d{{1,2}}({mark}\d{{2}})+{mark}\d{{3}}", whole):
+    if mark and not re.fullmatch(rf"[1-9]\d{{0,2}}({mark}\d{{3}})+|[1-9]\d?({mark}\d{{2}})+{mark}\d{{3}}", whole):
         return None  # the second is the Indian 12,34,567
     if fraction and not fraction.isdecimal():
         return None
@@ -269,7 +279,7 @@ def _decimal_mark(parsed: dict[str, _Parts]) -> str:
         raise Unclear(f"{one!r} has a decimal point and {other!r} a decimal comma: {DECIDES}", one, other)
     if sure[mark]:
         return mark
-    money = any(parts.unit in MONEY or set(parts.unit) & set(SIGNS) for parts in parsed.values())
+    money = any(_is_money(parts.unit) for parts in parsed.values())
     unclear = doubtful[","] if not money or doubtful["."] else []
     if unclear := unclear or (doubtful["."] if money else []):
         raise Unclear(f"{unclear[0]!r} may be thousands or three decimals: {DECIDES}", unclear[0])

@@ -91,3 +91,16 @@ def test_classes_are_the_same_in_every_type() -> None:
     assert {class_name(cell) for cell in ("YES", "yes", "Yes ")} == {"yes"}
     assert {class_name(cell) for cell in ("K\u00e4fer", "Ka\u0308fer\u00a0")} == {"K\u00e4fer"}
     assert [class_name(cell) for cell in ("A", "a", "007", "1.10")] == ["A", "a", "007", "1.10"]
+
+
+def test_three_digits_behind_a_mark_that_no_other_cell_explains_are_refused() -> None:
+    with pytest.raises(ValueError, match="'2,868' may be thousands or three decimals: write 2868 or 2.868"):
+        number("2,868")
+    with pytest.raises(ValueError, match="'2.868 kg' may be thousands .* write 2868 or 2,868"):
+        number("2.868 kg", Writing(",", unit="kg"))
+    for cell in ("0,934", "-0,934", "01,234"):
+        with pytest.raises(ValueError, match="is not a number"):
+            number(cell)
+    assert (number("2,868", Writing(thousands=",")), number("$2,868", Writing(unit="$"))) == (2868, 2868)
+    assert (number("2,868.5"), number("1,234,567"), number("2 868")) == (2868.5, 1234567, 2868)
+    assert writing_of(["0,934", "2,868"]) == Writing(",")
