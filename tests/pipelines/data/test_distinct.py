@@ -44,7 +44,7 @@ def test_each_is_looked_at_once() -> None:
 
 def test_numbers_are_the_same_read_at_once_and_one_by_one() -> None:
     cells = ["1", " -2.5e3 ", "NA", "", None, "inf", ".5", "1e400"]
-    rows = manifest({"plain": cells, "odd": [*cells[:-1], "1,000"]})
+    rows = manifest({"plain": cells, "odd": [*cells[:-1], "1,000.0"]})
     assert plain_numbers(rows.table.column("plain")) is not None
     assert plain_numbers(rows.table.column("odd")) is None
     same = [1, -2500, np.nan, np.nan, np.nan, np.inf, 0.5]
