@@ -62,9 +62,12 @@ def crossed(rows: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
 
 
 def tell_skipped(result: dict[str, Any]) -> None:
-    """On stderr, why tasks were left out."""
+    """On stderr, why tasks were left out, and how many rows of those that were not."""
     for name, reason in result.get("skipped", {}).items():
         note(f"{name} left out: {reason}")
+    for name, line in result.get("classification", {}).items():
+        if unknown := line.get("unknown_class"):
+            note(f"classification of {name}: {unknown} rows left out, since training had no row of their class")
 
 
 def compact(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -8,6 +8,7 @@ from warnings import warn
 import numpy as np
 from numpy.typing import NDArray
 
+from clx.modalities.numbers import class_name
 from clx.pipelines.data.column_kinds import ID_NAME, Column
 from clx.pipelines.data.manifest import Manifest, seconds
 from clx.pipelines.system.errors import BadInput, ClxWarning
@@ -74,13 +75,24 @@ def _changing(manifest: Manifest, whose: str, when: NDArray[np.float64], answers
     return ""
 
 
-def say_who_comes_again(name: str, columns: Mapping[str, Column]) -> None:
-    """Warn of a column of patients or the like with several rows each, whose val rows will be drawn row by row."""
+def say_who_comes_again(name: str, columns: Mapping[str, Column], splits: Mapping[str, Manifest], drawn: bool) -> None:
+    """Warn of a column of patients or the like: of one with several rows each, where val rows will be `drawn` row by
+    row, and of one whose patients have rows for training and others in val or test."""
     for column in columns.values():
-        several = column.distinct > 2 and 2 * column.distinct <= column.known
-        if several and WHO.fullmatch(column.name.strip().lower()):
+        if not WHO.fullmatch(column.name.strip().lower()):
+            continue
+        if drawn and column.distinct > 2 and 2 * column.distinct <= column.known:
             said = f"{name}: val rows are drawn one by one, and a {column.name} has several rows"
             warn(f"{said}: --group {column.name} keeps these in one split", ClxWarning, stacklevel=2)
+        known: set[str | None] | None = None
+        for split in ("val", "test"):
+            if split not in splits or any(column.name not in splits[each].columns for each in ("train", split)):
+                continue
+            known = {*map(class_name, splits["train"].column(column.name))} - {None} if known is None else known
+            both = sum(class_name(cell) in known for cell in splits[split].column(column.name))
+            if both:
+                said = f"{name}: {both} of {len(splits[split])} {split} rows have a {column.name} of training rows"
+                warn(f"{said}: figures of new ones may be lower", ClxWarning, stacklevel=2)
 
 
 def windows_for(steps: Sequence[int]) -> dict[str, int] | None:

@@ -156,14 +156,15 @@ def _data(
             reasons["data.windows"] = f"cuts series of about {int(np.median(steps))} steps"
             splits = load_splits(_rows(data), seed=0)
     rows = len(splits["train"])
+    if found.long is None and found.group is None:
+        other = {*found.answers, *asked.ignore}
+        named = {name: each for name, each in found.columns.items() if name not in other}
+        say_who_comes_again(source, named, splits, drawn={"val"}.isdisjoint([*given, *splits]) and rows >= HELD_OUT)
     if "val" in given:
         if asked.group:
             raise BadInput(f"--group {asked.group}: -s data.val says where val rows are from; set its `by` there")
     elif "val" not in splits and rows >= HELD_OUT:
         group = found.columns[found.group] if found.group else None
-        if group is None and found.long is None:
-            other = {*found.answers, *asked.ignore}
-            say_who_comes_again(source, {name: each for name, each in found.columns.items() if name not in other})
         share = 0.1 if group is None or group.kind != FOLDS else max(0.1, round(1 / group.distinct, 2))  # one fold
         data["val"] = {"fraction": share, **({"by": group.name} if group else {})}
         reasons["data.val"] = "a share of the training rows" + (f", whole {group.name}s" if group else "")

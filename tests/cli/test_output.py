@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clx.cli import output, runs
-from clx.cli.evaluation_tables import crossed, retrieval_in_short
+from clx.cli.evaluation_tables import crossed, retrieval_in_short, tell_skipped
 from clx.cli.search import show
 from clx.pipelines.runs.folder import read_config
 from clx.pipelines.use.search import Neighbours
@@ -102,6 +102,15 @@ def test_retrieval_in_many_directions_is_a_table_from_input_to_input() -> None:
     assert square[-1] == {"asked with": "all others", "a": 0.6}
     assert crossed(rows) is None, "few"
     assert crossed([*rows, *rows, {"input": "d->e", "R@10": 0.9}]) is None, "of several widths"
+
+
+def test_rows_that_an_evaluation_leaves_out_are_told_of(capsys: Captured) -> None:
+    tell_skipped({"skipped": {"knn": "no"}, "classification": {"image": {"unknown_class": 14}, "text": {}}})
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "knn left out: no",
+        "classification of image: 14 rows left out, since training had no row of their class",
+    ]
 
 
 def test_a_run_is_shown_without_keys_that_are_not_set_and_with_tables_of_figures(

@@ -39,11 +39,18 @@ def test_doubled_steps_are_told_of() -> None:
         assert found(manifest(**doubled), ["label"]) is None
 
 
-def test_who_comes_again_is_told_of_where_val_rows_are_drawn() -> None:
+def test_who_comes_again_is_told_of() -> None:
     who = {"patient_id": [f"p{i // 4}" for i in range(40)], "Speaker": [f"s{i}" for i in range(40)]}
+    rows = manifest(**who)
     with pytest.warns(ClxWarning, match="a patient_id has several rows: --group patient_id keeps these in one split"):
-        say_who_comes_again("a.csv", kinds_of(manifest(**who)))
-    say_who_comes_again("a.csv", kinds_of(manifest(sex=["f", "m"] * 20, Speaker=who["Speaker"])))
+        say_who_comes_again("a.csv", kinds_of(rows), {"train": rows}, drawn=True)
+    say_who_comes_again("a.csv", kinds_of(rows), {"train": rows}, drawn=False)
+    say_who_comes_again("a.csv", kinds_of(manifest(sex=["f", "m"] * 20)), {"train": rows}, drawn=True)
+    splits = {"train": rows.take(range(30)), "val": rows.take(range(28, 40)), "test": rows.take(range(32, 40))}
+    patients = {"patient_id": kinds_of(rows)["patient_id"]}
+    with pytest.warns(ClxWarning, match="a.csv: 4 of 12 val rows have a patient_id of training rows") as told:
+        say_who_comes_again("a.csv", patients, splits, drawn=False)
+    assert len(told) == 1, "no patient of the test rows"
 
 
 def test_windows_of_long_series() -> None:
