@@ -39,8 +39,8 @@ HELD_OUT = 50
 
 LONG_TAIL = 1 / 3
 """Share of a target's range with nine tenths of the rows; .9 of uniform values, about half of normal ones."""
-OF_ANSWERS = ("label_cells", "levels", "balance")
-"""Keys of `data` that need its label or target, which is known only when the columns were looked at."""
+OF_COLUMNS = ("label_cells", "levels", "balance", "long")
+"""Keys of `data` that need what is known only when the columns were looked at: the label, the target, the series."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ def infer_config(source: str, asked: Asked = UNASKED, settings: Sequence[str] = 
         override(given, setting)
     if "train" in _section(given, "data"):
         raise BadInput(f"-s data.train: the data are {source}")
-    others = {key: value for key, value in _section(given, "data").items() if key not in OF_ANSWERS}
+    others = {key: value for key, value in _section(given, "data").items() if key not in OF_COLUMNS}
     rows = parse(Data, {"train": source, **others}, "-s, section data")
     if is_builtin(source):
         manifest = load_builtin(source)["train"]
@@ -147,6 +147,8 @@ def _data(
         data["long"] = found.long
         reasons["data.long"] = f"a row per time step: {found.long['time']} rises within each {found.long['id']}"
     data |= given
+    if found.long is not None and isinstance(long := given.get("long"), Mapping):
+        data["long"] = {**found.long, **long}
     splits = load_splits(_rows(data), seed=0)
     if found.long is not None and "windows" not in given:
         steps = [len(splits["train"].cell(i, "series")) for i in range(min(1000, len(splits["train"])))]

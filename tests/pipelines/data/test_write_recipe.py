@@ -10,7 +10,7 @@ from clx.pipelines.config.load import load_config
 from clx.pipelines.config.objects import make_losses, make_modalities
 from clx.pipelines.data.inferred import Asked
 from clx.pipelines.data.splits import load_splits
-from clx.pipelines.data.write_recipe import recipe_for, write_recipe
+from clx.pipelines.data.write_recipe import infer_config, recipe_for, write_recipe
 from clx.pipelines.system.errors import BadInput
 from command import inside
 from samples import png
@@ -42,6 +42,16 @@ def test_a_recipe_for_numbers_of_a_table_has_no_noise(tmp_path) -> None:
     (options,) = config.modalities.values()
     assert (options["dropout"], options["augmentation"], options["head"]) == (0, "none", "norm")
     assert (config.data.target, config.eval, config.train.lr) == (["target"], ["regression"], 4e-3)
+
+
+def test_a_key_of_series_that_is_given_leaves_the_others_as_found(tmp_path) -> None:
+    source, steps = tmp_path / "t.csv", [0, 1, 2, 3, 900, 901, 902, 903]
+    rows = [f"{i},{t},{60 + t * i % 7}.5,{i % 2}" for i in range(30) for t in steps]
+    source.write_text("id,time,hr,sick\n" + "\n".join(rows))
+    with pytest.raises(BadInput, match=r"data\.long\.holes=false"):
+        infer_config(str(source), Asked(label="sick"))
+    long = infer_config(str(source), Asked(label="sick"), settings=["data.long.holes=false"]).config["data"]["long"]
+    assert long == {"id": "id", "time": "time", "channels": ["hr"], "holes": False}
 
 
 def test_awkward_names_survive_the_recipe(tmp_path) -> None:
