@@ -1847,7 +1847,7 @@ PAIRS = [
         "negatives for a loss that takes none",
         triplets("[negative_1]", "{name: cosent, inputs: [one, two], negatives: [wrong]}"),
         "train c.yaml",
-        error="objective.negatives: cosent takes none; clip, energy-hinge, infonce, mann-whitney, siglip do",
+        error="objective.negatives: cosent takes none; clip, dcl, dclw, debiased, energy-hinge, hcl, infonce, late",
     ),
     Case(
         "several columns that are inputs",

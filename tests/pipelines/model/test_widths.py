@@ -43,6 +43,7 @@ def given(loss: Loss, name: str) -> dict[str, Any]:
         values |= {"originals": {each: torch.arange(ROWS * 3).view(ROWS, 3) % 5.0 for each in NAMES}}
     if "negatives" in loss.needs():
         values |= {"negatives": {"wrong": rows(draw)}, "present": there | {"wrong": there["image"]}}
+        steps["wrong"] = rows(draw, 3), torch.ones(ROWS, 3, dtype=torch.bool)
     return {name: value for name, value in values.items() if name in loss.needs()}
 
 
