@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ YEAR_LAST = re.compile(WEEKDAY + r"(\d\d?)([-/.])(\d\d?)\2(\d{4})(?!\d)", re.I)
 COMPACT = re.compile(r"(\d{4})(\d\d)(\d\d)(?!\d)")
 DAY_NAME = re.compile(WEEKDAY + rf"(\d\d?)(?:st|nd|rd|th)?[-/. ]? ?{NAME}[-/., ]+(\d{{4}})(?!\d)", re.I)
 NAME_DAY = re.compile(WEEKDAY + rf"{NAME}[-. ]+(\d\d?)(?:st|nd|rd|th)?[-,]? *(\d{{4}})(?!\d)", re.I)
+SEASON = re.compile(r"\d\d(\d\d)-(\d\d)")
 MONTH = re.compile(r"(\d{4})-(\d\d)(?!\d)")
 TWO_DIGITS = re.compile(r"\d\d?([-/.])\d\d?\1\d\d(?!\d)")
 PLAIN = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)?")
@@ -47,6 +49,14 @@ class Moment(NamedTuple):
     clock: float
     """Seconds since midnight, in UTC where there is a zone."""
     zoned: bool
+
+    def exists(self) -> bool:
+        """Whether the calendar has it, in one order of day and month at least."""
+        for day_first in (False, True):
+            with suppress(ValueError):
+                self.seconds(day_first)
+                return True
+        return False
 
     def seconds(self, day_first: bool) -> float:
         """Since 1970. Raises `ValueError` for a date that no calendar has."""
@@ -114,9 +124,12 @@ def _plain(values: Sequence[Any]) -> NDArray[np.float64] | None:
 
 
 def is_date(text: str) -> bool:
-    """Whether a text says a date, by its form alone; a bare number does not."""
+    """Whether a text says a date that the calendar has; a bare number does not, nor a season such as `2009-10`."""
+    season = SEASON.fullmatch(text.strip())
+    if season is not None and int(season[2]) == (int(season[1]) + 1) % 100:
+        return False
     try:
-        return _number(text) is None and bool(moment(text))
+        return _number(text) is None and moment(text).exists()
     except ValueError:
         return False
 

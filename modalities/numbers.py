@@ -140,8 +140,9 @@ def number(cell: Any, writing: Writing = PLAIN) -> float:
         raise ValueError(f"{_shown(cell)} is not a number" + (f" in {writing.unit}" if writing.unit else ""))
     grouped = ONE_GROUP.fullmatch(parts.digits) and writing.decimal not in parts.digits
     if grouped and not writing.thousands and not _is_money(parts.unit):
-        plain, decimals = re.sub("[.,]", "", parts.digits), re.sub("[.,]", writing.decimal, parts.digits)
-        raise ValueError(f"{_shown(cell)} may be thousands or three decimals: write {plain} or {decimals}")
+        minus = "-" if parts.sign < 0 else ""
+        ways = [minus + re.sub("[.,]", mark, parts.digits) + parts.power for mark in ("", writing.decimal)]
+        raise ValueError(f"{_shown(cell)} may be thousands or three decimals: write {' or '.join(ways)}")
     return value
 
 

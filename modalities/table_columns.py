@@ -92,7 +92,7 @@ def readable(values: list[Any], day_first: bool | None) -> tuple[list[Any], NDAr
         except BadDate as error:
             if error.ambiguous:
                 raise Unclear(f"{error}: {DECIDES}", error.text) from None
-            if not left:
+            if not left or len(values) == 1:
                 raise Unclear(str(error), error.text) from None
             del values[error.index]
     raise AssertionError

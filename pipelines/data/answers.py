@@ -29,6 +29,8 @@ LIKELY = {
     *("activity", "gesture", "goldlabel"),
 }
 """Names of answers in well-known tables: asked about, never taken in silence."""
+LANGUAGE = re.compile(r"(.*[_ -])?[a-z]{2}")
+"""Names of texts in one language each: `en`, `text_de`."""
 OF_FILES = {
     *("width", "height", "size", "bytes", "filesize", "duration", "seconds", "length", "channels", "fps", "samplerate"),
     *("lat", "lon", "lng", "latitude", "longitude", "year", "hour", "tokens"),
@@ -86,7 +88,7 @@ def likely(columns: Mapping[str, Column]) -> list[Likely]:
     In a table without pictures, sounds or texts that is a well-known name, or else the last column; beside an input
     of its own several columns of 1 and 0, a well-known name, the one column of classes that there is, or any of
     several, the last first; beside texts alone the one number where there are no classes; beside two texts the one
-    column of classes.
+    column of classes, unless the texts are one in two languages.
     """
     usable = [c for c in columns.values() if c.kind in ("number", "category") and c.distinct > 1]
     inputs = [c for c in columns.values() if c.kind in (*MEDIA, "text")]
@@ -112,7 +114,7 @@ def likely(columns: Mapping[str, Column]) -> list[Likely]:
         return []
     if len(numbers) == 1 and not classes:
         return [_likely(numbers[0], "the one number beside texts")]
-    if len(inputs) == 2 and len(classes) == 1:
+    if len(inputs) == 2 and len(classes) == 1 and not all(LANGUAGE.fullmatch(c.name.lower()) for c in inputs):
         return [_likely(classes[0], f"{classes[0].distinct} classes beside two texts")]
     return []
 

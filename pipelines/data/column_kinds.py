@@ -63,7 +63,7 @@ class Column:
     whole: bool = False
     """Numbers without a fraction."""
     switch: bool = False
-    """1 and 0 alone, or -1, or true and false: whether something applies."""
+    """1 and 0 alone, or -1, or true and false, or yes and no: whether something applies."""
     highest: float | None = None
     """Of numbers."""
     captions: bool = False
@@ -156,7 +156,7 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
         what = f"cells that are {CELLS.get(kind_of_cell(values[0]), 'of several kinds')}"
         return Column(name, _nested(values) or what, **facts)
     texts = [str(value) for value in values]
-    switch = {text.strip().lower() for text in texts} == {"true", "false"}
+    switch = {text.strip().lower() for text in texts} in ({"true", "false"}, {"yes", "no"})
     return Column(name, _kind_of_texts(bare, texts, distinct), longest=longest(texts), switch=switch, **facts)
 
 

@@ -3,11 +3,11 @@
 import codecs
 import csv
 import io
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from warnings import warn
 
 import numpy as np
 
@@ -16,14 +16,14 @@ from clx.pipelines.data.lists_in_text import with_lists
 from clx.pipelines.data.mapped import is_large, mapped
 from clx.pipelines.data.no_rows import below_comments, refuse_second_header, without_totals
 from clx.pipelines.data.text_files import BLOCK, arrow_source, check_encoding, opened, refuse_bomb
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, ClxWarning
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SAMPLE = 1 << 16  # bytes looked at to find the separator
-MOST_BETWEEN = 100
-"""Separators of a line that are counted, to tell whether it is a row."""
+MOST_COLUMNS = 900
+"""Of a table whose cells are looked at for lines that may be rows."""
 
 
 def read_csv(path: Path, name: str) -> "pa.Table":
@@ -45,7 +45,7 @@ def read_csv(path: Path, name: str) -> "pa.Table":
         _explain_csv(path, name, separator, comments, error)
     if table.num_rows:
         _refuse_open_quote(path, name, table)
-        _refuse_swallowed_rows(path, name, table, separator)
+        _refuse_swallowed_rows(path, name, table, separator, comments)
         refuse_second_header(table, name)
         table = without_totals(table, name)
     return with_lists(table.rename_columns([column.strip() for column in names]), name)
@@ -145,34 +145,50 @@ def _refuse_open_quote(path: Path, name: str, table: "pa.Table") -> None:
             raise BadInput(f"{name} row {table.num_rows}: a quote opens and is never closed")
 
 
-def _refuse_swallowed_rows(path: Path, name: str, table: "pa.Table", separator: str) -> None:
-    """A quote that belongs to a text and begins its cell makes one cell of all rows up to the next quote: where all
-    whole lines of a cell have as many separators as a row, and these are tabs, or text goes on behind a quote."""
+def _refuse_swallowed_rows(path: Path, name: str, table: "pa.Table", separator: str, comments: int) -> None:
+    """A quote that belongs to a text and begins its cell makes one cell of all rows up to the next quote. Refused where
+    text goes on behind that one; told of where all whole lines of a cell have as many tabs as a row."""
     import pyarrow.compute as pc
 
-    between = min(table.num_columns - 1, MOST_BETWEEN)
-    if not between:
-        return
-    mark = re.escape(separator)
-    rows_within = rf"^[^\n]*\n([^\n{mark}]*({mark}[^\n{mark}]*){{{between}}}\n)+[^\n]*$"
     broken = [column for column in table.columns if pc.any(pc.match_substring(column, "\n")).as_py()]
-    holds = (pc.match_substring_regex(column, rows_within) for column in broken)
-    rows = [row for column in holds if (row := pc.index(column, True).as_py()) >= 0]
-    if rows and (separator == "\t" or _goes_on_behind_quotes(path, name, separator)):
+    if not broken or table.num_columns == 1:
+        return
+    if (row := _goes_on_behind_quote(path, name, separator, comments)) is not None:
         raise BadInput(
-            f"{name} row {min(rows) + 1}: a quote opens a cell there that goes on over the rows below, up to the next "
-            "quote: put a cell that begins with a quote in quotes, and write each quote within it twice"
+            f"{name} row {row}: a quote opens a cell there that goes on over the rows below, up to the next quote: put "
+            "a cell that begins with a quote in quotes, and write each quote within it twice"
+        )
+    if separator != "\t" or table.num_columns > MOST_COLUMNS:
+        return
+    rows_within = rf"^[^\n]*\n([^\n\t]+(\t[^\n\t]*){{{table.num_columns - 1}}}\n)+[^\n]*$"
+    holds = (pc.match_substring_regex(column, rows_within) for column in broken)
+    if rows := [row for column in holds if (row := pc.index(column, True).as_py()) >= 0]:
+        said = f"{name} row {min(rows) + 1}: a cell in quotes has lines with as many tabs as a row"
+        warn(
+            f"{said}: where these are rows, write each quote of a text twice, and the text in quotes",
+            ClxWarning,
+            stacklevel=2,
         )
 
 
-def _goes_on_behind_quotes(path: Path, name: str, separator: str) -> bool:
-    """Whether any quote that ends a cell has text behind it."""
+def _goes_on_behind_quote(path: Path, name: str, separator: str, comments: int) -> int | None:
+    """The first row with a cell of several lines behind whose last quote text goes on."""
     csv.field_size_limit(BLOCK)
     with opened(path, name) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-        try:
-            return any(False for _ in csv.reader(text, delimiter=separator, strict=True))
-        except csv.Error:
-            return True
+        for _ in range(comments):
+            text.readline()
+        reader = csv.reader(text, delimiter=separator, strict=True)
+        row = lines = 0
+        while True:
+            try:
+                row += bool(next(reader)) and lines > 0
+            except StopIteration:
+                return None
+            except csv.Error:
+                row += lines > 0
+                if reader.line_num - lines > 1:
+                    return row
+            lines = reader.line_num
 
 
 def _refuse_no_header(name: str, names: list[str], body: list[list[str]], separator: str) -> None:

@@ -30,6 +30,8 @@ NAMING = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet"}
 """Tables that may stand beside the files that they name."""
 DIVIDED = {".csv", ".tsv", ".parquet"}
 """Of these, whatever stands in them is meant to be a table."""
+NO_NAME = re.compile(r"[\d./]")
+"""What the name of a file has, and that of a column mostly not: `image` is a column also beside `image.png`."""
 NAMED = 0.9
 """Share of a column's cells that are paths, where it is one of paths."""
 MOST = 50
@@ -132,7 +134,7 @@ def _naming_tables(root: Path, name: str, tables: Sequence[str], media: Files, *
 
 def _refuse_no_header(found: Sequence[Reading], media: Files, shown: str) -> None:
     for reading in found:
-        if media.candidates(reading.column):
+        if NO_NAME.search(reading.column) and media.candidates(reading.column):
             raise BadInput(
                 f"{shown}: the first row should name the columns, and {reading.column!r} is one of the files: write a "
                 "line of names above it"

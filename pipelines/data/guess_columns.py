@@ -28,7 +28,7 @@ from clx.pipelines.data.recognise_long import find_long
 from clx.pipelines.data.recognise_pairs import has_roles, related
 from clx.pipelines.system.errors import BadInput
 
-YES_OR_NO_SPLIT = re.compile(r"(is|in|for)[ _-]?(train(ing)?|val(id|idation)?|test|holdout)([ _-]?set)?")
+YES_OR_NO_SPLIT = re.compile(r"(is[ _-]?|(in|for)[ _-])(train(ing)?|val(id|idation)?|test|holdout)([ _-]?set)?")
 
 
 def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
@@ -53,11 +53,12 @@ def infer_modalities(manifest: Manifest, asked: Asked = UNASKED) -> Inferred:
         elif column.kind == FOLDS and found.group is None and name not in answers:
             found.group = name
             found.unused[name] = "the rows of a fold stay in one split; --group names another column"
-        elif column.switch and YES_OR_NO_SPLIT.fullmatch(name.strip().lower()) and name not in answers:
+        elif column.distinct == 2 and YES_OR_NO_SPLIT.fullmatch(name.strip().lower()) and name not in answers:
             if found.split is None:
+                own = shlex.quote(name)
                 raise BadInput(
-                    f"{manifest.name}: column {name!r} says by yes or no which rows are of a split: write a column "
-                    f"'split' of train, val and test in its place, or --ignore {shlex.quote(name)}"
+                    f"{manifest.name}: column {name!r} may say by yes or no which rows are of a split: write a column "
+                    f"'split' of train, val and test in its place, or --label {own} or --ignore {own}"
                 )
             found.unused[name] = "a second split"
         else:

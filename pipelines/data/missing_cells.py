@@ -81,15 +81,16 @@ def numbers_for_missing(column: str, manifest: Manifest) -> Iterator[str]:
         ends += Counter({end: int((values == end).sum()) for end in here})
         found = [min(found[0], here[0]), max(found[1], here[1])]
     nines = {end for end in found if NINES.fullmatch(str(float(end)))}
-    if not nines and all(ends[end] < 2 for end in found):
+    suspects = nines | {end for end in found if ends[end] > 1}
+    if not suspects:
         return
     low, high, counts, different = np.inf, -np.inf, Counter[float](), 0
     for values in _numbers(manifest, column):
-        others = values[~np.isin(values, list(nines or found))]
+        others = values[~np.isin(values, list(suspects))]
         low, high = min(low, others.min(initial=np.inf)), max(high, others.max(initial=-np.inf))
         counts += Counter({end: int((values == end).sum()) for end in found})
         different = max(different, len(np.unique(others[: 100 * SEVERAL])))
-    for end in sorted(nines or {end for end in found if counts[end] > 1 and different >= SEVERAL}):
+    for end in sorted(nines | (suspects if different >= SEVERAL else set())):
         if low <= high and max(low - end, end - high) > high - low:
             said = f"{counts[end]} cells are {end:g}, far from all others"
             yield f"column {column}: {said} ({low:g} to {high:g}): empty them where they mean missing"

@@ -72,4 +72,4 @@ def refuse_second_header(table: "pa.Table", name: str) -> None:
     if found >= 0:
         more = int(pc.sum(same).as_py()) - 1
         others = f", and so do {more} more" if more else ""
-        raise BadInput(f"{name} row {found + 1}: repeats the header{others}: take such lines out")
+        raise BadInput(f"{name} row {found + 1}: repeats the header{others}: delete such lines")

@@ -44,7 +44,7 @@ def _dates(name: str, first: Manifest) -> Iterator[str]:
 def _lists(name: str, first: Manifest) -> Iterator[str]:
     cells = [cell for cell in first.column(name) if isinstance(cell, str)]
     listed = [cell for cell in cells if NUMBERS.fullmatch(cell.strip())]
-    if cells and len(listed) >= MOSTLY * len(cells):
+    if cells and len(listed) >= MOSTLY * len(cells) and any(map(re.compile(r"[.,;\[-]").search, listed)):
         shown = listed[0].strip()[:20]
         yield f"column {name}: {shown!r}... is read as a text; where a series is meant, write [1.5, 2, ...]"
 
@@ -52,7 +52,12 @@ def _lists(name: str, first: Manifest) -> Iterator[str]:
 def _parts(name: str, kind: str, columns: Mapping[str, Column]) -> Iterator[str]:
     names, said = PARTS[kind]
     told = next(
-        (n for n, c in columns.items() if re.sub(r"[\W_]", "", n.lower()) in names and c.kind == "number"), None
+        (
+            n
+            for n, c in columns.items()
+            if re.sub(r"[\W_]", "", n.lower()) in names and c.kind in ("number", "an index")
+        ),
+        None,
     )
     if told is not None:
         yield (

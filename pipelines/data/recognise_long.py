@@ -1,6 +1,7 @@
 """Tables with a row per time step, by their columns: whose steps, when, and what was measured."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 from warnings import warn
@@ -19,9 +20,7 @@ WHOSE = {
     *("recording", "series", "case", "subject", "session", "trial", "unit", "sequence", "patient", "device", "track"),
     *("segment", "stretch", "bout", "episode"),
 }
-WHO = re.compile(
-    r"(patient|subject|participant|person|speaker|donor|animal|recording|session)s?([ _-]?(id|no|number|code))?"
-)
+WHO = re.compile(r"(patient|subject|participant|person|speaker|donor|recording|session)([ _-]?(id|no|number|code))?")
 TWICE = 0.1  # of the rows, doubled ones: with more the rows are no steps
 STEPS = 5  # per series on average, at least
 WINDOWED, SHORTEST, LARGEST = 256, 32, 512  # steps
@@ -82,8 +81,8 @@ def say_who_comes_again(name: str, columns: Mapping[str, Column], splits: Mappin
         if not WHO.fullmatch(column.name.strip().lower()):
             continue
         if drawn and column.distinct > 2 and 2 * column.distinct <= column.known:
-            said = f"{name}: val rows are drawn one by one, and a {column.name} has several rows"
-            warn(f"{said}: --group {column.name} keeps these in one split", ClxWarning, stacklevel=2)
+            said = f"{name}: val rows are drawn one by one, and several rows share a {column.name}"
+            warn(f"{said}: --group {shlex.quote(column.name)} keeps these in one split", ClxWarning, stacklevel=2)
         known: set[str | None] | None = None
         for split in ("val", "test"):
             if split not in splits or any(column.name not in splits[each].columns for each in ("train", split)):

@@ -67,8 +67,11 @@ def test_splits_by_words_and_by_yes_or_no() -> None:
     asked = infer_modalities(manifest(phase=words["phase"], **columns), Asked(label="phase"))
     assert (asked.split, asked.label) == (None, "phase")
     yes = manifest(is_test=[i % 5 == 0 for i in range(40)], **columns)
-    with pytest.raises(BadInput, match="'is_test' says by yes or no .* or --ignore is_test"):
+    with pytest.raises(BadInput, match="'is_test' may say by yes or no .* or --ignore is_test"):
         infer_modalities(yes)
+    with pytest.raises(BadInput, match="'is_test' may say"):
+        infer_modalities(manifest(is_test=["Y", "N"] * 20, **columns))
+    assert infer_modalities(manifest(invalid=[1, 0] * 20, **columns)).split is None, "no word of a split"
     both = manifest(is_test=yes.column("is_test"), split=words["split"], **columns)
     assert infer_modalities(both).unused == {"is_test": "a second split"}
     assert infer_modalities(yes, Asked(ignore=["is_test"])).modalities == {"table": {"columns": ["x"]}}
@@ -82,6 +85,10 @@ def test_what_says_whether_two_texts_go_together_is_asked_about() -> None:
     assert infer_modalities(manifest(**roles, **classes)).likely == []
     yes = manifest(**roles, relevant=[i % 3 == 0 and 1 or 0 for i in range(30)])
     assert [one.given for one in infer_modalities(yes).likely] == ["--label relevant"]
+    yes = manifest(**roles, relevant=["yes", "no"] * 15)
+    assert [one.given for one in infer_modalities(yes).likely] == ["--label relevant"]
+    corpus = manifest(en=texts["text_a"], de=texts["text_b"], domain=["law", "news", "film"] * 10)
+    assert infer_modalities(corpus).likely == []
     assert infer_modalities(manifest(**roles, words=list(range(4, 64, 2)))).likely == []
 
 

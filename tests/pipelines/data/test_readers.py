@@ -17,7 +17,7 @@ from clx.pipelines.data.cell_files import resolve
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.readers import read_file
 from clx.pipelines.data.splits import load_manifest, load_splits
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, ClxWarning
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 
@@ -247,13 +247,34 @@ def test_ts_archives(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("separator", "opens", "closes"),
-    [("\t", '"Great', 'it is 5"'), ("\t", '"So', '"Oh" she said'), (",", '"So he said', '"Oh" she said')],
+    [("\t", '"So', '"Oh" she said'), (",", '"So he said', '"Oh" she said')],
 )
 def test_a_quote_that_swallows_rows_is_refused(write, separator, opens, closes) -> None:
     texts = ["fine", opens, "one", "two", closes, "end"]
     source = write("a.tsv" if separator == "\t" else "a.csv", "\n".join(f"{t}{separator}x" for t in ["text", *texts]))
     with pytest.raises(BadInput, match=r"row 2: a quote opens a cell there that goes on over the rows below"):
         load_manifest(source)
+
+
+def test_a_quote_that_swallows_part_of_a_wide_table_or_the_next_row_is_refused(write) -> None:
+    wide = ",".join(f"c{k}" for k in range(150))
+    rows = "\n".join(",".join([text, *["1"] * 149]) for text in ("fine", '"So', '"Oh" she said'))
+    with pytest.raises(BadInput, match=r"row 2: a quote opens a cell there that goes on"):
+        load_manifest(write("a.csv", f"{wide}\n{rows}\n"))
+
+
+def test_text_behind_a_quote_in_one_line_is_no_swallowed_row(write) -> None:
+    source = write("a.csv", 'text,label\n"Dear all,\nfirst, second\nbye",x\n"abc" ,y\n')
+    assert load_manifest(source).column("label") == ["x", "y"]
+
+
+def test_lines_with_tabs_in_a_quoted_cell_are_told_of_where_they_look_like_rows(write) -> None:
+    code = write("a.tsv", 'code\tlabel\n"def f():\n\treturn 1\n",x\ny\tz\n'.replace('",x', '"\tx'))
+    assert load_manifest(code).column("label") == ["x", "z"]
+    texts = ["fine", '"Great', "one", "two", 'it is 5"', "end"]
+    swallowed = write("b.tsv", "\n".join(f"{text}\tx" for text in ["text", *texts]))
+    with pytest.warns(ClxWarning, match=r"b.tsv row 2: a cell in quotes has lines with as many tabs as a row"):
+        load_manifest(swallowed)
 
 
 def test_lines_with_commas_in_a_quoted_cell_are_no_rows(write) -> None:
@@ -263,6 +284,6 @@ def test_lines_with_commas_in_a_quoted_cell_are_no_rows(write) -> None:
 
 def test_a_header_in_the_middle_is_refused(write) -> None:
     source = write("a.csv", "a,b\n1,2\na,b\n3,4\na,b\n")
-    with pytest.raises(BadInput, match="a.csv row 2: repeats the header, and so do 1 more: take such lines out"):
+    with pytest.raises(BadInput, match="a.csv row 2: repeats the header, and so do 1 more: delete such lines"):
         load_manifest(source)
     assert len(load_manifest(write("b.csv", "a,b\n1,2\na,c\n"))) == 2

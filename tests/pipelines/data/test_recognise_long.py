@@ -42,7 +42,7 @@ def test_doubled_steps_are_told_of() -> None:
 def test_who_comes_again_is_told_of() -> None:
     who = {"patient_id": [f"p{i // 4}" for i in range(40)], "Speaker": [f"s{i}" for i in range(40)]}
     rows = manifest(**who)
-    with pytest.warns(ClxWarning, match="a patient_id has several rows: --group patient_id keeps these in one split"):
+    with pytest.warns(ClxWarning, match="several rows share a patient_id: --group patient_id keeps these in one split"):
         say_who_comes_again("a.csv", kinds_of(rows), {"train": rows}, drawn=True)
     say_who_comes_again("a.csv", kinds_of(rows), {"train": rows}, drawn=False)
     say_who_comes_again("a.csv", kinds_of(manifest(sex=["f", "m"] * 20)), {"train": rows}, drawn=True)
