@@ -96,6 +96,8 @@ def test_classes_are_the_same_in_every_type() -> None:
 def test_three_digits_behind_a_mark_that_no_other_cell_explains_are_refused() -> None:
     with pytest.raises(ValueError, match="'2,868' may be thousands or three decimals: write 2868 or 2.868"):
         number("2,868")
+    with pytest.raises(ValueError, match="'-1,234e3' may be .* write -1234e3 or -1.234e3"):
+        number("-1,234e3")
     with pytest.raises(ValueError, match="'2.868 kg' may be thousands .* write 2868 or 2,868"):
         number("2.868 kg", Writing(",", unit="kg"))
     for cell in ("0,934", "-0,934", "01,234"):
