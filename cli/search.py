@@ -62,10 +62,11 @@ def search(
 ) -> None:
     """Find what is nearest to a file, a sentence or a row.
 
-    Exact by default, in bounded memory; --index and --precision are faster and tell their recall. Rows that share a
-    cell, a picture with several captions say, are one hit, which names its rows; --each-row shows each. Several
-    modalities of one thing are fused as in clx zeroshot. With --and B and --minus C the score of a row x for the
-    query A is the sum cos(x, A) + cos(x, B) - cos(x, C): the order that these give to the rows of EMB. Examples:
+    Exact by default, in bounded memory; --index and --precision are faster and tell their recall. Rows of one cell,
+    a picture with several captions say, are one hit, which names its rows; --each-row shows each. --row leaves out
+    the hit that the row belongs to. Several modalities of one thing are fused as in clx zeroshot. With --and B and
+    --minus C the score of a row x for the query A is the sum cos(x, A) + cos(x, B) - cos(x, C): the order that
+    these give to the rows of EMB. Examples:
 
     clx search photos.parquet 'a dog on a beach' --top 5
 

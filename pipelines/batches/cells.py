@@ -87,8 +87,8 @@ def holds_lists(manifest: Manifest, name: str, modality: Modality) -> bool:
 
 
 def content_of(cell: Any) -> int:
-    """64 bits that are the same for cells of equal content, of a pair and of several that of each; a file is what its
-    path says."""
+    """64 bits that are the same for cells of equal content, of a pair and of several that of each; a file, and a piece
+    of one, is what its path says."""
     if isinstance(cell, tuple | list):
         told = "".join(f"{content_of(one)} " for one in cell).encode()
     elif isinstance(cell, np.ndarray):
@@ -96,7 +96,8 @@ def content_of(cell: Any) -> int:
     elif isinstance(cell, dict):
         told = str(sorted(cell.items())).encode("utf-8", "surrogateescape")
     else:
-        told = cell if isinstance(cell, bytes) else str(cell).strip().encode("utf-8", "surrogateescape")
+        text = cell.key if isinstance(cell, Piece) else cell.text if isinstance(cell, Url) else str(cell).strip()
+        told = cell if isinstance(cell, bytes) else text.encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "big", signed=True)
 
 

@@ -276,7 +276,7 @@ class BatchDataset(Dataset[Batch]):
                 pick = self._pick(name, place, asked)
                 if self.contents:
                     told = [pick(k, sample.contents.get(name, 0)) for k, sample in enumerate(made_of)]
-                    contents[view] = torch.tensor([one[0] if isinstance(one, list) else one for one in told])
+                    contents[view] = torch.tensor([content_of(one) if isinstance(one, list) else one for one in told])
                 there = [k for k, sample in enumerate(made_of) if name in sample.inputs]
                 views.append([pick(k, made_of[k].inputs[name]) for k in there])
                 draws.append(asked.take(there).draws(VIEW, name, place))

@@ -143,6 +143,7 @@ def embed_rows(
         "modalities": {name: run.modalities[name].kind for name in names},
         "columns": {name: column_of(name, run.modalities[name]) for name in names},
         "allow_outside": any(manifest.allow_outside for _, manifest in rows),
+        "contents": True,
         **{key: getattr(options, key) for key in ("split", "id", "keep", "dtype", "normalize", "batch_size")},
     }
     if (by_steps := TokenScores.of_run(run)) is not None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.shard import difference
-from clx.pipelines.use.embedding_meta import STEPS, check, read_manifest, read_meta
+from clx.pipelines.use.embedding_meta import CELL, CONTENT, STEPS, check, read_manifest, read_meta
 from clx.pipelines.use.embedding_shards import parts_of
 
 if TYPE_CHECKING:
@@ -206,12 +206,22 @@ class EmbeddingFile:
 
         assert self.meta is not None
         names = parquet.read_schema(self.tables[0]).names
-        vectors = {name + suffix for name in self.meta["modalities"] for suffix in ("", STEPS)}
-        columns = [name for name in names if name not in vectors]
+        modalities, contents = self.meta["modalities"], self.meta.get("contents")  # which earlier versions did not tell
+        own = {name + suffix for name in modalities for suffix in ("", STEPS, *([CONTENT] if contents else []))}
+        kept = {name + CELL: name for name in modalities if contents}
         about: dict[int, dict[str, Any]] = {}
-        for inside, table in self._rows(places, columns):
+        for inside, table in self._rows(places, [name for name in names if name not in own]):
+            table = table.rename_columns([kept.get(name, name) for name in table.column_names])
             about |= dict(zip(inside, table.to_pylist(), strict=True))
         return [about[place] for place in places]
+
+    def cells(self, columns: Sequence[str], places: Sequence[int]) -> dict[int, tuple[Any, ...]]:
+        """What stands in some columns beside the vectors, by places of the file."""
+        found: dict[int, tuple[Any, ...]] = {}
+        for inside, table in self._rows(places, list(columns)):
+            values = [table.column(name).to_pylist() for name in columns]
+            found |= dict(zip(inside, zip(*values, strict=True), strict=True))
+        return found
 
     def places_of(self, rows: Sequence[int]) -> list[int]:
         """The places in the file, from 0, of the rows that hits name by the numbers `rows`. Raises `BadInput` where

@@ -13,6 +13,10 @@ from clx.pipelines.use.embedding_shards import MANIFEST
 FORMAT = 1
 STEPS = ".steps"
 """What the column of a modality's steps is called, after its name: a list of vectors for each row."""
+CONTENT = "_content"
+"""The same of 64 bits that are equal where its cells are; without a point, which LanceDB takes for a part of one."""
+CELL = "_cell"
+"""The same of a column of the data that was kept and is called like the modality, whose vectors have that name."""
 
 
 def read_meta(path: Path) -> dict[str, Any] | None:

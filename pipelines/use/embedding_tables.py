@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +22,7 @@ from clx.pipelines.model.token_scores import Ragged, TokenScores
 from clx.pipelines.system.devices import Turns
 from clx.pipelines.system.errors import BadInput, nearest
 from clx.pipelines.system.read_ahead import read_ahead
-from clx.pipelines.use.embedding_meta import STEPS
+from clx.pipelines.use.embedding_meta import CELL, CONTENT, STEPS
 from clx.pipelines.use.embedding_shards import Block
 from clx.pipelines.use.new_values import NewValues
 
@@ -67,10 +67,19 @@ def usable(run: Run, manifests: list[Manifest], asked: list[str]) -> list[str]:
             "(--column MODALITY=COLUMN names another)"
         )
     names = [name for name in run.modalities if name in readable]
-    reserved = {"row", "id", "split", "label"} & set(names)
+    reserved = {"row", "id", "split", "label", *(name + end for name in names for end in (CONTENT, CELL))} & set(names)
     if reserved:
         raise BadInput(f"a modality called {reserved.pop()!r} would take the place of that column")
     return names
+
+
+def refuse_kept(keep: Collection[str], names: Collection[str]) -> None:
+    """Raise `BadInput` for a column that would take the place of one of the file, or of what a hit tells."""
+    taken = {"row", "id", "rank", "score", "rows", *(name + end for name in names for end in (STEPS, CONTENT, CELL))}
+    for column in keep:
+        if column in taken:
+            other = "name it with --id, or rename it in the data" if column == "id" else "rename it in the data"
+            raise BadInput(f"--keep {column}: embeddings and hits have something of this name: {other}")
 
 
 @dataclass
@@ -86,7 +95,8 @@ class EmbeddingTables:
     def __post_init__(self) -> None:
         data, options = self.run.config.data, self.options
         modalities = {name: self.run.modalities[name] for name in self.names}
-        self.data = [BatchDataset(manifest, modalities, on_bad="skip") for _, manifest in self.rows]
+        refuse_kept(options.keep, self.names)
+        self.data = [BatchDataset(manifest, modalities, on_bad="skip", contents=True) for _, manifest in self.rows]
         for _, manifest in self.rows:
             for column in [*([options.id] if options.id else []), *options.keep]:
                 manifest.require(column)
@@ -136,7 +146,7 @@ class EmbeddingTables:
         if split is not None or self.split:
             splits = [split or manifest.cell(i, str(self.split)) for i in rows]
             columns["split"] = pa.array([None if s is None else str(s) for s in splits], pa.string())
-        for name, column in [("label", self.label), *((c, c) for c in self.options.keep)]:
+        for name, column in [("label", self.label), *((self.kept(c), c) for c in self.options.keep)]:
             if column is not None:
                 cells = [manifest.cell(i, column) for i in rows]
                 columns[name] = pa.array([spoken(c) for c in cells], pa.string())
@@ -146,10 +156,16 @@ class EmbeddingTables:
         inner: Steps | None = {} if self.by_steps else None
         z = self.run.model(moved.inputs, moved.present, inner) if rows else {}
         for name in self.names:
-            columns[name] = self.vectors(z.get(name), batch.present[name].numpy())
+            present = batch.present[name].numpy()
+            columns[name] = self.vectors(z.get(name), present)
+            columns[name + CONTENT] = pa.array((batch.contents or {})[name].numpy(), pa.int64(), mask=~present)
         for name in self.by_steps:
             columns[name + STEPS] = self.lists((inner or {}).get(name), len(rows), name)
         return pa.table(columns), bad
+
+    def kept(self, column: str) -> str:
+        """What a column that is kept is called in the file."""
+        return column + CELL if column in self.names else column
 
     def name(self, manifest: Manifest, i: int) -> str:
         """The id of a row: a column, its path, or where it stands."""

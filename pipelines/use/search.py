@@ -24,7 +24,7 @@ from clx.pipelines.use.inputs import KINDS, Inputs, Item, Skipped, read_items, r
 from clx.pipelines.use.json_items import is_json
 from clx.pipelines.use.late_search import late_finder
 from clx.pipelines.use.neighbours import Hit
-from clx.pipelines.use.searched import candidate_of, pick_column, run_of
+from clx.pipelines.use.search_source import candidate_of, pick_column, run_of
 
 NAMED = 8  # text inputs that a message names
 MANY = 1_000_000
@@ -86,7 +86,7 @@ class Searcher:
             kept beside the file.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         dim: how many of the vectors' columns are compared, the first so many, as unit rows again; all when None.
-        each_row: whether rows that share a cell, a picture with several captions say, are hits each; else they are one.
+        each_row: whether rows of one cell, a picture with several captions say, are hits each; else they are one.
         say: hears in a line what is good to know.
 
     Raises `BadInput`.
@@ -191,20 +191,18 @@ class Searcher:
         return self._fold(lambda some, count: finder.find(rows[list(some)], count), len(read), top)
 
     def near_rows(self, rows: Sequence[int], *, top: int = 10) -> Iterator[Neighbours]:
-        """The `top` nearest of rows of the file itself, named by their `row` as hits are, other than the row. No model
-        is opened."""
+        """The `top` nearest of rows of the file itself, named by their `row` as hits are, other than the row and, where
+        rows of one cell are one hit, those of its cell. No model is opened."""
         places = self.file.places_of(rows)
         vectors = self.file.vectors(self.column, places)
         late, steps = self._late, [] if self._late is None else self._late.rows(places)
 
         def find(some: Sequence[int], count: int) -> list[list[Hit]]:
             if late is None:
-                found = self._finder.find(vectors[list(some)], count + 1)
-            else:
-                found = late.find([steps[k] for k in some], count + 1)
-            return [[hit for hit in hits if hit[0] != places[k]][:count] for k, hits in zip(some, found, strict=True)]
+                return self._finder.find(vectors[list(some)], count)
+            return late.find([steps[k] for k in some], count)
 
-        for row, vector, hits in zip(rows, vectors, self._fold(find, len(places), top), strict=True):
+        for row, vector, hits in zip(rows, vectors, self._fold(find, len(places), top, places), strict=True):
             if vector.isnan().any():
                 raise BadInput(f"--row {row}: it has no {self.column}")
             recall = self._recall(self.column, top)
@@ -229,8 +227,8 @@ class Searcher:
         lines = [[next(about) for _ in item] for item in items]
         found = []
         for k, (item, several) in enumerate(zip(items, lines, strict=True), 1):
-            rows = {"rows": [line["row"] for line in several]}  # whatever a column that was kept is called
-            found.append({"rank": k, "score": item[0][1]} | rows | several[0] | rows)
+            own = {"rank": k, "score": item[0][1], "rows": [line["row"] for line in several]}
+            found.append(own | several[0] | own)  # whatever a column that was kept is called
         return found
 
 

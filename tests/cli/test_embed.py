@@ -39,7 +39,9 @@ def test_the_file_holds_what_the_model_gives(digits_run: Path, files: Path, embe
     from clx.pipelines.runs.checkpoint import load
 
     table = pq.read_table(embedded)
-    assert table.column_names == ["row", "id", "split", "label", "image", "table", "text"]
+    assert table.column_names == [
+        "row", "id", "split", "label", "image", "image_content", "table", "table_content", "text", "text_content"
+    ]  # fmt: skip
     manifest = split_by(load_manifest(str(files / "few.csv")), "split")["test"]
     assert table.column("row").to_pylist() == (manifest.rows + 1).tolist()
     assert table.column("id").to_pylist() == manifest.column("image")

@@ -18,11 +18,13 @@ from clx.pipelines.batches.cuts import cut_lines, is_cut
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.pieces import Piece
 from clx.pipelines.data.splits import load_manifest, load_splits
 from clx.pipelines.experiments.train import train
 from clx.pipelines.model.build import prepare
 from clx.pipelines.model.rows_present import mean_of_rows
 from clx.pipelines.system.errors import Stopped
+from clx.pipelines.system.remote import Url
 from clx.pipelines.use.export import export
 from configs import small
 from samples import png
@@ -215,6 +217,9 @@ def test_content_is_all_of_a_cell() -> None:
     one, other = np.zeros(5000), np.zeros(5000)
     other[2500] = 1  # which NumPy's own text of a long array leaves out
     assert content_of((one, one)) == content_of((one.copy(), one)) != content_of((one, other))
+    rows = [Piece(Url("https://there/t.parquet"), 0, row, "image.png", True) for row in (1, 2, 1)]
+    assert content_of(rows[0]) == content_of(rows[2]) != content_of(rows[1])
+    assert content_of(Url("https://there/get?id=1")) != content_of(Url("https://there/get?id=2"))
     assert content_of(["a cat", "b"]) != content_of(["a", "cat b"])
     assert content_of({"x": 1, "y": 2}) == content_of({"y": 2, "x": 1}) != content_of({"x": 2, "y": 1})
 

@@ -1,4 +1,4 @@
-"""What is searched among: the model that made the embeddings of a file, and the vectors that are compared."""
+"""Where a search looks: the model that made the embeddings of a file, and the vectors that are compared."""
 
 from pathlib import Path
 
