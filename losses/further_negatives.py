@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from annotated_types import Ge, Le
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clx.losses.base import Embeddings
 from clx.losses.judge import Guided
-from clx.losses.pairwise import WEIGHED, Ids, OverPairs, Pairwise, ids_or_guide
+from clx.losses.pairwise import WEIGHED, Ids, OverPairs, Pairwise, ids_or_guide, item_ids
 from clx.losses.primitives.blocks import same_pairs
 from clx.losses.primitives.edits import DifferentIds, Edit, either
 from clx.losses.primitives.functional import lse, paired_similarity, unit
@@ -137,6 +137,41 @@ class WithNegatives(OverPairs):
 
     def pair(self, x: Tensor, y: Tensor, ids: Ids | None, negatives: Negatives | None = None) -> Tensor:
         """As `OverPairs.pair`, with further `negatives` of the rows of `x`."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False, kw_only=True)
+class DrawnWithNegatives(WithNegatives):
+    """`WithNegatives` of losses that draw, and of which equal ids make positives."""
+
+    def forward(  # type: ignore[override]  # a second model's word would make positives
+        self,
+        z: Embeddings,
+        *,
+        present: dict[str, Tensor] | None = None,
+        labels: Tensor | None = None,
+        sample_id: Tensor | None = None,
+        repeats: Tensor | None = None,
+        negatives: Embeddings | None = None,
+        contents: dict[str, Tensor] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        ids = item_ids(self.exclude, len(next(iter(z.values()))), labels, sample_id, repeats)
+
+        def pair(x: Tensor, y: Tensor, ids: Any, more: Negatives | None, _: Tensor | slice) -> Tensor:
+            return self.both_ways(x, y, ids, more, generator)
+
+        return self.among(z, present, ids, negatives, contents, pair)
+
+    def both_ways(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ids: Tensor | None,
+        negatives: Negatives | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """The mean of both directions, of unit rows."""
         raise NotImplementedError
 
 

@@ -117,7 +117,10 @@ class Late(Pairwise):
     formula = "s_ij = mean_u max_v cos(x_iu, y_jv); 1/2 mean_i [-log softmax_j(s_ij / t)_i - log softmax_j(s_ji / t)_i]"
     cost = "time O(V^2 B^2 T^2 D), memory O(V B T D + B^2)"
     use = "queries and passages, words and parts of an image; search and retrieval then compare tokens, too"
-    ours = "ColBERT and UWE sum over the tokens of the query (`pool: sum`); the mean is FILIP's"
+    ours = (
+        "ColBERT and UWE sum over the tokens of the query (`pool: sum`); the mean is FILIP's; columns of negatives, by "
+        "their tokens, beside those that the first input's rows choose among"
+    )
     fits = ("pairs", "several modalities")
 
     asks: Literal["first", "each"] = "first"

@@ -1,15 +1,15 @@
 """PG-RANK: rankings drawn from the scores, of which good ones become likelier."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from clx.losses.base import Embeddings, register
-from clx.losses.further_negatives import Negatives, PairwiseWithNegatives, with_rows
-from clx.losses.pairwise import item_ids
+from clx.losses.base import register
+from clx.losses.further_negatives import DrawnWithNegatives, Negatives, with_rows
+from clx.losses.pairwise import Pairwise
 from clx.losses.primitives.blocks import by_blocks
 from clx.losses.primitives.forms import NEVER
 from clx.losses.primitives.masks import group_sizes
@@ -63,7 +63,7 @@ def weights_of(parts: Tensor, baseline: str, credit: str) -> Tensor:
 
 @register("pg-rank")
 @dataclass(eq=False, kw_only=True)
-class PGRank(PairwiseWithNegatives):
+class PGRank(DrawnWithNegatives, Pairwise):
     """Policy gradient of nDCG over the rows of a batch, in both directions, over all pairs of names.
 
     A row's partner is relevant, and rows of equal `repeats`, or, with `exclude`, of equal `sample_id` or `labels`. The
@@ -87,7 +87,10 @@ class PGRank(PairwiseWithNegatives):
     cost = "time O(B^2 (D + samples)) per pair of names, memory O(B D)"
     use = "after a contrastive start, to better the first places of rankings themselves"
     fits = ("pairs",)
-    ours = "no code was published; relevance is that of rows of the batch, and scores are cosines over the temperature"
+    ours = (
+        "no code was published; relevance is that of rows of the batch, and scores are cosines over the temperature; "
+        "columns of negatives are ranked, too"
+    )
 
     temperature: Annotated[float, Gt(0)] = 0.05
     samples: Annotated[int, Ge(2)] = 16
@@ -95,32 +98,13 @@ class PGRank(PairwiseWithNegatives):
     baseline: Literal["leave-one-out", "none"] = "leave-one-out"
     credit: Literal["gain-to-go", "whole"] = "gain-to-go"
 
-    def forward(  # type: ignore[override]  # a second model's word would make positives
-        self,
-        z: Embeddings,
-        *,
-        present: dict[str, Tensor] | None = None,
-        labels: Tensor | None = None,
-        sample_id: Tensor | None = None,
-        repeats: Tensor | None = None,
-        negatives: Embeddings | None = None,
-        contents: dict[str, Tensor] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        ids = item_ids(self.exclude, len(next(iter(z.values()))), labels, sample_id, repeats)
-
-        def pair(x: Tensor, y: Tensor, ids: Any, more: Negatives | None, _: Tensor | slice) -> Tensor:
-            return self.both_ways(x, y, ids, more, generator)
-
-        return self.among(z, present, ids, negatives, contents, pair)
-
     def both_ways(
         self,
         x: Tensor,
         y: Tensor,
         ids: Tensor | None,
-        negatives: Negatives | None = None,
-        generator: torch.Generator | None = None,
+        negatives: Negatives | None,
+        generator: torch.Generator | None,
     ) -> Tensor:
         """The mean of both directions, of unit rows."""
         where = x.device if generator is None else generator.device
@@ -129,9 +113,7 @@ class PGRank(PairwiseWithNegatives):
         both = zip(seeds.to(x.device, non_blocking=True), (x, y), (y, x), (negatives, None), strict=True)
         return torch.stack([self.one_way(a, b, groups, seed, more) for seed, a, b, more in both]).mean()
 
-    def one_way(
-        self, x: Tensor, y: Tensor, groups: Tensor, seeds: Tensor, negatives: Negatives | None = None
-    ) -> Tensor:
+    def one_way(self, x: Tensor, y: Tensor, groups: Tensor, seeds: Tensor, negatives: Negatives | None) -> Tensor:
         """Of the rows of `x` among those of `y` and the further negatives."""
         size, y = len(y), with_rows(y, negatives)
         of_columns = torch.cat([groups, groups.new_full((len(y) - size,), NOBODY)])

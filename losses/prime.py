@@ -2,15 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from clx.losses.base import Embeddings, register
-from clx.losses.further_negatives import Negatives, WithNegatives, left_out, with_rows
-from clx.losses.pairwise import item_ids
+from clx.losses.base import register
+from clx.losses.further_negatives import DrawnWithNegatives, Negatives, left_out, with_rows
 from clx.losses.primitives.blocks import by_blocks, of_block
 from clx.losses.primitives.draws import uniform
 from clx.losses.primitives.forms import NEVER
@@ -47,7 +46,7 @@ def partners(ids: Tensor, generator: torch.Generator | None) -> Tensor:
 
 @register("prime")
 @dataclass(eq=False, kw_only=True)
-class PRIME(WithNegatives):
+class PRIME(DrawnWithNegatives):
     """Triplets with a dynamic margin, in both directions, over all pairs of names.
 
     Rows of equal `repeats`, or, with `exclude`, of equal `sample_id` or `labels`, are positives: of them one is drawn.
@@ -71,7 +70,7 @@ class PRIME(WithNegatives):
     sharpness = "1 / weight_temperature, of the negatives' weights alone"
     ours = (
         "the prototypes and the two stages of label vectors are left out: labels are embedded as they are. For pairs "
-        "in order the margin is min_margin, by algebra"
+        "in order the margin is min_margin, by algebra; columns of negatives among the rows' candidates"
     )
 
     nearest: Annotated[int, Ge(1)] = 100
@@ -84,32 +83,13 @@ class PRIME(WithNegatives):
         if self.min_margin > self.max_margin:
             raise ValueError(f"min_margin {self.min_margin} is above max_margin {self.max_margin}")
 
-    def forward(  # type: ignore[override]  # a second model's word would make positives
-        self,
-        z: Embeddings,
-        *,
-        present: dict[str, Tensor] | None = None,
-        labels: Tensor | None = None,
-        sample_id: Tensor | None = None,
-        repeats: Tensor | None = None,
-        negatives: Embeddings | None = None,
-        contents: dict[str, Tensor] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        ids = item_ids(self.exclude, len(next(iter(z.values()))), labels, sample_id, repeats)
-
-        def pair(x: Tensor, y: Tensor, ids: Any, more: Negatives | None, _: Tensor | slice) -> Tensor:
-            return self.both_ways(x, y, ids, more, generator)
-
-        return self.among(z, present, ids, negatives, contents, pair)
-
     def both_ways(
         self,
         x: Tensor,
         y: Tensor,
         ids: Tensor | None,
-        negatives: Negatives | None = None,
-        generator: torch.Generator | None = None,
+        negatives: Negatives | None,
+        generator: torch.Generator | None,
     ) -> Tensor:
         """The mean of both directions, of unit rows."""
         there = self.one_way(x, y, ids, negatives, generator)

@@ -49,14 +49,16 @@ def steps_of(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[:, torch.tensor([[0, 1, 2, 3], [3, 0, 1, 2]])], torch.cat([every, x[:, :1] > 0], 1)
 
 
-def call(loss: Any, d: dict[str, Any], further: tuple[str, ...] = WRONG, **more: Any) -> Tensor:
+def call(loss: Any, d: dict[str, Any], further: tuple[str, ...] | None = WRONG, **more: Any) -> Tensor:
+    """The loss of the batch with the negatives `further`, the argument left out where None."""
     if "steps" in loss.needs():
         more["steps"] = {n: steps_of(x) for n, x in d["z"].items()}
     if "generator" in loss.needs() and "labels" not in more:
         more["generator"] = torch.Generator().manual_seed(1)
+    if further is not None:
+        more["negatives"] = {n: d["z"][n] for n in further}
     value: Tensor = loss(
         {n: d["z"][n] for n in NAMES},
-        negatives={n: d["z"][n] for n in further},
         present=d["present"],
         contents=d["contents"],
         **more,
@@ -260,8 +262,16 @@ def test_without_a_row_that_has_one_it_is_the_loss_without_negatives(name: str) 
         d["present"][n][:] = False
         d["z"][n][:] = torch.nan
     loss = LOSSES[name]()
-    assert torch.equal(call(loss, d), call(loss, d, further=()))
-    assert torch.equal(call(loss, d | {"present": None}, further=()), call(loss, d | {"present": None}, ()))
+    without = call(loss, d, further=None)
+    assert torch.equal(call(loss, d), without)
+    assert torch.equal(call(loss, d, further=()), without)
+    whole = d | {"present": None}
+    assert torch.equal(call(loss, whole, further=()), call(loss, whole, further=None))
+
+
+@pytest.mark.parametrize("name", ["siglip", *GRAM, "prime", "late", "pg-rank"])
+def test_who_looks_at_them_is_told_as_ours(name: str) -> None:
+    assert "egatives" in LOSSES[name].ours
 
 
 @LOSS
