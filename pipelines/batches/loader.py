@@ -1,6 +1,7 @@
 """Batches of rows in their order: which rows each has, and the processes that make them."""
 
 import atexit
+import multiprocessing
 import os
 import signal
 import threading
@@ -184,11 +185,17 @@ def _received(made: "DataLoader[Batch]") -> Iterator[Batch]:
     neither be finished nor saved. Without it a loss is noticed when a batch is waited for.
     """
     before = signal.getsignal(signal.SIGCHLD)
-    with withheld():
-        coming = iter(made)
-    end = partial(_end, getattr(coming, "_workers", []), os.getpid())
+    there, workers = {*multiprocessing.active_children()}, list[BaseProcess]()
+    end = partial(_end, workers, os.getpid())
     atexit.register(end)
     try:
+        with withheld():
+            try:
+                coming = iter(made)
+                workers += getattr(coming, "_workers", [])
+            except BaseException:  # of a handler, while they are started
+                workers += {*multiprocessing.active_children()} - there
+                raise
         if made.num_workers and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
         yield from coming

@@ -56,7 +56,11 @@ FOR_PARENT = (*STOPS, getattr(signal, "SIGUSR1", signal.SIGTERM))
 
 @contextmanager
 def withheld() -> Iterator[None]:
-    """While worker processes are started: signals wait, here until the end and in the workers for `leave_to_parent`."""
+    """While worker processes are started: in them signals wait for `leave_to_parent`, whatever happens here.
+
+    In this process they wait until the end where it has one thread. Another thread takes them where there is one, and
+    handlers then run in between: what they raise must find the workers that were started.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows, which has no signals to a group of processes
         yield
         return

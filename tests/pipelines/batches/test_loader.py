@@ -5,6 +5,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from clx.pipelines.batches import loader
 from clx.pipelines.batches.batch import BadRow
 from clx.pipelines.batches.dataset import BatchDataset
 from clx.pipelines.batches.loader import Order, batches, came_before, once, usual_workers
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, Stopped
 from clx.pipelines.system.signals import leave_to_parent
 from samples import manifest, png
 
@@ -103,6 +106,33 @@ def test_a_signal_to_the_group_spares_workers_that_have_only_begun(monkeypatch: 
     stopping.start()
     assert len(list(batches(BatchDataset(rows, {"text": Text()}), once(4, 2), workers=1))) == 2
     stopping.join()
+
+
+@pytest.mark.parametrize("begun", ["one of them", "all"])
+def test_workers_are_ended_where_a_handler_raises_while_they_are_started(
+    monkeypatch: pytest.MonkeyPatch, begun: str
+) -> None:
+    start, started = BaseProcess.start, list[BaseProcess]()
+
+    def stopped(process: BaseProcess) -> None:
+        start(process)
+        started.append(process)
+        if begun == "one of them":
+            raise Stopped("stopped", 143)
+
+    @contextmanager
+    def unblocked() -> Iterator[None]:
+        yield
+        raise Stopped("stopped", 143)
+
+    monkeypatch.setattr(BaseProcess, "start", stopped)
+    monkeypatch.setattr(loader, "withheld", unblocked)
+    with pytest.raises(Stopped) as caught:
+        list(batches(BatchDataset(manifest(text=["a", "b"]), {"text": Text()}), once(2, 1), workers=2))
+    for process in started:
+        process.join(20)
+    assert [process.exitcode for process in started] == [-signal.SIGKILL] * (1 if begun == "one of them" else 2)
+    del caught
 
 
 def test_workers_are_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
