@@ -132,6 +132,7 @@ def test_bad_rows_are_named_and_left_out(clx: Any, digits_run: Path, files: Path
         (["--out", "e.txt"], ".parquet or .npy"),
         (["--out", "e.parquet", "--modality", "imag"], "image"),
         (["--out", "e.parquet", "--id", "nam"], "nam"),
+        (["--out", "e.parquet", "--keep", "rows"], "--keep rows: "),
         (["--out", "nowhere/e.parquet"], "nowhere"),
     ],
 )
