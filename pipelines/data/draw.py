@@ -49,13 +49,7 @@ def draw(
         )
     by, groups, given_up = _groups(train, part, inputs, split)
     strata, what = _strata(train, data, count) if part.stratify else (None, "")
-    if len(train) > LARGE:
-        chosen = chosen_of_many(groups, strata, count, seed)
-    elif strata is None and len(np.unique(groups)) == len(train):
-        chosen = np.zeros(len(train), dtype=bool)
-        chosen[np.random.default_rng(seed).permutation(len(train))[:count]] = True
-    else:
-        chosen = _chosen(groups, np.zeros(len(train), dtype=np.int64) if strata is None else strata, count, seed)
+    chosen = drawn_rows(groups, strata, count, seed)
     if not chosen.any() or chosen.all():
         raise BadInput(f"data.{split}: all {len(train)} rows of {train.name} hang together by {' and '.join(by)}")
     said = f"{100 * part.fraction:.3g} % drawn by {' and '.join(by) or 'row'}"
@@ -63,6 +57,17 @@ def draw(
     said += f" (by {' and '.join(given_up)} most rows would hang together)" if given_up else ""
     train = replace(train, split_from=said)
     return replace(train, rows=train.rows[~chosen]), replace(train, rows=train.rows[chosen], drawn_by=by)
+
+
+def drawn_rows(groups: Ids, strata: Ids | None, count: int, seed: int) -> NDArray[np.bool_]:
+    """About `count` of the rows `[N]`, whole groups of them, as evenly from the strata as may be."""
+    if len(groups) > LARGE:
+        return chosen_of_many(groups, strata, count, seed)
+    if strata is None and len(np.unique(groups)) == len(groups):
+        chosen = np.zeros(len(groups), dtype=bool)
+        chosen[np.random.default_rng(seed).permutation(len(groups))[:count]] = True
+        return chosen
+    return _chosen(groups, np.zeros(len(groups), dtype=np.int64) if strata is None else strata, count, seed)
 
 
 def with_groups(data: Data, splits: Mapping[str, Manifest]) -> Data:

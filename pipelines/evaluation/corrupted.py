@@ -5,13 +5,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from clx.pipelines.batches.cells import holds_lists
 from clx.pipelines.batches.corrupted import damage_of
 from clx.pipelines.config.task_names import Task
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.embeddings import Embedded
 from clx.pipelines.evaluation.task_context import LEARNING, RUNS, Lines, TaskContext, Unfit
-from clx.pipelines.measures import probes
 from clx.pipelines.model.build import Run
 from clx.pipelines.system.errors import BadInput
 
@@ -38,7 +39,7 @@ def by_corruption(
         damaged = embed(spec)
         asks = damaged
         if apart is not whole:  # a part of the rows is learned from, as it is
-            asks = damaged.take(probes.hold_out(len(damaged), whole.settings.seed)[1])
+            asks = damaged.take(torch.isin(damaged.rows, apart.embedded.rows).nonzero()[:, 0])
         both = replace(whole, embedded=damaged, captions={}), replace(apart, embedded=asks, captions={})
         for task in tasks:
             if task in READ_ANEW:

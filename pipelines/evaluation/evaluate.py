@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +19,10 @@ from clx.pipelines.evaluation.corrupted import by_corruption, check_corruptions
 from clx.pipelines.evaluation.embeddings import ROWS, Embedded, Report, embed_on, ignore_bad_rows
 from clx.pipelines.evaluation.evaluated_rows import OnBad, Source, evaluated_rows, with_longest_horizon
 from clx.pipelines.evaluation.named_things import check_files
+from clx.pipelines.evaluation.parted import parted, tell_of_parts
 from clx.pipelines.evaluation.result_key import key, rows_key
 from clx.pipelines.evaluation.results import SCHEMA, Settings
 from clx.pipelines.evaluation.task_context import LEARNING, RUNS, Learning, Lines, TaskContext, Unfit
-from clx.pipelines.measures import probes
 from clx.pipelines.measures.bootstrap import without_draws
 from clx.pipelines.model.build import Run
 from clx.pipelines.runs.open import open_model
@@ -60,7 +60,8 @@ def evaluate(
     run.model.eval()
     run.objective.eval()
     run = run.narrowed(settings.dim)
-    wanted = bool(set(tasks) & set(LEARNING)) and settings.features == "encoder"
+    learns = bool(set(tasks) & set(LEARNING))
+    wanted = learns and settings.features == "encoder"
 
     check_corruptions(run, source.rows, settings.corrupt, tasks)
     check_files(settings, tasks, named)
@@ -95,7 +96,7 @@ def evaluate(
         return Learning(train, None if source.val is None else embed("val", train.classes))
 
     whole = TaskContext(run, embedded, learn, settings, source.train, source.val, on_bad, report)
-    apart = parted(whole, settings.seed) if source.drawn else whole
+    apart = parted(whole, settings.seed) if source.drawn and learns else whole
     skipped: dict[Task, str] = {}
     for task in tasks:
         say(task)
@@ -159,16 +160,6 @@ def refuse_skipped(source: Source, skipped: dict[Task, str], named: Collection[T
     """Raise `BadInput`, with every reason, when one of `named` was left out."""
     if {*named} & {*skipped}:
         raise BadInput(f"{source.rows.name}: {'; '.join(f'{t}: {r}' for t, r in skipped.items())}")
-
-
-def parted(context: TaskContext, seed: int) -> TaskContext:
-    """The same where a fifth of the rows, drawn with `seed`, is asked and the others are learned from."""
-    if len(context.embedded) < 2:
-        return context
-    learn, held = probes.hold_out(len(context.embedded), seed)
-    known, asks = context.embedded.take(learn), context.embedded.take(held)
-    train = known.manifest.take(known.rows.numpy())
-    return replace(context, embedded=asks, learn=lambda: Learning(known, None), train=train, things={})
 
 
 def describe(run: Run, source: str, label: str | None, target: Sequence[str], columns: dict[str, str]) -> None:
@@ -240,8 +231,8 @@ def evaluate_run(
     on_bad: OnBad = "skip" if skip_bad or run.config.data.on_bad_row == "skip" else "fail"
     if own and data is None and source.split == "train":
         say("these are the rows that the run was trained on")
-    if source.drawn and set(chosen) & set(LEARNING):
-        say(f"{source.rows.name} has no training rows: four fifths of its rows, drawn at random, are learned from")
+    if set(chosen) & set(LEARNING):
+        tell_of_parts(run, source, data is not None or train is not None, say)
     named = chosen if tasks and "all" not in tasks else []
     if own and not force:
         wanted = key(run, source, chosen, settings, on_bad)
