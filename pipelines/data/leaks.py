@@ -39,12 +39,15 @@ def warn_of_leaks(splits: Mapping[str, Manifest], config: Config) -> None:
     Windows of series are not looked at: still stretches are equal by nature. Nor is built-in data, whose splits are
     published ones.
     """
-    if any(map(is_builtin, config.data.sources)):
-        return
+    if not any(map(is_builtin, config.data.sources)) and (found := leaks_of(splits, config)):
+        warn(told_at_once(found), ClxWarning, stacklevel=2)
+
+
+def leaks_of(splits: Mapping[str, Manifest], config: Config) -> list["Leak"]:
+    """What rows of other splits share with training rows by the inputs, other than windows, and groups of a config."""
     windowed = None if config.data.windows is None else config.data.windows.column
     inputs = {column: files for column, files in inputs_of(config).items() if column != windowed}
-    if found := list(found_leaks(splits, inputs, groups_of(config))):
-        warn(told_at_once(found), ClxWarning, stacklevel=2)
+    return list(found_leaks(splits, inputs, groups_of(config)))
 
 
 class Leak(NamedTuple):

@@ -155,6 +155,13 @@ def choose(
     return {name: split_in(splits, name, shown(source) if source else data.named)}
 
 
+def is_same(one: object, other: object) -> bool:
+    """Whether two sources are one file or folder."""
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return False
+    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+
+
 def _source(source: str, data: Data, whole: bool, ends: dict[str, float]) -> dict[str, Manifest]:
     """The splits of the training source, whose `train` will be cut at `ends`; rows of a source without a split column
     are all `train`."""

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from clx.pipelines.config.data_schema import Data
 from clx.pipelines.config.task_names import Task
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.splits import choose, load_splits, split_in, splits_of
+from clx.pipelines.data.splits import choose, is_same, load_splits, split_in, splits_of
 from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.evaluation.tasks.forecast import HORIZONS
 from clx.pipelines.system.errors import BadInput
@@ -55,21 +54,21 @@ def evaluated_rows(
     name = split or next(each for each in ("all", "test", "val", "train") if each in splits)
     rows = split_in(splits, name, shown(source) if source else data.named)
     if train is not None:
-        several = isinstance(data.train, list) and any(_is_same(train, one) for one in data.sources)
+        several = isinstance(data.train, list) and any(is_same(train, one) for one in data.sources)
         if source is None and several:
             raise BadInput(
                 f"--train {shown(train)}: one of the sources of the run, of which rows to evaluate may be drawn; leave "
                 "it out to learn from the training rows of all"
             )
-        known = load_splits(data, seed) if _is_same(train, data.train) else _called(splits_of(train, data), names)
+        known = load_splits(data, seed) if is_same(train, data.train) else _called(splits_of(train, data), names)
         learned = "train" if "train" in known else "all"
-        same = _is_same(train, source or data.train)
+        same = is_same(train, source or data.train)
         if same and name in (learned, "all"):
             raise BadInput(f"--train {shown(train)}: these are the rows to evaluate; leave it out, or name others")
         return Source(name, rows, known.get(learned), None if same and name == "val" else known.get("val"))
-    if "train" not in splits and data.train and not any(_is_same(source, one) for one in data.sources):
+    if "train" not in splits and data.train and not any(is_same(source, one) for one in data.sources):
         own = load_splits(data, seed)
-        if _is_same(source, data.val):
+        if is_same(source, data.val):
             del own["val"]
         splits = {**own, name: rows}
     return source_in(splits, name)
@@ -86,13 +85,6 @@ def with_longest_horizon(data: Data, tasks: Sequence[Task], settings: Settings) 
     own = data.windows.horizon
     most = max(*settings.horizons, own or 0) if settings.horizons else own or max(HORIZONS)
     return data.model_copy(update={"windows": data.windows.model_copy(update={"horizon": most})})
-
-
-def _is_same(one: object, other: object) -> bool:
-    """Whether two sources are one file or folder."""
-    if not (isinstance(one, str) and isinstance(other, str)):
-        return False
-    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
 def source_in(splits: dict[str, Manifest], name: str) -> Source:

@@ -13,7 +13,6 @@ from clx.losses.base import Embeddings
 from clx.modalities.numbers import class_name
 from clx.pipelines.data.label_sets import absent_column, labels_in
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.splits import choose
 from clx.pipelines.model.build import Run
 from clx.pipelines.model.scoring import (
     alone_and_together,
@@ -25,6 +24,7 @@ from clx.pipelines.model.scoring import (
 )
 from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.read_ahead import default_workers, read_ahead
+from clx.pipelines.use.calibration_rows import calibration_rows
 from clx.pipelines.use.inputs import Inputs, Item, read_items
 from clx.pipelines.use.question import Question
 from clx.pipelines.use.temperature_fit import Fit, fit, unfitted
@@ -41,7 +41,7 @@ def calibrate_on(
     workers: int | None = None,
     say: Callable[[str], None],
 ) -> dict[str, Fit]:
-    """Fit the scale on the rows of a manifest or built-in data: those of `inputs.split`, else val, else all.
+    """Fit the scale on the rows of a manifest or built-in data: see `calibration_rows`.
 
     The labels are those of `phrasings`, else all that stand in the column `label`. Rows with another label are left
     out, and those of which some of these labels are not known. A cell may hold several, as a list or divided by the
@@ -50,12 +50,7 @@ def calibrate_on(
     """
     run, text = inputs.run, inputs.text
     data = run.config.data.model_copy(update={"allow_outside": inputs.allow_outside})
-    try:
-        (manifest,) = choose(data, run.config.train.seed, source, inputs.split or "val").values()
-    except BadInput:
-        if inputs.split:
-            raise
-        (manifest,) = choose(data, run.config.train.seed, source).values()
+    manifest = calibration_rows(run, data, source, inputs.split, say)
     column = label or run.config.data.label_column or "label"
     stated = _labels(manifest, column, run.config.data.several, multi_label, say)
     if not phrasings:

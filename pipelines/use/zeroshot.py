@@ -131,7 +131,8 @@ class Classifier:
         """Fit the temperature on labelled rows that the model was not trained on, and keep it in the run's folder.
 
         Args:
-            source: manifest, class folder or built-in data: the rows of the split, else of val, else all.
+            source: manifest, class folder or built-in data: the rows of the split, else of val (of
+                the run's own file, too), else all.
             label: column with the class; the run's, else `label`, when None.
 
         Gives the fit of each input alone and of all together. Later classifiers of the run use them.
