@@ -252,6 +252,7 @@ def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress, un
             progress.say("there are no test rows: these figures are of the val rows, which chose the checkpoint")
         summary["evaluation"] = _evaluate(trainer, splits, name)
     if trainer.writes:
+        state.note(out, **{f"{split}_rows": len(rows) for split, rows in splits.items()})
         write_card(out)
     return summary
 

@@ -1,24 +1,31 @@
 """A model card: what a run is, on a page of Markdown, from what stands in its folder. Without torch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from clx.modalities.packaged import PACKAGES as PACKAGED
-from clx.pipelines.config.data_schema import Last
+from clx.pipelines.config import usual_tasks
+from clx.pipelines.config.data_schema import Fraction, Last
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.secrets import without_secrets
 from clx.pipelines.config.task_names import TASKS
+from clx.pipelines.config.usual_tasks import HEADS
 from clx.pipelines.runs import listing, state
-from clx.pipelines.runs.folder import CARD, best, checkpoints, is_number, read_config
+from clx.pipelines.runs.folder import CARD, CONFIG, best, checkpoints, is_number, read_config
+from clx.pipelines.runs.stages import folder_before
 from clx.pipelines.system.durable_files import write_text
+from clx.pipelines.system.errors import BadInput
 
 PACKAGES = ("clx", "torch", "open-clip-torch", "transformers", "timm", "torchaudio", "tsai")
 FEW = 1000
 """Rows below which intervals are wide."""
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 SHOWN = 40
 """Figures on the card at most; `clx runs show` has all."""
 
@@ -27,9 +34,9 @@ def card(run: Path, name: str | None = None) -> str:
     """The card of a run folder. Paths of data are told by their last part. Raises `BadInput` for what is no run."""
     config, results = without_secrets(read_config(run)), listing.read_results(run)
     parts = [
-        f"# {name or run.resolve().name}\n\n{introduced(config)}",
+        f"# {name or run.resolve().name}\n\n{introduced(config, run)}",
         "## Inputs\n\n" + table(["modality", "kind", "encoder", "starts from", "columns"], inputs(config)),
-        "## Data\n\n" + bullets(data(config)),
+        "## Data\n\n" + bullets(data(config, state.read(run))),
         "## Objective\n\n" + bullets(objective(config)),
         "## Training\n\n" + bullets(training(run, config)),
         "## Figures\n\n" + figures(results),
@@ -44,14 +51,46 @@ def write_card(run: Path) -> None:
     write_text(run / CARD, card(run))
 
 
-def introduced(config: Config) -> str:
+def introduced(config: Config, run: Path) -> str:
+    """What it is, and the commands that can do something with it."""
     kinds = list(dict.fromkeys(kind_of(name, options) for name, options in config.modalities.items()))
-    read = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
     names = " + ".join(term.name for term in config.objective)
+    aligned = {name for one in [config, *before(config, run)] for name in compared(one)}
+    words = [name for name in aligned & {*config.modalities} if reads_words(config, name)]
+    commands = [*(["zeroshot"] if words else []), "embed", "search", "eval"]
+    commands += ["predict"] if any(term.name in HEADS for term in config.objective) else []
+    space = f"into one space of {config.embed_dim}" if aligned else f"with embeddings of {config.embed_dim}"
+    opened = joined([f"`{'' if k else 'clx '}{command}`" for k, command in enumerate(commands)], "or")
     return (
-        f"Encoders of {read}, trained by clx with `{names}` into one space of {config.embed_dim} dimensions. Open it "
-        "with `clx zeroshot`, `embed`, `search`, `eval` or `predict`, or with `clx.use.load` from Python."
+        f"Encoders of {joined(kinds, 'and')}, trained by clx with `{names}` {space} dimensions. Open it with {opened}, "
+        "or with `clx.use.load` from Python."
     )
+
+
+def joined(parts: list[str], last: str) -> str:
+    return f" {last} ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def compared(config: Config) -> Iterator[str]:
+    """The modalities that some term has learned to lie to others, or to words, as they should."""
+    for term in config.objective:
+        if term.name not in HEADS or term.words is not None:
+            yield from config.inputs_of(term)
+            yield from [] if term.words is None else [term.words.of]
+
+
+def before(config: Config, run: Path) -> Iterator[Config]:
+    """The configs of the stages before, as far as they are still there."""
+    folder = folder_before(config, run)
+    if folder is not None and (folder / CONFIG).is_file():
+        with suppress(BadInput):
+            earlier = read_config(folder)
+            yield earlier
+            yield from before(earlier, folder)
+
+
+def reads_words(config: Config, name: str) -> bool:
+    return usual_tasks.kind_of(name, config.modalities) == "text" and not config.modalities[name].get("pair")
 
 
 def kind_of(name: str, options: dict[str, Any]) -> str:
@@ -93,7 +132,8 @@ def last_parts(value: Any) -> str:
     return ", ".join(shown) + (f" and {len(values) - 6} more" if len(values) > 6 else "")
 
 
-def data(config: Config) -> Iterator[str]:
+def data(config: Config, known: Mapping[str, Any] = EMPTY) -> Iterator[str]:
+    """What it learned from; how many rows that were is `known` by the run's state."""
     yield f"training rows: {' + '.join(Path(source).name for source in config.data.sources)}"
     for split in ("val", "test"):
         value = getattr(config.data, split)
@@ -102,7 +142,7 @@ def data(config: Config) -> Iterator[str]:
         elif isinstance(value, Last):
             yield f"{split} rows: the last {value.last:g} of the steps of every series"
         elif value is not None:
-            yield f"{split} rows: a share of {value.fraction:g} of the training rows, drawn by seed {config.train.seed}"
+            yield f"{split} rows: {drawn(value, split, known, config.train.seed)}"
     if isinstance(config.data.label, list):
         yield f"labels: columns {', '.join(f'`{name}`' for name in config.data.label)}"
     elif config.data.label:
@@ -111,13 +151,25 @@ def data(config: Config) -> Iterator[str]:
         yield f"targets: {', '.join(f'`{name}`' for name in config.data.target)}"
 
 
+def drawn(part: Fraction, split: str, known: Mapping[str, Any], seed: int) -> str:
+    """How many rows are drawn, and what keeps some together, so that they may be more than their share."""
+    share = f"a share of {part.fraction:g} of the training rows"
+    columns = [part.by] if isinstance(part.by, str) else part.by or []
+    kept = " or ".join(column for column in columns if column != "row")
+    rows, left = known.get(f"{split}_rows"), known.get("train_rows")
+    told = f"{rows:,}, drawn by seed {seed} as {share}" if rows else f"{share}, drawn by seed {seed}"
+    told += f", of which {left:,} are left" if rows and left else ""
+    return told + (f"; rows that share their {kept} stay together" if kept else "")
+
+
 def objective(config: Config) -> Iterator[str]:
     for term in config.objective:
         options = {key: value for key, value in term.options.items() if value is not None}
         said = "".join(f", {key} {value}" for key, value in options.items())
         about = f" of {', '.join(term.inputs)}" if term.inputs else ""
         weight = f", weight {term.weight:g}" if term.weight not in (None, 1) else ""
-        yield f"`{term.name}`{about}{said}{weight}"
+        against = f", with {', '.join(term.negatives)} as negatives" if term.negatives else ""
+        yield f"`{term.name}`{about}{against}{said}{weight}"
 
 
 def training(run: Path, config: Config) -> Iterator[str]:
@@ -139,7 +191,9 @@ def figures(results: dict[str, Any]) -> str:
         return "None: the run was not evaluated."
     confidence = results.get("settings", {}).get("confidence", 0.95)
     about = f"On {results['rows']:,} {results['split']} rows of {Path(str(results['data'])).name}"
-    told = f"{about}; {confidence:.0%} intervals by bootstrap over rows.\n\n"
+    told = (
+        f"{about}; {confidence:.0%} intervals by bootstrap over rows, in retrieval over pictures that rows share.\n\n"
+    )
     more = f"\n\n{len(found) - SHOWN} more: `clx runs show`." if len(found) > SHOWN else ""
     return told + table(["figure", "value", "interval"], found[:SHOWN]) + more
 

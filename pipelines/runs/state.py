@@ -15,7 +15,10 @@ from clx.pipelines.runs.folder import LAST, META, STATE, checkpoints
 from clx.pipelines.system.durable_files import is_locked, write_text
 from clx.pipelines.system.errors import Failed, Stopped
 
-KINDS = {"state": str, "steps": int, "started": str, "ended": str, "error": str, "rows_per_s": float}
+KINDS = {
+    **{"state": str, "steps": int, "started": str, "ended": str, "error": str, "rows_per_s": float},
+    **{"train_rows": int, "val_rows": int, "test_rows": int},
+}
 """What `state.json` tells, where it tells of it."""
 
 
@@ -44,7 +47,8 @@ def recorded(out: Path, steps: int | None, resume: bool) -> Iterator[None]:
 
 
 def note(out: Path, **told: float) -> None:
-    """Write into `state.json` what is known at the end of the steps: `rows_per_s` of those just done, and `steps`."""
+    """Write into `state.json` what is known at the end of the steps: `rows_per_s` of those just done, `steps`, and the
+    rows of each split."""
     write_text(out / STATE, json.dumps(read(out) | told))
 
 

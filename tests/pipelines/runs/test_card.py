@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from clx.pipelines.config.schema import Config
-from clx.pipelines.runs.card import card, inputs, limits
+from clx.pipelines.runs.card import card, inputs, introduced, limits, objective
 from clx.pipelines.runs.card import data as said_of_data
 from clx.pipelines.runs.folder import LAST, read_config
 from clx.pipelines.use.export import export
@@ -90,3 +90,40 @@ def test_what_each_encoder_starts_from_is_said_with_the_licence_of_packages() ->
     untaught = {name: modalities[name] for name in ("plain", "series")}
     config = Config.model_validate({"data": {"train": "a.csv"}, "modalities": untaught, "objective": "clip"})
     assert not any("pretrained weights" in line for line in limits(config, {}))
+
+
+def test_commands_are_those_that_the_run_answers(tmp_path: Path) -> None:
+    def said(objective: object, before: Path | None = None, **texts: object) -> str:
+        modalities = {"image": {"encoder": "cnn"}, **texts}
+        raw = {"data": {"train": "a.csv", "label": "c"}, "modalities": modalities, "objective": objective}
+        stages = {} if before is None else {"stages": [{"run": str(before)}, {"freeze": True}]}
+        config = Config.model_validate(raw | stages)
+        found = introduced(config, tmp_path / "new")
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        return found
+
+    head = said("cross-entropy")
+    assert "with `cross-entropy` with embeddings of" in head
+    assert "`clx embed`, `search`, `eval` or `predict`," in head
+    assert "`clx embed`, `search` or `eval`," in said("simclr")
+    assert "`clx embed`, `search`, `eval` or `predict`," in said("cross-entropy", text={})
+    pair = said("clip", text={})
+    assert "into one space of" in pair
+    assert "`clx zeroshot`, `embed`, `search` or `eval`," in pair
+    assert "`clx zeroshot`, `embed`, `search`, `eval` or `predict`," in said("cross-entropy", tmp_path, text={})
+
+
+def test_drawn_rows_are_counted_and_negatives_named() -> None:
+    part = {"fraction": 0.1, "by": ["image", "patient"]}
+    raw = {
+        "data": {"train": "a.csv", "val": part},
+        "modalities": {"query": {"kind": "text"}, "answer": {"like": "query"}, "wrong": {"like": "query"}},
+        "objective": {"name": "clip", "inputs": ["query", "answer"], "negatives": ["wrong"]},
+    }
+    config = Config.model_validate(raw)
+    drawn = "drawn by seed 0 as a share of 0.1 of the training rows, of which 144 are left"
+    assert f"val rows: 36, {drawn}; rows that share their image or patient stay together" in said_of_data(
+        config, {"train_rows": 144, "val_rows": 36}
+    )
+    (line,) = objective(config)
+    assert line.startswith("`clip` of query, answer, with wrong as negatives")
