@@ -50,10 +50,11 @@ and under the name of each task (`TASKS`) one line per input:
 
 `a+b` are several inputs of one item together, `a->b` is asked with a and answered by b. A figure that cannot be
 had is absent; one that is not finite is null. Beside a headline figure `top1` stands `top1_ci`, the limits
-`[low, high]` of its bootstrap interval over rows (over episodes in `fewshot`) at `settings.confidence`. Shares are
-0 to 1, ranks count from 1, errors are in the target's own units; those of forecasts are of values by the mean and
-deviation of the training series, over all channels and all steps up to `horizon`, and their intervals are over blocks
-of windows whose futures overlap. `MEANING` of `meaning.py` says what each figure is. Nested:
+`[low, high]` of its bootstrap interval over rows, or what rows share (`units.py`), at `settings.confidence`; in
+`fewshot` over episodes. Shares are 0 to 1, ranks count from 1, errors are in the target's own units; those of
+forecasts are of values by the mean and deviation of the training series, over all channels and all steps up to
+`horizon`, and their intervals are over blocks of windows whose futures overlap. `MEANING` of `meaning.py` says
+what each figure is. Nested:
 
     confusion   {"classes": [C names], "counts": [C][C]}, rows the true class, columns the answer; absent past
                 1000 classes

@@ -160,9 +160,11 @@ def learns_scores_of_candidates(context: TaskContext) -> bool:
     return any(term.name == CANDIDATE_SCORING for term in context.run.config.objective)
 
 
-def classified(context: TaskContext, order: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:
-    """Accuracies of the best classes `[n, 5]` of each row, and the confusion matrix."""
-    line = context.figures(len(labels), accuracies(order, labels, len(classes))) | {"rows": len(labels)}
+def classified(
+    context: TaskContext, order: Tensor, labels: Tensor, classes: list[str], units: Tensor | None
+) -> dict[str, Any]:
+    """Accuracies of the best classes `[n, 5]` of each row, and the confusion matrix; intervals draw `units` `[n]`."""
+    line = context.figures(len(labels), accuracies(order, labels, len(classes)), groups=units) | {"rows": len(labels)}
     return line | ({"confusion": confusion(order[:, 0], labels, classes)} if len(classes) <= MOST_CLASSES else {})
 
 

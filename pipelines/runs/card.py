@@ -191,9 +191,8 @@ def figures(results: dict[str, Any]) -> str:
         return "None: the run was not evaluated."
     confidence = results.get("settings", {}).get("confidence", 0.95)
     about = f"On {results['rows']:,} {results['split']} rows of {Path(str(results['data'])).name}"
-    told = (
-        f"{about}; {confidence:.0%} intervals by bootstrap over rows, in retrieval over pictures that rows share.\n\n"
-    )
+    over = "rows, or the pictures, recordings or groups that rows share"
+    told = f"{about}; {confidence:.0%} intervals by bootstrap over {over}.\n\n"
     more = f"\n\n{len(found) - SHOWN} more: `clx runs show`." if len(found) > SHOWN else ""
     return told + table(["figure", "value", "interval"], found[:SHOWN]) + more
 

@@ -14,6 +14,7 @@ from clx.pipelines.evaluation.task_context import (
     nonempty,
     task,
 )
+from clx.pipelines.evaluation.units import units_of
 from clx.pipelines.measures.bootstrap import means, together
 from clx.pipelines.measures.prediction import calibration_gap, macro_auc, macro_f1
 from clx.pipelines.model.scoring import head_says
@@ -52,12 +53,14 @@ def _by(context: TaskContext, by: str) -> dict[str, Any] | None:
     logs = head_says(run, here.z, here.present, by).double().log_softmax(1)
     order, truth = logs.topk(min(5, len(classes)), dim=1).indices, here.labels
     sure, right = logs.amax(1).exp(), order[:, 0] == truth
-    line = classified(context, order, truth, classes)
+    units = units_of(context, rows, [*run.model.heads[by]])
+    line = classified(context, order, truth, classes, units)
     matrix = {key: line.pop(key) for key in ("confusion", "rows") if key in line}
     losses = means({"log_loss": -logs.gather(1, truth[:, None])[:, 0].numpy()})
-    line |= context.figures(len(rows), together(macro_f1(order[:, 0], truth, len(classes)), losses))
+    line |= context.figures(len(rows), together(macro_f1(order[:, 0], truth, len(classes)), losses), groups=units)
     resamples = context.settings.resamples
     with_interval = len(classes) * len(rows) * resamples <= CELLS
-    line |= context.figures(len(rows), macro_auc(logs, truth), resamples=resamples if with_interval else 0)
+    drawn = resamples if with_interval else 0
+    line |= context.figures(len(rows), macro_auc(logs, truth), groups=units, resamples=drawn)
     line |= context.figures(len(rows), calibration_gap(sure, right), resamples=0)
     return line | matrix | ({"unknown_class": unknown} if unknown else {})

@@ -19,6 +19,7 @@ from clx.pipelines.evaluation.task_context import (
     nonempty,
     task,
 )
+from clx.pipelines.evaluation.units import units_of
 from clx.pipelines.measures import probes
 from clx.pipelines.measures.bootstrap import means
 from clx.pipelines.measures.episodes import aligned_episodes, episodes
@@ -58,6 +59,8 @@ class Labelled:
     truth: Tensor
     """Labels of the queries."""
     classes: list[str]
+    units: Tensor | None
+    """What intervals draw, a number for each query."""
 
 
 def labelled(context: TaskContext) -> Iterator[tuple[str, Labelled]]:
@@ -75,7 +78,8 @@ def labelled(context: TaskContext) -> Iterator[tuple[str, Labelled]]:
             if learning.val is not None:
                 kept, rows = inputs(context, learning.val, group, learning.val.labels >= 0)
                 val = (kept, learning.val.labels[rows].to(context.device)) if len(rows) else None
-            yield name, Labelled(x, labels.to(context.device), val, query, context.embedded.labels[here], classes)
+            truth, units = context.embedded.labels[here], units_of(context, here, group)
+            yield name, Labelled(x, labels.to(context.device), val, query, truth, classes, units)
 
 
 TOO_FEW = "needs labelled rows of two classes to learn from, and rows to ask with the same inputs"
@@ -90,9 +94,9 @@ def probe(context: TaskContext) -> Lines:
         order = fitted.model(known.queries).topk(min(5, len(known.classes)), dim=1).indices.cpu()
         means_of = probes.class_means(known.x, known.labels, len(known.classes))
         nearest = probes.to_means(known.queries, means_of).argmax(1).cpu()
-        mean = context.figures(len(known.truth), means({"mean_top1": nearest == known.truth}))
+        mean = context.figures(len(known.truth), means({"mean_top1": nearest == known.truth}), groups=known.units)
         found[name] = (
-            classified(context, order, known.truth, known.classes)
+            classified(context, order, known.truth, known.classes, known.units)
             | mean
             | {
                 "train_rows": len(known.x),
@@ -113,7 +117,7 @@ def knn(context: TaskContext) -> Lines:
         votes = probes.neighbours(known.x, known.labels, known.queries, len(known.classes), k, settings.weights)
         # the first of equal votes, as scikit-learn decides; further places of so few votes would mean nothing
         answers = torch.from_numpy(votes.cpu().numpy().argmax(1))[:, None]
-        found[name] = classified(context, answers, known.truth, known.classes) | {
+        found[name] = classified(context, answers, known.truth, known.classes, known.units) | {
             "train_rows": len(known.x),
             "features": settings.features,
             "k": k,
@@ -128,7 +132,7 @@ def svm(context: TaskContext) -> Lines:
     found = {}
     for name, known in labelled(context):
         answers, cost, path = probes.svm(known.x, known.labels, known.queries, context.settings.seed)
-        found[name] = classified(context, answers[:, None], known.truth, known.classes) | {
+        found[name] = classified(context, answers[:, None], known.truth, known.classes, known.units) | {
             "train_rows": len(known.x),
             "features": context.settings.features,
             "C": cost,

@@ -10,6 +10,7 @@ from clx.pipelines.batches.columns import column_of
 from clx.pipelines.evaluation.results import MOST_CLASSES
 from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty, task
 from clx.pipelines.evaluation.tasks.zeroshot import phrasings_for
+from clx.pipelines.evaluation.units import units_of
 from clx.pipelines.measures.bootstrap import together
 from clx.pipelines.measures.label_sets import decided_sets, each_set, ranked_sets
 from clx.pipelines.model.build import Run
@@ -37,9 +38,12 @@ def multilabel(context: TaskContext) -> Lines:
             if len(rows):
                 here = embedded.take(rows)
                 chances = head.chances(head_says(run, here.z, here.present, by))
+                units = units_of(context, rows, [*inputs])
                 names = "+".join(name for name in embedded.z if name in inputs)
                 unseen = int((sets[rows][:, classes:] > 0).sum())
-                line = _figures(context, chances, sets[rows][:, :classes], head.applying(chances), run.facts.classes)
+                line = _figures(
+                    context, chances, sets[rows][:, :classes], head.applying(chances), run.facts.classes, units
+                )
                 found[names] = line | ({"unseen_labels": unseen} if unseen else {})
     text = context.text
     reads = {head.by for head in run.model.words()}  # a label each, also where its cells are sets of them
@@ -50,7 +54,9 @@ def multilabel(context: TaskContext) -> Lines:
             if len(rows):
                 scores = of_classes(run, context.ask(group, rows, text), text) @ words.T
                 applies = scores > 0 if context.settings.absent else None
-                found[f"{'+'.join(group)}->{text}"] = _figures(context, scores, sets[rows], applies, embedded.classes)
+                found[f"{'+'.join(group)}->{text}"] = _figures(
+                    context, scores, sets[rows], applies, embedded.classes, units_of(context, rows, group)
+                )
     return nonempty(
         found, "needs a head of sets, as binary-cross-entropy trains it, or a text modality to read the labels"
     )
@@ -70,7 +76,12 @@ def by_words(context: TaskContext) -> Tensor:
 
 
 def _figures(
-    context: TaskContext, scores: Tensor, sets: Tensor, answers: Tensor | None, classes: list[str]
+    context: TaskContext,
+    scores: Tensor,
+    sets: Tensor,
+    answers: Tensor | None,
+    classes: list[str],
+    units: Tensor | None,
 ) -> dict[str, Any]:
     """The figures of one input: those of the order by `scores` `[n, C]`, and of `answers` where some are given; and of
     each class by itself, as far as there are not too many."""
@@ -79,7 +90,7 @@ def _figures(
         statistic = together(statistic, decided_sets(answers, sets))
     if sets.numel() * context.settings.resamples > MOST:
         context = replace(context, settings=replace(context.settings, resamples=0))
-    line = context.figures(len(sets), statistic) | {"labels": sets.shape[1], "rows": len(sets)}
+    line = context.figures(len(sets), statistic, groups=units) | {"labels": sets.shape[1], "rows": len(sets)}
     if unknown := int(sets.isnan().sum()):
         line["unknown"] = unknown
     if sets.shape[1] > MOST_CLASSES:

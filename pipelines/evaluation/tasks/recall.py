@@ -6,6 +6,7 @@ from torch import Tensor
 from clx.pipelines.evaluation.task_context import Lines, TaskContext, need_label, nonempty, task
 from clx.pipelines.evaluation.tasks.classification import learnable
 from clx.pipelines.evaluation.tasks.retrieval import distinct_lines
+from clx.pipelines.evaluation.units import units_of
 from clx.pipelines.measures.bootstrap import means
 from clx.pipelines.measures.same_class import same_class
 
@@ -25,7 +26,9 @@ def recall(context: TaskContext) -> Lines:
         asking, figures = same_class(torch.cat(unit, 1).to(context.device), embedded.labels[rows].to(context.device))
         if figures:
             counts = {"queries": len(asking), "candidates": len(rows), "classes": len(embedded.labels[rows].unique())}
-            found[name] = context.figures(len(asking), means(figures)) | counts
+            found[name] = (
+                context.figures(len(asking), means(figures), groups=units_of(context, rows[asking], group)) | counts
+            )
     return nonempty(found, "no two rows with the same input have one class")
 
 

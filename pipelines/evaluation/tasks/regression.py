@@ -12,6 +12,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.embeddings import Embedded
 from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty, task
 from clx.pipelines.evaluation.tasks.classification import inputs, learnable
+from clx.pipelines.evaluation.units import units_of
 from clx.pipelines.measures import probes
 from clx.pipelines.measures.bootstrap import together
 from clx.pipelines.measures.prediction import correlation, errors, regressed
@@ -31,8 +32,10 @@ def regression(context: TaskContext) -> Lines:
         known = None if context.train is None else training_targets(context.train, target)
         for name, rows, predictions, about in (predicted if run.model.predictor is None else headed)(context, target):
             aims = embedded.targets[rows, place]
-            line = context.figures(len(rows), regressed(predictions, aims)) | {"rows": len(rows), **about}
-            groups = {} if known is None else {"groups": by_density(context, known, predictions, aims)}
+            units = units_of(context, rows, name.split("+"))
+            line = context.figures(len(rows), regressed(predictions, aims), groups=units)
+            line |= {"rows": len(rows), **about}
+            groups = {} if known is None else {"groups": by_density(context, known, predictions, aims, units)}
             found[f"{name}->{target}"] = line | groups
     return nonempty(found, "no row has both a target and an input")
 
@@ -87,7 +90,9 @@ def predicted(context: TaskContext, target: str) -> Iterator[Prediction]:
             yield name, rows, predictions, about | {"penalty": fitted.penalty, "path": path}
 
 
-def by_density(context: TaskContext, known: Floats, predictions: Tensor, targets: Tensor) -> Lines:
+def by_density(
+    context: TaskContext, known: Floats, predictions: Tensor, targets: Tensor, units: Tensor | None
+) -> Lines:
     """Errors where the bins of the training targets `known` have many rows, a median number and few."""
     settings = context.settings
     width = settings.bin_width or width_of(known)
@@ -97,6 +102,7 @@ def by_density(context: TaskContext, known: Floats, predictions: Tensor, targets
         here = level == number
         if here.any():
             p, y = predictions[here], targets[here]
-            line = context.figures(len(y), together(errors(p, y), correlation(p, y)) if len(y) > 2 else errors(p, y))
+            statistic = together(errors(p, y), correlation(p, y)) if len(y) > 2 else errors(p, y)
+            line = context.figures(len(y), statistic, groups=None if units is None else units[here])
             found[name] = {"rows": int(here.sum()), **line}
     return found

@@ -19,6 +19,7 @@ from clx.pipelines.evaluation.task_context import (
     nonempty,
     task,
 )
+from clx.pipelines.evaluation.units import units_of
 from clx.pipelines.measures.bootstrap import means, shared
 from clx.pipelines.measures.pooled import pooled_by
 from clx.pipelines.measures.ranking import (
@@ -167,21 +168,6 @@ def upper_half(scores: Tensor) -> Tensor:
     """Rows whose score is nearer to the highest than to the lowest, or as near."""
     known = scores[scores.isfinite()]
     return (scores >= (known.min() + known.max()) / 2).nonzero()[:, 0]
-
-
-DRAWN = ("image", "audio", "series")
-"""Kinds of which a repeated cell is one thing told of several times; a repeated text may be the name of a class."""
-
-
-def units_of(context: TaskContext, rows: Tensor, names: list[str]) -> Tensor | None:
-    """What is drawn for an interval, as a number for each row; None for the rows themselves.
-
-    Five captions of one image are no five witnesses: images are drawn, of several such inputs that with the fewest.
-    """
-    modalities = context.run.modalities
-    numbers = [context.contents(name)[rows] for name in names if modalities[name].kind in DRAWN]
-    counts = [len(each.unique()) for each in numbers]
-    return numbers[counts.index(min(counts))] if counts and min(counts) < len(rows) else None
 
 
 def distinct_lines(values: Tensor) -> tuple[Tensor, Tensor]:

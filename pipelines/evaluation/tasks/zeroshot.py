@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, classified, need_label, nonempty, task
+from clx.pipelines.evaluation.units import units_of
 from clx.pipelines.measures.ranking import best_classes
 from clx.pipelines.model.scoring import alone_and_together, class_embeddings, of_classes
 from clx.pipelines.system.errors import BadInput, nearest
@@ -25,7 +26,7 @@ def zeroshot(context: TaskContext) -> Lines:
         here = (torch.stack([embedded.present[name] for name in group]).any(0) & (labels >= 0)).nonzero()[:, 0]
         if len(here):
             order = best_classes(of_classes(run, context.ask(group, here, text), text), classes)
-            found["+".join(group)] = classified(context, order, labels[here], words)
+            found["+".join(group)] = classified(context, order, labels[here], words, units_of(context, here, group))
     return nonempty(found, "no row has both a label and an input to classify")
 
 

@@ -4,12 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.evaluation.evaluate import evaluate_run
 from clx.pipelines.evaluation.results import Settings
-from clx.pipelines.evaluation.tasks.retrieval import units_of
 from clx.pipelines.experiments.train import train
 from configs import small
 from own_data import picture
@@ -38,23 +36,3 @@ def test_rows_that_share_their_image_make_no_interval_narrower(tmp_path: Path, s
                 assert often[way][key] == pytest.approx(once[way][key]), key
         low, high = once[way]["mAP_ci"]
         assert low < high
-
-
-def test_intervals_draw_pictures_and_not_their_captions() -> None:
-    """Ten images of three captions have the interval of ten images, and captions of many images that of rows."""
-
-    class Told:
-        def __init__(self, **numbers: list[int]) -> None:
-            self.run = self
-            self.modalities = {n: type("M", (), {"kind": n})() for n in numbers}
-            self.numbers = {n: torch.tensor(v) for n, v in numbers.items()}
-
-        def contents(self, name: str) -> torch.Tensor:
-            return self.numbers[name]
-
-    rows, ten = torch.arange(30), [i // 3 for i in range(30)]
-    several: Any = Told(image=ten, text=list(range(30)))
-    assert units_of(several, rows, ["image", "text"]).tolist() == ten  # type: ignore[union-attr]
-    assert units_of(several, rows, ["text", "image"]).tolist() == ten  # type: ignore[union-attr]
-    classes: Any = Told(image=list(range(30)), text=ten)
-    assert units_of(classes, rows, ["image", "text"]) is None
