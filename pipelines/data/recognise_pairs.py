@@ -1,19 +1,23 @@
 """Two texts that belong together, by their names: with negatives, with a score, with classes of the pair."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clx.pipelines.data.answers import GRADE, bare
 from clx.pipelines.data.column_kinds import MEDIA, Column
 from clx.pipelines.data.inferred import Asked, Inferred, identifier
 
-ANCHOR = {"anchor", "query", "searchterm", "question", "sentence", "sentence1", "sent1"}
+ANCHOR = {"anchor", "query", "searchterm", "question", "prompt", "sentence", "sentence1", "sent1"}
 POSITIVE = {
     *("positive", "pos", "positivepassage", "answer", "passage", "document", "sentence2", "sent2", "positivedoc"),
     *("title", "doc", "doctext", "passagetext", "producttitle", "producttext", "productdescription", "itemtitle"),
+    *("chosen", "correct", "correctanswer"),
 }
-NEGATIVE = re.compile(r"(hard)?neg(ative)?s?(passage|doc)?\d*")
+NEGATIVE = re.compile(
+    r"((hard)?neg(ative)?s?|hard|wrong|incorrect|distractors?|rejected)"
+    r"((answer|passage|doc|document|text|sentence|response|title)s?)?\d*"
+)
 SCORE = {"score", "label", "similarity", "isduplicate", "duplicate", "goldlabel", "relatednessscore", "target", "gold"}
 
 
@@ -33,6 +37,10 @@ def related(found: Inferred, free: dict[str, Column], asked: Asked) -> bool:
             return False
         negatives = [name for name in texts if NEGATIVE.fullmatch(bare(name))]
         rest = [name for name in texts if name not in negatives]
+        by_roles = _by_roles(rest)
+        if len(rest) > 2 and by_roles and not negatives and not found.answers:
+            found.third = (*by_roles, next(name for name in rest if name not in by_roles))
+        rest = list(by_roles) if by_roles and negatives else rest
         if len(rest) != 2:
             return False
         first, second = rest
@@ -82,10 +90,17 @@ def has_roles(columns: Mapping[str, Column]) -> bool:
     """Whether the names of the texts say which is drawn to which, or away from it, so that no number is needed."""
     texts = [name for name, column in columns.items() if column.kind == "text"]
     rest = [name for name in texts if not NEGATIVE.fullmatch(bare(name))]
-    if len(rest) != 2:
-        return False
-    roles = set(map(bare, rest))
-    return len(rest) < len(texts) or bool(roles & ANCHOR and roles & POSITIVE and not siblings(*rest))
+    by_roles = _by_roles(rest)
+    if len(rest) < len(texts):
+        return len(rest) == 2 or by_roles is not None
+    return len(rest) == 2 and by_roles is not None and not siblings(*rest)
+
+
+def _by_roles(texts: Sequence[str]) -> tuple[str, str] | None:
+    """The one text that asks and the one that answers, by their names."""
+    anchors = [name for name in texts if bare(name) in ANCHOR]
+    positives = [name for name in texts if bare(name) in POSITIVE]
+    return (anchors[0], positives[0]) if len(anchors) == len(positives) == 1 else None
 
 
 def siblings(first: str, second: str) -> bool:

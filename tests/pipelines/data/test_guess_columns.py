@@ -3,6 +3,7 @@
 import pytest
 
 from clx.pipelines.config.data_schema import Data
+from clx.pipelines.data.ask import ask
 from clx.pipelines.data.guess_columns import infer_modalities
 from clx.pipelines.data.inferred import Asked
 from clx.pipelines.data.splits import load_splits
@@ -108,3 +109,26 @@ def test_labels_between_commas_are_sets_where_their_parts_come_again_and_alone()
     assert infer_modalities(manifest(x=list(range(40)), label=places)).several is None
     sizes = [f"{colour}, {size}" for colour in "abcde" for size in "stuv"] * 2
     assert infer_modalities(manifest(x=list(range(40)), label=sizes)).several is None
+
+
+@pytest.mark.parametrize(
+    "name", ["hard", "hard_neg", "wrong_answer", "Incorrect Answers", "distractor", "rejected", "negative_passage_2"]
+)
+def test_a_column_of_wrong_answers_is_negatives_by_its_name(name) -> None:
+    texts = {key: [f"{key} of row {i}" for i in range(30)] for key in ("query", "answer", name)}
+    found = infer_modalities(manifest(**texts))
+    assert (found.shape, found.third) == ("negatives", None)
+    assert [options.get("like") for options in found.modalities.values()] == [None, "query", "query"]
+    notes = {"notes": [f"words of row {i}" for i in range(30)]}
+    assert infer_modalities(manifest(**texts, **notes)).unused == {"notes": "not of the pair"}
+
+
+def test_a_text_of_an_unknown_name_beside_a_pair_is_asked_about() -> None:
+    texts = {key: [f"{key} of row {i}" for i in range(30)] for key in ("prompt", "chosen", "other one")}
+    found = infer_modalities(manifest(**texts))
+    assert found.third == ("prompt", "chosen", "other one")
+    with pytest.raises(BadInput, match="'other one' is a text beside .* call it 'negative' .* --pair prompt,chosen"):
+        ask("pairs.csv", found, objective=False)
+    ask("pairs.csv", found, objective=True)
+    assert infer_modalities(manifest(**texts), Asked(pair=["prompt", "chosen"])).third is None
+    assert infer_modalities(manifest(**texts, label=["a", "b"] * 15)).third is None
