@@ -170,6 +170,8 @@ def check_negatives(config: Config, term: Term, where: str) -> None:
             raise BadInput(f"{where}.negatives: unknown modality {name!r}{nearest(name, config.modalities)}")
         if name in (term.inputs or []):
             raise BadInput(f"{where}: {name} is among the inputs and among the negatives")
+        if (term.negatives or []).count(name) > 1:
+            raise BadInput(f"{where}.negatives: {name} is named twice")
     inputs = config.inputs_of(term)
     views = config.modalities[inputs[0]].get("views", 1) if inputs else 0
     if len(inputs) < 2 and (not isinstance(views, int) or views < 2):

@@ -27,6 +27,7 @@ from clx.pipelines.experiments.rooted import rooted
 from clx.pipelines.experiments.run_folder import Claim, claimed, held, writes
 from clx.pipelines.experiments.steps_left import steps_left
 from clx.pipelines.model.build import prepare
+from clx.pipelines.model.idle_parts import unseen_lines
 from clx.pipelines.runs import checkpoint, state
 from clx.pipelines.runs.card import write_card
 from clx.pipelines.runs.folder import CONFIG, DRAWN, LAST, PROFILE, refuse_existing
@@ -223,7 +224,8 @@ def finish(trainer: Trainer, splits: dict[str, Manifest], progress: Progress, un
     progress.say(describe(trainer))
     if trainer.settings.compile:
         progress.say("train.compile: the first step takes minutes, in which encoders are compiled and nothing is said")
-    for line in [*guessed_lines(trainer.run.modalities), *cut_lines(splits["train"], trainer.run.modalities)]:
+    unseen = unseen_lines(trainer.run.config, trainer.run.model)
+    for line in [*unseen, *guessed_lines(trainer.run.modalities), *cut_lines(splits["train"], trainer.run.modalities)]:
         progress.say(line)
     start, begun = time.monotonic(), trainer.step
     speed = steps_left(trainer, progress, until)

@@ -41,6 +41,7 @@ from clx.pipelines.model.checks import (
     check_needs,
     check_neighbours,
     check_windows,
+    refuse_empty_negatives,
     try_objective,
 )
 from clx.pipelines.model.decoders import with_decoders
@@ -247,6 +248,7 @@ def checked(config: Config, splits: dict[str, Manifest]) -> tuple[Config, dict[s
     refuse_answers(config, modalities, supervised_inputs(config))
     check_neighbours(config, modalities, splits["train"])
     check_windows(config, modalities)
+    refuse_empty_negatives(config, modalities, splits["train"])
     if doubt := check_label_sets(config.data, splits):
         warn(doubt, ClxWarning, stacklevel=2)
     data = with_groups(with_marks(data, splits["train"]), splits)

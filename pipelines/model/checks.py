@@ -11,13 +11,14 @@ from clx.losses.base import LOSSES, Loss
 from clx.modalities.base import Modality
 from clx.modalities.image_encoders import Cnn
 from clx.modalities.series import Series
-from clx.pipelines.batches.columns import column_of, mixed_views, require_column, view_names
+from clx.pipelines.batches.columns import column_of, columns_of, mixed_views, require_column, view_names
 from clx.pipelines.batches.positives import Neighbours
 from clx.pipelines.config.schema import Config
 from clx.pipelines.config.stage_configs import looks_at, trained_before
 from clx.pipelines.data.label_columns import wholly_known
 from clx.pipelines.data.label_sets import holds_sets, labels_in
 from clx.pipelines.data.manifest import Manifest
+from clx.pipelines.data.missing_cells import missing_in
 from clx.pipelines.model.chunks import batch_norms
 from clx.pipelines.model.decoders import with_decoders
 from clx.pipelines.model.forecasting import forecast_of
@@ -243,6 +244,18 @@ def refuse_weights(config: Config, name: str) -> None:
             f"loss {name!r} has no term for each row that a weight could multiply: data.balance.by=sampling "
             f"draws rare rows more often, with any loss; {takers} have such terms"
         )
+
+
+def refuse_empty_negatives(config: Config, modalities: Mapping[str, Modality], manifest: Manifest) -> None:
+    """Raise `BadInput` where a modality that is only negatives has no cell in any training row."""
+    for name in sorted(config.only_negatives):
+        columns = list(columns_of({name: modalities[name]}))
+        if all(missing_in(manifest, column).all() for column in columns):
+            said = f"column {columns[0]} is" if len(columns) == 1 else f"columns {', '.join(columns)} are"
+            raise BadInput(
+                f"modalities.{name}: {said} empty in every training row of {manifest.name}, so there are no negatives: "
+                "leave it out of `negatives`, or fill it (`clx mine --negatives` finds some)"
+            )
 
 
 def check_looked_at(config: Config) -> None:

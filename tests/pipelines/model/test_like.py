@@ -22,6 +22,7 @@ from clx.pipelines.evaluation.embeddings import embed_manifest
 from clx.pipelines.experiments.doctor.examine import examine_run
 from clx.pipelines.experiments.train import train
 from clx.pipelines.model.build import prepare
+from clx.pipelines.model.idle_parts import unseen_lines
 from clx.pipelines.runs import checkpoint
 from clx.pipelines.system.errors import BadInput, ClxWarning, Stopped
 from clx.pipelines.system.progress import Progress
@@ -136,7 +137,9 @@ def test_what_is_only_negatives_learns_the_tower_too(tmp_path: Path) -> None:
     """With a tower of its own the gradient of the negatives is there to see."""
     raw = raw_config(tmp_path)
     raw["modalities"]["wrong"] = TEXT | {"column": ["neg_*"]}
-    trainer = trainer_of(Config.model_validate(raw), tmp_path / "run")
+    with pytest.warns(ClxWarning, match="modalities.wrong is only negatives and has a tower of its own"):
+        trainer = trainer_of(Config.model_validate(raw), tmp_path / "run")
+    assert not [*unseen_lines(trainer.run.config, trainer.run.model)]
     batch = next(trainer.batches())
     trainer.learner.contrast(batch, trainer.learner.model, trainer.learner.objective, 0).loss.backward()  # type: ignore[no-untyped-call]
     learning = {n.split(".")[1] for n, p in trainer.learner.model.named_parameters() if p.grad is not None}
@@ -259,6 +262,11 @@ CONFIGS: list[tuple[dict[str, Any], Any, str]] = [
         "b is among the inputs and among the negatives",
     ),
     (
+        {"b": {"like": "a"}, "w": {"like": "a"}},
+        {"name": "clip", "inputs": ["a", "b"], "negatives": ["w", "w"]},
+        "negatives: w is named twice",
+    ),
+    (
         {"b": {"kind": "image"}, "w": {"like": "a"}},
         {"name": "clip", "inputs": ["a", "b"], "negatives": ["w"]},
         r"w is of the tower of a, the anchor, .*write inputs: \[b, a\]",
@@ -319,6 +327,17 @@ def test_a_tower_in_no_term_is_warned_of(tmp_path: Path) -> None:
     with pytest.warns(ClxWarning, match="modalities.idle is in no term of the objective: it learns nothing"):
         trainer_of(Config.model_validate(raw), tmp_path / "run")
     raw["modalities"]["idle"] = {"like": "anchor", "column": "neg_1"}  # whose tower learns
+    trainer = trainer_of(Config.model_validate(raw), tmp_path / "run")
+    (line,) = unseen_lines(trainer.run.config, trainer.run.model)
+    assert line.startswith("no term looks at modalities.idle: it is evaluated, and teaches nothing")
+
+
+def test_columns_of_negatives_without_a_cell_are_refused(tmp_path: Path) -> None:
+    raw = raw_config(tmp_path)
+    (tmp_path / "t.csv").write_text("anchor,positive,neg_1,neg_2\n" + "a dog,one dog,, \n" * 8)
+    with pytest.raises(BadInput, match="modalities.wrong: columns neg_1, neg_2 are empty in every training row"):
+        trainer_of(Config.model_validate(raw), tmp_path / "run")
+    (tmp_path / "t.csv").write_text("anchor,positive,neg_1,neg_2\n" + "a dog,one dog,, \n" * 8 + "it,is,so,\n")
     trainer_of(Config.model_validate(raw), tmp_path / "run")
 
 

@@ -71,6 +71,7 @@ def apart(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
 
 
 @pytest.mark.parametrize(("ranks", "name"), each(cases), indirect=["ranks"])
+@pytest.mark.filterwarnings("ignore:modalities.n is only negatives and has a tower of its own")
 def test_ranks_learn_what_one_process_learns(rows: Path, ranks: Found, name: str) -> None:
     case = cases()[name]
     one = learn(case, rows, None, STEPS[len(ranks)])
