@@ -25,6 +25,7 @@ ASKED = {
     "masked": "tokens of a text encoder",
     "attention": "attention of a text encoder",
     "steps": "time steps",
+    "negatives": "negatives: [MODALITY]",
     "sample_id": "",
 }
 """What a loss asks for, in words of a config; nothing of what every run has."""

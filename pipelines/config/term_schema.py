@@ -31,7 +31,8 @@ class Term(BaseModel):
     inputs: list[str] | None = None
     """Modalities this term looks at, in this order; all that are not only negatives when not given."""
     negatives: list[str] | None = None
-    """Modalities whose rows are negatives of every anchor and nothing else, for losses that take such."""
+    """Modalities whose rows are negatives of every anchor and nothing else, columns of wrong answers say, for losses
+    that take such: `clx losses NAME` says `negatives: [MODALITY]` of them."""
     dims: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), AfterValidator(_ascending)] | None = None
     """Widths at which this term is computed, each of the first so many columns of the embeddings; their mean counts
     (Matryoshka, arXiv 2205.13147). Short vectors, `clx embed --dim` say, are then of use by themselves. The whole

@@ -1,11 +1,13 @@
 """Options checked against a dataclass's fields."""
 
 from dataclasses import dataclass
+from importlib import resources
 from typing import Annotated, Literal
 
 import pytest
 from annotated_types import Gt
 
+from clx.losses.base import LOSSES
 from clx.pipelines.config.catalogue import describe_loss, list_losses
 from clx.pipelines.config.load import load_config
 from clx.pipelines.config.options import construct
@@ -71,3 +73,11 @@ def test_construct_checks_a_dataclass() -> None:
     ):
         with pytest.raises(BadInput, match=word):
             construct(Thing, options, "here")
+
+
+def test_losses_that_take_negatives_say_so_and_stand_in_the_guide() -> None:
+    guide = resources.files("clx.losses").joinpath("README.md").read_text(encoding="utf-8")
+    row = next(line for line in guide.splitlines() if line.startswith("| anchors, positives, and columns of hard neg"))
+    takers = {name for name, cls in LOSSES.items() if "negatives" in cls.needs()}
+    assert {name for name in LOSSES if f"`{name}`" in row} == takers
+    assert {name for name in LOSSES if "negatives: [MODALITY]" in describe_loss(name)["needs"]} == takers
