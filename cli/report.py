@@ -24,6 +24,7 @@ def report(
         Path | None,
         typer.Option(metavar="FOLDER", help="Objectives side by side on each set of data of the runs in a folder."),
     ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a page of other runs.")] = False,
     json: options.Json = False,
 ) -> None:
     """Write one HTML page about runs: curves, figures and mistakes.
@@ -46,7 +47,7 @@ def report(
         of_runs |= {"--rows": rows != 1000, "--points": points != 800}
         if given := [flag for flag, value in of_runs.items() if value]:
             raise BadInput(f"{', '.join(given)} with --leaderboard, which shows saved figures alone: leave it out")
-        write_leaderboard(leaderboard, out, json)
+        write_leaderboard(leaderboard, out, overwrite, json)
         return
     from clx.pipelines.report import report as pipeline
 
@@ -59,6 +60,7 @@ def report(
         device=device,
         rows=rows,
         points=points,
+        overwrite=overwrite,
         say=note,
     )
     if json:
@@ -68,11 +70,11 @@ def report(
         note(f"{summary['bytes'] / 1e6:.1f} MB in {summary['seconds']} s")
 
 
-def write_leaderboard(folder: Path, out: Path, json: bool) -> None:
+def write_leaderboard(folder: Path, out: Path, overwrite: bool, json: bool) -> None:
     """Write the page, and its table in Markdown on stdout."""
     from clx.pipelines.report.leaderboard import leaderboard as pipeline
 
-    summary = pipeline(folder, out, note)
+    summary = pipeline(folder, out, note, overwrite)
     if json:
         emit_json(summary)
     else:

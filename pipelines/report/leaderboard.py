@@ -16,7 +16,7 @@ from clx.pipelines.config.secrets import without_secrets
 from clx.pipelines.data.inferred import NONE, Asked
 from clx.pipelines.data.write_recipe import infer_config
 from clx.pipelines.report.rendered import render_page
-from clx.pipelines.report.report import refuse_other
+from clx.pipelines.report.report import refuse_other, work_of
 from clx.pipelines.runs.folder import read_config
 from clx.pipelines.runs.listing import figure, find, flat, mean_and_deviation, terms_of
 from clx.pipelines.runs.state import read, state_of
@@ -86,12 +86,12 @@ class Entry:
     config: Config
 
 
-def leaderboard(folder: Path, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def leaderboard(folder: Path, out: Path, say: Callable[[str], None], overwrite: bool = False) -> dict[str, Any]:
     """Write the page about all finished runs in a folder to `out`; what stands there, with the table in Markdown.
 
-    Raises `BadInput` when no run is finished, and for a file at `out` that is no report.
+    Raises `BadInput` when no run is finished, and for a file at `out` that is no report, or another one.
     """
-    refuse_other(out)
+    refuse_other(out, work_of([folder]), overwrite)
     found = boards(folder, say)
     hits = [board.hit for board in found if board.hit is not None]
     text = markdown(found)
@@ -99,6 +99,7 @@ def leaderboard(folder: Path, out: Path, say: Callable[[str], None]) -> dict[str
         "leaderboard.html",
         title=f"Leaderboard: {len(found)} sets of data",
         version=version("clx"),
+        of=work_of([folder]),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         boards=[drawn(board) for board in found],
         hits=sum(hits),

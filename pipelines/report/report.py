@@ -1,7 +1,8 @@
 """One page about some runs: what they are, their curves and figures side by side, and what they make of their data."""
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,7 @@ from clx.pipelines.system.errors import BadInput
 from clx.pipelines.system.remote import shown
 
 GENERATOR = '<meta name="generator" content="clx report'
+OF = '<meta name="clx-runs" content="{}">'
 
 
 def report(
@@ -40,6 +42,7 @@ def report(
     device: str = "auto",
     rows: int = 1000,
     points: int = 800,
+    overwrite: bool = False,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Write the page about `folders` to `out`; what was written, and what was left out of it and why.
@@ -47,11 +50,12 @@ def report(
     Args:
         rows: rows of each run's data to look at with its model; 0 leaves out all that needs model and data.
         points: points of each run's map, over all modalities.
+        overwrite: whether a page of other runs is replaced.
 
-    Raises `BadInput` for a folder that is no run, and for a file at `out` that is no report.
+    Raises `BadInput` for a folder that is no run, and for a file at `out` that is no report, or one of other runs.
     """
     start = time.monotonic()
-    refuse_other(out)
+    refuse_other(out, work_of(folders), overwrite)
     configs = [without_secrets(read_config(folder)) for folder in folders]
     shown = [
         ReportedRun(name, folder, config, read_metrics(folder), list(results.saved(folder)))
@@ -83,17 +87,27 @@ def report(
     }
 
 
-def refuse_other(out: Path) -> None:
-    """A file that no report wrote is left alone."""
+def work_of(folders: Iterable[Path]) -> str:
+    """What a page says of the folders that it is of, whatever their order, and tells nobody where they lie."""
+    return hashlib.sha256("\n".join(sorted(str(folder.resolve()) for folder in folders)).encode()).hexdigest()[:32]
+
+
+def refuse_other(out: Path, of: str, overwrite: bool) -> None:
+    """A file that no report wrote is left alone, and a page of other runs unless it is to be replaced."""
     if out.is_dir():
         raise BadInput(f"{out} is a folder: name a file with --out")
     try:
         with out.open(encoding="utf-8", errors="replace") as file:
-            ours = GENERATOR in file.read(2000)
+            head = file.read(2000)
     except FileNotFoundError:
         return
-    if not ours:
+    if GENERATOR not in head:
         raise BadInput(f"{out} exists and is no report of clx: choose another name with --out")
+    if OF.format(of) not in head and not overwrite:
+        raise BadInput(
+            f"{out} exists and is a report of other runs: choose another name with --out, or replace it with "
+            "--overwrite"
+        )
 
 
 def look_at(
@@ -148,6 +162,7 @@ def render(shown: list[ReportedRun]) -> str:
         "page.html",
         title=names if len(names) <= 80 else f"{len(shown)} runs",
         version=version("clx"),
+        of=work_of(one.folder for one in shown),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         sections=sections,
         runs=[

@@ -38,6 +38,20 @@ def test_one_run(clx: Callable[..., Any], run: Path) -> None:
     assert page.stat().st_size < 0.7 * made["bytes"]
 
 
+def test_a_page_of_other_runs_is_replaced_only_when_asked(clx: Callable[..., Any], run: Path) -> None:
+    other = shutil.copytree(run, run.parent / "b")
+    page = ("-o", "page.html", "--rows", 0)
+    assert clx("report", run, "b", *page, cwd=run.parent).returncode == 0
+    assert clx("report", "b", run.name, *page, cwd=run.parent).returncode == 0  # the same two
+    before = (run.parent / "page.html").read_bytes()
+    done = clx("report", other, *page, cwd=run.parent)
+    assert (done.returncode, (run.parent / "page.html").read_bytes()) == (2, before)
+    assert "page.html exists and is a report of other runs" in done.stderr
+    assert "or replace it with --overwrite" in done.stderr
+    assert clx("report", other, *page, "--overwrite", cwd=run.parent).returncode == 0
+    assert (run.parent / "page.html").read_bytes() != before
+
+
 def test_moved_data_leave_curves_and_figures(clx: Callable[..., Any], run: Path, files: Path, tmp_path: Path) -> None:
     rewrite(run / "config.yaml", f"train: {files}/few.csv", f"train: {tmp_path}/gone.csv")
     done = clx("report", run, "-o", tmp_path / "page.html", "--json")
