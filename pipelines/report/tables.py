@@ -37,6 +37,8 @@ HIGH = {
 }
 LONG = 30
 """Rows of a table that a page shows unasked, at most: retrieval of six inputs has 36."""
+COUNTED = ("queries", "candidates", "rows")
+"""What figures are of: runs in which these differ have none that is best."""
 LOW = {"median_rank", "log_loss", "ECE", "mae", "mse", "rmse", "gm"}
 
 
@@ -85,7 +87,8 @@ def evaluation_tables(shown: list[ReportedRun]) -> list[Table]:
         table.title = f"{task} on {source}"
         said = {names[k]: how_evaluated(result, task) for k, result in by_run.items()}
         alike = len(set(said.values())) == 1
-        table.caption = next(iter(said.values())) if alike else "; ".join(f"{k}: {how}" for k, how in said.items())
+        how = next(iter(said.values())) if alike else "; ".join(f"{k}: {how}" for k, how in said.items())
+        table.caption = "; ".join(filter(None, (how, table.caption)))
         found.append(table)
     return found
 
@@ -148,8 +151,10 @@ def below_each_other(found: dict[str, dict[int, dict[str, Any]]]) -> Table:
 
 def side_by_side(found: dict[str, dict[int, dict[str, Any]]], names: list[str]) -> Table:
     """Figures of inputs as rows, runs as columns."""
-    rows = []
+    rows, unlike = [], dict[str, None]()
     for name, by_run in found.items():
+        differing = [key for key in COUNTED if len({line[key] for line in by_run.values() if key in line}) > 1]
+        unlike |= dict.fromkeys(differing)
         for key in figures(by_run.values()):
             lines = [by_run.get(k, {}) for k in range(len(names))]
             cells = [figure(line, key) for line in lines]
@@ -157,12 +162,13 @@ def side_by_side(found: dict[str, dict[int, dict[str, Any]]], names: list[str]) 
             if len(known) == len(names) and len(set(known)) == 1 and isinstance(known[0], int):
                 continue  # counts in which the runs agree
             high = key in HIGH or key.partition("@")[0] in ("R", "NDCG", "label") or key.endswith("-shot")
-            if (high or key in LOW) and len(set(known)) > 1:
+            if (high or key in LOW) and len(set(known)) > 1 and not differing:
                 top = max(known) if high else min(known)
                 for cell, line in zip(cells, lines, strict=True):
                     cell.best = line.get(key) == top
             rows.append([Cell(f"{name}: {key}", key=key), *cells])
-    return Table(["input", *names], rows)
+    said = f"where {' or '.join(unlike)} differ no figure is marked as the best" if unlike else ""
+    return Table(["input", *names], rows, caption=said)
 
 
 def difference(shown: list[ReportedRun]) -> Table | None:

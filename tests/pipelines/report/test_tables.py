@@ -1,5 +1,7 @@
 """Tables of the page: which keys of configs differ, and figures side by side."""
 
+from typing import Any
+
 from clx.pipelines.report import tables
 from configs import Make
 from pages import evaluation, shown
@@ -42,6 +44,19 @@ def test_figures_side_by_side(make_config: Make) -> None:
     assert table.caption == "checkpoint of step 3, confidence 0.9, 2 phrasings"
     (alone,) = tables.evaluation_tables(runs[1:])
     assert [head for head in alone.heads] == ["input", "top1", "rows", "median_rank"]
+
+
+def test_nothing_is_best_among_figures_of_other_rows(make_config: Make) -> None:
+    def asked(high: float, candidates: int) -> dict[str, Any]:
+        result = {key: value for key, value in evaluation("x", 0.5).items() if key != "zeroshot"}
+        return result | {"retrieval": {"a->b": {"R@1": high, "queries": 9, "candidates": candidates}}}
+
+    for candidates, best in ((9, [False, True]), (4, [False, False])):
+        given = {"a": asked(0.4, 9), "b": asked(0.6, candidates)}
+        runs = [shown(make_config(), name=name, evaluations=[result]) for name, result in given.items()]
+        (table,) = tables.evaluation_tables(runs)
+        assert [cell.best for cell in table.rows[0][1:]] == best
+        assert ("where candidates differ no figure is marked as the best" in table.caption) == (candidates == 4)
 
 
 def test_many_directions_have_short_names_and_are_folded(make_config: Make) -> None:
