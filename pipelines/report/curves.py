@@ -5,6 +5,7 @@ from typing import Any
 
 from clx.pipelines.report.run_facts import ReportedRun
 from clx.pipelines.runs.folder import is_number
+from clx.pipelines.runs.listing import objective_in, settings
 
 POINTS = 500
 """Most points of one curve."""
@@ -13,7 +14,8 @@ LINES = 10
 
 
 def curves(shown: list[ReportedRun]) -> list[dict[str, Any]]:
-    """Every logged number over steps: runs overlaid, or the inputs of a single one; `val_loss` stands with `loss`."""
+    """Every logged number over steps: runs overlaid, or the inputs of a single one; `val_loss` stands with `loss`, of
+    which runs of different objectives have charts of their own."""
     names = dict.fromkeys(
         key for one in shown for line in one.metrics for key, value in line.items() if is_number(value)
     )
@@ -22,19 +24,34 @@ def curves(shown: list[ReportedRun]) -> list[dict[str, Any]]:
         names.pop(left_out, None)
     validated = any("val_loss" in line for one in shown for line in one.metrics)
     found = []
+    alike = _of_one_objective(shown)
     for title, keys in _charted(shown, list(names)):
-        lines = []
-        for k, one in enumerate(shown):
-            for at, key in enumerate(keys):
-                own = one.name if len(shown) > 1 else key.rpartition(".")[0] if len(keys) > 1 else ""
-                lines += _line(one, key, at if len(keys) > 1 else k, own or "training")
-                if key == "loss":
-                    lines += _line(one, "val_loss", k, f"{own} validation".strip())
-        values = sorted(v for line in lines for v in line["y"] if v is not None)
-        wide = bool(values) and values[0] > 0 and values[-1] > 50 * values[len(values) // 2]
-        said = "loss, training and validation" if title == "loss" and validated else title
-        found.append({"name": said, "lines": lines, "log": wide})
+        for runs in alike if "loss" in keys or "val_loss" in keys else [[*range(len(shown))]]:
+            lines = []
+            for k, one in ((k, shown[k]) for k in runs):
+                for at, key in enumerate(keys):
+                    own = one.name if len(shown) > 1 else key.rpartition(".")[0] if len(keys) > 1 else ""
+                    lines += _line(one, key, at if len(keys) > 1 else k, own or "training")
+                    if key == "loss":
+                        lines += _line(one, "val_loss", k, f"{own} validation".strip())
+            values = sorted(v for line in lines for v in line["y"] if v is not None)
+            wide = bool(values) and values[0] > 0 and values[-1] > 50 * values[len(values) // 2]
+            of = f" of {_named([shown[k].name for k in runs])}" if len(runs) < len(shown) else ""
+            said = f"loss{of}, training and validation" if title == "loss" and validated else title + of
+            found += [{"name": said, "lines": lines, "log": wide}] if lines or not of else []
     return found
+
+
+def _of_one_objective(shown: list[ReportedRun]) -> list[list[int]]:
+    """The numbers of the runs whose losses measure the same, together."""
+    groups: dict[str, list[int]] = {}
+    for k, one in enumerate(shown):
+        groups.setdefault(objective_in(settings(one.config)), []).append(k)
+    return list(groups.values())
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _charted(shown: list[ReportedRun], names: list[str]) -> list[tuple[str, list[str]]]:

@@ -219,9 +219,7 @@ def compare(runs: Sequence[Path]) -> dict[str, Any]:
         {"step": row["step"], "val_loss": row["val_loss"], **figures(read_results(run))}
         for run, row in zip(runs, rows.values(), strict=True)
     ]
-    unlike = (
-        len({json.dumps({key: value for key, value in c.items() if key.startswith("objective")}) for c in configs}) > 1
-    )
+    unlike = len(set(map(objective_in, configs))) > 1
     for line in numbers if unlike else ():
         del line["val_loss"]
     sides = {"config": (configs, True), "figures": (numbers, False)}
@@ -234,6 +232,11 @@ def compare(runs: Sequence[Path]) -> dict[str, Any]:
         for side, (values, differing) in sides.items()
     }
     return {"runs": list(rows), **table, "notes": [UNLIKE] if unlike else []}
+
+
+def objective_in(values: dict[str, Any]) -> str:
+    """The part of `settings` that says what a loss measures, as text."""
+    return json.dumps({key: value for key, value in values.items() if key.startswith("objective")})
 
 
 def settings(config: Config) -> dict[str, Any]:

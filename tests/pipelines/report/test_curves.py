@@ -36,3 +36,15 @@ def test_inputs_of_one_run_share_a_chart_and_several_runs_each_figure(make_confi
     two = {chart["name"]: chart["lines"] for chart in curves.curves([shown(config, metrics=lines)] * 2)}
     assert [one["run"] for one in two["text_0.spread"]] == [0, 1]
     assert [one["name"] for one in two[titles[0]]] == ["a", "a validation"] * 2
+
+
+def test_losses_of_different_objectives_have_charts_of_their_own(make_config: Make) -> None:
+    lines = [{"step": k, "loss": 1.0, "grad_norm": 2.0} for k in (1, 2)] + [{"step": 2, "val_loss": 1.5}]
+    other = make_config(objective={"name": "dcl", "temperature": 0.1})
+    runs = [shown(config, metrics=lines, name=n) for n, config in (("a", make_config()), ("b", other), ("c", other))]
+    charts = {chart["name"]: [line["run"] for line in chart["lines"]] for chart in curves.curves(runs)}
+    assert charts == {
+        "loss of a, training and validation": [0, 0],
+        "loss of b, c, training and validation": [1, 1, 2, 2],
+        "grad_norm": [0, 1, 2],
+    }
