@@ -24,8 +24,8 @@ def list_runs(
 ) -> None:
     """List runs: data, objective, state, steps, loss, first figure.
 
-    The loss is the lowest of validation, the figure the one to look at first. Damaged folders are named on stderr.
-    Examples:
+    The loss is the lowest of validation, the figure the one to look at first; both are of the weights of `of_step`.
+    Damaged folders are named on stderr. Examples:
 
     clx runs list
 
@@ -58,6 +58,8 @@ def _narrow(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     lines = []
     for row in rows:
         line = {**row, "started": row["started"][:16].replace("T", " "), "step": f"{row['step']}/{row['steps'] or '?'}"}
+        of = line.pop("of_step")
+        line["step"] += f", figures of {of}" if of not in (None, row["step"]) else ""
         line["error"] = row["error"] and row["error"][:60]
         if len(metrics) == 1:  # one figure for all names its column
             line[next(iter(metrics))] = line.pop("value")

@@ -105,7 +105,7 @@ def headline(results: dict[str, Any]) -> str:
 
 
 def summary(run: Path, name: str | None = None) -> dict[str, Any]:
-    """One run as a row. Raises `BadInput` for a damaged folder."""
+    """One run as a row; loss and figure are of the weights of `of_step`. Raises `BadInput` for a damaged folder."""
     config, state, results, kept = read_config(run), read(run), read_results(run), checkpoints(run)
     started = state.get("started") or datetime.fromtimestamp((run / CONFIG).stat().st_mtime, UTC).isoformat()
     shown = headline(results)
@@ -118,6 +118,7 @@ def summary(run: Path, name: str | None = None) -> dict[str, Any]:
         "stage": stage_of(config, run),
         "step": kept[-1].step if kept else 0,
         "steps": state.get("steps") or config.train.steps,
+        "of_step": results.get("step") or (best(kept).step if kept else None),
         "val_loss": best(kept).score if kept else None,
         "metric": None if shown == "val_loss" else shown,
         "value": None if shown == "val_loss" else figure(run, shown),
@@ -216,7 +217,12 @@ def compare(runs: Sequence[Path]) -> dict[str, Any]:
         raise BadInput("name two runs or more to compare")
     configs = [settings(read_config(run)) for run in runs]
     numbers = [
-        {"step": row["step"], "val_loss": row["val_loss"], **figures(read_results(run))}
+        {
+            "step": row["step"],
+            "figures of step": row["of_step"],
+            "val_loss": row["val_loss"],
+            **figures(read_results(run)),
+        }
         for run, row in zip(runs, rows.values(), strict=True)
     ]
     unlike = len(set(map(objective_in, configs))) > 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from clx.cli.runs import _narrow as narrow
 from clx.pipelines.runs import checkpoint, listing
 from command import Command
 
@@ -84,6 +85,16 @@ def test_compare_shows_what_differs(clx: Command, folder: Path) -> None:
     assert found["figures"]["zeroshot.table.top1"][a] == found["figures"]["zeroshot.table.top1"][b]
     lines = [json.loads(line) for line in clx("runs", "compare", b, a).stdout.splitlines()]
     assert lines[0] == {"config": "objective.temperature", b: 0.2, a: 0.1}
+
+
+def test_it_is_said_of_which_step_the_figures_are(folder: Path) -> None:
+    b, a = folder / "b", folder / "sweep" / "a"
+    result = json.loads((b / "results.json").read_text())
+    (b / "results.json").write_text(json.dumps(result | {"step": 4}))
+    assert listing.compare([b, a])["figures"]["figures of step"] == {str(b): 4, str(a): result["step"]}
+    row = listing.summary(b)
+    assert (row["step"], row["of_step"]) == (60, 4)
+    assert [line["step"] for line in narrow([row, listing.summary(a)])] == ["60/60, figures of 4", "60/60"]
 
 
 def test_looking_at_runs_needs_no_torch(folder: Path) -> None:
