@@ -210,6 +210,7 @@ def init(
 
     clx init titanic.csv --label Survived -o titanic.yaml
     """
+    from clx.pipelines.data.understood import classes_line
     from clx.pipelines.data.write_recipe import described, infer_config, recipe_of, write_recipe
     from clx.pipelines.system.errors import BadInput
 
@@ -224,6 +225,8 @@ def init(
         return
     for rows in tables_of(found).values():
         note_table(rows)
+    for line in classes_line(found):
+        note(line)
     say_left_out(found)
     if out is None:
         print(text, end="")

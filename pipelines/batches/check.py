@@ -81,6 +81,7 @@ def check_source(
         splits, modalities, data.label_column, data.target, step, data.bin_width, data.several, told, groups_of(known)
     )
     seen = understood(known, splits, unused)
+    del seen["classes"]  # those of each split are told
     for split, at in seen.pop("splits").items():
         if split in splits:
             report["splits"][split]["from"] = at["from"]

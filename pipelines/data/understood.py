@@ -10,8 +10,10 @@ from clx.pipelines.config.data_schema import ABSENT_LABELS, LABELS, Data, Fracti
 from clx.pipelines.config.schema import Config
 from clx.pipelines.data.classes import alike_but_for_case
 from clx.pipelines.data.column_kinds import kinds_of
+from clx.pipelines.data.distinct import distinct
 from clx.pipelines.data.draw import held_together
 from clx.pipelines.data.label_columns import answer_columns, label_columns
+from clx.pipelines.data.label_sets import labels_in
 from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.data.missing_cells import missing_in, numbers_for_missing, words_for_missing
 from clx.pipelines.data.other_meanings import other_meanings
@@ -19,6 +21,7 @@ from clx.pipelines.system.remote import shown
 
 SHOWN = 40  # characters of an example
 NAMED = 12  # columns in a line
+CLASSES = 8  # names of classes in a line
 LEFT_OUT = 3  # sorts of what was left out in a line
 NOT_NAMED = "the config does not name it"
 MADE = ("recording", "start", "future", "times")
@@ -35,9 +38,10 @@ def understood(
         unused: why columns are not used, where that is known.
 
     Returns:
-        `columns`, each with `column`, `kind`, `use`, `missing` (cells, of the splits that have it) and an `example`;
-        `left_out`, each with `reason`, `count` and an `example`; `notes`, what one might not expect, in words; `splits`
-        by name with their `rows` and what they are `from`.
+        `classes` of the label, their number and the first names, where there is one; `columns`, each with `column`,
+        `kind`, `use`, `missing` (cells, of the splits that have it) and an `example`; `left_out`, each with `reason`,
+        `count` and an `example`; `notes`, what one might not expect, in words; `splits` by name with their `rows` and
+        what they are `from`.
     """
     train = splits["train"]
     kinds, uses, own = kinds_of(train), uses_of(config, train), label_columns(config.data, train.columns)
@@ -71,6 +75,7 @@ def understood(
             share = f"{100 * part.fraction:g} % drawn of the train rows{whole}"
             parts[split] = {"rows": None, "from": share}
     return {
+        "classes": classes_in(config.data, train),
         "columns": columns + list(_steps(config.data)),
         "left_out": [
             {"reason": left.reason, "count": left.count, "example": left.example}
@@ -79,6 +84,25 @@ def understood(
         "notes": list(dict.fromkeys(notes)),
         "splits": parts,
     }
+
+
+def classes_in(data: Data, train: Manifest) -> dict[str, Any] | None:
+    """How many classes the training rows have, and the first of their names, of a label in one column."""
+    label = data.label
+    if not isinstance(label, str) or label in data.target or label not in train.columns:
+        return None
+    values, _ = distinct(train, label)
+    names = sorted({name for value in values for name in labels_in(value, data.several) or []})
+    return {"label": label, "count": len(names), "names": names[:CLASSES]}
+
+
+def classes_line(found: Mapping[str, Any]) -> list[str]:
+    """What `classes_in` found, in a line; none where there is no label."""
+    if (at := found.get("classes")) is None:
+        return []
+    more = f" and {at['count'] - CLASSES} more" if at["count"] > CLASSES else ""
+    shorter = [name if len(name) <= SHOWN else name[: SHOWN - 3] + "..." for name in at["names"]]
+    return [f"label {at['label']}: {at['count']} classes ({', '.join(shorter)}{more})"]
 
 
 def uses_of(config: Config, manifest: Manifest) -> dict[str, str]:
@@ -173,8 +197,8 @@ def _example(manifest: Manifest, column: str) -> str:
 
 
 def in_three_lines(found: Mapping[str, Any]) -> list[str]:
-    """Splits and what was left out; what the columns are used for; which are not used: a line each, where there is
-    something to say, behind what was noted of how things were read."""
+    """Splits and what was left out; what the columns are used for; the classes; which columns are not used: a line
+    each, where there is something to say, behind what was noted of how things were read."""
     splits = ", ".join(f"{at['rows']} {name} ({at['from']})" for name, at in found["splits"].items())
     left = "".join(f"; left out: {said}" for said in left_out_lines(found["left_out"], LEFT_OUT))
     used = [at for at in found["columns"] if not at["use"].startswith("not used")]
@@ -184,6 +208,7 @@ def in_three_lines(found: Mapping[str, Any]) -> list[str]:
     ]
     rest = [at["column"] for at in found["columns"] if at["use"].startswith("not used")]
     lines = [*found["notes"], f"rows: {splits}{left}", f"columns: {_listed(named)}"]
+    lines += classes_line(found)
     return [*lines, f"not used: {_listed(rest)}"] if rest else lines
 
 

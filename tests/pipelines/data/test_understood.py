@@ -5,11 +5,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from clx.pipelines.config.data_schema import Written
+from clx.pipelines.config.data_schema import Data, Written
 from clx.pipelines.data.classes import alike_but_for_case
 from clx.pipelines.data.manifest import Manifest, all_rows
 from clx.pipelines.data.missing_cells import missing_in, numbers_for_missing, words_for_missing
-from clx.pipelines.data.understood import _example, in_three_lines, left_out_lines
+from clx.pipelines.data.understood import _example, classes_in, classes_line, in_three_lines, left_out_lines
 from clx.pipelines.data.written_columns import text_reading
 from clx.pipelines.system.errors import BadInput
 
@@ -116,3 +116,16 @@ def test_points_may_be_thousands_where_another_column_has_decimal_commas() -> No
         "m.csv", Path(), pa.table({"rent": columns["rent"], "tags": ["1,2,3", "4,5", "a", "b"]}), all_rows(4)
     )
     assert str(text_reading(alone, "rent", None)) == "numbers with decimal '.'"
+
+
+def test_the_classes_of_a_label_are_counted_and_named() -> None:
+    table = pa.table({"y": ["a", "-", "b", None, "a", "c"], "tags": ["x|y", "y", "", "z", "x", "x"]})
+    rows = Manifest("m.csv", Path(), table, all_rows(6))
+    single = {"classes": classes_in(Data(train="m.csv", label="y"), rows)}
+    assert classes_line(single) == ["label y: 4 classes (-, a, b, c)"]
+    sets = {"classes": classes_in(Data(train="m.csv", label="tags", several="|"), rows)}
+    assert classes_line(sets) == ["label tags: 3 classes (x, y, z)"]
+    many = Manifest("m.csv", Path(), pa.table({"y": [f"c{k}" for k in range(20)]}), all_rows(20))
+    (line,) = classes_line({"classes": classes_in(Data(train="m.csv", label="y"), many)})
+    assert line == "label y: 20 classes (c0, c1, c10, c11, c12, c13, c14, c15 and 12 more)"
+    assert classes_line({"classes": classes_in(Data(train="m.csv"), rows)}) == []
