@@ -62,7 +62,8 @@ def understood(
             notes += numbers_for_missing(column, train)
         if is_label:
             notes += alike_but_for_case(column, having)
-        columns.append({"column": column, "kind": found.kind, "use": use, "missing": missing, "example": example})
+        kind = "split" if column == config.data.split else found.kind  # of which the train rows have one value
+        columns.append({"column": column, "kind": kind, "use": use, "missing": missing, "example": example})
     notes += other_meanings(train, kinds, uses)
     parts = {
         name: {"rows": len(manifest), "from": split_from(name, manifest, config.data)}

@@ -6,10 +6,11 @@ import pyarrow as pa
 import pytest
 
 from clx.pipelines.config.data_schema import Data, Written
+from clx.pipelines.config.schema import Config
 from clx.pipelines.data.classes import alike_but_for_case
 from clx.pipelines.data.manifest import Manifest, all_rows
 from clx.pipelines.data.missing_cells import missing_in, numbers_for_missing, words_for_missing
-from clx.pipelines.data.understood import _example, classes_in, classes_line, in_three_lines, left_out_lines
+from clx.pipelines.data.understood import _example, classes_in, classes_line, in_three_lines, left_out_lines, understood
 from clx.pipelines.data.written_columns import text_reading
 from clx.pipelines.system.errors import BadInput
 
@@ -129,3 +130,15 @@ def test_the_classes_of_a_label_are_counted_and_named() -> None:
     (line,) = classes_line({"classes": classes_in(Data(train="m.csv", label="y"), many)})
     assert line == "label y: 20 classes (c0, c1, c10, c11, c12, c13, c14, c15 and 12 more)"
     assert classes_line({"classes": classes_in(Data(train="m.csv"), rows)}) == []
+
+
+def test_the_column_of_splits_is_of_the_kind_split() -> None:
+    table = pa.table({"phase": ["train"] * 4, "text": ["a b c", "d e f", "g h i", "j k l"]})
+    config = Config.model_validate(
+        {"data": {"train": "m.csv", "split": "phase"}, "modalities": {"text": {}}, "objective": "nt-xent"}
+    )
+    seen = understood(config, {"train": Manifest("m.csv", Path(), table, all_rows(4))})
+    assert [(at["column"], at["kind"], at["use"]) for at in seen["columns"]] == [
+        ("phase", "split", "split"),
+        ("text", "text", "input text"),
+    ]
