@@ -11,7 +11,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.data.answers import SAID, telling
 from clx.pipelines.data.column_kinds import kinds_of
 from clx.pipelines.data.manifest import Manifest
-from clx.pipelines.data.understood import in_three_lines, understood
+from clx.pipelines.data.understood import in_lines, understood
 from clx.pipelines.system.errors import ClxWarning
 
 TELLS = "{answer} follows from it with certainty; leave it out if it is not known where the model is used"
@@ -74,7 +74,7 @@ def say_understood(
     config: Config, modalities: Mapping[str, Modality], splits: Mapping[str, Manifest], say: Callable[[str], None]
 ) -> None:
     """What the data were taken for, before time is spent on them, and a warning of columns that tell the answer."""
-    for line in in_three_lines(understood(config, splits)):
+    for line in in_lines(understood(config, splits)):
         say(line)
     for line in learned_prompts(modalities):
         say(line)

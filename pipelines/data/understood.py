@@ -197,7 +197,7 @@ def _example(manifest: Manifest, column: str) -> str:
     return ""
 
 
-def in_three_lines(found: Mapping[str, Any]) -> list[str]:
+def in_lines(found: Mapping[str, Any]) -> list[str]:
     """Splits and what was left out; what the columns are used for; the classes; which columns are not used: a line
     each, where there is something to say, behind what was noted of how things were read."""
     splits = ", ".join(f"{at['rows']} {name} ({at['from']})" for name, at in found["splits"].items())

@@ -10,7 +10,7 @@ from clx.pipelines.config.schema import Config
 from clx.pipelines.data.classes import alike_but_for_case
 from clx.pipelines.data.manifest import Manifest, all_rows
 from clx.pipelines.data.missing_cells import missing_in, numbers_for_missing, words_for_missing
-from clx.pipelines.data.understood import _example, classes_in, classes_line, in_three_lines, left_out_lines, understood
+from clx.pipelines.data.understood import _example, classes_in, classes_line, in_lines, left_out_lines, understood
 from clx.pipelines.data.written_columns import text_reading
 from clx.pipelines.system.errors import BadInput
 
@@ -26,7 +26,7 @@ def test_each_note_is_said_once() -> None:
     splits = {"train": {"rows": 4, "from": "all rows"}}
     column = {"column": "x", "use": "input table", "missing": 0}
     found = {"splits": splits, "left_out": LEFT_OUT, "notes": ["column x: files below img"], "columns": [column]}
-    said = "\n".join(in_three_lines(found))
+    said = "\n".join(in_lines(found))
     assert said.count("files below img") == 1
     assert "; left out: 4 .x4 files (a.x4)" in said
 
