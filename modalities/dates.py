@@ -124,14 +124,17 @@ def _plain(values: Sequence[Any]) -> NDArray[np.float64] | None:
 
 
 def is_date(text: str) -> bool:
-    """Whether a text says a date that the calendar has; a bare number does not, nor a season such as `2009-10`."""
-    season = SEASON.fullmatch(text.strip())
-    if season is not None and int(season[2]) == (int(season[1]) + 1) % 100:
-        return False
+    """Whether a text says a date that the calendar has; a bare number does not. See also `is_season`."""
     try:
         return _number(text) is None and moment(text).exists()
     except ValueError:
         return False
+
+
+def is_season(text: str) -> bool:
+    """Whether a text may be a year and the next, as `2009-10`, which is a month where not all of a column are so."""
+    found = SEASON.fullmatch(text.strip())
+    return found is not None and int(found[2]) == (int(found[1]) + 1) % 100
 
 
 def moment(text: str) -> Moment:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clx.modalities.dates import TWO_DIGITS, BadDate, dates, is_date
+from clx.modalities.dates import TWO_DIGITS, BadDate, dates, is_date, is_season
 from clx.modalities.errors import CellError
 from clx.modalities.numbers import PLAIN, Unclear, Writing, writing_of
 
@@ -73,7 +73,7 @@ def reading_of(values: Sequence[Any], column: str = "", marks: Marks = NO_MARKS)
         if 2 * max(numeric, stamps) > len(values):
             return PLAIN if numeric >= stamps else _dates(list(values), marks)
         writing = writing_of(texts, marks.decimal, marks.thousands)
-        if writing is None and texts and 2 * sum(map(is_date, texts)) >= len(texts):
+        if writing is None and texts and 2 * sum(map(is_date, texts)) >= len(texts) and not all(map(is_season, texts)):
             return _dates(texts, marks)
         short = [text for text in texts if writing is None and TWO_DIGITS.match(text.strip())]
         if short and 2 * len(short) >= len(texts):

@@ -1,4 +1,4 @@
-"""What is asked before a recipe is written, as columns do not say it: the answer, a number or a text beside a pair."""
+"""What is asked before a recipe is written, since the columns do not say it: the answer, and what a number is about."""
 
 import shlex
 
@@ -12,8 +12,6 @@ def ask(source: str, found: Inferred, *, objective: bool) -> None:
     if found.doubt is not None and not objective:
         raise BadInput(_two_readings(source, found, *found.doubt))
     if not found.likely:
-        if found.third is not None and not objective:
-            raise BadInput(_negatives_or_input(source, *found.third))
         return
     first, *others = found.likely
     more = "".join(f" or {one.given}" for one in others[:3])
@@ -33,14 +31,4 @@ def _two_readings(source: str, found: Inferred, first: str, second: str, number:
     return (
         f"{source}: column {number!r} is a number beside two texts: say {target}{pair} where it is a score of how well "
         f"they go together, or {target}-s objective=l1 where it is to be predicted from both{without}"
-    )
-
-
-def _negatives_or_input(source: str, first: str, second: str, third: str) -> str:
-    """A text beside a pair, which may be what the pair is drawn away from."""
-    pair = f"--pair {shlex.quote(f'{first},{second}')}" if "," not in first + second else ""
-    return (
-        f"{source}: column {third!r} is a text beside the pair of {first!r} and {second!r}: call it 'negative' in the "
-        f"file where it holds wrong answers; {pair or f'--ignore {shlex.quote(third)}'} leaves it out, and "
-        "-s objective=clip takes it for one more input"
     )

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from clx.modalities.dates import is_date
+from clx.modalities.dates import is_date, is_season
 from clx.modalities.numbers import missing
 from clx.pipelines.data.file_kinds import is_picture, kind_of_bytes, kind_of_file
 from clx.pipelines.data.manifest import Manifest
@@ -150,7 +150,7 @@ def column(name: str, cells: Sequence[tuple[int, Any]]) -> Column:
         switch = {value for _, value in numbers} in SWITCHES
         facts["highest"] = max(amounts(values), default=None)
         return Column(name, _kind_of_numbers(name, numbers, distinct, whole), whole=whole, switch=switch, **facts)
-    if kind == "date":
+    if kind == "date" and not all(isinstance(value, str) and is_season(value) for value in values):
         return Column(name, "date" if distinct > 1 else "one value only", **facts)
     if set(kinds) - {"number", "date", "words", *MEDIA}:
         what = f"cells that are {CELLS.get(kind_of_cell(values[0]), 'of several kinds')}"

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -172,12 +173,13 @@ def _refuse_swallowed_rows(path: Path, name: str, table: "pa.Table", separator: 
 
 
 def _goes_on_behind_quote(path: Path, name: str, separator: str, comments: int) -> int | None:
-    """The first row with a cell of several lines behind whose last quote text goes on."""
+    """The first row with a cell of several lines behind whose last quote text goes on; blanks there are no text."""
     csv.field_size_limit(BLOCK)
+    blanks = re.compile(rf'" +(?={re.escape(separator)}|\r?\n|$)')
     with opened(path, name) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         for _ in range(comments):
             text.readline()
-        reader = csv.reader(text, delimiter=separator, strict=True)
+        reader = csv.reader((blanks.sub('"', line) for line in text), delimiter=separator, strict=True)
         row = lines = 0
         while True:
             try:

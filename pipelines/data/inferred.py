@@ -94,8 +94,6 @@ class Inferred:
     """Columns that are probably the answer, which nobody has said."""
     doubt: tuple[str, str, str] | None = None
     """Two texts and the number beside them, which may be a score of the pair or what both tell."""
-    third: tuple[str, str, str] | None = None
-    """Two texts that are a pair by their names, and one beside them that may be its negatives or an input."""
     shape: str = ""
     """`negatives`, `scored pair`, `pair`, `classified pair`; nothing for inputs of no such relation."""
     long: dict[str, Any] | None = None

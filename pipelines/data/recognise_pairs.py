@@ -38,9 +38,7 @@ def related(found: Inferred, free: dict[str, Column], asked: Asked) -> bool:
         negatives = [name for name in texts if NEGATIVE.fullmatch(bare(name))]
         rest = [name for name in texts if name not in negatives]
         by_roles = _by_roles(rest)
-        if len(rest) > 2 and by_roles and not negatives and not found.answers:
-            found.third = (*by_roles, next(name for name in rest if name not in by_roles))
-        rest = list(by_roles) if by_roles and negatives else rest
+        rest = list(by_roles) if by_roles else rest
         if len(rest) != 2:
             return False
         first, second = rest
@@ -66,7 +64,8 @@ def related(found: Inferred, free: dict[str, Column], asked: Asked) -> bool:
             column: Any = negatives[0] if len(negatives) == 1 else negatives
             found.modalities[name] = _named(name, column, {"like": a})
     used = {first, second, *negatives}
-    found.unused |= {n: "not of the pair" if c.is_input else c.kind for n, c in free.items() if n not in used}
+    other = "not of the pair" if negatives else "not of the pair; called 'negative' it is what this is drawn away from"
+    found.unused |= {n: other if c.is_input else c.kind for n, c in free.items() if n not in used}
     return True
 
 

@@ -11,13 +11,16 @@ from clx.pipelines.evaluation.task_context import TaskContext
 DRAWN = ("image", "audio", "series")
 """Kinds of which a repeated cell is one thing told of several times; a repeated text may be the name of a class."""
 
+FEWEST = 5
+"""Things that are drawn at least: of fewer an interval would be far too narrow."""
+
 
 def units_of(context: TaskContext, rows: Tensor, names: list[str]) -> Tensor | None:
     """What is drawn for an interval, as a number for each row; None for the rows themselves.
 
     Five captions of one image are no five witnesses: images are drawn, and patients where `data.val.by` holds their
     rows together. Looked at are the inputs `names`, where none of them is of such a kind all others; of several things
-    those are drawn of which there are fewest. Of a single one no interval could be made.
+    those are drawn of which there are fewest, but `FEWEST`: of fewer, rows are drawn.
     """
     embedded, modalities = context.embedded, context.run.modalities
     media = [name for name in embedded.z if modalities[name].kind in DRAWN]
@@ -29,8 +32,14 @@ def units_of(context: TaskContext, rows: Tensor, names: list[str]) -> Tensor | N
             group = torch.from_numpy(shared_keys(keys)).long()
             numbers.append(alone(group, group >= 0))
     counts = [len(each.unique()) for each in numbers]
-    least = min((count for count in counts if count > 1), default=len(rows))
+    least = min((count for count in counts if count >= FEWEST), default=len(rows))
     return numbers[counts.index(least)] if least < len(rows) else None
+
+
+def part_of(units: Tensor | None, here: Tensor) -> Tensor | None:
+    """The units of some of the rows, where these are of enough."""
+    some = None if units is None else units[here]
+    return some if some is not None and len(some.unique()) >= FEWEST else None
 
 
 def alone(number: Tensor, known: Tensor) -> Tensor:

@@ -105,8 +105,8 @@ def refuse_other(out: Path, of: str, overwrite: bool) -> None:
         raise BadInput(f"{out} exists and is no report of clx: choose another name with --out")
     if OF.format(of) not in head and not overwrite:
         raise BadInput(
-            f"{out} exists and is a report of other runs: choose another name with --out, or replace it with "
-            "--overwrite"
+            f"{out} exists and is a report of other runs, or of an earlier version: choose another name with --out, or "
+            "replace it with --overwrite"
         )
 
 

@@ -20,7 +20,8 @@ def calibration_rows(run: Run, data: Data, source: str, split: str | None, say: 
     except BadInput:  # the data of a run may be gone
         own = {}
     name = split or "val"
-    if is_same(source, data.train) and name in own:
+    elsewhere = name != "train" and isinstance(getattr(data, name, None), str)
+    if is_same(source, data.train) and name in own and not elsewhere:
         manifest = own[name]
         if split is None:
             say(f"{source}: its {len(manifest)} val rows are taken, which the run was not trained on")

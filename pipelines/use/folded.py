@@ -1,14 +1,18 @@
 """Hits that are one item in several rows, such as a picture with several captions, folded into one hit."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from warnings import warn
 
 from clx.modalities.registry import MODALITIES
+from clx.pipelines.system.errors import ClxWarning
 from clx.pipelines.use.embedding_files import EmbeddingFile
 from clx.pipelines.use.embedding_meta import CONTENT
 from clx.pipelines.use.neighbours import Hit
 
 MOST = 1 << 12
 """Hits of a query, besides the rows of the items before, among which the rows of its last item are looked for."""
+LIMIT = 1 << 16
+"""Hits of a query at most: where so many are of fewer items than are wanted, these are all that are shown."""
 CLOSE = {"float32": 1e-4, "float16": 2e-3}
 """How far unit rows of one cell may lie apart, since rows that are encoded together change the last digits."""
 
@@ -38,7 +42,7 @@ def folded(
         return single(find, queries, top, own)
     itself = _keys(file, telling, own)
     found: list[list[Item]] = [[] for _ in range(queries)]
-    waiting, count, rows = list(range(queries)), top + 1 + bool(own), file.count()
+    waiting, count, most = list(range(queries)), top + 1 + bool(own), min(file.count(), max(LIMIT, top + 2))
     while waiting:
         answers = dict(zip(waiting, find(waiting, count), strict=True))
         keys = _keys(file, telling, (place for hits in answers.values() for place, _ in hits))
@@ -48,9 +52,12 @@ def folded(
         waiting = [
             query
             for query, hits in answers.items()
-            if len(hits) == count < rows and not _ended(found[query], hits, top, file)
+            if len(hits) == count < most and not _ended(found[query], hits, top, file)
         ]
-        count = min(rows, 4 * count)
+        count = min(most, 4 * count)
+    if (fewest := min((len(each) for each in found), default=top)) < top and most < file.count():
+        said = f"{file.path}: the {most:,} nearest rows of a query are {fewest} things: --each-row shows each row"
+        warn(said, ClxWarning, stacklevel=2)
     return [each[:top] for each in found]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clx.modalities.dates import BadDate, dates, is_date
+from clx.modalities.dates import BadDate, dates, is_date, is_season
 
 TEN = 1_707_818_400.0
 """2024-02-13 10:00 UTC, a Tuesday."""
@@ -94,5 +94,7 @@ def test_what_cannot_be_read_is_named(cells: list[Any], index: int, reason: str)
 def test_forms() -> None:
     assert all(map(is_date, ["2024-02-13", "13/02/2024", "20240213", "Feb 13, 2024"]))
     assert not any(map(is_date, ["", "2024", "1707818400", "may", "1/2", "192.168.1.1", "a 2024-02-13"]))
-    assert not any(map(is_date, ["2018-19", "2009-10", "1999-00", "2024-02-30", "1234-56"])), "seasons, no days"
+    assert not any(map(is_date, ["2018-19", "1999-00", "2024-02-30", "1234-56"])), "seasons, no days"
+    assert all(map(is_season, ["2018-19", "1999-00", "2009-10"]))
+    assert not any(map(is_season, ["2009-11", "2018-20", "2009-10-11"]))
     assert all(map(is_date, ["2009-11", "13/02/2024", "02/13/2024"]))

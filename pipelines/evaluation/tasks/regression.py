@@ -12,7 +12,7 @@ from clx.pipelines.data.manifest import Manifest
 from clx.pipelines.evaluation.embeddings import Embedded
 from clx.pipelines.evaluation.task_context import Lines, TaskContext, Unfit, nonempty, task
 from clx.pipelines.evaluation.tasks.classification import inputs, learnable
-from clx.pipelines.evaluation.units import units_of
+from clx.pipelines.evaluation.units import part_of, units_of
 from clx.pipelines.measures import probes
 from clx.pipelines.measures.bootstrap import together
 from clx.pipelines.measures.prediction import correlation, errors, regressed
@@ -103,6 +103,6 @@ def by_density(
         if here.any():
             p, y = predictions[here], targets[here]
             statistic = together(errors(p, y), correlation(p, y)) if len(y) > 2 else errors(p, y)
-            line = context.figures(len(y), statistic, groups=None if units is None else units[here])
+            line = context.figures(len(y), statistic, groups=part_of(units, here))
             found[name] = {"rows": int(here.sum()), **line}
     return found

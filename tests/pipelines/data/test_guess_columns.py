@@ -3,7 +3,6 @@
 import pytest
 
 from clx.pipelines.config.data_schema import Data
-from clx.pipelines.data.ask import ask
 from clx.pipelines.data.guess_columns import infer_modalities
 from clx.pipelines.data.inferred import Asked
 from clx.pipelines.data.splits import load_splits
@@ -117,18 +116,14 @@ def test_labels_between_commas_are_sets_where_their_parts_come_again_and_alone()
 def test_a_column_of_wrong_answers_is_negatives_by_its_name(name) -> None:
     texts = {key: [f"{key} of row {i}" for i in range(30)] for key in ("query", "answer", name)}
     found = infer_modalities(manifest(**texts))
-    assert (found.shape, found.third) == ("negatives", None)
+    assert found.shape == "negatives"
     assert [options.get("like") for options in found.modalities.values()] == [None, "query", "query"]
     notes = {"notes": [f"words of row {i}" for i in range(30)]}
     assert infer_modalities(manifest(**texts, **notes)).unused == {"notes": "not of the pair"}
 
 
-def test_a_text_of_an_unknown_name_beside_a_pair_is_asked_about() -> None:
+def test_a_text_of_an_unknown_name_beside_a_pair_is_left_out() -> None:
     texts = {key: [f"{key} of row {i}" for i in range(30)] for key in ("prompt", "chosen", "other one")}
     found = infer_modalities(manifest(**texts))
-    assert found.third == ("prompt", "chosen", "other one")
-    with pytest.raises(BadInput, match="'other one' is a text beside .* call it 'negative' .* --pair prompt,chosen"):
-        ask("pairs.csv", found, objective=False)
-    ask("pairs.csv", found, objective=True)
-    assert infer_modalities(manifest(**texts), Asked(pair=["prompt", "chosen"])).third is None
-    assert infer_modalities(manifest(**texts, label=["a", "b"] * 15)).third is None
+    assert [*found.modalities] == ["prompt", "chosen"]
+    assert found.unused == {"other one": "not of the pair; called 'negative' it is what this is drawn away from"}

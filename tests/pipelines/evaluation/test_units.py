@@ -15,7 +15,7 @@ from clx.pipelines.evaluation.embeddings import embed_manifest
 from clx.pipelines.evaluation.evaluated_rows import evaluated_rows
 from clx.pipelines.evaluation.results import Settings
 from clx.pipelines.evaluation.task_context import RUNS, Learning, TaskContext
-from clx.pipelines.evaluation.units import units_of
+from clx.pipelines.evaluation.units import part_of, units_of
 from clx.use import load
 
 ROWS, TEN = torch.arange(30), [i // 3 for i in range(30)]
@@ -45,10 +45,15 @@ def test_intervals_draw_pictures_and_not_their_captions() -> None:
 
 
 def test_rows_of_a_patient_are_drawn_together_and_rows_without_stay_alone() -> None:
-    patients: list[Any] = [f"p{i // 10}" for i in range(30)]
+    patients: list[Any] = [f"p{i // 6}" for i in range(30)]
     found = units_of(told(patients, image=TEN), ROWS, ["image"])
     assert found is not None
-    assert len(found.unique()) == 3
+    assert len(found.unique()) == 5
+    assert part_of(found, torch.arange(24)) is None, "of four the interval would be too narrow"
+    assert part_of(found, torch.arange(25)).tolist() == found[:25].tolist()  # type: ignore[union-attr]
+    few = units_of(told([f"p{i // 10}" for i in range(30)], image=TEN), ROWS, ["image"])
+    assert few is not None
+    assert len(few.unique()) == 10, "of three patients neither"
     missing = units_of(told(None, (0, 1), image=TEN), ROWS, ["image"])
     assert missing is not None
     assert len(missing.unique()) == 12

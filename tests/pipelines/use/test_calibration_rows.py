@@ -30,3 +30,6 @@ def test_of_the_runs_own_file_the_val_rows_are_taken_and_of_others_training_rows
     assert rows(own, "train") == 32
     assert said.pop().startswith("32 of 32 calibration rows")
     assert not said
+    part["val"] = new
+    run.config = Config.model_validate(small(part, modalities, "supcon"))
+    assert (rows(own), bool(said.pop())) == (40, True), "its val rows are of another file"
