@@ -29,7 +29,9 @@ LIKELY = {
     *("activity", "gesture", "goldlabel"),
 }
 """Names of answers in well-known tables: asked about, never taken in silence."""
-LANGUAGE = re.compile(r"(.*[_ -])?[a-z]{2}|src|tgt|source|target|[a-z]+ish|[a-z]+ese|german|french|russian|arabic|italian")
+LANGUAGE = re.compile(
+    r"(.*[_ -])?[a-z]{2}|src|tgt|source|target|[a-z]+ish|[a-z]+ese|german|french|russian|arabic|italian"
+)
 """Names of texts in one language each: `en`, `text_de`, `english`."""
 OF_FILES = {
     *("width", "height", "size", "bytes", "filesize", "duration", "seconds", "length", "channels", "fps", "samplerate"),
