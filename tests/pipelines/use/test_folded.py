@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from clx.pipelines.config.schema import Config
 from clx.pipelines.experiments.train import train
-from clx.pipelines.system.errors import BadInput
+from clx.pipelines.system.errors import BadInput, ClxWarning
 from clx.pipelines.use import folded
 from clx.pipelines.use.approximate import Way
 from clx.pipelines.use.embed import embed
@@ -118,6 +118,9 @@ def test_as_many_items_are_found_as_are_wanted_with_all_their_rows(
     monkeypatch.setattr(folded, "MOST", 7)
     assert [len(item) for item in found(5)] == [EACH] * 5
     assert [len(item) for item in folded.single(find, 1, 8)[0]] == [1] * 8
+    monkeypatch.setattr(folded, "LIMIT", 3 * EACH)
+    with pytest.warns(ClxWarning, match=f"the {3 * EACH} nearest rows of a query are 3 things: --each-row shows"):
+        assert found(5) == every[:3]
 
 
 def test_where_nothing_tells_the_file_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
