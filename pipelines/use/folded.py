@@ -43,19 +43,22 @@ def folded(
     itself = _keys(file, telling, own)
     found: list[list[Item]] = [[] for _ in range(queries)]
     waiting, count, most = list(range(queries)), top + 1 + bool(own), min(file.count(), max(LIMIT, top + 2))
+    fewest = top
     while waiting:
         answers = dict(zip(waiting, find(waiting, count), strict=True))
         keys = _keys(file, telling, (place for hits in answers.values() for place, _ in hits))
         for query, hits in answers.items():
             out = {itself[place] for place in own[query : query + 1]}
             found[query] = items([hit for hit in hits if keys[hit[0]] not in out], keys)
+            if len(hits) == most < file.count():
+                fewest = min(fewest, len(found[query]))
         waiting = [
             query
             for query, hits in answers.items()
             if len(hits) == count < most and not _ended(found[query], hits, top, file)
         ]
         count = min(most, 4 * count)
-    if (fewest := min((len(each) for each in found), default=top)) < top and most < file.count():
+    if fewest < top:
         said = f"{file.path}: the {most:,} nearest rows of a query are {fewest} things: --each-row shows each row"
         warn(said, ClxWarning, stacklevel=2)
     return [each[:top] for each in found]

@@ -121,6 +121,8 @@ def test_as_many_items_are_found_as_are_wanted_with_all_their_rows(
     monkeypatch.setattr(folded, "LIMIT", 3 * EACH)
     with pytest.warns(ClxWarning, match=f"the {3 * EACH} nearest rows of a query are 3 things: --each-row shows"):
         assert found(5) == every[:3]
+    few = folded.folded(file, "image", lambda some, count: [hits[:4] for hits in find(some, count)], 1, 5)
+    assert len(few[0]) == 1, "no more rows have a vector, which is nothing to tell of"
 
 
 def test_where_nothing_tells_the_file_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
